@@ -1,0 +1,9 @@
+//! Signs, sends and verifies Alipay calls for merchants, and takes Alipay's notifications.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod config;
+pub mod model;
+pub mod net;
+pub mod protocol;
+pub mod store;

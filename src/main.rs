@@ -1,0 +1,2 @@
+//! The `alipay-sidecar` program.
+fn main() {}
