@@ -7,3 +7,4 @@ pub mod model;
 pub mod net;
 pub mod protocol;
 pub mod store;
+pub mod workers;

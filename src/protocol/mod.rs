@@ -1,1 +1,4 @@
-//! To come.
+//! What Alipay demands, byte by byte; pure.
+
+pub mod secret;
+pub mod signature;

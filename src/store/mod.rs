@@ -1,1 +1,255 @@
-//! To come.
+//! Durable state: apps, merchants, the inbox and its deliveries.
+//!
+//! One [`Store`] trait stands before every kind of store. What changes together goes into one
+//! [`Store::commit`], which is atomic and idempotent: after an error nobody knows whether it was
+//! stored, so it must be safe to do again. [`Directory`] and [`Inbox`] are its read views, so that
+//! a part that only looks merchants up can be given nothing more.
+
+use futures_util::future::BoxFuture;
+
+use crate::model::app::App;
+use crate::model::authorization::{Authorization, Revocation};
+use crate::model::delivery::{Attempt, Delivery, DeliveryState, Settlement};
+use crate::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
+use crate::model::merchant::Merchant;
+use crate::model::notification::InboxEntry;
+use crate::protocol::secret::Secret;
+
+pub mod embedded;
+pub mod error;
+pub mod seal;
+
+use error::StoreError;
+
+/// Durable state; see the module's page.
+pub trait Store: Directory + Inbox {
+    /// Makes all `changes` durable at once, or none of them, and tells the effect of each.
+    ///
+    /// Returns after the data is safe on disk. Commits of many callers share one disk write.
+    /// Before anything is applied, every entry's `notify_id` and every [`Change::Remember`] is
+    /// looked up: if one is known, nothing of the commit is applied and the effects say so.
+    ///
+    /// # Errors
+    /// [`StoreError::TokenConflict`] and [`StoreError::AliasTaken`] apply nothing. After
+    /// [`StoreError::Unavailable`] it is unknown whether the changes were stored; committing the
+    /// same changes again is safe.
+    ///
+    /// # Cancel safety
+    /// Dropping the future doesn't take the changes back.
+    fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<Vec<Effect>, StoreError>>;
+
+    /// What was kept under `key` by [`Change::Remember`], unless it has expired at `now`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn recall(
+        &self,
+        key: MemoKey,
+        now: i64,
+    ) -> BoxFuture<'_, Result<Option<Secret<Vec<u8>>>, StoreError>>;
+
+    /// How much there is of everything, for metrics and readiness. Doesn't read records.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>>;
+
+    /// Whether commits succeed at present; doesn't touch the disk.
+    fn is_writable(&self) -> bool;
+}
+
+/// The read view of apps and merchants.
+pub trait Directory: Send + Sync + 'static {
+    /// The apps that live in the store, keys included, ordered by `app_id`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn apps(&self) -> BoxFuture<'_, Result<Vec<App>, StoreError>>;
+
+    /// Every merchant record that `key` names, ordered by (`app_id`, `auth_app_id`).
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn find(&self, key: MerchantKey) -> BoxFuture<'_, Result<Vec<Merchant>, StoreError>>;
+
+    /// A page of all merchants, ordered by (`app_id`, `auth_app_id`), after the given one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn merchants(
+        &self,
+        after: Option<(AppId, AuthAppId)>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Merchant>, StoreError>>;
+}
+
+/// The read view of notifications and their deliveries.
+pub trait Inbox: Send + Sync + 'static {
+    /// One entry with its delivery.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn entry(
+        &self,
+        id: EventId,
+    ) -> BoxFuture<'_, Result<Option<(InboxEntry, Delivery)>, StoreError>>;
+
+    /// A page of entries in order of receipt, after the given one, in one state or in all.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn entries(
+        &self,
+        state: Option<DeliveryState>,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(InboxEntry, Delivery)>, StoreError>>;
+
+    /// The deliveries that may be attempted at `now`, longest due first, at most `limit`; none of
+    /// them waits for an earlier one with the same order key.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn due(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>>;
+}
+
+/// By what a merchant is looked up.
+#[derive(Debug, Clone)]
+pub enum MerchantKey {
+    /// The operator's name; one record per app can have it.
+    Alias(Alias),
+    /// The merchant's application; one record per app of ours.
+    AuthAppId(AuthAppId),
+    /// The exact record.
+    Exact(AppId, AuthAppId),
+    /// The merchant's user id; several of its applications may have authorised.
+    Pid(Pid),
+    /// Any `app_auth_token` the record ever had.
+    Token(Secret<String>),
+}
+
+/// One change; those of one commit happen together.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// An authorisation; applied only if newer, see [`Merchant::authorize`]. If `entry` is given
+    /// and the authorisation is applied, it is stored with the authorisation event filled in and
+    /// owed to the backend; if stale, it is stored as ignored when it came from Alipay (has a
+    /// body) and dropped when it is an event of our own.
+    Authorize {
+        /// What was learned.
+        authorization: Box<Authorization>,
+        /// The inbox entry that goes with it.
+        entry: Option<Box<InboxEntry>>,
+    },
+    /// Sets or clears the operator's name of a merchant.
+    NameMerchant {
+        /// Our application.
+        app_id: AppId,
+        /// The merchant's application.
+        auth_app_id: AuthAppId,
+        /// The new name.
+        alias: Option<Alias>,
+    },
+    /// Keeps an app in the store.
+    PutApp(Box<App>),
+    /// A notification or event that is owed to the backend.
+    Receive(Box<InboxEntry>),
+    /// Keeps `value` under `key` until `expires_at`, if nothing is kept there yet.
+    Remember {
+        /// The key.
+        key: MemoKey,
+        /// What to keep.
+        value: Secret<Vec<u8>>,
+        /// When it may be forgotten, Unix milliseconds.
+        expires_at: i64,
+    },
+    /// Forgets an app of the store.
+    RemoveApp(AppId),
+    /// Forgets a merchant and every token of it.
+    RemoveMerchant(AppId, AuthAppId),
+    /// Makes a delivery owed again, whatever its state.
+    Replay {
+        /// The entry.
+        id: EventId,
+        /// When, Unix milliseconds.
+        now: i64,
+    },
+    /// A cancellation; applied only if newer, see [`Merchant::revoke`]. `entry` as in
+    /// [`Change::Authorize`].
+    Revoke {
+        /// What was cancelled.
+        revocation: Revocation,
+        /// The inbox entry that goes with it.
+        entry: Option<Box<InboxEntry>>,
+    },
+    /// Records an attempt and what follows from it. Settling a delivery that isn't pending any
+    /// more changes nothing.
+    Settle {
+        /// The entry.
+        id: EventId,
+        /// The attempt.
+        attempt: Attempt,
+        /// What follows.
+        settlement: Settlement,
+    },
+}
+
+/// What a change did.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// It was applied.
+    Applied,
+    /// An entry with this `notify_id` is known under the given id; nothing of the commit was
+    /// applied.
+    Duplicate(EventId),
+    /// There is no such record; nothing to do.
+    Missing,
+    /// Something is kept under that key already; nothing of the commit was applied.
+    Remembered(Secret<Vec<u8>>),
+    /// A newer authorisation or cancellation is stored.
+    Stale,
+    /// Another change of the same commit is known already, so this one wasn't applied.
+    Void,
+}
+
+/// The key of something kept for a while: a digest, so that no secret stands in an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MemoKey(pub [u8; 32]);
+
+impl MemoKey {
+    /// The key of `parts` under `purpose`; no two different lists give the same key.
+    #[must_use]
+    pub fn new(purpose: &str, parts: &[&str]) -> Self {
+        use sha2::{Digest, Sha256};
+        let mut hash = Sha256::new();
+        for part in std::iter::once(&purpose).chain(parts) {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        Self(hash.finalize().into())
+    }
+}
+
+/// Deliveries to attempt.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// What may be attempted now.
+    pub now: Vec<(InboxEntry, Delivery)>,
+    /// When the next one becomes due, Unix milliseconds, if any is pending beyond these.
+    pub next_at: Option<i64>,
+}
+
+/// How much there is of everything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Deliveries given up.
+    pub dead: u64,
+    /// Merchants whose authorisation stands.
+    pub merchants_authorized: u64,
+    /// Merchants that cancelled.
+    pub merchants_revoked: u64,
+    /// When the oldest pending entry was received, Unix milliseconds.
+    pub oldest_pending_at: Option<i64>,
+    /// Deliveries owed.
+    pub pending: u64,
+}

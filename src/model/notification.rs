@@ -1,0 +1,66 @@
+//! What the inbox keeps: a verified notification of Alipay's, or an event of our own.
+
+use bytes::Bytes;
+
+use crate::model::event::AuthorizationEvent;
+use crate::model::id::{AppId, AuthAppId, EventId, Pid};
+
+/// One entry of the inbox, immutable once stored; its fate is the [`Delivery`] of the same id.
+///
+/// [`Delivery`]: crate::model::delivery::Delivery
+#[derive(Debug, Clone)]
+pub struct InboxEntry {
+    /// The sidecar's own id.
+    pub id: EventId,
+    /// The application it was for.
+    pub app_id: AppId,
+    /// Alipay's `notify_id`, unique per app; events of our own have none.
+    pub notify_id: Option<String>,
+    /// `msg_method`, `notify_type`, or the type of an event of our own.
+    pub event_type: String,
+    /// The merchant's application, where the notification names it.
+    pub auth_app_id: Option<AuthAppId>,
+    /// The merchant's user id, where known.
+    pub pid: Option<Pid>,
+    /// When it arrived, Unix milliseconds.
+    pub received_at: i64,
+    /// The rest of the notify path (`/orders/42`), empty for the app gateway.
+    pub notify_path: String,
+    /// Deliveries that share this key (the `out_trade_no`) keep their order.
+    pub order_key: Option<String>,
+    /// What Alipay sent, byte for byte; `None` for an event of our own.
+    pub body: Option<Body>,
+    /// The event to deliver; filled in by the store when an authorisation is applied.
+    pub event: Option<AuthorizationEvent>,
+    /// In which form it goes to the backend.
+    pub form: DeliveryForm,
+}
+
+/// The bytes of a request body and their declared type.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Body {
+    /// The `Content-Type` header as it came.
+    pub content_type: String,
+    /// The bytes as they came.
+    pub bytes: Bytes,
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Body({}, {} bytes)", self.content_type, self.bytes.len())
+    }
+}
+
+/// In which form an entry goes to the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryForm {
+    /// As `delivery.format` says: Alipay's bytes, or their JSON form.
+    AsConfigured,
+    /// The authorisation event.
+    Event,
+    /// The JSON form with every token taken out: a body that holds a secret and isn't an
+    /// authorisation the sidecar applied.
+    Redacted,
+    /// Alipay's own bytes, token and all (`delivery.authorization = "verbatim"`).
+    Verbatim,
+}

@@ -1,0 +1,195 @@
+//! A fixed pool of threads for work that must not run on an async worker: RSA and redb reads.
+//!
+//! The queue is bounded: what doesn't fit is refused at once, so that a burst makes callers hear
+//! `overloaded` instead of waiting without end.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A pool of threads with a bounded queue. Dropping the last clone ends the threads once the
+/// queued work is done.
+#[derive(Clone)]
+pub struct Workers(Arc<Pool>);
+
+/// Work was not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkError {
+    /// The job panicked; the thread lives on.
+    #[error("the work was given up because of a bug in it")]
+    Panicked,
+    /// The queue is full.
+    #[error("too much work is waiting")]
+    QueueFull,
+}
+
+struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    capacity: usize,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+impl Workers {
+    /// Starts `threads` threads named `name` that share a queue of `capacity` jobs.
+    ///
+    /// # Errors
+    /// The system's, when it can't start a thread.
+    pub fn start(name: &str, threads: usize, capacity: usize) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue::default()),
+            wake: Condvar::new(),
+            capacity,
+        });
+        let threads = (0..threads.max(1))
+            .map(|_| {
+                let shared = Arc::clone(&shared);
+                std::thread::Builder::new()
+                    .name(name.to_owned())
+                    .spawn(move || shared.work())
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self(Arc::new(Pool { shared, threads })))
+    }
+
+    /// Runs `job` on one of the threads and gives its result.
+    ///
+    /// # Errors
+    /// [`WorkError::QueueFull`] at once when the queue is full, [`WorkError::Panicked`] when the
+    /// job panicked.
+    ///
+    /// # Cancel safety
+    /// Dropping the future doesn't stop a job that is queued.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, WorkError> {
+        let (done, result) = oneshot::channel();
+        self.0.shared.push(Box::new(move || {
+            // The caller may have gone: then nobody wants the result.
+            let _ = done.send(job());
+        }))?;
+        result.await.map_err(|_| WorkError::Panicked)
+    }
+}
+
+impl std::fmt::Debug for Workers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Workers({} threads)", self.0.threads.len())
+    }
+}
+
+impl Shared {
+    fn push(&self, job: Job) -> Result<(), WorkError> {
+        let mut queue = self.lock();
+        if queue.jobs.len() >= self.capacity {
+            return Err(WorkError::QueueFull);
+        }
+        queue.jobs.push_back(job);
+        drop(queue);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            // A panic ends one job, whose caller hears of it; the thread goes on.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                return Some(job);
+            }
+            if queue.closed {
+                return None;
+            }
+            queue = self
+                .wake
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// No job runs under the lock, so a poisoned one still guards a whole queue.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.wake.notify_all();
+        let current = std::thread::current().id();
+        for thread in self
+            .threads
+            .drain(..)
+            .filter(|t| t.thread().id() != current)
+        {
+            // A thread can't have panicked: every job is caught.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn results_come_back_and_a_panic_spares_the_thread() {
+        let workers = Workers::start("test", 1, 8).expect("threads");
+        let failed = workers.run(|| -> u8 { panic!("a bug") }).await;
+        assert_eq!(failed, Err(WorkError::Panicked));
+        assert_eq!(workers.run(|| 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses_at_once() {
+        let workers = Workers::start("test", 1, 1).expect("threads");
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let (began, begun) = oneshot::channel();
+        let busy = tokio::spawn({
+            let workers = workers.clone();
+            async move {
+                workers
+                    .run(move || {
+                        began.send(()).expect("the test waits");
+                        held.recv().ok();
+                    })
+                    .await
+            }
+        });
+        begun.await.expect("the first job runs");
+        let queued = tokio::spawn({
+            let workers = workers.clone();
+            async move { workers.run(|| ()).await }
+        });
+        while workers.0.shared.lock().jobs.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(workers.run(|| ()).await, Err(WorkError::QueueFull));
+        hold.send(()).expect("the job waits");
+        assert_eq!(busy.await.expect("no panic"), Ok(()));
+        assert_eq!(queued.await.expect("no panic"), Ok(()));
+    }
+}
