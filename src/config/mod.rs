@@ -1,1 +1,43 @@
-//! To come.
+//! The configuration: text becomes typed, checked values in one pass.
+//!
+//! Order: defaults < file < `ALIPAY_SIDECAR_<SECTION>__<KEY>` environment < flags. All faults are
+//! reported at once, each with its file, line, key, what was found and what to do.
+
+pub mod admin;
+pub mod app;
+pub mod caller;
+pub mod delivery;
+pub mod listen;
+pub mod proxy;
+pub mod store;
+pub mod telemetry;
+pub mod token;
+pub mod upstream;
+pub mod webhook;
+
+use crate::model::app::App;
+
+/// Everything an operator can set; `Config::default()` is what an empty file gives.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// `[proxy]`.
+    pub proxy: proxy::ProxyConfig,
+    /// `[webhook]`.
+    pub webhook: webhook::WebhookConfig,
+    /// `[admin]`.
+    pub admin: admin::AdminConfig,
+    /// `[upstream]`.
+    pub upstream: upstream::UpstreamConfig,
+    /// `[store]`.
+    pub store: store::StoreConfig,
+    /// `[[app]]`.
+    pub apps: Vec<App>,
+    /// `[[caller]]`.
+    pub callers: Vec<caller::CallerConfig>,
+    /// `[delivery]` and `[[delivery.route]]`.
+    pub delivery: delivery::DeliveryConfig,
+    /// `[tokens]`.
+    pub tokens: token::TokenConfig,
+    /// `[audit]` and `[telemetry]`.
+    pub telemetry: telemetry::TelemetryConfig,
+}

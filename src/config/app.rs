@@ -1,0 +1,3 @@
+//! `[[app]]`: the ISV's own applications, read into [`App`].
+//!
+//! [`App`]: crate::model::app::App
