@@ -1,1 +1,7 @@
-//! To come.
+//! Sockets and HTTP plumbing that knows nothing of Alipay.
+
+pub mod body;
+pub mod client;
+pub mod listener;
+pub mod serve;
+pub mod shutdown;

@@ -1,0 +1,271 @@
+//! The HTTP client, towards Alipay and towards the backend.
+//!
+//! It follows no redirect, reads no proxy environment variable, and never sends a request twice
+//! but for what hyper-util knows never left. What matters most about a failure is told: whether
+//! bytes had left.
+
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode, Uri};
+use http_body_util::Full;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client as PooledClient;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::net::body::{self, BodyError, BoxError};
+
+/// How long an idle connection is kept: below Alipay's own limit, so that a reused connection is
+/// alive, and short enough that the pool shrinks within 15 s (contract §11).
+const POOL_IDLE: Duration = Duration::from_secs(14);
+
+/// A pooled HTTP/1.1 client with deadlines. Clones share the pool.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pool: PooledClient<TimedConnector, Full<Bytes>>,
+    max_reply: usize,
+}
+
+/// A whole reply.
+#[derive(Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// A request that got no whole reply.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}")]
+pub struct SendError {
+    /// Whether bytes of the request may have left.
+    pub left: Left,
+    /// Why.
+    pub cause: SendCause,
+}
+
+/// Whether bytes of a request may have left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// Some may have: the other side may have acted.
+    Maybe,
+    /// None did: there was no connection to send them on.
+    No,
+}
+
+/// Why a request got no whole reply.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendCause {
+    /// The connection ended before the reply did.
+    #[error("the connection broke before the whole reply was there")]
+    Broken(#[source] BoxError),
+    /// No connection could be made.
+    #[error("no connection could be made: {}", root(.0.as_ref()))]
+    Connect(#[source] BoxError),
+    /// The reply is larger than allowed.
+    #[error("the reply is larger than {0} bytes")]
+    ReplyTooLarge(usize),
+    /// The deadline passed.
+    #[error("there was no whole reply within the deadline")]
+    Timeout,
+}
+
+/// The text of the deepest source: "connection refused" tells more than "client error (Connect)".
+fn root(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}
+
+/// What a client may be told; everything else is fixed.
+#[derive(Debug, Clone)]
+pub struct ClientOptions<'a> {
+    /// Deadline of TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// Largest reply body, bytes.
+    pub max_reply: usize,
+    /// Further roots, PEM.
+    pub ca_file: Option<&'a Path>,
+}
+
+/// Why a client couldn't be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The file of further roots can't be used.
+    #[error("{path}: {reason}")]
+    Roots {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// rustls refused its own defaults.
+    #[error("TLS could not be set up")]
+    Tls(#[from] rustls::Error),
+}
+
+impl Client {
+    /// Makes a client that trusts the roots of Mozilla's programme and those of `ca_file`.
+    ///
+    /// # Errors
+    /// [`ClientError::Roots`] when `ca_file` can't be read or holds no certificate.
+    pub fn new(options: &ClientOptions<'_>) -> Result<Self, ClientError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots(options.ca_file)?)
+            .with_no_client_auth();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(options.connect_timeout));
+        let https = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        let pool = PooledClient::builder(TokioExecutor::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_timer(TokioTimer::new())
+            .build(TimedConnector {
+                inner: https,
+                limit: options.connect_timeout,
+            });
+        Ok(Self {
+            pool,
+            max_reply: options.max_reply,
+        })
+    }
+
+    /// Sends `request` and reads the whole reply within `deadline`.
+    ///
+    /// # Errors
+    /// [`SendError`], which tells whether bytes had left.
+    ///
+    /// # Cancel safety
+    /// Dropping the future breaks the connection; the other side may have acted.
+    pub async fn send(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        deadline: Duration,
+    ) -> Result<Reply, SendError> {
+        let captured = capture_connection(&mut request);
+        let left = || match captured.connection_metadata().as_ref() {
+            Some(_) => Left::Maybe,
+            None => Left::No,
+        };
+        let began = Instant::now();
+        let sent = tokio::time::timeout(deadline, self.pool.request(request)).await;
+        let head = match sent {
+            Err(_) => {
+                return Err(SendError {
+                    left: left(),
+                    cause: SendCause::Timeout,
+                });
+            }
+            Ok(Err(error)) if error.is_connect() => {
+                return Err(SendError {
+                    left: Left::No,
+                    cause: SendCause::Connect(error.into()),
+                });
+            }
+            Ok(Err(error)) => {
+                return Err(SendError {
+                    left: left(),
+                    cause: SendCause::Broken(error.into()),
+                });
+            }
+            Ok(Ok(head)) => head,
+        };
+        let (head, body) = head.into_parts();
+        let remaining = deadline.saturating_sub(began.elapsed());
+        let body = body::read(body, self.max_reply, remaining)
+            .await
+            .map_err(|error| SendError {
+                left: Left::Maybe,
+                cause: error.into(),
+            })?;
+        Ok(Reply {
+            status: head.status,
+            headers: head.headers,
+            body,
+        })
+    }
+}
+
+impl From<BodyError> for SendCause {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Broken(source) => Self::Broken(source),
+            BodyError::Timeout(_) => Self::Timeout,
+            BodyError::TooLarge(limit) => Self::ReplyTooLarge(limit),
+        }
+    }
+}
+
+fn roots(ca_file: Option<&Path>) -> Result<rustls::RootCertStore, ClientError> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let Some(path) = ca_file else {
+        return Ok(roots);
+    };
+    let unusable = |reason: String| ClientError::Roots {
+        path: path.display().to_string(),
+        reason,
+    };
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| unusable(e.to_string()))?;
+    if certificates.is_empty() {
+        return Err(unusable("holds no PEM certificate".to_owned()));
+    }
+    for certificate in certificates {
+        roots
+            .add(certificate)
+            .map_err(|e| unusable(e.to_string()))?;
+    }
+    Ok(roots)
+}
+
+/// Bounds TCP and TLS together: hyper's own connect timeout ends with TCP.
+#[derive(Debug, Clone)]
+struct TimedConnector {
+    inner: HttpsConnector<HttpConnector>,
+    limit: Duration,
+}
+
+type Connected = <HttpsConnector<HttpConnector> as tower_service::Service<Uri>>::Response;
+
+impl tower_service::Service<Uri> for TimedConnector {
+    type Response = Connected;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Connected, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connecting = self.inner.call(uri);
+        let limit = self.limit;
+        Box::pin(async move {
+            tokio::time::timeout(limit, connecting)
+                .await
+                .map_err(|_| BoxError::from(format!("no connection within {limit:?}")))?
+        })
+    }
+}

@@ -1,0 +1,255 @@
+//! Listening sockets: TCP or unix, with TLS or without.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::config::listen::Listen;
+
+/// A bound listener.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix {
+        listener: UnixListener,
+        path: PathBuf,
+    },
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A process on this host, with its uid where the system tells it.
+    Unix {
+        /// The effective uid of the peer.
+        uid: Option<u32>,
+    },
+}
+
+impl Listener {
+    /// Binds to `listen`. A unix socket gets mode 0660, and a file of an earlier process that
+    /// nobody answers on is replaced.
+    ///
+    /// # Errors
+    /// The system's, with the address in its text.
+    pub async fn bind(listen: &Listen) -> io::Result<Self> {
+        let named =
+            |e: io::Error| io::Error::new(e.kind(), format!("can't listen on {listen}: {e}"));
+        let socket = match listen {
+            Listen::Tcp(address) => Socket::Tcp(TcpListener::bind(address).await.map_err(named)?),
+            Listen::Unix(path) => Socket::Unix {
+                listener: bind_unix(path).await.map_err(named)?,
+                path: path.clone(),
+            },
+        };
+        Ok(Self { socket })
+    }
+
+    /// A listener over a socket that was bound elsewhere.
+    #[must_use]
+    pub fn from_tcp(listener: TcpListener) -> Self {
+        Self {
+            socket: Socket::Tcp(listener),
+        }
+    }
+
+    /// Where it listens: the port the system chose, where port 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> Listen {
+        match &self.socket {
+            Socket::Tcp(listener) => Listen::Tcp(
+                listener
+                    .local_addr()
+                    .map_or_else(|_| String::new(), |address| address.to_string()),
+            ),
+            Socket::Unix { path, .. } => Listen::Unix(path.clone()),
+        }
+    }
+
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    /// The system's; most concern one connection or a passing lack of descriptors.
+    ///
+    /// # Cancel safety
+    /// Safe: no connection is lost.
+    pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match &self.socket {
+            Socket::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                // Replies are small: waiting for more to fill a segment only delays them.
+                stream.set_nodelay(true)?;
+                Ok((Stream::Tcp(stream), Peer::Tcp(address)))
+            }
+            Socket::Unix { listener, .. } => {
+                let (stream, _) = listener.accept().await?;
+                let uid = stream.peer_cred().ok().map(|c| c.uid());
+                Ok((Stream::Unix(stream), Peer::Unix { uid }))
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Socket::Unix { path, .. } = &self.socket {
+            // A leftover file is replaced at the next start, so failing here is harmless.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    if path.exists() {
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another process answers there",
+            ));
+        }
+        std::fs::remove_file(path)?;
+    }
+    // Bound under a name of its own with a narrow mode, then renamed: the socket is never wider
+    // than 0660 for a moment, whatever the process's umask.
+    let narrow = path.with_extension(format!("{}.tmp", std::process::id()));
+    let listener = {
+        let _ = std::fs::remove_file(&narrow);
+        let listener = UnixListener::bind(&narrow)?;
+        std::fs::set_permissions(&narrow, std::fs::Permissions::from_mode(0o660))?;
+        listener
+    };
+    std::fs::rename(&narrow, path)?;
+    Ok(listener)
+}
+
+/// A connection, plain or under TLS.
+#[derive(Debug)]
+pub enum Stream {
+    /// Plain TCP.
+    Tcp(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// A unix socket.
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// Shakes hands where `acceptor` is given and the stream is TCP.
+    ///
+    /// # Errors
+    /// The handshake's.
+    pub async fn secured(self, acceptor: Option<&TlsAcceptor>) -> io::Result<Self> {
+        match (self, acceptor) {
+            (Self::Tcp(stream), Some(acceptor)) => {
+                Ok(Self::Tls(Box::new(acceptor.accept(stream).await?)))
+            }
+            (stream, _) => Ok(stream),
+        }
+    }
+}
+
+/// Reads a certificate chain and its key, and gives what accepts TLS with them.
+///
+/// # Errors
+/// What can't be read, by path; or why rustls refuses the pair.
+pub fn tls_acceptor(cert: &Path, key: &Path) -> io::Result<TlsAcceptor> {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+    let unreadable = |path: &Path, e: rustls::pki_types::pem::Error| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{}: {e}", path.display()),
+        )
+    };
+    let chain = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| unreadable(cert, e))?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|e| unreadable(key, e))?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|b| b.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_read(cx, buffer),
+            Self::Tls(s) => Pin::new(s).poll_read(cx, buffer),
+            Self::Unix(s) => Pin::new(s).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::Tls(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_flush(cx),
+            Self::Tls(s) => Pin::new(s).poll_flush(cx),
+            Self::Unix(s) => Pin::new(s).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Tls(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(s) => Pin::new(s).poll_write_vectored(cx, slices),
+            Self::Tls(s) => Pin::new(s).poll_write_vectored(cx, slices),
+            Self::Unix(s) => Pin::new(s).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(s) => s.is_write_vectored(),
+            Self::Tls(s) => s.is_write_vectored(),
+            Self::Unix(s) => s.is_write_vectored(),
+        }
+    }
+}
