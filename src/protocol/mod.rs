@@ -1,4 +1,32 @@
-//! What Alipay demands, byte by byte; pure.
+//! The Alipay protocol as pure functions: bytes in, bytes out.
+//!
+//! Nothing here opens a socket, reads a file, looks at a clock or keeps global state; time comes
+//! in as an argument. The one exception to “no randomness” is written down in [`crypto`] (the
+//! blinding of RSA and the generation of keys need the operating system's random numbers).
+//! It imports nothing else of this crate.
+//!
+//! A request is built as [`params::Params`], written down by [`sign_content`], signed by
+//! [`key::AppPrivateKey`] and laid out by [`request::SignedParams`]. A reply is cut by
+//! [`envelope::Envelope`], what Alipay sends by itself is read by
+//! [`notification::UnverifiedNotification`]; the types that can be acted upon only come out of
+//! their `verify`.
+//!
+//! Protocol: 支付宝开放平台文档, “签名专区” (signing), “异步通知” (asynchronous notifications),
+//! “第三方应用授权” (authorisation of third-party applications) and the sources of the official
+//! SDKs where the pages are silent.
 
+pub mod charset;
+pub mod crypto;
+pub mod envelope;
+pub mod error;
+mod form;
+pub mod json;
+pub mod key;
+pub mod notification;
+pub mod params;
+pub mod request;
 pub mod secret;
+pub mod sign_content;
 pub mod signature;
+pub mod timestamp;
+pub mod token_reply;

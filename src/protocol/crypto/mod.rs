@@ -1,0 +1,1 @@
+//! RSA behind two traits.

@@ -1,0 +1,370 @@
+//! The parameters of a v2 request or of a notification.
+
+use std::{collections::HashSet, fmt};
+
+use super::{
+    charset::Charset,
+    error::{ProtocolError, shorten},
+    form,
+};
+
+/// Holds text parameters in the order they came, each name once, values decoded.
+///
+/// `Debug` shows names alone: values may be tokens.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Params {
+    pairs: Vec<(String, String)>,
+}
+
+impl Params {
+    /// Makes an empty list.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads a query string or form body, decoding each name and value exactly once.
+    ///
+    /// Values such as `passback_params` hold percent-encoded text of their own, which stays.
+    /// Protocol: 异步通知, “验签” (vector `percent-in-passback`).
+    ///
+    /// # Errors
+    ///
+    /// [`ProtocolError::PercentInvalid`], [`ProtocolError::CharsetMalformed`], and
+    /// [`ProtocolError::ParameterDuplicate`] for a name given twice, be its values empty or equal.
+    pub fn from_form(raw: &[u8], charset: Charset) -> Result<Self, ProtocolError> {
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        let mut names = HashSet::new();
+        for (at, name, value) in form::segments(raw) {
+            let value_at = at + name.len() + 1;
+            let name = decode(name, at, charset)?;
+            if !names.insert(name.clone()) {
+                return Err(duplicate(&name));
+            }
+            pairs.push((name, decode(value, value_at, charset)?));
+        }
+        Ok(Self { pairs })
+    }
+
+    /// Appends a parameter.
+    ///
+    /// # Errors
+    ///
+    /// [`ProtocolError::ParameterDuplicate`] if the name is taken.
+    pub fn push(
+        &mut self,
+        name: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Result<(), ProtocolError> {
+        let name = name.into();
+        if self.get(&name).is_some() {
+            return Err(duplicate(&name));
+        }
+        self.pairs.push((name, value.into()));
+        Ok(())
+    }
+
+    /// Replaces the value of a parameter, or appends it.
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        let name = name.into();
+        match self.pairs.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value.into(),
+            None => self.pairs.push((name, value.into())),
+        }
+    }
+
+    /// Finds a value by its exact name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter()
+            .find_map(|(known, value)| (known == name).then_some(value))
+    }
+
+    /// Takes a parameter out.
+    pub fn remove(&mut self, name: &str) -> Option<String> {
+        let index = self.pairs.iter().position(|(known, _)| known == name)?;
+        Some(self.pairs.remove(index).1)
+    }
+
+    /// Walks through names and values in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Tells whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// Counts them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Drops what Alipay takes for empty: no character, or white space alone.
+    ///
+    /// Such parameters take part neither in the sign content nor in the request. Protocol: 签名专区,
+    /// “自行实现签名” (empty values); white space after `StringUtils.isEmpty` of the Java SDK
+    /// (vector `whitespace-only-value`).
+    #[must_use]
+    pub fn without_empty(mut self) -> Self {
+        self.pairs.retain(|(_, value)| !is_blank(value));
+        self
+    }
+
+    /// Writes `application/x-www-form-urlencoded` with a space as `%20`.
+    ///
+    /// # Errors
+    ///
+    /// [`ProtocolError::CharsetMalformed`] where the charset lacks a character.
+    pub fn to_form(&self, charset: Charset) -> Result<String, ProtocolError> {
+        form::join(self.iter(), charset)
+    }
+}
+
+impl fmt::Debug for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set()
+            .entries(self.iter().map(|(name, _)| name))
+            .finish()
+    }
+}
+
+/// Tells whether a text is a parameter name: `[A-Za-z0-9_.-]{1,64}`.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+}
+
+/// Tells whether the sidecar alone sets this parameter, whatever the case it is spelled in.
+#[must_use]
+pub fn is_owned(name: &str) -> bool {
+    OWNED.iter().any(|owned| owned.eq_ignore_ascii_case(name))
+}
+
+/// Tells whether Alipay's own code takes a value for empty.
+pub(super) fn is_blank(value: &str) -> bool {
+    value.chars().all(is_java_whitespace)
+}
+
+/// Follows `Character.isWhitespace`, which differs from Unicode's property in a few characters:
+/// no-break spaces and NEL aren't white space, the four information separators are.
+fn is_java_whitespace(c: char) -> bool {
+    match c {
+        '\u{1c}'..='\u{1f}' => true,
+        '\u{85}' | '\u{a0}' | '\u{2007}' | '\u{202f}' => false,
+        other => other.is_whitespace(),
+    }
+}
+
+fn decode(piece: &[u8], at: usize, charset: Charset) -> Result<String, ProtocolError> {
+    charset.decode(&form::unescape(piece, at)?)
+}
+
+fn duplicate(name: &str) -> ProtocolError {
+    ProtocolError::ParameterDuplicate {
+        name: shorten(name),
+    }
+}
+
+const OWNED: [&str; 11] = [
+    name::ALIPAY_ROOT_CERT_SN,
+    name::APP_AUTH_TOKEN,
+    name::APP_CERT_SN,
+    name::APP_ID,
+    name::CHARSET,
+    name::ENCRYPT_TYPE,
+    name::FORMAT,
+    name::SIGN,
+    name::SIGN_TYPE,
+    name::TIMESTAMP,
+    name::VERSION,
+];
+
+/// The parameter names of the protocol, spelled as on the wire.
+pub mod name {
+    macro_rules! names {
+        ($($constant:ident = $text:literal, $doc:literal;)*) => {
+            $(#[doc = $doc] pub const $constant: &str = $text;)*
+        };
+    }
+    names! {
+        ALIPAY_CERT_SN = "alipay_cert_sn", "Serial number of Alipay's certificate, in replies and notifications.";
+        ALIPAY_ROOT_CERT_SN = "alipay_root_cert_sn", "Serial numbers of Alipay's root certificates.";
+        ALIPAY_SDK = "alipay_sdk", "Name of the calling SDK.";
+        APP_AUTH_CODE = "app_auth_code", "One-time code of an authorisation.";
+        APP_AUTH_TOKEN = "app_auth_token", "A merchant's authorisation of our app.";
+        APP_CERT_SN = "app_cert_sn", "Serial number of the app's certificate.";
+        APP_ID = "app_id", "The calling or the receiving app.";
+        AUTH_APP_ID = "auth_app_id", "The merchant's app that authorised us.";
+        AUTH_TOKEN = "auth_token", "A user's access token.";
+        BIZ_CONTENT = "biz_content", "The business parameters, as opaque text.";
+        CHARSET = "charset", "Charset of everything else.";
+        ENCRYPT_TYPE = "encrypt_type", "`AES` on an encrypted call.";
+        FORMAT = "format", "`JSON`.";
+        INVOKE_APP_ID = "invoke_app_id", "The app that an SPI call is for.";
+        METHOD = "method", "Name of the API.";
+        MSG_METHOD = "msg_method", "Kind of a platform message.";
+        NOTIFY_ID = "notify_id", "Identity of a notification, kept over its resends.";
+        NOTIFY_TIME = "notify_time", "When a notification was sent.";
+        NOTIFY_TYPE = "notify_type", "Kind of a notification.";
+        NOTIFY_URL = "notify_url", "Where notifications of this call go.";
+        OUT_TRADE_NO = "out_trade_no", "The merchant's order number.";
+        PROD_CODE = "prod_code", "Product of the call.";
+        RETURN_URL = "return_url", "Where the browser goes afterwards.";
+        SERVICE = "service", "Kind of a life-account event.";
+        SIGN = "sign", "The signature.";
+        SIGN_TYPE = "sign_type", "The signature's algorithm.";
+        STATUS = "status", "State that an authorisation message tells.";
+        TARGET_APP_ID = "target_app_id", "Target of a proxied call.";
+        TERMINAL_INFO = "terminal_info", "Terminal of the call.";
+        TERMINAL_TYPE = "terminal_type", "Kind of the terminal.";
+        TIMESTAMP = "timestamp", "Time of the call, see [`timestamp`](crate::protocol::timestamp).";
+        UTC_TIMESTAMP = "utc_timestamp", "Time of a platform message, in milliseconds.";
+        VERSION = "version", "Version of the interface.";
+        WS_SERVICE_URL = "ws_service_url", "Passed on for the Java SDK.";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(raw: &[u8], expected: &[(&str, &str)]) {
+        let params = Params::from_form(raw, Charset::Utf8).unwrap();
+        assert_eq!(params.iter().collect::<Vec<_>>(), expected);
+    }
+
+    fn check_refused(raw: &[u8], kind: &str) {
+        let error = Params::from_form(raw, Charset::Utf8).unwrap_err();
+        assert_eq!(error.kind(), kind, "{}", raw.escape_ascii());
+    }
+
+    #[test]
+    fn values_are_decoded_exactly_once() {
+        check(
+            b"a=b%20c+d&e=%2525&f=%E4%B8%AD",
+            &[("a", "b c d"), ("e", "%25"), ("f", "中")],
+        );
+        check("a=中".as_bytes(), &[("a", "中")]);
+        check(b"sign=a+b/c==", &[("sign", "a b/c==")]);
+    }
+
+    #[test]
+    fn odd_outlines_are_read_as_browsers_do() {
+        check(b"", &[]);
+        check(b"&&a=1&&b&=c&", &[("a", "1"), ("b", ""), ("", "c")]);
+        check(b"a=1;b=2", &[("a", "1;b=2")]);
+    }
+
+    #[test]
+    fn bad_percent_sequences_are_refused() {
+        for raw in [
+            &b"a=%"[..],
+            b"a=%2",
+            b"a=%zz",
+            b"%=1",
+            b"a=%+1",
+            b"a=%%20",
+            b"a=1%2&b=2",
+        ] {
+            check_refused(raw, "parameter-invalid");
+        }
+        let error = Params::from_form(b"ab=1&cd=xy%q", Charset::Utf8).unwrap_err();
+        assert_eq!(error, ProtocolError::PercentInvalid { at: 10 });
+    }
+
+    #[test]
+    fn undecodable_bytes_are_refused() {
+        for raw in [
+            &b"a=%d6%d0"[..],
+            b"%ff=1",
+            b"a=\xff",
+            b"a=%ed%a0%80",
+            b"a=%c0%af",
+        ] {
+            check_refused(raw, "charset-malformed");
+        }
+    }
+
+    #[test]
+    fn a_name_given_twice_is_refused_in_any_spelling() {
+        for raw in [
+            &b"a=1&a=1"[..],
+            b"a=&a=1",
+            b"a&%61",
+            b"app%5Fid=1&app_id=2",
+            b"=1&=2",
+        ] {
+            check_refused(raw, "parameter-duplicate");
+        }
+        check(b"a=1&A=2", &[("a", "1"), ("A", "2")]);
+    }
+
+    #[test]
+    fn blank_is_what_java_takes_for_blank() {
+        for blank in ["", " ", "\t\r\n", "\u{3000}", "\u{1c}", "\u{2028}"] {
+            assert!(is_blank(blank), "{blank:?}");
+        }
+        for full in ["0", " a ", "\u{a0}", "\u{200b}", "\u{feff}", "\0", "null"] {
+            assert!(!is_blank(full), "{full:?}");
+        }
+    }
+
+    #[test]
+    fn names_and_owned_names_are_known() {
+        for good in ["a", "consumer_miniAppId", "a.b-c_9", &"x".repeat(64)] {
+            assert!(is_name(good), "{good}");
+        }
+        for bad in ["", "a b", "中", "a=", "a[0]", "a\n", &"x".repeat(65)] {
+            assert!(!is_name(bad), "{bad}");
+        }
+        for owned in ["sign", "SIGN", "App_Id", "encrypt_type"] {
+            assert!(is_owned(owned), "{owned}");
+        }
+        for free in ["auth_token", "notify_url", "biz_content", "method", "sign "] {
+            assert!(!is_owned(free), "{free}");
+        }
+    }
+
+    #[test]
+    fn a_list_keeps_names_unique_and_in_order() {
+        let mut params = Params::new();
+        params.push("b", "1").unwrap();
+        params.push("a", "2").unwrap();
+        assert!(params.push("b", "3").is_err());
+        params.set("b", "4");
+        params.set("c", " ");
+        assert_eq!(params.to_form(Charset::Utf8).unwrap(), "b=4&a=2&c=%20");
+        assert_eq!(params.remove("a").as_deref(), Some("2"));
+        assert_eq!(params.clone().without_empty().len(), 1);
+        assert_eq!(format!("{params:?}"), r#"{"b", "c"}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(raw in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Params::from_form(&raw, Charset::Utf8);
+        }
+
+        #[test]
+        fn what_is_written_is_read(pairs in proptest::collection::btree_map(".{0,9}", ".{0,20}", 0..9)) {
+            let mut params = Params::new();
+            for (name, value) in &pairs {
+                params.push(name, value).unwrap();
+            }
+            let form = params.to_form(Charset::Utf8).unwrap();
+            prop_assert!(form.is_ascii());
+            prop_assert_eq!(Params::from_form(form.as_bytes(), Charset::Utf8).unwrap(), params);
+        }
+    }
+}
