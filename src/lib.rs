@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod gateway;
 pub mod model;
 pub mod net;
 pub mod protocol;
