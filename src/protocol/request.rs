@@ -16,9 +16,11 @@ pub struct SignedParams {
 }
 
 impl SignedParams {
-    /// Takes the parameters that were signed (without empties) and their signature in base64.
+    /// Takes the parameters that were signed and their signature in base64. Empty ones, which the
+    /// signature doesn't cover, are dropped here too.
     #[must_use]
-    pub fn new(mut params: Params, sign: String) -> Self {
+    pub fn new(params: Params, sign: String) -> Self {
+        let mut params = params.without_empty();
         params.set(name::SIGN, sign);
         Self {
             params,

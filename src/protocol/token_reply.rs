@@ -41,7 +41,7 @@ pub fn parse(node: &[u8]) -> Result<Vec<GrantedToken>, ProtocolError> {
     };
     let reply: Reply =
         serde_json::from_slice(node).map_err(|_| invalid("it isn't the documented JSON object"))?;
-    let listed = reply.tokens.unwrap_or_default();
+    let listed: Vec<Entry> = entries(reply.tokens);
     // In the mixed shape the top level may complete the only entry, never one of several.
     let only_one = listed.len() == 1;
     let mut granted: Vec<_> = listed
@@ -60,9 +60,22 @@ pub fn parse(node: &[u8]) -> Result<Vec<GrantedToken>, ProtocolError> {
     }
 }
 
+/// Reads the entries that are objects; one that isn't costs no other.
+fn entries(tokens: serde_json::Value) -> Vec<Entry> {
+    let serde_json::Value::Array(listed) = tokens else {
+        return Vec::new();
+    };
+    listed
+        .into_iter()
+        .filter(serde_json::Value::is_object)
+        .filter_map(|entry| serde_json::from_value(entry).ok())
+        .collect()
+}
+
 #[derive(Deserialize)]
 struct Reply {
-    tokens: Option<Vec<Entry>>,
+    #[serde(default)]
+    tokens: serde_json::Value,
     #[serde(flatten)]
     top: Entry,
 }
@@ -157,6 +170,15 @@ mod tests {
             r#"{"tokens":[{"auth_app_id":"1"},{"auth_app_id":"2","app_auth_token":"b"}]}"#,
             &[("2", "b")],
         );
+    }
+
+    #[test]
+    fn a_bad_entry_costs_no_other() {
+        for bad in ["null", "1", r#"["9","9","9"]"#, "{}", r#""x""#] {
+            let node =
+                format!(r#"{{"tokens":[{bad},{{"auth_app_id":"2","app_auth_token":"b"}},{bad}]}}"#);
+            check(&node, &[("2", "b")]);
+        }
     }
 
     #[test]

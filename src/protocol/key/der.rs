@@ -11,7 +11,7 @@ use crate::protocol::error::KeyError;
 /// What a block turned out to be.
 pub(super) enum Found {
     /// An RSA private key.
-    Private(rsa::RsaPrivateKey),
+    Private(Box<rsa::RsaPrivateKey>),
     /// An RSA public key.
     Public(rsa::RsaPublicKey),
     /// Something else that has a name.
@@ -65,7 +65,7 @@ fn private(pkcs1_der: &[u8], expected: &'static str) -> Result<Found, KeyError> 
         number(key.private_exponent),
         vec![number(key.prime1), number(key.prime2)],
     )
-    .map(Found::Private)
+    .map(|key| Found::Private(Box::new(key)))
     .map_err(|_| KeyError::Inconsistent)
 }
 

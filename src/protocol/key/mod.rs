@@ -46,7 +46,7 @@ impl AppPrivateKey {
     pub fn from_text(text: &str) -> Result<Self, KeyError> {
         const EXPECTED: &str = "an RSA private key";
         let wanted = only(text, EXPECTED, |found| match found {
-            Found::Private(key) => Ok(key),
+            Found::Private(key) => Ok(*key),
             Found::Public(_) => Err("a public key"),
             Found::Other(what) => Err(what),
         })?;

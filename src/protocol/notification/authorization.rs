@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use crate::protocol::{
     error::ProtocolError,
-    loose::Loose,
+    loose::{self, Loose},
     params::{Params, name},
     secret::Secret,
 };
@@ -48,11 +48,12 @@ pub struct AuthorizationPush {
 impl AuthorizationPush {
     pub(super) fn read(params: &Params) -> Result<Self, ProtocolError> {
         let biz_content = params.get(name::BIZ_CONTENT).unwrap_or_default();
-        let content: Content<'_> = serde_json::from_str(biz_content)
-            .map_err(|_| invalid("it isn't the documented JSON object"))?;
-        let detail = content
+        let content: Content<'_> = loose::object(biz_content)
+            .ok_or_else(|| invalid("it isn't the documented JSON object"))?;
+        let detail: Detail = content
             .detail
-            .ok_or_else(|| invalid("it has no `detail`"))?;
+            .and_then(|detail| loose::object(detail.get()))
+            .ok_or_else(|| invalid("it has no usable `detail`"))?;
         let required = |inside: Loose, name: &str| {
             let top = || params.get(name).filter(|value| !value.is_empty());
             inside
@@ -101,7 +102,7 @@ impl Cancellation {
     pub(super) fn read(params: &Params) -> Self {
         let top = |name| params.get(name).filter(|value| !value.is_empty());
         let inside: Common =
-            serde_json::from_str(top(name::BIZ_CONTENT).unwrap_or_default()).unwrap_or_default();
+            loose::object(top(name::BIZ_CONTENT).unwrap_or_default()).unwrap_or_default();
         let text =
             |inside: Loose, name| inside.into_text().or_else(|| top(name).map(str::to_owned));
         let sent_at = || top(name::UTC_TIMESTAMP)?.trim().parse().ok();
@@ -125,13 +126,16 @@ pub(super) struct Common {
 
 /// Finds `detail.auth_app_id`.
 pub(super) fn detail_auth_app_id(biz_content: &str) -> Option<String> {
-    let content: Content<'_> = serde_json::from_str(biz_content).ok()?;
-    content.detail?.auth_app_id.into_text()
+    let content: Content<'_> = loose::object(biz_content)?;
+    loose::object::<Detail>(content.detail?.get())?
+        .auth_app_id
+        .into_text()
 }
 
 #[derive(Deserialize)]
 struct Content<'a> {
-    detail: Option<Detail>,
+    #[serde(borrow)]
+    detail: Option<&'a RawValue>,
     #[serde(borrow)]
     notify_context: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -159,7 +163,7 @@ struct Context {
 }
 
 fn trigger(context: &RawValue) -> Option<String> {
-    let context: Context = serde_json::from_str(context.get()).ok()?;
+    let context: Context = loose::object(context.get())?;
     context.trigger.into_text()
 }
 

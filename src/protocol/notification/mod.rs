@@ -17,6 +17,7 @@ use super::{
     error::ProtocolError,
     form, key,
     key::RsaPublicKey,
+    loose,
     params::{Params, name},
     sign_content::Scheme,
     signature::SignType,
@@ -233,7 +234,7 @@ impl Notification {
     }
 
     fn inside<'a, T: Deserialize<'a> + Default>(&'a self) -> T {
-        serde_json::from_str(self.biz_content()).unwrap_or_default()
+        loose::object(self.biz_content()).unwrap_or_default()
     }
 }
 

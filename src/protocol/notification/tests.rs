@@ -167,6 +167,7 @@ fn an_unusable_push_is_an_error() {
         "x",
         r#"{"detail":null}"#,
         r#"{"detail":{}}"#,
+        r#"{"detail":["a","t"]}"#,
         r#"{"detail":{"app_auth_token":""}}"#,
         r#"{"detail":{"app_auth_token":["t"]}}"#,
     ] {
@@ -212,6 +213,7 @@ fn a_cancellation_is_read_leniently_and_never_guessed() {
     );
     check(head, r#"{"app_id":"2"}"#, None, sent);
     check(head, "not json", None, sent);
+    check(head, r#"["2",5]"#, None, sent);
     check(&format!("{head}&auth_app_id=3"), "[]", Some("3"), sent);
     assert!(
         post_json("msg_method=alipay.open.auth.userauth.cancelled", "{}")

@@ -3,10 +3,13 @@
 //! Protocol: 签名专区, “同步返回验签”. The node is cut out of the body by one strict scan of its top
 //! level; nothing is parsed and printed again.
 
+mod text;
+
 use std::{borrow::Cow, ops::Range};
 
 use bytes::Bytes;
 
+use self::text::{Summary, Text};
 use super::{
     charset::Charset,
     error::EnvelopeError,
@@ -29,7 +32,7 @@ pub struct Envelope {
     /// Decoded, not yet base64-decoded; `None` where it is missing, empty or null.
     sign: Option<String>,
     alipay_cert_sn: Option<String>,
-    /// Every node that a caller might read is an error.
+    /// There is no `sign`, and every node that a caller might read is an error.
     is_plain_error: bool,
     summary: Summary,
 }
@@ -71,10 +74,11 @@ impl Envelope {
             body: &body,
             charset,
         };
+        let sign = sign.map(|member| text.sign(member)).transpose()?.flatten();
         Ok(Self {
-            sign: sign.map(|member| text.sign(member)).transpose()?.flatten(),
+            is_plain_error: sign.is_none() && text.is_plain_error(&members),
+            sign,
             alipay_cert_sn: text.certificate(&members),
-            is_plain_error: text.is_plain_error(&members),
             summary: text.summary(node),
             is_ciphertext: node.kind == Kind::String,
             node_key: node.name.clone(),
@@ -252,87 +256,6 @@ impl VerifiedEnvelope {
     }
 }
 
-/// What every node may say about itself.
-#[derive(Clone, Default)]
-struct Summary {
-    code: Option<String>,
-    msg: Option<String>,
-    sub_code: Option<String>,
-    sub_msg: Option<String>,
-}
-
-/// The body while it is being read.
-struct Text<'a> {
-    body: &'a [u8],
-    charset: Charset,
-}
-
-impl Text<'_> {
-    fn raw(&self, member: &Member) -> &[u8] {
-        self.body.get(member.value.clone()).unwrap_or_default()
-    }
-
-    /// Reads a string or a number as text.
-    fn scalar(&self, text: &[u8], member: &Member) -> Option<String> {
-        let raw = text.get(member.value.clone())?;
-        match member.kind {
-            Kind::String => json::decode_string(raw, self.charset).ok(),
-            Kind::Number => self.charset.decode(raw).ok(),
-            _ => None,
-        }
-    }
-
-    /// Reads `sign`: a JSON string first (`\/` occurs, vector `sign-escaped-slash`), base64 later.
-    fn sign(&self, member: &Member) -> Result<Option<String>, EnvelopeError> {
-        let sign = match member.kind {
-            Kind::Null => return Ok(None),
-            Kind::String => self.scalar(self.body, member),
-            _ => None,
-        };
-        let sign = sign.ok_or(EnvelopeError::SignMalformed)?;
-        Ok((!sign.is_empty()).then_some(sign))
-    }
-
-    fn certificate(&self, members: &[Member]) -> Option<String> {
-        let member = unique(members, name::ALIPAY_CERT_SN).ok()??;
-        (member.kind == Kind::String).then(|| self.scalar(self.body, member))?
-    }
-
-    fn summary(&self, node: &Member) -> Summary {
-        let node = self.raw(node);
-        let members = json::members(node, self.charset).unwrap_or_default();
-        // The last of duplicates, as in the parsers of the callers.
-        let last = |name: &str| {
-            let member = members.iter().rev().find(|member| member.name == name)?;
-            self.scalar(node, member)
-        };
-        Summary {
-            code: last("code"),
-            msg: last("msg"),
-            sub_code: last("sub_code"),
-            sub_msg: last("sub_msg"),
-        }
-    }
-
-    /// Tells whether no reader can take the reply for a success: each `…_response`, not only the
-    /// one that counts here, is an object that says an error in each of its `code`s.
-    fn is_plain_error(&self, members: &[Member]) -> bool {
-        members
-            .iter()
-            .filter(|member| member.name.ends_with(RESPONSE))
-            .all(|member| {
-                let node = self.raw(member);
-                let inside = json::members(node, self.charset).unwrap_or_default();
-                let mut codes = inside
-                    .iter()
-                    .filter(|member| member.name == "code")
-                    .peekable();
-                codes.peek().is_some()
-                    && codes.all(|code| self.scalar(node, code).is_some_and(|code| is_error(&code)))
-            })
-    }
-}
-
 /// Finds a member that may stand at most once.
 fn unique<'a>(members: &'a [Member], name: &str) -> Result<Option<&'a Member>, EnvelopeError> {
     let mut found = members.iter().filter(|member| member.name == name);
@@ -342,16 +265,6 @@ fn unique<'a>(members: &'a [Member], name: &str) -> Result<Option<&'a Member>, E
         }),
         (first, None) => Ok(first),
     }
-}
-
-/// Tells whether a `code` says error: there is one, and no loose reader could take it for
-/// `10000 Success` or `10003` (order accepted).
-fn is_error(code: &str) -> bool {
-    let code = code.trim();
-    let is_success = code
-        .parse::<f64>()
-        .is_ok_and(|number| number == 10_000.0 || number == 10_003.0);
-    !code.is_empty() && !is_success
 }
 
 /// Replaces every `\/` by `/`, as a text: that is what the Java SDK does.
@@ -370,7 +283,6 @@ fn unescape_slashes(node: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-const RESPONSE: &str = "_response";
 const ERROR_RESPONSE: &str = "error_response";
 
 #[cfg(test)]
