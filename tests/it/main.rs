@@ -1,0 +1,3 @@
+//! Everything but pure code, through the front door.
+
+mod config;
