@@ -22,6 +22,7 @@ pub mod error;
 mod form;
 pub mod json;
 pub mod key;
+mod loose;
 pub mod notification;
 pub mod params;
 pub mod request;

@@ -27,6 +27,10 @@ pub fn v2(unix_ms: i64) -> String {
 ///
 /// [`ProtocolError::TimestampInvalid`] for anything but 19 characters of that form.
 pub fn parse_v2(text: &str) -> Result<i64, ProtocolError> {
+    // The parser would take a sign in front of the year too.
+    if !text.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(ProtocolError::TimestampInvalid);
+    }
     PrimitiveDateTime::parse(text, FORMAT)
         .map(|moment| moment.assume_offset(CHINA).unix_timestamp() * 1000)
         .map_err(|_| ProtocolError::TimestampInvalid)

@@ -1,93 +1,314 @@
-//! What Alipay sends by itself.
+//! What Alipay sends by itself: payment notifications, platform messages, authorisation pushes.
+//!
+//! Protocol: 异步通知, “验签”; 应用网关; 蚂蚁消息 (“From Ant” messages).
+
+mod authorization;
+mod candidates;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::authorization::{AuthorizationPush, Cancellation};
+
+use serde::Deserialize;
 
 use super::{
-    error::ProtocolError, key::RsaPublicKey, params::Params, secret::Secret, sign_content::Scheme,
+    charset::Charset,
+    error::ProtocolError,
+    form, key,
+    key::RsaPublicKey,
+    params::{Params, name},
+    sign_content::Scheme,
     signature::SignType,
 };
 
-/// A notification that nobody has verified yet.
+/// Holds a notification that nobody has verified yet.
+///
+/// It shows nothing but what choosing a key needs. `Debug` shows names alone.
 #[derive(Clone, Debug)]
-pub struct UnverifiedNotification;
-
-/// A notification whose signature holds.
-#[derive(Clone, Debug)]
-pub struct Notification;
-
-/// A merchant's authorisation, pushed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "skeleton")]
-pub struct AuthorizationPush {
-    pub app_id: String,
-    pub auth_app_id: String,
-    pub app_auth_token: Secret<String>,
-    pub app_refresh_token: Option<Secret<String>>,
-    pub auth_time: Option<i64>,
-    pub user_id: Option<String>,
-    pub agent_app_id: Option<String>,
-    pub is_plugin: bool,
-    pub trigger: Option<String>,
-    pub error: Option<String>,
-    pub expires_in: Option<u64>,
-    pub re_expires_in: Option<u64>,
-    pub version_supported: bool,
+pub struct UnverifiedNotification {
+    params: Params,
+    charset: Charset,
 }
 
-/// A merchant's cancellation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "skeleton")]
-pub struct Cancellation {
-    pub auth_app_id: Option<String>,
-    pub user_id: Option<String>,
-    pub at: Option<i64>,
-}
-
-#[expect(missing_docs, reason = "skeleton")]
 impl UnverifiedNotification {
-    pub fn parse(_content_type: Option<&str>, _body: &[u8]) -> Result<Self, ProtocolError> {
-        unimplemented!()
+    /// Reads the form that Alipay posted. A query string of the address isn't part of it: it isn't
+    /// signed (vector `query-string-must-not-be-merged`).
+    ///
+    /// The charset is that of the `charset` parameter, else of the `Content-Type`, else UTF-8.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Charset::from_label`] and of [`Params::from_form`].
+    pub fn parse(content_type: Option<&str>, body: &[u8]) -> Result<Self, ProtocolError> {
+        let label = charset_parameter(body).or_else(|| content_type.and_then(charset_of_type));
+        let charset = label.map_or(Ok(Charset::Utf8), |label| Charset::from_label(&label))?;
+        let params = Params::from_form(body, charset)?;
+        Ok(Self { params, charset })
     }
+
+    /// Names the app that the notification says it is for, to choose the keys by. Nobody has
+    /// vouched for it yet. A life account's event names it in its XML.
+    #[must_use]
     pub fn claimed_app_id(&self) -> Option<&str> {
-        unimplemented!()
+        claimed_app_id(&self.params)
     }
+
+    /// Checks the signature with each key in turn, in every reading of the rules that is in use
+    /// and harmless, as each needs Alipay's key.
+    ///
+    /// `app` is the algorithm that the app is configured for: one that says `RSA2` refuses a
+    /// notification that says `RSA` (vector `sign-type-downgrade`).
+    ///
+    /// # Errors
+    ///
+    /// [`ProtocolError::SignMissing`], [`ProtocolError::SignMalformed`],
+    /// [`ProtocolError::SignTypeUnknown`], [`ProtocolError::SignTypeWeaker`],
+    /// [`ProtocolError::SignatureMismatch`].
     pub fn verify(
         self,
-        _keys: &[RsaPublicKey],
-        _app: SignType,
+        keys: &[RsaPublicKey],
+        app: SignType,
     ) -> Result<Notification, ProtocolError> {
-        unimplemented!()
+        let sign_type = self.sign_type(app)?;
+        let signature = self.signature()?;
+        for candidate in candidates::all(&self.params) {
+            let content = self.charset.encode(&candidate.content)?;
+            if keys
+                .iter()
+                .any(|key| key.fits(sign_type, &content, &signature))
+            {
+                return Ok(Notification {
+                    params: self.params,
+                    scheme: candidate.scheme,
+                    sign_content: candidate.content,
+                });
+            }
+        }
+        Err(ProtocolError::SignatureMismatch { keys: keys.len() })
+    }
+
+    fn sign_type(&self, app: SignType) -> Result<SignType, ProtocolError> {
+        let found = match self.params.get(name::SIGN_TYPE) {
+            None | Some("") => SignType::Rsa2,
+            Some(given) => given.parse()?,
+        };
+        match (found, app) {
+            (SignType::Rsa, SignType::Rsa2) => Err(ProtocolError::SignTypeWeaker {
+                found,
+                expected: app,
+            }),
+            _ => Ok(found),
+        }
+    }
+
+    /// Decodes `sign`. A `+` that an intermediary didn't encode arrives as a space; base64 has no
+    /// spaces, so turning it back is safe (vector `plus-lost-in-sign`).
+    fn signature(&self) -> Result<Vec<u8>, ProtocolError> {
+        let sign = self.params.get(name::SIGN).unwrap_or_default();
+        key::decode_signature(&sign.replace(' ', "+"))
     }
 }
 
-#[expect(missing_docs, reason = "skeleton")]
+/// Holds a notification whose signature holds. `Debug` shows names alone.
+///
+/// Whether the order is known and the amount is right, only the backend can tell.
+#[derive(Clone)]
+pub struct Notification {
+    params: Params,
+    scheme: Scheme,
+    sign_content: String,
+}
+
 impl Notification {
+    /// Gives all parameters, decoded once. Not signed are `sign`, `sign_type` under
+    /// [`Scheme::V1`], and possibly empty values and `alipay_cert_sn`.
+    #[must_use]
     pub fn params(&self) -> &Params {
-        unimplemented!()
+        &self.params
     }
+
+    /// Tells which scheme the signature was made by.
+    #[must_use]
     pub fn scheme(&self) -> Scheme {
-        unimplemented!()
+        self.scheme
     }
+
+    /// Gives the text that the signature covers. It holds what the notification holds: secrets.
+    #[must_use]
+    pub fn sign_content(&self) -> &str {
+        &self.sign_content
+    }
+
+    /// Names the kind of event: `msg_method`, or `notify_type`, else `service` or `method`; empty
+    /// where there is none of them.
+    #[must_use]
     pub fn event_type(&self) -> &str {
-        unimplemented!()
+        [
+            name::MSG_METHOD,
+            name::NOTIFY_TYPE,
+            name::SERVICE,
+            name::METHOD,
+        ]
+        .into_iter()
+        .find_map(|name| self.text(name))
+        .unwrap_or_default()
     }
+
+    /// Gives the identity that Alipay keeps over resends; unique per `app_id`.
+    #[must_use]
     pub fn notify_id(&self) -> Option<&str> {
-        unimplemented!()
+        self.text(name::NOTIFY_ID)
     }
+
+    /// Names the app that the notification is for, as
+    /// [`claimed_app_id`](UnverifiedNotification::claimed_app_id) did.
+    #[must_use]
     pub fn app_id(&self) -> Option<&str> {
-        unimplemented!()
+        claimed_app_id(&self.params)
     }
+
+    /// Names the merchant's app: inside `biz_content` (and its `detail`, in an authorisation
+    /// push), else at the top level.
+    #[must_use]
     pub fn auth_app_id(&self) -> Option<String> {
-        unimplemented!()
+        let inside = match self.is_authorization_message() {
+            true => authorization::detail_auth_app_id(self.biz_content()),
+            false => self
+                .inside::<authorization::Common>()
+                .auth_app_id
+                .into_text(),
+        };
+        inside.or_else(|| self.text(name::AUTH_APP_ID).map(str::to_owned))
     }
+
+    /// Reads the authorisation that the message carries; `None` for every other message.
+    ///
+    /// The error is [`ProtocolError::AuthorizationInvalid`].
+    #[must_use]
     pub fn authorization(&self) -> Option<Result<AuthorizationPush, ProtocolError>> {
-        unimplemented!()
+        let executed = self.text(name::STATUS) == Some("execute_auth");
+        (self.is_authorization_message() && executed).then(|| AuthorizationPush::read(&self.params))
     }
+
+    /// Reads whose authorisation ended; `None` for every other message.
+    #[must_use]
     pub fn cancellation(&self) -> Option<Cancellation> {
-        unimplemented!()
+        let cancelled = self.text(name::MSG_METHOD) == Some("alipay.open.auth.appauth.cancelled");
+        cancelled.then(|| Cancellation::read(&self.params))
     }
+
+    /// Tells whether the body holds a token or an authorisation code, at whatever depth. Such a
+    /// body is never logged, and handed on only where that was asked for.
+    #[must_use]
     pub fn holds_secret(&self) -> bool {
-        unimplemented!()
+        self.params
+            .iter()
+            .any(|(name, value)| is_secret_name(name) || mentions_secret(value))
     }
+
+    /// Names the merchant's order, by which deliveries keep their order: at the top level or
+    /// inside `biz_content`.
+    #[must_use]
     pub fn out_trade_no(&self) -> Option<String> {
-        unimplemented!()
+        self.text(name::OUT_TRADE_NO)
+            .map(str::to_owned)
+            .or_else(|| {
+                self.inside::<authorization::Common>()
+                    .out_trade_no
+                    .into_text()
+            })
+    }
+
+    fn is_authorization_message(&self) -> bool {
+        self.text(name::NOTIFY_TYPE) == Some("open_app_auth_notify")
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.params.get(name).filter(|value| !value.is_empty())
+    }
+
+    fn biz_content(&self) -> &str {
+        self.params.get(name::BIZ_CONTENT).unwrap_or_default()
+    }
+
+    fn inside<'a, T: Deserialize<'a> + Default>(&'a self) -> T {
+        serde_json::from_str(self.biz_content()).unwrap_or_default()
     }
 }
+
+impl std::fmt::Debug for Notification {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Notification")
+            .field("event_type", &self.event_type())
+            .field("notify_id", &self.notify_id())
+            .field("app_id", &self.app_id())
+            .field("params", &self.params)
+            .field("scheme", &self.scheme)
+            .finish_non_exhaustive()
+    }
+}
+
+fn claimed_app_id(params: &Params) -> Option<&str> {
+    let top = params.get(name::APP_ID).filter(|id| !id.is_empty());
+    let is_life_account = params.get(name::SERVICE).is_some();
+    top.or_else(|| {
+        is_life_account
+            .then(|| app_id_of_xml(params.get(name::BIZ_CONTENT)?))
+            .flatten()
+    })
+}
+
+/// Finds `<AppId>` in a life account's event, with or without CDATA.
+fn app_id_of_xml(xml: &str) -> Option<&str> {
+    let (_, behind) = xml.split_once("<AppId>")?;
+    let (inner, rest) = behind.split_once("</AppId>")?;
+    let inner = inner.trim();
+    let id = inner
+        .strip_prefix("<![CDATA[")
+        .and_then(|inner| inner.strip_suffix("]]>"))
+        .unwrap_or(inner);
+    let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    (is_id && !rest.contains("<AppId>")).then_some(id)
+}
+
+/// Finds the `charset` parameter before anything is decoded; labels are ASCII in every charset.
+fn charset_parameter(body: &[u8]) -> Option<String> {
+    form::segments(body).find_map(|(at, key, value)| {
+        let is_charset = form::unescape(key, at).is_ok_and(|key| key == name::CHARSET.as_bytes());
+        let value = is_charset
+            .then(|| form::unescape(value, at).ok())
+            .flatten()?;
+        let label = String::from_utf8_lossy(&value).into_owned();
+        (!label.trim().is_empty()).then_some(label)
+    })
+}
+
+fn charset_of_type(content_type: &str) -> Option<String> {
+    content_type.split(';').skip(1).find_map(|parameter| {
+        let (key, value) = parameter.split_once('=')?;
+        let value = value.trim().trim_matches('"');
+        let is_charset = key.trim().eq_ignore_ascii_case("charset") && !value.is_empty();
+        is_charset.then(|| value.to_owned())
+    })
+}
+
+fn is_secret_name(text: &str) -> bool {
+    SECRETS.contains(&text)
+}
+
+/// Tells whether a value names a secret, also where JSON escapes hide the name. A text that only
+/// talks about one is counted too: better once too often.
+fn mentions_secret(value: &str) -> bool {
+    let plainly = |text: &str| SECRETS.iter().any(|secret| text.contains(secret));
+    plainly(value)
+        || (value.contains("\\u")
+            && serde_json::from_str::<serde_json::Value>(value)
+                .is_ok_and(|json| plainly(&json.to_string())))
+}
+
+const SECRETS: [&str; 3] = [
+    name::APP_AUTH_CODE,
+    name::APP_AUTH_TOKEN,
+    "app_refresh_token",
+];

@@ -1,0 +1,61 @@
+//! The two implementations must agree on every key, hash and content.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::protocol::key::AppPrivateKey;
+
+/// Throw-away keys, made once for all tests of this file.
+fn keys() -> &'static [AppPrivateKey] {
+    static KEYS: std::sync::OnceLock<Vec<AppPrivateKey>> = std::sync::OnceLock::new();
+    KEYS.get_or_init(|| {
+        [1024, 2048, 3072]
+            .map(|bits| AppPrivateKey::generate(bits).unwrap())
+            .to_vec()
+    })
+}
+
+fn check_agreement(key: &AppPrivateKey, sign_type: SignType, content: &[u8]) {
+    let slow = key.rustcrypto();
+    let signature = slow.sign(sign_type, content).unwrap();
+    if let (Some(fast), SignType::Rsa2) = (key.aws_lc(), sign_type) {
+        assert_eq!(fast.sign(sign_type, content).unwrap(), signature);
+    }
+    let fast = aws_lc::Verifier::from_spki(key.public_key().spki()).unwrap();
+    let slow = rustcrypto::Verifier(slow.0.to_public_key());
+    let mut wrong_content = content.to_vec();
+    wrong_content.push(b' ');
+    let mut wrong_signature = signature.clone();
+    *wrong_signature.last_mut().unwrap() ^= 1;
+    let longer = [&[0], signature.as_slice()].concat();
+    for verifier in [&fast as &dyn VerifyingKey, &slow] {
+        assert!(verifier.verify(sign_type, content, &signature));
+        assert!(!verifier.verify(sign_type, &wrong_content, &signature));
+        assert!(!verifier.verify(sign_type, content, &wrong_signature));
+        assert!(!verifier.verify(sign_type, content, &longer));
+        assert!(!verifier.verify(sign_type, content, b""));
+        let other = match sign_type {
+            SignType::Rsa => SignType::Rsa2,
+            SignType::Rsa2 => SignType::Rsa,
+        };
+        assert!(!verifier.verify(other, content, &signature));
+    }
+}
+
+#[test]
+fn aws_lc_signs_with_modern_keys_alone() {
+    let served: Vec<bool> = keys().iter().map(|key| key.aws_lc().is_some()).collect();
+    assert_eq!(served, [false, true, true]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn both_implementations_agree(content in proptest::collection::vec(any::<u8>(), 0..300)) {
+        for key in keys() {
+            check_agreement(key, SignType::Rsa, &content);
+            check_agreement(key, SignType::Rsa2, &content);
+        }
+    }
+}

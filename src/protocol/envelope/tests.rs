@@ -1,0 +1,256 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::protocol::key::AppPrivateKey;
+
+const METHOD: &str = "alipay.trade.query";
+
+/// Alipay's key in these tests, made once.
+fn alipay() -> &'static AppPrivateKey {
+    static KEY: std::sync::OnceLock<AppPrivateKey> = std::sync::OnceLock::new();
+    KEY.get_or_init(|| AppPrivateKey::generate(1024).unwrap())
+}
+
+fn sign(node: &str) -> String {
+    alipay().sign(SignType::Rsa2, node.as_bytes()).unwrap()
+}
+
+fn verify(body: &str) -> Result<VerifiedEnvelope, EnvelopeError> {
+    let keys = [alipay().public_key().clone()];
+    Envelope::parse(Bytes::copy_from_slice(body.as_bytes()), METHOD)?.verify(&keys, SignType::Rsa2)
+}
+
+/// `%` stands for the signature over `node`.
+fn check_signed(body: &str, node: &str) {
+    let verified = verify(&body.replace('%', &sign(node))).unwrap();
+    assert_eq!(verified.verification(), Verification::Signed, "{body}");
+    assert_eq!(verified.signed_content(), node.as_bytes(), "{body}");
+}
+
+fn check_refused(body: &str, signed: &str, kind: &str) {
+    let error = verify(&body.replace('%', &sign(signed))).unwrap_err();
+    assert_eq!(error.kind(), kind, "{body}");
+}
+
+#[test]
+fn the_exact_bytes_of_the_node_are_signed() {
+    let node = r#"{ "code":"10000",  "amount":88.8800, "a":"}\"{\\", "sign":"x" }"#;
+    check_signed(
+        &format!(r#"{{"alipay_trade_query_response":{node},"sign":"%"}}"#),
+        node,
+    );
+    check_signed(
+        &format!(r#"{{"sign":"%" , "alipay_trade_query_response" : {node} }} "#),
+        node,
+    );
+    check_signed(
+        &format!(
+            r#"{{"memo":"\"alipay_trade_query_response\":{{}}","alipay_cert_sn":"1","sign":"%","\u0061lipay_trade_query_response":{node}}}"#
+        ),
+        node,
+    );
+    check_signed(r#"{"alipay_trade_query_response":{},"sign":"%"}"#, "{}");
+    check_signed(
+        r#"{"alipay_trade_query_response":"YWJj","sign":"%"}"#,
+        r#""YWJj""#,
+    );
+    check_signed(
+        r#"{"error_response":{"code":"1"},"sign":"%"}"#,
+        r#"{"code":"1"}"#,
+    );
+}
+
+#[test]
+fn the_sign_is_a_json_string_first() {
+    let node = r#"{"code":"10000"}"#;
+    let escaped = sign(node).replace('/', "\\/").replace('+', "\\u002b");
+    let body = format!(r#"{{"alipay_trade_query_response":{node},"sign":"{escaped}"}}"#);
+    verify(&body).unwrap();
+}
+
+#[test]
+fn slashes_alone_may_be_unescaped() {
+    let body = |node: &str| format!(r#"{{"alipay_trade_query_response":{node},"sign":"%"}}"#);
+    check_signed(&body(r#"{"u":"a\/b\/"}"#), r#"{"u":"a/b/"}"#);
+    check_signed(&body(r#"{"u":"a\/b"}"#), r#"{"u":"a\/b"}"#);
+    check_signed(&body(r#"{"u":"\\/"}"#), r#"{"u":"\/"}"#);
+    check_refused(
+        &body(r#"{"u":"a/b"}"#),
+        r#"{"u":"a\/b"}"#,
+        "reply-signature-mismatch",
+    );
+    check_refused(
+        &body(r#"{"u":"a\/b/"}"#),
+        r#"{"u":"a/b\/"}"#,
+        "reply-signature-mismatch",
+    );
+    check_refused(
+        &body(r#"{"u":"\u4e2d"}"#),
+        r#"{"u":"中"}"#,
+        "reply-signature-mismatch",
+    );
+}
+
+#[test]
+fn what_parsers_would_disagree_about_is_refused() {
+    let good = r#"{"code":"10000"}"#;
+    for body in [
+        r#"{"alipay_trade_query_response":{"code":"10000"},"sign":"%","alipay_trade_query_response":{"code":"1"}}"#,
+        r#"{"alipay_trade_query_response":{"code":"10000"},"sign":"%","\u0061lipay_trade_query_response":{}}"#,
+        r#"{"alipay_trade_query_response":{"code":"10000"},"sign":"%","sign":"%"}"#,
+        r#"{"alipay_trade_query_response":{"code":"10000"},"sign":"","\u0073ign":"%"}"#,
+        r#"{"alipay_trade_query_response":{"code":"10000"},"sign":"%","error_response":{},"error_response":{}}"#,
+    ] {
+        check_refused(body, good, "reply-ambiguous");
+    }
+    for body in [
+        "",
+        "<html></html>",
+        "[]",
+        "null",
+        "\u{feff}{\"alipay_trade_query_response\":{\"code\":\"10000\"},\"sign\":\"%\"}",
+        r#"{"alipay_trade_query_response":{"code":"10000"},"sign":"%"}x"#,
+        r#"{"alipay_trade_query_response":{"code":"10000"},"sign":"%""#,
+    ] {
+        check_refused(body, good, "reply-malformed");
+    }
+}
+
+#[test]
+fn only_the_own_root_counts() {
+    let good = r#"{"code":"10000"}"#;
+    for body in [
+        "{}",
+        r#"{"sign":"%"}"#,
+        r#"{"alipay_trade_pay_response":{"code":"10000"},"sign":"%"}"#,
+        r#"{"Alipay_trade_query_response":{"code":"10000"},"sign":"%"}"#,
+        r#"{"x":{"alipay_trade_query_response":{"code":"10000"}},"sign":"%"}"#,
+    ] {
+        check_refused(body, good, "reply-node-missing");
+    }
+    for node in ["null", "[]", "1", "true"] {
+        let body = format!(
+            r#"{{"alipay_trade_query_response":{node},"error_response":{good},"sign":"%"}}"#
+        );
+        check_refused(&body, good, "reply-node-kind");
+    }
+    let both = r#"{"error_response":{"code":"40002"},"alipay_trade_query_response":{"code":"10000"},"sign":"%"}"#;
+    check_signed(both, good);
+    check_refused(both, r#"{"code":"40002"}"#, "reply-signature-mismatch");
+}
+
+#[test]
+fn only_a_plain_error_may_come_unsigned() {
+    for body in [
+        r#"{"alipay_trade_query_response":{"code":"40002","sub_code":"isv.invalid-app-id"}}"#,
+        r#"{"error_response":{"code":"40002","sub_code":"isv.invalid-app-id"},"sign":""}"#,
+        r#"{"error_response":{"code":40002,"sub_code":"isv.invalid-app-id"},"sign":null}"#,
+    ] {
+        let verified = verify(body).unwrap();
+        assert_eq!(verified.verification(), Verification::UnsignedError);
+        assert_eq!(verified.code(), Some("40002"));
+        assert_eq!(verified.sub_code(), Some("isv.invalid-app-id"));
+    }
+}
+
+#[test]
+fn an_unsigned_success_is_refused_in_every_disguise() {
+    for node in [
+        r#"{"code":"10000"}"#,
+        r#"{"code":"10003"}"#,
+        r#"{"code":10000}"#,
+        r#"{"code":1e4}"#,
+        r#"{"code":" 10000 "}"#,
+        r#"{"code":"010000"}"#,
+        r#"{"code":""}"#,
+        r#"{"code":null}"#,
+        r#"{"code":["40002"]}"#,
+        r#"{"access_token":"t"}"#,
+        "{}",
+        r#""Y2lwaGVydGV4dA==""#,
+        r#"{"code":"40002","code":"10000"}"#,
+        r#"{"code":"10000","code":"40002"}"#,
+        r#"{"code":"40002","c\u006fde":"10000"}"#,
+    ] {
+        for key in ["alipay_trade_query_response", "error_response"] {
+            for sign in ["", r#","sign":"""#, r#","sign":null"#] {
+                check_refused(
+                    &format!(r#"{{"{key}":{node}{sign}}}"#),
+                    "",
+                    "reply-unsigned",
+                );
+            }
+        }
+    }
+    for other in ["error_response", "alipay_trade_pay_response"] {
+        let body = format!(
+            r#"{{"alipay_trade_query_response":{{"code":"40002"}},"{other}":{{"code":"10000"}}}}"#
+        );
+        check_refused(&body, "", "reply-unsigned");
+    }
+}
+
+#[test]
+fn a_sign_that_is_there_must_hold() {
+    let body = |sign: &str| {
+        format!(r#"{{"alipay_trade_query_response":{{"code":"40002"}},"sign":{sign}}}"#)
+    };
+    for sign in [
+        "1",
+        "{}",
+        "[]",
+        "true",
+        r#""*""#,
+        r#"" ""#,
+        r#""AAA""#,
+        r#""\ud800""#,
+    ] {
+        check_refused(&body(sign), "", "reply-sign-malformed");
+    }
+    check_refused(&body(r#""AAAA""#), "", "reply-signature-mismatch");
+}
+
+#[test]
+fn one_of_several_keys_is_enough_and_none_is_too_few() {
+    let other = AppPrivateKey::generate(1024).unwrap();
+    let node = r#"{"code":"10000"}"#;
+    let body = format!(
+        r#"{{"alipay_trade_query_response":{node},"sign":"{}"}}"#,
+        sign(node)
+    );
+    let envelope = Envelope::parse(Bytes::from(body), METHOD).unwrap();
+    let keys = [other.public_key().clone(), alipay().public_key().clone()];
+    assert!(envelope.clone().verify(&keys, SignType::Rsa2).is_ok());
+    assert!(envelope.clone().verify(&keys, SignType::Rsa).is_err());
+    assert_eq!(
+        envelope.verify(&[], SignType::Rsa2).unwrap_err(),
+        EnvelopeError::SignatureMismatch { keys: 0 }
+    );
+}
+
+#[test]
+fn debug_shows_no_content() {
+    let body = r#"{"alipay_trade_query_response":{"code":"40002","app_auth_token":"hidden"}}"#;
+    assert!(!format!("{:?}", verify(body).unwrap()).contains("hidden"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_is_signed_is_verified(text in ".{0,20}", before: bool) {
+        let node = serde_json::json!({"code": "10000", "text": text}).to_string();
+        let sign = sign(&node);
+        let body = match before {
+            true => format!(r#"{{"sign":"{sign}","alipay_trade_query_response":{node}}}"#),
+            false => format!(r#"{{"alipay_trade_query_response":{node},"sign":"{sign}"}}"#),
+        };
+        let verified = verify(&body).unwrap();
+        prop_assert_eq!(verified.node(), node.as_bytes());
+    }
+
+    #[test]
+    fn parsing_never_panics(body in proptest::collection::vec(any::<u8>(), 0..80)) {
+        let _ = Envelope::parse(Bytes::from(body), METHOD);
+    }
+}

@@ -1,0 +1,287 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::protocol::{
+    key::AppPrivateKey,
+    sign_content::{self, EmptyValues},
+};
+
+/// Alipay's key in these tests, made once.
+fn alipay() -> &'static AppPrivateKey {
+    static KEY: std::sync::OnceLock<AppPrivateKey> = std::sync::OnceLock::new();
+    KEY.get_or_init(|| AppPrivateKey::generate(1024).unwrap())
+}
+
+/// Signs a form by V1 and posts it.
+fn post(form: &str) -> Result<Notification, ProtocolError> {
+    let mut params = Params::from_form(form.as_bytes(), Charset::Utf8)?;
+    let content = sign_content::notification(&params, Scheme::V1, EmptyValues::Dropped);
+    params.set("sign", alipay().sign(SignType::Rsa2, content.as_bytes())?);
+    verify(&params.to_form(Charset::Utf8)?)
+}
+
+fn verify(form: &str) -> Result<Notification, ProtocolError> {
+    let keys = [alipay().public_key().clone()];
+    UnverifiedNotification::parse(None, form.as_bytes())?.verify(&keys, SignType::Rsa2)
+}
+
+fn post_json(head: &str, biz_content: &str) -> Notification {
+    let mut params = Params::from_form(head.as_bytes(), Charset::Utf8).unwrap();
+    params.set("biz_content", biz_content);
+    post(&params.to_form(Charset::Utf8).unwrap()).unwrap()
+}
+
+const PUSH: &str =
+    "notify_type=open_app_auth_notify&status=execute_auth&app_id=1&auth_app_id=outer";
+
+fn push(biz_content: &str) -> Result<AuthorizationPush, ProtocolError> {
+    post_json(PUSH, biz_content).authorization().unwrap()
+}
+
+#[test]
+fn what_is_signed_is_taken_with_its_fields() {
+    let taken = post("notify_type=trade_status_sync&notify_id=n&app_id=1&auth_app_id=2&out_trade_no=o&sign_type=RSA2&empty=").unwrap();
+    assert_eq!(taken.event_type(), "trade_status_sync");
+    assert_eq!(taken.notify_id(), Some("n"));
+    assert_eq!(taken.app_id(), Some("1"));
+    assert_eq!(taken.auth_app_id().as_deref(), Some("2"));
+    assert_eq!(taken.out_trade_no().as_deref(), Some("o"));
+    assert_eq!(taken.scheme(), Scheme::V1);
+    assert!(taken.authorization().is_none() && taken.cancellation().is_none());
+    assert!(!taken.holds_secret());
+}
+
+#[test]
+fn unsigned_and_forged_notifications_are_refused() {
+    for (form, kind) in [
+        ("", "sign-missing"),
+        ("a=1", "sign-missing"),
+        ("a=1&sign=", "sign-missing"),
+        ("a=1&sign=%2a", "sign-malformed"),
+        ("a=1&sign=AAAA", "signature-mismatch"),
+        ("a=1&sign=AAAA&sign_type=SM2", "sign-type-unknown"),
+        ("a=1&sign=AAAA&sign_type=RSA", "sign-type-weaker"),
+        ("a=1&sign=AAAA&sign=BBBB", "parameter-duplicate"),
+        ("a=1&s%69gn=AAAA&sign=BBBB", "parameter-duplicate"),
+        ("a=%", "parameter-invalid"),
+        ("a=%ff", "charset-malformed"),
+        ("a=1&charset=GBK", "charset-unsupported"),
+        ("a=1&%63harset=GBK", "charset-unsupported"),
+    ] {
+        assert_eq!(verify(form).unwrap_err().kind(), kind, "{form}");
+    }
+}
+
+#[test]
+fn nothing_may_be_added_changed_or_taken_away() {
+    let good = post("app_id=1&total_amount=1.00&x=y").unwrap();
+    let change = |edit: &dyn Fn(&mut Params)| {
+        let mut params = good.params().clone();
+        edit(&mut params);
+        verify(&params.to_form(Charset::Utf8).unwrap())
+    };
+    assert!(change(&|_| ()).is_ok());
+    for edit in [
+        &(|params: &mut Params| params.set("total_amount", "9.00")) as &dyn Fn(&mut Params),
+        &|params| params.set("more", "1"),
+        &|params| params.set("x", "y "),
+        &|params| params.set("sign_type", "RSA"),
+        &|params| drop(params.remove("x")),
+        &|params| drop(params.remove("sign")),
+    ] {
+        assert!(change(edit).is_err());
+    }
+}
+
+#[test]
+fn the_charset_is_the_parameters_then_the_headers() {
+    let parse = |content_type, body: &str| {
+        UnverifiedNotification::parse(content_type, body.as_bytes()).map(drop)
+    };
+    assert!(
+        parse(
+            Some("application/x-www-form-urlencoded; charset=GBK"),
+            "charset=utf-8"
+        )
+        .is_ok()
+    );
+    assert!(
+        parse(
+            Some("application/x-www-form-urlencoded; charset=\"UTF-8\""),
+            "a=1"
+        )
+        .is_ok()
+    );
+    assert!(parse(Some("application/x-www-form-urlencoded"), "a=1").is_ok());
+    assert!(
+        parse(
+            Some("application/x-www-form-urlencoded; Charset = GBK"),
+            "a=1"
+        )
+        .is_err()
+    );
+    assert!(parse(Some("x; charset=gbk"), "charset=").is_err());
+}
+
+#[test]
+fn a_push_is_read_from_its_detail() {
+    let read = push(
+        r#"{"notify_context":{"trigger":"appstore","trigger_context":"{}"},"error":{ },
+            "detail":{"app_id":"p","auth_app_id":"inner","app_auth_token":"t","app_refresh_token":"r",
+            "app_auth_code":"c","auth_time":"1587573752655","user_id":2088,"agent_app_id":"a"}}"#,
+    )
+    .unwrap();
+    assert_eq!(
+        (read.app_id.as_str(), read.auth_app_id.as_str()),
+        ("p", "inner")
+    );
+    assert_eq!(read.auth_time, Some(1_587_573_752_655));
+    assert_eq!(read.user_id.as_deref(), Some("2088"));
+    assert_eq!(read.trigger.as_deref(), Some("appstore"));
+    assert_eq!(read.error, None);
+    assert!(read.is_plugin && read.version_supported);
+    assert!(!format!("{read:?}").contains("\"t\""));
+}
+
+#[test]
+fn a_push_falls_back_to_the_top_level() {
+    let read = push(r#"{"detail":{"app_auth_token":"t"},"error":{"appstore_online_pay":"FAIL"}}"#);
+    let read = read.unwrap();
+    assert_eq!(
+        (read.app_id.as_str(), read.auth_app_id.as_str()),
+        ("1", "outer")
+    );
+    assert_eq!(
+        read.error.as_deref(),
+        Some(r#"{"appstore_online_pay":"FAIL"}"#)
+    );
+    assert!(!read.is_plugin);
+}
+
+#[test]
+fn an_unusable_push_is_an_error() {
+    for biz_content in [
+        "",
+        "{}",
+        "[]",
+        "x",
+        r#"{"detail":null}"#,
+        r#"{"detail":{}}"#,
+        r#"{"detail":{"app_auth_token":""}}"#,
+        r#"{"detail":{"app_auth_token":["t"]}}"#,
+    ] {
+        assert!(push(biz_content).is_err(), "{biz_content}");
+    }
+}
+
+#[test]
+fn only_executed_authorisations_of_version_1_0_carry_a_token() {
+    let json = r#"{"detail":{"app_auth_token":"t"}}"#;
+    let head = "notify_type=open_app_auth_notify&app_id=1&auth_app_id=2";
+    assert!(post_json(head, json).authorization().is_none());
+    assert!(
+        post_json(&format!("{head}&status=other"), json)
+            .authorization()
+            .is_none()
+    );
+    for (version, supported) in [("", true), ("1.0", true), ("1.1", false), ("2.0", false)] {
+        let taken = post_json(&format!("{PUSH}&version={version}"), json);
+        let read = taken.authorization().unwrap().unwrap();
+        assert_eq!(read.version_supported, supported, "{version}");
+    }
+}
+
+#[test]
+fn a_cancellation_is_read_leniently_and_never_guessed() {
+    let head = "msg_method=alipay.open.auth.appauth.cancelled&app_id=1&utc_timestamp=1700000000000";
+    let check = |head: &str, json: &str, auth_app_id: Option<&str>, at: i64| {
+        let read = post_json(head, json).cancellation().unwrap();
+        assert_eq!(
+            (read.auth_app_id.as_deref(), read.at),
+            (auth_app_id, Some(at)),
+            "{json}"
+        );
+    };
+    let sent = 1_700_000_000_000;
+    check(head, r#"{"auth_app_id":"2","auth_time":5}"#, Some("2"), 5);
+    check(
+        head,
+        r#"{"auth_app_id":2,"auth_time":"x"}"#,
+        Some("2"),
+        sent,
+    );
+    check(head, r#"{"app_id":"2"}"#, None, sent);
+    check(head, "not json", None, sent);
+    check(&format!("{head}&auth_app_id=3"), "[]", Some("3"), sent);
+    assert!(
+        post_json("msg_method=alipay.open.auth.userauth.cancelled", "{}")
+            .cancellation()
+            .is_none()
+    );
+}
+
+#[test]
+fn bodies_with_secrets_are_known() {
+    for json in [
+        r#"{"detail":{"app_auth_token":"t"}}"#,
+        r#"{"a":[{"app_auth_code":"c"}]}"#,
+        r#"{"app\u005fauth_token":"t"}"#,
+        r#"{"a":"{\"app_auth_token\":\"t\"}"}"#,
+    ] {
+        assert!(post_json("a=1", json).holds_secret(), "{json}");
+    }
+    assert!(post("app_auth_code=c").unwrap().holds_secret());
+    assert!(!post_json("auth_app_id=1", r#"{"auth_token":"t"}"#).holds_secret());
+}
+
+#[test]
+fn the_app_of_a_life_account_stands_in_its_xml() {
+    for (xml, expected) in [
+        ("<XML><AppId><![CDATA[2021]]></AppId></XML>", Some("2021")),
+        ("<XML><AppId> 2021 </AppId></XML>", Some("2021")),
+        ("<XML></XML>", None),
+        ("<AppId></AppId>", None),
+        ("<AppId>1</AppId><AppId>2</AppId>", None),
+        ("<AppId><b></AppId>", None),
+    ] {
+        assert_eq!(app_id_of_xml(xml), expected, "{xml}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn what_is_signed_is_verified(
+        pairs in proptest::collection::btree_map("[a-z]{1,3}", ".{0,9}", 0..6),
+        kept: bool,
+        scheme in prop_oneof![Just(Scheme::V1), Just(Scheme::V2)],
+    ) {
+        let mut params = Params::new();
+        for (key, value) in &pairs {
+            params.push(key, value).unwrap();
+        }
+        params.set("sign_type", "RSA2");
+        let empty_values = if kept { EmptyValues::Kept } else { EmptyValues::Dropped };
+        let content = sign_content::notification(&params, scheme, empty_values);
+        params.set("sign", alipay().sign(SignType::Rsa2, content.as_bytes()).unwrap());
+        let taken = verify(&params.to_form(Charset::Utf8).unwrap()).unwrap();
+        prop_assert_eq!(taken.scheme(), scheme);
+        prop_assert_eq!(taken.sign_content(), content);
+    }
+
+    #[test]
+    fn reading_never_panics(body in proptest::collection::vec(any::<u8>(), 0..80), json in ".{0,60}") {
+        let _ = UnverifiedNotification::parse(None, &body);
+        let notification = Notification {
+            params: [("biz_content", json.as_str()), ("notify_type", "open_app_auth_notify"), ("status", "execute_auth")]
+                .into_iter()
+                .fold(Params::new(), |mut params, (key, value)| { params.set(key, value); params }),
+            scheme: Scheme::V1,
+            sign_content: String::new(),
+        };
+        let _ = notification.authorization();
+        let _ = Cancellation::read(notification.params());
+        let _ = (notification.auth_app_id(), notification.holds_secret(), notification.out_trade_no());
+    }
+}
