@@ -8,6 +8,8 @@ use crate::config::error::Mismatch;
 use crate::config::section::{Reading, Section};
 use crate::model::app::{App, Environment};
 use crate::model::id::AppId;
+use crate::protocol::error::KeyError;
+use crate::protocol::key::{AppPrivateKey, RsaPublicKey};
 use crate::protocol::secret::Secret;
 use crate::protocol::signature::SignType;
 
@@ -115,6 +117,34 @@ pub struct KeyProblem {
 pub fn check_keys(app: &App) -> Vec<KeyProblem> {
     let mut problems = Vec::new();
     let mut add = |key, mismatch| problems.push(KeyProblem { key, mismatch });
+    let mut own = Vec::new();
+    let next = app.private_key_next.as_ref();
+    let texts = [
+        ("private_key", Some(&app.private_key)),
+        ("private_key_next", next),
+    ];
+    for (key, text) in texts {
+        match text.map(|text| AppPrivateKey::from_text(text.expose())) {
+            Some(Ok(private)) => own.push(private.public_key().clone()),
+            Some(Err(error)) => add(
+                key,
+                unusable(&error, "the application's private key (应用私钥)"),
+            ),
+            None => {}
+        }
+    }
+    for text in &app.alipay_public_keys {
+        match RsaPublicKey::from_text(text) {
+            Ok(public) if own.contains(&public) => add("alipay_public_key", own_public_key()),
+            Ok(_) => {}
+            Err(error) => {
+                add(
+                    "alipay_public_key",
+                    unusable(&error, "the platform's public key (支付宝公钥)"),
+                );
+            }
+        }
+    }
     if let Some(key) = &app.encrypt_key
         && !is_aes_key(key)
     {
@@ -125,6 +155,19 @@ pub fn check_keys(app: &App) -> Vec<KeyProblem> {
         add("encrypt_key", mismatch);
     }
     problems
+}
+
+fn unusable(error: &KeyError, expected: &str) -> Mismatch {
+    Mismatch::new(format!("a text that is no usable key ({error})"), expected)
+}
+
+/// Protocol: signing, keys: the most common of all mistakes; requests then work, and replies fail.
+fn own_public_key() -> Mismatch {
+    Mismatch::new(
+        "the application's own public key (应用公钥)",
+        "the platform's (支付宝公钥)",
+    )
+    .hint("copy 支付宝公钥 from Alipay's console, from the page where the application's was set")
 }
 
 fn is_aes_key(key: &Secret<String>) -> bool {

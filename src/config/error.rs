@@ -29,7 +29,7 @@ impl ConfigErrors {
     }
 
     pub(crate) fn new(mut faults: Vec<Fault>) -> Self {
-        faults.sort_by(|a, b| a.line.cmp(&b.line));
+        faults.sort_by_key(|fault| fault.line);
         Self { faults }
     }
 }

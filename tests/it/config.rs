@@ -5,6 +5,7 @@ use std::path::Path;
 
 use alipay_sidecar::config::{Config, REFERENCE};
 use alipay_sidecar::model::app::Environment;
+use alipay_sidecar::protocol::key::AppPrivateKey;
 
 /// A directory with the store key that every configuration needs.
 fn directory() -> tempfile::TempDir {
@@ -311,6 +312,48 @@ fn apps_name_what_they_lack() {
          (支付宝公钥); without it no reply could be verified\n\
          line 2: `app[1].app_id`: found \"2021 1\", expected 1 to 32 letters or digits\n\
          line 3: `app[1].environment`: found \"prod\", expected \"production\" or \"sandbox\"",
+    );
+}
+
+/// The faults of an app with these keys; `{own}` is the application's public key.
+fn check_keys(private_key: &str, alipay_public_key: &str, expected: &[&str]) {
+    let directory = directory();
+    let own = AppPrivateKey::generate(1024).expect("a key");
+    let platform = AppPrivateKey::generate(1024).expect("a key");
+    let fill = |text: &str| {
+        text.replace("{private}", own.to_pkcs8_pem().expose())
+            .replace("{own}", &own.public_key().to_bare_base64())
+            .replace("{platform}", &platform.public_key().to_bare_base64())
+    };
+    secret(directory.path(), "private", &fill(private_key));
+    file(directory.path(), "public", &fill(alipay_public_key), 0o644);
+    let text = "[[app]]\napp_id = \"1\"\nprivate_key = \"file:private\"\n\
+                alipay_public_key = \"file:public\"\n";
+    let faults = match Config::from_toml(text, directory.path(), []) {
+        Ok(_) => String::new(),
+        Err(faults) => faults.to_string(),
+    };
+    assert_eq!(faults.lines().count(), expected.len(), "{faults}");
+    for (fault, expected) in faults.lines().zip(expected) {
+        assert!(fault.contains(expected), "{fault}\n{expected}");
+    }
+}
+
+#[test]
+fn keys_of_the_wrong_kind_are_named() {
+    check_keys("{private}", "{platform}", &[]);
+    check_keys(
+        "{own}",
+        "{private}",
+        &[
+            "line 3: `app[1].private_key`: found a text that is no usable key (found ",
+            "line 4: `app[1].alipay_public_key`: found a text that is no usable key (found ",
+        ],
+    );
+    check_keys(
+        "{private}",
+        "{own}",
+        &["line 4: `app[1].alipay_public_key`: found the application's own public key (应用公钥)"],
     );
 }
 
