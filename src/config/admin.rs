@@ -1,6 +1,13 @@
 //! `[admin]`: the listener for operators and Prometheus.
 
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
 use crate::config::listen::Listen;
+use crate::config::section::Section;
+use crate::config::tls;
+use crate::config::view;
 use crate::protocol::secret::Secret;
 
 /// `[admin]`.
@@ -10,6 +17,39 @@ pub struct AdminConfig {
     pub listen: Listen,
     /// The bearer token of `/api`; `None`: one is made at start, in a file beside the store.
     pub token: Option<Secret<String>>,
+    /// Certificate chain for TLS, PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub tls_key: Option<PathBuf>,
+}
+
+impl AdminConfig {
+    pub(crate) fn read(section: &Section<'_>) -> Self {
+        let default = Self::default();
+        let (tls_cert, tls_key) = tls::read(section);
+        let config = Self {
+            listen: Listen::read(section, "listen").unwrap_or(default.listen),
+            token: section.secret("token"),
+            tls_cert,
+            tls_key,
+        };
+        if !config.listen.is_local() {
+            section.require(
+                "token",
+                "a bearer token, because `admin.listen` isn't loopback",
+            );
+        }
+        config
+    }
+
+    pub(crate) fn view(&self) -> Value {
+        json!({
+            "listen": self.listen.to_string(),
+            "token": view::secret(self.token.as_ref()),
+            "tls_cert": view::path(self.tls_cert.as_deref()),
+            "tls_key": view::path(self.tls_key.as_deref()),
+        })
+    }
 }
 
 impl Default for AdminConfig {
@@ -17,6 +57,8 @@ impl Default for AdminConfig {
         Self {
             listen: Listen::Tcp("127.0.0.1:2090".to_owned()),
             token: None,
+            tls_cert: None,
+            tls_key: None,
         }
     }
 }

@@ -2,6 +2,13 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
+use crate::config::error::Mismatch;
+use crate::config::proxy::selector;
+use crate::config::section::Section;
+use crate::config::{url, value, view};
+use crate::model::id::AppId;
 use crate::protocol::secret::Secret;
 
 /// `[delivery]`.
@@ -29,6 +36,81 @@ pub struct DeliveryConfig {
     pub routes: Vec<DeliveryRoute>,
 }
 
+impl DeliveryConfig {
+    pub(crate) fn read(section: &mut Section<'_>) -> Self {
+        let default = Self::default();
+        let routes = section.take("route");
+        let routes = Section::of_list(
+            section.reading,
+            ("delivery.route", "delivery.route"),
+            routes,
+        );
+        Self {
+            url: section.optional("url", url::any),
+            format: section.word("format", &FORMATS).unwrap_or(default.format),
+            timeout: section
+                .text("timeout", value::positive_duration)
+                .unwrap_or(default.timeout),
+            give_up_after: section
+                .text("give_up_after", value::positive_duration)
+                .unwrap_or(default.give_up_after),
+            signing_secret: section.secret("signing_secret"),
+            ack: ack(section),
+            authorization: section
+                .word("authorization", &AUTHORIZATIONS)
+                .unwrap_or(default.authorization),
+            retain_delivered: section
+                .text("retain_delivered", value::duration)
+                .unwrap_or(default.retain_delivered),
+            high_water: section
+                .integer("high_water", 1..=i64::MAX)
+                .and_then(|pending| u64::try_from(pending).ok())
+                .unwrap_or(default.high_water),
+            routes: routes.iter().map(DeliveryRoute::read).collect(),
+        }
+    }
+
+    pub(crate) fn view(&self) -> Value {
+        json!({
+            "url": self.url,
+            "format": view::word(&FORMATS, self.format),
+            "timeout": view::duration(self.timeout),
+            "give_up_after": view::duration(self.give_up_after),
+            "signing_secret": view::secret(self.signing_secret.as_ref()),
+            "ack": self.ack.map(|ack| view::word(&ACKS, ack)),
+            "authorization": view::word(&AUTHORIZATIONS, self.authorization),
+            "retain_delivered": view::duration(self.retain_delivered),
+            "high_water": self.high_water,
+            "route": self.routes.iter().map(DeliveryRoute::view).collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn ack(section: &Section<'_>) -> Option<AckRule> {
+    let is_unset = section.item("ack").and_then(|item| item.text()) == Some("");
+    if is_unset {
+        None
+    } else {
+        section.word("ack", &ACKS)
+    }
+}
+
+const FORMATS: [(&str, DeliveryFormat); 2] = [
+    ("form", DeliveryFormat::Form),
+    ("json", DeliveryFormat::Json),
+];
+
+const ACKS: [(&str, AckRule); 2] = [
+    ("success", AckRule::SuccessBody),
+    ("2xx", AckRule::AnySuccessStatus),
+];
+
+const AUTHORIZATIONS: [(&str, AuthorizationDelivery); 3] = [
+    ("event", AuthorizationDelivery::Event),
+    ("verbatim", AuthorizationDelivery::Verbatim),
+    ("both", AuthorizationDelivery::Both),
+];
+
 /// One `[[delivery.route]]`: the first whose conditions all fit takes the delivery.
 #[derive(Debug, Clone, Default)]
 pub struct DeliveryRoute {
@@ -48,6 +130,47 @@ pub struct DeliveryRoute {
     pub ack: Option<AckRule>,
     /// Deadline of one attempt, if another than `[delivery]`'s.
     pub timeout: Option<Duration>,
+}
+
+impl DeliveryRoute {
+    fn read(section: &Section<'_>) -> Self {
+        let url = section.optional("url", url::any);
+        section.require(
+            "url",
+            "where this route delivers to, an http:// or https:// URL",
+        );
+        let route = Self {
+            url: url.unwrap_or_default(),
+            event_type: section.optional("match", value::glob),
+            app: section.optional("app", app),
+            merchant: section.optional("merchant", |text| selector(text).map(|_| text.to_owned())),
+            path: section.optional("path", value::glob),
+            format: section.word("format", &FORMATS),
+            ack: ack(section),
+            timeout: section.text("timeout", value::positive_duration),
+        };
+        section.finish();
+        route
+    }
+
+    fn view(&self) -> Value {
+        json!({
+            "url": self.url,
+            "match": self.event_type,
+            "app": self.app,
+            "merchant": self.merchant,
+            "path": self.path,
+            "format": self.format.map(|format| view::word(&FORMATS, format)),
+            "ack": self.ack.map(|ack| view::word(&ACKS, ack)),
+            "timeout": self.timeout.map(view::duration),
+        })
+    }
+}
+
+fn app(text: &str) -> Result<String, Mismatch> {
+    AppId::new(text)
+        .map(|app_id| app_id.to_string())
+        .map_err(|error| Mismatch::of_text(text, error.expected))
 }
 
 /// In which form a notification is delivered.

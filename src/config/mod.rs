@@ -7,13 +7,24 @@ pub mod admin;
 pub mod app;
 pub mod caller;
 pub mod delivery;
+mod document;
+pub mod error;
 pub mod listen;
+mod load;
 pub mod proxy;
+pub mod reference;
+mod section;
 pub mod store;
 pub mod telemetry;
+mod tls;
 pub mod token;
 pub mod upstream;
+mod url;
+mod value;
+mod view;
 pub mod webhook;
+
+pub use load::{REFERENCE, directory_of, process_environment};
 
 use crate::model::app::App;
 

@@ -2,7 +2,12 @@
 
 use std::path::PathBuf;
 
+use serde_json::{Value, json};
+
+use crate::config::error::Mismatch;
 use crate::config::listen::Listen;
+use crate::config::section::Section;
+use crate::config::{tls, url, value, view};
 use crate::model::selector::Selector;
 
 /// `[proxy]`.
@@ -28,7 +33,94 @@ pub struct ProxyConfig {
     pub max_in_flight: usize,
     /// URL prefixes a `notify_url` may have besides `webhook.public_url`.
     pub notify_url_allow: Vec<String>,
+    /// Certificate chain for TLS, PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub tls_key: Option<PathBuf>,
 }
+
+impl ProxyConfig {
+    pub(crate) fn read(section: &Section<'_>) -> Self {
+        let default = Self::default();
+        let (tls_cert, tls_key) = tls::read(section);
+        let config = Self {
+            listen: Listen::read(section, "listen").unwrap_or(default.listen),
+            default_merchant: section.optional("default_merchant", selector),
+            notify_url_mode: section
+                .word("notify_url_mode", &NOTIFY_URL_MODES)
+                .unwrap_or(default.notify_url_mode),
+            reply_signature: section
+                .word("reply_signature", &REPLY_SIGNATURES)
+                .unwrap_or(default.reply_signature),
+            reply_key: section.secret_file("reply_key"),
+            allowed_hosts: section
+                .list("allowed_hosts", value::host)
+                .unwrap_or_default(),
+            max_body: section
+                .text("max_body", value::memory_size)
+                .unwrap_or(default.max_body),
+            max_upload: section
+                .text("max_upload", value::size)
+                .unwrap_or(default.max_upload),
+            max_in_flight: section
+                .integer("max_in_flight", 1..=MOST_IN_FLIGHT)
+                .and_then(|calls| usize::try_from(calls).ok())
+                .unwrap_or(default.max_in_flight),
+            notify_url_allow: section
+                .list("notify_url_allow", url::prefix)
+                .unwrap_or_default(),
+            tls_cert,
+            tls_key,
+        };
+        if config.reply_signature == ReplySignature::Local {
+            section.require(
+                "reply_key",
+                "`file:path`, because `reply_signature` is \"local\"",
+            );
+        }
+        config
+    }
+
+    pub(crate) fn view(&self) -> Value {
+        json!({
+            "listen": self.listen.to_string(),
+            "default_merchant": self.default_merchant.as_ref().map(view::selector),
+            "notify_url_mode": view::word(&NOTIFY_URL_MODES, self.notify_url_mode),
+            "reply_signature": view::word(&REPLY_SIGNATURES, self.reply_signature),
+            "reply_key": view::path(self.reply_key.as_deref()),
+            "allowed_hosts": self.allowed_hosts,
+            "max_body": self.max_body,
+            "max_upload": self.max_upload,
+            "max_in_flight": self.max_in_flight,
+            "notify_url_allow": self.notify_url_allow,
+            "tls_cert": view::path(self.tls_cert.as_deref()),
+            "tls_key": view::path(self.tls_key.as_deref()),
+        })
+    }
+}
+
+/// A merchant selector.
+pub(crate) fn selector(text: &str) -> Result<Selector, Mismatch> {
+    text.parse().map_err(|_| {
+        Mismatch::of_text(
+            text,
+            "a merchant: a PID, an auth_app_id, an alias, or `self`",
+        )
+    })
+}
+
+const NOTIFY_URL_MODES: [(&str, NotifyUrlMode); 2] = [
+    ("report", NotifyUrlMode::Report),
+    ("enforce", NotifyUrlMode::Enforce),
+];
+
+const REPLY_SIGNATURES: [(&str, ReplySignature); 2] = [
+    ("alipay", ReplySignature::Alipay),
+    ("local", ReplySignature::Local),
+];
+
+/// More calls at once than any machine signs.
+const MOST_IN_FLIGHT: i64 = 1_000_000;
 
 /// What happens to a `notify_url` that is neither below `public_url` nor allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +153,8 @@ impl Default for ProxyConfig {
             max_upload: 32 << 20,
             max_in_flight: 1024,
             notify_url_allow: Vec::new(),
+            tls_cert: None,
+            tls_key: None,
         }
     }
 }

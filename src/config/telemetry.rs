@@ -3,6 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
+use crate::config::section::Section;
+use crate::config::{url, value, view};
+
 /// `[audit]` and `[telemetry]`.
 #[derive(Debug, Clone)]
 pub struct TelemetryConfig {
@@ -17,6 +22,52 @@ pub struct TelemetryConfig {
     /// `telemetry.otlp_endpoint`.
     pub otlp_endpoint: Option<String>,
 }
+
+impl TelemetryConfig {
+    pub(crate) fn read(audit: &Section<'_>, telemetry: &Section<'_>) -> Self {
+        let default = Self::default();
+        let directory = audit.reading.references().directory();
+        let file = audit.text("file", |text| {
+            Ok((!text.is_empty()).then(|| PathBuf::from(text)))
+        });
+        Self {
+            audit_file: file
+                .unwrap_or(default.audit_file)
+                .map(|file| directory.join(file)),
+            audit_retain: audit
+                .text("retain", value::duration)
+                .unwrap_or(default.audit_retain),
+            log: telemetry
+                .text("log", value::log_directives)
+                .unwrap_or(default.log),
+            log_format: telemetry
+                .word("log_format", &LOG_FORMATS)
+                .unwrap_or(default.log_format),
+            otlp_endpoint: telemetry.optional("otlp_endpoint", url::any),
+        }
+    }
+
+    pub(crate) fn audit_view(&self) -> Value {
+        json!({
+            "file": view::path(self.audit_file.as_deref()),
+            "retain": view::duration(self.audit_retain),
+        })
+    }
+
+    pub(crate) fn view(&self) -> Value {
+        json!({
+            "log": self.log,
+            "log_format": view::word(&LOG_FORMATS, self.log_format),
+            "otlp_endpoint": self.otlp_endpoint,
+        })
+    }
+}
+
+const LOG_FORMATS: [(&str, LogFormat); 3] = [
+    ("auto", LogFormat::Auto),
+    ("human", LogFormat::Human),
+    ("json", LogFormat::Json),
+];
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,6 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
+use crate::config::section::Section;
+use crate::config::{url, value, view};
+use crate::model::app::Environment;
+
 /// `[upstream]`.
 #[derive(Debug, Clone)]
 pub struct UpstreamConfig {
@@ -48,13 +54,52 @@ pub struct Endpoints {
 }
 
 impl UpstreamConfig {
+    pub(crate) fn read(section: &Section<'_>) -> Self {
+        let default = Self::default();
+        // What equals the default leaves the choice to each app's environment, so that a copied
+        // config.toml doesn't send a sandbox app to production.
+        let standard = default.endpoints(Environment::Production);
+        Self {
+            gateway: section
+                .optional("gateway", url::upstream)
+                .filter(|url| *url != standard.gateway),
+            v3: section
+                .optional("v3", url::upstream_origin)
+                .filter(|url| *url != standard.v3),
+            authorize: section
+                .optional("authorize", url::upstream_origin)
+                .filter(|url| *url != standard.authorize),
+            connect_timeout: section
+                .text("connect_timeout", value::positive_duration)
+                .unwrap_or(default.connect_timeout),
+            timeout: section
+                .text("timeout", value::positive_duration)
+                .unwrap_or(default.timeout),
+            proxy: section.optional("proxy", url::egress),
+            ca_file: section.public_file("ca_file"),
+        }
+    }
+
+    pub(crate) fn view(&self) -> Value {
+        json!({
+            "gateway": self.gateway,
+            "v3": self.v3,
+            "authorize": self.authorize,
+            "connect_timeout": view::duration(self.connect_timeout),
+            "timeout": view::duration(self.timeout),
+            "proxy": self.proxy,
+            "ca_file": view::path(self.ca_file.as_deref()),
+        })
+    }
+
     /// Alipay's addresses for an app of `environment`: what is configured wins.
     #[must_use]
-    pub fn endpoints(&self, environment: crate::model::app::Environment) -> Endpoints {
-        use crate::model::app::Environment::{Production, Sandbox};
+    pub fn endpoints(&self, environment: Environment) -> Endpoints {
         let (origin, authorize) = match environment {
-            Production => ("https://openapi.alipay.com", "https://openauth.alipay.com"),
-            Sandbox => (
+            Environment::Production => {
+                ("https://openapi.alipay.com", "https://openauth.alipay.com")
+            }
+            Environment::Sandbox => (
                 "https://openapi-sandbox.dl.alipaydev.com",
                 "https://openauth-sandbox.dl.alipaydev.com",
             ),

@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use serde_json::{Value, json};
+
+use crate::config::error::Mismatch;
 use crate::config::listen::Listen;
+use crate::config::section::Section;
+use crate::config::{tls, url, value, view};
 
 /// `[webhook]`.
 #[derive(Debug, Clone)]
@@ -30,6 +35,70 @@ pub struct WebhookConfig {
     pub tls_cert: Option<PathBuf>,
     /// Its private key, PEM.
     pub tls_key: Option<PathBuf>,
+}
+
+impl WebhookConfig {
+    pub(crate) fn read(section: &Section<'_>) -> Self {
+        let default = Self::default();
+        let (tls_cert, tls_key) = tls::read(section);
+        let base_path = section
+            .text("base_path", base_path)
+            .unwrap_or(default.base_path);
+        let aliases = section.map("aliases", |old, route| alias(old, route, &base_path));
+        Self {
+            listen: Listen::read(section, "listen").unwrap_or(default.listen),
+            public_url: section.optional("public_url", url::public),
+            auth_return_url: section.optional("auth_return_url", url::any),
+            user_auth_return_url: section.optional("user_auth_return_url", url::any),
+            accept_stateless_auth: section
+                .flag("accept_stateless_auth")
+                .unwrap_or(default.accept_stateless_auth),
+            auth_redirect_uri: section.optional("auth_redirect_uri", url::any),
+            aliases: aliases.unwrap_or_default().into_iter().collect(),
+            max_body: section
+                .text("max_body", value::memory_size)
+                .unwrap_or(default.max_body),
+            base_path,
+            tls_cert,
+            tls_key,
+        }
+    }
+
+    pub(crate) fn view(&self) -> Value {
+        json!({
+            "listen": self.listen.to_string(),
+            "base_path": self.base_path,
+            "public_url": self.public_url,
+            "auth_return_url": self.auth_return_url,
+            "user_auth_return_url": self.user_auth_return_url,
+            "accept_stateless_auth": self.accept_stateless_auth,
+            "auth_redirect_uri": self.auth_redirect_uri,
+            "aliases": self.aliases,
+            "max_body": self.max_body,
+            "tls_cert": view::path(self.tls_cert.as_deref()),
+            "tls_key": view::path(self.tls_key.as_deref()),
+        })
+    }
+}
+
+/// A path without a trailing slash; `/` becomes empty, so that routes can be put behind it.
+fn base_path(text: &str) -> Result<String, Mismatch> {
+    value::url_path(text).map(|path| path.trim_end_matches('/').to_owned())
+}
+
+fn alias(old: &str, route: &str, base_path: &str) -> Result<(String, String), Mismatch> {
+    let (old, route) = (value::url_path(old)?, value::url_path(route)?);
+    let below = route.strip_prefix(base_path).unwrap_or_default();
+    let first = below
+        .trim_start_matches('/')
+        .split('/')
+        .next()
+        .unwrap_or_default();
+    if below.starts_with('/') && matches!(first, "gateway" | "notify" | "auth" | "spi") {
+        return Ok((old, route));
+    }
+    let expected = format!("a route of the webhook, such as \"{base_path}/notify/php\"");
+    Err(Mismatch::of_text(&route, expected))
 }
 
 impl Default for WebhookConfig {

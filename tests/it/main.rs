@@ -1,3 +1,4 @@
-//! The tests that go through the front door: public interfaces, vectors, sockets.
+//! The tests that go through the front door of a module or of the whole program.
 
+mod config;
 mod protocol;

@@ -1,0 +1,141 @@
+//! What can be wrong with a configuration: every fault names its place and what to do.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Everything that is wrong with a configuration, reported at once; never empty.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigErrors {
+    faults: Vec<Fault>,
+}
+
+impl ConfigErrors {
+    /// The faults, in the order of the file.
+    #[must_use]
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// One fault of `key` in `file`, found by a part that knows more than the file does.
+    #[must_use]
+    pub fn of_key(file: &Path, key: &str, mismatch: Mismatch) -> Self {
+        Self::new(vec![Fault {
+            file: Some(file.to_owned()),
+            line: None,
+            variable: None,
+            key: key.to_owned(),
+            mismatch,
+        }])
+    }
+
+    pub(crate) fn new(mut faults: Vec<Fault>) -> Self {
+        faults.sort_by_key(|fault| fault.line);
+        Self { faults }
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    /// One line per fault.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.faults.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            fault.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// One thing that is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Fault {
+    /// The configuration file, where there is one.
+    pub file: Option<PathBuf>,
+    /// The line, counted from 1; `None`: the key isn't in the file.
+    pub line: Option<usize>,
+    /// The environment variable that holds the value, where it isn't the file.
+    pub variable: Option<String>,
+    /// The key, such as `proxy.listen` or `app[1].private_key` (the first `[[app]]`); empty: the
+    /// file as a whole.
+    pub key: String,
+    /// What was found and expected.
+    pub mismatch: Mismatch,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.variable, &self.file, self.line) {
+            (Some(variable), ..) => write!(f, "{variable}: ")?,
+            (None, Some(file), Some(line)) => write!(f, "{}:{line}: ", file.display())?,
+            (None, Some(file), None) => write!(f, "{}: ", file.display())?,
+            (None, None, Some(line)) => write!(f, "line {line}: ")?,
+            (None, None, None) => {}
+        }
+        if !self.key.is_empty() {
+            write!(f, "`{}`: ", self.key)?;
+        }
+        self.mismatch.fmt(f)
+    }
+}
+
+/// A value that isn't what its key takes. No text in it is ever a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub struct Mismatch {
+    /// What was found.
+    pub found: String,
+    /// What was expected.
+    pub expected: String,
+    /// What to do, where it can be known.
+    pub hint: Option<String>,
+}
+
+impl Mismatch {
+    /// `found` stands where `expected` belongs; the texts read as `found …, expected …`.
+    #[must_use]
+    pub fn new(found: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self {
+            found: found.into(),
+            expected: expected.into(),
+            hint: None,
+        }
+    }
+
+    /// The text `found`, shown, where `expected` belongs: for values that aren't secret.
+    #[must_use]
+    pub fn of_text(found: &str, expected: impl Into<String>) -> Self {
+        Self::new(quoted(found), expected)
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "found {}, expected {}", self.found, self.expected)?;
+        match &self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// `text` in quotes, with escapes, cut to what fits a line.
+pub(crate) fn quoted(text: &str) -> String {
+    if text.chars().count() <= SHOWN_CHARS {
+        format!("{text:?}")
+    } else {
+        let start: String = text.chars().take(SHOWN_CHARS).collect();
+        format!("{start:?}…")
+    }
+}
+
+/// Enough for any address, little enough for one line of a terminal.
+const SHOWN_CHARS: usize = 80;

@@ -1,0 +1,249 @@
+//! From a file and the environment to a [`Config`], every fault reported at once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::config::admin::AdminConfig;
+use crate::config::app;
+use crate::config::caller::CallerConfig;
+use crate::config::delivery::DeliveryConfig;
+use crate::config::document::{self, Item, Place, Table, Value};
+use crate::config::error::{ConfigErrors, Mismatch};
+use crate::config::proxy::ProxyConfig;
+use crate::config::reference::References;
+use crate::config::section::{Reading, Section, VARIABLE_PREFIX, unknown};
+use crate::config::store::StoreConfig;
+use crate::config::telemetry::TelemetryConfig;
+use crate::config::token::TokenConfig;
+use crate::config::upstream::UpstreamConfig;
+use crate::config::webhook::WebhookConfig;
+
+/// The reference configuration: every key, its unit and its default.
+pub const REFERENCE: &str = include_str!("../../config.toml");
+
+impl Config {
+    /// Reads the file at `path`, with the `ALIPAY_SIDECAR_…` variables of `environment` over it.
+    ///
+    /// Blocks: it reads files, and runs the commands of `exec:` references.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] with every fault.
+    pub fn load(
+        path: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let found = format!("no readable file ({error})");
+            let mismatch = Mismatch::new(found, "a configuration");
+            let hint = "`alipay-sidecar init` writes one; `-c FILE` names another";
+            ConfigErrors::of_key(path, "", mismatch.hint(hint))
+        })?;
+        let references = References::new(&directory_of(path), environment);
+        let reading = Reading::new(Some(path), references);
+        let config = read(&reading, &text);
+        reading.finish(config)
+    }
+
+    /// Reads `text` as [`Self::load`] does; `directory` is what its paths are relative to.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] with every fault.
+    pub fn from_toml(
+        text: &str,
+        directory: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        let reading = Reading::new(None, References::new(directory, environment));
+        let config = read(&reading, text);
+        reading.finish(config)
+    }
+}
+
+/// The variables of this process; those that aren't UTF-8 can't be ours and are left out.
+pub fn process_environment() -> impl Iterator<Item = (String, String)> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text)
+}
+
+/// The directory of the file at `path`, absolute where the system can tell.
+#[must_use]
+pub fn directory_of(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.parent().map(Path::to_owned).unwrap_or_default()
+}
+
+/// The sections that stand once, and may therefore be set by environment variables.
+const SECTIONS: [&str; 9] = [
+    "proxy",
+    "webhook",
+    "admin",
+    "upstream",
+    "store",
+    "delivery",
+    "tokens",
+    "audit",
+    "telemetry",
+];
+
+/// The sections that repeat.
+const LISTS: [&str; 2] = ["app", "caller"];
+
+fn read(reading: &Reading, text: &str) -> Config {
+    let mut root = match document::parse(text) {
+        Ok(root) => root,
+        Err(faults) => {
+            reading.faults(faults);
+            return Config::default();
+        }
+    };
+    let mut variables = variables(reading);
+    let (apps, callers) = (root.remove("app"), root.remove("caller"));
+    let mut section = |name| Section::of_root(reading, &mut root, &mut variables, name);
+    let (proxy, webhook, admin) = (section("proxy"), section("webhook"), section("admin"));
+    let (upstream, store) = (section("upstream"), section("store"));
+    let (mut delivery, tokens) = (section("delivery"), section("tokens"));
+    let (audit, telemetry) = (section("audit"), section("telemetry"));
+    let proxy_config = ProxyConfig::read(&proxy);
+    let config = Config {
+        webhook: WebhookConfig::read(&webhook),
+        admin: AdminConfig::read(&admin),
+        upstream: UpstreamConfig::read(&upstream),
+        store: StoreConfig::read(&store),
+        apps: app::read_all(reading, apps),
+        callers: CallerConfig::read_all(reading, callers, &proxy_config.listen),
+        delivery: DeliveryConfig::read(&mut delivery),
+        tokens: TokenConfig::read(&tokens),
+        telemetry: TelemetryConfig::read(&audit, &telemetry),
+        proxy: proxy_config,
+    };
+    require_callers(&config, &proxy);
+    for section in [&proxy, &webhook, &admin, &upstream, &store] {
+        section.finish();
+    }
+    for section in [&delivery, &tokens, &audit, &telemetry] {
+        section.finish();
+    }
+    unknown_sections(reading, &root);
+    single_underscores(reading, text);
+    config
+}
+
+/// Off loopback anyone could spend the merchants' authorisations.
+fn require_callers(config: &Config, proxy: &Section<'_>) {
+    if !config.proxy.listen.is_local() && config.callers.is_empty() {
+        let found = format!("\"{}\" and no [[caller]]", config.proxy.listen);
+        let mismatch = Mismatch::new(found, "a loopback address or a unix socket");
+        proxy.fault(
+            "listen",
+            mismatch.hint("or say with [[caller]] who may call"),
+        );
+    }
+}
+
+/// The variables `ALIPAY_SIDECAR_<SECTION>__<KEY>`, by section and key.
+fn variables(reading: &Reading) -> BTreeMap<String, Table> {
+    let mut sections: BTreeMap<String, Table> = BTreeMap::new();
+    for (variable, text) in reading.references().variables() {
+        let Some(name) = variable.strip_prefix(VARIABLE_PREFIX) else {
+            continue;
+        };
+        let place = Place::Variable(variable.to_owned());
+        // Without `__` it isn't ours: Kubernetes sets ALIPAY_SIDECAR_SERVICE_HOST for a service.
+        let Some((section, key)) = name.split_once("__") else {
+            continue;
+        };
+        let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase());
+        if !SECTIONS.contains(&section.as_str()) {
+            let mismatch = unknown("section", &section, SECTIONS.into_iter());
+            reading.fault(&format!("{section}.{key}"), &place, mismatch);
+            continue;
+        }
+        let value = Value::Variable(text.to_owned());
+        let item = Item { value, place };
+        sections.entry(section).or_default().insert(key, item);
+    }
+    sections
+}
+
+/// Records variables that are a known key but for the second underscore, unless `text` refers to
+/// them: a secret may well be in `ALIPAY_SIDECAR_STORE_KEY`.
+fn single_underscores(reading: &Reading, text: &str) {
+    for key in reading.known() {
+        let name = key.replace('.', "_").to_ascii_uppercase();
+        let variable = format!("{VARIABLE_PREFIX}{name}");
+        let mut variables = reading.references().variables();
+        let is_set = variables.any(|(name, _)| name == variable);
+        if is_set && !text.contains(&format!("env:{variable}")) {
+            let found = Mismatch::new("one underscore", "two between section and key");
+            reading.fault(&key, &Place::Variable(variable), found);
+        }
+    }
+}
+
+fn unknown_sections(reading: &Reading, root: &Table) {
+    for (name, item) in root {
+        let known = SECTIONS.into_iter().chain(LISTS);
+        reading.fault(name, &item.place, unknown("section", name, known));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reference file with every commented-out key and section put in force.
+    fn uncommented() -> String {
+        let is_word = |key: &str| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        let is_key = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| is_word(key));
+        let is_sample = |line: &str| line.starts_with('[') || is_key(line);
+        let lines = REFERENCE.lines().map(|line| match line.strip_prefix("# ") {
+            Some(sample) if is_sample(sample) && !sample.starts_with("# ") => sample,
+            _ => line,
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    fn reading() -> Reading {
+        let environment = [("SHOP_TOKEN".to_owned(), "secret".to_owned())];
+        Reading::new(None, References::new(Path::new("/nowhere"), environment))
+    }
+
+    #[test]
+    fn the_samples_of_the_reference_file_parse() {
+        let reading = reading();
+        let text = uncommented();
+        read(&reading, &text);
+        let faults = reading
+            .finish(())
+            .expect_err("the sample's files aren't there");
+        for fault in faults.faults() {
+            assert!(fault.mismatch.found.contains("/nowhere/"), "{fault}");
+        }
+        assert!(text.contains("\n[[app]]\n") && text.contains("\n[[delivery.route]]\n"));
+    }
+
+    #[test]
+    fn the_reference_file_names_every_key() {
+        let reading = reading();
+        read(&reading, &uncommented());
+        let mut section = String::new();
+        let mut named = std::collections::BTreeSet::new();
+        for line in REFERENCE.lines().map(|line| line.trim_start_matches("# ")) {
+            let header = line.strip_prefix('[').map(|l| l.trim_start_matches('['));
+            if let Some((name, _)) = header.and_then(|line| line.split_once(']')) {
+                name.clone_into(&mut section);
+            } else if let Some((key, _)) = line.split_once(" = ") {
+                named.insert(format!("{section}.{key}"));
+            }
+        }
+        let missing: Vec<_> = reading
+            .known()
+            .into_iter()
+            .filter(|key| key != "delivery.route" && !named.contains(key))
+            .collect();
+        assert_eq!(missing, Vec::<String>::new());
+    }
+}

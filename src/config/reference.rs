@@ -1,0 +1,278 @@
+//! Secrets by reference: the configuration says where a secret is, never what it is.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use zeroize::Zeroize;
+
+use crate::config::error::Mismatch;
+use crate::protocol::secret::Secret;
+
+/// Reads what references name: `env:NAME`, `file:path`, `cred:name`, `exec:command`.
+#[derive(Clone)]
+pub struct References {
+    directory: PathBuf,
+    environment: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for References {
+    /// The environment holds secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "References({})", self.directory.display())
+    }
+}
+
+/// Where a reference points to.
+enum Reference<'t> {
+    Credential(&'t str),
+    Environment(&'t str),
+    Exec(&'t str),
+    File(&'t str),
+}
+
+/// Who may read the file of a reference.
+#[derive(Clone, Copy)]
+enum Readers {
+    Anyone,
+    OwnerAndGroup,
+}
+
+impl References {
+    /// References relative to `directory`, in `environment`.
+    #[must_use]
+    pub fn new(directory: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            environment: environment.into_iter().collect(),
+        }
+    }
+
+    /// The secret that `text` refers to, without one trailing newline.
+    ///
+    /// Blocks: `exec:` takes up to 10 seconds.
+    ///
+    /// # Errors
+    /// [`Mismatch`] for plain text (which isn't shown), a file that others can read, and whatever
+    /// can't be read or is empty.
+    pub fn secret(&self, text: &str) -> Result<Secret<String>, Mismatch> {
+        self.read(&Reference::parse(text)?, Readers::OwnerAndGroup)
+    }
+
+    /// The public text that `text` refers to, or `text` itself where it is a key or certificate.
+    ///
+    /// # Errors
+    /// As [`Self::secret`], but a file may be readable by anyone.
+    pub fn public(&self, text: &str) -> Result<String, Mismatch> {
+        let reference = match Reference::parse(text) {
+            Ok(reference) => reference,
+            Err(_) if is_key_text(text) => return Ok(text.to_owned()),
+            Err(mismatch) => return Err(mismatch),
+        };
+        let public = self.read(&reference, Readers::Anyone)?;
+        Ok(public.expose().clone())
+    }
+
+    /// The path of a secret file that can be read: `file:` alone.
+    ///
+    /// # Errors
+    /// As [`Self::secret`].
+    pub fn secret_file(&self, text: &str) -> Result<PathBuf, Mismatch> {
+        let Reference::File(path) = Reference::parse(text)? else {
+            return Err(Mismatch::new("another reference", "`file:path`"));
+        };
+        self.file(path, Readers::OwnerAndGroup)
+            .map(|_| self.path(path))
+    }
+
+    /// The path of a public file that can be read, with or without `file:`.
+    ///
+    /// # Errors
+    /// [`Mismatch`] when it can't.
+    pub fn public_file(&self, text: &str) -> Result<PathBuf, Mismatch> {
+        let path = text.strip_prefix("file:").unwrap_or(text);
+        self.file(path, Readers::Anyone).map(|_| self.path(path))
+    }
+
+    /// What relative paths are relative to.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The environment's variables.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.environment
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.directory.join(path)
+    }
+
+    fn read(
+        &self,
+        reference: &Reference<'_>,
+        readers: Readers,
+    ) -> Result<Secret<String>, Mismatch> {
+        let mut text = match reference {
+            Reference::Credential(name) => self.credential(name)?,
+            Reference::Environment(name) => self.variable(name)?,
+            Reference::Exec(command) => exec(command)?,
+            Reference::File(path) => self.file(path, readers)?,
+        };
+        if text.ends_with('\n') {
+            text.truncate(text.len() - 1);
+        }
+        if text.ends_with('\r') {
+            text.truncate(text.len() - 1);
+        }
+        if text.is_empty() {
+            return Err(Mismatch::new(
+                "a reference to nothing but an empty text",
+                "a secret",
+            ));
+        }
+        Ok(Secret::new(text))
+    }
+
+    fn variable(&self, name: &str) -> Result<String, Mismatch> {
+        self.environment.get(name).cloned().ok_or_else(|| {
+            Mismatch::new(
+                format!("`env:{name}`, which isn't set"),
+                "an environment variable",
+            )
+        })
+    }
+
+    fn credential(&self, name: &str) -> Result<String, Mismatch> {
+        if name.is_empty() || name.contains('/') || name == ".." {
+            return Err(Mismatch::new(
+                "`cred:` with a path",
+                "`cred:name` with a plain name",
+            ));
+        }
+        let directory = self
+            .environment
+            .get("CREDENTIALS_DIRECTORY")
+            .ok_or_else(|| {
+                Mismatch::new(
+                    "`cred:` while $CREDENTIALS_DIRECTORY isn't set",
+                    "systemd credentials",
+                )
+                .hint("add LoadCredential= to the unit, or use another kind of reference")
+            })?;
+        read_file(&Path::new(directory).join(name), Readers::OwnerAndGroup)
+    }
+
+    fn file(&self, path: &str, readers: Readers) -> Result<String, Mismatch> {
+        read_file(&self.path(path), readers)
+    }
+}
+
+impl<'t> Reference<'t> {
+    fn parse(text: &'t str) -> Result<Self, Mismatch> {
+        match text.split_once(':') {
+            Some(("cred", name)) => Ok(Self::Credential(name)),
+            Some(("env", name)) => Ok(Self::Environment(name)),
+            Some(("exec", command)) => Ok(Self::Exec(command)),
+            Some(("file", path)) => Ok(Self::File(path)),
+            _ => Err(Mismatch::new("plain text (not shown)", REFERENCE)
+                .hint("put the value into a file of mode 0600 and write `file:` and its path")),
+        }
+    }
+}
+
+/// What is taken where a reference belongs.
+const REFERENCE: &str = "a reference: `env:NAME`, `file:path`, `cred:name` or `exec:command`";
+
+/// Whether `text` is a pasted key or certificate; a path that lacks its `file:` is none.
+fn is_key_text(text: &str) -> bool {
+    let base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/=\r\n ".contains(&b);
+    text.contains("-----BEGIN") || (text.len() > 100 && text.bytes().all(base64))
+}
+
+fn read_file(path: &Path, readers: Readers) -> Result<String, Mismatch> {
+    let unreadable = |error: std::io::Error| {
+        let found = format!("{}, which can't be read ({error})", path.display());
+        Mismatch::new(found, "a readable file")
+    };
+    let mut file = std::fs::File::open(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.mode();
+    if matches!(readers, Readers::OwnerAndGroup) && mode & 0o007 != 0 {
+        let found = format!("{} with mode {:04o}", path.display(), mode & 0o7777);
+        let mismatch = Mismatch::new(found, "a secret that others can't read");
+        return Err(mismatch.hint(format!("run `chmod 600 {}`", path.display())));
+    }
+    let mut text = String::new();
+    Read::by_ref(&mut file)
+        .take(LONGEST + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
+    if text.len() as u64 > LONGEST {
+        text.zeroize();
+        let found = format!("{}, which is longer than 64 KiB", path.display());
+        return Err(Mismatch::new(found, "one secret, key or certificate chain"));
+    }
+    Ok(text)
+}
+
+/// Runs `command` without a shell and gives what it prints.
+fn exec(command: &str) -> Result<String, Mismatch> {
+    let failed = |why: String| {
+        let program = command.split_whitespace().next().unwrap_or_default();
+        Mismatch::new(format!("`exec:{program} …`, which {why}"), EXEC_EXPECTED)
+    };
+    let mut words = command.split_whitespace();
+    let program = words
+        .next()
+        .ok_or_else(|| Mismatch::new("`exec:` alone", EXEC_EXPECTED))?;
+    let mut child = Command::new(program)
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(format!("can't be started ({error})")))?;
+    let output = output_of(&mut child);
+    if output.is_none() {
+        // It may have ended by itself meanwhile: either way it is gone.
+        let _ = child.kill();
+    }
+    let status = child
+        .wait()
+        .map_err(|error| failed(format!("got lost ({error})")))?;
+    match output {
+        None => Err(failed("took longer than 10 s".to_owned())),
+        Some(_) if !status.success() => Err(failed(format!("failed ({status})"))),
+        Some(Err(_)) => Err(failed("didn't print UTF-8 of at most 64 KiB".to_owned())),
+        Some(Ok(text)) => Ok(text),
+    }
+}
+
+/// What the child prints until it closes its output; `None`: it took too long.
+fn output_of(child: &mut Child) -> Option<std::io::Result<String>> {
+    let stdout = child.stdout.take()?;
+    let (done, result) = mpsc::channel();
+    // A thread of its own, because a pipe has no read timeout. If a grandchild keeps the pipe
+    // open it outlives this call and ends with that process.
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        let read = stdout.take(LONGEST).read_to_string(&mut text);
+        // Nobody listens any more after the time is over.
+        let _ = done.send(read.map(|_| text));
+    });
+    result.recv_timeout(EXEC_TIMEOUT).ok()
+}
+
+const EXEC_EXPECTED: &str = "a command that prints the secret within 10 s";
+
+/// A key store that takes longer than this would hold up every restart.
+const EXEC_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// No key, token or chain is longer, bytes.
+const LONGEST: u64 = 64 * 1024;

@@ -1,0 +1,160 @@
+//! URLs: what each kind may hold. User information is refused everywhere: it is a secret.
+
+use http::Uri;
+
+use crate::config::error::Mismatch;
+
+/// A URL split into what the checks look at.
+struct Url {
+    scheme: String,
+    host: String,
+    path: String,
+    query: bool,
+}
+
+/// Where signed calls and authorisation pages go: https, or http for loopback alone.
+pub(crate) fn upstream(text: &str) -> Result<String, Mismatch> {
+    const EXPECTED: &str = "an https:// URL without a query (http:// for loopback alone)";
+    let url = parse(text, EXPECTED)?;
+    if url.query {
+        return Err(Mismatch::of_text(text, EXPECTED));
+    }
+    if url.scheme == "http" && !is_loopback(&url.host) {
+        return Err(Mismatch::of_text(text, EXPECTED)
+            .hint("signed calls never travel in clear text; write https://"));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// An [`upstream`] without a path.
+pub(crate) fn upstream_origin(text: &str) -> Result<String, Mismatch> {
+    let expected = "an origin without a path, such as \"https://openapi.alipay.com\"";
+    let url = parse(text, expected)?;
+    if url.path != "/" {
+        return Err(Mismatch::of_text(text, expected));
+    }
+    upstream(text)
+}
+
+/// An http proxy on the way out.
+pub(crate) fn egress(text: &str) -> Result<String, Mismatch> {
+    const EXPECTED: &str = "the http:// URL of a proxy, such as \"http://egress:3128\"";
+    let url = parse(text, EXPECTED)?;
+    if url.scheme != "http" || url.path != "/" || url.query {
+        return Err(Mismatch::of_text(text, EXPECTED));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// An address of ours as the world sees it, without a trailing slash.
+pub(crate) fn public(text: &str) -> Result<String, Mismatch> {
+    const EXPECTED: &str =
+        "an http:// or https:// URL without a query, such as \"https://isv.example.com\"";
+    let url = parse(text, EXPECTED)?;
+    if url.query {
+        return Err(Mismatch::of_text(text, EXPECTED));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// Any page or endpoint.
+pub(crate) fn any(text: &str) -> Result<String, Mismatch> {
+    parse(text, "an http:// or https:// URL").map(|_| text.to_owned())
+}
+
+/// A prefix of URLs. One without a path gets a `/`, so that `https://a.example` doesn't allow
+/// `https://a.example.evil.org`.
+pub(crate) fn prefix(text: &str) -> Result<String, Mismatch> {
+    const EXPECTED: &str = "the start of an http:// or https:// URL, host and all";
+    let url = parse(text, EXPECTED)?;
+    if url.query {
+        return Err(Mismatch::of_text(text, EXPECTED));
+    }
+    let bare = url.path == "/" && !text.ends_with('/');
+    Ok(if bare {
+        format!("{text}/")
+    } else {
+        text.to_owned()
+    })
+}
+
+fn parse(text: &str, expected: &str) -> Result<Url, Mismatch> {
+    let wrong = || Mismatch::of_text(text, expected);
+    if text.contains('@') {
+        // What stands before the `@` may be a password, so nothing of it is shown.
+        return Err(Mismatch::new("a URL with `@` (not shown)", expected)
+            .hint("user information isn't allowed in a URL"));
+    }
+    if text.contains('#') {
+        return Err(wrong());
+    }
+    let uri: Uri = text.parse().map_err(|_| wrong())?;
+    let scheme = uri.scheme_str().unwrap_or_default();
+    let host = uri.host().unwrap_or_default();
+    if !matches!(scheme, "http" | "https") || host.is_empty() {
+        return Err(wrong());
+    }
+    Ok(Url {
+        scheme: scheme.to_owned(),
+        host: host.to_owned(),
+        path: uri.path().to_owned(),
+        query: uri.query().is_some(),
+    })
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || address
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clear_text_is_for_loopback_alone() {
+        for good in [
+            "https://a.example",
+            "http://127.0.0.1:9",
+            "http://[::1]:9",
+            "http://localhost",
+        ] {
+            assert_eq!(upstream_origin(good).as_deref(), Ok(good));
+        }
+        let refused = [
+            "http://a.example",
+            "http://127.0.0.1.evil.org",
+            "http://localhost@evil.org",
+            "ftp://127.0.0.1",
+            "https://a/?q",
+            "https://a/#f",
+            "//a",
+            "a",
+            "",
+        ];
+        for bad in refused {
+            assert!(upstream(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn user_information_is_refused_and_not_shown() {
+        let fault = any("https://user:hunter2@a.example/").expect_err("refused");
+        assert!(!fault.to_string().contains("hunter2"), "{fault}");
+    }
+
+    #[test]
+    fn a_prefix_ends_its_host() {
+        assert_eq!(
+            prefix("https://a.example").as_deref(),
+            Ok("https://a.example/")
+        );
+        assert_eq!(
+            prefix("https://a.example/x").as_deref(),
+            Ok("https://a.example/x")
+        );
+    }
+}

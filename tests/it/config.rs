@@ -1,0 +1,390 @@
+//! The configuration: what a text gives, and what each fault says.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use alipay_sidecar::config::{Config, REFERENCE};
+use alipay_sidecar::model::app::Environment;
+use alipay_sidecar::protocol::key::AppPrivateKey;
+
+/// A directory with the store key that every configuration needs.
+fn directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    secret(directory.path(), "data/store.key", STORE_KEY);
+    directory
+}
+
+fn secret(directory: &Path, path: &str, text: &str) {
+    file(directory, path, text, 0o600);
+}
+
+fn file(directory: &Path, path: &str, text: &str, mode: u32) {
+    let path = directory.join(path);
+    std::fs::create_dir_all(path.parent().expect("a parent")).expect("created");
+    std::fs::write(&path, text).expect("written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("changed");
+}
+
+fn parse(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+    let directory = directory();
+    file(directory.path(), "open.key", "opensesame", 0o644);
+    let environment = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::from_toml(text, directory.path(), environment).map_err(|errors| {
+        errors
+            .to_string()
+            .replace(&directory.path().display().to_string(), "DIR")
+    })
+}
+
+/// `text` has exactly the faults `expected`, one a line.
+fn check_fault(text: &str, expected: &str) {
+    assert_eq!(parse(text, &[]).expect_err(text), expected, "{text}");
+}
+
+fn check_variable(name: &str, value: &str, expected: &str) {
+    assert_eq!(parse("", &[(name, value)]).expect_err(name), expected);
+}
+
+fn good(text: &str) -> Config {
+    parse(text, &[]).unwrap_or_else(|faults| panic!("{text}\n{faults}"))
+}
+
+/// The effective values, with the directory of the files taken out.
+fn values(config: &Config, directory: &Path) -> String {
+    let json = format!("{:#}", config.to_redacted_json());
+    json.replace(&format!("{}/", directory.display()), "")
+}
+
+#[test]
+fn the_reference_file_equals_the_defaults() {
+    let directory = directory();
+    let parsed = |text| Config::from_toml(text, directory.path(), []).expect("no fault");
+    let mut defaults = Config::default();
+    defaults.store.key = parsed("").store.key;
+    let expected = values(&defaults, Path::new("/nowhere"));
+    assert_eq!(values(&parsed(REFERENCE), directory.path()), expected);
+    assert_eq!(values(&parsed(""), directory.path()), expected);
+}
+
+#[test]
+fn faults_are_all_reported_each_with_its_line() {
+    check_fault(
+        "[proxy]\nlisten = \"2088\"\n\n[tokens]\nrefresh = \"never\"\nremember_users = \"yes\"\n",
+        "line 2: `proxy.listen`: found \"2088\", expected `host:port` or `unix:/path.sock`\n\
+         line 5: `tokens.refresh`: found \"never\", expected \"on-demand\" or \"ahead\"\n\
+         line 6: `tokens.remember_users`: found a string, expected true or false",
+    );
+}
+
+#[test]
+fn an_unknown_key_or_section_names_the_nearest() {
+    check_fault(
+        "[proxy]\nlisten = \"127.0.0.1:1\"\nmax_inflight = 3\n",
+        "line 3: `proxy.max_inflight`: found an unknown key, expected a known key; \
+         did you mean `max_in_flight`?",
+    );
+    check_fault(
+        "[weebhook]\n",
+        "line 1: `weebhook`: found an unknown section, expected a known section; \
+         did you mean `webhook`?",
+    );
+    check_fault(
+        "[[caller]]\nname = \"a\"\ntoken = \"env:T\"\nmethod = []\n",
+        "line 3: `caller[1].token`: found `env:T`, which isn't set, expected an environment \
+         variable\n\
+         line 4: `caller[1].method`: found an unknown key, expected a known key; \
+         did you mean `methods`?",
+    );
+}
+
+#[test]
+fn a_fault_of_syntax_names_its_line_and_shows_no_text() {
+    let faults = parse("[admin]\ntoken = opensesame\n", &[]).expect_err("no TOML");
+    assert!(
+        faults.starts_with("line 2: found a fault of syntax"),
+        "{faults}"
+    );
+    assert!(!faults.contains("opensesame"), "{faults}");
+}
+
+#[test]
+fn secrets_are_references_and_never_shown() {
+    check_fault(
+        "[admin]\ntoken = \"opensesame\"\n",
+        "line 2: `admin.token`: found plain text (not shown), expected a reference: `env:NAME`, \
+         `file:path`, `cred:name` or `exec:command`; put the value into a file of mode 0600 and \
+         write `file:` and its path",
+    );
+    check_fault(
+        "[admin]\ntoken = \"file:open.key\"\n",
+        "line 2: `admin.token`: found DIR/open.key with mode 0644, expected a secret that others \
+         can't read; run `chmod 600 DIR/open.key`",
+    );
+    check_fault(
+        "[delivery]\nsigning_secret = \"file:none.key\"\n",
+        "line 2: `delivery.signing_secret`: found DIR/none.key, which can't be read (No such file \
+         or directory (os error 2)), expected a readable file",
+    );
+    check_fault(
+        "[admin]\ntoken = \"exec:false now\"\n",
+        "line 2: `admin.token`: found `exec:false …`, which failed (exit status: 1), expected a \
+         command that prints the secret within 10 s",
+    );
+    check_fault(
+        "[admin]\ntoken = \"cred:t\"\n",
+        "line 2: `admin.token`: found `cred:` while $CREDENTIALS_DIRECTORY isn't set, expected \
+         systemd credentials; add LoadCredential= to the unit, or use another kind of reference",
+    );
+}
+
+#[test]
+fn every_kind_of_reference_is_read() {
+    let directory = directory();
+    secret(directory.path(), "a/token", "from file\n");
+    let credentials = directory.path().join("a").display().to_string();
+    let token = |reference: &str| {
+        let environment = [("T", "from env"), ("CREDENTIALS_DIRECTORY", &credentials)];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let text = format!("[admin]\ntoken = \"{reference}\"\n");
+        let config = Config::from_toml(&text, directory.path(), environment).expect(reference);
+        let token = config.admin.token.expect("set");
+        token.expose().clone()
+    };
+    assert_eq!(token("env:T"), "from env");
+    assert_eq!(token("file:a/token"), "from file");
+    assert_eq!(token("cred:token"), "from file");
+    assert_eq!(token("exec:echo from  exec"), "from exec");
+}
+
+#[test]
+fn listeners_off_loopback_need_who_may_call() {
+    check_fault(
+        "[proxy]\nlisten = \"0.0.0.0:2088\"\n[admin]\nlisten = \"10.0.0.1:2090\"\n",
+        "line 2: `proxy.listen`: found \"0.0.0.0:2088\" and no [[caller]], expected a loopback \
+         address or a unix socket; or say with [[caller]] who may call\n\
+         line 3: `admin.token`: found nothing, expected a bearer token, because `admin.listen` \
+         isn't loopback",
+    );
+    assert!(
+        good("[proxy]\nlisten = \"unix:p.sock\"\n")
+            .proxy
+            .listen
+            .is_local()
+    );
+}
+
+#[test]
+fn signed_calls_never_go_out_in_clear_text() {
+    check_fault(
+        "[upstream]\ngateway = \"http://openapi.alipay.com/gateway.do\"\n",
+        "line 2: `upstream.gateway`: found \"http://openapi.alipay.com/gateway.do\", expected an \
+         https:// URL without a query (http:// for loopback alone); signed calls never travel in \
+         clear text; write https://",
+    );
+    check_fault(
+        "[upstream]\nv3 = \"https://user:hunter2@openapi.alipay.com\"\n",
+        "line 2: `upstream.v3`: found a URL with `@` (not shown), expected an origin without a \
+         path, such as \"https://openapi.alipay.com\"; user information isn't allowed in a URL",
+    );
+}
+
+#[test]
+fn a_standard_address_leaves_the_choice_to_the_environment() {
+    let config = good("[upstream]\ngateway = \"https://openapi.alipay.com/gateway.do\"\n");
+    let endpoints = config.upstream.endpoints(Environment::Sandbox);
+    assert!(
+        endpoints.gateway.contains("sandbox"),
+        "{}",
+        endpoints.gateway
+    );
+    let config = good("[upstream]\ngateway = \"http://127.0.0.1:9/gateway.do\"\n");
+    let endpoints = config.upstream.endpoints(Environment::Sandbox);
+    assert_eq!(endpoints.gateway, "http://127.0.0.1:9/gateway.do");
+}
+
+#[test]
+fn a_shared_store_comes_later_and_its_password_is_not_shown() {
+    check_fault(
+        "[store]\nurl = \"postgres://u:hunter2@db/x\"\n",
+        "line 2: `store.url`: found a PostgreSQL URL, expected `redb:path`; a shared store isn't \
+         supported in this version; it comes later",
+    );
+}
+
+#[test]
+fn what_belongs_together_is_asked_for_together() {
+    check_fault(
+        "[proxy]\nreply_signature = \"local\"\n",
+        "line 1: `proxy.reply_key`: found nothing, expected `file:path`, because \
+         `reply_signature` is \"local\"",
+    );
+    check_fault(
+        "[[delivery.route]]\nmatch = \"trade_*\"\n",
+        "line 1: `delivery.route[1].url`: found nothing, expected where this route delivers to, \
+         an http:// or https:// URL",
+    );
+    check_fault(
+        "[webhook]\ntls_cert = \"file:open.key\"\n",
+        "line 1: `webhook.tls_key`: found nothing, expected `file:path`, because `tls_cert` is \
+         set",
+    );
+    check_fault(
+        "[[caller]]\nname = \"a\"\n[[caller]]\nname = \"b\"\nuid = 1\n",
+        "line 1: `caller[1].token`: found no identity, expected one of `token`, `uid` and \
+         `public_key`\n\
+         line 5: `caller[2].uid`: found a uid, expected a `token` or `public_key`; only a unix \
+         socket tells the peer's uid",
+    );
+}
+
+#[test]
+fn an_alias_leads_to_a_route_of_the_webhook() {
+    let text = "[webhook]\naliases = { \"/pay/notify.php\" = \"/alipay/notify/php\" }\n";
+    assert_eq!(
+        good(text).webhook.aliases["/pay/notify.php"],
+        "/alipay/notify/php"
+    );
+    check_fault(
+        "[webhook.aliases]\n\"/old\" = \"/new\"\n",
+        "line 2: `webhook.aliases`: found \"/new\", expected a route of the webhook, such as \
+         \"/alipay/notify/php\"",
+    );
+}
+
+#[test]
+fn variables_stand_over_the_file() {
+    let config = parse(
+        "[proxy]\nlisten = \"127.0.0.1:1\"\n",
+        &[
+            ("ALIPAY_SIDECAR_PROXY__LISTEN", "127.0.0.1:2"),
+            ("ALIPAY_SIDECAR_PROXY__ALLOWED_HOSTS", "[\"a\", 'b']"),
+            ("ALIPAY_SIDECAR_PROXY__DEFAULT_MERCHANT", "2088102146225135"),
+            ("ALIPAY_SIDECAR_PROXY__MAX_IN_FLIGHT", "7"),
+            ("ALIPAY_SIDECAR_TOKENS__REMEMBER_USERS", "true"),
+            ("ALIPAY_SIDECAR_SERVICE_HOST", "10.0.0.1"),
+        ],
+    )
+    .expect("no fault");
+    assert_eq!(config.proxy.listen.to_string(), "127.0.0.1:2");
+    assert_eq!(config.proxy.allowed_hosts, ["a", "b"]);
+    assert!(config.proxy.default_merchant.is_some());
+    assert_eq!(config.proxy.max_in_flight, 7);
+    assert!(config.tokens.remember_users);
+}
+
+#[test]
+fn a_variable_that_names_no_key_is_a_fault() {
+    check_variable(
+        "ALIPAY_SIDECAR_PROXY__LISTN",
+        "127.0.0.1:2",
+        "ALIPAY_SIDECAR_PROXY__LISTN: `proxy.listn`: found an unknown key, expected a known key; \
+         did you mean `listen`?",
+    );
+    check_variable(
+        "ALIPAY_SIDECAR_STROE__KEY",
+        "x",
+        "ALIPAY_SIDECAR_STROE__KEY: `stroe.key`: found an unknown section, expected a known \
+         section; did you mean `store`?",
+    );
+    check_variable(
+        "ALIPAY_SIDECAR_PROXY_LISTEN",
+        "x",
+        "ALIPAY_SIDECAR_PROXY_LISTEN: `proxy.listen`: found one underscore, expected two between \
+         section and key",
+    );
+    check_variable(
+        "ALIPAY_SIDECAR_PROXY__MAX_BODY",
+        "1MB",
+        "ALIPAY_SIDECAR_PROXY__MAX_BODY: `proxy.max_body`: found \"1MB\", expected a size such as \
+         \"1MiB\" (B, KiB, MiB or GiB); units are powers of 1024 and spelled KiB, MiB, GiB",
+    );
+}
+
+#[test]
+fn apps_name_what_they_lack() {
+    check_fault(
+        "[[app]]\napp_id = \"2021 1\"\nenvironment = \"prod\"\n",
+        "line 1: `app[1].private_key`: found nothing, expected a reference to the application's \
+         private key (应用私钥)\n\
+         line 1: `app[1].alipay_public_key`: found nothing, expected the platform's public key \
+         (支付宝公钥); without it no reply could be verified\n\
+         line 2: `app[1].app_id`: found \"2021 1\", expected 1 to 32 letters or digits\n\
+         line 3: `app[1].environment`: found \"prod\", expected \"production\" or \"sandbox\"",
+    );
+}
+
+/// The faults of an app with these keys; `{own}` is the application's public key.
+fn check_keys(private_key: &str, alipay_public_key: &str, expected: &[&str]) {
+    let directory = directory();
+    let own = AppPrivateKey::generate(1024).expect("a key");
+    let platform = AppPrivateKey::generate(1024).expect("a key");
+    let fill = |text: &str| {
+        text.replace("{private}", own.to_pkcs8_pem().expose())
+            .replace("{own}", &own.public_key().to_bare_base64())
+            .replace("{platform}", &platform.public_key().to_bare_base64())
+    };
+    secret(directory.path(), "private", &fill(private_key));
+    file(directory.path(), "public", &fill(alipay_public_key), 0o644);
+    let text = "[[app]]\napp_id = \"1\"\nprivate_key = \"file:private\"\n\
+                alipay_public_key = \"file:public\"\n";
+    let faults = match Config::from_toml(text, directory.path(), []) {
+        Ok(_) => String::new(),
+        Err(faults) => faults.to_string(),
+    };
+    assert_eq!(faults.lines().count(), expected.len(), "{faults}");
+    for (fault, expected) in faults.lines().zip(expected) {
+        assert!(fault.contains(expected), "{fault}\n{expected}");
+    }
+}
+
+#[test]
+fn keys_of_the_wrong_kind_are_named() {
+    check_keys("{private}", "{platform}", &[]);
+    check_keys(
+        "{own}",
+        "{private}",
+        &[
+            "line 3: `app[1].private_key`: found a text that is no usable key (found ",
+            "line 4: `app[1].alipay_public_key`: found a text that is no usable key (found ",
+        ],
+    );
+    check_keys(
+        "{private}",
+        "{own}",
+        &["line 4: `app[1].alipay_public_key`: found the application's own public key (应用公钥)"],
+    );
+}
+
+#[test]
+fn certificate_mode_is_refused_plainly() {
+    let faults = parse("[[app]]\napp_cert = \"file:a.crt\"\n", &[]).expect_err("not supported");
+    assert!(
+        faults.contains(
+            "line 2: `app[1].app_cert`: found a certificate, expected \
+                         `alipay_public_key` (key mode); certificate mode isn't supported in this \
+                         version"
+        ),
+        "{faults}"
+    );
+}
+
+#[test]
+fn the_fingerprint_follows_values_and_not_secrets() {
+    let of = |text: &str| {
+        let directory = Path::new("/nowhere");
+        let environment = [("A", "1"), ("B", "2")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+        let text = format!("[store]\nkey = \"\"\n{text}");
+        Config::from_toml(&text, directory, environment)
+            .expect("no fault")
+            .fingerprint()
+    };
+    let token = |name| of(&format!("[admin]\ntoken = \"env:{name}\"\n"));
+    assert_eq!(of("").len(), 64);
+    assert_eq!(token("A"), token("B"));
+    assert_ne!(of(""), token("A"));
+    assert_ne!(of(""), of("[tokens]\nremember_users = true\n"));
+}
+
+const STORE_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n";
