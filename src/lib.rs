@@ -3,9 +3,12 @@
 
 pub mod clock;
 pub mod config;
+pub mod delivery;
 pub mod gateway;
 pub mod model;
 pub mod net;
 pub mod protocol;
 pub mod store;
+pub mod token;
+pub mod webhook;
 pub mod workers;

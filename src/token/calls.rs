@@ -1,0 +1,162 @@
+//! The calls to Alipay that tokens are about, always made as the ISV itself.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::gateway::app::SigningApp;
+use crate::gateway::metrics::Api;
+use crate::gateway::v2::V2Call;
+use crate::model::id::AppId;
+use crate::model::merchant::Merchant;
+use crate::protocol::envelope::{Verification, VerifiedEnvelope};
+use crate::protocol::error::ProtocolError;
+use crate::protocol::params::{Params, name};
+use crate::protocol::secret::Secret;
+use crate::token::error::TokenError;
+use crate::token::{TOKEN_METHOD, TokenParts};
+
+const QUERY_METHOD: &str = "alipay.open.auth.token.app.query";
+/// Alipay's `code` of a call that was executed.
+const SUCCESS: &str = "10000";
+/// Alipay's `code` of a fault of its own.
+const UNAVAILABLE: &str = "20000";
+
+/// Whether a token holds, as Alipay says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenStatus {
+    /// The merchant cancelled, or the token ended.
+    Invalid,
+    /// Calls with it go through.
+    Valid,
+}
+
+/// What buys a pair of tokens. Serialised, it is the `biz_content`.
+#[derive(Serialize)]
+#[serde(tag = "grant_type", rename_all = "snake_case")]
+pub(super) enum Grant<'a> {
+    AuthorizationCode { code: &'a str },
+    RefreshToken { refresh_token: &'a str },
+}
+
+#[derive(Serialize)]
+struct Query<'a> {
+    app_auth_token: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Queried {
+    status: String,
+}
+
+/// Buys tokens and gives the node that holds them.
+pub(super) async fn buy(
+    parts: &TokenParts,
+    app: &Arc<SigningApp>,
+    grant: &Grant<'_>,
+) -> Result<Secret<Vec<u8>>, TokenError> {
+    let node = call(parts, app, TOKEN_METHOD, &biz_content(grant)).await?;
+    Ok(Secret::new(node.to_vec()))
+}
+
+pub(super) async fn query(
+    parts: &TokenParts,
+    merchant: &Merchant,
+) -> Result<TokenStatus, TokenError> {
+    let app = app(parts, &merchant.app_id)?;
+    let content = biz_content(&Query {
+        app_auth_token: merchant.token.app_auth_token.expose(),
+    });
+    let node = match call(parts, &app, QUERY_METHOD, &content).await {
+        // Alipay refuses to describe a token that it no longer knows.
+        Err(TokenError::Refused { sub_code, .. }) if is_invalid_token(&sub_code) => {
+            return Ok(TokenStatus::Invalid);
+        }
+        other => other?,
+    };
+    let unusable = |reason: &str| {
+        TokenError::Reply(ProtocolError::TokenReplyInvalid {
+            reason: reason.to_owned(),
+        })
+    };
+    let queried: Queried =
+        serde_json::from_slice(&node).map_err(|_| unusable("it has no `status`"))?;
+    match queried.status.as_str() {
+        "invalid" => Ok(TokenStatus::Invalid),
+        "valid" => Ok(TokenStatus::Valid),
+        _ => Err(unusable("its `status` is neither `valid` nor `invalid`")),
+    }
+}
+
+/// The app that signs for `app_id`.
+pub(super) fn app(parts: &TokenParts, app_id: &AppId) -> Result<Arc<SigningApp>, TokenError> {
+    parts
+        .apps
+        .get(app_id)
+        .ok_or_else(|| TokenError::AppUnknown {
+            app_id: app_id.to_string(),
+        })
+}
+
+fn is_invalid_token(sub_code: &str) -> bool {
+    matches!(
+        sub_code,
+        "aop.invalid-app-auth-token" | "isv.invalid-app-auth-token"
+    )
+}
+
+fn biz_content(content: &impl Serialize) -> Secret<String> {
+    Secret::new(serde_json::to_string(content).expect("text members alone can't fail to serialise"))
+}
+
+async fn call(
+    parts: &TokenParts,
+    app: &Arc<SigningApp>,
+    method: &str,
+    biz_content: &Secret<String>,
+) -> Result<Bytes, TokenError> {
+    let mut parameters = Params::new();
+    parameters.set(name::BIZ_CONTENT, biz_content.expose().as_str());
+    let call = V2Call {
+        app: Arc::clone(app),
+        app_auth_token: None,
+        method: method.to_owned(),
+        parameters,
+        timeout: parts.timeout,
+        api: Api::Internal,
+    };
+    let reply = parts.gateway.call(&call).await?;
+    executed(&reply.envelope)?;
+    Ok(reply.envelope.node())
+}
+
+/// Tells an executed call from a refusal and from an Alipay that couldn't say.
+///
+/// An unsigned error means “outcome unknown”, and so does a fault of Alipay's own.
+fn executed(envelope: &VerifiedEnvelope) -> Result<(), TokenError> {
+    let code = envelope.code().unwrap_or_default().to_owned();
+    let sub_code = envelope.sub_code().unwrap_or_default().to_owned();
+    match envelope.verification() {
+        Verification::Signed if code == SUCCESS => Ok(()),
+        Verification::Signed if code != UNAVAILABLE => Err(TokenError::Refused { code, sub_code }),
+        _ => Err(TokenError::Unavailable { code, sub_code }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_is_written_as_alipay_documents_it() {
+        assert_eq!(
+            biz_content(&Grant::AuthorizationCode { code: "c\"" }).expose(),
+            r#"{"grant_type":"authorization_code","code":"c\""}"#
+        );
+        assert_eq!(
+            biz_content(&Grant::RefreshToken { refresh_token: "r" }).expose(),
+            r#"{"grant_type":"refresh_token","refresh_token":"r"}"#
+        );
+    }
+}

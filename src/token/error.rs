@@ -1,0 +1,120 @@
+//! What can go wrong with a merchant's token, and whose fault it is.
+
+use std::sync::Arc;
+
+use crate::gateway::error::{GatewayError, Outcome};
+use crate::protocol::error::ProtocolError;
+use crate::store::error::StoreError;
+
+/// A token wasn't exchanged, refreshed or asked about. Cheap to clone: all who asked together
+/// get the same.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// The merchant's app isn't among those that can sign.
+    #[error("app {app_id} of the merchant is not configured; its keys are needed to sign")]
+    AppUnknown {
+        /// Which.
+        app_id: String,
+    },
+    /// The code can't be one: Alipay isn't asked.
+    #[error("the app_auth_code has {found} characters; expected 1 to {most} visible ASCII ones")]
+    CodeInvalid {
+        /// How many it has.
+        found: usize,
+        /// How many it may have.
+        most: usize,
+    },
+    /// There was no verified reply.
+    #[error("alipay.open.auth.token.app gave no usable reply (outcome {})", .0.outcome().as_str())]
+    Gateway(#[source] Arc<GatewayError>),
+    /// A bug ended the work.
+    #[error("the work was given up because of a bug in it; whether Alipay acted is unknown")]
+    Internal,
+    /// There is nothing to refresh with.
+    #[error("merchant {auth_app_id} has no app_refresh_token; let it authorise again")]
+    NoRefreshToken {
+        /// Which.
+        auth_app_id: String,
+    },
+    /// Alipay said no, and signed it: nothing was executed.
+    #[error(
+        "Alipay refused: {sub_code} ({code}); an app_auth_code is good for one exchange within 24 h"
+    )]
+    Refused {
+        /// Alipay's `code`.
+        code: String,
+        /// Alipay's `sub_code`, empty where there is none.
+        sub_code: String,
+    },
+    /// Alipay's reply was signed, and can't be read.
+    #[error("Alipay's reply can't be used")]
+    Reply(#[source] ProtocolError),
+    /// The store couldn't be read or written.
+    #[error("the token could not be stored")]
+    Store(#[source] Arc<StoreError>),
+    /// Alipay answered with a fault of its own, or with an error it didn't sign.
+    #[error("Alipay could not answer: {sub_code} ({code}); whether it acted is unknown")]
+    Unavailable {
+        /// Alipay's `code`.
+        code: String,
+        /// Alipay's `sub_code`, empty where there is none.
+        sub_code: String,
+    },
+}
+
+impl TokenError {
+    /// The fixed word for replies, logs and metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::AppUnknown { .. } => "app-unknown",
+            Self::CodeInvalid { .. } => "parameter-invalid",
+            Self::Gateway(error) => error.kind(),
+            Self::Internal => "internal",
+            Self::NoRefreshToken { .. } | Self::Refused { .. } => "token-refused",
+            Self::Reply(_) | Self::Unavailable { .. } => "upstream-invalid",
+            Self::Store(error) if matches!(**error, StoreError::TokenConflict { .. }) => {
+                "token-conflict"
+            }
+            Self::Store(_) => "store-unavailable",
+        }
+    }
+
+    /// Whether Alipay may have acted. Where it did for certain (a reply that couldn't be read or
+    /// stored), the outcome counts as unknown, too: the caller doesn't have the token.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::AppUnknown { .. }
+            | Self::CodeInvalid { .. }
+            | Self::NoRefreshToken { .. }
+            | Self::Refused { .. } => Outcome::NotSent,
+            Self::Gateway(error) => error.outcome(),
+            Self::Internal | Self::Reply(_) | Self::Store(_) | Self::Unavailable { .. } => {
+                Outcome::Unknown
+            }
+        }
+    }
+
+    /// Whether the code or token itself is bad, so that asking again is no use.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::CodeInvalid { .. } | Self::NoRefreshToken { .. } | Self::Refused { .. }
+        )
+    }
+}
+
+impl From<GatewayError> for TokenError {
+    fn from(error: GatewayError) -> Self {
+        Self::Gateway(Arc::new(error))
+    }
+}
+
+impl From<StoreError> for TokenError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Arc::new(error))
+    }
+}

@@ -1,0 +1,141 @@
+//! Granted tokens become records and events, in one commit.
+
+use std::time::Duration;
+
+use crate::model::authorization::{Authorization, Rank, Source};
+use crate::model::event::MERCHANT_AUTHORIZED;
+use crate::model::id::{AppId, AuthAppId, EventId, Pid};
+use crate::model::merchant::Merchant;
+use crate::model::notification::{DeliveryForm, InboxEntry};
+use crate::model::token::AppAuthToken;
+use crate::protocol::error::ProtocolError;
+use crate::protocol::secret::Secret;
+use crate::protocol::token_reply::GrantedToken;
+use crate::store::error::StoreError;
+use crate::store::{Change, MemoKey, MerchantKey};
+use crate::token::error::TokenError;
+use crate::token::{ExchangeContext, TokenParts};
+
+/// How often a commit is tried while the disk refuses: the code is spent, so giving up loses the
+/// token. Together with the pause, below the time a browser waits.
+const TRIES: usize = 5;
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Where tokens came from.
+pub(super) struct Found<'a> {
+    pub(super) app_id: &'a AppId,
+    pub(super) source: Source,
+    pub(super) context: &'a ExchangeContext,
+}
+
+/// Stores `granted` and gives the records as they are then. `once` is a [`Change::Remember`] of
+/// the commit: what an earlier try stored makes a later one void.
+pub(super) async fn store(
+    parts: &TokenParts,
+    found: &Found<'_>,
+    granted: Vec<GrantedToken>,
+    once: Option<Change>,
+) -> Result<Vec<Merchant>, TokenError> {
+    let now = parts.clock.now_ms();
+    let authorizations: Vec<_> = granted
+        .into_iter()
+        .filter_map(|granted| authorization(found, granted, now))
+        .collect();
+    if authorizations.is_empty() {
+        return Err(TokenError::Reply(ProtocolError::TokenReplyInvalid {
+            reason: "no `auth_app_id` has the form of one".to_owned(),
+        }));
+    }
+    let ids: Vec<_> = authorizations
+        .iter()
+        .map(|a| a.auth_app_id.clone())
+        .collect();
+    let changes = authorizations
+        .into_iter()
+        .map(|authorization| Change::Authorize {
+            entry: Some(Box::new(event_entry(&authorization, now))),
+            authorization: Box::new(authorization),
+        })
+        .chain(std::iter::once(once.unwrap_or_else(|| only_once(now))))
+        .collect();
+    commit(parts, changes).await?;
+    parts.wake.notify_one();
+    let mut merchants = Vec::new();
+    for id in ids {
+        let key = MerchantKey::Exact(found.app_id.clone(), id);
+        merchants.extend(parts.store.find(key).await?);
+    }
+    Ok(merchants)
+}
+
+/// Makes a commit one that can be tried again: it would otherwise take the token that the first
+/// try stored for the one before it.
+fn only_once(now: i64) -> Change {
+    let unique = EventId::new(now).to_string();
+    Change::Remember {
+        key: MemoKey::new("stored", &[&unique]),
+        value: Secret::new(Vec::new()),
+        expires_at: now.saturating_add(60_000),
+    }
+}
+
+/// Commits, again and again while the store is unavailable.
+async fn commit(parts: &TokenParts, changes: Vec<Change>) -> Result<(), StoreError> {
+    for _ in 1..TRIES {
+        match parts.store.commit(changes.clone()).await {
+            Err(StoreError::Unavailable { .. }) => tokio::time::sleep(PAUSE).await,
+            settled => return settled.map(drop),
+        }
+    }
+    parts.store.commit(changes).await.map(drop)
+}
+
+fn authorization(found: &Found<'_>, granted: GrantedToken, now: i64) -> Option<Authorization> {
+    let auth_app_id = AuthAppId::new(&granted.auth_app_id).ok()?;
+    Some(Authorization {
+        app_id: found.app_id.clone(),
+        auth_app_id,
+        pid: granted.user_id.as_deref().and_then(|id| Pid::new(id).ok()),
+        alias: None,
+        reference: found.context.reference.clone(),
+        token: AppAuthToken {
+            stated_expiry: granted.expires_in.and_then(|s| expiry(now, s)),
+            app_auth_token: granted.app_auth_token,
+            app_refresh_token: granted.app_refresh_token,
+        },
+        rank: Rank::AfterStored,
+        source: found.source,
+        bound: found.context.bound,
+        is_plugin: false,
+        agent_app_id: None,
+        trigger: None,
+        error: None,
+        encrypt_key: None,
+    })
+}
+
+/// The moment `seconds` after `now`, where there is one.
+fn expiry(now: i64, seconds: u64) -> Option<i64> {
+    i64::try_from(seconds)
+        .ok()?
+        .checked_mul(1000)?
+        .checked_add(now)
+}
+
+fn event_entry(authorization: &Authorization, now: i64) -> InboxEntry {
+    InboxEntry {
+        id: EventId::new(now),
+        app_id: authorization.app_id.clone(),
+        notify_id: None,
+        event_type: MERCHANT_AUTHORIZED.to_owned(),
+        auth_app_id: Some(authorization.auth_app_id.clone()),
+        pid: authorization.pid.clone(),
+        received_at: now,
+        notify_path: String::new(),
+        order_key: None,
+        body: None,
+        event: None,
+        form: DeliveryForm::Event,
+    }
+}
