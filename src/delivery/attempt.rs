@@ -1,0 +1,160 @@
+//! One POST to the backend, and what its answer means.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use http::{HeaderMap, Request};
+use http_body_util::Full;
+
+use crate::config::delivery::AckRule;
+use crate::delivery::outgoing::{self, Outgoing};
+use crate::delivery::routes::Target;
+use crate::delivery::webhook_signature::WebhookSigner;
+use crate::model::delivery::{Attempt, AttemptError};
+use crate::model::notification::InboxEntry;
+use crate::net::client::{Client, Reply, SendCause, SendError};
+
+const EVENT_ID: HeaderName = HeaderName::from_static("alipay-event-id");
+const EVENT_TYPE: HeaderName = HeaderName::from_static("alipay-event-type");
+const MERCHANT: HeaderName = HeaderName::from_static("alipay-merchant");
+const ATTEMPT: HeaderName = HeaderName::from_static("alipay-delivery-attempt");
+const NOTIFY_PATH: HeaderName = HeaderName::from_static("alipay-notify-path");
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+/// What we call ourselves to the backend.
+const AGENT: &str = concat!("alipay-sidecar/", env!("CARGO_PKG_VERSION"));
+
+/// What is attempted.
+pub(super) struct Try<'a> {
+    pub(super) entry: &'a InboxEntry,
+    pub(super) target: &'a Target,
+    pub(super) signer: Option<&'a WebhookSigner>,
+    /// Which attempt it is, from 1.
+    pub(super) number: u32,
+    /// Unix milliseconds.
+    pub(super) now: i64,
+}
+
+/// Posts the entry once.
+pub(super) async fn make(client: &Client, attempted: &Try<'_>) -> Attempt {
+    let began = Instant::now();
+    let outgoing = outgoing::lay_out(attempted.entry, attempted.target.format);
+    let ack = attempted.target.ack(outgoing.format);
+    let (status, error) = match request(attempted, outgoing) {
+        Ok(request) => judge(ack, client.send(request, attempted.target.timeout).await),
+        // Only a url that is none gets here; the configuration is checked, so it never does.
+        Err(_) => (None, Some(AttemptError::Connect)),
+    };
+    Attempt {
+        at: attempted.now,
+        duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        status,
+        error,
+    }
+}
+
+fn judge(ack: AckRule, answer: Result<Reply, SendError>) -> (Option<u16>, Option<AttemptError>) {
+    let reply = match answer {
+        Ok(reply) => reply,
+        Err(error) => {
+            let error = match error.cause {
+                SendCause::Timeout => AttemptError::Timeout,
+                SendCause::ReplyTooLarge(_) => AttemptError::NotSuccess,
+                _ => AttemptError::Connect,
+            };
+            return (None, Some(error));
+        }
+    };
+    let error = if !reply.status.is_success() {
+        Some(AttemptError::Status)
+    } else if ack == AckRule::SuccessBody && reply.body.trim_ascii() != b"success" {
+        Some(AttemptError::NotSuccess)
+    } else {
+        None
+    };
+    (Some(reply.status.as_u16()), error)
+}
+
+fn request(attempted: &Try<'_>, outgoing: Outgoing) -> Result<Request<Full<Bytes>>, http::Error> {
+    let mut request = Request::post(&attempted.target.url);
+    if let Some(headers) = request.headers_mut() {
+        describe(headers, attempted);
+        put(headers, CONTENT_TYPE, &outgoing.content_type);
+        if let Some(signer) = attempted.signer {
+            sign(headers, attempted, signer, &outgoing.body);
+        }
+    }
+    request.body(Full::new(outgoing.body))
+}
+
+fn describe(headers: &mut HeaderMap, attempted: &Try<'_>) {
+    let entry = attempted.entry;
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    headers.insert(ATTEMPT, attempted.number.into());
+    put(headers, EVENT_ID, &entry.id.to_string());
+    put(headers, EVENT_TYPE, &entry.event_type);
+    if let Some(auth_app_id) = &entry.auth_app_id {
+        put(headers, MERCHANT, auth_app_id.as_str());
+    }
+    if !entry.notify_path.is_empty() {
+        put(headers, NOTIFY_PATH, &entry.notify_path);
+    }
+}
+
+fn sign(headers: &mut HeaderMap, attempted: &Try<'_>, signer: &WebhookSigner, body: &[u8]) {
+    let id = attempted.entry.id.to_string();
+    let timestamp = attempted.now.div_euclid(1000);
+    put(
+        headers,
+        WEBHOOK_SIGNATURE,
+        &signer.sign(&id, timestamp, body),
+    );
+    put(headers, WEBHOOK_ID, &id);
+    headers.insert(WEBHOOK_TIMESTAMP, timestamp.into());
+}
+
+/// Sets a header; a value that can't stand in one (a control character of Alipay's) is left out,
+/// as the body has it, too.
+fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    fn check(ack: AckRule, status: u16, body: &'static str, expected: Option<AttemptError>) {
+        let reply = Reply {
+            status: StatusCode::from_u16(status).expect("status"),
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(body.as_bytes()),
+        };
+        assert_eq!(judge(ack, Ok(reply)), (Some(status), expected), "{body}");
+    }
+
+    #[test]
+    fn success_is_said_by_exactly_that_word() {
+        let ack = AckRule::SuccessBody;
+        check(ack, 200, "success", None);
+        check(ack, 204, " success\r\n", None);
+        for body in ["", "SUCCESS", "fail", "successful", "\"success\"", "{}"] {
+            check(ack, 200, body, Some(AttemptError::NotSuccess));
+        }
+        check(ack, 500, "success", Some(AttemptError::Status));
+        check(ack, 302, "success", Some(AttemptError::Status));
+    }
+
+    #[test]
+    fn any_2xx_counts_where_that_is_asked_for() {
+        let ack = AckRule::AnySuccessStatus;
+        check(ack, 204, "", None);
+        check(ack, 200, "fail", None);
+        check(ack, 404, "", Some(AttemptError::Status));
+    }
+}

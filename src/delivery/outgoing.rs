@@ -1,0 +1,191 @@
+//! In which form an entry goes out.
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::config::delivery::DeliveryFormat;
+use crate::delivery::redaction;
+use crate::model::notification::{Body, DeliveryForm, InboxEntry};
+use crate::protocol::charset::Charset;
+use crate::protocol::params::{Params, name};
+
+/// What is posted.
+pub(super) struct Outgoing {
+    pub(super) content_type: String,
+    pub(super) body: Bytes,
+    /// Whether it is JSON of ours or Alipay's own form.
+    pub(super) format: DeliveryFormat,
+}
+
+/// Lays `entry` out for a backend that is configured for `format`.
+pub(super) fn lay_out(entry: &InboxEntry, format: DeliveryFormat) -> Outgoing {
+    match (entry.form, format, &entry.body) {
+        (DeliveryForm::Event, _, _) => json(&entry.event),
+        (DeliveryForm::AsConfigured, DeliveryFormat::Form, Some(body))
+        | (DeliveryForm::Verbatim, _, Some(body)) => Outgoing {
+            content_type: body.content_type.clone(),
+            body: body.bytes.clone(),
+            format: DeliveryFormat::Form,
+        },
+        (DeliveryForm::Redacted, _, body) => json(&json_form(
+            entry,
+            &redaction::redacted(&params(body.as_ref())),
+        )),
+        (_, _, body) => json(&json_form(entry, &params(body.as_ref()))),
+    }
+}
+
+/// The JSON form of contract §5.
+#[derive(Serialize)]
+struct JsonForm<'a> {
+    id: String,
+    r#type: &'a str,
+    app_id: &'a str,
+    auth_app_id: Option<&'a str>,
+    pid: Option<&'a str>,
+    received_at: i64,
+    #[serde(serialize_with = "in_order")]
+    params: Vec<(&'a str, Value<'a>)>,
+}
+
+/// A parameter's value: text, or the JSON that `biz_content` is, with every digit as it came.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Value<'a> {
+    Json(&'a RawValue),
+    Text(&'a str),
+}
+
+fn json_form<'a>(entry: &'a InboxEntry, params: &'a Params) -> JsonForm<'a> {
+    JsonForm {
+        id: entry.id.to_string(),
+        r#type: &entry.event_type,
+        app_id: entry.app_id.as_str(),
+        auth_app_id: entry.auth_app_id.as_ref().map(|id| id.as_str()),
+        pid: entry.pid.as_ref().map(|pid| pid.as_str()),
+        received_at: entry.received_at,
+        params: params
+            .iter()
+            .map(|(name, text)| (name, value(name, text)))
+            .collect(),
+    }
+}
+
+fn value<'a>(name: &str, text: &'a str) -> Value<'a> {
+    let json = (name == name::BIZ_CONTENT)
+        .then(|| serde_json::from_str::<&RawValue>(text).ok())
+        .flatten();
+    json.map_or(Value::Text(text), Value::Json)
+}
+
+fn in_order<S: serde::Serializer>(
+    params: &[(&str, Value<'_>)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(params.iter().map(|(name, value)| (name, value)))
+}
+
+fn json(value: &impl Serialize) -> Outgoing {
+    let body = serde_json::to_vec(value).expect("maps with text keys can't fail to serialise");
+    Outgoing {
+        content_type: "application/json".to_owned(),
+        body: body.into(),
+        format: DeliveryFormat::Json,
+    }
+}
+
+/// The parameters of a body that was verified, hence decoded, before it was stored.
+fn params(body: Option<&Body>) -> Params {
+    let Some(body) = body else {
+        return Params::new();
+    };
+    Params::from_form(&body.bytes, charset(body)).unwrap_or_default()
+}
+
+/// As [`UnverifiedNotification::parse`] chose it: the parameter's, else the header's.
+///
+/// [`UnverifiedNotification::parse`]: crate::protocol::notification::UnverifiedNotification::parse
+fn charset(body: &Body) -> Charset {
+    let parameter = body
+        .bytes
+        .split(|&b| b == b'&')
+        .find_map(|pair| pair.strip_prefix(b"charset="))
+        .filter(|label| !label.is_empty())
+        .map(|label| String::from_utf8_lossy(label).into_owned());
+    let header = || {
+        let (_, label) = body.content_type.split_once("charset=")?;
+        let label = label.split(';').next().unwrap_or_default();
+        Some(label.trim().trim_matches('"').to_owned())
+    };
+    parameter
+        .or_else(header)
+        .and_then(|label| Charset::from_label(&label).ok())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::id::{AppId, AuthAppId, EventId};
+
+    fn entry(form: DeliveryForm, body: &'static str) -> InboxEntry {
+        InboxEntry {
+            id: EventId::from_bytes([7; 16]),
+            app_id: AppId::new("2021").expect("id"),
+            notify_id: None,
+            event_type: "trade_status_sync".to_owned(),
+            auth_app_id: AuthAppId::new("2031").ok(),
+            pid: None,
+            received_at: 1_700_000_000_000,
+            notify_path: String::new(),
+            order_key: None,
+            body: Some(Body {
+                content_type: "application/x-www-form-urlencoded; charset=utf-8".to_owned(),
+                bytes: Bytes::from_static(body.as_bytes()),
+            }),
+            event: None,
+            form,
+        }
+    }
+
+    fn check(form: DeliveryForm, format: DeliveryFormat, body: &'static str, expected: &str) {
+        let sent = lay_out(&entry(form, body), format);
+        assert_eq!(String::from_utf8_lossy(&sent.body), expected);
+    }
+
+    #[test]
+    fn a_form_goes_out_byte_for_byte() {
+        let body = "b=2&a=%e4%b8%ad+x&sign=%2B";
+        check(DeliveryForm::AsConfigured, DeliveryFormat::Form, body, body);
+        check(DeliveryForm::Verbatim, DeliveryFormat::Json, body, body);
+    }
+
+    const HEAD: &str = r#"{"id":"07070707-0707-0707-0707-070707070707","type":"trade_status_sync","app_id":"2021","auth_app_id":"2031","pid":null,"received_at":1700000000000,"params":"#;
+
+    #[test]
+    fn the_json_form_parses_biz_content_and_keeps_its_digits() {
+        check(
+            DeliveryForm::AsConfigured,
+            DeliveryFormat::Json,
+            "b=2&biz_content=%7B%22amount%22%3A100.00%7D&a=%e4%b8%ad",
+            &format!(r#"{HEAD}{{"b":"2","biz_content":{{"amount":100.00}},"a":"中"}}}}"#),
+        );
+        check(
+            DeliveryForm::AsConfigured,
+            DeliveryFormat::Json,
+            "biz_content=%7Bno+json",
+            &format!(r#"{HEAD}{{"biz_content":"{{no json"}}}}"#),
+        );
+    }
+
+    #[test]
+    fn a_redacted_entry_is_json_without_tokens_whatever_is_configured() {
+        check(
+            DeliveryForm::Redacted,
+            DeliveryFormat::Form,
+            "app_auth_code=c&a=1&biz_content=%7B%22x%22%3A%7B%22app_auth_token%22%3A%22t%22%7D%7D",
+            &format!(r#"{HEAD}{{"a":"1","biz_content":{{"x":{{}}}}}}}}"#),
+        );
+    }
+}

@@ -1,0 +1,103 @@
+//! Pure: when a delivery that failed is tried again.
+
+use std::time::Duration;
+
+use crate::model::delivery::Settlement;
+
+/// The delay after the first failure, milliseconds; it doubles with each further one.
+const FIRST_MS: i64 = 1000;
+/// The longest delay before jitter, milliseconds: with jitter it is the hour of contract §5.
+const LONGEST_MS: i64 = 3_000_000;
+/// The jitter is at most a fifth of the delay, so that deliveries that failed together spread.
+const JITTER_DIVISOR: i64 = 5;
+
+/// A failed delivery, as far as its schedule depends on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Failure {
+    /// How many attempts were made, this one included.
+    pub attempts: u32,
+    /// When this one ended, Unix milliseconds.
+    pub at: i64,
+    /// Since when the delivery has been owed, Unix milliseconds.
+    pub owed_since: i64,
+    /// Which part of the jitter to take: 0 for none, 255 for nearly all.
+    pub jitter: u8,
+}
+
+/// Decides what follows from a failure: another attempt, the last of which is made when
+/// `give_up_after` has passed, or none.
+#[must_use]
+pub fn after(failure: Failure, give_up_after: Duration) -> Settlement {
+    let patience = i64::try_from(give_up_after.as_millis()).unwrap_or(i64::MAX);
+    let deadline = failure.owed_since.saturating_add(patience);
+    if failure.at >= deadline {
+        return Settlement::GivenUp;
+    }
+    let next = failure
+        .at
+        .saturating_add(delay_ms(failure.attempts, failure.jitter));
+    Settlement::RetryAt(next.min(deadline))
+}
+
+fn delay_ms(attempts: u32, jitter: u8) -> i64 {
+    let doublings = attempts.saturating_sub(1).min(20);
+    let base = (FIRST_MS << doublings).min(LONGEST_MS);
+    base + base / JITTER_DIVISOR * i64::from(jitter) / 256
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600_000;
+
+    fn check(attempts: u32, jitter: u8, expected_ms: i64) {
+        let failure = Failure {
+            attempts,
+            at: 0,
+            owed_since: 0,
+            jitter,
+        };
+        let settled = after(failure, Duration::from_hours(72));
+        assert_eq!(settled, Settlement::RetryAt(expected_ms), "{attempts}");
+    }
+
+    #[test]
+    fn delays_double_from_a_second_to_below_an_hour() {
+        check(1, 0, 1000);
+        check(2, 0, 2000);
+        check(3, 0, 4000);
+        check(12, 0, 2_048_000);
+        check(13, 0, 3_000_000);
+        check(u32::MAX, 0, 3_000_000);
+        check(0, 0, 1000);
+    }
+
+    #[test]
+    fn jitter_adds_at_most_a_fifth_and_never_passes_the_hour() {
+        check(1, 128, 1100);
+        for attempts in 1..40 {
+            for jitter in [0, 1, 127, 255] {
+                let (plain, jittered) = (delay_ms(attempts, 0), delay_ms(attempts, jitter));
+                assert!(jittered >= plain && jittered <= plain + plain / 5);
+                assert!(jittered <= HOUR);
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_attempt_is_made_when_patience_ends() {
+        let at = |at| Failure {
+            attempts: 100,
+            at,
+            owed_since: 1000,
+            jitter: 0,
+        };
+        let patience = Duration::from_hours(1);
+        let end = 1000 + HOUR;
+        assert_eq!(after(at(1000), patience), Settlement::RetryAt(3_001_000));
+        assert_eq!(after(at(end - 1), patience), Settlement::RetryAt(end));
+        assert_eq!(after(at(end), patience), Settlement::GivenUp);
+        assert_eq!(after(at(i64::MAX), Duration::MAX), Settlement::GivenUp);
+    }
+}

@@ -1,0 +1,99 @@
+//! What an attempt means is written down before anything else happens to the entry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::delivery::attempt::{self, Try};
+use crate::delivery::routes::Target;
+use crate::delivery::schedule::{self, Failure};
+use crate::delivery::{Inner, Plan};
+use crate::model::delivery::{Attempt, AttemptError, Delivery, Settlement};
+use crate::model::notification::InboxEntry;
+use crate::store::Change;
+
+/// The first pause after a settlement couldn't be stored; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest one: the store opens itself again within seconds once the disk is well.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// One claimed delivery.
+pub(super) struct Owed {
+    pub(super) entry: InboxEntry,
+    pub(super) delivery: Delivery,
+    pub(super) alias: Option<String>,
+    pub(super) plan: Arc<Plan>,
+}
+
+/// Attempts `owed` once and settles it.
+pub(super) async fn deliver(inner: Arc<Inner>, owed: Owed) {
+    let (entry, plan) = (&owed.entry, &owed.plan);
+    let Some(target) = plan.routes.target(entry, owed.alias.as_deref()) else {
+        return;
+    };
+    let number = owed.delivery.attempts.saturating_add(1);
+    let attempted = Try {
+        entry,
+        target,
+        signer: plan.signer.as_ref(),
+        number,
+        now: inner.clock.now_ms(),
+    };
+    let attempt = attempt::make(&inner.client, &attempted).await;
+    inner.metrics.attempted(attempt.error);
+    let settlement = judge(&inner, &owed, number, &attempt);
+    report(&owed, target, &attempt, settlement);
+    settle(&inner, &owed, attempt, settlement).await;
+}
+
+fn judge(inner: &Inner, owed: &Owed, number: u32, attempt: &Attempt) -> Settlement {
+    if attempt.error.is_none() {
+        return Settlement::Delivered;
+    }
+    // The tail of the id is random, so deliveries that failed together part.
+    let [.., jitter] = owed.entry.id.to_bytes();
+    let failure = Failure {
+        attempts: number,
+        at: inner.clock.now_ms(),
+        owed_since: owed.delivery.owed_since,
+        jitter: jitter.rotate_left(number % 8),
+    };
+    schedule::after(failure, owed.plan.give_up_after)
+}
+
+/// One line per attempt, a warning where somebody has to look.
+fn report(owed: &Owed, target: &Target, attempt: &Attempt, settlement: Settlement) {
+    let outcome = attempt.error.map_or("delivered", AttemptError::as_str);
+    let (event_id, status) = (owed.entry.id, attempt.status.unwrap_or_default());
+    let number = owed.delivery.attempts.saturating_add(1);
+    if attempt.error == Some(AttemptError::NotSuccess) && target.first_not_success() {
+        tracing::warn!(%event_id, status, "the backend said 2xx, but not `success`: not taken");
+    }
+    if settlement == Settlement::GivenUp {
+        tracing::warn!(
+            %event_id, attempts = number, outcome, status,
+            event_type = owed.entry.event_type,
+            "a delivery is given up; `inbox replay` makes it owed again"
+        );
+    } else {
+        tracing::debug!(%event_id, attempt = number, outcome, status, "delivery attempted");
+    }
+}
+
+/// Stores the settlement, however long the store is unavailable: meanwhile the entry counts as
+/// under way, so that the backend doesn't get it over and over.
+async fn settle(inner: &Inner, owed: &Owed, attempt: Attempt, settlement: Settlement) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let change = Change::Settle {
+            id: owed.entry.id,
+            attempt: attempt.clone(),
+            settlement,
+        };
+        let Err(error) = inner.store.commit(vec![change]).await else {
+            return;
+        };
+        tracing::warn!(%error, event_id = %owed.entry.id, "the end of an attempt can't be stored yet");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
