@@ -1,1 +1,263 @@
-//! To come.
+//! Alipay's calls to us: notifications, and the browsers of merchants and users.
+//!
+//! Invariants: nothing is stored, handed on or acted upon before its signature and `app_id` were
+//! checked; `success` is said only after the commit; `notify_id`s are compared only behind the
+//! signature, or a forged one would swallow the true one.
+//!
+//! Alipay's SPI calls aren't served yet: `/spi/…` is no route.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::Full;
+use hyper::body::Body;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::config::delivery::{AuthorizationDelivery, DeliveryConfig};
+use crate::config::webhook::WebhookConfig;
+use crate::gateway::app::Apps;
+use crate::net::body::{self, BoxError};
+use crate::store::Store;
+use crate::token::Tokens;
+
+mod answer;
+mod app_gateway;
+mod auth_redirect;
+mod error;
+mod intake;
+pub mod link;
+pub mod metrics;
+mod pages;
+mod service_check;
+pub mod state;
+
+use app_gateway::Arrival;
+use error::Refusal;
+use link::Links;
+use metrics::{Kind, WebhookMetrics};
+use state::StateKey;
+
+/// How long a body may take to arrive: contract §11.
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What [`Webhook`] works with.
+pub struct WebhookParts {
+    /// The apps that notifications may be for.
+    pub apps: Apps,
+    /// Where records and the inbox are kept.
+    pub store: Arc<dyn Store>,
+    /// Exchanges codes, asks about tokens.
+    pub tokens: Tokens,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Counts notifications.
+    pub metrics: WebhookMetrics,
+    /// Makes the `state` of links.
+    pub state_key: StateKey,
+    /// Told when something became owed to the backend.
+    pub wake: Arc<Notify>,
+}
+
+/// Takes Alipay's calls. Clones share everything.
+#[derive(Clone)]
+pub struct Webhook(Arc<Inner>);
+
+struct Inner {
+    parts: WebhookParts,
+    settings: ArcSwap<Settings>,
+}
+
+/// The configuration, ready for use; replaced as a whole.
+struct Settings {
+    webhook: WebhookConfig,
+    authorization: AuthorizationDelivery,
+    high_water: u64,
+    links: Links,
+}
+
+/// What a path leads to.
+#[derive(Debug, PartialEq, Eq)]
+enum Route<'a> {
+    AuthCallback,
+    AuthStart,
+    /// With the rest of the notify path, empty for the app gateway.
+    Notification(&'a str),
+}
+
+impl Webhook {
+    /// A webhook that takes calls as configured.
+    #[must_use]
+    pub fn new(parts: WebhookParts, webhook: &WebhookConfig, delivery: &DeliveryConfig) -> Self {
+        let settings = Settings::new(&parts, webhook, delivery);
+        Self(Arc::new(Inner {
+            parts,
+            settings: ArcSwap::from_pointee(settings),
+        }))
+    }
+
+    /// Goes on with another configuration.
+    pub fn reconfigure(&self, webhook: &WebhookConfig, delivery: &DeliveryConfig) {
+        let settings = Settings::new(&self.0.parts, webhook, delivery);
+        self.0.settings.store(Arc::new(settings));
+    }
+
+    /// Makes authorisation links, as `/auth/start` does.
+    #[must_use]
+    pub fn links(&self) -> Links {
+        self.0.settings.load().links.clone()
+    }
+
+    /// Answers one request.
+    ///
+    /// # Cancel safety
+    /// Safe: what wasn't acked Alipay sends again, what was committed is kept, and an exchange
+    /// goes on by itself.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let settings = self.0.settings.load_full();
+        let (head, body) = request.into_parts();
+        let Some(route) = route(&settings.webhook, head.uri.path()) else {
+            return answer::not_found();
+        };
+        let query = head.uri.query().unwrap_or_default();
+        match (route, head.method) {
+            (Route::Notification(notify_path), Method::POST) => {
+                let read = body::read(body, settings.webhook.max_body, BODY_DEADLINE).await;
+                let arrival = match read.map_err(Refusal::from).and_then(|body| {
+                    refuse_encoded(&head.headers)?;
+                    Ok(Arrival {
+                        notify_path: notify_path.to_owned(),
+                        content_type: text(&head.headers, CONTENT_TYPE),
+                        body,
+                        now: self.0.parts.clock.now_ms(),
+                    })
+                }) {
+                    Ok(arrival) => arrival,
+                    Err(refusal) => return self.0.refuse(Kind::Other, &refusal),
+                };
+                app_gateway::receive(&self.0, &settings, &arrival).await
+            }
+            (Route::AuthCallback, Method::GET) => {
+                auth_redirect::callback(&self.0, &settings, query).await
+            }
+            (Route::AuthStart, Method::GET) => {
+                auth_redirect::start(&self.0, &settings, query).await
+            }
+            (Route::Notification(_), _) => answer::method_not_allowed("POST"),
+            (Route::AuthCallback | Route::AuthStart, _) => answer::method_not_allowed("GET"),
+        }
+    }
+}
+
+impl Inner {
+    /// Says `fail`, counts and logs why.
+    fn refuse(&self, kind: Kind, refusal: &Refusal) -> answer::Answer {
+        let outcome = refusal.outcome();
+        self.parts.metrics.count(kind, outcome);
+        tracing::warn!(
+            kind = kind.as_str(),
+            outcome = outcome.as_str(),
+            reason = %refusal,
+            "notification refused"
+        );
+        answer::fail(refusal.status())
+    }
+}
+
+impl Settings {
+    fn new(parts: &WebhookParts, webhook: &WebhookConfig, delivery: &DeliveryConfig) -> Self {
+        Self {
+            links: Links::new(
+                parts.state_key.clone(),
+                Arc::clone(&parts.store),
+                Arc::clone(&parts.clock),
+                webhook,
+            ),
+            webhook: webhook.clone(),
+            authorization: delivery.authorization,
+            high_water: delivery.high_water,
+        }
+    }
+}
+
+impl std::fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Webhook")
+    }
+}
+
+/// What `path`, or the route it is an alias of, leads to.
+fn route<'a>(config: &'a WebhookConfig, path: &'a str) -> Option<Route<'a>> {
+    let path = config.aliases.get(path).map_or(path, String::as_str);
+    let below = path.strip_prefix(config.base_path.as_str())?;
+    match below {
+        "/gateway" | "/notify" => Some(Route::Notification("")),
+        "/auth" => Some(Route::AuthCallback),
+        "/auth/start" => Some(Route::AuthStart),
+        other => other
+            .strip_prefix("/notify")
+            .filter(|rest| rest.starts_with('/'))
+            .map(Route::Notification),
+    }
+}
+
+/// Alipay encodes nothing; what is signed wouldn't be what came.
+fn refuse_encoded(headers: &HeaderMap) -> Result<(), Refusal> {
+    match text(headers, CONTENT_ENCODING) {
+        Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => Err(Refusal::Encoded),
+        _ => Ok(()),
+    }
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    let value = headers.get(name)?.to_str().ok()?;
+    Some(value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(path: &str, expected: Option<Route<'_>>) {
+        let mut config = WebhookConfig::default();
+        config.aliases.insert(
+            "/pay/notify.php".to_owned(),
+            "/alipay/notify/php".to_owned(),
+        );
+        assert_eq!(route(&config, path), expected, "{path}");
+    }
+
+    #[test]
+    fn paths_lead_to_their_routes_and_nowhere_else() {
+        check("/alipay/gateway", Some(Route::Notification("")));
+        check("/alipay/notify", Some(Route::Notification("")));
+        check(
+            "/alipay/notify/orders/42",
+            Some(Route::Notification("/orders/42")),
+        );
+        check("/pay/notify.php", Some(Route::Notification("/php")));
+        check("/alipay/auth", Some(Route::AuthCallback));
+        check("/alipay/auth/start", Some(Route::AuthStart));
+        for nowhere in [
+            "/",
+            "/alipay",
+            "/alipay/",
+            "/alipay/gateway/",
+            "/alipay/notifyx",
+            "/gateway",
+            "/alipay/spi/x",
+            "/alipayx/gateway",
+            "/pay/notify.php/x",
+        ] {
+            check(nowhere, None);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! 授权回调地址: `app_auth_code` → tokens → redirect; and the start of an authorisation.
+//!
+//! The callback isn't signed, so it is trusted for nothing but the exchange; what binds it to a
+//! tenant of the ISV's is the `state`, which is ours, expires, and is good for one code.
+//!
+//! Protocol: 第三方应用授权, “获取 app_auth_code”.
+
+use std::sync::Arc;
+
+use crate::gateway::app::SigningApp;
+use crate::model::id::AppId;
+use crate::model::merchant::Merchant;
+use crate::protocol::charset::Charset;
+use crate::protocol::params::{Params, name};
+use crate::protocol::secret::Secret;
+use crate::store::error::StoreError;
+use crate::store::{Change, Effect, MemoKey};
+use crate::token::ExchangeContext;
+use crate::token::error::TokenError;
+use crate::webhook::answer::{self, Answer};
+use crate::webhook::link::{self, LinkError, LinkRequest};
+use crate::webhook::pages::Page;
+use crate::webhook::state::{Reference, State};
+use crate::webhook::{Inner, Settings};
+
+/// How long a used state stays bound to its code, milliseconds: as long as the code lives.
+const BOUND_MS: i64 = 24 * 3600 * 1000;
+
+/// A browser comes back from Alipay.
+pub(super) async fn callback(inner: &Inner, settings: &Settings, query: &str) -> Answer {
+    let Ok(params) = Params::from_form(query.as_bytes(), Charset::Utf8) else {
+        return Page::Malformed.answer();
+    };
+    if is_user_login(&params) {
+        return user_login(settings, query);
+    }
+    match authorize(inner, settings, &params).await {
+        Ok(done) => done,
+        Err(page) => page.answer(),
+    }
+}
+
+/// A merchant opens our link.
+pub(super) async fn start(inner: &Inner, settings: &Settings, query: &str) -> Answer {
+    let Ok(params) = Params::from_form(query.as_bytes(), Charset::Utf8) else {
+        return Page::Malformed.answer();
+    };
+    let Some(app) = app(inner, &params) else {
+        return Page::UnknownApp.answer();
+    };
+    let Ok(page) = params.get("page").unwrap_or_default().parse() else {
+        return Page::Malformed.answer();
+    };
+    let request = LinkRequest {
+        page,
+        types: params.get("types").unwrap_or_default().to_owned(),
+        reference: params.get("ref").map(ToOwned::to_owned),
+    };
+    match settings.links.link(&app, &request).await {
+        Ok(url) => answer::found(&url),
+        Err(LinkError::NoPublicUrl) => Page::NoPublicUrl.answer(),
+        Err(LinkError::ReferenceInvalid | LinkError::TypesInvalid) => Page::Malformed.answer(),
+        Err(error) => {
+            tracing::warn!(%error, "no authorisation link could be made");
+            Page::StoreFailed.answer()
+        }
+    }
+}
+
+async fn authorize(inner: &Inner, settings: &Settings, params: &Params) -> Result<Answer, Page> {
+    let app = app(inner, params).ok_or(Page::UnknownApp)?;
+    let code = params
+        .get(name::APP_AUTH_CODE)
+        .filter(|code| !code.is_empty())
+        .map(|code| Secret::new(code.to_owned()))
+        .ok_or(Page::Malformed)?;
+    let context = match params.get("state").filter(|state| !state.is_empty()) {
+        Some(state) => bound(inner, &app.app_id, state, &code).await?,
+        None if settings.webhook.accept_stateless_auth => ExchangeContext::default(),
+        None => return Err(Page::StateMissing),
+    };
+    let reference = context.reference.clone();
+    let exchanged = inner.parts.tokens.exchange(&app, &code, context).await;
+    let merchants = exchanged.map_err(|error| failed(&app.app_id, &error))?;
+    tracing::info!(app_id = %app.app_id, merchants = merchants.len(), "authorised by callback");
+    Ok(match &settings.webhook.auth_return_url {
+        Some(url) => {
+            let query = result_query(&app.app_id, &merchants, reference.as_deref());
+            answer::found(&with_query(url, &query))
+        }
+        None => Page::Worked.answer(),
+    })
+}
+
+/// The app that the callback or the link is for: where there is only one, it is implied.
+fn app(inner: &Inner, params: &Params) -> Option<Arc<SigningApp>> {
+    match params.get(name::APP_ID).filter(|id| !id.is_empty()) {
+        Some(id) => inner.parts.apps.named(id),
+        None => inner.parts.apps.only(),
+    }
+}
+
+/// Checks a state and binds it to the first code it comes with.
+///
+/// What was bound before is looked up first: the same code again goes on even after the state
+/// has expired, another code never does. A state may be bound and its exchange fail for want of
+/// Alipay: then the same two can come again.
+async fn bound(
+    inner: &Inner,
+    app_id: &AppId,
+    state: &str,
+    code: &Secret<String>,
+) -> Result<ExchangeContext, Page> {
+    let read = inner.parts.state_key.read(app_id, state);
+    let State {
+        expires_at,
+        reference,
+    } = read.ok_or(Page::StateRefused)?;
+    let now = inner.parts.clock.now_ms();
+    let (key, digest) = (MemoKey::new("auth-state", &[state]), code_digest(code));
+    let known = inner
+        .parts
+        .store
+        .recall(key, now)
+        .await
+        .map_err(store_failed)?;
+    let known = match known {
+        Some(known) => Some(known),
+        None if now.div_euclid(1000) >= expires_at => return Err(Page::StateRefused),
+        None => bind(inner, key, digest.clone(), now)
+            .await
+            .map_err(store_failed)?,
+    };
+    if known.is_some_and(|known| known != digest) {
+        return Err(Page::StateRefused);
+    }
+    let reference = match reference {
+        Reference::Inline(reference) => reference,
+        Reference::Stored => stored_reference(inner, state, now).await?,
+    };
+    Ok(ExchangeContext {
+        reference,
+        bound: true,
+    })
+}
+
+/// Binds a state; gives what somebody else bound it to in the meantime.
+async fn bind(
+    inner: &Inner,
+    key: MemoKey,
+    value: Secret<Vec<u8>>,
+    now: i64,
+) -> Result<Option<Secret<Vec<u8>>>, StoreError> {
+    let remember = Change::Remember {
+        key,
+        value,
+        expires_at: now.saturating_add(BOUND_MS),
+    };
+    let effects = inner.parts.store.commit(vec![remember]).await?;
+    Ok(effects.into_iter().find_map(|effect| match effect {
+        Effect::Remembered(known) => Some(known),
+        _ => None,
+    }))
+}
+
+async fn stored_reference(inner: &Inner, state: &str, now: i64) -> Result<Option<String>, Page> {
+    let kept = inner.parts.store.recall(link::reference_key(state), now);
+    let kept = kept.await.map_err(store_failed)?;
+    // Without it the authorisation would be bound to nobody.
+    let kept = kept.ok_or(Page::StateRefused)?;
+    Ok(String::from_utf8(kept.expose().clone()).ok())
+}
+
+fn code_digest(code: &Secret<String>) -> Secret<Vec<u8>> {
+    let MemoKey(digest) = MemoKey::new("auth-code", &[code.expose()]);
+    Secret::new(digest.to_vec())
+}
+
+fn store_failed(error: StoreError) -> Page {
+    tracing::warn!(%error, "an authorisation could not be looked up or kept");
+    Page::StoreFailed
+}
+
+fn failed(app_id: &AppId, error: &TokenError) -> Page {
+    tracing::warn!(
+        %app_id, kind = error.kind(), outcome = error.outcome().as_str(), %error,
+        "an app_auth_code could not be exchanged"
+    );
+    match error {
+        error if error.is_refusal() => Page::CodeRefused,
+        _ if error.kind() == "store-unavailable" => Page::StoreFailed,
+        _ => Page::ExchangeFailed,
+    }
+}
+
+/// What the operator's page learns; never a token.
+fn result_query(app_id: &AppId, merchants: &[Merchant], reference: Option<&str>) -> String {
+    let ids: Vec<&str> = merchants.iter().map(|m| m.auth_app_id.as_str()).collect();
+    let ids = ids.join(",");
+    let known = [
+        ("result", "ok"),
+        (name::APP_ID, app_id.as_str()),
+        (name::AUTH_APP_ID, ids.as_str()),
+    ];
+    link::query(known.into_iter().chain(reference.map(|r| ("ref", r))))
+}
+
+fn is_user_login(params: &Params) -> bool {
+    params.get("source") == Some("alipay_wallet") || params.get("auth_code").is_some()
+}
+
+/// A user's `auth_code` goes to who can use it, as it came.
+fn user_login(settings: &Settings, query: &str) -> Answer {
+    match &settings.webhook.user_auth_return_url {
+        Some(url) => answer::found(&with_query(url, query)),
+        None => Page::NoUserReturn.answer(),
+    }
+}
+
+/// Appends `query` to `url`, before its fragment.
+fn with_query(url: &str, query: &str) -> String {
+    let (url, fragment) = url
+        .split_once('#')
+        .map_or((url, None), |(url, fragment)| (url, Some(fragment)));
+    let joint = match url.split_once('?') {
+        None => "?",
+        Some((_, "")) => "",
+        Some(_) => "&",
+    };
+    let fragment = fragment.map(|f| format!("#{f}")).unwrap_or_default();
+    format!("{url}{joint}{query}{fragment}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_appended_to_what_is_there() {
+        for (url, expected) in [
+            ("https://x/y", "https://x/y?a=1"),
+            ("https://x/y?", "https://x/y?a=1"),
+            ("https://x/y?b=2", "https://x/y?b=2&a=1"),
+            ("https://x/#/done", "https://x/?a=1#/done"),
+        ] {
+            assert_eq!(with_query(url, "a=1"), expected);
+        }
+    }
+}

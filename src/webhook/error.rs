@@ -1,0 +1,66 @@
+//! Why a notification isn't acked.
+
+use http::StatusCode;
+
+use crate::gateway::signer::SignError;
+use crate::net::body::BodyError;
+use crate::protocol::error::ProtocolError;
+use crate::store::error::StoreError;
+use crate::webhook::metrics::Outcome;
+
+/// A notification that isn't acked. Alipay is told `fail` and nothing else.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// More is owed to the backend than the operator allows.
+    #[error(
+        "{pending} deliveries are pending, more than delivery.high_water; is the backend down?"
+    )]
+    Backlog { pending: u64 },
+    /// It didn't arrive whole.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// A `Content-Encoding`: Alipay uses none, and what is signed isn't what came.
+    #[error("it has a Content-Encoding")]
+    Encoded,
+    /// Its `app_id` isn't ours.
+    #[error("its app_id is none of the configured apps")]
+    Foreign,
+    /// Its signature doesn't hold.
+    #[error("it could not be verified: {0}")]
+    Forged(#[source] ProtocolError),
+    /// It can't be read.
+    #[error("it can't be read: {0}")]
+    Malformed(#[source] ProtocolError),
+    /// The answer to a check couldn't be signed.
+    #[error("the answer could not be signed")]
+    Sign(#[from] SignError),
+    /// It couldn't be stored.
+    #[error("it could not be stored: {0}")]
+    Store(#[from] StoreError),
+}
+
+impl Refusal {
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Backlog { .. } | Self::Body(_) => Outcome::Refused,
+            Self::Encoded | Self::Malformed(_) => Outcome::Malformed,
+            Self::Foreign => Outcome::Foreign,
+            Self::Forged(_) => Outcome::Forged,
+            Self::Sign(_) | Self::Store(_) => Outcome::Unavailable,
+        }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Backlog { .. } | Self::Sign(_) | Self::Store(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Body(BodyError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Body(_)
+            | Self::Encoded
+            | Self::Foreign
+            | Self::Forged(_)
+            | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! What a verified notification changes in the store.
+
+use std::time::Duration;
+
+use crate::config::delivery::AuthorizationDelivery;
+use crate::model::authorization::{Authorization, Rank, Revocation, Source};
+use crate::model::event::{MERCHANT_AUTHORIZED, MERCHANT_REVOKED};
+use crate::model::id::{AppId, AuthAppId, EventId, Pid};
+use crate::model::merchant::{Merchant, MerchantStatus};
+use crate::model::notification::{Body, DeliveryForm, InboxEntry};
+use crate::model::token::AppAuthToken;
+use crate::protocol::notification::{AuthorizationPush, Cancellation};
+use crate::protocol::secret::Secret;
+use crate::store::error::StoreError;
+use crate::store::{Change, MerchantKey};
+use crate::token::TokenStatus;
+use crate::webhook::app_gateway::{Arrival, Verified};
+use crate::webhook::{Inner, Settings};
+
+/// How long Alipay may take to say whether a token holds: it waits for our ack meanwhile.
+const QUERY_PATIENCE: Duration = Duration::from_secs(4);
+
+/// One verified notification and everything it is judged by.
+pub(super) struct Intake<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) settings: &'a Settings,
+    pub(super) arrival: &'a Arrival,
+    pub(super) verified: &'a Verified,
+}
+
+/// What is to be committed, and the id it will be known by.
+pub(super) struct Plan {
+    pub(super) event_id: EventId,
+    pub(super) changes: Vec<Change>,
+}
+
+/// What is kept of a push whose token is another record's: everything but the token.
+pub(super) fn conflicting(intake: &Intake<'_>, id: EventId) -> Change {
+    let entry = intake.entry(id, DeliveryForm::Redacted);
+    Change::Receive(Box::new(entry))
+}
+
+impl Intake<'_> {
+    /// Decides what the notification changes. Reads the store, and asks Alipay about a
+    /// cancellation that may be out of date.
+    pub(super) async fn plan(&self) -> Result<Plan, StoreError> {
+        let notification = &self.verified.notification;
+        let id = EventId::new(self.arrival.now);
+        let changes = if let Some(push) = notification.authorization() {
+            match push.ok().and_then(|push| self.authorization(push)) {
+                Some(authorization) => self.authorize(id, authorization),
+                None => self.hand_on(id),
+            }
+        } else if let Some(cancellation) = notification.cancellation() {
+            match self.revocation(&cancellation).await? {
+                Some(revocation) => self.revoke(id, revocation),
+                None => self.hand_on(id),
+            }
+        } else {
+            self.hand_on(id)
+        };
+        Ok(Plan {
+            event_id: id,
+            changes,
+        })
+    }
+
+    /// Keeps the notification for the backend and nothing else.
+    fn hand_on(&self, id: EventId) -> Vec<Change> {
+        let secret = self.verified.notification.holds_secret();
+        let form = match (secret, self.settings.authorization) {
+            (false, _) => DeliveryForm::AsConfigured,
+            (true, AuthorizationDelivery::Event) => DeliveryForm::Redacted,
+            (true, AuthorizationDelivery::Both | AuthorizationDelivery::Verbatim) => {
+                DeliveryForm::Verbatim
+            }
+        };
+        vec![Change::Receive(Box::new(self.entry(id, form)))]
+    }
+
+    fn authorize(&self, id: EventId, authorization: Authorization) -> Vec<Change> {
+        let mut entry = self.main_entry(id, MERCHANT_AUTHORIZED);
+        entry.app_id = authorization.app_id.clone();
+        entry.auth_app_id = Some(authorization.auth_app_id.clone());
+        entry.pid = authorization.pid.clone();
+        let first = Change::Authorize {
+            authorization: Box::new(authorization),
+            entry: Some(Box::new(entry)),
+        };
+        std::iter::once(first).chain(self.verbatim_copy()).collect()
+    }
+
+    fn revoke(&self, id: EventId, revocation: Revocation) -> Vec<Change> {
+        let mut entry = self.main_entry(id, MERCHANT_REVOKED);
+        entry.auth_app_id = Some(revocation.auth_app_id.clone());
+        let first = Change::Revoke {
+            revocation,
+            entry: Some(Box::new(entry)),
+        };
+        std::iter::once(first).chain(self.verbatim_copy()).collect()
+    }
+
+    /// The entry that goes with an authorisation or cancellation: the event, or Alipay's bytes.
+    fn main_entry(&self, id: EventId, event_type: &str) -> InboxEntry {
+        match self.settings.authorization {
+            AuthorizationDelivery::Verbatim => self.entry(id, DeliveryForm::Verbatim),
+            AuthorizationDelivery::Both | AuthorizationDelivery::Event => InboxEntry {
+                event_type: event_type.to_owned(),
+                ..self.entry(id, DeliveryForm::Event)
+            },
+        }
+    }
+
+    /// With `delivery.authorization = "both"`, Alipay's bytes as an entry of their own. The
+    /// `notify_id` stands on the first one.
+    fn verbatim_copy(&self) -> Option<Change> {
+        (self.settings.authorization == AuthorizationDelivery::Both).then(|| {
+            Change::Receive(Box::new(InboxEntry {
+                notify_id: None,
+                ..self.entry(EventId::new(self.arrival.now), DeliveryForm::Verbatim)
+            }))
+        })
+    }
+
+    fn entry(&self, id: EventId, form: DeliveryForm) -> InboxEntry {
+        let (notification, arrival) = (&self.verified.notification, self.arrival);
+        let auth_app_id = notification
+            .auth_app_id()
+            .and_then(|id| AuthAppId::new(&id).ok());
+        InboxEntry {
+            id,
+            app_id: self.verified.app.app_id.clone(),
+            notify_id: notification.notify_id().map(ToOwned::to_owned),
+            event_type: notification.event_type().to_owned(),
+            pid: None,
+            received_at: arrival.now,
+            notify_path: arrival.notify_path.clone(),
+            order_key: notification
+                .out_trade_no()
+                .map(|order| self.order_key(auth_app_id.as_ref(), &order)),
+            auth_app_id,
+            body: Some(Body {
+                content_type: arrival
+                    .content_type
+                    .clone()
+                    .unwrap_or_else(|| "application/x-www-form-urlencoded".to_owned()),
+                bytes: arrival.body.clone(),
+            }),
+            event: None,
+            form,
+        }
+    }
+
+    /// Two merchants may number their orders alike; neither waits for the other's.
+    fn order_key(&self, auth_app_id: Option<&AuthAppId>, out_trade_no: &str) -> String {
+        let merchant = auth_app_id.map_or("", |id| id.as_str());
+        format!("{}/{merchant}/{out_trade_no}", self.verified.app.app_id)
+    }
+
+    /// What a push authorises; nothing where its version isn't known to us, or an id in it is
+    /// none.
+    fn authorization(&self, push: AuthorizationPush) -> Option<Authorization> {
+        if !push.version_supported {
+            return None;
+        }
+        let now = self.arrival.now;
+        Some(Authorization {
+            app_id: self.own_app_id(&push.app_id),
+            auth_app_id: AuthAppId::new(&push.auth_app_id).ok()?,
+            pid: push.user_id.as_deref().and_then(|id| Pid::new(id).ok()),
+            alias: None,
+            reference: None,
+            token: AppAuthToken {
+                app_auth_token: push.app_auth_token,
+                app_refresh_token: push.app_refresh_token,
+                stated_expiry: push.expires_in.and_then(|s| expiry(now, s)),
+            },
+            rank: push.auth_time.map_or(Rank::AfterStored, Rank::AuthTime),
+            source: Source::Push,
+            bound: true,
+            is_plugin: push.is_plugin,
+            agent_app_id: push.agent_app_id,
+            trigger: push.trigger,
+            error: push.error,
+            encrypt_key: None::<Secret<String>>,
+        })
+    }
+
+    /// The triple belongs to `detail.app_id` where that is ours, else to the receiver.
+    fn own_app_id(&self, claimed: &str) -> AppId {
+        let app = self.inner.parts.apps.named(claimed);
+        app.unwrap_or_else(|| self.verified.app.clone())
+            .app_id
+            .clone()
+    }
+
+    /// What a cancellation revokes; nothing where its merchant isn't known to us, or Alipay
+    /// doesn't confirm a cancellation that isn't newer than the authorisation.
+    async fn revocation(&self, said: &Cancellation) -> Result<Option<Revocation>, StoreError> {
+        let Some(merchant) = self.merchant(said).await? else {
+            return Ok(None);
+        };
+        let plain = Revocation::new(&merchant, said.at);
+        if said.at.is_some() && merchant.revoke(&plain, self.arrival.now).is_some() {
+            return Ok(Some(plain));
+        }
+        if merchant.status != MerchantStatus::Authorized {
+            return Ok(None);
+        }
+        let confirmed = self.confirms(&merchant).await;
+        Ok(confirmed.then(|| Revocation::new(&merchant, None)))
+    }
+
+    /// The one record that a cancellation means.
+    async fn merchant(&self, said: &Cancellation) -> Result<Option<Merchant>, StoreError> {
+        let app_id = &self.verified.app.app_id;
+        if let Some(id) = &said.auth_app_id {
+            let Ok(id) = AuthAppId::new(id) else {
+                return Ok(None);
+            };
+            let key = MerchantKey::Exact(app_id.clone(), id);
+            return Ok(self.inner.parts.store.find(key).await?.pop());
+        }
+        let Some(pid) = said.user_id.as_deref().and_then(|id| Pid::new(id).ok()) else {
+            return Ok(None);
+        };
+        let mut records = self.inner.parts.store.find(MerchantKey::Pid(pid)).await?;
+        records.retain(|record| record.app_id == *app_id);
+        Ok(match <[Merchant; 1]>::try_from(records) {
+            Ok([only]) => Some(only),
+            // None, or several: never guess.
+            Err(_) => None,
+        })
+    }
+
+    /// Whether Alipay says that the token is invalid. Where it can't be asked, nothing is
+    /// blocked: calls with a dead token fail by themselves.
+    async fn confirms(&self, merchant: &Merchant) -> bool {
+        let query = self.inner.parts.tokens.query(merchant);
+        match tokio::time::timeout(QUERY_PATIENCE, query).await {
+            Ok(Ok(status)) => status == TokenStatus::Invalid,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a late cancellation could not be checked; it is handed on");
+                false
+            }
+            Err(_) => {
+                tracing::warn!("a late cancellation could not be checked in time; it is handed on");
+                false
+            }
+        }
+    }
+}
+
+/// The moment `seconds` after `now`, where there is one.
+fn expiry(now: i64, seconds: u64) -> Option<i64> {
+    i64::try_from(seconds)
+        .ok()?
+        .checked_mul(1000)?
+        .checked_add(now)
+}

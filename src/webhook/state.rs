@@ -1,0 +1,193 @@
+//! The `state` of an authorisation link: unforgeable, expiring, without a store.
+//!
+//! Protocol: 第三方应用授权, “授权链接”: at most 100 characters. Ours are all of base64url's
+//! alphabet: 36 for the expiry, a nonce and the MAC, then the `ref` itself where its characters
+//! allow (64 at most, so it just fits). Any other `ref` waits in the store under the state.
+
+use aws_lc_rs::{constant_time, hmac, rand};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::model::id::AppId;
+
+/// How long a link may be used, seconds: a merchant may have to log in and read.
+pub const LIFETIME_S: i64 = 30 * 60;
+/// The longest `ref`, characters: contract §4.
+pub const LONGEST_REF: usize = 64;
+
+/// The expiry (4 bytes of Unix seconds), whether the `ref` is stored (1), a nonce (6), and half
+/// of an HMAC-SHA-256 (16): 27 bytes are 36 characters.
+const HEAD_CHARS: usize = 36;
+const MAC_BYTES: usize = 16;
+const NONCE_BYTES: usize = 6;
+
+/// Makes and checks states. `Debug` shows nothing.
+#[derive(Clone)]
+pub struct StateKey(hmac::Key);
+
+/// Where the `ref` of a state is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reference {
+    /// In the state, or there is none.
+    Inline(Option<String>),
+    /// In the store, under the state.
+    Stored,
+}
+
+/// What a state of ours says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct State {
+    /// Unix seconds.
+    pub(super) expires_at: i64,
+    pub(super) reference: Reference,
+}
+
+impl StateKey {
+    /// Derives the key from a secret of the sidecar's, the store key.
+    #[must_use]
+    pub fn derive(secret: &[u8]) -> Self {
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let derived = hmac::sign(&secret, b"alipay-sidecar: state of authorisation links");
+        Self(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()))
+    }
+
+    /// Makes a state for `app_id` that expires [`LIFETIME_S`] after `now_ms`. `None` if the system
+    /// has no random numbers.
+    pub(super) fn make(
+        &self,
+        app_id: &AppId,
+        reference: Option<&str>,
+        now_ms: i64,
+    ) -> Option<String> {
+        let expires_at = now_ms.div_euclid(1000).saturating_add(LIFETIME_S);
+        let mut nonce = [0; NONCE_BYTES];
+        rand::fill(&mut nonce).ok()?;
+        let inline = reference.is_none_or(is_inline);
+        let tail = reference.filter(|_| inline).unwrap_or_default();
+        let mut head = u32::try_from(expires_at).ok()?.to_be_bytes().to_vec();
+        head.push(u8::from(!inline));
+        head.extend(nonce);
+        head.extend(self.mac(app_id, &head, tail));
+        Some(URL_SAFE_NO_PAD.encode(head) + tail)
+    }
+
+    /// What `state` says, if it was made by [`Self::make`] for `app_id`. Whether it has expired
+    /// or was used, the caller decides.
+    pub(super) fn read(&self, app_id: &AppId, state: &str) -> Option<State> {
+        let (head, tail) = state.split_at_checked(HEAD_CHARS)?;
+        let head = URL_SAFE_NO_PAD.decode(head).ok()?;
+        let (signed, mac) = head.split_at_checked(head.len().checked_sub(MAC_BYTES)?)?;
+        constant_time::verify_slices_are_equal(&self.mac(app_id, signed, tail), mac).ok()?;
+        let (expires_at, rest) = signed.split_first_chunk::<4>()?;
+        let reference = match rest.first()? {
+            0 => Reference::Inline(Some(tail.to_owned()).filter(|tail| !tail.is_empty())),
+            _ => Reference::Stored,
+        };
+        Some(State {
+            expires_at: u32::from_be_bytes(*expires_at).into(),
+            reference,
+        })
+    }
+
+    fn mac(&self, app_id: &AppId, head: &[u8], tail: &str) -> [u8; MAC_BYTES] {
+        let mut context = hmac::Context::with_key(&self.0);
+        // The head has a fixed length and an app_id no NUL, so nothing can move between the parts.
+        context.update(head);
+        context.update(app_id.as_str().as_bytes());
+        context.update(&[0]);
+        context.update(tail.as_bytes());
+        let mut mac = [0; MAC_BYTES];
+        mac.iter_mut()
+            .zip(context.sign().as_ref())
+            .for_each(|(to, from)| *to = *from);
+        mac
+    }
+}
+
+impl std::fmt::Debug for StateKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StateKey(…)")
+    }
+}
+
+fn is_inline(reference: &str) -> bool {
+    reference.len() <= LONGEST_REF
+        && reference
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_795_335_630_999;
+
+    fn key() -> StateKey {
+        StateKey::derive(&[7; 32])
+    }
+
+    fn app(id: &str) -> AppId {
+        AppId::new(id).expect("id")
+    }
+
+    fn check(reference: Option<&str>, expected: &Reference) {
+        let state = key().make(&app("2021"), reference, NOW).expect("random");
+        assert!(state.len() <= 100, "{state}");
+        assert!(
+            state
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        );
+        let read = key().read(&app("2021"), &state).expect("own state");
+        assert_eq!(&read.reference, expected);
+        assert_eq!(read.expires_at, NOW / 1000 + LIFETIME_S);
+    }
+
+    #[test]
+    fn a_state_comes_back_with_its_ref() {
+        let longest = "x".repeat(64);
+        check(None, &Reference::Inline(None));
+        check(
+            Some("shop_17"),
+            &Reference::Inline(Some("shop_17".to_owned())),
+        );
+        check(Some(&longest), &Reference::Inline(Some(longest.clone())));
+        check(Some("shop 17"), &Reference::Stored);
+        check(Some("商家"), &Reference::Stored);
+    }
+
+    #[test]
+    fn no_two_states_are_equal() {
+        let make = || key().make(&app("2021"), None, NOW);
+        assert_ne!(make(), make());
+    }
+
+    #[test]
+    fn a_state_with_any_character_changed_is_no_state() {
+        let state = key().make(&app("2021"), Some("shop"), NOW).expect("random");
+        for at in 0..state.len() {
+            let mut changed = state.clone().into_bytes();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(changed).expect("ASCII");
+            assert_eq!(key().read(&app("2021"), &changed), None, "{at}");
+        }
+        for other in [
+            "",
+            "x",
+            &state[..36],
+            &format!("{state}x"),
+            &"中".repeat(20),
+        ] {
+            assert_eq!(key().read(&app("2021"), other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_state_is_good_for_its_app_and_its_key_alone() {
+        let state = key().make(&app("2021"), None, NOW).expect("random");
+        assert_eq!(key().read(&app("2022"), &state), None);
+        let other = StateKey::derive(&[8; 32]);
+        assert_eq!(other.read(&app("2021"), &state), None);
+    }
+}
