@@ -322,3 +322,5 @@ fn unavailable(reason: &str) -> StoreError {
     }
 }
 
+#[cfg(test)]
+mod tests;
