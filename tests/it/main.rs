@@ -1,4 +1,5 @@
 //! Integration tests: one file per module path.
 
+mod crash;
 mod store;
 mod store_embedded;
