@@ -1,6 +1,9 @@
 //! Signs, sends and verifies Alipay calls for merchants, and takes Alipay's notifications.
 #![forbid(unsafe_code)]
 
+pub mod admin;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod gateway;

@@ -1,1 +1,9 @@
-//! To come.
+//! What operators may see and do.
+
+pub mod apps;
+pub mod error;
+pub mod import;
+pub mod inbox;
+mod json;
+pub mod merchants;
+pub mod page;
