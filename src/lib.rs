@@ -10,6 +10,8 @@ pub mod model;
 pub mod net;
 pub mod protocol;
 pub mod proxy;
+#[cfg(feature = "simulator")]
+pub mod simulator;
 pub mod store;
 pub mod token;
 pub mod webhook;
