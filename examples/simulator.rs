@@ -1,4 +1,4 @@
-//! Runs the Alipay simulator alone: `simulator [--dir D] [--listen A]… [--time-scale F]`.
+//! Runs the Alipay simulator alone: `simulator [--dir D] [--listen A]… [--proxy A] [--time-scale F]`.
 use std::path::PathBuf;
 
 use alipay_sidecar::simulator::{self, Options};
@@ -25,6 +25,7 @@ fn options(mut args: impl Iterator<Item = String>) -> anyhow::Result<Options> {
             .with_context(|| format!("{flag} needs a value"))?;
         match flag.as_str() {
             "--dir" => options.dir = Some(PathBuf::from(value)),
+            "--proxy" => options.sidecar.proxy = value,
             "--listen" => listen.push(value),
             "--time-scale" => options.time_scale = value.parse()?,
             _ => bail!("unknown flag {flag}"),
