@@ -106,9 +106,9 @@ fn check_common(
             "模拟网关不支持内容加密",
         ));
     }
-    // Alipay leaves an empty value out of its string, Node's and Python's SDKs do not: nobody
-    // should send one.
-    match params.iter().find(|(_, value)| value.is_empty()) {
+    // Alipay leaves an empty value (and Java's SDK one of white space) out of its string, Node's
+    // and Python's SDKs do not: nobody should send one.
+    match params.iter().find(|(_, value)| value.trim().is_empty()) {
         Some((name, _)) => Err(Refusal::parameter(format!("参数{name}的值为空"))),
         None => Ok(()),
     }
