@@ -161,8 +161,12 @@ fn envelope(
     }
 }
 
-/// Changes one byte: the first digit of the node, so that it stays good JSON.
+/// Changes one byte: the last digit of the node, so that it stays good JSON; without any digit a
+/// space is added.
 fn changed(text: &str) -> String {
+    if !text.contains(|character: char| character.is_ascii_digit()) {
+        return text.replacen('{', "{ ", 1);
+    }
     let mut done = false;
     text.chars()
         .rev()
