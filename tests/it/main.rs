@@ -3,4 +3,7 @@
 mod config;
 mod crash;
 mod protocol;
+#[cfg(feature = "simulator")]
+mod simulator;
 mod store;
+mod store_embedded;
