@@ -1,6 +1,7 @@
 //! Signs, sends and verifies Alipay calls for merchants, and takes Alipay's notifications.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod delivery;
@@ -8,6 +9,9 @@ pub mod gateway;
 pub mod model;
 pub mod net;
 pub mod protocol;
+pub mod proxy;
+#[cfg(feature = "simulator")]
+pub mod simulator;
 pub mod store;
 pub mod token;
 pub mod webhook;

@@ -54,6 +54,23 @@ pub trait Store: Directory + Inbox {
     /// [`StoreError`] when the store can't be read.
     fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>>;
 
+    /// Forgets what is old at `now` (Unix milliseconds): delivered and ignored entries settled more
+    /// than `retain_delivered_ms` ago, dead ones given up more than 30 days ago (until then they
+    /// can be replayed), every `notify_id` received more than `retain_delivered_ms` ago, but three
+    /// days at the least, and what was remembered until before `now`. What is pending stays.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read or written; what was forgotten until then stays
+    /// forgotten.
+    ///
+    /// # Cancel safety
+    /// It works in small batches; dropping the future ends it after one of them.
+    fn prune(
+        &self,
+        now: i64,
+        retain_delivered_ms: i64,
+    ) -> BoxFuture<'_, Result<Pruned, StoreError>>;
+
     /// Whether commits succeed at present; doesn't touch the disk.
     fn is_writable(&self) -> bool;
 }
@@ -252,4 +269,15 @@ pub struct Counts {
     pub oldest_pending_at: Option<i64>,
     /// Deliveries owed.
     pub pending: u64,
+}
+
+/// How much was forgotten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Inbox entries with their deliveries.
+    pub entries: u64,
+    /// Values kept by [`Change::Remember`].
+    pub memos: u64,
+    /// `notify_id`s of the de-duplication.
+    pub notify_ids: u64,
 }

@@ -1,4 +1,9 @@
 //! The tests that go through the front door of a module or of the whole program.
 
 mod config;
+mod crash;
 mod protocol;
+#[cfg(feature = "simulator")]
+mod simulator;
+mod store;
+mod store_embedded;

@@ -1,1 +1,326 @@
-//! The embedded store: redb.
+//! The embedded store: one redb file, opened by one process.
+//!
+//! All writes go through one writer thread that shares each disk write among the commits that
+//! wait; reads run on a few threads of the store's own. No async worker ever touches the file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::model::app::App;
+use crate::model::delivery::{Delivery, DeliveryState};
+use crate::model::id::{AppId, AuthAppId, EventId};
+use crate::model::merchant::Merchant;
+use crate::model::notification::InboxEntry;
+use crate::protocol::secret::Secret;
+use crate::store::error::StoreError;
+use crate::store::seal::{Sealer, StoreKey};
+use crate::store::{
+    Change, Counts, Directory, Due, Effect, Inbox, MemoKey, MerchantKey, Pruned, Store,
+};
+use crate::workers::{WorkError, Workers};
+
+mod apply;
+mod directory;
+mod fault;
+mod inbox;
+mod inbox_records;
+mod lookup;
+mod open;
+mod prune;
+mod read;
+mod records;
+mod shared;
+mod tables;
+mod writer;
+
+use fault::Fault;
+use lookup::MerchantId;
+use prune::Batch;
+use read::Reader;
+use shared::{Opener, Shared};
+use writer::{Commit, Job, Prune, Writer};
+
+/// Threads that read. A read takes microseconds while its page is cached; more threads would only
+/// wait for the same disk.
+const READ_THREADS: usize = 3;
+
+/// Reads that may wait, before further ones are refused.
+const READ_QUEUE: usize = 16_384;
+
+/// Commits that may wait, before further ones are refused: many more than the listeners let in.
+const WRITE_QUEUE: usize = 8_192;
+
+/// What is needed to open an embedded store.
+#[derive(Clone)]
+pub struct OpenOptions {
+    /// The file.
+    pub path: PathBuf,
+    /// The key it was created with.
+    pub key: StoreKey,
+    /// How much of the file may be held in memory, bytes.
+    pub cache_bytes: usize,
+    /// Tells the time of commits.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenOptions")
+            .field("path", &self.path)
+            .field("cache_bytes", &self.cache_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A store in one file; cheap to clone. Dropping the last clone finishes the commits that wait,
+/// closes the file and blocks until that is done.
+#[derive(Clone)]
+pub struct EmbeddedStore(Arc<Inner>);
+
+/// The fields are dropped in this order: the threads end before the database is closed.
+struct Inner {
+    queue: Option<SyncSender<Job>>,
+    writer: Option<JoinHandle<()>>,
+    readers: Workers,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmbeddedStore").finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedStore {
+    /// Creates an empty store at `path`, readable by its owner alone. The directory must exist.
+    /// Blocks while it writes.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when anything stands at `path`, [`StoreError::Unavailable`] when the
+    /// file can't be written.
+    pub fn create(path: &Path, key: &StoreKey) -> Result<(), StoreError> {
+        open::create(path, &Sealer::new(key))
+    }
+
+    /// Opens an existing store; never creates one. Blocks while it reads, and migrates a file of
+    /// an older schema.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::Locked`], [`StoreError::DamagedFile`],
+    /// [`StoreError::WrongKey`], [`StoreError::SchemaTooNew`], or [`StoreError::Unavailable`] when
+    /// the system refuses the file or a thread.
+    pub fn open(options: OpenOptions) -> Result<Self, StoreError> {
+        let path = options.path.clone();
+        let cache_bytes = options.cache_bytes;
+        let opener = Box::new(move || {
+            redb::Database::builder()
+                .set_cache_size(cache_bytes)
+                .open(&path)
+        });
+        Self::open_by(options, opener)
+    }
+
+    fn open_by(options: OpenOptions, opener: Opener) -> Result<Self, StoreError> {
+        let sealer = Sealer::new(&options.key);
+        let shared = Shared::open(options.path, sealer, options.clock, opener)?;
+        let shared = Arc::new(shared);
+        let (queue, jobs) = sync_channel(WRITE_QUEUE);
+        let writer = Writer::new(Arc::clone(&shared), jobs);
+        let writer = std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|error| no_thread(&error))?;
+        let readers = Workers::start("store-reader", READ_THREADS, READ_QUEUE)
+            .map_err(|error| no_thread(&error))?;
+        Ok(Self(Arc::new(Inner {
+            queue: Some(queue),
+            writer: Some(writer),
+            readers,
+            shared,
+        })))
+    }
+
+    /// Runs `work` on a snapshot, on one of the reading threads.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Reader<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = Arc::clone(&self.0.shared);
+        let job = move || {
+            let sealer = &shared.sealer;
+            shared.with_snapshot(|tx| work(&Reader { tx, sealer }))
+        };
+        match self.0.readers.run(job).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(fault)) => {
+                if matches!(fault, Fault::Broken(_)) {
+                    self.0.probe();
+                }
+                Err(fault.into_error())
+            }
+            Err(WorkError::Panicked) => {
+                self.0.probe();
+                Err(StoreError::Damaged {
+                    record: "a page of the store file".to_owned(),
+                })
+            }
+            Err(error) => Err(unavailable(&error.to_string())),
+        }
+    }
+
+    async fn write<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(job(reply))?;
+        let answer = answer.await;
+        answer.unwrap_or_else(|_| Err(unavailable("the writer gave up because of a bug")))
+    }
+}
+
+impl Inner {
+    fn send(&self, job: Job) -> Result<(), StoreError> {
+        let queue = self.queue.as_ref();
+        match queue.map(|queue| queue.try_send(job)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(TrySendError::Full(_))) => Err(unavailable("too many commits are waiting")),
+            Some(Err(TrySendError::Disconnected(_))) | None => {
+                Err(unavailable("the writer has ended"))
+            }
+        }
+    }
+
+    /// Asks the writer to see whether the database still works. A full queue needs no probe: its
+    /// commits will tell.
+    fn probe(&self) {
+        let _ = self.send(Job::Probe);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The writer ends when the last sender is gone and the queue is empty.
+        self.queue = None;
+        if let Some(writer) = self.writer.take() {
+            // A panic of it has been answered to whoever waited.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Store for EmbeddedStore {
+    fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<Vec<Effect>, StoreError>> {
+        self.write(|reply| Job::Commit(Commit { changes, reply }))
+            .boxed()
+    }
+
+    fn recall(
+        &self,
+        key: MemoKey,
+        now: i64,
+    ) -> BoxFuture<'_, Result<Option<Secret<Vec<u8>>>, StoreError>> {
+        self.read(move |reader| reader.recall(key, now)).boxed()
+    }
+
+    fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>> {
+        self.read(|reader| reader.counts()).boxed()
+    }
+
+    fn prune(
+        &self,
+        now: i64,
+        retain_delivered_ms: i64,
+    ) -> BoxFuture<'_, Result<Pruned, StoreError>> {
+        async move {
+            let mut total = Pruned::default();
+            loop {
+                let batch = self.write(|reply| {
+                    Job::Prune(Prune {
+                        now,
+                        retain_delivered_ms,
+                        reply,
+                    })
+                });
+                let (pruned, batch) = batch.await?;
+                total.entries += pruned.entries;
+                total.memos += pruned.memos;
+                total.notify_ids += pruned.notify_ids;
+                if batch == Batch::Last {
+                    return Ok(total);
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn is_writable(&self) -> bool {
+        self.0.shared.is_writable()
+    }
+}
+
+impl Directory for EmbeddedStore {
+    fn apps(&self) -> BoxFuture<'_, Result<Vec<App>, StoreError>> {
+        self.read(|reader| reader.apps()).boxed()
+    }
+
+    fn find(&self, key: MerchantKey) -> BoxFuture<'_, Result<Vec<Merchant>, StoreError>> {
+        self.read(move |reader| reader.find(&key)).boxed()
+    }
+
+    fn merchants(
+        &self,
+        after: Option<(AppId, AuthAppId)>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<Merchant>, StoreError>> {
+        let after = after.map(|(app_id, auth_app_id)| MerchantId {
+            app_id,
+            auth_app_id,
+        });
+        self.read(move |reader| reader.merchants(after.as_ref(), limit))
+            .boxed()
+    }
+}
+
+impl Inbox for EmbeddedStore {
+    fn entry(
+        &self,
+        id: EventId,
+    ) -> BoxFuture<'_, Result<Option<(InboxEntry, Delivery)>, StoreError>> {
+        self.read(move |reader| reader.entry(id)).boxed()
+    }
+
+    fn entries(
+        &self,
+        state: Option<DeliveryState>,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(InboxEntry, Delivery)>, StoreError>> {
+        self.read(move |reader| reader.entries(state, after, limit))
+            .boxed()
+    }
+
+    fn due(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>> {
+        self.read(move |reader| reader.due(now, limit)).boxed()
+    }
+}
+
+fn no_thread(error: &std::io::Error) -> StoreError {
+    unavailable(&format!("no thread can be started: {error}"))
+}
+
+fn unavailable(reason: &str) -> StoreError {
+    StoreError::Unavailable {
+        reason: reason.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! Apps: those of the configuration are shown, those of the store also put and removed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::admin::error::AdminError;
+use crate::admin::json::{Members, invalid, missing};
+use crate::config::app::check_keys;
+use crate::model::app::{App, Environment};
+use crate::model::id::AppId;
+use crate::protocol::key::{AppPrivateKey, RsaPublicKey};
+use crate::protocol::signature::SignType;
+use crate::store::{Change, Effect, Store};
+
+/// Where an app lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AppOrigin {
+    /// In the configuration file; wins over one of the store with the same `app_id`.
+    Config,
+    /// In the store, sealed.
+    Store,
+}
+
+/// An app as an operator sees it: public keys and fingerprints, never a secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AppView {
+    /// The identity that signs.
+    pub app_id: String,
+    /// `production` or `sandbox`.
+    pub environment: String,
+    /// `RSA2` or `RSA`.
+    pub sign_type: String,
+    /// The application's public key (应用公钥), as Alipay's console takes it.
+    pub app_public_key: Option<String>,
+    /// The length of the application's key in bits.
+    pub key_bits: Option<usize>,
+    /// SHA-256 of each platform key.
+    pub alipay_public_key_fingerprints: Vec<String>,
+    /// Whether a key change is under way.
+    pub has_private_key_next: bool,
+    /// Whether content is encrypted.
+    pub has_encrypt_key: bool,
+    /// Where it lives.
+    pub origin: AppOrigin,
+}
+
+impl AppView {
+    /// What may be shown of `app`.
+    #[must_use]
+    pub fn new(app: &App, origin: AppOrigin) -> Self {
+        let private = AppPrivateKey::from_text(app.private_key.expose()).ok();
+        let platform = app.alipay_public_keys.iter();
+        Self {
+            app_id: app.app_id.to_string(),
+            environment: app.environment.as_str().to_owned(),
+            sign_type: match app.sign_type {
+                SignType::Rsa => "RSA".to_owned(),
+                SignType::Rsa2 => "RSA2".to_owned(),
+            },
+            app_public_key: private
+                .as_ref()
+                .map(|key| key.public_key().to_bare_base64()),
+            key_bits: private.as_ref().map(AppPrivateKey::bits),
+            alipay_public_key_fingerprints: platform
+                .filter_map(|text| RsaPublicKey::from_text(text).ok())
+                .map(|key| key.fingerprint())
+                .collect(),
+            has_private_key_next: app.private_key_next.is_some(),
+            has_encrypt_key: app.encrypt_key.is_some(),
+            origin,
+        }
+    }
+}
+
+/// Every app, those of the configuration first.
+///
+/// # Errors
+/// The store's.
+pub async fn list(store: &dyn Store, configured: &[App]) -> Result<Vec<AppView>, AdminError> {
+    let stored = store.apps().await?;
+    let hidden = |app: &&App| configured.iter().all(|other| other.app_id != app.app_id);
+    let configured_views = configured
+        .iter()
+        .map(|app| AppView::new(app, AppOrigin::Config));
+    let stored_views = stored
+        .iter()
+        .filter(hidden)
+        .map(|app| AppView::new(app, AppOrigin::Store));
+    Ok(configured_views.chain(stored_views).collect())
+}
+
+/// One app.
+///
+/// # Errors
+/// [`AdminError::AppUnknown`], or the store's.
+pub async fn show(
+    store: &dyn Store,
+    configured: &[App],
+    app_id: &AppId,
+) -> Result<AppView, AdminError> {
+    let all = list(store, configured).await?;
+    let found = all.into_iter().find(|view| view.app_id == app_id.as_str());
+    found.ok_or_else(|| unknown(app_id))
+}
+
+/// Keeps the app that `body` describes, under the names of `[[app]]`, in the store.
+///
+/// # Errors
+/// [`AdminError::BodyInvalid`], [`AdminError::KeyInvalid`], or the store's.
+pub async fn put(store: &dyn Store, app_id: &AppId, body: &[u8]) -> Result<AppView, AdminError> {
+    let app = parse(app_id, body)?;
+    if let Some(problem) = check_keys(&app).into_iter().next() {
+        return Err(AdminError::KeyInvalid(problem));
+    }
+    let view = AppView::new(&app, AppOrigin::Store);
+    store.commit(vec![Change::PutApp(Box::new(app))]).await?;
+    Ok(view)
+}
+
+fn parse(app_id: &AppId, body: &[u8]) -> Result<App, AdminError> {
+    let mut members = Members::parse(body)?;
+    if members
+        .parsed::<AppId>("app_id")?
+        .is_some_and(|named| named != *app_id)
+    {
+        return Err(invalid("`app_id` is another than the address's"));
+    }
+    let private_key = members.secret("private_key")?;
+    let app = App {
+        app_id: app_id.clone(),
+        private_key: private_key.ok_or_else(|| missing("private_key"))?,
+        private_key_next: members.secret("private_key_next")?,
+        alipay_public_keys: members.texts("alipay_public_key")?,
+        encrypt_key: members.secret("encrypt_key")?,
+        environment: match members.text("environment")?.as_deref() {
+            None | Some("production") => Environment::Production,
+            Some("sandbox") => Environment::Sandbox,
+            Some(_) => return Err(invalid("`environment` is neither production nor sandbox")),
+        },
+        sign_type: match members.text("sign_type")?.as_deref() {
+            None | Some("RSA2") => SignType::Rsa2,
+            Some("RSA") => SignType::Rsa,
+            Some(_) => return Err(invalid("`sign_type` is neither RSA2 nor RSA")),
+        },
+    };
+    members.finish()?;
+    if app.alipay_public_keys.is_empty() {
+        return Err(missing("alipay_public_key"));
+    }
+    Ok(app)
+}
+
+/// Forgets an app of the store.
+///
+/// # Errors
+/// [`AdminError::AppUnknown`], or the store's.
+pub async fn remove(store: &dyn Store, app_id: &AppId) -> Result<(), AdminError> {
+    match store
+        .commit(vec![Change::RemoveApp(app_id.clone())])
+        .await?
+        .first()
+    {
+        Some(Effect::Missing) => Err(unknown(app_id)),
+        _ => Ok(()),
+    }
+}
+
+fn unknown(app_id: &AppId) -> AdminError {
+    AdminError::AppUnknown {
+        app_id: app_id.to_string(),
+    }
+}

@@ -1,0 +1,91 @@
+//! What an operator's request can fail with.
+
+use crate::config::app::KeyProblem;
+use crate::store::error::StoreError;
+
+/// An operator's request that wasn't done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// No app of that id lives in the store.
+    #[error("no app {app_id} is in the store; `app list` shows where each app lives")]
+    AppUnknown {
+        /// The id asked for.
+        app_id: String,
+    },
+    /// The body isn't the JSON that belongs there. The text never shows a value of it.
+    #[error("{0}")]
+    BodyInvalid(String),
+    /// There is no such entry in the inbox.
+    #[error("the inbox has no entry {id}; `inbox list` shows what it has")]
+    EventUnknown {
+        /// The id asked for.
+        id: String,
+    },
+    /// A key of an app can't do its work.
+    #[error("{}: {}", .0.key, .0.mismatch)]
+    KeyInvalid(KeyProblem),
+    /// A line of an import is wrong; nothing of it was stored.
+    #[error("line {line}: {source}; nothing was imported")]
+    Line {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        #[source]
+        source: Box<Self>,
+    },
+    /// The selector names several merchants.
+    #[error("`{selector}` names several merchants: {}; name one by its auth_app_id", .candidates.join(", "))]
+    MerchantAmbiguous {
+        /// What was asked for.
+        selector: String,
+        /// `app_id/auth_app_id` of each.
+        candidates: Vec<String>,
+    },
+    /// There is no such merchant.
+    #[error("there is no merchant `{name}`; `merchant list` shows all")]
+    MerchantUnknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// A parameter of the request has an impossible value.
+    #[error("{0}")]
+    ParameterInvalid(String),
+    /// The store said no, or nothing.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl AdminError {
+    /// The fixed word for it: the `code` of the reply.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::AppUnknown { .. } => "app-unknown",
+            Self::BodyInvalid(_) | Self::KeyInvalid(_) => "body-invalid",
+            Self::EventUnknown { .. } => "event-unknown",
+            Self::Line { source, .. } => source.kind(),
+            Self::MerchantAmbiguous { .. } => "merchant-ambiguous",
+            Self::MerchantUnknown { .. } => "merchant-unknown",
+            Self::ParameterInvalid(_) => "parameter-invalid",
+            Self::Store(StoreError::AliasTaken { .. }) => "alias-conflict",
+            Self::Store(StoreError::TokenConflict { .. }) => "token-conflict",
+            Self::Store(_) => "store-unavailable",
+        }
+    }
+
+    /// The HTTP status of the reply.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::AppUnknown { .. } | Self::EventUnknown { .. } | Self::MerchantUnknown { .. } => {
+                404
+            }
+            Self::BodyInvalid(_) | Self::KeyInvalid(_) | Self::ParameterInvalid(_) => 400,
+            Self::Line { source, .. } => source.status(),
+            Self::MerchantAmbiguous { .. } => 400,
+            Self::Store(StoreError::AliasTaken { .. } | StoreError::TokenConflict { .. }) => 409,
+            Self::Store(_) => 503,
+        }
+    }
+}

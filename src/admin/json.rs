@@ -1,0 +1,100 @@
+//! Reading an operator's JSON objects without ever repeating a value of them: it may be a secret.
+
+use serde_json::{Map, Value};
+
+use crate::admin::error::AdminError;
+use crate::protocol::secret::Secret;
+
+/// One JSON object, whose members are taken out one by one; what is left over is unknown.
+pub(crate) struct Members(Map<String, Value>);
+
+impl Members {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, AdminError> {
+        match serde_json::from_slice(body) {
+            Ok(Value::Object(members)) => Ok(Self(members)),
+            Ok(_) => Err(invalid("found another JSON value, expected one object")),
+            Err(error) => Err(invalid(&format!(
+                "found no JSON (at column {}), expected one object",
+                error.column()
+            ))),
+        }
+    }
+
+    /// A string; null, absent and empty are the same.
+    pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, AdminError> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) if text.is_empty() => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(invalid(&format!("`{name}` isn't a string"))),
+        }
+    }
+
+    pub(crate) fn secret(&mut self, name: &str) -> Result<Option<Secret<String>>, AdminError> {
+        self.text(name).map(|text| text.map(Secret::new))
+    }
+
+    /// A string, parsed.
+    pub(crate) fn parsed<T: std::str::FromStr>(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<T>, AdminError>
+    where
+        T::Err: std::fmt::Display,
+    {
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
+        let wrong = |error: T::Err| invalid(&format!("`{name}`: {error}"));
+        text.parse().map(Some).map_err(wrong)
+    }
+
+    pub(crate) fn integer(&mut self, name: &str) -> Result<Option<i64>, AdminError> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match value.as_i64() {
+                Some(integer) => Ok(Some(integer)),
+                None => Err(invalid(&format!("`{name}` isn't an integer"))),
+            },
+        }
+    }
+
+    /// A string, or a list of strings.
+    pub(crate) fn texts(&mut self, name: &str) -> Result<Vec<String>, AdminError> {
+        let wrong = || {
+            invalid(&format!(
+                "`{name}` is neither a string nor a list of strings"
+            ))
+        };
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::String(text)) => Ok(vec![text]),
+            Some(Value::Array(items)) => items
+                .into_iter()
+                .map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong))
+                .collect(),
+            Some(_) => Err(wrong()),
+        }
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Every member must have been taken out.
+    pub(crate) fn finish(self) -> Result<(), AdminError> {
+        match self.0.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(invalid(&format!("`{name}` is an unknown member"))),
+        }
+    }
+}
+
+/// `name` is missing.
+pub(crate) fn missing(name: &str) -> AdminError {
+    invalid(&format!("`{name}` is missing"))
+}
+
+pub(crate) fn invalid(text: &str) -> AdminError {
+    AdminError::BodyInvalid(text.to_owned())
+}

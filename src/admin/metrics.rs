@@ -1,0 +1,82 @@
+//! `/metrics`: what the store holds, read when Prometheus asks; the rest is counted where it
+//! happens.
+
+use prometheus::{Encoder, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::store::Counts;
+
+/// The gauges that are read from the store, and the registry of all metrics.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    pending: IntGauge,
+    dead: IntGauge,
+    oldest: IntGauge,
+    merchants: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Registers the gauges, the build's name and the process metrics.
+    ///
+    /// # Errors
+    /// The registry's, when a name is taken.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(format!("alipay_sidecar_{name}"), help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let pending = gauge("inbox_pending", "Deliveries owed to the backend.")?;
+        let dead = gauge("inbox_dead", "Deliveries given up; they can be replayed.")?;
+        let oldest = gauge("inbox_oldest_seconds", "Age of the oldest delivery owed.")?;
+        gauge(
+            "config_generation",
+            "How often the configuration was loaded.",
+        )?
+        .set(1);
+        let merchants = IntGaugeVec::new(
+            Opts::new(
+                "alipay_sidecar_merchants",
+                "Merchants by the state of their authorisation.",
+            ),
+            &["state"],
+        )?;
+        registry.register(Box::new(merchants.clone()))?;
+        let build = IntGaugeVec::new(
+            Opts::new(
+                "alipay_sidecar_build_info",
+                "Always 1; the labels tell the build.",
+            ),
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry.register(Box::new(build))?;
+        Ok(Self {
+            registry: registry.clone(),
+            pending,
+            dead,
+            oldest,
+            merchants,
+        })
+    }
+
+    /// All metrics in the text format, with these counts of the store at `now_ms`.
+    ///
+    /// # Errors
+    /// The encoder's.
+    pub fn render(&self, counts: &Counts, now_ms: i64) -> Result<Vec<u8>, prometheus::Error> {
+        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.pending.set(number(counts.pending));
+        self.dead.set(number(counts.dead));
+        let age = counts
+            .oldest_pending_at
+            .map_or(0, |at| (now_ms - at).max(0) / 1000);
+        self.oldest.set(age);
+        let merchants = |state: &str| self.merchants.with_label_values(&[state]);
+        merchants("authorized").set(number(counts.merchants_authorized));
+        merchants("revoked").set(number(counts.merchants_revoked));
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,28 @@
+//! Lists: a page and where the next one begins.
+
+use serde::{Deserialize, Serialize};
+
+/// A page of a list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// What is on the page.
+    pub items: Vec<T>,
+    /// What `after` is for the next page; `None`: this is the last.
+    pub next: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// The page that `items`, read with one more than `limit`, make.
+    pub(crate) fn cut(mut items: Vec<T>, limit: usize, id: impl Fn(&T) -> String) -> Self {
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = if more { items.last().map(id) } else { None };
+        Self { items, next }
+    }
+}
+
+/// How many items a page has when nobody says.
+pub const DEFAULT_LIMIT: usize = 100;
+
+/// The most that are given at once.
+pub const LARGEST_LIMIT: usize = 1000;

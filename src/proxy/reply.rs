@@ -1,0 +1,216 @@
+//! What the backend gets back, in the shape of the route it asked on.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+use serde::Serialize;
+
+use crate::gateway::VerifiedReply;
+use crate::protocol::envelope::Verification;
+use crate::protocol::request::SignedParams;
+use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::proxy::local_call::Action;
+
+const JSON: &str = "application/json; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// The shape of the replies of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Alipay's own envelope, because SDKs read that.
+    Gateway,
+    /// Plain HTTP and `application/problem+json`.
+    Http,
+    /// Alipay's REST errors.
+    V3,
+}
+
+/// Alipay's reply, byte for byte.
+pub(crate) fn whole(reply: &VerifiedReply) -> Response<Full<Bytes>> {
+    let content_type = reply
+        .content_type
+        .as_deref()
+        .unwrap_or("text/html;charset=utf-8");
+    let mut response = respond(StatusCode::OK, content_type, reply.envelope.body().clone());
+    mark(&mut response, reply);
+    response
+}
+
+/// The node of Alipay's reply alone, its exact bytes.
+///
+/// # Errors
+/// `response-decryption-failed` for an encrypted node: this version holds no AES key.
+pub(crate) fn node(reply: &VerifiedReply) -> Result<Response<Full<Bytes>>, ProxyError> {
+    if reply.envelope.is_ciphertext() {
+        return Err(ProxyError {
+            outcome: crate::gateway::error::Outcome::Unknown,
+            ..ProxyError::refused(
+                ErrorCode::ResponseDecryptionFailed,
+                "the reply is encrypted, and this version holds no key to open it; `/gateway.do` passes it on as it is",
+            )
+        });
+    }
+    let mut response = respond(StatusCode::OK, JSON, reply.envelope.node());
+    mark(&mut response, reply);
+    set(&mut response, "alipay-code", reply.envelope.code());
+    set(&mut response, "alipay-sub-code", reply.envelope.sub_code());
+    Ok(response)
+}
+
+/// What a call that isn't sent gives.
+pub(crate) fn signed(
+    action: Action,
+    signed: &SignedParams,
+    gateway: &str,
+) -> Response<Full<Bytes>> {
+    let (content_type, text) = match action {
+        Action::PageForm => ("text/html; charset=utf-8", signed.page_form(gateway)),
+        Action::PageUrl => (TEXT, signed.page_url(gateway)),
+        Action::Call | Action::OrderString => (TEXT, signed.order_string()),
+    };
+    respond(StatusCode::OK, content_type, Bytes::from(text))
+}
+
+/// An error of ours in the shape of its route.
+pub(crate) fn error(error: &ProxyError, shape: Shape, request_id: &str) -> Response<Full<Bytes>> {
+    let (status, content_type, body) = match shape {
+        Shape::Gateway => (StatusCode::OK, JSON, gateway_body(error)),
+        Shape::Http => (
+            error.code.status(),
+            "application/problem+json",
+            problem(error, request_id),
+        ),
+        Shape::V3 => (error.code.status(), JSON, v3_body(error)),
+    };
+    let mut response = respond(status, content_type, body);
+    set(
+        &mut response,
+        "alipay-sidecar-error",
+        Some(error.code.as_str()),
+    );
+    set(
+        &mut response,
+        "alipay-sidecar-outcome",
+        Some(error.outcome.as_str()),
+    );
+    if let Some(allow) = error.allow {
+        set(&mut response, ALLOW.as_str(), Some(allow));
+    }
+    if error.code == ErrorCode::Overloaded {
+        set(&mut response, RETRY_AFTER.as_str(), Some("1"));
+    }
+    response
+}
+
+/// Adds the id every reply carries.
+pub(crate) fn identify(response: &mut Response<Full<Bytes>>, request_id: &str) {
+    set(response, "alipay-sidecar-request-id", Some(request_id));
+}
+
+fn respond(status: StatusCode, content_type: &str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    set(&mut response, CONTENT_TYPE.as_str(), Some(content_type));
+    set(&mut response, CACHE_CONTROL.as_str(), Some("no-store"));
+    response
+}
+
+fn mark(response: &mut Response<Full<Bytes>>, reply: &VerifiedReply) {
+    let verified = match reply.envelope.verification() {
+        Verification::Signed => "true",
+        Verification::UnsignedError => "unsigned-error",
+    };
+    set(response, "alipay-sidecar-verified", Some(verified));
+    set(response, "alipay-trace-id", reply.trace_id.as_deref());
+    set(response, "trace_id", reply.trace_id.as_deref());
+}
+
+/// Sets a header; a value that no header can hold (Alipay's text may be any) is left out.
+fn set(response: &mut Response<Full<Bytes>>, name: &'static str, value: Option<&str>) {
+    if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static(name), value);
+    }
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    outcome: &'a str,
+    retryable: bool,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    candidates: &'a [String],
+}
+
+fn problem(error: &ProxyError, request_id: &str) -> Bytes {
+    json(&Problem {
+        r#type: format!("urn:alipay-sidecar:error:{}", error.code.as_str()),
+        title: error.code.title(),
+        status: error.code.status().as_u16(),
+        detail: &error.detail,
+        code: error.code.as_str(),
+        outcome: error.outcome.as_str(),
+        retryable: error.retryable,
+        request_id,
+        candidates: &error.candidates,
+    })
+}
+
+#[derive(Serialize)]
+struct GatewayBody<'a> {
+    error_response: GatewayError<'a>,
+}
+
+#[derive(Serialize)]
+struct GatewayError<'a> {
+    code: &'a str,
+    msg: &'a str,
+    sub_code: String,
+    sub_msg: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    candidates: &'a [String],
+}
+
+fn gateway_body(error: &ProxyError) -> Bytes {
+    let (code, msg) = if error.code.status().is_client_error() {
+        ("40002", "Invalid Arguments")
+    } else {
+        ("20000", "Service Currently Unavailable")
+    };
+    json(&GatewayBody {
+        error_response: GatewayError {
+            code,
+            msg,
+            sub_code: format!("sidecar.{}", error.code.as_str()),
+            sub_msg: &error.detail,
+            candidates: &error.candidates,
+        },
+    })
+}
+
+#[derive(Serialize)]
+struct V3Body<'a> {
+    code: String,
+    message: &'a str,
+}
+
+fn v3_body(error: &ProxyError) -> Bytes {
+    json(&V3Body {
+        code: format!("sidecar.{}", error.code.as_str()),
+        message: &error.detail,
+    })
+}
+
+fn json(body: &impl Serialize) -> Bytes {
+    // Structs of strings, numbers and booleans always serialise.
+    serde_json::to_vec(body)
+        .map(Bytes::from)
+        .unwrap_or_default()
+}

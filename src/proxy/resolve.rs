@@ -1,0 +1,304 @@
+//! From what a caller wrote to the credentials of one call.
+//!
+//! Every tag of a request names a set of records; the tags together must leave exactly one. A
+//! missing tag never falls back to the ISV's own identity.
+
+use std::sync::Arc;
+
+use crate::gateway::app::{Apps, SigningApp};
+use crate::model::id::Pid;
+use crate::model::merchant::{Merchant, MerchantStatus};
+use crate::model::selector::Selector;
+use crate::protocol::secret::Secret;
+use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::store::{Directory, MerchantKey};
+
+/// How a request says for whom it is, in the order of contract §2.
+#[derive(Debug, Clone, Default)]
+pub struct Tags {
+    /// `Alipay-Merchant`.
+    pub header: Option<String>,
+    /// `/m/{selector}/…`, decoded.
+    pub path: Option<String>,
+    /// `app_auth_token`: `merchant:{selector}`, or a token once held.
+    pub token: Option<Secret<String>>,
+    /// `Alipay-App`: must be an app of ours.
+    pub app: Option<String>,
+    /// The request's own `app_id`: counts where it names an app of ours.
+    pub own_app_id: Option<String>,
+}
+
+/// Who signs, and for whom.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// Who signs.
+    pub app: Arc<SigningApp>,
+    /// For whom; `None`: for the ISV itself.
+    pub merchant: Option<Merchant>,
+}
+
+/// Finds the credentials that requests name.
+#[derive(Clone)]
+pub struct Resolver {
+    apps: Apps,
+    directory: Arc<dyn Directory>,
+    default_merchant: Option<Selector>,
+}
+
+/// What one tag names.
+enum Named {
+    Own,
+    Records(Vec<Merchant>),
+}
+
+impl Resolver {
+    /// A resolver over these apps and records.
+    #[must_use]
+    pub fn new(
+        apps: Apps,
+        directory: Arc<dyn Directory>,
+        default_merchant: Option<Selector>,
+    ) -> Self {
+        Self {
+            apps,
+            directory,
+            default_merchant,
+        }
+    }
+
+    /// Finds the one record that all tags name, and who signs for it.
+    ///
+    /// # Errors
+    /// Contract §2's: `merchant-…`, `token-unknown`, `app-…`, `store-unavailable`.
+    pub async fn resolve(&self, tags: &Tags) -> Result<Credentials, ProxyError> {
+        let app = self.app_hint(tags)?;
+        let mut named = None;
+        for tag in self.tags(tags)? {
+            let found = self.look_up(tag, app.as_deref()).await?;
+            named = Some(match named {
+                None => found,
+                Some(before) => agree(before, found)?,
+            });
+        }
+        match named {
+            None => Err(ProxyError::refused(
+                ErrorCode::MerchantRequired,
+                "tag the request: header `Alipay-Merchant`, path `/m/{selector}/…`, or parameter `app_auth_token`",
+            )),
+            Some(Named::Own) => self.own(app),
+            Some(Named::Records(records)) => self.one(records),
+        }
+    }
+
+    /// Finds who signs a call that is made for the ISV itself whatever its tags say.
+    ///
+    /// # Errors
+    /// `app-unknown`, `app-required`, or those of the tags where only they can tell the app.
+    pub async fn resolve_own(&self, tags: &Tags) -> Result<Credentials, ProxyError> {
+        match self.app_hint(tags)?.or_else(|| self.apps.only()) {
+            Some(app) => Ok(Credentials {
+                app,
+                merchant: None,
+            }),
+            None => {
+                let tagged = self.resolve(tags).await?;
+                Ok(Credentials {
+                    merchant: None,
+                    ..tagged
+                })
+            }
+        }
+    }
+
+    fn app_hint(&self, tags: &Tags) -> Result<Option<Arc<SigningApp>>, ProxyError> {
+        if let Some(app_id) = &tags.app {
+            let app = self.apps.named(app_id).ok_or_else(|| {
+                ProxyError::refused(
+                    ErrorCode::AppUnknown,
+                    "`Alipay-App` names no configured or stored app",
+                )
+            })?;
+            return Ok(Some(app));
+        }
+        Ok(tags
+            .own_app_id
+            .as_deref()
+            .and_then(|app_id| self.apps.named(app_id)))
+    }
+
+    fn tags(&self, tags: &Tags) -> Result<Vec<Tag>, ProxyError> {
+        let mut found = Vec::new();
+        for selector in [&tags.header, &tags.path].into_iter().flatten() {
+            found.push(Tag::Selector(selector_of(selector)?));
+        }
+        if let Some(token) = &tags.token {
+            found.push(match token.expose().strip_prefix("merchant:") {
+                Some(selector) => Tag::Selector(selector_of(selector)?),
+                None => Tag::Token(token.clone()),
+            });
+        }
+        if found.is_empty() {
+            found.extend(self.default_merchant.clone().map(Tag::Selector));
+        }
+        Ok(found)
+    }
+
+    async fn look_up(&self, tag: Tag, app: Option<&SigningApp>) -> Result<Named, ProxyError> {
+        let (keys, missing) = match tag {
+            Tag::Selector(Selector::Own) => return Ok(Named::Own),
+            Tag::Selector(selector) => (keys(selector), unknown_merchant()),
+            Tag::Token(token) => (
+                vec![MerchantKey::Token(token)],
+                ProxyError::refused(
+                    ErrorCode::TokenUnknown,
+                    "this sidecar never held the given app_auth_token; import its merchant, or tag by `merchant:{selector}`",
+                ),
+            ),
+        };
+        let mut records = Vec::new();
+        for key in keys {
+            records.extend(self.directory.find(key).await?);
+        }
+        records.retain(|m| app.is_none_or(|app| app.app_id == m.app_id));
+        if records.is_empty() {
+            Err(missing)
+        } else {
+            Ok(Named::Records(records))
+        }
+    }
+
+    fn own(&self, app: Option<Arc<SigningApp>>) -> Result<Credentials, ProxyError> {
+        match app.or_else(|| self.apps.only()) {
+            Some(app) => Ok(Credentials {
+                app,
+                merchant: None,
+            }),
+            None => Err(self.app_required()),
+        }
+    }
+
+    fn one(&self, mut records: Vec<Merchant>) -> Result<Credentials, ProxyError> {
+        let Some(merchant) = records.pop() else {
+            return Err(unknown_merchant());
+        };
+        if records.iter().any(|other| other.app_id != merchant.app_id) {
+            return Err(self.app_required());
+        }
+        if !records.is_empty() {
+            records.push(merchant);
+            return Err(ambiguous(&records));
+        }
+        if let MerchantStatus::Revoked { .. } = merchant.status {
+            return Err(ProxyError::refused(
+                ErrorCode::MerchantUnauthorized,
+                format!(
+                    "merchant {} has cancelled; it must authorise again",
+                    merchant.auth_app_id
+                ),
+            ));
+        }
+        let app = self.apps.get(&merchant.app_id).ok_or_else(|| {
+            ProxyError::refused(
+                ErrorCode::AppUnknown,
+                format!(
+                    "the merchant belongs to app {}, which isn't configured",
+                    merchant.app_id
+                ),
+            )
+        })?;
+        Ok(Credentials {
+            app,
+            merchant: Some(merchant),
+        })
+    }
+
+    fn app_required(&self) -> ProxyError {
+        let apps = self
+            .apps
+            .ids()
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
+        ProxyError::refused(
+            ErrorCode::AppRequired,
+            format!("say which app by header `Alipay-App`; there are: {apps}"),
+        )
+    }
+}
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Resolver")
+    }
+}
+
+enum Tag {
+    Selector(Selector),
+    Token(Secret<String>),
+}
+
+fn selector_of(text: &str) -> Result<Selector, ProxyError> {
+    text.parse().map_err(|_| unknown_merchant())
+}
+
+/// Bare digits may be a PID or an application: both are looked up.
+fn keys(selector: Selector) -> Vec<MerchantKey> {
+    match selector {
+        Selector::Alias(alias) => vec![MerchantKey::Alias(alias)],
+        Selector::AuthAppId(id) => vec![MerchantKey::AuthAppId(id)],
+        Selector::Number(id) => {
+            let pid = Pid::new(id.as_str()).ok().map(MerchantKey::Pid);
+            pid.into_iter()
+                .chain([MerchantKey::AuthAppId(id)])
+                .collect()
+        }
+        Selector::Own => Vec::new(),
+        Selector::Pid(pid) => vec![MerchantKey::Pid(pid)],
+    }
+}
+
+/// What two tags name together.
+fn agree(before: Named, found: Named) -> Result<Named, ProxyError> {
+    let conflict = || {
+        ProxyError::refused(
+            ErrorCode::MerchantConflict,
+            "the request is tagged more than once, and the tags name different merchants",
+        )
+    };
+    match (before, found) {
+        (Named::Own, Named::Own) => Ok(Named::Own),
+        (Named::Records(mut before), Named::Records(found)) => {
+            before.retain(|a| {
+                found
+                    .iter()
+                    .any(|b| a.app_id == b.app_id && a.auth_app_id == b.auth_app_id)
+            });
+            if before.is_empty() {
+                Err(conflict())
+            } else {
+                Ok(Named::Records(before))
+            }
+        }
+        _ => Err(conflict()),
+    }
+}
+
+fn unknown_merchant() -> ProxyError {
+    ProxyError::refused(
+        ErrorCode::MerchantUnknown,
+        "no merchant is stored under this selector; has it authorised the app? `alipay-sidecar merchant list` shows all",
+    )
+}
+
+fn ambiguous(records: &[Merchant]) -> ProxyError {
+    let mut candidates: Vec<_> = records.iter().map(|m| m.auth_app_id.to_string()).collect();
+    candidates.sort();
+    ProxyError {
+        candidates,
+        ..ProxyError::refused(
+            ErrorCode::MerchantAmbiguous,
+            "the PID has several applications; tag by auth_app_id or alias",
+        )
+    }
+}

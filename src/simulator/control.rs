@@ -1,0 +1,150 @@
+//! `/simulator/…`: what a test can ask of the simulator over HTTP.
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::{
+    Inner, Simulator,
+    error::SimulatorError,
+    faults::{Fault, FaultRequest},
+    gateway::Body,
+    trigger::{Event, TriggerOptions},
+};
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct CodeRequest {
+    app_id: Option<String>,
+    auth_app_id: Option<String>,
+    auth_app_ids: Vec<String>,
+    user_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnswerRequest {
+    method: String,
+    node: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct AppRequest {
+    app_id: Option<String>,
+    app_gateway: Option<String>,
+}
+
+/// Answers one control request.
+pub(super) async fn handle(inner: &Arc<Inner>, request: &Request<Bytes>) -> Response<Body> {
+    let simulator = Simulator(Arc::clone(inner));
+    match route(&simulator, request).await {
+        Ok(Some(value)) => json_response(StatusCode::OK, &value),
+        Ok(None) => json_response(StatusCode::NOT_FOUND, &json!({"error": "no such route"})),
+        Err(error) => json_response(
+            StatusCode::BAD_REQUEST,
+            &json!({"error": error.to_string()}),
+        ),
+    }
+}
+
+async fn route(
+    simulator: &Simulator,
+    request: &Request<Bytes>,
+) -> Result<Option<Value>, SimulatorError> {
+    let body = request.body();
+    let path = request.uri().path().trim_start_matches("/simulator/");
+    Ok(Some(match (request.method(), path) {
+        (&Method::GET, "state") => simulator.state(),
+        (&Method::GET, "requests") => json!({"items": simulator.requests()}),
+        (&Method::GET, "notifications") => json!({"items": simulator.notifications()}),
+        (&Method::POST, "fault") => {
+            simulator.fault(Fault::try_from(read::<FaultRequest>(body)?)?);
+            json!({})
+        }
+        (&Method::DELETE, "fault") => {
+            simulator.clear_faults();
+            json!({})
+        }
+        (&Method::POST, "answer") => {
+            let answer: AnswerRequest = read(body)?;
+            simulator.answer(answer.method, answer.node);
+            json!({})
+        }
+        (&Method::POST, "app") => {
+            let app: AppRequest = read_or_default(body)?;
+            simulator.set_app_gateway(app.app_id.as_deref(), app.app_gateway.as_deref())?;
+            json!({})
+        }
+        (&Method::POST, "pay") => trigger(simulator, Event::Payment, body).await?,
+        (&Method::POST, path) => match path.strip_prefix("trigger/") {
+            Some(event) => trigger(simulator, Event::from_name(event)?, body).await?,
+            None => return issue(simulator, path, read_or_default(body)?),
+        },
+        _ => return Ok(None),
+    }))
+}
+
+/// The routes that issue codes or retire tokens, which all take the same body.
+fn issue(
+    simulator: &Simulator,
+    path: &str,
+    request: CodeRequest,
+) -> Result<Option<Value>, SimulatorError> {
+    let (app_id, auth_app_id) = (request.app_id.as_deref(), request.auth_app_id.as_deref());
+    Ok(Some(match path {
+        "auth-code" => {
+            let code = simulator.auth_code(auth_app_id.or(app_id), request.user_id.as_deref())?;
+            json!({"auth_code": code})
+        }
+        "app-auth-code" => {
+            let named: Vec<_> = request.auth_app_ids.iter().map(String::as_str).collect();
+            let named = if named.is_empty() {
+                auth_app_id.into_iter().collect()
+            } else {
+                named
+            };
+            json!({"app_auth_code": simulator.app_auth_code(app_id, &named)?})
+        }
+        "time-out-tokens" => json!({"tokens": simulator.time_out_tokens(app_id, auth_app_id)?}),
+        "revoke" => json!({"tokens": simulator.revoke(app_id, auth_app_id)?}),
+        _ => return Ok(None),
+    }))
+}
+
+async fn trigger(
+    simulator: &Simulator,
+    event: Event,
+    body: &Bytes,
+) -> Result<Value, SimulatorError> {
+    let options: TriggerOptions = read_or_default(body)?;
+    let record = simulator.trigger(event, &options).await?;
+    Ok(json!(record))
+}
+
+fn read_or_default<T: DeserializeOwned + Default>(body: &Bytes) -> Result<T, SimulatorError> {
+    if body.is_empty() {
+        Ok(T::default())
+    } else {
+        read(body)
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, SimulatorError> {
+    serde_json::from_slice(body).map_err(|error| SimulatorError::OptionInvalid {
+        option: "body",
+        found: error.to_string(),
+        expected: "a JSON object of this route's options",
+    })
+}
+
+fn json_response(status: StatusCode, value: &Value) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(value.to_string())).boxed());
+    *response.status_mut() = status;
+    let json = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}

@@ -1,0 +1,131 @@
+//! What a v2 call is answered with: the node, the refusal, the signed envelope around them.
+use rsa::RsaPrivateKey;
+use serde_json::Value;
+
+use super::sign::SignType;
+
+/// The members of a reply's node, in the order they are written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Node(Vec<(String, Value)>);
+
+impl Node {
+    /// Starts a node without `code`, as `alipay.system.oauth.token` answers.
+    pub(super) fn bare() -> Self {
+        Self::default()
+    }
+
+    /// Starts a node that says `10000`.
+    pub(super) fn success() -> Self {
+        Self::bare().with("code", "10000").with("msg", "Success")
+    }
+
+    /// Adds one member.
+    pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Writes the node as JSON text.
+    pub(super) fn text(&self) -> String {
+        let members: Vec<_> = self
+            .0
+            .iter()
+            .map(|(name, value)| format!("{}:{value}", Value::from(name.as_str())))
+            .collect();
+        format!("{{{}}}", members.join(","))
+    }
+}
+
+/// Tells whether the gateway knew the app when it refused, and so whether it signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signed {
+    /// The reply carries `sign`.
+    Yes,
+    /// The app was not identified: no `sign`.
+    No,
+}
+
+/// An answer with another `code` than 10000.
+///
+/// Protocol: 公共错误码 (common error codes).
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub(super) code: &'static str,
+    pub(super) sub_code: String,
+    pub(super) sub_msg: String,
+    pub(super) signed: Signed,
+}
+
+impl Refusal {
+    /// Makes a signed refusal.
+    pub(super) fn new(
+        code: &'static str,
+        sub_code: impl Into<String>,
+        sub_msg: impl Into<String>,
+    ) -> Self {
+        Self {
+            code,
+            sub_code: sub_code.into(),
+            sub_msg: sub_msg.into(),
+            signed: Signed::Yes,
+        }
+    }
+
+    /// Makes a 40004 of a business API.
+    pub(super) fn business(sub_code: &str, sub_msg: &str) -> Self {
+        Self::new("40004", sub_code, sub_msg)
+    }
+
+    /// Makes a 40002 that names a wrong parameter.
+    pub(super) fn parameter(sub_msg: impl Into<String>) -> Self {
+        Self::new("40002", "isv.invalid-parameter", sub_msg)
+    }
+
+    /// Takes the signature away: the app was not identified yet.
+    pub(super) fn unsigned(mut self) -> Self {
+        self.signed = Signed::No;
+        self
+    }
+
+    /// Writes the refusal's node.
+    pub(super) fn node(&self) -> Node {
+        Node::bare()
+            .with("code", self.code)
+            .with("msg", msg(self.code))
+            .with("sub_code", self.sub_code.as_str())
+            .with("sub_msg", self.sub_msg.as_str())
+    }
+}
+
+fn msg(code: &str) -> &'static str {
+    match code {
+        "20000" => "Service Currently Unavailable",
+        "20001" => "Insufficient Token Permissions",
+        "40001" => "Missing Required Arguments",
+        "40002" => "Invalid Arguments",
+        "40003" => "Insufficient Conditions",
+        "40005" => "Call Limited",
+        "40006" => "Insufficient Permissions",
+        _ => "Business Failed",
+    }
+}
+
+/// The root under which a method's node stands.
+pub(super) fn root(method: &str) -> String {
+    format!("{}_response", method.replace('.', "_"))
+}
+
+/// Puts the node's text into a signed envelope; the signature is over that very text.
+pub(super) fn signed(
+    root: &str,
+    node: &str,
+    (key, sign_type): (&RsaPrivateKey, SignType),
+) -> String {
+    let sign = sign_type.sign(key, node.as_bytes());
+    format!("{{\"{root}\":{node},\"sign\":\"{sign}\"}}")
+}
+
+/// Puts the node's text into an envelope without `sign`.
+pub(super) fn unsigned(root: &str, node: &str) -> String {
+    format!("{{\"{root}\":{node}}}")
+}

@@ -1,0 +1,171 @@
+//! The events a test can trigger.
+mod platform;
+mod trade;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Inner,
+    error::SimulatorError,
+    notify::{self, Notice, NotificationRecord},
+    seed::SimulatedApp,
+    service_check,
+    world::World,
+};
+
+/// Something that Alipay tells a developer of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The merchant cancels the authorization.
+    Cancel,
+    /// A feature package was added or removed: the newest token is pushed again.
+    FeaturePackage,
+    /// A service-market order (`servicemarket_order_notify`).
+    OrderMessage,
+    /// The buyer pays.
+    Payment,
+    /// The merchant orders a plugin: `open_app_auth_notify` with a new token and `agent_app_id`.
+    PluginOrder,
+    /// The merchant authorizes again: a new token is pushed.
+    ReAuthorize,
+    /// A part of a trade is refunded.
+    Refund,
+    /// A life account's gateway is checked.
+    ServiceCheck,
+}
+
+impl Event {
+    /// Every event with the name `trigger` knows it by.
+    pub const ALL: [(&'static str, Self); 8] = [
+        ("cancel", Self::Cancel),
+        ("feature-package", Self::FeaturePackage),
+        ("order-message", Self::OrderMessage),
+        ("payment", Self::Payment),
+        ("plugin-order", Self::PluginOrder),
+        ("re-authorize", Self::ReAuthorize),
+        ("refund", Self::Refund),
+        ("service-check", Self::ServiceCheck),
+    ];
+
+    /// Finds an event by its name.
+    ///
+    /// # Errors
+    /// [`SimulatorError::EventUnknown`], which lists the names.
+    pub fn from_name(name: &str) -> Result<Self, SimulatorError> {
+        Self::ALL
+            .into_iter()
+            .find(|(other, _)| *other == name)
+            .map(|(_, event)| event)
+            .ok_or_else(|| SimulatorError::EventUnknown(name.to_owned()))
+    }
+
+    /// Gives the event's name.
+    pub fn name(self) -> &'static str {
+        Self::ALL
+            .into_iter()
+            .find(|(_, event)| *event == self)
+            .map_or("", |(name, _)| name)
+    }
+
+    pub(super) fn names() -> String {
+        Self::ALL.map(|(name, _)| name).join(", ")
+    }
+}
+
+/// What a trigger may say more exactly; whatever is left out has a sensible value.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TriggerOptions {
+    /// The receiving app; may be left out when there is only one.
+    pub app_id: Option<String>,
+    /// The merchant application; the first one when left out.
+    pub auth_app_id: Option<String>,
+    /// The trade of `payment` and `refund`; a new one when left out or unknown to `payment`.
+    pub out_trade_no: Option<String>,
+    /// What is paid (`88.88` when left out) or refunded (half of the rest when left out).
+    pub amount: Option<String>,
+    /// `trade_status` of a payment: `TRADE_SUCCESS` or `TRADE_FINISHED`.
+    pub trade_status: Option<String>,
+    /// `auth_time` of an authorization, milliseconds since 1970; now when left out.
+    pub auth_time: Option<i64>,
+    /// `charset` of `service-check`: `UTF-8` or `GBK`.
+    pub charset: Option<String>,
+    /// Where it is sent instead of the app gateway or the trade's `notify_url`.
+    pub url: Option<String>,
+    /// Parameters set before signing; an empty value takes one away.
+    pub params: BTreeMap<String, String>,
+    /// How often it is sent at most; Alipay's eight times when left out.
+    pub attempts: Option<usize>,
+    /// Whether the trigger returns only after the first attempt.
+    pub wait: bool,
+}
+
+/// Lets the event happen and sends its notification.
+pub(super) async fn trigger(
+    inner: &Arc<Inner>,
+    event: Event,
+    options: &TriggerOptions,
+) -> Result<NotificationRecord, SimulatorError> {
+    let now = inner.now();
+    let mut notice = inner.with_world(|world| happen(world, event, options, now))?;
+    for (name, value) in &options.params {
+        notice.set(name, value);
+    }
+    notice.attempts = options
+        .attempts
+        .map_or(notice.attempts, |most| most.clamp(1, notice.attempts));
+    if let Some(id) = options.params.get("notify_id").filter(|id| !id.is_empty()) {
+        notice.notify_id.clone_from(id);
+    }
+    notify::register(inner, &notice);
+    let notify_id = notice.notify_id.clone();
+    if !options.wait {
+        notify::continue_later(inner, notice, 0);
+    } else if !notify::attempt(inner, &notice).await {
+        notify::continue_later(inner, notice, 1);
+    }
+    let newest = |world: &mut World| {
+        world
+            .notifications
+            .iter()
+            .rev()
+            .find(|record| record.notify_id == notify_id)
+            .cloned()
+    };
+    inner.with_world(newest).ok_or(SimulatorError::Stopping)
+}
+
+fn happen(
+    world: &mut World,
+    event: Event,
+    options: &TriggerOptions,
+    now: i64,
+) -> Result<Notice, SimulatorError> {
+    let app = world.app(options.app_id.as_deref())?.clone();
+    match event {
+        Event::Cancel => platform::cancel(world, &app, options, now),
+        Event::FeaturePackage | Event::PluginOrder | Event::ReAuthorize => {
+            platform::authorize(world, (&app, event), options, now)
+        }
+        Event::OrderMessage => platform::order_message(world, &app, options, now),
+        Event::Payment => trade::payment(world, &app, options, now),
+        Event::Refund => trade::refund(world, options, now),
+        Event::ServiceCheck => service_check::notice(
+            &app,
+            &app_gateway(&app, options)?,
+            options.charset.as_deref(),
+            now,
+        ),
+    }
+}
+
+fn app_gateway(app: &SimulatedApp, options: &TriggerOptions) -> Result<String, SimulatorError> {
+    options
+        .url
+        .as_ref()
+        .or(app.app_gateway.as_ref())
+        .cloned()
+        .ok_or_else(|| SimulatorError::NoAppGateway(app.app_id.clone()))
+}

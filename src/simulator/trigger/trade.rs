@@ -1,0 +1,138 @@
+//! What happens to trades: the buyer pays, the merchant refunds.
+use super::{
+    super::{
+        error::SimulatorError,
+        ids, money,
+        notify::{self, Notice},
+        seed::{DEFAULT_USER_ID, SimulatedApp},
+        trades::{Refund, Trade, TradeStatus},
+        world::World,
+    },
+    TriggerOptions, app_gateway,
+};
+
+/// Lets the buyer pay: a waiting trade, a paid one again (another notification of it), or a new one.
+pub(super) fn payment(
+    world: &mut World,
+    app: &SimulatedApp,
+    options: &TriggerOptions,
+    now: i64,
+) -> Result<Notice, SimulatorError> {
+    let no = options
+        .out_trade_no
+        .clone()
+        .unwrap_or_else(|| format!("sim{}", ids::digits(12)));
+    if world.trades.find(&no).is_none() {
+        let trade = new_trade(world, app, (no.clone(), options), now)?;
+        world.trades.insert(trade);
+    }
+    let unknown = || SimulatorError::TradeUnknown(no.clone());
+    let trade = world.trades.find(&no).ok_or_else(unknown)?;
+    match trade.status {
+        TradeStatus::TradeClosed => {
+            let status = trade.status.as_str();
+            return Err(SimulatorError::TradeState {
+                out_trade_no: no,
+                status,
+            });
+        }
+        TradeStatus::Precreated | TradeStatus::WaitBuyerPay => trade.pay(now),
+        TradeStatus::TradeSuccess | TradeStatus::TradeFinished => {}
+    }
+    match options.trade_status.as_deref() {
+        None | Some("TRADE_SUCCESS") => {}
+        Some("TRADE_FINISHED") => trade.status = TradeStatus::TradeFinished,
+        Some(other) => {
+            return Err(SimulatorError::OptionInvalid {
+                option: "trade_status",
+                found: other.to_owned(),
+                expected: "TRADE_SUCCESS or TRADE_FINISHED",
+            });
+        }
+    }
+    let trade = trade.clone();
+    trade_notice(world, (trade, None), options, now)
+}
+
+fn new_trade(
+    world: &World,
+    app: &SimulatedApp,
+    (out_trade_no, options): (String, &TriggerOptions),
+    now: i64,
+) -> Result<Trade, SimulatorError> {
+    let merchant = world.merchant(options.auth_app_id.as_deref())?;
+    Ok(Trade {
+        out_trade_no,
+        trade_no: ids::trade_no(),
+        subject: "模拟订单".to_owned(),
+        total: amount(options)?.unwrap_or(8888),
+        refunds: Vec::new(),
+        status: TradeStatus::WaitBuyerPay,
+        notify_url: Some(app_gateway(app, options)?),
+        passback_params: None,
+        app_id: app.app_id.clone(),
+        auth_app_id: Some(merchant.auth_app_id.clone()),
+        seller_id: merchant.pid.clone(),
+        buyer_id: DEFAULT_USER_ID.to_owned(),
+        created_at: now,
+        paid_at: None,
+    })
+}
+
+/// Refunds a part of a paid trade: half of what is left, unless an amount is given.
+pub(super) fn refund(
+    world: &mut World,
+    options: &TriggerOptions,
+    now: i64,
+) -> Result<Notice, SimulatorError> {
+    let no = options.out_trade_no.clone().unwrap_or_default();
+    let unknown = || SimulatorError::TradeUnknown(no.clone());
+    let trade = world.trades.find(&no).ok_or_else(unknown)?;
+    let rest = trade.total - trade.refunded();
+    let wanted = amount(options)?.unwrap_or_else(|| (rest / 2).max(1));
+    if trade.status != TradeStatus::TradeSuccess || wanted > rest {
+        let status = trade.status.as_str();
+        return Err(SimulatorError::TradeState {
+            out_trade_no: no,
+            status,
+        });
+    }
+    let out_request_no = format!("R{}", ids::digits(12));
+    let refund = Refund {
+        out_request_no,
+        amount: wanted,
+        at: now,
+    };
+    trade.book_refund(refund.clone());
+    let trade = trade.clone();
+    trade_notice(world, (trade, Some(refund)), options, now)
+}
+
+fn trade_notice(
+    world: &World,
+    (mut trade, refund): (Trade, Option<Refund>),
+    options: &TriggerOptions,
+    now: i64,
+) -> Result<Notice, SimulatorError> {
+    if options.url.is_some() {
+        trade.notify_url.clone_from(&options.url);
+    }
+    if trade.notify_url.is_none() {
+        let app = world.app(Some(&trade.app_id))?;
+        trade.notify_url = Some(app_gateway(app, options)?);
+    }
+    notify::payment(&trade, refund.as_ref(), now).ok_or(SimulatorError::NoAppGateway(trade.app_id))
+}
+
+fn amount(options: &TriggerOptions) -> Result<Option<i64>, SimulatorError> {
+    let Some(text) = options.amount.as_deref() else {
+        return Ok(None);
+    };
+    money::parse(text)
+        .map(Some)
+        .ok_or_else(|| SimulatorError::OptionInvalid {
+            option: "amount",
+            found: text.to_owned(),
+            expected: "yuan with at most two decimals, such as 88.88",
+        })
+}

@@ -1,0 +1,200 @@
+//! A folder for a sidecar that talks to the simulator: keys, store key, configuration.
+use std::{
+    fs::{self, OpenOptions, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rsa::{
+    RsaPrivateKey,
+    pkcs8::{EncodePrivateKey as _, EncodePublicKey as _, LineEnding},
+    rand_core::{OsRng, RngCore as _},
+};
+use serde_json::{Value, json};
+
+use super::{Simulator, error::SimulatorError};
+
+/// The app's private key, below the folder.
+const APP_KEY: &str = "keys/app_private_key.pem";
+/// The platform's public key, below the folder.
+const ALIPAY_KEY: &str = "keys/alipay_public_key.pem";
+/// The platform's private key: the simulator's own, so that a second start keeps it.
+const PLATFORM_KEY: &str = "keys/simulator_private_key.pem";
+
+/// Where the sidecar of a workspace listens.
+#[derive(Clone, Debug)]
+pub struct WorkspaceListeners {
+    /// `[proxy] listen`.
+    pub proxy: String,
+    /// `[webhook] listen`; the app gateway and `public_url` follow from it.
+    pub webhook: String,
+    /// `[admin] listen`.
+    pub admin: String,
+}
+
+impl Default for WorkspaceListeners {
+    fn default() -> Self {
+        Self {
+            proxy: "127.0.0.1:2088".to_owned(),
+            webhook: "127.0.0.1:2089".to_owned(),
+            admin: "127.0.0.1:2090".to_owned(),
+        }
+    }
+}
+
+/// The keys an earlier start has left in a workspace.
+pub(super) struct KeptKeys {
+    pub(super) app: String,
+    pub(super) platform: String,
+}
+
+/// Reads the keys of an existing workspace; none when it has none.
+pub(super) fn kept_keys(dir: &Path) -> Option<KeptKeys> {
+    let read = |name| fs::read_to_string(dir.join(name)).ok();
+    Some(KeptKeys {
+        app: read(APP_KEY)?,
+        platform: read(PLATFORM_KEY)?,
+    })
+}
+
+/// Writes the workspace of one app into `dir`; an existing store key stays.
+///
+/// # Errors
+/// [`SimulatorError::AppUnknown`] when there is no such app or its private key is not known,
+/// [`SimulatorError::Write`].
+pub fn write_workspace(
+    simulator: &Simulator,
+    dir: &Path,
+    app_id: Option<&str>,
+    listeners: &WorkspaceListeners,
+) -> Result<(), SimulatorError> {
+    let app = simulator.0.with_world(|world| world.app(app_id).cloned())?;
+    let unknown = || SimulatorError::AppUnknown(app.app_id.clone());
+    let key = app.private_key.as_ref().ok_or_else(unknown)?;
+    let platform = &simulator.0.platform_key;
+    let public = platform
+        .to_public_key()
+        .to_public_key_pem(LineEnding::LF)
+        .unwrap_or_default();
+    make_dir(&dir.join("keys"))?;
+    make_dir(&dir.join("data"))?;
+    write(dir.join(APP_KEY), &pem(key), 0o600)?;
+    write(dir.join(PLATFORM_KEY), &pem(platform), 0o600)?;
+    write(dir.join(ALIPAY_KEY), &public, 0o644)?;
+    if !dir.join("store.key").exists() {
+        write(dir.join("store.key"), &format!("{}\n", store_key()), 0o600)?;
+    }
+    write(
+        dir.join("merchants.jsonl"),
+        &merchants(simulator, &app.app_id),
+        0o600,
+    )?;
+    let config = config(&simulator.url(), &app.app_id, listeners);
+    write(dir.join("config.toml"), &config, 0o644)
+}
+
+/// Writes a private key as PKCS#8 PEM.
+pub(super) fn pem(key: &RsaPrivateKey) -> String {
+    key.to_pkcs8_pem(LineEnding::LF)
+        .map(|pem| pem.to_string())
+        .unwrap_or_default()
+}
+
+fn store_key() -> String {
+    let mut key = [0; 32];
+    OsRng.fill_bytes(&mut key);
+    STANDARD.encode(key)
+}
+
+/// Writes the merchants' tokens as `merchant import` takes them, the newest of each.
+fn merchants(simulator: &Simulator, app_id: &str) -> String {
+    let state = simulator.state();
+    let items = |name: &str| {
+        state
+            .get(name)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default()
+    };
+    let mut lines = String::new();
+    for grant in items("grants") {
+        let text = |name: &str| grant.get(name).cloned().unwrap_or_default();
+        if text("app_id") != app_id || text("state") != "Valid" {
+            continue;
+        }
+        let line = json!({
+            "app_id": text("app_id"),
+            "auth_app_id": text("auth_app_id"),
+            "user_id": text("pid"),
+            "app_auth_token": text("app_auth_token"),
+            "app_refresh_token": text("app_refresh_token"),
+            "auth_time": text("auth_time"),
+        });
+        lines.push_str(&format!("{line}\n"));
+    }
+    lines
+}
+
+fn config(simulator: &str, app_id: &str, listeners: &WorkspaceListeners) -> String {
+    let WorkspaceListeners {
+        proxy,
+        webhook,
+        admin,
+    } = listeners;
+    format!(
+        r#"# A sidecar that talks to the Alipay simulator. Throw-away keys: no production use.
+
+[proxy]
+listen = "{proxy}"
+
+[webhook]
+listen = "{webhook}"
+public_url = "http://{webhook}"
+
+[admin]
+listen = "{admin}"
+
+[upstream]
+gateway = "{simulator}/gateway.do"
+v3 = "{simulator}"
+authorize = "{simulator}"
+
+[store]
+url = "redb:data/sidecar.redb"
+key = "file:store.key"
+
+[[app]]
+app_id = "{app_id}"
+private_key = "file:{APP_KEY}"
+alipay_public_key = "file:{ALIPAY_KEY}"
+"#
+    )
+}
+
+fn make_dir(path: &Path) -> Result<(), SimulatorError> {
+    fs::create_dir_all(path).map_err(|source| failed(path, source))
+}
+
+/// Writes a file that never has wider permissions than `mode`, not even for a moment.
+fn write(path: PathBuf, text: &str, mode: u32) -> Result<(), SimulatorError> {
+    let result = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(&path)
+        .and_then(|mut file| {
+            file.set_permissions(Permissions::from_mode(mode))?;
+            file.write_all(text.as_bytes())
+        });
+    result.map_err(|source| failed(&path, source))
+}
+
+fn failed(path: &Path, source: io::Error) -> SimulatorError {
+    SimulatorError::Write {
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,182 @@
+//! Turns one commit's changes into writes within a write transaction.
+//!
+//! Every change checks all that could refuse it before its first write, so that a refused commit
+//! of one change leaves no trace by itself. A commit refused at a later change has written: then
+//! [`Applier::has_written`] tells the writer to give the whole transaction up.
+
+use redb::ReadableTable;
+
+use super::fault::Fault;
+use super::lookup::{self, MerchantId};
+use super::tables::Tables;
+use crate::model::id::EventId;
+use crate::model::notification::InboxEntry;
+use crate::protocol::secret::Secret;
+use crate::store::error::StoreError;
+use crate::store::seal::Sealer;
+use crate::store::{Change, Effect, MemoKey};
+
+/// Applies commits within one write transaction.
+pub(super) struct Applier<'t> {
+    pub(super) tables: Tables<'t>,
+    pub(super) sealer: &'t Sealer,
+    /// The time of the group, Unix milliseconds.
+    pub(super) now: i64,
+    written: bool,
+}
+
+impl<'t> Applier<'t> {
+    /// Works on `tables` at the time `now`.
+    pub(super) fn new(tables: Tables<'t>, sealer: &'t Sealer, now: i64) -> Self {
+        Self {
+            tables,
+            sealer,
+            now,
+            written: false,
+        }
+    }
+
+    /// Whether anything was written since the last call.
+    pub(super) fn has_written(&mut self) -> bool {
+        std::mem::take(&mut self.written)
+    }
+
+    /// Says that something is written now; before every write.
+    pub(super) fn touch(&mut self) {
+        self.written = true;
+    }
+
+    /// Applies all `changes`, or none if one of them is known already.
+    pub(super) fn commit(&mut self, changes: &[Change]) -> Result<Vec<Effect>, Fault> {
+        let known = changes
+            .iter()
+            .map(|change| self.known(change))
+            .collect::<Result<Vec<_>, _>>()?;
+        if known.iter().any(Option::is_some) {
+            let effects = known.into_iter();
+            return Ok(effects.map(|k| k.unwrap_or(Effect::Void)).collect());
+        }
+        changes.iter().map(|change| self.apply(change)).collect()
+    }
+
+    /// The effect that a change has because it was made before.
+    fn known(&self, change: &Change) -> Result<Option<Effect>, Fault> {
+        match change {
+            Change::Receive(entry) => self.known_entry(entry),
+            Change::Authorize { entry, .. } | Change::Revoke { entry, .. } => entry
+                .as_deref()
+                .map_or(Ok(None), |entry| self.known_entry(entry)),
+            Change::Remember { key, .. } => Ok(self.remembered(*key)?.map(Effect::Remembered)),
+            Change::NameMerchant { .. }
+            | Change::PutApp(_)
+            | Change::RemoveApp(_)
+            | Change::RemoveMerchant(..)
+            | Change::Replay { .. }
+            | Change::Settle { .. } => Ok(None),
+        }
+    }
+
+    /// An entry is known by its own id (the same commit again) or by Alipay's.
+    pub(super) fn known_entry(&self, entry: &InboxEntry) -> Result<Option<Effect>, Fault> {
+        if self.tables.deliveries.get(&entry.id.to_bytes())?.is_some() {
+            return Ok(Some(Effect::Duplicate(entry.id)));
+        }
+        let Some(notify_id) = &entry.notify_id else {
+            return Ok(None);
+        };
+        let digest = self.sealer.notify_digest(&entry.app_id, notify_id);
+        let row = self.tables.dedupe.get(&digest)?;
+        Ok(row.map(|row| Effect::Duplicate(EventId::from_bytes(*row.value()))))
+    }
+
+    fn apply(&mut self, change: &Change) -> Result<Effect, Fault> {
+        match change {
+            Change::Authorize {
+                authorization,
+                entry,
+            } => self.authorize(authorization, entry.as_deref()),
+            Change::NameMerchant {
+                app_id,
+                auth_app_id,
+                alias,
+            } => self.name_merchant(&MerchantId::new(app_id, auth_app_id), alias.as_ref()),
+            Change::PutApp(app) => self.put_app(app),
+            Change::Receive(entry) => self.receive(entry),
+            Change::Remember {
+                key,
+                value,
+                expires_at,
+            } => self.remember(*key, value, *expires_at),
+            Change::RemoveApp(app_id) => self.remove_app(app_id),
+            Change::RemoveMerchant(app_id, auth_app_id) => {
+                self.remove_merchant(&MerchantId::new(app_id, auth_app_id))
+            }
+            Change::Replay { id, now } => self.replay(*id, *now),
+            Change::Revoke { revocation, entry } => self.revoke(revocation, entry.as_deref()),
+            Change::Settle {
+                id,
+                attempt,
+                settlement,
+            } => self.settle(*id, attempt, *settlement),
+        }
+    }
+
+    /// What is kept under `key` and hasn't expired.
+    fn remembered(&self, key: MemoKey) -> Result<Option<Secret<Vec<u8>>>, Fault> {
+        let Some(row) = self.tables.memos.get(&key.0)? else {
+            return Ok(None);
+        };
+        let (expires_at, sealed) = row.value();
+        if expires_at <= self.now {
+            return Ok(None);
+        }
+        open_memo(self.sealer, key, expires_at, sealed).map(Some)
+    }
+
+    fn remember(
+        &mut self,
+        key: MemoKey,
+        value: &Secret<Vec<u8>>,
+        expires_at: i64,
+    ) -> Result<Effect, Fault> {
+        // Only the same key twice in one commit is found here: the commit looked for it before.
+        if let Some(first) = self.remembered(key)? {
+            return Ok(Effect::Remembered(first));
+        }
+        let place = lookup::memo_key(&key.0, expires_at);
+        let sealed = self
+            .sealer
+            .seal(lookup::memo_place(&place), value.expose())?;
+        self.touch();
+        let row = (expires_at, sealed.as_slice());
+        let expired = self
+            .tables
+            .memos
+            .insert(&key.0, row)?
+            .map(|old| old.value().0);
+        if let Some(at) = expired {
+            self.tables.memo_expiry.remove((at, &key.0))?;
+        }
+        self.tables.memo_expiry.insert((expires_at, &key.0), ())?;
+        Ok(Effect::Applied)
+    }
+}
+
+/// Opens what is kept under `key`.
+pub(super) fn open_memo(
+    sealer: &Sealer,
+    key: MemoKey,
+    expires_at: i64,
+    sealed: &[u8],
+) -> Result<Secret<Vec<u8>>, Fault> {
+    let place = lookup::memo_key(&key.0, expires_at);
+    let mut plain = sealer.open(lookup::memo_place(&place), sealed)?;
+    Ok(Secret::new(std::mem::take(&mut *plain)))
+}
+
+/// The error for a token that is another record's.
+pub(super) fn token_conflict(owner: &MerchantId) -> Fault {
+    Fault::Refused(StoreError::TokenConflict {
+        owner: owner.to_string(),
+    })
+}

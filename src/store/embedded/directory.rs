@@ -1,0 +1,336 @@
+//! Writes to the directory: apps, merchants, and the rows they are found by.
+
+use redb::{ReadableTable, TableHandle};
+
+use super::apply::{Applier, token_conflict};
+use super::fault::Fault;
+use super::lookup::{self, MerchantId, token_place};
+use super::records::{self, AppRecord, MerchantRecord, same_secret, same_token};
+use super::tables;
+use crate::model::app::App;
+use crate::model::authorization::{Authorization, Revocation};
+use crate::model::delivery::DeliveryState;
+use crate::model::event::AuthorizationEvent;
+use crate::model::id::{Alias, AppId};
+use crate::model::merchant::{Authorized, Merchant, MerchantStatus};
+use crate::model::notification::{DeliveryForm, InboxEntry};
+use crate::store::Effect;
+use crate::store::error::StoreError;
+use crate::store::seal::Place;
+
+impl Applier<'_> {
+    pub(super) fn put_app(&mut self, app: &App) -> Result<Effect, Fault> {
+        let key = app.app_id.as_str().as_bytes();
+        let place = Place {
+            table: tables::APPS.name(),
+            key,
+        };
+        let sealed = records::seal(self.sealer, place, &AppRecord::from(app))?;
+        self.touch();
+        self.tables.apps.insert(key, sealed.as_slice())?;
+        Ok(Effect::Applied)
+    }
+
+    pub(super) fn remove_app(&mut self, app_id: &AppId) -> Result<Effect, Fault> {
+        let key = app_id.as_str().as_bytes();
+        if self.tables.apps.get(key)?.is_none() {
+            return Ok(Effect::Missing);
+        }
+        self.touch();
+        self.tables.apps.remove(key)?;
+        Ok(Effect::Applied)
+    }
+
+    pub(super) fn authorize(
+        &mut self,
+        authorization: &Authorization,
+        entry: Option<&InboxEntry>,
+    ) -> Result<Effect, Fault> {
+        let id = MerchantId::new(&authorization.app_id, &authorization.auth_app_id);
+        let stored = self.merchant(&id)?;
+        let mut merchant = match Merchant::authorize(stored.as_ref(), authorization, self.now) {
+            Authorized::Applied(merchant) => *merchant,
+            Authorized::Stale => return self.ignore(entry),
+        };
+        self.check_token(&id, &merchant)?;
+        self.check_alias(&id, merchant.alias.as_ref())?;
+        if let Some(stored) = &stored {
+            keep_previous(stored, &mut merchant);
+        }
+        let repeated = stored.as_ref().is_some_and(|s| says_the_same(s, &merchant));
+        if !(repeated && entry.is_none()) {
+            self.put_merchant(&id, stored.as_ref(), &merchant)?;
+        }
+        if let Some(entry) = entry {
+            let event = AuthorizationEvent::authorized(
+                entry.id,
+                entry.received_at,
+                authorization,
+                &merchant,
+            );
+            self.put_entry(&told(entry, &merchant, event), DeliveryState::Pending)?;
+        }
+        Ok(Effect::Applied)
+    }
+
+    pub(super) fn revoke(
+        &mut self,
+        revocation: &Revocation,
+        entry: Option<&InboxEntry>,
+    ) -> Result<Effect, Fault> {
+        let id = MerchantId::new(&revocation.app_id, &revocation.auth_app_id);
+        let Some(stored) = self.merchant(&id)? else {
+            return self.revoke_unknown(entry);
+        };
+        let again = revocation.at.is_none() && stored.status != MerchantStatus::Authorized;
+        let Some(merchant) = stored.revoke(revocation, self.now).filter(|_| !again) else {
+            return self.ignore(entry);
+        };
+        self.put_merchant(&id, Some(&stored), &merchant)?;
+        if let Some(entry) = entry {
+            let at = revocation.at.unwrap_or(self.now);
+            let event = AuthorizationEvent::revoked(entry.id, entry.received_at, at, &merchant);
+            self.put_entry(&told(entry, &merchant, event), DeliveryState::Pending)?;
+        }
+        Ok(Effect::Applied)
+    }
+
+    /// The backend must hear of a cancellation even where the sidecar never knew the merchant.
+    fn revoke_unknown(&mut self, entry: Option<&InboxEntry>) -> Result<Effect, Fault> {
+        if let Some(entry) = entry.filter(|entry| entry.body.is_some() || entry.event.is_some()) {
+            self.put_entry(&without_event(entry), DeliveryState::Pending)?;
+        }
+        Ok(Effect::Missing)
+    }
+
+    /// What is older than the record is kept to be looked at, but owed to nobody.
+    fn ignore(&mut self, entry: Option<&InboxEntry>) -> Result<Effect, Fault> {
+        if let Some(entry) = entry.filter(|entry| entry.body.is_some()) {
+            self.put_entry(&without_event(entry), DeliveryState::Ignored)?;
+        }
+        Ok(Effect::Stale)
+    }
+
+    pub(super) fn name_merchant(
+        &mut self,
+        id: &MerchantId,
+        alias: Option<&Alias>,
+    ) -> Result<Effect, Fault> {
+        let Some(stored) = self.merchant(id)? else {
+            return Ok(Effect::Missing);
+        };
+        self.check_alias(id, alias)?;
+        if stored.alias.as_ref() != alias {
+            let named = Merchant {
+                alias: alias.cloned(),
+                updated_at: self.now,
+                ..stored.clone()
+            };
+            self.put_merchant(id, Some(&stored), &named)?;
+        }
+        Ok(Effect::Applied)
+    }
+
+    pub(super) fn remove_merchant(&mut self, id: &MerchantId) -> Result<Effect, Fault> {
+        let key = id.key();
+        if self.tables.merchants.get(key.as_slice())?.is_none() {
+            return Ok(Effect::Missing);
+        }
+        // A record that can't be read must be removable, too: its index rows that only it names
+        // then stay behind, and are passed over by the look-ups.
+        let stored = match self.merchant(id) {
+            Err(Fault::Refused(_)) => None,
+            other => other?,
+        };
+        self.touch();
+        self.tables.merchants.remove(key.as_slice())?;
+        self.tables.revoked.remove(key.as_slice())?;
+        self.tables
+            .by_auth_app_id
+            .remove(auth_app_id_key(id).as_slice())?;
+        if let Some(stored) = stored {
+            self.unlist(&stored)?;
+        }
+        self.remove_tokens(id)?;
+        Ok(Effect::Applied)
+    }
+
+    fn merchant(&self, id: &MerchantId) -> Result<Option<Merchant>, Fault> {
+        lookup::merchant(&self.tables.merchants, self.sealer, id)
+    }
+
+    fn check_token(&self, id: &MerchantId, merchant: &Merchant) -> Result<(), Fault> {
+        let digest = self.sealer.token_digest(&merchant.token.app_auth_token);
+        match lookup::token_owner(&self.tables.by_token, self.sealer, &digest)? {
+            Some(owner) if owner != *id => Err(token_conflict(&owner)),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_alias(&self, id: &MerchantId, alias: Option<&Alias>) -> Result<(), Fault> {
+        let Some(alias) = alias else {
+            return Ok(());
+        };
+        let key = alias_key(alias, &id.app_id);
+        let Some(row) = self.tables.by_alias.get(key.as_slice())? else {
+            return Ok(());
+        };
+        let own = row.value() == id.auth_app_id.as_str().as_bytes();
+        let owner = [id.app_id.as_str().as_bytes(), row.value()].join(&0);
+        // A row whose merchant is gone was left behind by a damaged record.
+        if own || self.tables.merchants.get(owner.as_slice())?.is_none() {
+            return Ok(());
+        }
+        Err(Fault::Refused(StoreError::AliasTaken {
+            alias: alias.to_string(),
+            owner: String::from_utf8_lossy(row.value()).into_owned(),
+        }))
+    }
+
+    /// Writes the record and the rows it is found by.
+    fn put_merchant(
+        &mut self,
+        id: &MerchantId,
+        stored: Option<&Merchant>,
+        merchant: &Merchant,
+    ) -> Result<(), Fault> {
+        let key = id.key();
+        let place = Place {
+            table: tables::MERCHANTS.name(),
+            key: &key,
+        };
+        let sealed = records::seal(self.sealer, place, &MerchantRecord::from(merchant))?;
+        self.touch();
+        if let Some(stored) = stored {
+            self.unlist(stored)?;
+        }
+        self.tables
+            .merchants
+            .insert(key.as_slice(), sealed.as_slice())?;
+        match merchant.status {
+            MerchantStatus::Authorized => self.tables.revoked.remove(key.as_slice())?,
+            MerchantStatus::Revoked { .. } => self.tables.revoked.insert(key.as_slice(), ())?,
+        };
+        self.tables
+            .by_auth_app_id
+            .insert(auth_app_id_key(id).as_slice(), ())?;
+        self.list(id, merchant)?;
+        self.put_token(id, merchant)
+    }
+
+    /// Writes the rows of what can change about a merchant.
+    fn list(&mut self, id: &MerchantId, merchant: &Merchant) -> Result<(), Fault> {
+        if let Some(key) = pid_key(merchant) {
+            self.tables.by_pid.insert(key.as_slice(), ())?;
+        }
+        if let Some(alias) = &merchant.alias {
+            let owner = id.auth_app_id.as_str().as_bytes();
+            self.tables
+                .by_alias
+                .insert(alias_key(alias, &id.app_id).as_slice(), owner)?;
+        }
+        Ok(())
+    }
+
+    fn unlist(&mut self, merchant: &Merchant) -> Result<(), Fault> {
+        if let Some(key) = pid_key(merchant) {
+            self.tables.by_pid.remove(key.as_slice())?;
+        }
+        if let Some(alias) = &merchant.alias {
+            self.tables
+                .by_alias
+                .remove(alias_key(alias, &merchant.app_id).as_slice())?;
+        }
+        Ok(())
+    }
+
+    fn put_token(&mut self, id: &MerchantId, merchant: &Merchant) -> Result<(), Fault> {
+        let digest = self.sealer.token_digest(&merchant.token.app_auth_token);
+        if self.tables.by_token.get(&digest)?.is_some() {
+            return Ok(());
+        }
+        let sealed = self.sealer.seal(token_place(&digest), &id.key())?;
+        self.tables.by_token.insert(&digest, sealed.as_slice())?;
+        let mut held = tokens_prefix(id);
+        held.extend(digest);
+        self.tables.tokens_of.insert(held.as_slice(), ())?;
+        Ok(())
+    }
+
+    fn remove_tokens(&mut self, id: &MerchantId) -> Result<(), Fault> {
+        let prefix = tokens_prefix(id);
+        let mut held = Vec::new();
+        for row in self.tables.tokens_of.range(prefix.as_slice()..)? {
+            let (key, ()) = (row?.0, ());
+            let Some(digest) = key.value().strip_prefix(prefix.as_slice()) else {
+                break;
+            };
+            held.push((key.value().to_vec(), digest.to_vec()));
+        }
+        for (key, digest) in held {
+            self.tables.tokens_of.remove(key.as_slice())?;
+            if let Ok(digest) = <[u8; 32]>::try_from(digest) {
+                self.tables.by_token.remove(&digest)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A token given again (a commit repeated, an import run twice) must not push the pair before it
+/// out of `previous_token`.
+fn keep_previous(stored: &Merchant, merchant: &mut Merchant) {
+    if stored.token.app_auth_token.expose() == merchant.token.app_auth_token.expose() {
+        merchant.previous_token.clone_from(&stored.previous_token);
+    }
+}
+
+/// Whether `merchant` differs from `stored` in nothing but its times.
+fn says_the_same(stored: &Merchant, merchant: &Merchant) -> bool {
+    let estimated = stored.auth_time_estimated && merchant.auth_time_estimated;
+    estimated
+        && same_token(&stored.token, &merchant.token)
+        && same_secret(stored.encrypt_key.as_ref(), merchant.encrypt_key.as_ref())
+        && (&stored.pid, &stored.alias, &stored.reference)
+            == (&merchant.pid, &merchant.alias, &merchant.reference)
+        && (stored.status, stored.source) == (merchant.status, merchant.source)
+}
+
+/// The entry with its event, and with what it didn't say of the merchant.
+fn told(entry: &InboxEntry, merchant: &Merchant, event: AuthorizationEvent) -> InboxEntry {
+    let mut told = entry.clone();
+    told.pid = told.pid.or_else(|| merchant.pid.clone());
+    told.auth_app_id = told
+        .auth_app_id
+        .or_else(|| Some(merchant.auth_app_id.clone()));
+    told.event = Some(event);
+    told
+}
+
+/// The entry of something that wasn't applied: if it is ever handed over, then as Alipay's message
+/// without its secrets.
+fn without_event(entry: &InboxEntry) -> InboxEntry {
+    let mut bare = entry.clone();
+    if bare.form == DeliveryForm::Event && bare.event.is_none() {
+        bare.form = DeliveryForm::Redacted;
+    }
+    bare
+}
+
+fn auth_app_id_key(id: &MerchantId) -> Vec<u8> {
+    tables::key(&[id.auth_app_id.as_str(), id.app_id.as_str()])
+}
+
+fn pid_key(merchant: &Merchant) -> Option<Vec<u8>> {
+    let pid = merchant.pid.as_ref()?.as_str();
+    let (app_id, auth_app_id) = (merchant.app_id.as_str(), merchant.auth_app_id.as_str());
+    Some(tables::key(&[pid, app_id, auth_app_id]))
+}
+
+fn alias_key(alias: &Alias, app_id: &AppId) -> Vec<u8> {
+    tables::key(&[alias.as_str(), app_id.as_str()])
+}
+
+fn tokens_prefix(id: &MerchantId) -> Vec<u8> {
+    tables::prefix(&[id.app_id.as_str(), id.auth_app_id.as_str()])
+}

@@ -1,0 +1,190 @@
+//! Inbox entries and deliveries as they stand in the file.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::records::{Unreadable, to_json};
+use crate::model::delivery::{Attempt, Delivery, DeliveryState};
+use crate::model::event::AuthorizationEvent;
+use crate::model::id::{AppId, AuthAppId, EventId, Pid};
+use crate::model::notification::{Body, DeliveryForm, InboxEntry};
+use crate::store::error::StoreError;
+use crate::store::seal::{Place, Sealer};
+
+/// All of an entry but the bytes of its body, which follow it as they are: JSON would blow them up.
+#[derive(Serialize, Deserialize)]
+struct EntryHead {
+    app_id: String,
+    notify_id: Option<String>,
+    event_type: String,
+    auth_app_id: Option<String>,
+    pid: Option<String>,
+    received_at: i64,
+    notify_path: String,
+    order_key: Option<String>,
+    content_type: Option<String>,
+    event: Option<AuthorizationEvent>,
+    form: Form,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Form {
+    AsConfigured,
+    Event,
+    Redacted,
+    Verbatim,
+}
+
+impl From<DeliveryForm> for Form {
+    fn from(form: DeliveryForm) -> Self {
+        match form {
+            DeliveryForm::AsConfigured => Self::AsConfigured,
+            DeliveryForm::Event => Self::Event,
+            DeliveryForm::Redacted => Self::Redacted,
+            DeliveryForm::Verbatim => Self::Verbatim,
+        }
+    }
+}
+
+impl From<Form> for DeliveryForm {
+    fn from(form: Form) -> Self {
+        match form {
+            Form::AsConfigured => Self::AsConfigured,
+            Form::Event => Self::Event,
+            Form::Redacted => Self::Redacted,
+            Form::Verbatim => Self::Verbatim,
+        }
+    }
+}
+
+impl From<&InboxEntry> for EntryHead {
+    fn from(entry: &InboxEntry) -> Self {
+        Self {
+            app_id: entry.app_id.to_string(),
+            notify_id: entry.notify_id.clone(),
+            event_type: entry.event_type.clone(),
+            auth_app_id: entry.auth_app_id.as_ref().map(ToString::to_string),
+            pid: entry.pid.as_ref().map(ToString::to_string),
+            received_at: entry.received_at,
+            notify_path: entry.notify_path.clone(),
+            order_key: entry.order_key.clone(),
+            content_type: entry.body.as_ref().map(|body| body.content_type.clone()),
+            event: entry.event.clone(),
+            form: entry.form.into(),
+        }
+    }
+}
+
+impl EntryHead {
+    fn into_entry(self, id: EventId, body: &[u8]) -> Result<InboxEntry, Unreadable> {
+        let auth_app_id = self.auth_app_id.as_deref().map(AuthAppId::new).transpose();
+        let pid = self.pid.as_deref().map(Pid::new).transpose();
+        Ok(InboxEntry {
+            id,
+            app_id: AppId::new(&self.app_id).map_err(|_| Unreadable)?,
+            notify_id: self.notify_id,
+            event_type: self.event_type,
+            auth_app_id: auth_app_id.map_err(|_| Unreadable)?,
+            pid: pid.map_err(|_| Unreadable)?,
+            received_at: self.received_at,
+            notify_path: self.notify_path,
+            order_key: self.order_key,
+            body: self.content_type.map(|content_type| Body {
+                content_type,
+                bytes: Bytes::copy_from_slice(body),
+            }),
+            event: self.event,
+            form: self.form.into(),
+        })
+    }
+}
+
+/// Seals an entry: the head's length in 4 bytes, the head, the body.
+pub(super) fn seal_entry(
+    sealer: &Sealer,
+    place: Place<'_>,
+    entry: &InboxEntry,
+) -> Result<Vec<u8>, StoreError> {
+    let head = to_json(place, &EntryHead::from(entry))?;
+    let length = u32::try_from(head.len()).map_err(|_| StoreError::Unavailable {
+        reason: format!("{place} is too large to be stored"),
+    })?;
+    let body = entry.body.as_ref().map_or(&[][..], |body| &body.bytes);
+    let mut plain = Zeroizing::new(Vec::with_capacity(4 + head.len() + body.len()));
+    plain.extend(length.to_be_bytes());
+    plain.extend(head.iter());
+    plain.extend(body);
+    sealer.seal(place, &plain)
+}
+
+/// Opens an entry.
+pub(super) fn open_entry(
+    sealer: &Sealer,
+    place: Place<'_>,
+    id: EventId,
+    sealed: &[u8],
+) -> Result<InboxEntry, StoreError> {
+    let plain = sealer.open(place, sealed)?;
+    split_entry(&plain)
+        .and_then(|(head, body)| {
+            let head = serde_json::from_slice::<EntryHead>(head).ok()?;
+            head.into_entry(id, body).ok()
+        })
+        .ok_or_else(|| place.damaged())
+}
+
+fn split_entry(plain: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = plain.split_first_chunk::<4>()?;
+    rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
+}
+
+/// A delivery, with what the indexes need to know of its entry.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct DeliveryRecord {
+    /// Where it stands.
+    pub(super) state: DeliveryState,
+    /// Attempts since it became owed.
+    pub(super) attempts: u32,
+    /// When it became owed, Unix milliseconds.
+    pub(super) owed_since: i64,
+    /// When the next attempt is due, Unix milliseconds.
+    pub(super) next_attempt_at: i64,
+    /// The last attempts, oldest first.
+    pub(super) history: Vec<Attempt>,
+    /// When the entry was received, Unix milliseconds.
+    pub(super) received_at: i64,
+    /// When it was settled, Unix milliseconds; meaningful while not pending.
+    pub(super) settled_at: i64,
+    /// The digest of the entry's order key.
+    pub(super) order: Option<[u8; 16]>,
+}
+
+impl DeliveryRecord {
+    /// The delivery of something received at `received_at`, due at once.
+    pub(super) fn new(state: DeliveryState, received_at: i64, order: Option<[u8; 16]>) -> Self {
+        Self {
+            state,
+            attempts: 0,
+            owed_since: received_at,
+            next_attempt_at: received_at,
+            history: Vec::new(),
+            received_at,
+            settled_at: received_at,
+            order,
+        }
+    }
+
+    /// The delivery for the model.
+    pub(super) fn into_delivery(self, id: EventId) -> Delivery {
+        Delivery {
+            id,
+            state: self.state,
+            attempts: self.attempts,
+            owed_since: self.owed_since,
+            next_attempt_at: self.next_attempt_at,
+            history: self.history,
+        }
+    }
+}

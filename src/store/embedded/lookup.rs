@@ -1,0 +1,185 @@
+//! Looks single records up, in a read or a write transaction alike.
+
+use redb::{ReadableTable, TableHandle};
+use serde::de::DeserializeOwned;
+
+use super::inbox_records::{DeliveryRecord, open_entry};
+use super::records::{self, AppRecord, MerchantRecord};
+use super::tables;
+use crate::model::app::App;
+use crate::model::id::{AppId, AuthAppId, EventId};
+use crate::model::merchant::Merchant;
+use crate::model::notification::InboxEntry;
+use crate::store::embedded::fault::Fault;
+use crate::store::seal::{Place, Sealer};
+
+/// A table whose key is bytes.
+type Bytes = &'static [u8];
+/// A table whose key is an id.
+type Id = &'static [u8; 16];
+
+/// Which merchant.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct MerchantId {
+    /// Our application.
+    pub(super) app_id: AppId,
+    /// The merchant's application.
+    pub(super) auth_app_id: AuthAppId,
+}
+
+impl MerchantId {
+    /// The id of both.
+    pub(super) fn new(app_id: &AppId, auth_app_id: &AuthAppId) -> Self {
+        Self {
+            app_id: app_id.clone(),
+            auth_app_id: auth_app_id.clone(),
+        }
+    }
+
+    /// The key in the merchants' table.
+    pub(super) fn key(&self) -> Vec<u8> {
+        tables::key(&[self.app_id.as_str(), self.auth_app_id.as_str()])
+    }
+
+    /// The id whose key this is.
+    pub(super) fn from_key(key: &[u8]) -> Option<Self> {
+        let (app_id, auth_app_id) = std::str::from_utf8(key).ok()?.split_once('\0')?;
+        Self::from_texts(app_id, auth_app_id)
+    }
+
+    /// The id of two texts.
+    pub(super) fn from_texts(app_id: &str, auth_app_id: &str) -> Option<Self> {
+        Some(Self {
+            app_id: AppId::new(app_id).ok()?,
+            auth_app_id: AuthAppId::new(auth_app_id).ok()?,
+        })
+    }
+}
+
+impl std::fmt::Display for MerchantId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.app_id, self.auth_app_id)
+    }
+}
+
+/// The app under `key`.
+pub(super) fn open_app(sealer: &Sealer, key: &[u8], sealed: &[u8]) -> Result<App, Fault> {
+    let place = Place {
+        table: tables::APPS.name(),
+        key,
+    };
+    let record = records::open::<AppRecord>(sealer, place, sealed)?;
+    Ok(App::try_from(record).map_err(|_| place.damaged())?)
+}
+
+/// The merchant of `id`, if there is one.
+pub(super) fn merchant<T: ReadableTable<Bytes, Bytes>>(
+    table: &T,
+    sealer: &Sealer,
+    id: &MerchantId,
+) -> Result<Option<Merchant>, Fault> {
+    let key = id.key();
+    match table.get(key.as_slice())? {
+        Some(row) => open_merchant(sealer, &key, row.value()).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The merchant under `key`.
+pub(super) fn open_merchant(sealer: &Sealer, key: &[u8], sealed: &[u8]) -> Result<Merchant, Fault> {
+    let place = Place {
+        table: tables::MERCHANTS.name(),
+        key,
+    };
+    let record = records::open::<MerchantRecord>(sealer, place, sealed)?;
+    Ok(Merchant::try_from(record).map_err(|_| place.damaged())?)
+}
+
+/// The merchant that holds or held the token of `digest`.
+pub(super) fn token_owner<T: ReadableTable<&'static [u8; 32], Bytes>>(
+    table: &T,
+    sealer: &Sealer,
+    digest: &[u8; 32],
+) -> Result<Option<MerchantId>, Fault> {
+    let Some(row) = table.get(digest)? else {
+        return Ok(None);
+    };
+    let place = token_place(digest);
+    let key = sealer.open(place, row.value())?;
+    let owner = MerchantId::from_key(&key).ok_or_else(|| place.damaged())?;
+    Ok(Some(owner))
+}
+
+/// Where the owner of a token is sealed.
+pub(super) fn token_place(digest: &[u8; 32]) -> Place<'_> {
+    Place {
+        table: tables::BY_TOKEN.name(),
+        key: digest,
+    }
+}
+
+/// The entry of `id`, if there is one.
+pub(super) fn entry<T: ReadableTable<Id, Bytes>>(
+    table: &T,
+    sealer: &Sealer,
+    id: EventId,
+) -> Result<Option<InboxEntry>, Fault> {
+    let key = id.to_bytes();
+    let Some(row) = table.get(&key)? else {
+        return Ok(None);
+    };
+    let place = entry_place(&key);
+    Ok(Some(open_entry(sealer, place, id, row.value())?))
+}
+
+/// Where an entry is sealed.
+pub(super) fn entry_place(key: &[u8; 16]) -> Place<'_> {
+    Place {
+        table: tables::NOTIFICATIONS.name(),
+        key,
+    }
+}
+
+/// The delivery of `id`, if there is one.
+pub(super) fn delivery<T: ReadableTable<Id, Bytes>>(
+    table: &T,
+    sealer: &Sealer,
+    id: EventId,
+) -> Result<Option<DeliveryRecord>, Fault> {
+    let key = id.to_bytes();
+    match table.get(&key)? {
+        Some(row) => open_at(sealer, delivery_place(&key), row.value()).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Where a delivery is sealed.
+pub(super) fn delivery_place(key: &[u8; 16]) -> Place<'_> {
+    Place {
+        table: tables::DELIVERIES.name(),
+        key,
+    }
+}
+
+/// Where a memo is sealed: its expiry is part of the place, so it can't be put off.
+pub(super) fn memo_key(key: &[u8; 32], expires_at: i64) -> Vec<u8> {
+    let mut place = key.to_vec();
+    place.extend(expires_at.to_be_bytes());
+    place
+}
+
+/// The place of a [`memo_key`].
+pub(super) fn memo_place(key: &[u8]) -> Place<'_> {
+    Place {
+        table: tables::MEMOS.name(),
+        key,
+    }
+}
+
+fn open_at<T: DeserializeOwned>(
+    sealer: &Sealer,
+    place: Place<'_>,
+    sealed: &[u8],
+) -> Result<T, Fault> {
+    Ok(records::open(sealer, place, sealed)?)
+}

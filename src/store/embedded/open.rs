@@ -1,0 +1,185 @@
+//! Creates the file and opens it, and tells apart what can be wrong with it.
+//!
+//! Opening never creates: an empty store in the place of a mistyped or damaged one would look like
+//! a sidecar without merchants. redb may panic on a damaged file; here that becomes an error.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
+
+use super::fault::Fault;
+use super::tables::{self, CHECK_KEY, META, SCHEMA, Tables};
+use crate::store::error::StoreError;
+use crate::store::seal::{Place, Sealer};
+
+/// What the check value says once opened.
+const CHECK_VALUE: &[u8] = b"alipay-sidecar";
+
+const CHECK_PLACE: Place<'static> = Place {
+    table: "meta",
+    key: CHECK_KEY.as_bytes(),
+};
+
+/// Makes a new, empty store at `path`, readable by its owner alone from the first moment.
+///
+/// It is built under another name and then linked into place, so that a crash can't leave half a
+/// store at `path`, and nothing that stands there is ever overwritten.
+pub(super) fn create(path: &Path, sealer: &Sealer) -> Result<(), StoreError> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Err(StoreError::Exists { path: path.into() });
+    }
+    let scratch = scratch_path(path);
+    let made = build(&scratch, sealer).and_then(|()| put_in_place(&scratch, path));
+    // Whether linked into place or not, the scratch name has done its duty.
+    let _ = fs::remove_file(&scratch);
+    made
+}
+
+fn scratch_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".new-{}", uuid::Uuid::now_v7().simple()));
+    path.with_file_name(name)
+}
+
+fn build(scratch: &Path, sealer: &Sealer) -> Result<(), StoreError> {
+    let file = create_private(scratch).map_err(|error| unavailable(scratch, &error))?;
+    let db = FileBackend::new(file)
+        .and_then(|backend| Database::builder().create_with_backend(backend))
+        .map_err(|error| classify(scratch, error))?;
+    initialise(&db, sealer).map_err(Fault::into_error)?;
+    db.close().map_err(|error| classify(scratch, error))?;
+    File::open(scratch)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| unavailable(scratch, &error))
+}
+
+fn create_private(path: &Path) -> std::io::Result<File> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    options.open(path)
+}
+
+fn initialise(db: &Database, sealer: &Sealer) -> Result<(), Fault> {
+    let tx = db.begin_write()?;
+    drop(Tables::open(&tx)?);
+    tables::write_schema(&tx, SCHEMA)?;
+    let check = sealer.seal(CHECK_PLACE, CHECK_VALUE)?;
+    let mut meta = tx.open_table(META)?;
+    meta.insert(CHECK_KEY, check.as_slice())?;
+    drop(meta);
+    Ok(tx.commit()?)
+}
+
+fn put_in_place(scratch: &Path, path: &Path) -> Result<(), StoreError> {
+    match fs::hard_link(scratch, path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            return Err(StoreError::Exists { path: path.into() });
+        }
+        // A file system without hard links: nothing stood there a moment ago.
+        Err(_) => fs::rename(scratch, path).map_err(|error| unavailable(path, &error))?,
+    }
+    sync_parent(path).map_err(|error| unavailable(path, &error))
+}
+
+/// Makes the name of the file durable; redb syncs only what is in it.
+fn sync_parent(path: &Path) -> std::io::Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+/// Opens the database at `path` by `opener` and makes sure it is a store of this key and schema.
+pub(super) fn open(
+    path: &Path,
+    sealer: &Sealer,
+    opener: &dyn Fn() -> Result<Database, DatabaseError>,
+) -> Result<Database, StoreError> {
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let db = opener().map_err(|error| classify(path, error))?;
+        check(&db, path, sealer)?;
+        Ok(db)
+    }));
+    opened.unwrap_or_else(|_| Err(damaged(path, "redb panicked while it read the file")))
+}
+
+fn check(db: &Database, path: &Path, sealer: &Sealer) -> Result<(), StoreError> {
+    let found = read_version(db, path, sealer)?;
+    if found > SCHEMA {
+        return Err(StoreError::SchemaTooNew {
+            path: path.into(),
+            found,
+            known: SCHEMA,
+        });
+    }
+    if found < SCHEMA {
+        migrate(db, found).map_err(Fault::into_error)?;
+    }
+    Ok(())
+}
+
+fn read_version(db: &Database, path: &Path, sealer: &Sealer) -> Result<u64, StoreError> {
+    let unreadable = |fault: Fault| match fault {
+        Fault::Broken(reason) => damaged(path, &reason),
+        Fault::Refused(error) => error,
+    };
+    let tx = db.begin_read().map_err(|error| unreadable(error.into()))?;
+    let meta = tx
+        .open_table(META)
+        .map_err(|error| unreadable(error.into()))?;
+    let version = tables::read_schema(&meta).map_err(unreadable)?;
+    let version = version.ok_or_else(|| damaged(path, "it has no schema version"))?;
+    let check = meta
+        .get(CHECK_KEY)
+        .map_err(|error| unreadable(error.into()))?
+        .ok_or_else(|| damaged(path, "it has no check value"))?;
+    match sealer.open(CHECK_PLACE, check.value()) {
+        Ok(value) if value.as_slice() == CHECK_VALUE => Ok(version),
+        _ => Err(StoreError::WrongKey { path: path.into() }),
+    }
+}
+
+fn migrate(db: &Database, found: u64) -> Result<(), Fault> {
+    let tx = db.begin_write()?;
+    tables::migrate(&tx, found)?;
+    tracing::info!(from = found, to = SCHEMA, "the store's schema was migrated");
+    Ok(tx.commit()?)
+}
+
+/// Tells whose fault it is that redb doesn't open the file.
+fn classify(path: &Path, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+            StoreError::Locked { path: path.into() }
+        }
+        DatabaseError::Storage(StorageError::Io(error)) => match error.kind() {
+            ErrorKind::NotFound => StoreError::Missing { path: path.into() },
+            ErrorKind::InvalidData | ErrorKind::IsADirectory | ErrorKind::UnexpectedEof => {
+                damaged(path, &error.to_string())
+            }
+            _ => unavailable(path, &error),
+        },
+        error => damaged(path, &error.to_string()),
+    }
+}
+
+fn damaged(path: &Path, reason: &str) -> StoreError {
+    StoreError::DamagedFile {
+        path: path.into(),
+        reason: reason.to_owned(),
+    }
+}
+
+fn unavailable(path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::Unavailable {
+        reason: format!("{}: {error}", path.display()),
+    }
+}

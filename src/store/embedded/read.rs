@@ -1,0 +1,251 @@
+//! Reads, each on one snapshot of the database.
+//!
+//! A look-up of one thing gives the error of a damaged record; a list passes it over and logs it,
+//! so that one bad row doesn't hide all others.
+
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
+
+use super::apply::open_memo;
+use super::fault::Fault;
+use super::lookup::{self, MerchantId};
+use super::tables;
+use crate::model::app::App;
+use crate::model::delivery::{Delivery, DeliveryState};
+use crate::model::id::{Alias, AuthAppId, EventId, Pid};
+use crate::model::merchant::Merchant;
+use crate::model::notification::InboxEntry;
+use crate::protocol::secret::Secret;
+use crate::store::seal::{Place, Sealer};
+use crate::store::{Counts, Due, MemoKey, MerchantKey};
+
+/// One snapshot and what opens its records.
+pub(super) struct Reader<'a> {
+    /// The snapshot.
+    pub(super) tx: &'a ReadTransaction,
+    /// Opens its records.
+    pub(super) sealer: &'a Sealer,
+}
+
+impl Reader<'_> {
+    pub(super) fn apps(&self) -> Result<Vec<App>, Fault> {
+        let table = self.tx.open_table(tables::APPS)?;
+        let mut apps = Vec::new();
+        for row in table.iter()? {
+            let (key, sealed) = row?;
+            let app = lookup::open_app(self.sealer, key.value(), sealed.value());
+            apps.extend(readable(app)?);
+        }
+        Ok(apps)
+    }
+
+    pub(super) fn find(&self, key: &MerchantKey) -> Result<Vec<Merchant>, Fault> {
+        let ids = match key {
+            MerchantKey::Alias(alias) => self.by_alias(alias)?,
+            MerchantKey::AuthAppId(auth_app_id) => self.by_auth_app_id(auth_app_id)?,
+            MerchantKey::Exact(app_id, auth_app_id) => vec![MerchantId::new(app_id, auth_app_id)],
+            MerchantKey::Pid(pid) => self.by_pid(pid)?,
+            MerchantKey::Token(token) => self.by_token(token)?,
+        };
+        let table = self.tx.open_table(tables::MERCHANTS)?;
+        let mut merchants = Vec::with_capacity(ids.len());
+        for id in ids {
+            merchants.extend(lookup::merchant(&table, self.sealer, &id)?);
+        }
+        // An index row is not sealed, so the record has the last word.
+        merchants.retain(|merchant| match key {
+            MerchantKey::Alias(alias) => merchant.alias.as_ref() == Some(alias),
+            MerchantKey::Pid(pid) => merchant.pid.as_ref() == Some(pid),
+            MerchantKey::AuthAppId(_) | MerchantKey::Exact(..) | MerchantKey::Token(_) => true,
+        });
+        Ok(merchants)
+    }
+
+    fn by_alias(&self, alias: &Alias) -> Result<Vec<MerchantId>, Fault> {
+        let table = self.tx.open_table(tables::BY_ALIAS)?;
+        let prefix = tables::prefix(&[alias.as_str()]);
+        let mut ids = Vec::new();
+        for row in table.range(prefix.as_slice()..)? {
+            let (key, owner) = row?;
+            let Some(app_id) = key.value().strip_prefix(prefix.as_slice()) else {
+                break;
+            };
+            let owner = [app_id, owner.value()].join(&0);
+            ids.push(merchant_id(key.value(), &owner)?);
+        }
+        Ok(ids)
+    }
+
+    fn by_auth_app_id(&self, auth_app_id: &AuthAppId) -> Result<Vec<MerchantId>, Fault> {
+        let table = self.tx.open_table(tables::BY_AUTH_APP_ID)?;
+        let prefix = tables::prefix(&[auth_app_id.as_str()]);
+        let mut ids = Vec::new();
+        for row in table.range(prefix.as_slice()..)? {
+            let key = row?.0;
+            let Some(app_id) = key.value().strip_prefix(prefix.as_slice()) else {
+                break;
+            };
+            let owner = [app_id, auth_app_id.as_str().as_bytes()].join(&0);
+            ids.push(merchant_id(key.value(), &owner)?);
+        }
+        Ok(ids)
+    }
+
+    fn by_pid(&self, pid: &Pid) -> Result<Vec<MerchantId>, Fault> {
+        let table = self.tx.open_table(tables::BY_PID)?;
+        let prefix = tables::prefix(&[pid.as_str()]);
+        let mut ids = Vec::new();
+        for row in table.range(prefix.as_slice()..)? {
+            let key = row?.0;
+            let Some(owner) = key.value().strip_prefix(prefix.as_slice()) else {
+                break;
+            };
+            ids.push(merchant_id(key.value(), owner)?);
+        }
+        Ok(ids)
+    }
+
+    fn by_token(&self, token: &Secret<String>) -> Result<Vec<MerchantId>, Fault> {
+        let table = self.tx.open_table(tables::BY_TOKEN)?;
+        let digest = self.sealer.token_digest(token);
+        let owner = lookup::token_owner(&table, self.sealer, &digest)?;
+        Ok(owner.into_iter().collect())
+    }
+
+    pub(super) fn merchants(
+        &self,
+        after: Option<&MerchantId>,
+        limit: usize,
+    ) -> Result<Vec<Merchant>, Fault> {
+        let table = self.tx.open_table(tables::MERCHANTS)?;
+        // Nothing stands between a key and the same with a NUL behind it.
+        let from = after.map_or_else(Vec::new, |id| [id.key(), vec![0]].concat());
+        let mut page = Vec::new();
+        for row in table.range(from.as_slice()..)? {
+            if page.len() >= limit {
+                break;
+            }
+            let (key, sealed) = row?;
+            let merchant = lookup::open_merchant(self.sealer, key.value(), sealed.value());
+            page.extend(readable(merchant)?);
+        }
+        Ok(page)
+    }
+
+    pub(super) fn entry(&self, id: EventId) -> Result<Option<(InboxEntry, Delivery)>, Fault> {
+        let deliveries = self.tx.open_table(tables::DELIVERIES)?;
+        let Some(record) = lookup::delivery(&deliveries, self.sealer, id)? else {
+            return Ok(None);
+        };
+        let notifications = self.tx.open_table(tables::NOTIFICATIONS)?;
+        let entry = lookup::entry(&notifications, self.sealer, id)?;
+        let key = id.to_bytes();
+        let entry = entry.ok_or_else(|| lookup::entry_place(&key).damaged())?;
+        Ok(Some((entry, record.into_delivery(id))))
+    }
+
+    pub(super) fn entries(
+        &self,
+        state: Option<DeliveryState>,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Result<Vec<(InboxEntry, Delivery)>, Fault> {
+        match state {
+            None => self.page(&self.tx.open_table(tables::DELIVERIES)?, after, limit),
+            Some(DeliveryState::Dead) => {
+                self.page(&self.tx.open_table(tables::DEAD)?, after, limit)
+            }
+            Some(DeliveryState::Delivered) => {
+                self.page(&self.tx.open_table(tables::DELIVERED)?, after, limit)
+            }
+            Some(DeliveryState::Ignored) => {
+                self.page(&self.tx.open_table(tables::IGNORED)?, after, limit)
+            }
+            Some(DeliveryState::Pending) => {
+                self.page(&self.tx.open_table(tables::PENDING)?, after, limit)
+            }
+        }
+    }
+
+    /// The readable entries whose ids stand in `table`.
+    fn page<V: redb::Value + 'static>(
+        &self,
+        table: &impl ReadableTable<&'static [u8; 16], V>,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Result<Vec<(InboxEntry, Delivery)>, Fault> {
+        let from = after.map_or([0; 16], EventId::to_bytes);
+        let mut page = Vec::new();
+        for row in table.range::<&[u8; 16]>(&from..)? {
+            if page.len() >= limit {
+                break;
+            }
+            let id = EventId::from_bytes(*row?.0.value());
+            if Some(id) != after {
+                page.extend(readable(self.entry(id))?.flatten());
+            }
+        }
+        Ok(page)
+    }
+
+    pub(super) fn due(&self, now: i64, limit: usize) -> Result<Due, Fault> {
+        let table = self.tx.open_table(tables::DUE)?;
+        let mut due = Due::default();
+        for row in table.iter()? {
+            let key = row?.0;
+            let (at, id) = key.value();
+            if at > now || due.now.len() >= limit {
+                due.next_at = Some(at);
+                break;
+            }
+            let found = readable(self.entry(EventId::from_bytes(*id)))?.flatten();
+            due.now
+                .extend(found.filter(|(_, delivery)| delivery.state == DeliveryState::Pending));
+        }
+        Ok(due)
+    }
+
+    pub(super) fn recall(&self, key: MemoKey, now: i64) -> Result<Option<Secret<Vec<u8>>>, Fault> {
+        let table = self.tx.open_table(tables::MEMOS)?;
+        let Some(row) = table.get(&key.0)? else {
+            return Ok(None);
+        };
+        let (expires_at, sealed) = row.value();
+        if expires_at <= now {
+            return Ok(None);
+        }
+        open_memo(self.sealer, key, expires_at, sealed).map(Some)
+    }
+
+    pub(super) fn counts(&self) -> Result<Counts, Fault> {
+        let pending = self.tx.open_table(tables::PENDING)?;
+        let revoked = self.tx.open_table(tables::REVOKED)?.len()?;
+        let merchants = self.tx.open_table(tables::MERCHANTS)?.len()?;
+        Ok(Counts {
+            dead: self.tx.open_table(tables::DEAD)?.len()?,
+            merchants_authorized: merchants.saturating_sub(revoked),
+            merchants_revoked: revoked,
+            oldest_pending_at: pending.first()?.map(|(_, received_at)| received_at.value()),
+            pending: pending.len()?,
+        })
+    }
+}
+
+fn merchant_id(row: &[u8], key: &[u8]) -> Result<MerchantId, Fault> {
+    let place = Place {
+        table: "merchant indexes",
+        key: row,
+    };
+    Ok(MerchantId::from_key(key).ok_or_else(|| place.damaged())?)
+}
+
+/// The record, or nothing where it is damaged: for lists.
+fn readable<T>(record: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match record {
+        Ok(record) => Ok(Some(record)),
+        Err(Fault::Refused(error)) => {
+            tracing::error!(%error, "a damaged record is passed over");
+            Ok(None)
+        }
+        Err(broken) => Err(broken),
+    }
+}

@@ -1,0 +1,234 @@
+//! The tables of the file, its schema version, and how an older one is brought up to date.
+//!
+//! Keys of the merchants' side are ids joined by NUL, which no id can contain. What an index row
+//! could be forged for (a token's owner) is sealed; what is only a hint (alias, PID) is compared
+//! with the sealed record after the look-up.
+
+use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+
+use super::fault::Fault;
+
+/// Bytes as a key or a value.
+type Bytes = &'static [u8];
+/// An event id, or a 16-byte digest.
+type Id = &'static [u8; 16];
+/// A 32-byte digest.
+type Digest = &'static [u8; 32];
+
+/// What the store knows of itself.
+pub(super) const META: TableDefinition<'_, &str, Bytes> = TableDefinition::new("meta");
+/// `app_id` → sealed app.
+pub(super) const APPS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("apps");
+/// `app_id` NUL `auth_app_id` → sealed merchant.
+pub(super) const MERCHANTS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("merchants");
+/// The merchants that cancelled, so that they can be counted without reading them.
+pub(super) const REVOKED: TableDefinition<'_, Bytes, ()> = TableDefinition::new("revoked");
+/// `auth_app_id` NUL `app_id`.
+pub(super) const BY_AUTH_APP_ID: TableDefinition<'_, Bytes, ()> =
+    TableDefinition::new("by_auth_app_id");
+/// PID NUL `app_id` NUL `auth_app_id`.
+pub(super) const BY_PID: TableDefinition<'_, Bytes, ()> = TableDefinition::new("by_pid");
+/// Alias NUL `app_id` → `auth_app_id`.
+pub(super) const BY_ALIAS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("by_alias");
+/// Digest of every token ever held → sealed key of its merchant.
+pub(super) const BY_TOKEN: TableDefinition<'_, Digest, Bytes> = TableDefinition::new("by_token");
+/// `app_id` NUL `auth_app_id` NUL token digest: what goes when the merchant goes.
+pub(super) const TOKENS_OF: TableDefinition<'_, Bytes, ()> = TableDefinition::new("tokens_of");
+/// Sealed inbox entries.
+pub(super) const NOTIFICATIONS: TableDefinition<'_, Id, Bytes> =
+    TableDefinition::new("notifications");
+/// Sealed deliveries: no secrets, but a forged state would lose or repeat a notification.
+pub(super) const DELIVERIES: TableDefinition<'_, Id, Bytes> = TableDefinition::new("deliveries");
+/// The pending ones → when received, Unix milliseconds.
+pub(super) const PENDING: TableDefinition<'_, Id, i64> = TableDefinition::new("pending");
+/// The delivered ones.
+pub(super) const DELIVERED: TableDefinition<'_, Id, ()> = TableDefinition::new("delivered");
+/// The dead ones.
+pub(super) const DEAD: TableDefinition<'_, Id, ()> = TableDefinition::new("dead");
+/// The ignored ones.
+pub(super) const IGNORED: TableDefinition<'_, Id, ()> = TableDefinition::new("ignored");
+/// (next attempt, id) of every pending delivery that waits for no other.
+pub(super) const DUE: TableDefinition<'_, (i64, Id), ()> = TableDefinition::new("due");
+/// (order digest, id) of every pending delivery with an order key → its next attempt.
+pub(super) const ORDERED: TableDefinition<'_, (Id, Id), i64> = TableDefinition::new("ordered");
+/// (when settled, id) of the delivered and ignored ones.
+pub(super) const SETTLED: TableDefinition<'_, (i64, Id), ()> = TableDefinition::new("settled");
+/// (when given up, id) of the dead ones.
+pub(super) const GIVEN_UP: TableDefinition<'_, (i64, Id), ()> = TableDefinition::new("given_up");
+/// Digest of `app_id` and `notify_id` → the entry's id.
+pub(super) const DEDUPE: TableDefinition<'_, Id, Id> = TableDefinition::new("dedupe");
+/// (when received, digest) of every row of [`DEDUPE`].
+pub(super) const DEDUPE_AT: TableDefinition<'_, (i64, Id), ()> = TableDefinition::new("dedupe_at");
+/// Memo key → (expiry, sealed value).
+pub(super) const MEMOS: TableDefinition<'_, Digest, (i64, Bytes)> = TableDefinition::new("memos");
+/// (expiry, memo key) of every row of [`MEMOS`].
+pub(super) const MEMO_EXPIRY: TableDefinition<'_, (i64, Digest), ()> =
+    TableDefinition::new("memo_expiry");
+
+/// Where [`META`] keeps the schema version, 8 bytes big-endian.
+pub(super) const SCHEMA_KEY: &str = "schema";
+/// Where [`META`] keeps the value that only the right store key opens.
+pub(super) const CHECK_KEY: &str = "check";
+/// Where [`META`] keeps what the writer writes to see whether it can.
+pub(super) const PROBE_KEY: &str = "probe";
+
+/// Brings a file from one schema version to the next.
+type Step = fn(&WriteTransaction) -> Result<(), Fault>;
+
+/// The step at index n leads from schema version n + 1 to n + 2. Steps are never changed once
+/// released, only added.
+const STEPS: &[Step] = &[];
+
+/// The newest schema version this program knows.
+pub(super) const SCHEMA: u64 = 1 + STEPS.len() as u64;
+
+/// Brings the file from schema version `found` up to [`SCHEMA`] within `tx`.
+pub(super) fn migrate(tx: &WriteTransaction, found: u64) -> Result<(), Fault> {
+    run_steps(tx, found, STEPS)
+}
+
+fn run_steps(tx: &WriteTransaction, found: u64, steps: &[Step]) -> Result<(), Fault> {
+    let done = usize::try_from(found.saturating_sub(1)).unwrap_or(usize::MAX);
+    for step in steps.iter().skip(done) {
+        step(tx)?;
+    }
+    write_schema(tx, 1 + steps.len() as u64)
+}
+
+/// Writes the schema version.
+pub(super) fn write_schema(tx: &WriteTransaction, version: u64) -> Result<(), Fault> {
+    let mut meta = tx.open_table(META)?;
+    meta.insert(SCHEMA_KEY, version.to_be_bytes().as_slice())?;
+    Ok(())
+}
+
+/// Reads the schema version; `None` when there is none that makes sense.
+pub(super) fn read_schema<T: ReadableTable<&'static str, Bytes>>(
+    meta: &T,
+) -> Result<Option<u64>, Fault> {
+    let row = meta.get(SCHEMA_KEY)?;
+    Ok(row
+        .and_then(|row| <[u8; 8]>::try_from(row.value()).ok())
+        .map(u64::from_be_bytes))
+}
+
+/// Every table, opened for writing in one transaction.
+pub(super) struct Tables<'t> {
+    pub(super) apps: Table<'t, Bytes, Bytes>,
+    pub(super) merchants: Table<'t, Bytes, Bytes>,
+    pub(super) revoked: Table<'t, Bytes, ()>,
+    pub(super) by_auth_app_id: Table<'t, Bytes, ()>,
+    pub(super) by_pid: Table<'t, Bytes, ()>,
+    pub(super) by_alias: Table<'t, Bytes, Bytes>,
+    pub(super) by_token: Table<'t, Digest, Bytes>,
+    pub(super) tokens_of: Table<'t, Bytes, ()>,
+    pub(super) notifications: Table<'t, Id, Bytes>,
+    pub(super) deliveries: Table<'t, Id, Bytes>,
+    pub(super) pending: Table<'t, Id, i64>,
+    pub(super) delivered: Table<'t, Id, ()>,
+    pub(super) dead: Table<'t, Id, ()>,
+    pub(super) ignored: Table<'t, Id, ()>,
+    pub(super) due: Table<'t, (i64, Id), ()>,
+    pub(super) ordered: Table<'t, (Id, Id), i64>,
+    pub(super) settled: Table<'t, (i64, Id), ()>,
+    pub(super) given_up: Table<'t, (i64, Id), ()>,
+    pub(super) dedupe: Table<'t, Id, Id>,
+    pub(super) dedupe_at: Table<'t, (i64, Id), ()>,
+    pub(super) memos: Table<'t, Digest, (i64, Bytes)>,
+    pub(super) memo_expiry: Table<'t, (i64, Digest), ()>,
+}
+
+impl<'t> Tables<'t> {
+    /// Opens them all, creating those that aren't there.
+    pub(super) fn open(tx: &'t WriteTransaction) -> Result<Self, Fault> {
+        Ok(Self {
+            apps: tx.open_table(APPS)?,
+            merchants: tx.open_table(MERCHANTS)?,
+            revoked: tx.open_table(REVOKED)?,
+            by_auth_app_id: tx.open_table(BY_AUTH_APP_ID)?,
+            by_pid: tx.open_table(BY_PID)?,
+            by_alias: tx.open_table(BY_ALIAS)?,
+            by_token: tx.open_table(BY_TOKEN)?,
+            tokens_of: tx.open_table(TOKENS_OF)?,
+            notifications: tx.open_table(NOTIFICATIONS)?,
+            deliveries: tx.open_table(DELIVERIES)?,
+            pending: tx.open_table(PENDING)?,
+            delivered: tx.open_table(DELIVERED)?,
+            dead: tx.open_table(DEAD)?,
+            ignored: tx.open_table(IGNORED)?,
+            due: tx.open_table(DUE)?,
+            ordered: tx.open_table(ORDERED)?,
+            settled: tx.open_table(SETTLED)?,
+            given_up: tx.open_table(GIVEN_UP)?,
+            dedupe: tx.open_table(DEDUPE)?,
+            dedupe_at: tx.open_table(DEDUPE_AT)?,
+            memos: tx.open_table(MEMOS)?,
+            memo_expiry: tx.open_table(MEMO_EXPIRY)?,
+        })
+    }
+}
+
+/// The key made of `parts`, joined by NUL.
+pub(super) fn key(parts: &[&str]) -> Vec<u8> {
+    parts.join("\0").into_bytes()
+}
+
+/// The key under which every longer key begins with `parts`.
+pub(super) fn prefix(parts: &[&str]) -> Vec<u8> {
+    let mut key = key(parts);
+    key.push(0);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+    use redb::{Database, ReadableDatabase, TableHandle};
+
+    use super::*;
+
+    fn leave_a_mark(tx: &WriteTransaction) -> Result<(), Fault> {
+        let mut meta = tx.open_table(META)?;
+        let marks = meta.get("marks")?.map_or(0, |row| row.value().len());
+        meta.insert("marks", vec![1; marks + 1].as_slice())?;
+        Ok(())
+    }
+
+    fn check(found: u64, marks: usize) {
+        let db = Database::builder()
+            .create_with_backend(InMemoryBackend::new())
+            .expect("in memory");
+        let tx = db.begin_write().expect("transaction");
+        write_schema(&tx, found).expect("written");
+        run_steps(&tx, found, &[leave_a_mark, leave_a_mark, leave_a_mark]).expect("migrated");
+        tx.commit().expect("committed");
+        let tx = db.begin_read().expect("transaction");
+        let meta = tx.open_table(META).expect("there");
+        assert_eq!(
+            read_schema(&meta).expect("readable"),
+            Some(4),
+            "from {found}"
+        );
+        let found_marks = meta.get("marks").expect("readable");
+        assert_eq!(
+            found_marks.map_or(0, |m| m.value().len()),
+            marks,
+            "from {found}"
+        );
+    }
+
+    #[test]
+    fn each_step_runs_once_from_the_version_found() {
+        check(1, 3);
+        check(3, 1);
+        check(4, 0);
+    }
+
+    #[test]
+    fn keys_of_different_parts_never_meet() {
+        assert_eq!(key(&["a", "b"]), b"a\0b");
+        assert!(key(&["ab", "c"]) != key(&["a", "bc"]));
+        assert!(!key(&["ab", "c"]).starts_with(&prefix(&["a"])));
+        assert_eq!(META.name(), "meta");
+    }
+}

@@ -1,0 +1,244 @@
+//! What happens when the disk fails (the faults are put between redb and the file), and within one
+//! transaction that several commits share.
+
+use std::fs::File;
+use std::io::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redb::backends::FileBackend;
+use redb::{Database, StorageBackend};
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::model::authorization::{Authorization, Rank, Source};
+use crate::model::token::AppAuthToken;
+
+const START: i64 = 1_700_000_000_000;
+
+/// A disk that refuses while its switch is on.
+#[derive(Debug)]
+struct FaultyDisk {
+    file: FileBackend,
+    writes_fail: Arc<AtomicBool>,
+    reads_fail: Arc<AtomicBool>,
+}
+
+impl FaultyDisk {
+    fn refuse_if(switch: &AtomicBool) -> Result<(), Error> {
+        if switch.load(Ordering::SeqCst) {
+            return Err(Error::from(std::io::ErrorKind::StorageFull));
+        }
+        Ok(())
+    }
+}
+
+impl StorageBackend for FaultyDisk {
+    fn len(&self) -> Result<u64, Error> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        Self::refuse_if(&self.reads_fail)?;
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), Error> {
+        Self::refuse_if(&self.writes_fail)?;
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> Result<(), Error> {
+        Self::refuse_if(&self.writes_fail)?;
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
+        Self::refuse_if(&self.writes_fail)?;
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> Result<(), Error> {
+        self.file.close()
+    }
+}
+
+/// A store on a disk with switches.
+struct Faulty {
+    store: EmbeddedStore,
+    writes_fail: Arc<AtomicBool>,
+    reads_fail: Arc<AtomicBool>,
+    _dir: tempfile::TempDir,
+}
+
+impl Faulty {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = OpenOptions {
+            path: dir.path().join("store.redb"),
+            key: StoreKey::generate(),
+            // Nothing is cached, so that every read meets the disk.
+            cache_bytes: 0,
+            clock: Arc::new(ManualClock::new(START)),
+        };
+        EmbeddedStore::create(&options.path, &options.key).expect("created");
+        let (writes_fail, reads_fail) = (Arc::default(), Arc::default());
+        let switches = (Arc::clone(&writes_fail), Arc::clone(&reads_fail));
+        let path = options.path.clone();
+        let opener = Box::new(move || {
+            let file = File::options().read(true).write(true).open(&path)?;
+            Database::builder()
+                .set_cache_size(0)
+                .create_with_backend(FaultyDisk {
+                    file: FileBackend::new(file)?,
+                    writes_fail: Arc::clone(&switches.0),
+                    reads_fail: Arc::clone(&switches.1),
+                })
+        });
+        Self {
+            store: EmbeddedStore::open_by(options, opener).expect("opened"),
+            writes_fail,
+            reads_fail,
+            _dir: dir,
+        }
+    }
+
+    async fn remember(&self, name: &str) -> Result<Vec<Effect>, StoreError> {
+        let change = Change::Remember {
+            key: MemoKey::new("test", &[name]),
+            value: Secret::new(name.as_bytes().to_vec()),
+            expires_at: i64::MAX,
+        };
+        self.store.commit(vec![change]).await
+    }
+
+    async fn recalls(&self, name: &str) -> Result<bool, StoreError> {
+        let key = MemoKey::new("test", &[name]);
+        Ok(self.store.recall(key, START).await?.is_some())
+    }
+
+    /// Waits until the writer has mended the store by itself; its pauses are short.
+    async fn healed(&self) {
+        while !self.store.is_writable() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failed_disk_is_answered_at_once_and_heals_by_itself() {
+    let faulty = Faulty::new();
+    faulty.remember("before").await.expect("committed");
+    faulty.writes_fail.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        let refused = faulty.remember("lost").await;
+        assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
+        assert!(!faulty.store.is_writable());
+    }
+    faulty.writes_fail.store(false, Ordering::SeqCst);
+    faulty.healed().await;
+    faulty.remember("after").await.expect("committed");
+    for name in ["before", "after"] {
+        assert!(faulty.recalls(name).await.expect("readable"), "{name}");
+    }
+    // Whether the failed commit is there nobody knows; doing it again is safe.
+    faulty.remember("lost").await.expect("committed");
+    assert!(faulty.recalls("lost").await.expect("readable"));
+}
+
+#[tokio::test]
+async fn a_reader_that_meets_a_failure_has_the_store_mended() {
+    let faulty = Faulty::new();
+    faulty.remember("before").await.expect("committed");
+    faulty.reads_fail.store(true, Ordering::SeqCst);
+    let refused = faulty.recalls("before").await;
+    assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
+    faulty.reads_fail.store(false, Ordering::SeqCst);
+    loop {
+        match faulty.recalls("before").await {
+            Ok(found) => break assert!(found),
+            Err(StoreError::Unavailable { .. }) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+    faulty.healed().await;
+    faulty.remember("after").await.expect("committed");
+}
+
+#[tokio::test]
+async fn waiting_commits_are_finished_before_the_file_is_closed() {
+    let faulty = Faulty::new();
+    let store = faulty.store.clone();
+    let change = Change::Remember {
+        key: MemoKey::new("test", &["late"]),
+        value: Secret::new(Vec::new()),
+        expires_at: i64::MAX,
+    };
+    let (reply, answer) = oneshot::channel();
+    let changes = vec![change];
+    store
+        .0
+        .send(Job::Commit(Commit { changes, reply }))
+        .expect("queued");
+    drop((store, faulty));
+    answer.await.expect("answered").expect("committed");
+}
+
+fn commit(changes: Vec<Change>) -> Commit {
+    let (reply, _) = oneshot::channel();
+    Commit { changes, reply }
+}
+
+fn authorize(auth_app_id: &str, token: &str) -> Change {
+    let authorization = Authorization {
+        app_id: AppId::new("2021000000000001").expect("an id"),
+        auth_app_id: AuthAppId::new(auth_app_id).expect("an id"),
+        pid: None,
+        alias: None,
+        reference: None,
+        token: AppAuthToken {
+            app_auth_token: Secret::new(token.to_owned()),
+            app_refresh_token: None,
+            stated_expiry: None,
+        },
+        rank: Rank::AfterStored,
+        source: Source::Import,
+        bound: true,
+        is_plugin: false,
+        agent_app_id: None,
+        trigger: None,
+        error: None,
+        encrypt_key: None,
+    };
+    Change::Authorize {
+        authorization: Box::new(authorization),
+        entry: None,
+    }
+}
+
+#[tokio::test]
+async fn commits_refused_within_a_group_leave_no_trace_and_harm_no_neighbour() {
+    let faulty = Faulty::new();
+    let group = [
+        commit(vec![authorize("1", "a")]),
+        // Refused at once, with nothing written.
+        commit(vec![authorize("2", "a")]),
+        // Refused after it has written.
+        commit(vec![authorize("3", "c"), authorize("4", "a")]),
+        // Would be refused if the one before had left its token.
+        commit(vec![authorize("5", "c")]),
+        commit(vec![
+            authorize("6", "d"),
+            authorize("7", "e"),
+            authorize("6", "e"),
+        ]),
+    ];
+    let answers = writer::write_all(&faulty.store.0.shared, &group).expect("written");
+    let taken: Vec<_> = answers
+        .iter()
+        .map(|answer| answer.as_ref().expect("answered").is_ok())
+        .collect();
+    assert_eq!(taken, [true, false, false, true, false]);
+    let merchants = faulty.store.merchants(None, 10).await.expect("readable");
+    let stored: Vec<_> = merchants.iter().map(|m| m.auth_app_id.as_str()).collect();
+    assert_eq!(stored, ["1", "5"]);
+}

@@ -1,0 +1,354 @@
+//! The writer thread: the only one that writes, many commits in one transaction.
+//!
+//! A durable transaction costs an fdatasync whatever is in it, so all commits that wait go into
+//! one. When the disk fails, redb refuses everything until it is opened anew: the writer does that,
+//! again and again with growing pauses, and answers meanwhile at once.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use redb::Database;
+use tokio::sync::oneshot;
+
+use super::apply::Applier;
+use super::fault::Fault;
+use super::prune::Batch;
+use super::shared::{Shared, Writable};
+use super::tables::{META, PROBE_KEY, Tables};
+use crate::store::error::StoreError;
+use crate::store::{Change, Effect, Pruned};
+
+/// How many commits share one transaction at the most: what one fdatasync can be shared by,
+/// without the first of them waiting long for the last.
+const GROUP: usize = 512;
+
+/// The first pause before a failed database is tried again; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause before a failed database is tried again: how late a freed disk is noticed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// What the writer is asked to do.
+pub(super) enum Job {
+    /// Apply changes.
+    Commit(Commit),
+    /// A reader met a failure: see whether the database still works.
+    Probe,
+    /// Forget one batch of what is old.
+    Prune(Prune),
+}
+
+/// Changes to apply, and where the effects go.
+pub(super) struct Commit {
+    pub(super) changes: Vec<Change>,
+    pub(super) reply: oneshot::Sender<Result<Vec<Effect>, StoreError>>,
+}
+
+/// What to forget, and where the number goes.
+pub(super) struct Prune {
+    pub(super) now: i64,
+    pub(super) retain_delivered_ms: i64,
+    pub(super) reply: oneshot::Sender<Result<(Pruned, Batch), StoreError>>,
+}
+
+/// The answers of a group, in the order of its commits; a missing one is still open.
+pub(super) type Answers = Vec<Option<Result<Vec<Effect>, StoreError>>>;
+
+/// How an attempt at a group ended.
+enum Outcome {
+    /// All is durable; these are the answers.
+    Done(Answers),
+    /// The commit at this index was refused after it had written: nothing was done.
+    Spoilt(usize, StoreError),
+}
+
+/// The writer thread's state.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    jobs: Receiver<Job>,
+    failure: Option<Failure>,
+}
+
+/// A failure that isn't mended yet.
+struct Failure {
+    reason: String,
+    retry_at: Instant,
+    pause: Duration,
+}
+
+impl Writer {
+    /// A writer for `jobs`.
+    pub(super) fn new(shared: Arc<Shared>, jobs: Receiver<Job>) -> Self {
+        Self {
+            shared,
+            jobs,
+            failure: None,
+        }
+    }
+
+    /// Works until every sender is gone and the queue is empty.
+    pub(super) fn run(mut self) {
+        while let Some(first) = self.next() {
+            let waiting = self.jobs.try_iter().take(GROUP - 1);
+            let mut commits = Vec::new();
+            let mut others = Vec::new();
+            for job in std::iter::once(first).chain(waiting) {
+                match job {
+                    Job::Commit(commit) => commits.push(commit),
+                    other => others.push(other),
+                }
+            }
+            self.write_group(commits);
+            for job in others {
+                self.work(job);
+            }
+        }
+    }
+
+    /// The next job; tries to mend a failure whenever its pause is over.
+    fn next(&mut self) -> Option<Job> {
+        loop {
+            let Some(failure) = &self.failure else {
+                return self.jobs.recv().ok();
+            };
+            let pause = failure.retry_at.saturating_duration_since(Instant::now());
+            match self.jobs.recv_timeout(pause) {
+                Ok(job) => return Some(job),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => self.mend(),
+            }
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        match job {
+            Job::Commit(commit) => self.write_group(vec![commit]),
+            Job::Probe => self.probe(),
+            Job::Prune(prune) => self.prune(prune),
+        }
+    }
+
+    fn write_group(&mut self, commits: Vec<Commit>) {
+        if commits.is_empty() {
+            return;
+        }
+        let answers = self.usable().and_then(|()| {
+            let written = write_all(&self.shared, &commits);
+            written.map_err(|reason| self.fail(reason))
+        });
+        match answers {
+            Ok(answers) => {
+                for (commit, answer) in commits.into_iter().zip(answers) {
+                    let answer = answer.unwrap_or_else(|| Err(unavailable("no answer was found")));
+                    // The caller may have gone: its changes stand all the same.
+                    let _ = commit.reply.send(answer);
+                }
+            }
+            Err(reason) => {
+                for commit in commits {
+                    let _ = commit.reply.send(Err(unavailable(&reason)));
+                }
+            }
+        }
+    }
+
+    fn prune(&mut self, prune: Prune) {
+        let answer = self.usable().and_then(|()| {
+            let pruned = prune_batch(&self.shared, &prune);
+            pruned.map_err(|reason| self.fail(reason))
+        });
+        let _ = prune.reply.send(answer.map_err(|e| unavailable(&e)));
+    }
+
+    /// Whether a write is worth trying, or why not.
+    fn usable(&mut self) -> Result<(), String> {
+        if self
+            .failure
+            .as_ref()
+            .is_some_and(|f| f.retry_at <= Instant::now())
+        {
+            self.mend();
+        }
+        match &self.failure {
+            Some(failure) => Err(failure.reason.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn probe(&mut self) {
+        if self.failure.is_none()
+            && let Err(reason) = write_probe(&self.shared)
+        {
+            self.fail(reason);
+        }
+    }
+
+    /// Notes a failure; the first try to mend it follows at once.
+    fn fail(&mut self, reason: String) -> String {
+        tracing::error!(%reason, "the store can't be written; it will be opened again");
+        self.shared.set_writable(Writable::No);
+        self.shared.close();
+        self.failure = Some(Failure {
+            reason: reason.clone(),
+            retry_at: Instant::now(),
+            pause: FIRST_PAUSE,
+        });
+        reason
+    }
+
+    /// Opens the database again and tries to write. Where it opens but can't be written (a full
+    /// disk), it stays open for the readers.
+    fn mend(&mut self) {
+        let Some(failure) = &mut self.failure else {
+            return;
+        };
+        match open_and_probe(&self.shared) {
+            Ok(()) => {
+                tracing::info!("the store can be written again");
+                self.failure = None;
+                self.shared.set_writable(Writable::Yes);
+            }
+            Err(reason) => {
+                failure.reason = reason;
+                failure.retry_at = Instant::now() + failure.pause;
+                failure.pause = (failure.pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+fn open_and_probe(shared: &Shared) -> Result<(), String> {
+    shared.reopen().map_err(reason)?;
+    write_probe(shared).inspect_err(|_| {
+        shared.close();
+        // If even that fails, readers hear of it until the next try.
+        let _ = shared.reopen();
+    })
+}
+
+/// Applies all commits that can be, together; gives the reason where the database failed.
+pub(super) fn write_all(shared: &Shared, commits: &[Commit]) -> Result<Answers, String> {
+    let mut answers: Answers = commits.iter().map(|_| None).collect();
+    loop {
+        match guarded(shared, |db| attempt(shared, db, commits, &answers))? {
+            Outcome::Done(more) => {
+                for (answer, more) in answers.iter_mut().zip(more) {
+                    *answer = answer.take().or(more);
+                }
+                return Ok(answers);
+            }
+            Outcome::Spoilt(index, error) => {
+                if let Some(answer) = answers.get_mut(index) {
+                    *answer = Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+/// One transaction with every commit that has no answer yet.
+fn attempt(
+    shared: &Shared,
+    db: &Database,
+    commits: &[Commit],
+    answered: &Answers,
+) -> Result<Outcome, Fault> {
+    let mut tx = db.begin_write()?;
+    // Opening after a crash then takes milliseconds, whatever the size of the file.
+    tx.set_quick_repair(true);
+    let mut applier = Applier::new(Tables::open(&tx)?, &shared.sealer, shared.clock.now_ms());
+    let mut answers: Answers = Vec::with_capacity(commits.len());
+    let mut written = false;
+    for (index, (commit, answered)) in commits.iter().zip(answered).enumerate() {
+        if answered.is_some() {
+            answers.push(None);
+            continue;
+        }
+        let answer = apply(&mut applier, &commit.changes)?;
+        let wrote = applier.has_written();
+        match answer {
+            Err(error) if wrote => return Ok(Outcome::Spoilt(index, error)),
+            answer => answers.push(Some(answer)),
+        }
+        written |= wrote;
+    }
+    drop(applier);
+    if written {
+        tx.commit()?;
+    } else {
+        tx.abort()?;
+    }
+    Ok(Outcome::Done(answers))
+}
+
+/// Applies one commit. A panic in it refuses it, and leaves its neighbours alone.
+fn apply(
+    applier: &mut Applier<'_>,
+    changes: &[Change],
+) -> Result<Result<Vec<Effect>, StoreError>, Fault> {
+    match catch_unwind(AssertUnwindSafe(|| applier.commit(changes))) {
+        Ok(Ok(effects)) => Ok(Ok(effects)),
+        Ok(Err(Fault::Refused(error))) => Ok(Err(error)),
+        Ok(Err(broken)) => Err(broken),
+        Err(_) => {
+            applier.touch();
+            Ok(Err(unavailable("a bug stopped this commit")))
+        }
+    }
+}
+
+fn prune_batch(shared: &Shared, prune: &Prune) -> Result<(Pruned, Batch), String> {
+    guarded(shared, |db| {
+        let mut tx = db.begin_write()?;
+        tx.set_quick_repair(true);
+        let mut applier = Applier::new(Tables::open(&tx)?, &shared.sealer, prune.now);
+        let pruned = applier.prune(prune.now, prune.retain_delivered_ms)?;
+        let written = applier.has_written();
+        drop(applier);
+        if written {
+            tx.commit()?;
+        } else {
+            tx.abort()?;
+        }
+        Ok(pruned)
+    })
+}
+
+fn write_probe(shared: &Shared) -> Result<(), String> {
+    guarded(shared, |db| {
+        let mut tx = db.begin_write()?;
+        tx.set_quick_repair(true);
+        let now = shared.clock.now_ms().to_be_bytes();
+        tx.open_table(META)?.insert(PROBE_KEY, now.as_slice())?;
+        Ok(tx.commit()?)
+    })
+}
+
+/// Runs `work` on the database; whatever goes wrong, panics of redb included, is a failure of it.
+fn guarded<T>(
+    shared: &Shared,
+    work: impl FnOnce(&Database) -> Result<T, Fault>,
+) -> Result<T, String> {
+    let done = catch_unwind(AssertUnwindSafe(|| shared.with_database(work)));
+    match done {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(fault)) => Err(reason(fault.into_error())),
+        Err(_) => Err("redb panicked; the file may be damaged".to_owned()),
+    }
+}
+
+/// The error's text, to be wrapped in [`StoreError::Unavailable`] once, not twice.
+fn reason(error: StoreError) -> String {
+    match error {
+        StoreError::Unavailable { reason } => reason,
+        other => other.to_string(),
+    }
+}
+
+fn unavailable(reason: &str) -> StoreError {
+    StoreError::Unavailable {
+        reason: reason.to_owned(),
+    }
+}

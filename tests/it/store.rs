@@ -1,0 +1,787 @@
+//! What every store must do: one suite, run on each kind of store.
+
+use std::sync::Arc;
+
+use alipay_sidecar::clock::{Clock, ManualClock};
+use alipay_sidecar::model::app::{App, Environment};
+use alipay_sidecar::model::authorization::{Authorization, Rank, Revocation, Source};
+use alipay_sidecar::model::delivery::{Attempt, AttemptError, DeliveryState, Settlement};
+use alipay_sidecar::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
+use alipay_sidecar::model::merchant::{Merchant, MerchantStatus};
+use alipay_sidecar::model::notification::{Body, DeliveryForm, InboxEntry};
+use alipay_sidecar::model::token::AppAuthToken;
+use alipay_sidecar::protocol::secret::Secret;
+use alipay_sidecar::protocol::signature::SignType;
+use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
+use alipay_sidecar::store::error::StoreError;
+use alipay_sidecar::store::seal::StoreKey;
+use alipay_sidecar::store::{Change, Effect, MemoKey, MerchantKey, Store};
+use bytes::Bytes;
+
+/// When the tests' clock begins, Unix milliseconds.
+pub(crate) const START: i64 = 1_700_000_000_000;
+const DAY: i64 = 24 * 60 * 60 * 1000;
+
+/// A store under test.
+pub(crate) struct Fixture {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: ManualClock,
+    pub(crate) key: StoreKey,
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl Fixture {
+    /// A new, empty embedded store.
+    pub(crate) fn embedded() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (key, clock) = (StoreKey::generate(), ManualClock::new(START));
+        let options = OpenOptions {
+            path: dir.path().join("store.redb"),
+            key: key.clone(),
+            cache_bytes: 1 << 20,
+            clock: Arc::new(clock.clone()),
+        };
+        EmbeddedStore::create(&options.path, &key).expect("created");
+        let store = Arc::new(EmbeddedStore::open(options).expect("opened"));
+        Self {
+            store,
+            clock,
+            key,
+            dir,
+        }
+    }
+
+    /// Commits one change.
+    pub(crate) async fn commit(&self, change: Change) -> Effect {
+        let effects = self.store.commit(vec![change]).await.expect("committed");
+        effects.into_iter().next().expect("one effect")
+    }
+
+    async fn find(&self, key: MerchantKey) -> Vec<Merchant> {
+        self.store.find(key).await.expect("readable")
+    }
+
+    async fn only(&self, key: MerchantKey) -> Merchant {
+        let mut found = self.find(key).await;
+        assert_eq!(found.len(), 1, "one merchant is expected");
+        found.remove(0)
+    }
+
+    async fn receive(&self, order_key: Option<&str>) -> EventId {
+        let entry = InboxEntry {
+            order_key: order_key.map(str::to_owned),
+            ..entry(self.clock.now_ms(), None)
+        };
+        let id = entry.id;
+        self.clock.advance_ms(1);
+        assert!(matches!(
+            self.commit(Change::Receive(Box::new(entry))).await,
+            Effect::Applied
+        ));
+        id
+    }
+
+    async fn due(&self) -> Vec<EventId> {
+        let due = self.store.due(self.clock.now_ms(), 100).await;
+        due.expect("readable")
+            .now
+            .iter()
+            .map(|(e, _)| e.id)
+            .collect()
+    }
+
+    async fn settle(&self, id: EventId, settlement: Settlement) -> Effect {
+        self.clock.advance_ms(1);
+        let attempt = attempt(self.clock.now_ms());
+        self.commit(Change::Settle {
+            id,
+            attempt,
+            settlement,
+        })
+        .await
+    }
+
+    async fn state(&self, id: EventId) -> DeliveryState {
+        let found = self.store.entry(id).await.expect("readable");
+        found.expect("the entry is there").1.state
+    }
+}
+
+/// Runs `test` on a new store of every kind.
+async fn on_every_store(test: impl AsyncFn(Fixture)) {
+    test(Fixture::embedded()).await;
+}
+
+pub(crate) fn app() -> AppId {
+    AppId::new("2021000000000001").expect("an id")
+}
+
+pub(crate) fn merchant_app(n: u32) -> AuthAppId {
+    AuthAppId::new(&format!("20210000{n:08}")).expect("an id")
+}
+
+fn pid() -> Pid {
+    Pid::new("2088102146225135").expect("a PID")
+}
+
+fn alias(text: &str) -> Alias {
+    Alias::new(text).expect("an alias")
+}
+
+fn secret(text: &str) -> Secret<String> {
+    Secret::new(text.to_owned())
+}
+
+pub(crate) fn authorization(n: u32, token: &str, rank: Rank) -> Authorization {
+    Authorization {
+        app_id: app(),
+        auth_app_id: merchant_app(n),
+        pid: Some(pid()),
+        alias: None,
+        reference: None,
+        token: AppAuthToken {
+            app_auth_token: secret(token),
+            app_refresh_token: Some(secret(&format!("refresh-{token}"))),
+            stated_expiry: None,
+        },
+        rank,
+        source: Source::Push,
+        bound: true,
+        is_plugin: false,
+        agent_app_id: None,
+        trigger: None,
+        error: None,
+        encrypt_key: None,
+    }
+}
+
+pub(crate) fn authorize(authorization: Authorization, entry: Option<InboxEntry>) -> Change {
+    Change::Authorize {
+        authorization: Box::new(authorization),
+        entry: entry.map(Box::new),
+    }
+}
+
+pub(crate) fn entry(received_at: i64, notify_id: Option<&str>) -> InboxEntry {
+    InboxEntry {
+        id: EventId::new(received_at),
+        app_id: app(),
+        notify_id: notify_id.map(str::to_owned),
+        event_type: "trade_status_sync".to_owned(),
+        auth_app_id: None,
+        pid: None,
+        received_at,
+        notify_path: "/orders".to_owned(),
+        order_key: None,
+        body: Some(Body {
+            content_type: "application/x-www-form-urlencoded".to_owned(),
+            bytes: Bytes::from_static(b"out_trade_no=plain-to-see"),
+        }),
+        event: None,
+        form: DeliveryForm::AsConfigured,
+    }
+}
+
+fn event_entry(received_at: i64, notify_id: Option<&str>) -> InboxEntry {
+    InboxEntry {
+        form: DeliveryForm::Event,
+        ..entry(received_at, notify_id)
+    }
+}
+
+fn attempt(at: i64) -> Attempt {
+    Attempt {
+        at,
+        duration_ms: 5,
+        status: Some(500),
+        error: Some(AttemptError::Status),
+    }
+}
+
+fn remember(key: MemoKey, value: &str, expires_at: i64) -> Change {
+    Change::Remember {
+        key,
+        value: Secret::new(value.as_bytes().to_vec()),
+        expires_at,
+    }
+}
+
+#[tokio::test]
+async fn a_merchant_is_found_by_every_key_and_every_token_it_ever_had() {
+    on_every_store(async |fixture: Fixture| {
+        for (at, token) in [(1, "first"), (2, "second"), (3, "third")] {
+            let mut given = authorization(7, token, Rank::AuthTime(START + at));
+            given.alias = Some(alias("shop"));
+            fixture.commit(authorize(given, None)).await;
+        }
+        for key in [
+            MerchantKey::Alias(alias("shop")),
+            MerchantKey::AuthAppId(merchant_app(7)),
+            MerchantKey::Exact(app(), merchant_app(7)),
+            MerchantKey::Pid(pid()),
+            MerchantKey::Token(secret("first")),
+            MerchantKey::Token(secret("second")),
+            MerchantKey::Token(secret("third")),
+        ] {
+            let merchant = fixture.only(key).await;
+            assert_eq!(merchant.token.app_auth_token.expose(), "third");
+            let previous = merchant.previous_token.expect("there was one before");
+            assert_eq!(previous.app_auth_token.expose(), "second");
+        }
+        for key in [
+            MerchantKey::Alias(alias("shop2")),
+            MerchantKey::Exact(app(), merchant_app(8)),
+            MerchantKey::Token(secret("never held")),
+        ] {
+            assert!(fixture.find(key).await.is_empty());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_newest_authorisation_wins_and_an_older_message_is_kept_as_ignored() {
+    on_every_store(async |fixture: Fixture| {
+        let newer = authorization(1, "newer", Rank::AuthTime(START + 20));
+        let older = authorization(1, "older", Rank::AuthTime(START + 10));
+        fixture.commit(authorize(newer, None)).await;
+        let late = event_entry(START, Some("late"));
+        let own = InboxEntry {
+            body: None,
+            ..event_entry(START, None)
+        };
+        let effect = fixture
+            .commit(authorize(older.clone(), Some(late.clone())))
+            .await;
+        assert!(matches!(effect, Effect::Stale));
+        let effect = fixture.commit(authorize(older, Some(own.clone()))).await;
+        assert!(matches!(effect, Effect::Stale));
+        assert_eq!(fixture.state(late.id).await, DeliveryState::Ignored);
+        assert!(
+            fixture
+                .store
+                .entry(own.id)
+                .await
+                .expect("readable")
+                .is_none()
+        );
+        assert!(
+            fixture
+                .find(MerchantKey::Token(secret("older")))
+                .await
+                .is_empty()
+        );
+        assert!(fixture.due().await.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_applied_authorisation_carries_its_event() {
+    on_every_store(async |fixture: Fixture| {
+        let push = event_entry(START, Some("push"));
+        let given = authorization(1, "t", Rank::AuthTime(START));
+        fixture.commit(authorize(given, Some(push.clone()))).await;
+        let found = fixture.store.entry(push.id).await.expect("readable");
+        let (stored, delivery) = found.expect("the entry is there");
+        let event = stored.event.expect("filled in");
+        assert_eq!(event.event_type, "merchant.authorized");
+        assert_eq!((event.id, event.auth_time), (push.id.to_string(), START));
+        assert_eq!(stored.pid, Some(pid()));
+        assert_eq!(stored.body, push.body);
+        assert_eq!(delivery.state, DeliveryState::Pending);
+        assert_eq!(fixture.due().await, [push.id]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cancellation_marks_the_merchant_and_an_unknown_one_is_still_owed() {
+    on_every_store(async |fixture: Fixture| {
+        let given = authorization(1, "t", Rank::AuthTime(START));
+        fixture.commit(authorize(given, None)).await;
+        let merchant = fixture.only(MerchantKey::AuthAppId(merchant_app(1))).await;
+        let cancel = |entry: &InboxEntry| Change::Revoke {
+            revocation: Revocation::new(&merchant, Some(START + 5)),
+            entry: Some(Box::new(entry.clone())),
+        };
+        let push = event_entry(START + 1, Some("cancel"));
+        assert!(matches!(
+            fixture.commit(cancel(&push)).await,
+            Effect::Applied
+        ));
+        let found = fixture.only(MerchantKey::AuthAppId(merchant_app(1))).await;
+        assert_eq!(found.status, MerchantStatus::Revoked { at: START + 5 });
+        let counts = fixture.store.counts().await.expect("readable");
+        assert_eq!(
+            (counts.merchants_authorized, counts.merchants_revoked),
+            (0, 1)
+        );
+        let stored = fixture.store.entry(push.id).await.expect("readable");
+        let event = stored.expect("there").0.event.expect("filled in");
+        assert_eq!(
+            (event.event_type.as_str(), event.auth_time),
+            ("merchant.revoked", START + 5)
+        );
+
+        fixture
+            .commit(Change::RemoveMerchant(app(), merchant_app(1)))
+            .await;
+        let push = event_entry(START + 2, Some("cancel unknown"));
+        assert!(matches!(
+            fixture.commit(cancel(&push)).await,
+            Effect::Missing
+        ));
+        let stored = fixture.store.entry(push.id).await.expect("readable");
+        let (stored, delivery) = stored.expect("kept");
+        assert_eq!(delivery.state, DeliveryState::Pending);
+        assert_eq!((stored.event, stored.form), (None, DeliveryForm::Redacted));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_commit_leaves_no_trace_and_its_neighbours_succeed() {
+    on_every_store(async |fixture: Fixture| {
+        fixture
+            .commit(authorize(authorization(1, "taken", Rank::AfterStored), None))
+            .await;
+        let spoilt = event_entry(START, Some("spoilt"));
+        let changes = vec![
+            authorize(authorization(2, "fresh", Rank::AfterStored), Some(spoilt.clone())),
+            authorize(authorization(3, "taken", Rank::AfterStored), None),
+        ];
+        let neighbour = |n: u32| {
+            let given = authorization(n, &format!("t{n}"), Rank::AfterStored);
+            fixture.store.commit(vec![authorize(given, None)])
+        };
+        let (before, refused, after) =
+            tokio::join!(neighbour(4), fixture.store.commit(changes), neighbour(5));
+        assert!(before.is_ok() && after.is_ok());
+        assert!(matches!(
+            refused,
+            Err(StoreError::TokenConflict { owner }) if owner == format!("{}/{}", app(), merchant_app(1))
+        ));
+        for (n, expected) in [(1, 1), (2, 0), (3, 0), (4, 1), (5, 1)] {
+            let found = fixture.find(MerchantKey::AuthAppId(merchant_app(n))).await;
+            assert_eq!(found.len(), expected, "merchant {n}");
+        }
+        assert!(fixture.find(MerchantKey::Token(secret("fresh"))).await.is_empty());
+        assert!(fixture.store.entry(spoilt.id).await.expect("readable").is_none());
+        assert!(matches!(
+            fixture.commit(Change::Receive(Box::new(spoilt))).await,
+            Effect::Applied
+        ));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_alias_belongs_to_one_merchant_of_an_app() {
+    on_every_store(async |fixture: Fixture| {
+        for n in [1, 2] {
+            let given = authorization(n, &format!("t{n}"), Rank::AfterStored);
+            fixture.commit(authorize(given, None)).await;
+        }
+        let name = |n, name: Option<&str>| Change::NameMerchant {
+            app_id: app(),
+            auth_app_id: merchant_app(n),
+            alias: name.map(alias),
+        };
+        assert!(matches!(
+            fixture.commit(name(1, Some("shop"))).await,
+            Effect::Applied
+        ));
+        assert!(matches!(
+            fixture.commit(name(1, Some("shop"))).await,
+            Effect::Applied
+        ));
+        assert!(matches!(
+            fixture.commit(name(9, Some("other"))).await,
+            Effect::Missing
+        ));
+        let taken = fixture.store.commit(vec![name(2, Some("shop"))]).await;
+        assert!(matches!(taken, Err(StoreError::AliasTaken { owner, .. })
+            if owner == merchant_app(1).as_str()));
+        fixture.commit(name(1, None)).await;
+        assert!(matches!(
+            fixture.commit(name(2, Some("shop"))).await,
+            Effect::Applied
+        ));
+        let named = fixture.only(MerchantKey::Alias(alias("shop"))).await;
+        assert_eq!(named.auth_app_id, merchant_app(2));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_removed_merchant_takes_its_names_and_tokens_with_it() {
+    on_every_store(async |fixture: Fixture| {
+        for token in ["old", "new"] {
+            let mut given = authorization(1, token, Rank::AfterStored);
+            given.alias = Some(alias("shop"));
+            fixture.commit(authorize(given, None)).await;
+        }
+        let remove = || Change::RemoveMerchant(app(), merchant_app(1));
+        assert!(matches!(fixture.commit(remove()).await, Effect::Applied));
+        assert!(matches!(fixture.commit(remove()).await, Effect::Missing));
+        for key in [
+            MerchantKey::Alias(alias("shop")),
+            MerchantKey::AuthAppId(merchant_app(1)),
+            MerchantKey::Pid(pid()),
+            MerchantKey::Token(secret("old")),
+        ] {
+            assert!(fixture.find(key).await.is_empty());
+        }
+        let mut given = authorization(2, "old", Rank::AfterStored);
+        given.alias = Some(alias("shop"));
+        assert!(matches!(
+            fixture.commit(authorize(given, None)).await,
+            Effect::Applied
+        ));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_same_commit_again_changes_nothing() {
+    on_every_store(async |fixture: Fixture| {
+        fixture
+            .commit(authorize(
+                authorization(1, "t0", Rank::AuthTime(START)),
+                None,
+            ))
+            .await;
+        let push = event_entry(START, Some("push"));
+        let pushed = vec![authorize(
+            authorization(1, "t1", Rank::AuthTime(START + 1)),
+            Some(push.clone()),
+        )];
+        let exchanged = vec![authorize(authorization(2, "t2", Rank::AfterStored), None)];
+        for changes in [pushed.clone(), pushed, exchanged.clone(), exchanged] {
+            fixture.store.commit(changes).await.expect("committed");
+            fixture.clock.advance_ms(10);
+        }
+        let merchant = fixture.only(MerchantKey::AuthAppId(merchant_app(1))).await;
+        let previous = merchant.previous_token.expect("there was one before");
+        assert_eq!(previous.app_auth_token.expose(), "t0");
+        let merchant = fixture.only(MerchantKey::AuthAppId(merchant_app(2))).await;
+        assert_eq!(
+            (merchant.previous_token.is_none(), merchant.updated_at),
+            (true, START + 20)
+        );
+        assert_eq!(fixture.store.counts().await.expect("readable").pending, 1);
+
+        let settle = Change::Settle {
+            id: push.id,
+            attempt: attempt(START + 50),
+            settlement: Settlement::RetryAt(START + 99),
+        };
+        for _ in 0..2 {
+            assert!(matches!(
+                fixture.commit(settle.clone()).await,
+                Effect::Applied
+            ));
+        }
+        let found = fixture.store.entry(push.id).await.expect("readable");
+        assert_eq!(found.expect("there").1.attempts, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_notify_id_is_taken_once_per_app() {
+    on_every_store(async |fixture: Fixture| {
+        let first = entry(START, Some("n1"));
+        assert!(matches!(
+            fixture
+                .commit(Change::Receive(Box::new(first.clone())))
+                .await,
+            Effect::Applied
+        ));
+        let again = entry(START + 5, Some("n1"));
+        let key = MemoKey::new("test", &["void"]);
+        let changes = vec![
+            Change::Receive(Box::new(again)),
+            remember(key, "v", START + DAY),
+        ];
+        let effects = fixture.store.commit(changes).await.expect("committed");
+        assert!(
+            matches!(effects.as_slice(), [Effect::Duplicate(id), Effect::Void] if *id == first.id)
+        );
+        assert!(
+            fixture
+                .store
+                .recall(key, START)
+                .await
+                .expect("readable")
+                .is_none()
+        );
+        let other_app = InboxEntry {
+            app_id: AppId::new("2021000000000002").expect("an id"),
+            ..entry(START, Some("n1"))
+        };
+        assert!(matches!(
+            fixture.commit(Change::Receive(Box::new(other_app))).await,
+            Effect::Applied
+        ));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deliveries_that_share_an_order_key_keep_their_order() {
+    on_every_store(async |fixture: Fixture| {
+        let first = fixture.receive(Some("order")).await;
+        let second = fixture.receive(Some("order")).await;
+        let third = fixture.receive(Some("order")).await;
+        let free = fixture.receive(None).await;
+        assert_eq!(fixture.due().await, [first, free]);
+
+        let later = fixture.clock.now_ms() + 1_000;
+        fixture.settle(first, Settlement::RetryAt(later)).await;
+        assert_eq!(
+            fixture.due().await,
+            [free],
+            "the second waits for the first's retry"
+        );
+        let due = fixture.store.due(fixture.clock.now_ms(), 100).await;
+        assert_eq!(due.expect("readable").next_at, Some(later));
+
+        fixture.settle(first, Settlement::GivenUp).await;
+        assert_eq!(
+            fixture.due().await,
+            [second, free],
+            "a dead one lets the next go on"
+        );
+        fixture.settle(second, Settlement::Delivered).await;
+        assert_eq!(fixture.due().await, [third, free]);
+
+        let now = fixture.clock.now_ms();
+        fixture.commit(Change::Replay { id: first, now }).await;
+        assert_eq!(
+            fixture.due().await,
+            [free, first],
+            "a replayed older one goes first again"
+        );
+        fixture.settle(third, Settlement::RetryAt(now)).await;
+        assert_eq!(
+            fixture.due().await,
+            [free, first],
+            "one in flight may fail without harm"
+        );
+        fixture.settle(first, Settlement::Delivered).await;
+        assert!(fixture.due().await.contains(&third));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_delivery_goes_from_pending_to_dead_and_back_by_replay() {
+    on_every_store(async |fixture: Fixture| {
+        let id = fixture.receive(None).await;
+        assert!(matches!(
+            fixture.settle(id, Settlement::GivenUp).await,
+            Effect::Applied
+        ));
+        assert_eq!(fixture.state(id).await, DeliveryState::Dead);
+        assert!(matches!(
+            fixture.settle(id, Settlement::Delivered).await,
+            Effect::Stale
+        ));
+        assert_eq!(fixture.state(id).await, DeliveryState::Dead);
+        let counts = fixture.store.counts().await.expect("readable");
+        assert_eq!(
+            (counts.pending, counts.dead, counts.oldest_pending_at),
+            (0, 1, None)
+        );
+
+        let now = fixture.clock.now_ms() + 50;
+        fixture.commit(Change::Replay { id, now }).await;
+        let found = fixture.store.entry(id).await.expect("readable");
+        let delivery = found.expect("there").1;
+        assert_eq!(delivery.state, DeliveryState::Pending);
+        assert_eq!((delivery.attempts, delivery.owed_since), (0, now));
+        assert!(
+            fixture.due().await.is_empty(),
+            "it is due at the replay's time"
+        );
+        let counts = fixture.store.counts().await.expect("readable");
+        assert_eq!(
+            (counts.pending, counts.dead, counts.oldest_pending_at),
+            (1, 0, Some(START))
+        );
+
+        let unknown = EventId::new(START);
+        assert!(matches!(
+            fixture.commit(Change::Replay { id: unknown, now }).await,
+            Effect::Missing
+        ));
+        assert!(matches!(
+            fixture.settle(unknown, Settlement::Delivered).await,
+            Effect::Missing
+        ));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn due_gives_the_longest_due_first_and_says_when_to_come_again() {
+    on_every_store(async |fixture: Fixture| {
+        let ids = [
+            fixture.receive(None).await,
+            fixture.receive(None).await,
+            fixture.receive(None).await,
+        ];
+        let due = fixture.store.due(START + 100, 2).await.expect("readable");
+        let found: Vec<_> = due.now.iter().map(|(entry, _)| entry.id).collect();
+        assert_eq!(
+            (found.as_slice(), due.next_at),
+            (&ids[..2], Some(START + 2))
+        );
+        let due = fixture.store.due(START - 1, 2).await.expect("readable");
+        assert_eq!((due.now.len(), due.next_at), (0, Some(START)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_remembered_first_stays_until_it_expires() {
+    on_every_store(async |fixture: Fixture| {
+        let key = MemoKey::new("state", &["a", "b"]);
+        let recall = async |now| {
+            let found = fixture.store.recall(key, now).await.expect("readable");
+            found.map(|value| value.expose().clone())
+        };
+        assert!(matches!(
+            fixture.commit(remember(key, "one", START + 10)).await,
+            Effect::Applied
+        ));
+        let changes = vec![remember(key, "two", START + 99), Change::RemoveApp(app())];
+        let effects = fixture.store.commit(changes).await.expect("committed");
+        assert!(matches!(effects.as_slice(),
+            [Effect::Remembered(value), Effect::Void] if value.expose() == b"one"));
+        assert_eq!(recall(START + 9).await.as_deref(), Some(b"one".as_slice()));
+        assert_eq!(recall(START + 10).await, None);
+        fixture.clock.advance_ms(10);
+        assert!(matches!(
+            fixture.commit(remember(key, "two", START + 99)).await,
+            Effect::Applied
+        ));
+        assert_eq!(recall(START + 10).await.as_deref(), Some(b"two".as_slice()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_without_gaps() {
+    on_every_store(async |fixture: Fixture| {
+        let mut ids = Vec::new();
+        for n in 1..=5 {
+            let given = authorization(n, &format!("t{n}"), Rank::AfterStored);
+            fixture.commit(authorize(given, None)).await;
+            ids.push(fixture.receive(None).await);
+        }
+        fixture.settle(ids[1], Settlement::Delivered).await;
+        let (mut after, mut seen) = (None, Vec::new());
+        loop {
+            let page = fixture.store.merchants(after, 2).await.expect("readable");
+            let Some(last) = page.last() else { break };
+            after = Some((last.app_id.clone(), last.auth_app_id.clone()));
+            seen.extend(page.into_iter().map(|m| m.auth_app_id));
+        }
+        assert_eq!(seen, (1..=5).map(merchant_app).collect::<Vec<_>>());
+        let page = async |state, after| -> Vec<EventId> {
+            let page = fixture.store.entries(state, after, 2).await;
+            page.expect("readable")
+                .iter()
+                .map(|(entry, _)| entry.id)
+                .collect()
+        };
+        assert_eq!(page(None, None).await, ids[..2]);
+        assert_eq!(page(None, Some(ids[1])).await, ids[2..4]);
+        assert_eq!(page(None, Some(ids[4])).await, []);
+        let pending = Some(DeliveryState::Pending);
+        assert_eq!(page(pending, None).await, [ids[0], ids[2]]);
+        assert_eq!(page(pending, Some(ids[0])).await, ids[2..4]);
+        assert_eq!(page(Some(DeliveryState::Delivered), None).await, [ids[1]]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn apps_are_kept_with_their_keys_and_forgotten() {
+    on_every_store(async |fixture: Fixture| {
+        let kept = App {
+            app_id: app(),
+            private_key: secret("-----BEGIN PRIVATE KEY-----\n\"ключ\"\n"),
+            private_key_next: None,
+            alipay_public_keys: vec!["one".to_owned(), "two".to_owned()],
+            encrypt_key: Some(secret("aes")),
+            environment: Environment::Sandbox,
+            sign_type: SignType::Rsa,
+        };
+        fixture.commit(Change::PutApp(Box::new(kept.clone()))).await;
+        let found = fixture.store.apps().await.expect("readable").remove(0);
+        assert_eq!(found.private_key.expose(), kept.private_key.expose());
+        assert_eq!(found.alipay_public_keys, kept.alipay_public_keys);
+        assert_eq!(
+            (found.environment, found.sign_type),
+            (kept.environment, kept.sign_type)
+        );
+        assert!(matches!(
+            fixture.commit(Change::RemoveApp(app())).await,
+            Effect::Applied
+        ));
+        assert!(matches!(
+            fixture.commit(Change::RemoveApp(app())).await,
+            Effect::Missing
+        ));
+        assert!(fixture.store.apps().await.expect("readable").is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pruning_forgets_what_is_old_and_nothing_that_is_owed() {
+    on_every_store(async |fixture: Fixture| {
+        let (delivered, dead) = (fixture.receive(None).await, fixture.receive(None).await);
+        let owed = fixture.receive(None).await;
+        let named = entry(START, Some("n1"));
+        fixture
+            .commit(Change::Receive(Box::new(named.clone())))
+            .await;
+        fixture.settle(delivered, Settlement::Delivered).await;
+        fixture.settle(named.id, Settlement::Delivered).await;
+        fixture.settle(dead, Settlement::GivenUp).await;
+        fixture
+            .commit(remember(MemoKey::new("test", &[]), "v", START + DAY))
+            .await;
+        let prune = async |now| {
+            let pruned = fixture.store.prune(now, DAY).await.expect("pruned");
+            (pruned.entries, pruned.memos, pruned.notify_ids)
+        };
+        assert_eq!(prune(START + DAY / 2).await, (0, 0, 0));
+        assert_eq!(
+            prune(START + 2 * DAY).await,
+            (2, 1, 0),
+            "a notify_id is kept 3 days"
+        );
+        let resent = entry(START + 2 * DAY, Some("n1"));
+        assert!(matches!(
+            fixture.commit(Change::Receive(Box::new(resent))).await,
+            Effect::Duplicate(id) if id == named.id
+        ));
+        assert_eq!(prune(START + 4 * DAY).await, (0, 0, 1));
+        assert_eq!(
+            prune(START + 31 * DAY).await,
+            (1, 0, 0),
+            "a dead one is kept 30 days"
+        );
+        assert_eq!(fixture.state(owed).await, DeliveryState::Pending);
+        let counts = fixture.store.counts().await.expect("readable");
+        assert_eq!((counts.pending, counts.dead), (1, 0));
+        assert!(fixture.store.entry(dead).await.expect("readable").is_none());
+    })
+    .await;
+}
