@@ -12,6 +12,7 @@ pub mod model;
 pub mod net;
 pub mod protocol;
 pub mod proxy;
+pub mod sidecar;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod store;
