@@ -50,4 +50,16 @@ impl Context {
             .context("the system gave no event queue")?
             .block_on(work)
     }
+
+    /// Runs `work` to its end on as many threads as there are cores: for what serves.
+    pub(crate) fn serve(
+        &self,
+        work: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<(), Failure> {
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("the system gave no event queue")?
+            .block_on(work)
+    }
 }

@@ -21,13 +21,14 @@ mod exchange;
 mod failure;
 mod files;
 mod health;
-
 mod inbox;
 mod init;
 mod input;
+mod logging;
 mod merchant;
 mod output;
 mod run;
+mod signals;
 mod simulator;
 mod store;
 mod trigger;
@@ -137,13 +138,13 @@ fn execute(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::App(verb) => context.block_on(app::execute(context, verb)),
         Verb::Call(arguments) => context.block_on(call::execute(context, arguments)),
         Verb::Check(arguments) => context.block_on(check::execute(context, &arguments)),
-        Verb::Dev(arguments) => dev::execute(&arguments),
+        Verb::Dev(arguments) => dev::execute(context, &arguments),
         Verb::Health(arguments) => context.block_on(health::execute(context, &arguments)),
         Verb::Inbox(verb) => context.block_on(inbox::execute(context, verb)),
         Verb::Init(arguments) => init::execute(&arguments),
         Verb::Merchant(verb) => context.block_on(merchant::execute(context, verb)),
         Verb::Run(arguments) => run::execute(context, &arguments),
-        Verb::Simulator(arguments) => simulator::execute(&arguments),
+        Verb::Simulator(arguments) => simulator::execute(context, &arguments),
         Verb::Store(verb) => store::execute(context, &verb),
         Verb::Trigger(arguments) => context.block_on(trigger::execute(&arguments)),
         Verb::Version(arguments) => version::execute(&arguments),

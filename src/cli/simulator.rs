@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use clap::Args;
 
+use crate::cli::context::Context;
 use crate::cli::failure::Failure;
+use crate::cli::output::say;
+use crate::cli::signals;
+use crate::simulator::{self, DEFAULT_APP_ID, FIRST_AUTH_APP_ID, Options, Simulator};
 
 #[derive(Debug, Args)]
 pub(crate) struct SimulatorArguments {
@@ -17,8 +20,36 @@ pub(crate) struct SimulatorArguments {
     pub(crate) listen_base: u16,
 }
 
-pub(crate) fn execute(arguments: &SimulatorArguments) -> Result<(), Failure> {
-    // The simulator is wired in here.
-    let _ = (&arguments.dir, arguments.listen_base);
-    Err(anyhow!("`simulator` isn't wired yet").into())
+pub(crate) fn execute(context: &Context, arguments: &SimulatorArguments) -> Result<(), Failure> {
+    let options = Options {
+        listen: vec![format!("127.0.0.1:{}", arguments.listen_base)],
+        dir: arguments.dir.clone(),
+        ..Options::default()
+    };
+    let ready = |simulator: &Simulator| introduce(simulator, arguments);
+    context.serve(async move {
+        let ended = signals::ended()?;
+        simulator::run(&options, ready, ended)
+            .await
+            .map_err(anyhow::Error::from)?;
+        Ok(())
+    })
+}
+
+fn introduce(simulator: &Simulator, arguments: &SimulatorArguments) {
+    say(format!(
+        "simulator  {}   (app {DEFAULT_APP_ID})",
+        simulator.url()
+    ));
+    if let Some(dir) = &arguments.dir {
+        let dir = dir.display();
+        say(format!(
+            "\nA sidecar that talks to it:
+  alipay-sidecar -c {dir}/config.toml run --create-store
+Its merchants' tokens, as read in Alipay's console:
+  alipay-sidecar -c {dir}/config.toml merchant import {dir}/merchants.jsonl
+A notification:
+  alipay-sidecar trigger plugin-order     (merchant {FIRST_AUTH_APP_ID})"
+        ));
+    }
 }
