@@ -33,7 +33,7 @@ impl NoReply {
     pub(crate) fn into_error(self, what: &str, listen: &Listen) -> anyhow::Error {
         match self {
             Self::NobodyListens => anyhow!("no {what} listens at {listen}; start one, or mend -c"),
-            Self::Other(error) => anyhow!("the {what} at {listen} gave no reply: {error}"),
+            Self::Other(error) => anyhow!("the {what} at {listen} gave no reply: {error:#}"),
         }
     }
 }

@@ -32,7 +32,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Configuration(errors) => errors.fmt(f),
-            Self::Other(error) => write!(f, "alipay-sidecar: {error}"),
+            Self::Other(error) => write!(f, "alipay-sidecar: {error:#}"),
             Self::Usage(text) => write!(f, "alipay-sidecar: {text}"),
         }
     }
