@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod delivery;
@@ -10,6 +12,7 @@ pub mod model;
 pub mod net;
 pub mod protocol;
 pub mod proxy;
+pub mod sidecar;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod store;

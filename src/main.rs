@@ -1,2 +1,7 @@
 //! The `alipay-sidecar` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    alipay_sidecar::cli::run(std::env::args_os()).into()
+}

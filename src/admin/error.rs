@@ -26,13 +26,12 @@ pub enum AdminError {
     #[error("{}: {}", .0.key, .0.mismatch)]
     KeyInvalid(KeyProblem),
     /// A line of an import is wrong; nothing of it was stored.
-    #[error("line {line}: {source}; nothing was imported")]
+    #[error("line {line}: {fault}; nothing was imported")]
     Line {
         /// Counted from 1.
         line: usize,
         /// What is wrong with it.
-        #[source]
-        source: Box<Self>,
+        fault: Box<Self>,
     },
     /// The selector names several merchants.
     #[error("`{selector}` names several merchants: {}; name one by its auth_app_id", .candidates.join(", "))]
@@ -64,7 +63,7 @@ impl AdminError {
             Self::AppUnknown { .. } => "app-unknown",
             Self::BodyInvalid(_) | Self::KeyInvalid(_) => "body-invalid",
             Self::EventUnknown { .. } => "event-unknown",
-            Self::Line { source, .. } => source.kind(),
+            Self::Line { fault, .. } => fault.kind(),
             Self::MerchantAmbiguous { .. } => "merchant-ambiguous",
             Self::MerchantUnknown { .. } => "merchant-unknown",
             Self::ParameterInvalid(_) => "parameter-invalid",
@@ -82,7 +81,7 @@ impl AdminError {
                 404
             }
             Self::BodyInvalid(_) | Self::KeyInvalid(_) | Self::ParameterInvalid(_) => 400,
-            Self::Line { source, .. } => source.status(),
+            Self::Line { fault, .. } => fault.status(),
             Self::MerchantAmbiguous { .. } => 400,
             Self::Store(StoreError::AliasTaken { .. } | StoreError::TokenConflict { .. }) => 409,
             Self::Store(_) => 503,

@@ -240,9 +240,9 @@ async fn owned_by_another(store: &dyn Store, record: &MerchantRecord) -> Result<
     Ok(())
 }
 
-fn at_line(line: usize, source: AdminError) -> AdminError {
-    let source = Box::new(source);
-    AdminError::Line { line, source }
+fn at_line(line: usize, fault: AdminError) -> AdminError {
+    let fault = Box::new(fault);
+    AdminError::Line { line, fault }
 }
 
 /// Contract §4: the ISV's own tenant id, characters.

@@ -1,4 +1,27 @@
 //! What operators and Prometheus see: probes, metrics and the JSON API.
+//!
+//! `/api` always needs the bearer token. Tokens of merchants are never shown; a fingerprint
+//! stands for them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Body;
+use serde::Serialize;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::config::upstream::UpstreamConfig;
+use crate::gateway::app::Apps;
+use crate::model::app::App;
+use crate::net::body::{self, BoxError};
+use crate::protocol::secret::Secret;
+use crate::store::Store;
 
 pub mod apps;
 pub mod error;
@@ -9,4 +32,162 @@ mod json;
 pub mod merchants;
 pub mod metrics;
 pub mod page;
+mod problem;
+mod routes;
 pub mod token;
+
+use health::Health;
+use metrics::Metrics;
+use problem::Problem;
+
+/// The largest body taken: an import of a hundred thousand merchants.
+const MAX_BODY: usize = 64 << 20;
+/// How long a body may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The admin service. Clones share everything.
+#[derive(Clone)]
+pub struct Admin {
+    parts: Arc<AdminParts>,
+}
+
+/// What the admin service works with.
+pub struct AdminParts {
+    /// Answers probes.
+    pub health: Health,
+    /// Renders `/metrics`.
+    pub metrics: Metrics,
+    /// The bearer token of `/api`.
+    pub token: Secret<String>,
+    /// Whether only this host can reach the listener: then `/metrics` needs no token.
+    pub is_local: bool,
+    /// Where records are kept.
+    pub store: Arc<dyn Store>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// The apps of the configuration, which win over stored ones.
+    pub configured: Vec<App>,
+    /// Alipay's addresses, for apps that are added.
+    pub upstream: UpstreamConfig,
+    /// The apps that can sign.
+    pub apps: Apps,
+    /// Told when a delivery is owed again.
+    pub wake: Arc<Notify>,
+}
+
+impl Admin {
+    /// An admin service made of `parts`.
+    #[must_use]
+    pub fn new(parts: AdminParts) -> Self {
+        Self {
+            parts: Arc::new(parts),
+        }
+    }
+
+    /// Makes `/readyz` say no, from now on.
+    pub fn drain(&self) {
+        self.parts.health.drain();
+    }
+
+    /// Answers one request.
+    ///
+    /// # Cancel safety
+    /// A change that was begun may be made although its caller left; each is atomic.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let (head, body) = request.into_parts();
+        let answer = match (head.uri.path(), &head.method) {
+            ("/livez", &Method::GET) => {
+                Ok(text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"))
+            }
+            ("/readyz", &Method::GET) => Ok(self.ready()),
+            ("/metrics", &Method::GET) => self.metrics(&head).await,
+            ("/livez" | "/readyz" | "/metrics", _) => Err(Problem::method_not_allowed("GET")),
+            (path, _) if path.starts_with("/api/") => self.api(&head, body).await,
+            _ => Err(Problem::route_unknown()),
+        };
+        answer.unwrap_or_else(|problem| problem.respond())
+    }
+
+    fn ready(&self) -> Response<Full<Bytes>> {
+        let readiness = self.parts.health.readiness();
+        let status = if readiness.ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        json(status, &readiness)
+    }
+
+    async fn metrics(&self, head: &Parts) -> Result<Response<Full<Bytes>>, Problem> {
+        if !self.parts.is_local {
+            self.authenticate(head)?;
+        }
+        // A store that can't be read at present must not take the other metrics with it.
+        let counts = self.parts.store.counts().await.unwrap_or_default();
+        let rendered = self
+            .parts
+            .metrics
+            .render(&counts, self.parts.clock.now_ms());
+        let rendered = rendered.map_err(|error| Problem::internal(&error.to_string()))?;
+        Ok(text(
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            rendered,
+        ))
+    }
+
+    async fn api<B>(&self, head: &Parts, body: B) -> Result<Response<Full<Bytes>>, Problem>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        self.authenticate(head)?;
+        let body = body::read(body, MAX_BODY, BODY_DEADLINE)
+            .await
+            .map_err(|error| Problem::invalid(&error.to_string()))?;
+        routes::answer(&self.parts, head, &body).await
+    }
+
+    fn authenticate(&self, head: &Parts) -> Result<(), Problem> {
+        let given = head
+            .headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        match given.and_then(|value| value.strip_prefix("Bearer ")) {
+            Some(given) if token::matches(&self.parts.token, given) => Ok(()),
+            _ => Err(Problem::unauthenticated()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Admin")
+    }
+}
+
+fn text(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+    // The views are plain structs, which always serialise.
+    text(
+        status,
+        "application/json; charset=utf-8",
+        serde_json::to_vec(body).unwrap_or_default(),
+    )
+}

@@ -1,1 +1,152 @@
-//! To come.
+//! The command line: arguments here, one file per verb.
+//!
+//! Exit codes (contract §7): 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+
+mod admin_client;
+mod app;
+mod backend;
+mod call;
+mod check;
+mod context;
+mod dev;
+mod exchange;
+mod failure;
+mod files;
+mod health;
+mod inbox;
+mod init;
+mod input;
+mod logging;
+mod merchant;
+mod output;
+mod run;
+mod signals;
+mod simulator;
+mod store;
+mod trigger;
+mod version;
+
+/// How the program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done; a clean stop by a signal, too.
+    Done,
+    /// It failed, and standard error says why.
+    Failed,
+    /// The configuration is wrong, and standard error says where.
+    Misconfigured,
+    /// The arguments are wrong.
+    Usage,
+}
+
+impl From<Outcome> for std::process::ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(match outcome {
+            Outcome::Done => 0,
+            Outcome::Failed => 1,
+            Outcome::Usage => 2,
+            // EX_CONFIG of sysexits.h.
+            Outcome::Misconfigured => 78,
+        })
+    }
+}
+
+/// Signs Alipay calls for merchants, verifies replies, takes notifications.
+#[derive(Debug, Parser)]
+#[command(name = "alipay-sidecar", version)]
+struct Arguments {
+    /// The configuration file
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "config.toml"
+    )]
+    config: PathBuf,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Credentials of the ISV's own applications
+    #[command(subcommand)]
+    App(app::AppVerb),
+    /// One call through a running sidecar
+    Call(call::CallArguments),
+    /// Validate the configuration, the keys against each other, the store and the clock
+    Check(check::CheckArguments),
+    /// Everything on loopback with throw-away keys against the built-in simulator
+    Dev(dev::DevArguments),
+    /// Ask a running sidecar whether it is ready
+    Health(health::HealthArguments),
+    /// Notifications and their deliveries
+    #[command(subcommand)]
+    Inbox(inbox::InboxVerb),
+    /// Write a configuration, keys and an empty store
+    Init(init::InitArguments),
+    /// Merchants: the triples PID – auth_app_id – app_auth_token
+    #[command(subcommand)]
+    Merchant(merchant::MerchantVerb),
+    /// Serve
+    Run(run::RunArguments),
+    /// The Alipay simulator alone
+    Simulator(simulator::SimulatorArguments),
+    /// The store
+    #[command(subcommand)]
+    Store(store::StoreVerb),
+    /// Send a signed test notification from the simulator
+    Trigger(trigger::TriggerArguments),
+    /// Say which version this is
+    Version(version::VersionArguments),
+}
+
+/// Does what `arguments` (with the program's name first) say, and tells the user how it went.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nobody is left to be told if even standard error is closed.
+            let _ = error.print();
+            return match error.exit_code() {
+                0 => Outcome::Done,
+                _ => Outcome::Usage,
+            };
+        }
+    };
+    let context = Context::new(arguments.config);
+    match execute(&context, arguments.verb) {
+        Ok(()) => Outcome::Done,
+        Err(failure) => {
+            output::complain(&failure);
+            failure.outcome()
+        }
+    }
+}
+
+fn execute(context: &Context, verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::App(verb) => context.block_on(app::execute(context, verb)),
+        Verb::Call(arguments) => context.block_on(call::execute(context, arguments)),
+        Verb::Check(arguments) => context.block_on(check::execute(context, &arguments)),
+        Verb::Dev(arguments) => dev::execute(context, &arguments),
+        Verb::Health(arguments) => context.block_on(health::execute(context, &arguments)),
+        Verb::Inbox(verb) => context.block_on(inbox::execute(context, verb)),
+        Verb::Init(arguments) => init::execute(&arguments),
+        Verb::Merchant(verb) => context.block_on(merchant::execute(context, verb)),
+        Verb::Run(arguments) => run::execute(context, &arguments),
+        Verb::Simulator(arguments) => simulator::execute(context, &arguments),
+        Verb::Store(verb) => store::execute(context, &verb),
+        Verb::Trigger(arguments) => context.block_on(trigger::execute(&arguments)),
+        Verb::Version(arguments) => version::execute(&arguments),
+    }
+}

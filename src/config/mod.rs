@@ -20,7 +20,7 @@ mod tls;
 pub mod token;
 pub mod upstream;
 mod url;
-mod value;
+pub(crate) mod value;
 mod view;
 pub mod webhook;
 

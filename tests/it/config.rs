@@ -48,7 +48,7 @@ fn check_variable(name: &str, value: &str, expected: &str) {
 }
 
 fn good(text: &str) -> Config {
-    parse(text, &[]).unwrap_or_else(|faults| panic!("{text}\n{faults}"))
+    parse(text, &[]).expect(text)
 }
 
 /// The effective values, with the directory of the files taken out.

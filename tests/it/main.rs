@@ -2,10 +2,13 @@
 
 #[cfg(feature = "simulator")]
 mod auth_redirect;
+#[cfg(feature = "cli")]
+mod cli;
 mod config;
 mod crash;
 #[cfg(feature = "simulator")]
 mod delivery;
+mod layering;
 #[cfg(feature = "simulator")]
 mod parts;
 mod protocol;

@@ -1,0 +1,108 @@
+//! Errors of the admin listener, as `application/problem+json` (RFC 9457).
+
+use bytes::Bytes;
+use http::header::{ALLOW, WWW_AUTHENTICATE};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+use serde::Serialize;
+
+use crate::admin::error::AdminError;
+
+/// A request that wasn't answered as asked.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    allow: Option<&'static str>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            allow: None,
+        }
+    }
+
+    pub(crate) fn internal(detail: &str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+    }
+
+    pub(crate) fn invalid(detail: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "body-invalid", detail)
+    }
+
+    pub(crate) fn parameter_invalid(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "parameter-invalid", detail)
+    }
+
+    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
+        Self {
+            allow: Some(allow),
+            ..Self::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "http-method-not-allowed",
+                format!("this route takes {allow}"),
+            )
+        }
+    }
+
+    pub(crate) fn route_unknown() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "route-unknown",
+            "there are /livez, /readyz, /metrics, /api/apps, /api/merchants and /api/inbox",
+        )
+    }
+
+    pub(crate) fn unauthenticated() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "caller-unauthenticated",
+            "send `Authorization: Bearer` with `admin.token`, or with the token in the file `admin.token` beside the store",
+        )
+    }
+
+    pub(crate) fn respond(&self) -> Response<Full<Bytes>> {
+        let body = Body {
+            r#type: format!("urn:alipay-sidecar:error:{}", self.code),
+            title: self.status.canonical_reason().unwrap_or_default(),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            code: self.code,
+        };
+        let mut response = super::json(self.status, &body);
+        let headers = response.headers_mut();
+        headers.insert(
+            http::header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if let Some(allow) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+}
+
+impl From<AdminError> for Problem {
+    fn from(error: AdminError) -> Self {
+        let status =
+            StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self::new(status, error.kind(), error.to_string())
+    }
+}

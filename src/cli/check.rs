@@ -1,0 +1,92 @@
+//! `check`: everything that can be known without asking Alipay.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::admin_client::AdminClient;
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::output::Form;
+use crate::cli::{output, store};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::model::app::App;
+use crate::protocol::key::AppPrivateKey;
+use crate::store::error::StoreError;
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    #[command(flatten)]
+    form: Form,
+}
+
+pub(crate) async fn execute(context: &Context, arguments: &CheckArguments) -> Result<(), Failure> {
+    let config = context.load()?;
+    let mut warnings = Vec::new();
+    let stored = stored_apps(context, &config).await?;
+    let apps = config.apps.iter().chain(stored.iter().flatten());
+    warnings.extend(apps.filter_map(short_key));
+    if stored.as_ref().is_some_and(Vec::is_empty) && config.apps.is_empty() {
+        warnings.push("no app is configured or stored; add an [[app]] or use `app add`".to_owned());
+    }
+    warnings.extend(clock(SystemClock.now_ms()));
+    let fingerprint = config.fingerprint();
+    if arguments.form.json {
+        return output::say_json(&json!({
+            "config": context.path().display().to_string(),
+            "fingerprint": fingerprint,
+            "apps": config.apps.len() + stored.as_ref().map_or(0, Vec::len),
+            "warnings": warnings,
+        }));
+    }
+    for warning in &warnings {
+        output::complain(format!("warning: {warning}"));
+    }
+    output::say(format!(
+        "{} is good ({fingerprint})",
+        context.path().display()
+    ));
+    Ok(())
+}
+
+/// The apps of the store; `None`: a running sidecar has the store, and it has opened it well.
+async fn stored_apps(context: &Context, config: &Config) -> Result<Option<Vec<App>>, Failure> {
+    let locked = |failure: &Failure| match failure {
+        Failure::Other(error) => {
+            matches!(error.downcast_ref(), Some(StoreError::Locked { .. }))
+        }
+        Failure::Configuration(_) | Failure::Usage(_) => false,
+    };
+    match store::open(context, config) {
+        Ok(store) => Ok(Some(store.apps().await?)),
+        Err(failure) if locked(&failure) && AdminClient::new(config)?.is_running().await? => {
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+fn short_key(app: &App) -> Option<String> {
+    let bits = AppPrivateKey::from_text(app.private_key.expose())
+        .ok()?
+        .bits();
+    let app_id = &app.app_id;
+    (bits < SAFE_BITS).then(|| {
+        format!("the key of app {app_id} has {bits} bits; make a new one of {SAFE_BITS} (RSA2)")
+    })
+}
+
+/// Alipay refuses requests whose timestamp is far off.
+fn clock(now_ms: i64) -> Option<String> {
+    let is_sane = (EARLIEST_MS..LATEST_MS).contains(&now_ms);
+    let now = output::time_of(now_ms);
+    (!is_sane).then(|| format!("this machine's clock says {now}; Alipay refuses wrong timestamps"))
+}
+
+const SAFE_BITS: usize = 2048;
+
+/// 2025-01-01: no release of this program is older.
+const EARLIEST_MS: i64 = 1_735_689_600_000;
+
+/// 2100-01-01.
+const LATEST_MS: i64 = 4_102_444_800_000;

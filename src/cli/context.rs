@@ -1,0 +1,65 @@
+//! What every verb may need: the configuration and a runtime.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::cli::failure::Failure;
+use crate::config::error::{ConfigErrors, Mismatch};
+use crate::config::{Config, process_environment};
+use crate::store::seal::StoreKey;
+
+/// What every verb may need.
+pub(crate) struct Context {
+    path: PathBuf,
+}
+
+impl Context {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// The configuration file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the configuration with the process's environment over it.
+    pub(crate) fn load(&self) -> Result<Config, Failure> {
+        Ok(Config::load(&self.path, process_environment())?)
+    }
+
+    /// The store key, without which no store opens.
+    pub(crate) fn store_key(&self, config: &Config) -> Result<StoreKey, Failure> {
+        let key = config.store.key.as_ref();
+        key.and_then(|key| StoreKey::from_base64(key.expose()).ok())
+            .ok_or_else(|| {
+                let mismatch = Mismatch::new("nothing", "a reference to 32 bytes in base64");
+                ConfigErrors::of_key(&self.path, "store.key", mismatch).into()
+            })
+    }
+
+    /// Runs `work` to its end on this thread.
+    pub(crate) fn block_on(
+        &self,
+        work: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<(), Failure> {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("the system gave no event queue")?
+            .block_on(work)
+    }
+
+    /// Runs `work` to its end on as many threads as there are cores: for what serves.
+    pub(crate) fn serve(
+        &self,
+        work: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<(), Failure> {
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("the system gave no event queue")?
+            .block_on(work)
+    }
+}

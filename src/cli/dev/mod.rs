@@ -1,0 +1,118 @@
+//! `dev`: everything on loopback with throw-away keys against the built-in simulator.
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::output::{complain, say};
+use crate::cli::{logging, signals};
+use crate::config::telemetry::{LogFormat, TelemetryConfig};
+use crate::simulator::{DEFAULT_APP_ID, FIRST_AUTH_APP_ID, Fault, FaultKind};
+
+mod backend;
+mod tour;
+mod world;
+
+use tour::Tour;
+use world::World;
+
+#[derive(Debug, Args)]
+pub(crate) struct DevArguments {
+    /// Walk through one call, one authorisation, one user token and one notification
+    #[arg(long)]
+    pub(crate) tour: bool,
+    /// A fault for the simulator to make: reset, slow, tampered, tampered-notification, unsigned …
+    #[arg(long, value_name = "NAME")]
+    pub(crate) fault: Option<String>,
+    /// The first port: proxy; +1 webhook, +2 admin, +11 simulator; 0: whatever is free
+    #[arg(long, value_name = "PORT", default_value_t = 2088)]
+    pub(crate) listen_base: u16,
+}
+
+pub(crate) fn execute(context: &Context, arguments: &DevArguments) -> Result<(), Failure> {
+    let fault = match &arguments.fault {
+        Some(name) => {
+            Some(FaultKind::from_name(name).map_err(|error| Failure::Usage(error.to_string()))?)
+        }
+        None => None,
+    };
+    logging::start(&log_settings(arguments))?;
+    context.serve(async move {
+        let world = World::start(arguments.listen_base).await?;
+        if let Some(kind) = fault {
+            world.simulator.fault(Fault::once(kind));
+        }
+        let result = if arguments.tour {
+            walk(&world).await
+        } else {
+            stay(&world).await
+        };
+        world.stop().await;
+        result
+    })
+}
+
+/// The tour speaks for itself; without it the log tells what happens.
+fn log_settings(arguments: &DevArguments) -> TelemetryConfig {
+    let level = if arguments.tour { "error" } else { "info" };
+    TelemetryConfig {
+        log: level.to_owned(),
+        log_format: LogFormat::Human,
+        ..TelemetryConfig::default()
+    }
+}
+
+async fn walk(world: &World) -> Result<(), Failure> {
+    say("alipay-sidecar: one merchant, one user, one payment, on loopback, with throw-away keys");
+    let mut tour = Tour::new(world).context("the tour")?;
+    tour.walk().await.map_err(|error| {
+        complain(format!("   ✗ {error:#}"));
+        anyhow::anyhow!("the tour ended at a step that was not verified").into()
+    })
+}
+
+async fn stay(world: &World) -> Result<(), Failure> {
+    say(introduction(world));
+    let mut ended = std::pin::pin!(signals::ended()?);
+    loop {
+        tokio::select! {
+            () = &mut ended => return Ok(()),
+            delivered = world.backend.next_ever() => {
+                let Some(delivered) = delivered else { return Ok(()) };
+                let (kind, id) = (delivered.header("alipay-event-type"), delivered.header("alipay-event-id"));
+                say(format!("backend: {kind} delivered as event {id}"));
+            }
+        }
+    }
+}
+
+/// What to type first.
+fn introduction(world: &World) -> String {
+    let World {
+        proxy,
+        webhook,
+        admin,
+        simulator,
+        ..
+    } = world;
+    let simulator = simulator.url();
+    let token = world.admin_token();
+    format!(
+        "proxy      {proxy}
+webhook    {webhook}
+admin      {admin}   (token in {})
+simulator  {simulator}   (app {DEFAULT_APP_ID})
+
+Let merchant {FIRST_AUTH_APP_ID} order the plugin:
+  curl -d '{{\"auth_app_id\":\"{FIRST_AUTH_APP_ID}\"}}' {simulator}/simulator/trigger/plugin-order
+then call Alipay for it:
+  curl -H 'Alipay-Merchant: {FIRST_AUTH_APP_ID}' -d '{{\"out_trade_no\":\"1\",\"total_amount\":\"8.80\",\"subject\":\"tea\"}}' \\
+    '{proxy}/v2/alipay.trade.create?notify_url=/orders/1'
+and let the user pay:
+  curl -d '{{\"out_trade_no\":\"1\"}}' {simulator}/simulator/trigger/payment
+
+Everything goes when this ends (Ctrl-C).",
+        token.display()
+    )
+}

@@ -1,0 +1,112 @@
+//! One request, one reply, to a listener of our own.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::config::listen::Listen;
+use crate::net::body;
+
+/// A whole reply.
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+}
+
+/// Why there is no reply.
+#[derive(Debug)]
+pub(crate) enum NoReply {
+    /// Nobody listens there.
+    NobodyListens,
+    /// Anything else.
+    Other(anyhow::Error),
+}
+
+impl NoReply {
+    /// The error to show; `what` listens at `listen`.
+    pub(crate) fn into_error(self, what: &str, listen: &Listen) -> anyhow::Error {
+        match self {
+            Self::NobodyListens => anyhow!("no {what} listens at {listen}; start one, or mend -c"),
+            Self::Other(error) => anyhow!("the {what} at {listen} gave no reply: {error:#}"),
+        }
+    }
+}
+
+/// Sends `request` to whoever listens at `listen`.
+pub(crate) async fn send(listen: &Listen, request: Request<Full<Bytes>>) -> Result<Reply, NoReply> {
+    let exchange = async {
+        match listen {
+            Listen::Tcp(address) => {
+                let stream = TcpStream::connect(reachable(address)).await;
+                exchange(stream.map_err(|error| unreachable(error, listen))?, request).await
+            }
+            Listen::Unix(path) => {
+                let stream = UnixStream::connect(path).await;
+                exchange(stream.map_err(|error| unreachable(error, listen))?, request).await
+            }
+        }
+    };
+    let late = |_| NoReply::Other(anyhow!("it took longer than {} s", DEADLINE.as_secs()));
+    tokio::time::timeout(DEADLINE, exchange)
+        .await
+        .map_err(late)?
+}
+
+/// An address to connect to, where the listener listens on all.
+fn reachable(address: &str) -> String {
+    address
+        .strip_prefix("0.0.0.0:")
+        .map(|port| format!("127.0.0.1:{port}"))
+        .or_else(|| {
+            address
+                .strip_prefix("[::]:")
+                .map(|port| format!("[::1]:{port}"))
+        })
+        .unwrap_or_else(|| address.to_owned())
+}
+
+fn unreachable(error: std::io::Error, listen: &Listen) -> NoReply {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    let is_absent = match listen {
+        Listen::Tcp(_) => error.kind() == ConnectionRefused,
+        Listen::Unix(_) => matches!(error.kind(), ConnectionRefused | NotFound),
+    };
+    if is_absent {
+        NoReply::NobodyListens
+    } else {
+        NoReply::Other(error.into())
+    }
+}
+
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Reply, NoReply>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let exchange = async {
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // Ends with the sender; what goes wrong on the connection the sender hears.
+        tokio::spawn(connection);
+        let (head, reply) = sender.send_request(request).await?.into_parts();
+        let body = body::read(reply, LARGEST_REPLY, DEADLINE)
+            .await
+            .context("the reply broke off")?;
+        Ok(Reply {
+            status: head.status,
+            body,
+        })
+    };
+    exchange.await.map_err(NoReply::Other)
+}
+
+/// A page of a thousand entries is far below, bytes.
+const LARGEST_REPLY: usize = 64 << 20;
+
+/// Longer than any deadline of a call.
+const DEADLINE: Duration = Duration::from_secs(60);

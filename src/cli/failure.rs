@@ -1,0 +1,63 @@
+//! Why a verb wasn't done.
+
+use std::fmt;
+
+use crate::admin::error::AdminError;
+use crate::cli::Outcome;
+use crate::config::error::ConfigErrors;
+use crate::store::error::StoreError;
+
+/// Why a verb wasn't done.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The configuration is wrong.
+    Configuration(ConfigErrors),
+    /// Anything else.
+    Other(anyhow::Error),
+    /// The arguments don't fit each other.
+    Usage(String),
+}
+
+impl Failure {
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Configuration(_) => Outcome::Misconfigured,
+            Self::Other(_) => Outcome::Failed,
+            Self::Usage(_) => Outcome::Usage,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Configuration(errors) => errors.fmt(f),
+            Self::Other(error) => write!(f, "alipay-sidecar: {error:#}"),
+            Self::Usage(text) => write!(f, "alipay-sidecar: {text}"),
+        }
+    }
+}
+
+impl From<ConfigErrors> for Failure {
+    fn from(errors: ConfigErrors) -> Self {
+        Self::Configuration(errors)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<AdminError> for Failure {
+    fn from(error: AdminError) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Other(error.into())
+    }
+}

@@ -1,0 +1,122 @@
+//! `inbox list|show|replay`.
+
+use clap::{Args, Subcommand};
+
+use crate::admin::inbox::EntryView;
+use crate::admin::page::DEFAULT_LIMIT;
+use crate::cli::backend::{Backend, Part};
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::output;
+use crate::cli::output::Form;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InboxVerb {
+    /// List notifications and events
+    List(ListArguments),
+    /// Deliver one again
+    Replay {
+        /// The sidecar's id of it
+        id: String,
+    },
+    /// Show one with its attempts
+    Show {
+        /// The sidecar's id of it
+        id: String,
+        #[command(flatten)]
+        form: Form,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArguments {
+    /// Only these
+    #[arg(long, value_parser = ["pending", "delivered", "dead", "ignored", "refused"])]
+    state: Option<String>,
+    /// Begin after this id
+    #[arg(long)]
+    after: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = DEFAULT_LIMIT)]
+    limit: usize,
+    #[command(flatten)]
+    form: Form,
+}
+
+pub(crate) async fn execute(context: &Context, verb: InboxVerb) -> Result<(), Failure> {
+    match verb {
+        InboxVerb::List(arguments) => list(context, arguments).await,
+        InboxVerb::Replay { id } => {
+            Backend::of(context).await?.replay(&id).await?;
+            output::say(format!("{id} will be delivered again"));
+            Ok(())
+        }
+        InboxVerb::Show { id, form } => {
+            let view = Backend::of(context).await?.entry(&id).await?;
+            show(&view, &form)
+        }
+    }
+}
+
+async fn list(context: &Context, arguments: ListArguments) -> Result<(), Failure> {
+    let part = Part {
+        after: arguments.after.as_deref(),
+        limit: arguments.limit,
+    };
+    let backend = Backend::of(context).await?;
+    let page = backend.inbox(arguments.state.as_deref(), part).await?;
+    if arguments.form.json {
+        return output::say_json(&page);
+    }
+    let rows = page.items.into_iter().map(|item| {
+        let (state, received) = (item.state.as_str(), output::time_of(item.received_at));
+        let attempts = item.attempts.to_string();
+        [
+            item.id,
+            item.app_id,
+            item.event_type,
+            state.to_owned(),
+            attempts,
+            received,
+        ]
+    });
+    let header = ["id", "app_id", "type", "state", "attempts", "received_at"];
+    output::say_table(header, rows.collect());
+    if let Some(next) = page.next {
+        output::say(format!("more: --after {next}"));
+    }
+    Ok(())
+}
+
+fn show(view: &EntryView, form: &Form) -> Result<(), Failure> {
+    if form.json {
+        return output::say_json(view);
+    }
+    let lines = [
+        ("id", view.item.id.clone()),
+        ("notify_id", output::or_dash(view.item.notify_id.as_deref())),
+        ("app_id", view.item.app_id.clone()),
+        ("type", view.item.event_type.clone()),
+        ("state", view.item.state.as_str().to_owned()),
+        ("received_at", output::time_of(view.item.received_at)),
+        ("auth_app_id", output::or_dash(view.auth_app_id.as_deref())),
+    ];
+    for (name, value) in lines {
+        output::say(format!("{name:12} {value}"));
+    }
+    for attempt in &view.history {
+        let result = attempt.error.map_or("taken", |error| error.as_str());
+        let status = attempt
+            .status
+            .map_or_else(|| "-".to_owned(), |status| status.to_string());
+        let at = output::time_of(attempt.at);
+        output::say(format!(
+            "attempt      {at} {status} {result} ({} ms)",
+            attempt.duration_ms
+        ));
+    }
+    for (name, value) in &view.params {
+        output::say(format!("  {name} = {value}"));
+    }
+    Ok(())
+}

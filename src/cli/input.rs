@@ -1,0 +1,91 @@
+//! What the user hands in besides arguments: references, files, standard input.
+
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
+use crate::cli::failure::Failure;
+use crate::config::process_environment;
+use crate::config::reference::References;
+use crate::protocol::secret::Secret;
+
+/// The secret of `--token REF`: a reference relative to the working directory, or `-` for the
+/// terminal (without echo) or standard input.
+pub(crate) fn secret(argument: &str, reference: &str) -> Result<Secret<String>, Failure> {
+    if reference == "-" {
+        return from_stdin(argument);
+    }
+    let secret = References::new(Path::new(""), process_environment()).secret(reference);
+    Ok(secret.map_err(|mismatch| anyhow!("{argument}: {mismatch}"))?)
+}
+
+/// The same for an argument that may be absent.
+pub(crate) fn optional_secret(
+    argument: &str,
+    reference: Option<&str>,
+) -> Result<Option<Secret<String>>, Failure> {
+    reference
+        .map(|reference| secret(argument, reference))
+        .transpose()
+}
+
+/// The public text of a reference, or the text itself.
+pub(crate) fn public(argument: &str, reference: &str) -> Result<String, Failure> {
+    let public = References::new(Path::new(""), process_environment()).public(reference);
+    Ok(public.map_err(|mismatch| anyhow!("{argument}: {mismatch}"))?)
+}
+
+/// The bytes of the file at `path`; `-` is standard input.
+pub(crate) fn file(path: &str) -> Result<Vec<u8>, Failure> {
+    if path != "-" {
+        return Ok(std::fs::read(path).with_context(|| format!("{path} can't be read"))?);
+    }
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().read_to_end(&mut bytes);
+    read.context("standard input can't be read")?;
+    Ok(bytes)
+}
+
+fn from_stdin(argument: &str) -> Result<Secret<String>, Failure> {
+    let stdin = std::io::stdin();
+    let quiet = stdin.is_terminal().then(Quiet::begin);
+    if quiet.is_some() {
+        crate::cli::output::complain(format!("{argument}, not shown while you type:"));
+    }
+    let mut line = String::new();
+    let read = stdin.read_line(&mut line);
+    drop(quiet);
+    read.with_context(|| format!("{argument}: standard input can't be read"))?;
+    line.truncate(line.trim_end_matches(['\r', '\n']).len());
+    if line.is_empty() {
+        return Err(anyhow!("{argument}: standard input was empty").into());
+    }
+    Ok(Secret::new(line))
+}
+
+/// The terminal doesn't show what is typed until this is dropped.
+struct Quiet(Option<rustix::termios::Termios>);
+
+impl Quiet {
+    fn begin() -> Self {
+        let stdin = std::io::stdin();
+        let Ok(before) = tcgetattr(&stdin) else {
+            return Self(None);
+        };
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(LocalModes::ECHO);
+        let changed = tcsetattr(&stdin, OptionalActions::Flush, &quiet);
+        Self(changed.ok().map(|()| before))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            // A terminal that is gone needs no echo.
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, before);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! `merchant add|list|show|remove|import`.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::admin::error::AdminError;
+use crate::admin::import::ImportMode;
+use crate::admin::merchants::MerchantView;
+use crate::admin::page::DEFAULT_LIMIT;
+use crate::cli::backend::{Backend, Part};
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::output::Form;
+use crate::cli::{input, output};
+use crate::model::id::{Alias, AppId, AuthAppId, Pid};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MerchantVerb {
+    /// Add or replace one merchant
+    Add(AddArguments),
+    /// Import merchants from JSON lines, all or nothing
+    Import(ImportArguments),
+    /// List merchants
+    List(ListArguments),
+    /// Forget a merchant and its tokens
+    Remove(OneArguments),
+    /// Show one merchant
+    Show(OneArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddArguments {
+    /// Our application
+    #[arg(long)]
+    app: AppId,
+    /// The merchant's application
+    #[arg(long)]
+    auth_app_id: AuthAppId,
+    /// The merchant's PID
+    #[arg(long)]
+    pid: Option<Pid>,
+    /// A name of your own for it
+    #[arg(long)]
+    alias: Option<Alias>,
+    /// Reference of the app_auth_token, or - for the terminal or standard input
+    #[arg(long, value_name = "REF")]
+    token: String,
+    /// Reference of the app_refresh_token
+    #[arg(long, value_name = "REF")]
+    refresh_token: Option<String>,
+    /// Reference of the merchant's AES key
+    #[arg(long, value_name = "REF")]
+    encrypt_key: Option<String>,
+    #[command(flatten)]
+    form: Form,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// JSON lines with Alipay's own names; - is standard input
+    file: String,
+    /// Check everything, store nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    form: Form,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArguments {
+    /// Begin after this merchant (app_id/auth_app_id)
+    #[arg(long)]
+    after: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = DEFAULT_LIMIT)]
+    limit: usize,
+    #[command(flatten)]
+    form: Form,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneArguments {
+    /// A PID, an auth_app_id or an alias
+    selector: String,
+    /// Our application, where several have it
+    #[arg(long)]
+    app: Option<AppId>,
+    #[command(flatten)]
+    form: Form,
+}
+
+pub(crate) async fn execute(context: &Context, verb: MerchantVerb) -> Result<(), Failure> {
+    match verb {
+        MerchantVerb::Add(arguments) => add(context, arguments).await,
+        MerchantVerb::Import(arguments) => import(context, arguments).await,
+        MerchantVerb::List(arguments) => list(context, arguments).await,
+        MerchantVerb::Remove(arguments) => {
+            let backend = Backend::of(context).await?;
+            let view = one(&backend, &arguments).await?;
+            backend.remove_merchant(&view).await?;
+            let name = format!("{}/{}", view.app_id, view.auth_app_id);
+            output::say(format!("merchant {name} is forgotten"));
+            Ok(())
+        }
+        MerchantVerb::Show(arguments) => {
+            let backend = Backend::of(context).await?;
+            show(&one(&backend, &arguments).await?, &arguments.form)
+        }
+    }
+}
+
+async fn add(context: &Context, arguments: AddArguments) -> Result<(), Failure> {
+    let token = input::secret("--token", &arguments.token)?;
+    let refresh = input::optional_secret("--refresh-token", arguments.refresh_token.as_deref())?;
+    let encrypt_key = input::optional_secret("--encrypt-key", arguments.encrypt_key.as_deref())?;
+    let body = json!({
+        "user_id": arguments.pid.as_ref().map(Pid::as_str),
+        "alias": arguments.alias.as_ref().map(Alias::as_str),
+        "app_auth_token": token.expose(),
+        "app_refresh_token": refresh.as_ref().map(|token| token.expose()),
+        "encrypt_key": encrypt_key.as_ref().map(|key| key.expose()),
+    });
+    let backend = Backend::of(context).await?;
+    let key = (&arguments.app, &arguments.auth_app_id);
+    let view = backend
+        .put_merchant(key, body.to_string().into_bytes())
+        .await?;
+    show(&view, &arguments.form)
+}
+
+async fn import(context: &Context, arguments: ImportArguments) -> Result<(), Failure> {
+    let lines = input::file(&arguments.file)?;
+    let mode = match arguments.dry_run {
+        true => ImportMode::DryRun,
+        false => ImportMode::Store,
+    };
+    let report = Backend::of(context).await?.import(lines, mode).await?;
+    if arguments.form.json {
+        return output::say_json(&report);
+    }
+    let verb = if report.dry_run {
+        "would be imported"
+    } else {
+        "imported"
+    };
+    let stale = report.stale;
+    output::say(format!(
+        "{} {verb}, {stale} left alone because newer ones are stored",
+        report.imported
+    ));
+    Ok(())
+}
+
+async fn list(context: &Context, arguments: ListArguments) -> Result<(), Failure> {
+    let part = Part {
+        after: arguments.after.as_deref(),
+        limit: arguments.limit,
+    };
+    let page = Backend::of(context).await?.merchants(part).await?;
+    if arguments.form.json {
+        return output::say_json(&page);
+    }
+    let row = |view: &MerchantView| {
+        [
+            view.app_id.clone(),
+            view.auth_app_id.clone(),
+            output::or_dash(view.user_id.as_deref()),
+            output::or_dash(view.alias.as_deref()),
+            view.status.clone(),
+            output::time_of(view.auth_time),
+        ]
+    };
+    let header = [
+        "app_id",
+        "auth_app_id",
+        "user_id",
+        "alias",
+        "status",
+        "auth_time",
+    ];
+    output::say_table(header, page.items.iter().map(row).collect());
+    if let Some(next) = page.next {
+        output::say(format!("more: --after {next}"));
+    }
+    Ok(())
+}
+
+/// The one merchant that is meant.
+async fn one(backend: &Backend, arguments: &OneArguments) -> Result<MerchantView, Failure> {
+    let selector = &arguments.selector;
+    let found = backend
+        .find_merchants(arguments.app.as_ref(), selector)
+        .await?;
+    let names = found
+        .iter()
+        .map(|view| format!("{}/{}", view.app_id, view.auth_app_id));
+    let candidates: Vec<String> = names.collect();
+    let mut found = found.into_iter();
+    match (found.next(), found.next()) {
+        (Some(view), None) => Ok(view),
+        (Some(_), Some(_)) => {
+            let selector = selector.clone();
+            Err(AdminError::MerchantAmbiguous {
+                selector,
+                candidates,
+            }
+            .into())
+        }
+        (None, _) => Err(AdminError::MerchantUnknown {
+            name: selector.clone(),
+        }
+        .into()),
+    }
+}
+
+fn show(view: &MerchantView, form: &Form) -> Result<(), Failure> {
+    if form.json {
+        return output::say_json(view);
+    }
+    let estimated = if view.auth_time_estimated {
+        " (estimated)"
+    } else {
+        ""
+    };
+    let lines = [
+        ("app_id", view.app_id.clone()),
+        ("auth_app_id", view.auth_app_id.clone()),
+        ("user_id", output::or_dash(view.user_id.as_deref())),
+        ("alias", output::or_dash(view.alias.as_deref())),
+        ("ref", output::or_dash(view.reference.as_deref())),
+        ("status", view.status.clone()),
+        ("auth_time", output::time_of(view.auth_time) + estimated),
+        ("source", view.source.clone()),
+        ("token", format!("sha256 {}…", view.token_fingerprint)),
+    ];
+    for (name, value) in lines {
+        output::say(format!("{name:12} {value}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Writing to the terminal. Who closed it doesn't want to read on, so that is no failure.
+
+use std::fmt::Display;
+use std::io::Write;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli::failure::Failure;
+
+/// In which form data is printed.
+#[derive(Debug, Args)]
+pub(crate) struct Form {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Writes a line to standard output.
+pub(crate) fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// Writes bytes, and a newline where they have none, to standard output.
+pub(crate) fn say_bytes(bytes: &[u8]) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(bytes);
+    if !bytes.ends_with(b"\n") {
+        let _ = stdout.write_all(b"\n");
+    }
+}
+
+/// Writes a line to standard error.
+pub(crate) fn complain(line: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Writes `value` as JSON to standard output.
+pub(crate) fn say_json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(anyhow::Error::from)?;
+    say(text);
+    Ok(())
+}
+
+/// Writes a table with aligned columns.
+pub(crate) fn say_table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) {
+    let mut widths = header.map(|title| title.chars().count());
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: &[String; N]| {
+        let padded = cells.iter().zip(widths);
+        let text: String = padded
+            .map(|(cell, width)| format!("{cell:width$}  "))
+            .collect();
+        say(text.trim_end());
+    };
+    line(&header.map(str::to_owned));
+    rows.iter().for_each(line);
+}
+
+/// What stands for nothing in a table.
+pub(crate) fn or_dash(text: Option<&str>) -> String {
+    text.unwrap_or("-").to_owned()
+}
+
+/// A Unix millisecond as people read it, in UTC.
+pub(crate) fn time_of(unix_ms: i64) -> String {
+    let nanoseconds = i128::from(unix_ms) * 1_000_000;
+    let format =
+        time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
+    time::OffsetDateTime::from_unix_timestamp_nanos(nanoseconds)
+        .ok()
+        .and_then(|time| time.format(&format).ok())
+        .unwrap_or_else(|| unix_ms.to_string())
+}

@@ -1,0 +1,55 @@
+//! `simulator`: the Alipay simulator alone.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::output::say;
+use crate::cli::signals;
+use crate::simulator::{self, DEFAULT_APP_ID, FIRST_AUTH_APP_ID, Options, Simulator};
+
+#[derive(Debug, Args)]
+pub(crate) struct SimulatorArguments {
+    /// Where to write the keys and a config.toml for a sidecar that talks to it
+    #[arg(long, value_name = "D")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Its port
+    #[arg(long, value_name = "PORT", default_value_t = 2099)]
+    pub(crate) listen_base: u16,
+}
+
+pub(crate) fn execute(context: &Context, arguments: &SimulatorArguments) -> Result<(), Failure> {
+    let options = Options {
+        listen: vec![format!("127.0.0.1:{}", arguments.listen_base)],
+        dir: arguments.dir.clone(),
+        ..Options::default()
+    };
+    let ready = |simulator: &Simulator| introduce(simulator, arguments);
+    context.serve(async move {
+        let ended = signals::ended()?;
+        simulator::run(&options, ready, ended)
+            .await
+            .map_err(anyhow::Error::from)?;
+        Ok(())
+    })
+}
+
+fn introduce(simulator: &Simulator, arguments: &SimulatorArguments) {
+    say(format!(
+        "simulator  {}   (app {DEFAULT_APP_ID})",
+        simulator.url()
+    ));
+    if let Some(dir) = &arguments.dir {
+        let dir = dir.display();
+        say(format!(
+            "\nA sidecar that talks to it:
+  alipay-sidecar -c {dir}/config.toml run --create-store
+Its merchants' tokens, as read in Alipay's console:
+  alipay-sidecar -c {dir}/config.toml merchant import {dir}/merchants.jsonl
+A notification:
+  alipay-sidecar trigger plugin-order     (merchant {FIRST_AUTH_APP_ID})"
+        ));
+    }
+}

@@ -1,0 +1,307 @@
+//! From a configuration to a sidecar that is ready to run.
+
+use std::sync::Arc;
+
+use prometheus::Registry;
+use prometheus::process_collector::ProcessCollector;
+
+use crate::admin::health::Health;
+use crate::admin::metrics::Metrics;
+use crate::admin::{Admin, AdminParts, token};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::delivery::Dispatcher;
+use crate::delivery::metrics::DeliveryMetrics;
+use crate::gateway::app::{AppError, Apps, Signers};
+use crate::gateway::metrics::CallMetrics;
+use crate::gateway::signer::LocalSigners;
+use crate::gateway::{Gateway, MAX_REPLY};
+use crate::net::client::{Client, ClientError, ClientOptions};
+use crate::protocol::secret::Secret;
+use crate::proxy::metrics::ProxyMetrics;
+use crate::proxy::notify_url::NotifyUrlRule;
+use crate::proxy::resolve::Resolver;
+use crate::proxy::{Limits, Proxy, ProxyParts};
+use crate::sidecar::{Sidecar, SidecarParts};
+use crate::store::Store;
+use crate::store::embedded::{EmbeddedStore, OpenOptions};
+use crate::store::error::StoreError;
+use crate::store::seal::{InvalidStoreKey, StoreKey};
+use crate::token::metrics::TokenMetrics;
+use crate::token::{TokenParts, Tokens};
+use crate::webhook::metrics::WebhookMetrics;
+use crate::webhook::state::StateKey;
+use crate::webhook::{Webhook, WebhookParts};
+use crate::workers::Workers;
+
+/// Requests that may wait for a signing thread: more than `proxy.max_in_flight` by default, so
+/// that the queue is never the first limit met.
+const SIGN_QUEUE: usize = 4096;
+/// The largest answer read from a backend, bytes: it only has to say `success`.
+const MAX_BACKEND_ANSWER: usize = 64 << 10;
+
+/// Takes what a host wants to hand in; everything has a default.
+#[must_use = "a builder does nothing until `build`"]
+pub struct SidecarBuilder {
+    config: Config,
+    clock: Arc<dyn Clock>,
+    registry: Registry,
+    signers: Option<Arc<dyn Signers>>,
+    store: Option<Arc<dyn Store>>,
+}
+
+/// Why a sidecar can't be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// An app's keys can't be used.
+    #[error(transparent)]
+    App(#[from] AppError),
+    /// The client towards Alipay can't be made.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A metric's name is taken in the registry that was handed in.
+    #[error("the metrics could not be registered")]
+    Metrics(#[from] prometheus::Error),
+    /// The system has no random numbers.
+    #[error("no admin token could be made")]
+    Random(#[source] std::io::Error),
+    /// The store can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// `store.key` isn't a key.
+    #[error("store.key: {0}")]
+    StoreKey(#[from] InvalidStoreKey),
+    /// No `store.key` is configured.
+    #[error("store.key is missing; `alipay-sidecar init` makes one")]
+    StoreKeyMissing,
+    /// Threads can't be started.
+    #[error("threads could not be started")]
+    Threads(#[source] std::io::Error),
+}
+
+impl SidecarBuilder {
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            config,
+            clock: Arc::new(SystemClock),
+            registry: Registry::new(),
+            signers: None,
+            store: None,
+        }
+    }
+
+    /// Tells the time; default: the machine's clock.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Where metrics are registered; default: a registry of its own.
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// What signs; default: threads of our own with the configured keys.
+    pub fn signers(mut self, signers: Arc<dyn Signers>) -> Self {
+        self.signers = Some(signers);
+        self
+    }
+
+    /// Where records are kept; default: the file that the configuration names.
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// Checks all and starts nothing that listens or delivers.
+    ///
+    /// # Errors
+    /// [`BuildError`]: the first thing that doesn't fit.
+    pub async fn build(self) -> Result<Sidecar, BuildError> {
+        let config = &self.config;
+        let store = match self.store {
+            Some(store) => store,
+            None => Arc::new(open_store(config, &self.clock)?),
+        };
+        let signers = match self.signers {
+            Some(signers) => signers,
+            None => Arc::new(local_signers()?),
+        };
+        let apps = Apps::new(signers);
+        let mut all = config.apps.clone();
+        all.extend(store.apps().await?);
+        apps.replace(&all, &config.upstream)?;
+        let parts = Common {
+            clock: self.clock,
+            registry: self.registry,
+            store,
+            apps,
+        };
+        assemble(self.config, parts)
+    }
+}
+
+impl std::fmt::Debug for SidecarBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SidecarBuilder")
+    }
+}
+
+/// What every part is made of.
+struct Common {
+    clock: Arc<dyn Clock>,
+    registry: Registry,
+    store: Arc<dyn Store>,
+    apps: Apps,
+}
+
+fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
+    let Common {
+        clock,
+        registry,
+        store,
+        apps,
+    } = common;
+    // Fails where the system has no such metrics, or where the host registered them already.
+    let _ = registry.register(Box::new(ProcessCollector::for_self()));
+    let call_metrics = CallMetrics::register(&registry)?;
+    let gateway = Gateway::new(
+        upstream_client(&config)?,
+        Arc::clone(&clock),
+        call_metrics.clone(),
+    );
+    let dispatcher = Dispatcher::new(
+        Arc::clone(&store),
+        backend_client(&config)?,
+        Arc::clone(&clock),
+        &config.delivery,
+        DeliveryMetrics::register(&registry)?,
+    );
+    let wake = dispatcher.waker();
+    let tokens = Tokens::new(TokenParts {
+        store: Arc::clone(&store),
+        gateway: gateway.clone(),
+        apps: apps.clone(),
+        clock: Arc::clone(&clock),
+        timeout: config.upstream.timeout,
+        metrics: TokenMetrics::register(&registry)?,
+        wake: Arc::clone(&wake),
+    });
+    let proxy = Proxy::new(ProxyParts {
+        resolver: Resolver::new(
+            apps.clone(),
+            Arc::clone(&store) as _,
+            config.proxy.default_merchant.clone(),
+        ),
+        gateway,
+        tokens: tokens.clone(),
+        notify_urls: notify_url_rule(&config),
+        limits: Limits::new(&config),
+        metrics: ProxyMetrics::register(&registry)?,
+        call_metrics,
+    });
+    let webhook_parts = WebhookParts {
+        apps: apps.clone(),
+        store: Arc::clone(&store),
+        tokens: tokens.clone(),
+        clock: Arc::clone(&clock),
+        metrics: WebhookMetrics::register(&registry)?,
+        state_key: state_key(&config)?,
+        wake: Arc::clone(&wake),
+    };
+    let webhook = Webhook::new(webhook_parts, &config.webhook, &config.delivery);
+    let admin_token = admin_token(&config)?;
+    let admin = Admin::new(AdminParts {
+        health: Health::new(apps.clone(), Arc::clone(&store)),
+        metrics: Metrics::register(&registry)?,
+        token: admin_token.clone(),
+        is_local: config.admin.listen.is_local(),
+        store: Arc::clone(&store),
+        clock: Arc::clone(&clock),
+        configured: config.apps.clone(),
+        upstream: config.upstream.clone(),
+        apps,
+        wake,
+    });
+    let parts = SidecarParts {
+        config,
+        clock,
+        store,
+        tokens,
+        proxy,
+        webhook,
+        dispatcher,
+        admin,
+        admin_token,
+    };
+    Ok(Sidecar {
+        parts: Arc::new(parts),
+    })
+}
+
+fn local_signers() -> Result<LocalSigners, BuildError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = Workers::start("sign", threads, SIGN_QUEUE).map_err(BuildError::Threads)?;
+    Ok(LocalSigners::new(workers))
+}
+
+fn open_store(config: &Config, clock: &Arc<dyn Clock>) -> Result<EmbeddedStore, BuildError> {
+    let key = config
+        .store
+        .key
+        .as_ref()
+        .ok_or(BuildError::StoreKeyMissing)?;
+    Ok(EmbeddedStore::open(OpenOptions {
+        path: config.store.path.clone(),
+        key: StoreKey::from_base64(key.expose())?,
+        cache_bytes: config.store.cache,
+        clock: Arc::clone(clock),
+    })?)
+}
+
+fn upstream_client(config: &Config) -> Result<Client, ClientError> {
+    Client::new(&ClientOptions {
+        connect_timeout: config.upstream.connect_timeout,
+        max_reply: MAX_REPLY,
+        ca_file: config.upstream.ca_file.as_deref(),
+    })
+}
+
+fn backend_client(config: &Config) -> Result<Client, ClientError> {
+    Client::new(&ClientOptions {
+        connect_timeout: config.delivery.timeout,
+        max_reply: MAX_BACKEND_ANSWER,
+        ca_file: config.upstream.ca_file.as_deref(),
+    })
+}
+
+fn notify_url_rule(config: &Config) -> NotifyUrlRule {
+    NotifyUrlRule::new(
+        config.webhook.public_url.as_deref(),
+        &config.webhook.base_path,
+        &config.proxy.notify_url_allow,
+        config.proxy.notify_url_mode,
+    )
+}
+
+/// The key that authenticates `state`: derived from the store key, so that a link survives a
+/// restart; without one (a host's own store) it lives as long as the sidecar.
+fn state_key(config: &Config) -> Result<StateKey, BuildError> {
+    match &config.store.key {
+        Some(key) => Ok(StateKey::derive(key.expose().as_bytes())),
+        None => {
+            let random = token::generate().map_err(BuildError::Random)?;
+            Ok(StateKey::derive(random.expose().as_bytes()))
+        }
+    }
+}
+
+/// The bearer token of `/api`: configured, or made anew.
+fn admin_token(config: &Config) -> Result<Secret<String>, BuildError> {
+    match &config.admin.token {
+        Some(token) => Ok(token.clone()),
+        None => token::generate().map_err(BuildError::Random),
+    }
+}

@@ -1,0 +1,349 @@
+//! The whole: wires the parts, binds listeners, runs, drains. The one place that sees all.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Body;
+
+use crate::admin::{Admin, token};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::config::listen::Listen;
+use crate::delivery::Dispatcher;
+use crate::net::body::BoxError;
+use crate::net::listener::{self, Listener};
+use crate::net::serve::serve;
+use crate::net::shutdown::Shutdown;
+use crate::protocol::secret::Secret;
+use crate::proxy::Proxy;
+use crate::store::Store;
+use crate::token::Tokens;
+use crate::webhook::Webhook;
+
+mod builder;
+mod request;
+
+pub use builder::{BuildError, SidecarBuilder};
+pub use request::{CallReply, CallRequest};
+
+/// How long calls under way may take to end once the sidecar should stop.
+const DRAIN: Duration = Duration::from_secs(30);
+/// How often what is old enough is removed from the store.
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
+
+/// A sidecar, ready to run. Clones share it.
+#[derive(Clone)]
+pub struct Sidecar {
+    parts: Arc<SidecarParts>,
+}
+
+struct SidecarParts {
+    config: Config,
+    clock: Arc<dyn Clock>,
+    store: Arc<dyn Store>,
+    tokens: Tokens,
+    proxy: Proxy,
+    webhook: Webhook,
+    dispatcher: Dispatcher,
+    admin: Admin,
+    admin_token: Secret<String>,
+}
+
+/// The three bound sockets, one for each trust zone.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For backends.
+    pub proxy: Listener,
+    /// For Alipay, or the ingress before us.
+    pub webhook: Listener,
+    /// For operators and Prometheus.
+    pub admin: Listener,
+}
+
+/// A sidecar whose listeners are bound, not yet serving.
+pub struct Bound {
+    sidecar: Sidecar,
+    listeners: Listeners,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+}
+
+impl Sidecar {
+    /// Begins a sidecar with this configuration.
+    pub fn builder(config: Config) -> SidecarBuilder {
+        SidecarBuilder::new(config)
+    }
+
+    /// Begins a call of Alipay's `method` in this process.
+    pub fn request(&self, method: &str) -> CallRequest {
+        CallRequest::new(self.parts.proxy.clone(), method)
+    }
+
+    /// What the proxy listener serves, to be mounted in a host's own server.
+    #[must_use]
+    pub fn proxy_service(&self) -> ProxyService {
+        ProxyService(self.parts.proxy.clone())
+    }
+
+    /// What the webhook listener serves, to be mounted in a host's own server.
+    #[must_use]
+    pub fn webhook_service(&self) -> WebhookService {
+        WebhookService(self.parts.webhook.clone())
+    }
+
+    /// The store, for what this type doesn't offer.
+    #[must_use]
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.parts.store)
+    }
+
+    /// The life of merchants' tokens: exchange and refresh by hand.
+    #[must_use]
+    pub fn tokens(&self) -> Tokens {
+        self.parts.tokens.clone()
+    }
+
+    /// Delivers notifications and removes what is old, until `shutdown`: for a host that mounts
+    /// the services itself.
+    ///
+    /// # Errors
+    /// None at present; the type leaves room.
+    pub async fn background(
+        &self,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), std::io::Error> {
+        let (trigger, signal) = Shutdown::new();
+        let work = async {
+            tokio::join!(
+                self.parts.dispatcher.run(signal.wait()),
+                self.prune(&signal)
+            );
+        };
+        let end = async {
+            shutdown.await;
+            trigger.trigger();
+        };
+        tokio::join!(work, end);
+        Ok(())
+    }
+
+    /// Binds the three listeners, and leaves the admin token beside the store where none is
+    /// configured.
+    ///
+    /// # Errors
+    /// The system's, which names the address or file: a taken port, a certificate that can't be
+    /// read.
+    pub async fn bind(&self) -> Result<Bound, std::io::Error> {
+        let config = &self.parts.config;
+        self.bind_on(Listeners {
+            proxy: Listener::bind(&config.proxy.listen).await?,
+            webhook: Listener::bind(&config.webhook.listen).await?,
+            admin: Listener::bind(&config.admin.listen).await?,
+        })
+    }
+
+    /// As [`Sidecar::bind`], on sockets that a host has bound.
+    ///
+    /// # Errors
+    /// As [`Sidecar::bind`], but for the sockets.
+    pub fn bind_on(&self, listeners: Listeners) -> Result<Bound, std::io::Error> {
+        let config = &self.parts.config.webhook;
+        let tls = match (&config.tls_cert, &config.tls_key) {
+            (Some(cert), Some(key)) => Some(listener::tls_acceptor(cert, key)?),
+            _ => None,
+        };
+        self.leave_admin_token()?;
+        Ok(Bound {
+            sidecar: self.clone(),
+            listeners,
+            tls,
+        })
+    }
+
+    /// Only a sidecar with a store of its own leaves one: a host that hands in a store configures
+    /// the token.
+    fn leave_admin_token(&self) -> Result<(), std::io::Error> {
+        let config = &self.parts.config;
+        if config.admin.token.is_some() || config.store.key.is_none() {
+            return Ok(());
+        }
+        let path = token::path(&config.store.path);
+        token::write(&path, &self.parts.admin_token)
+            .map_err(|e| std::io::Error::new(e.kind(), format!("{}: {e}", path.display())))
+    }
+
+    /// Binds, serves and delivers until `shutdown`, then lets what is under way end.
+    ///
+    /// # Errors
+    /// As [`Sidecar::bind`].
+    pub async fn run(
+        &self,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), std::io::Error> {
+        self.bind().await?.run(shutdown).await;
+        Ok(())
+    }
+
+    async fn prune(&self, shutdown: &Shutdown) {
+        let retain = self.parts.config.delivery.retain_delivered;
+        let retain = i64::try_from(retain.as_millis()).unwrap_or(i64::MAX);
+        while !shutdown.is_given() {
+            match self
+                .parts
+                .store
+                .prune(self.parts.clock.now_ms(), retain)
+                .await
+            {
+                Ok(pruned) => tracing::debug!(?pruned, "old records removed"),
+                Err(error) => tracing::warn!(%error, "old records could not be removed"),
+            }
+            // The pause ends early on shutdown.
+            let _ = tokio::time::timeout(PRUNE_EVERY, shutdown.wait()).await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Sidecar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sidecar")
+    }
+}
+
+impl Bound {
+    /// Where the proxy listens.
+    #[must_use]
+    pub fn proxy_address(&self) -> Listen {
+        self.listeners.proxy.address()
+    }
+
+    /// Where the webhook listens.
+    #[must_use]
+    pub fn webhook_address(&self) -> Listen {
+        self.listeners.webhook.address()
+    }
+
+    /// Where the admin listener listens.
+    #[must_use]
+    pub fn admin_address(&self) -> Listen {
+        self.listeners.admin.address()
+    }
+
+    /// Serves and delivers until `shutdown`, then lets what is under way end: first nothing new
+    /// is taken, then calls end, deliveries stop, and the admin listener goes last, so that the
+    /// end can be watched.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
+        let (front, front_signal) = Shutdown::new();
+        let (back, back_signal) = Shutdown::new();
+        let Self {
+            sidecar,
+            listeners,
+            tls,
+        } = self;
+        let Listeners {
+            proxy,
+            webhook,
+            admin,
+        } = listeners;
+        let parts = &sidecar.parts;
+        let (proxy_handler, webhook_handler) = (parts.proxy.clone(), parts.webhook.clone());
+        let admin_handler = parts.admin.clone();
+        let serving = async {
+            tokio::join!(
+                serve(
+                    proxy,
+                    None,
+                    answer(proxy_handler, |p, r| async move { p.handle(r).await }),
+                    front_signal.clone()
+                ),
+                serve(
+                    webhook,
+                    tls,
+                    answer(webhook_handler, |w, r| async move { w.handle(r).await }),
+                    front_signal.clone()
+                ),
+            );
+            // Calls whose caller has gone are finished, too.
+            if tokio::time::timeout(DRAIN, parts.proxy.idle())
+                .await
+                .is_err()
+            {
+                tracing::warn!("calls were still under way after {} s", DRAIN.as_secs());
+            }
+            back.trigger();
+        };
+        let admin = serve(
+            admin,
+            None,
+            answer(admin_handler, |a, r| async move { a.handle(r).await }),
+            back_signal.clone(),
+        );
+        let background = sidecar.background(back_signal.wait());
+        let end = async {
+            shutdown.await;
+            parts.admin.drain();
+            front.trigger();
+        };
+        // `background` can't fail.
+        let _ = tokio::join!(serving, admin, background, end);
+    }
+}
+
+impl std::fmt::Debug for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bound({:?})", self.listeners)
+    }
+}
+
+/// Makes a handler of a service and the method that answers.
+fn answer<S, H, F>(
+    service: S,
+    handle: H,
+) -> impl Fn(Request<hyper::body::Incoming>) -> F + Clone + Send + Sync + 'static
+where
+    S: Clone + Send + Sync + 'static,
+    H: Fn(S, Request<hyper::body::Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    move |request| handle(service.clone(), request)
+}
+
+/// The proxy as a [`tower_service::Service`]. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ProxyService(Proxy);
+
+/// The webhook as a [`tower_service::Service`]. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WebhookService(Webhook);
+
+/// Implements the service trait over a type with `handle`.
+macro_rules! service {
+    ($name:ident) => {
+        impl<B> tower_service::Service<Request<B>> for $name
+        where
+            B: Body<Data = Bytes> + Send + 'static,
+            B::Error: Into<BoxError>,
+        {
+            type Response = Response<Full<Bytes>>;
+            type Error = Infallible;
+            type Future =
+                Pin<Box<dyn Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send>>;
+
+            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+                Poll::Ready(Ok(()))
+            }
+
+            fn call(&mut self, request: Request<B>) -> Self::Future {
+                let service = self.0.clone();
+                Box::pin(async move { Ok(service.handle(request).await) })
+            }
+        }
+    };
+}
+
+service!(ProxyService);
+service!(WebhookService);

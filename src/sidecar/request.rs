@@ -1,0 +1,165 @@
+//! Calls from within the host's own process.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::gateway::VerifiedReply;
+use crate::protocol::envelope::Verification;
+use crate::protocol::params::{Params, name};
+use crate::proxy::Proxy;
+use crate::proxy::error::ProxyError;
+use crate::proxy::local_call::{self, LocalCall};
+use crate::proxy::resolve::Tags;
+
+/// One call to be made; built up, then sent.
+#[derive(Debug)]
+#[must_use = "a request does nothing until it is sent"]
+pub struct CallRequest {
+    proxy: Proxy,
+    method: String,
+    tags: Tags,
+    parameters: Params,
+    timeout: Option<Duration>,
+    fault: Option<ProxyError>,
+}
+
+/// Alipay's verified reply to a [`CallRequest`].
+#[derive(Debug)]
+pub struct CallReply(VerifiedReply);
+
+impl CallRequest {
+    pub(crate) fn new(proxy: Proxy, method: &str) -> Self {
+        Self {
+            proxy,
+            method: method.to_owned(),
+            tags: Tags::default(),
+            parameters: Params::new(),
+            timeout: None,
+            fault: None,
+        }
+    }
+
+    /// For which merchant: a PID, an `auth_app_id`, an alias, or `self`.
+    pub fn merchant(mut self, selector: &str) -> Self {
+        self.tags.header = Some(selector.to_owned());
+        self
+    }
+
+    /// Which of several apps of ours signs.
+    pub fn app(mut self, app_id: &str) -> Self {
+        self.tags.app = Some(app_id.to_owned());
+        self
+    }
+
+    /// The JSON text of `biz_content`; it is sent exactly as given.
+    pub fn biz_content(self, json: &str) -> Self {
+        match local_call::biz_content(json.as_bytes()) {
+            Ok(_) => self.set(name::BIZ_CONTENT, json),
+            Err(fault) => self.failed(fault),
+        }
+    }
+
+    /// The user's access token.
+    pub fn auth_token(self, token: &str) -> Self {
+        self.set(name::AUTH_TOKEN, token)
+    }
+
+    /// Where Alipay notifies: an absolute URL, or a path of the webhook's notify route.
+    pub fn notify_url(self, url: &str) -> Self {
+        self.set(name::NOTIFY_URL, url)
+    }
+
+    /// A further top-level parameter (`grant_type`, `code`, `return_url` …).
+    pub fn param(self, name: &str, value: &str) -> Self {
+        match local_call::check_parameter(name) {
+            Ok(()) => self.set(name, value),
+            Err(fault) => self.failed(fault),
+        }
+    }
+
+    /// A deadline shorter than the configured one.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Signs, sends and verifies.
+    ///
+    /// # Errors
+    /// [`ProxyError`] as the routes answer it; its outcome tells whether Alipay may have acted.
+    ///
+    /// # Cancel safety
+    /// Safe: a call that was begun goes on, and is logged.
+    pub async fn send(self) -> Result<CallReply, ProxyError> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let call = LocalCall {
+            method: local_call::method(&self.method)?,
+            parameters: self.parameters,
+            tags: self.tags,
+            timeout: self.timeout,
+        };
+        self.proxy.call(call).await.map(CallReply)
+    }
+
+    fn set(mut self, name: &str, value: &str) -> Self {
+        if let Err(fault) = self.parameters.push(name, value) {
+            return self.failed(fault.into());
+        }
+        self
+    }
+
+    /// Keeps the first fault for [`CallRequest::send`], so that building never fails.
+    fn failed(mut self, fault: ProxyError) -> Self {
+        self.fault.get_or_insert(fault);
+        self
+    }
+}
+
+impl CallReply {
+    /// The exact bytes of the `…_response` node.
+    #[must_use]
+    pub fn node(&self) -> Bytes {
+        self.0.envelope.node()
+    }
+
+    /// Alipay's `code`; a few methods answer success without one.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.0.envelope.code()
+    }
+
+    /// Alipay's `sub_code`, on business errors.
+    #[must_use]
+    pub fn sub_code(&self) -> Option<&str> {
+        self.0.envelope.sub_code()
+    }
+
+    /// Whether Alipay signed it; an error that Alipay doesn't sign passes as such.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        self.0.envelope.verification() == Verification::Signed
+    }
+
+    /// Alipay's trace id.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<&str> {
+        self.0.trace_id.as_deref()
+    }
+
+    /// The node read as `T`.
+    ///
+    /// # Errors
+    /// serde's, when the node isn't a `T`.
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(&self.0.envelope.node())
+    }
+}
+
+impl From<CallReply> for VerifiedReply {
+    fn from(reply: CallReply) -> Self {
+        reply.0
+    }
+}

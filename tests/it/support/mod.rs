@@ -1,0 +1,242 @@
+//! What the tests stand on: a sidecar with the simulator before it and a backend behind it, each
+//! on a port of its own.
+
+use std::time::Duration;
+
+use alipay_sidecar::config::Config;
+use alipay_sidecar::config::listen::Listen;
+use alipay_sidecar::config::store::StoreConfig;
+use alipay_sidecar::config::upstream::UpstreamConfig;
+use alipay_sidecar::model::app::{App, Environment};
+use alipay_sidecar::model::authorization::{Authorization, Rank, Source};
+use alipay_sidecar::model::id::{Alias, AppId, AuthAppId, Pid};
+use alipay_sidecar::model::token::AppAuthToken;
+use alipay_sidecar::net::client::{Client, ClientOptions, Reply};
+use alipay_sidecar::net::listener::Listener;
+use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
+use alipay_sidecar::protocol::secret::Secret;
+use alipay_sidecar::protocol::signature::SignType;
+use alipay_sidecar::sidecar::{Listeners, Sidecar};
+use alipay_sidecar::simulator::{
+    DEFAULT_APP_ID, FIRST_APP_AUTH_TOKEN, FIRST_APP_REFRESH_TOKEN, FIRST_AUTH_APP_ID, FIRST_PID,
+    SimulatedApp, Simulator,
+};
+use alipay_sidecar::store::embedded::EmbeddedStore;
+use alipay_sidecar::store::seal::StoreKey;
+use alipay_sidecar::store::{Change, Store};
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::Full;
+
+pub mod backend;
+pub mod keys;
+
+use backend::FakeBackend;
+
+/// The alias of the merchant that every test sidecar knows.
+pub const ALIAS: &str = "shop";
+/// The bearer token of the admin API in tests.
+pub const ADMIN_TOKEN: &str = "test-admin-token";
+/// How long a test waits for something that should happen at once.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running sidecar with all around it; everything ends when it is dropped.
+pub struct TestSidecar {
+    pub simulator: Simulator,
+    pub backend: FakeBackend,
+    pub sidecar: Sidecar,
+    pub proxy: String,
+    pub webhook: String,
+    pub admin: String,
+    pub config: Config,
+    client: Client,
+    _shutdown: Vec<ShutdownTrigger>,
+    _directory: tempfile::TempDir,
+}
+
+impl TestSidecar {
+    /// One app, one merchant (alias `shop`), deliveries to the backend.
+    pub async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// The same with another configuration.
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let simulator = Simulator::builder()
+            .platform_key(keys::private("alipay2048"))
+            .app(SimulatedApp::with_private_key(DEFAULT_APP_ID, &keys::private("app2048")).expect("key"))
+            .default_merchants(DEFAULT_APP_ID)
+            .time_scale(1e-4)
+            .listen("127.0.0.1:0")
+            .await
+            .and_then(|builder| builder.build())
+            .expect("a simulator");
+        let backend = FakeBackend::start().await;
+        let listeners = Listeners {
+            proxy: bound().await,
+            webhook: bound().await,
+            admin: bound().await,
+        };
+        let url = |listener: &Listener| format!("http://{}", listener.address());
+        let (proxy, webhook, admin) =
+            (url(&listeners.proxy), url(&listeners.webhook), url(&listeners.admin));
+        let mut config = config(&simulator, directory.path().join("sidecar.redb"));
+        config.webhook.public_url = Some(webhook.clone());
+        config.delivery.url = Some(backend.url("/events"));
+        change(&mut config);
+        create_store(&config);
+        let sidecar = Sidecar::builder(config.clone()).build().await.expect("a sidecar");
+        add_merchant(&*sidecar.store(), merchant(FIRST_AUTH_APP_ID, FIRST_PID, FIRST_APP_AUTH_TOKEN, Some(ALIAS))).await;
+        simulator
+            .set_app_gateway(None, Some(&format!("{webhook}/alipay/gateway")))
+            .expect("one app");
+        let (simulator_end, simulator_ends) = Shutdown::new();
+        tokio::spawn(simulator.clone().run(simulator_ends.wait()));
+        let (end, ends) = Shutdown::new();
+        let bound = sidecar.bind_on(listeners).expect("listeners");
+        tokio::spawn(async move { bound.run(ends.wait()).await });
+        Self {
+            simulator,
+            backend,
+            sidecar,
+            proxy,
+            webhook,
+            admin,
+            config,
+            client: client(),
+            _shutdown: vec![end, simulator_end],
+            _directory: directory,
+        }
+    }
+
+    /// Sends a request to the proxy.
+    pub async fn proxy(&self, request: http::request::Builder, body: impl Into<Bytes>) -> Reply {
+        self.send(&self.proxy, request, body.into()).await
+    }
+
+    /// `POST` to the proxy, tagged with the known merchant.
+    pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Reply {
+        let request = Request::builder().method(Method::POST).uri(path).header("alipay-merchant", ALIAS);
+        self.proxy(request, body).await
+    }
+
+    /// Sends a request to the webhook.
+    pub async fn webhook(&self, request: http::request::Builder, body: impl Into<Bytes>) -> Reply {
+        self.send(&self.webhook, request, body.into()).await
+    }
+
+    /// Sends a request to the admin listener, with its token.
+    pub async fn admin(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Reply {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {ADMIN_TOKEN}"));
+        self.send(&self.admin, request, body.into()).await
+    }
+
+    async fn send(&self, base: &str, request: http::request::Builder, body: Bytes) -> Reply {
+        let mut request = request.body(Full::new(body)).expect("a request");
+        let target = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
+        *request.uri_mut() = format!("{base}{target}").parse().expect("a URL");
+        self.client.send(request, PATIENCE).await.expect("an answer")
+    }
+}
+
+/// A client that keeps nothing of its own.
+pub fn client() -> Client {
+    Client::new(&ClientOptions {
+        connect_timeout: PATIENCE,
+        max_reply: 16 << 20,
+        ca_file: None,
+    })
+    .expect("a client")
+}
+
+/// A reply's header, or nothing.
+pub fn header<'a>(reply: &'a Reply, name: &str) -> &'a str {
+    reply.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// A reply's body as text.
+pub fn text(reply: &Reply) -> String {
+    String::from_utf8_lossy(&reply.body).into_owned()
+}
+
+/// A reply's body as JSON.
+pub fn json(reply: &Reply) -> serde_json::Value {
+    serde_json::from_slice(&reply.body).unwrap_or_else(|e| panic!("{e}: {}", text(reply)))
+}
+
+/// A merchant as an operator would add it.
+pub fn merchant(auth_app_id: &str, pid: &str, token: &str, alias: Option<&str>) -> Authorization {
+    Authorization {
+        app_id: AppId::new(DEFAULT_APP_ID).expect("id"),
+        auth_app_id: AuthAppId::new(auth_app_id).expect("id"),
+        pid: Some(Pid::new(pid).expect("id")),
+        alias: alias.map(|alias| Alias::new(alias).expect("alias")),
+        reference: None,
+        token: AppAuthToken {
+            app_auth_token: Secret::new(token.to_owned()),
+            app_refresh_token: Some(Secret::new(FIRST_APP_REFRESH_TOKEN.to_owned())),
+            stated_expiry: None,
+        },
+        rank: Rank::AuthTime(1),
+        source: Source::Import,
+        bound: true,
+        is_plugin: false,
+        agent_app_id: None,
+        trigger: None,
+        error: None,
+        encrypt_key: None,
+    }
+}
+
+/// Stores a merchant.
+pub async fn add_merchant(store: &dyn Store, authorization: Authorization) {
+    let change = Change::Authorize { authorization: Box::new(authorization), entry: None };
+    store.commit(vec![change]).await.expect("stored");
+}
+
+/// The app that tests sign with.
+pub fn app(app_id: &str) -> App {
+    App {
+        app_id: AppId::new(app_id).expect("id"),
+        private_key: Secret::new(keys::private("app2048")),
+        private_key_next: None,
+        alipay_public_keys: vec![keys::public("alipay2048")],
+        encrypt_key: None,
+        environment: Environment::Production,
+        sign_type: SignType::Rsa2,
+    }
+}
+
+fn config(simulator: &Simulator, store: std::path::PathBuf) -> Config {
+    let mut config = Config {
+        upstream: UpstreamConfig {
+            gateway: Some(format!("{}/gateway.do", simulator.url())),
+            v3: Some(simulator.url()),
+            authorize: Some(simulator.url()),
+            ..UpstreamConfig::default()
+        },
+        store: StoreConfig {
+            path: store,
+            key: Some(StoreKey::generate().to_base64()),
+            ..StoreConfig::default()
+        },
+        apps: vec![app(DEFAULT_APP_ID)],
+        ..Config::default()
+    };
+    config.admin.token = Some(Secret::new(ADMIN_TOKEN.to_owned()));
+    config
+}
+
+fn create_store(config: &Config) {
+    let key = config.store.key.as_ref().expect("a key");
+    let key = StoreKey::from_base64(key.expose()).expect("a key");
+    EmbeddedStore::create(&config.store.path, &key).expect("a new store");
+}
+
+async fn bound() -> Listener {
+    Listener::bind(&Listen::Tcp("127.0.0.1:0".to_owned())).await.expect("a port")
+}
