@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tokio::task::{Id, JoinError, JoinSet};
 
+use crate::delivery::routes::Known;
 use crate::delivery::{AT_ONCE, Inner, Plan, UNROUTABLE, settle};
 use crate::model::delivery::Delivery;
 use crate::model::id::EventId;
 use crate::model::notification::InboxEntry;
+use crate::store::error::StoreError;
 use crate::store::{Due, MerchantKey};
 
 /// The longest sleep: whatever became owed without a word to us is seen after that.
@@ -115,15 +117,15 @@ impl Desk {
     }
 
     async fn start(&mut self, entry: InboxEntry, delivery: Delivery) {
-        let alias = match self.alias(&entry).await {
-            Ok(alias) => alias,
+        let known = match self.known(&entry).await {
+            Ok(known) => known,
             Err(error) => {
                 // The next look comes with the longest sleep at the latest.
                 tracing::warn!(%error, event_id = %entry.id, "the merchant can't be looked up");
                 return;
             }
         };
-        if self.plan.routes.target(&entry, alias.as_deref()).is_none() {
+        if self.plan.routes.target(&entry, &known).is_none() {
             self.set_aside(entry.id);
             return;
         }
@@ -131,7 +133,7 @@ impl Desk {
         let owed = settle::Owed {
             entry,
             delivery,
-            alias,
+            known,
             plan: Arc::clone(&self.plan),
         };
         let task = self
@@ -140,19 +142,19 @@ impl Desk {
         self.entries.insert(task.id(), id);
     }
 
-    async fn alias(
-        &self,
-        entry: &InboxEntry,
-    ) -> Result<Option<String>, crate::store::error::StoreError> {
+    async fn known(&self, entry: &InboxEntry) -> Result<Known, StoreError> {
         let Some(auth_app_id) = &entry.auth_app_id else {
-            return Ok(None);
+            return Ok(Known::default());
         };
-        if !self.plan.routes.needs_alias() {
-            return Ok(None);
+        if !self.plan.routes.need_merchant() {
+            return Ok(Known::default());
         }
         let key = MerchantKey::Exact(entry.app_id.clone(), auth_app_id.clone());
         let merchant = self.inner.store.find(key).await?.pop();
-        Ok(merchant.and_then(|m| m.alias).map(|a| a.to_string()))
+        Ok(merchant.map_or_else(Known::default, |merchant| Known {
+            alias: merchant.alias,
+            pid: merchant.pid,
+        }))
     }
 
     fn set_aside(&mut self, id: EventId) {

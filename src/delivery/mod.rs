@@ -5,7 +5,7 @@
 //!
 //! An entry that no route fits while there is no `delivery.url` stays in the inbox: it can be
 //! pulled, and is looked at again when the configuration changes. The dispatcher remembers such
-//! entries ([`UNROUTABLE`] at most) so as not to look at them over and over.
+//! entries (a thousand at most) so as not to look at them over and over.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -100,7 +100,7 @@ impl Dispatcher {
         self.wake();
     }
 
-    /// Delivers until `shutdown`, then lets running attempts end, for [`DRAIN`] at most. To be
+    /// Delivers until `shutdown`, then lets running attempts end, for 15 s at most. To be
     /// run once at a time: two would deliver everything twice.
     ///
     /// # Cancel safety

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::delivery::{AckRule, DeliveryConfig, DeliveryFormat, DeliveryRoute};
 use crate::delivery::glob;
+use crate::model::id::{Alias, AuthAppId, Pid};
 use crate::model::notification::InboxEntry;
 
 /// `[delivery]`'s url and its routes, ready to choose from.
@@ -22,6 +23,13 @@ pub(super) struct Target {
     pub(super) timeout: Duration,
     ack: Option<AckRule>,
     warned: AtomicBool,
+}
+
+/// What the merchant's record tells, beyond what the entry does.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) alias: Option<Alias>,
+    pub(super) pid: Option<Pid>,
 }
 
 #[derive(Debug)]
@@ -61,26 +69,25 @@ impl Routes {
         self.rules.is_empty() && self.rest.is_none()
     }
 
-    /// Whether a merchant's alias must be known to choose.
-    pub(super) fn needs_alias(&self) -> bool {
+    /// Whether the merchant's record must be looked up to choose.
+    pub(super) fn need_merchant(&self) -> bool {
         self.rules
             .iter()
-            .filter_map(|rule| rule.conditions.merchant.as_deref())
-            .any(|merchant| merchant.bytes().any(|b| !b.is_ascii_digit()))
+            .any(|rule| rule.conditions.merchant.is_some())
     }
 
     /// The first target whose conditions all fit.
-    pub(super) fn target(&self, entry: &InboxEntry, alias: Option<&str>) -> Option<&Target> {
+    pub(super) fn target(&self, entry: &InboxEntry, known: &Known) -> Option<&Target> {
         self.rules
             .iter()
-            .find(|rule| rule.fits(entry, alias))
+            .find(|rule| rule.fits(entry, known))
             .map(|rule| &rule.target)
             .or(self.rest.as_ref())
     }
 }
 
 impl Target {
-    /// What counts as taken where JSON (`true` for [`DeliveryFormat::Json`]) or a form goes out.
+    /// What counts as taken: the rule follows what goes out, unless one is configured.
     pub(super) fn ack(&self, sent: DeliveryFormat) -> AckRule {
         self.ack.unwrap_or(match sent {
             DeliveryFormat::Form => AckRule::SuccessBody,
@@ -95,7 +102,7 @@ impl Target {
 }
 
 impl Rule {
-    fn fits(&self, entry: &InboxEntry, alias: Option<&str>) -> bool {
+    fn fits(&self, entry: &InboxEntry, known: &Known) -> bool {
         let is = |condition: &Option<String>, fits: &dyn Fn(&str) -> bool| {
             condition.as_deref().is_none_or(fits)
         };
@@ -106,20 +113,109 @@ impl Rule {
                 glob::fits(p, &entry.notify_path)
             })
             && is(&self.conditions.merchant, &|merchant| {
-                is_merchant(merchant, entry, alias)
+                is_merchant(merchant, entry, known)
             })
     }
 }
 
 /// Whether `selector` (as of contract §2, `pid:`, `app:` and `alias:` in front make it exact)
 /// names the entry's merchant.
-fn is_merchant(selector: &str, entry: &InboxEntry, alias: Option<&str>) -> bool {
-    let pid = entry.pid.as_ref().map(|pid| pid.as_str());
-    let auth_app_id = entry.auth_app_id.as_ref().map(|id| id.as_str());
+fn is_merchant(selector: &str, entry: &InboxEntry, known: &Known) -> bool {
+    let auth_app_id = entry.auth_app_id.as_ref().map(AuthAppId::as_str);
+    let alias = known.alias.as_ref().map(Alias::as_str);
+    let pid = entry.pid.as_ref().or(known.pid.as_ref()).map(Pid::as_str);
     match selector.split_once(':') {
         Some(("pid", given)) => pid == Some(given),
         Some(("app", given)) => auth_app_id == Some(given),
         Some(("alias", given)) => alias == Some(given),
         _ => [pid, auth_app_id, alias].contains(&Some(selector)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::id::{AppId, EventId};
+    use crate::model::notification::DeliveryForm;
+
+    fn entry() -> InboxEntry {
+        InboxEntry {
+            id: EventId::new(0),
+            app_id: AppId::new("2021").expect("id"),
+            notify_id: None,
+            event_type: "trade_status_sync".to_owned(),
+            auth_app_id: AuthAppId::new("2031").ok(),
+            pid: None,
+            received_at: 0,
+            notify_path: "/orders/42".to_owned(),
+            order_key: None,
+            body: None,
+            event: None,
+            form: DeliveryForm::AsConfigured,
+        }
+    }
+
+    fn check(change: impl FnOnce(&mut DeliveryRoute), fits: bool) {
+        let mut route = DeliveryRoute::default();
+        change(&mut route);
+        let config = DeliveryConfig {
+            routes: vec![route.clone()],
+            ..DeliveryConfig::default()
+        };
+        let known = Known {
+            alias: Alias::new("shop").ok(),
+            pid: Pid::new("2088000000001001").ok(),
+        };
+        let routes = Routes::new(&config);
+        assert_eq!(routes.target(&entry(), &known).is_some(), fits, "{route:?}");
+    }
+
+    #[test]
+    fn every_condition_that_is_given_must_fit() {
+        check(|_| (), true);
+        check(|r| r.event_type = Some("trade_*".to_owned()), true);
+        check(|r| r.event_type = Some("merchant.*".to_owned()), false);
+        check(|r| r.app = Some("2021".to_owned()), true);
+        check(|r| r.app = Some("2022".to_owned()), false);
+        check(|r| r.path = Some("/orders/*".to_owned()), true);
+        check(|r| r.path = Some("/orders".to_owned()), false);
+        for merchant in [
+            "2031",
+            "app:2031",
+            "shop",
+            "alias:shop",
+            "2088000000001001",
+            "pid:2088000000001001",
+        ] {
+            check(|r| r.merchant = Some(merchant.to_owned()), true);
+        }
+        for merchant in ["2032", "pid:2031", "alias:2031", "app:shop", "Shop", ""] {
+            check(|r| r.merchant = Some(merchant.to_owned()), false);
+        }
+        check(
+            |r| {
+                r.merchant = Some("shop".to_owned());
+                r.app = Some("2022".to_owned());
+            },
+            false,
+        );
+    }
+
+    #[test]
+    fn the_ack_follows_what_goes_out_unless_it_is_configured() {
+        let config = |ack| DeliveryConfig {
+            url: Some("http://x".to_owned()),
+            ack,
+            ..DeliveryConfig::default()
+        };
+        let ack = |configured, sent| {
+            let routes = Routes::new(&config(configured));
+            let target = routes.target(&entry(), &Known::default()).expect("a url");
+            target.ack(sent)
+        };
+        assert_eq!(ack(None, DeliveryFormat::Form), AckRule::SuccessBody);
+        assert_eq!(ack(None, DeliveryFormat::Json), AckRule::AnySuccessStatus);
+        let configured = Some(AckRule::SuccessBody);
+        assert_eq!(ack(configured, DeliveryFormat::Json), AckRule::SuccessBody);
     }
 }

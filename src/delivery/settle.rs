@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::delivery::attempt::{self, Try};
-use crate::delivery::routes::Target;
+use crate::delivery::routes::{Known, Target};
 use crate::delivery::schedule::{self, Failure};
 use crate::delivery::{Inner, Plan};
 use crate::model::delivery::{Attempt, AttemptError, Delivery, Settlement};
@@ -20,14 +20,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(super) struct Owed {
     pub(super) entry: InboxEntry,
     pub(super) delivery: Delivery,
-    pub(super) alias: Option<String>,
+    pub(super) known: Known,
     pub(super) plan: Arc<Plan>,
 }
 
 /// Attempts `owed` once and settles it.
 pub(super) async fn deliver(inner: Arc<Inner>, owed: Owed) {
     let (entry, plan) = (&owed.entry, &owed.plan);
-    let Some(target) = plan.routes.target(entry, owed.alias.as_deref()) else {
+    let Some(target) = plan.routes.target(entry, &owed.known) else {
         return;
     };
     let number = owed.delivery.attempts.saturating_add(1);

@@ -27,12 +27,15 @@ mod flight;
 pub mod metrics;
 mod refresh;
 mod storing;
+mod turn;
 
 use error::TokenError;
 use flight::Flights;
 use metrics::TokenMetrics;
+use turn::Turns;
 
 pub use calls::TokenStatus;
+pub use turn::Turn;
 
 /// Alipay's name of the method that exchanges and refreshes.
 pub const TOKEN_METHOD: &str = "alipay.open.auth.token.app";
@@ -61,6 +64,7 @@ pub struct Tokens {
     parts: Arc<TokenParts>,
     exchanges: Flights<Result<Vec<Merchant>, TokenError>>,
     refreshes: Flights<Result<Merchant, TokenError>>,
+    turns: Turns,
 }
 
 /// What is known about whose authorisation an exchange is.
@@ -80,6 +84,7 @@ impl Tokens {
             parts: Arc::new(parts),
             exchanges: Flights::new(),
             refreshes: Flights::new(),
+            turns: Turns::default(),
         }
     }
 
@@ -150,8 +155,9 @@ impl Tokens {
         let (app_id, auth_app_id) = (&merchant.app_id, &merchant.auth_app_id);
         let key = MemoKey::new("refresh", &[app_id.as_str(), auth_app_id.as_str()]);
         let (parts, merchant) = (Arc::clone(&self.parts), merchant.clone());
+        let turns = self.turns.clone();
         let work = async move {
-            let result = refresh::run(&parts, &merchant).await;
+            let result = refresh::run(&parts, &turns, &merchant).await;
             if let Some(result) = refresh::asked(&result) {
                 parts.metrics.refreshed(&result);
             }
@@ -161,6 +167,16 @@ impl Tokens {
             .run(key, work)
             .await
             .unwrap_or(Err(TokenError::Internal))
+    }
+
+    /// Waits for the right to send `refresh_token` to Alipay. Who passes on somebody else's call of
+    /// [`TOKEN_METHOD`] holds it until the reply is absorbed: then a refresh of the sidecar's own
+    /// finds the new pair instead of using the old one twice.
+    ///
+    /// # Cancel safety
+    /// Safe: who leaves gives up the place in the queue.
+    pub async fn turn(&self, refresh_token: &Secret<String>) -> Turn {
+        self.turns.take(refresh_token).await
     }
 
     /// Asks Alipay whether the merchant's token holds (`alipay.open.auth.token.app.query`).

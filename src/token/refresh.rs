@@ -8,6 +8,7 @@ use crate::store::MerchantKey;
 use crate::token::calls::{self, Grant};
 use crate::token::error::TokenError;
 use crate::token::storing::{self, Found};
+use crate::token::turn::Turns;
 use crate::token::{ExchangeContext, TokenParts};
 
 /// How a refresh ended well.
@@ -37,7 +38,15 @@ pub(super) fn asked(result: &Result<Refreshed, TokenError>) -> Option<Result<(),
 }
 
 /// Refreshes the pair that `known` had, unless it has been replaced since.
-pub(super) async fn run(parts: &TokenParts, known: &Merchant) -> Result<Refreshed, TokenError> {
+pub(super) async fn run(
+    parts: &TokenParts,
+    turns: &Turns,
+    known: &Merchant,
+) -> Result<Refreshed, TokenError> {
+    let _turn = match &known.token.app_refresh_token {
+        Some(refresh_token) => Some(turns.take(refresh_token).await),
+        None => None,
+    };
     let key = MerchantKey::Exact(known.app_id.clone(), known.auth_app_id.clone());
     let stored = parts.store.find(key).await?.pop();
     let stored = stored.unwrap_or_else(|| known.clone());

@@ -9,10 +9,9 @@ use crate::model::merchant::Merchant;
 use crate::model::notification::{DeliveryForm, InboxEntry};
 use crate::model::token::AppAuthToken;
 use crate::protocol::error::ProtocolError;
-use crate::protocol::secret::Secret;
 use crate::protocol::token_reply::GrantedToken;
 use crate::store::error::StoreError;
-use crate::store::{Change, MemoKey, MerchantKey};
+use crate::store::{Change, MerchantKey};
 use crate::token::error::TokenError;
 use crate::token::{ExchangeContext, TokenParts};
 
@@ -29,13 +28,12 @@ pub(super) struct Found<'a> {
     pub(super) context: &'a ExchangeContext,
 }
 
-/// Stores `granted` and gives the records as they are then. `once` is a [`Change::Remember`] of
-/// the commit: what an earlier try stored makes a later one void.
+/// Stores `granted` and gives the records as they are then; `further` is part of the commit.
 pub(super) async fn store(
     parts: &TokenParts,
     found: &Found<'_>,
     granted: Vec<GrantedToken>,
-    once: Option<Change>,
+    further: Option<Change>,
 ) -> Result<Vec<Merchant>, TokenError> {
     let now = parts.clock.now_ms();
     let authorizations: Vec<_> = granted
@@ -57,7 +55,7 @@ pub(super) async fn store(
             entry: Some(Box::new(event_entry(&authorization, now))),
             authorization: Box::new(authorization),
         })
-        .chain(std::iter::once(once.unwrap_or_else(|| only_once(now))))
+        .chain(further)
         .collect();
     commit(parts, changes).await?;
     parts.wake.notify_one();
@@ -69,18 +67,8 @@ pub(super) async fn store(
     Ok(merchants)
 }
 
-/// Makes a commit one that can be tried again: it would otherwise take the token that the first
-/// try stored for the one before it.
-fn only_once(now: i64) -> Change {
-    let unique = EventId::new(now).to_string();
-    Change::Remember {
-        key: MemoKey::new("stored", &[&unique]),
-        value: Secret::new(Vec::new()),
-        expires_at: now.saturating_add(60_000),
-    }
-}
-
-/// Commits, again and again while the store is unavailable.
+/// Commits, again and again while the store is unavailable: by their ids the entries make what an
+/// earlier try did store known, so that it isn't applied twice.
 async fn commit(parts: &TokenParts, changes: Vec<Change>) -> Result<(), StoreError> {
     for _ in 1..TRIES {
         match parts.store.commit(changes.clone()).await {

@@ -10,7 +10,6 @@ use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::model::notification::{Body, DeliveryForm, InboxEntry};
 use crate::model::token::AppAuthToken;
 use crate::protocol::notification::{AuthorizationPush, Cancellation};
-use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::{Change, MerchantKey};
 use crate::token::TokenStatus;
@@ -135,9 +134,7 @@ impl Intake<'_> {
             pid: None,
             received_at: arrival.now,
             notify_path: arrival.notify_path.clone(),
-            order_key: notification
-                .out_trade_no()
-                .map(|order| self.order_key(auth_app_id.as_ref(), &order)),
+            order_key: notification.out_trade_no(),
             auth_app_id,
             body: Some(Body {
                 content_type: arrival
@@ -149,12 +146,6 @@ impl Intake<'_> {
             event: None,
             form,
         }
-    }
-
-    /// Two merchants may number their orders alike; neither waits for the other's.
-    fn order_key(&self, auth_app_id: Option<&AuthAppId>, out_trade_no: &str) -> String {
-        let merchant = auth_app_id.map_or("", |id| id.as_str());
-        format!("{}/{merchant}/{out_trade_no}", self.verified.app.app_id)
     }
 
     /// What a push authorises; nothing where its version isn't known to us, or an id in it is
@@ -182,7 +173,7 @@ impl Intake<'_> {
             agent_app_id: push.agent_app_id,
             trigger: push.trigger,
             error: push.error,
-            encrypt_key: None::<Secret<String>>,
+            encrypt_key: None,
         })
     }
 

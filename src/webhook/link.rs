@@ -114,6 +114,7 @@ impl Links {
             .key
             .make(&app.app_id, reference, self.clock.now_ms())
             .ok_or(LinkError::NoState)?;
+        // A state that carries its ref ends with it; no other can, for want of the characters.
         if let Some(reference) = reference
             && !state.ends_with(reference)
         {

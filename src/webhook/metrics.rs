@@ -8,6 +8,9 @@ use crate::protocol::params::name;
 /// `service` of a life account's check of its gateway.
 pub(super) const SERVICE_CHECK: &str = "alipay.service.check";
 
+/// The platform messages of the old style, which look like payment notifications otherwise.
+const OLD_MESSAGES: [&str; 2] = ["open_app_auth_notify", "servicemarket_order_notify"];
+
 /// What a notification is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -22,24 +25,20 @@ pub(super) enum Kind {
 impl Kind {
     /// What a notification is, its content says, not its path.
     pub(super) fn of(notification: &Notification) -> Self {
-        let has = |name| {
-            notification
-                .params()
-                .get(name)
-                .is_some_and(|v| !v.is_empty())
-        };
+        let params = notification.params();
+        let notify_type = params.get(name::NOTIFY_TYPE).unwrap_or_default();
         if notification.authorization().is_some() {
             Self::Authorization
         } else if notification.cancellation().is_some() {
             Self::Cancellation
-        } else if notification.params().get(name::SERVICE) == Some(SERVICE_CHECK) {
+        } else if params.get(name::SERVICE) == Some(SERVICE_CHECK) {
             Self::ServiceCheck
-        } else if has(name::MSG_METHOD) || notification.params().get(name::METHOD).is_some() {
+        } else if params.get(name::MSG_METHOD).is_some() || OLD_MESSAGES.contains(&notify_type) {
             Self::Message
-        } else if has(name::NOTIFY_TYPE) && has(name::OUT_TRADE_NO) {
-            Self::Payment
-        } else {
+        } else if notify_type.is_empty() {
             Self::Other
+        } else {
+            Self::Payment
         }
     }
 

@@ -1,0 +1,211 @@
+//! The authorisation callback and the links that lead to it.
+
+use alipay_sidecar::config::webhook::WebhookConfig;
+use alipay_sidecar::simulator::{DEFAULT_APP_ID, FIRST_AUTH_APP_ID, Fault, FaultKind};
+use alipay_sidecar::token::TOKEN_METHOD;
+use bytes::Bytes;
+use http::header::LOCATION;
+use http::{Response, StatusCode};
+use http_body_util::Full;
+
+use crate::parts::{Parts, Setting, whole};
+
+async fn parts(change: impl FnOnce(&mut WebhookConfig)) -> Parts {
+    let mut webhook = WebhookConfig {
+        public_url: Some("https://isv.example.com".to_owned()),
+        auth_return_url: Some("https://isv.example.com/done?x=1".to_owned()),
+        ..WebhookConfig::default()
+    };
+    change(&mut webhook);
+    Parts::new(Setting {
+        webhook,
+        ..Setting::default()
+    })
+    .await
+}
+
+fn location(answer: &Response<Full<Bytes>>) -> String {
+    assert_eq!(answer.status(), StatusCode::FOUND);
+    let location = answer.headers().get(LOCATION).expect("a location");
+    location.to_str().expect("ASCII").to_owned()
+}
+
+fn parameter<'a>(url: &'a str, name: &str) -> Option<&'a str> {
+    let (_, query) = url.split_once('?')?;
+    query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+impl Parts {
+    /// A state out of a link.
+    async fn state(&self, reference: &str) -> String {
+        let link = self
+            .get(&format!("/alipay/auth/start?ref={reference}"))
+            .await;
+        let link = location(&link);
+        parameter(&link, "state").expect("a state").to_owned()
+    }
+
+    fn auth_code(&self) -> String {
+        let code = self.simulator.app_auth_code(None, &[FIRST_AUTH_APP_ID]);
+        code.expect("a merchant")
+    }
+
+    async fn callback(&self, code: &str, state: Option<&str>) -> Response<Full<Bytes>> {
+        let state = state.map(|s| format!("&state={s}")).unwrap_or_default();
+        self.get(&format!(
+            "/alipay/auth?app_id={DEFAULT_APP_ID}&source=alipay_app_auth&app_auth_code={code}{state}"
+        ))
+        .await
+    }
+}
+
+#[tokio::test]
+async fn a_link_leads_through_alipay_to_a_bound_authorisation() {
+    for (reference, returned) in [
+        ("shop-17", "shop-17"),
+        ("%E5%95%86%E5%AE%B6%201", "%E5%95%86%E5%AE%B6%201"),
+    ] {
+        let parts = parts(|_| ()).await;
+        let state = parts.state(reference).await;
+        assert!(state.len() <= 100);
+        let code = parts.auth_code();
+        let done = location(&parts.callback(&code, Some(&state)).await);
+        assert_eq!(
+            done,
+            format!(
+                "https://isv.example.com/done?x=1&result=ok&app_id={DEFAULT_APP_ID}\
+                 &auth_app_id={FIRST_AUTH_APP_ID}&ref={returned}"
+            )
+        );
+        let event = parts.inbox().await.remove(0).0.event.expect("an event");
+        assert!(event.bound && event.reference.is_some());
+        // Reloaded, even after the link has expired: the same answer, no second exchange.
+        parts.clock.advance_ms(3_600_000);
+        assert_eq!(location(&parts.callback(&code, Some(&state)).await), done);
+        assert_eq!(parts.asked(TOKEN_METHOD), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_used_expired_or_forged_state_is_refused_without_asking_alipay() {
+    let parts = parts(|_| ()).await;
+    let used = parts.state("a").await;
+    parts.callback(&parts.auth_code(), Some(&used)).await;
+    let expired = parts.state("a").await;
+    let stateless = parts.auth_code();
+    let refused = |state: String| {
+        let (parts, code) = (&parts, parts.auth_code());
+        async move { parts.callback(&code, Some(&state)).await.status() }
+    };
+    assert_eq!(refused(used.clone()).await, StatusCode::BAD_REQUEST);
+    assert_eq!(refused("A".repeat(36)).await, StatusCode::BAD_REQUEST);
+    assert_eq!(refused(format!("{used}x")).await, StatusCode::BAD_REQUEST);
+    parts.clock.advance_ms(30 * 60 * 1000);
+    assert_eq!(refused(expired).await, StatusCode::BAD_REQUEST);
+    assert_eq!(parts.asked(TOKEN_METHOD), 1);
+    let none = parts.callback(&stateless, None).await;
+    assert_eq!(none.status(), StatusCode::FOUND);
+    let last = parts.inbox().await.pop().expect("an event").0;
+    assert!(!last.event.expect("an event").bound);
+}
+
+#[tokio::test]
+async fn without_a_state_nothing_is_exchanged_where_that_is_configured() {
+    let parts = parts(|webhook| webhook.accept_stateless_auth = false).await;
+    let refused = parts.callback(&parts.auth_code(), None).await;
+    assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(parts.asked(TOKEN_METHOD), 0);
+}
+
+#[tokio::test]
+async fn a_bad_code_is_400_and_an_alipay_that_cannot_be_asked_502() {
+    let parts = parts(|_| ()).await;
+    let bad = parts.callback("no-such-code", None).await;
+    assert_eq!(bad.status(), StatusCode::BAD_REQUEST);
+    let state = parts.state("a").await;
+    let code = parts.auth_code();
+    // Html: nothing was executed, so the code is still good.
+    parts.simulator.fault(Fault::once(FaultKind::Html));
+    let failed = parts.callback(&code, Some(&state)).await;
+    assert_eq!(failed.status(), StatusCode::BAD_GATEWAY);
+    assert!(failed.headers().get(LOCATION).is_none());
+    let again = parts.callback(&code, Some(&state)).await;
+    assert_eq!(again.status(), StatusCode::FOUND);
+}
+
+#[tokio::test]
+async fn pages_are_inert_and_show_no_token() {
+    let parts = parts(|webhook| webhook.auth_return_url = None).await;
+    let page = parts.callback(&parts.auth_code(), None).await;
+    for (name, expected) in [
+        ("referrer-policy", "no-referrer"),
+        ("cache-control", "no-store"),
+        ("content-type", "text/html; charset=utf-8"),
+    ] {
+        assert_eq!(page.headers()[name], expected);
+    }
+    let csp = page.headers()["content-security-policy"].to_str();
+    assert!(csp.expect("ASCII").starts_with("default-src 'none'"));
+    let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
+    let (status, html) = whole(page).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(html.contains("授权成功") && html.contains("Authorised"));
+    assert!(!html.contains(merchant.token.app_auth_token.expose().as_str()));
+    let attack = parts.callback("%3Cscript%3E", Some("%3Cscript%3E")).await;
+    assert!(!whole(attack).await.1.contains("<script"));
+}
+
+#[tokio::test]
+async fn a_users_code_goes_on_as_it_came() {
+    let parts = parts(|webhook| {
+        webhook.user_auth_return_url = Some("https://isv.example.com/user".to_owned());
+    })
+    .await;
+    let query = "app_id=1&source=alipay_wallet&scope=auth_user&auth_code=a%2Bb&state=x";
+    let sent_on = parts.get(&format!("/alipay/auth?{query}")).await;
+    assert_eq!(
+        location(&sent_on),
+        format!("https://isv.example.com/user?{query}")
+    );
+    parts
+        .webhook
+        .reconfigure(&WebhookConfig::default(), &Default::default());
+    let nowhere = parts.get(&format!("/alipay/auth?{query}")).await;
+    assert_eq!(nowhere.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn links_open_alipays_pages() {
+    let parts = parts(|_| ()).await;
+    let redirect = "redirect_uri=https%3A%2F%2Fisv.example.com%2Falipay%2Fauth";
+    for (query, path) in [
+        ("", "/oauth2/appToAppBatchAuth.htm?"),
+        (
+            "page=batch&types=TINYAPP,WEBAPP",
+            "/oauth2/appToAppBatchAuth.htm?",
+        ),
+        ("page=single", "/oauth2/appToAppAuth.htm?"),
+    ] {
+        let link = location(&parts.get(&format!("/alipay/auth/start?{query}")).await);
+        assert!(link.contains(path) && link.contains(redirect), "{link}");
+        assert_eq!(parameter(&link, "app_id"), Some(DEFAULT_APP_ID));
+    }
+    let specified = parts.get("/alipay/auth/start?page=specified").await;
+    let specified = location(&specified);
+    assert!(
+        specified.contains("/page/message/tasksDetail?bizData=%7B%22platformCode%22%3A%22O%22")
+    );
+    for bad in ["page=other", "types=OTHER", "app_id=1", "a=%zz"] {
+        let refused = parts.get(&format!("/alipay/auth/start?{bad}")).await;
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{bad}");
+    }
+    let long = format!("/alipay/auth/start?ref={}", "x".repeat(65));
+    assert_eq!(parts.get(&long).await.status(), StatusCode::BAD_REQUEST);
+    parts
+        .webhook
+        .reconfigure(&WebhookConfig::default(), &Default::default());
+    let unset = parts.get("/alipay/auth/start").await;
+    assert_eq!(unset.status(), StatusCode::SERVICE_UNAVAILABLE);
+}

@@ -1,0 +1,333 @@
+//! From the inbox to the backend.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alipay_sidecar::config::delivery::{DeliveryConfig, DeliveryFormat, DeliveryRoute};
+use alipay_sidecar::model::delivery::{AttemptError, Delivery, DeliveryState};
+use alipay_sidecar::model::id::EventId;
+use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
+use alipay_sidecar::protocol::secret::Secret;
+use alipay_sidecar::simulator::{DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, TriggerOptions};
+use alipay_sidecar::store::{Change, Inbox, Store};
+use base64::Engine as _;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use crate::parts::{FakeBackend, NOW, Parts, Setting};
+
+const ATTEMPTS: &str = "alipay_sidecar_delivery_attempts_total";
+
+/// Parts whose dispatcher runs.
+struct Running {
+    parts: Parts,
+    end: ShutdownTrigger,
+    ended: JoinHandle<()>,
+}
+
+async fn running(delivery: DeliveryConfig) -> Running {
+    let parts = Parts::new(Setting {
+        delivery,
+        ..Setting::default()
+    })
+    .await;
+    let (end, shutdown) = Shutdown::new();
+    let dispatcher = Arc::clone(&parts.dispatcher);
+    let ended = tokio::spawn(async move { dispatcher.run(shutdown.wait()).await });
+    Running { parts, end, ended }
+}
+
+fn to(backend: &FakeBackend) -> DeliveryConfig {
+    DeliveryConfig {
+        url: Some(backend.url.clone()),
+        ..DeliveryConfig::default()
+    }
+}
+
+impl Running {
+    async fn pay(&self, out_trade_no: &str) -> String {
+        let options = TriggerOptions {
+            out_trade_no: Some(out_trade_no.to_owned()),
+            ..TriggerOptions::default()
+        };
+        self.parts.trigger(Event::Payment, options).await.body
+    }
+
+    /// Waits until the delivery is as `done` wants it.
+    async fn until(&self, id: EventId, done: impl Fn(&Delivery) -> bool) -> Delivery {
+        let watch = async {
+            loop {
+                let stored = self.parts.store.entry(id).await.expect("readable");
+                match stored {
+                    Some((_, delivery)) if done(&delivery) => return delivery,
+                    _ => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        let watched = tokio::time::timeout(Duration::from_secs(10), watch).await;
+        watched.expect("the delivery gets there")
+    }
+
+    /// Moves the clock on and lets the dispatcher look at it.
+    fn later(&self, ms: i64) {
+        self.parts.clock.advance_ms(ms);
+        self.parts.dispatcher.wake();
+    }
+}
+
+fn id_of(text: &str) -> EventId {
+    text.parse().expect("an event id")
+}
+
+#[tokio::test]
+async fn a_notification_reaches_the_backend_byte_for_byte() {
+    let mut backend = FakeBackend::new().await;
+    let running = running(to(&backend)).await;
+    let body = running.pay("T1").await;
+    let got = backend.next().await;
+    assert_eq!(
+        (got.path.as_str(), got.body.as_str()),
+        ("/events", body.as_str())
+    );
+    let (entry, _) = running.parts.inbox().await.remove(0);
+    assert_eq!(got.header("alipay-event-id"), entry.id.to_string());
+    assert_eq!(got.header("alipay-event-type"), "trade_status_sync");
+    assert_eq!(got.header("alipay-delivery-attempt"), "1");
+    assert_eq!(got.header("alipay-notify-path"), "/orders/42");
+    let sent = entry.body.expect("kept").content_type;
+    assert_eq!(got.header("content-type"), sent);
+    let done = running
+        .until(entry.id, |d| d.state != DeliveryState::Pending)
+        .await;
+    assert_eq!((done.state, done.attempts), (DeliveryState::Delivered, 1));
+    assert!(running.parts.count(ATTEMPTS, "delivered") > 0.0);
+}
+
+#[tokio::test]
+async fn what_is_not_taken_comes_again_until_patience_ends_and_after_a_replay() {
+    let mut backend = FakeBackend::new().await;
+    backend.answer(200, "ok");
+    let mut config = to(&backend);
+    config.give_up_after = Duration::from_secs(2);
+    let running = running(config).await;
+    running.pay("T1").await;
+    let id = id_of(backend.next().await.header("alipay-event-id"));
+    let waiting = running.until(id, |d| d.attempts == 1).await;
+    let delay = waiting.next_attempt_at - NOW;
+    assert!((1000..=1200).contains(&delay), "{delay}");
+    assert_eq!(waiting.history[0].error, Some(AttemptError::NotSuccess));
+    running.later(1200);
+    assert_eq!(backend.next().await.header("alipay-delivery-attempt"), "2");
+    // The last one is made when patience ends, not long after.
+    let waiting = running.until(id, |d| d.attempts == 2).await;
+    assert_eq!(waiting.next_attempt_at, NOW + 2000);
+    running.later(800);
+    backend.next().await;
+    running.until(id, |d| d.state == DeliveryState::Dead).await;
+    backend.answer(200, "success\n");
+    let now = NOW + 2000;
+    let replay = running.parts.store.commit(vec![Change::Replay { id, now }]);
+    replay.await.expect("stored");
+    running.parts.dispatcher.wake();
+    assert_eq!(backend.next().await.header("alipay-delivery-attempt"), "1");
+    running
+        .until(id, |d| d.state == DeliveryState::Delivered)
+        .await;
+}
+
+#[tokio::test]
+async fn deliveries_of_one_order_keep_their_order_and_hold_up_no_other() {
+    let mut backend = FakeBackend::new().await;
+    backend.answer(500, "");
+    let running = running(to(&backend)).await;
+    let first = running.pay("T1").await;
+    assert_eq!(backend.next().await.body, first);
+    running.parts.clock.advance_ms(1);
+    let second = running.pay("T1").await;
+    let other = running.pay("T2").await;
+    assert_eq!(backend.next().await.body, other);
+    let inbox = running.parts.inbox().await;
+    for (entry, _) in inbox
+        .iter()
+        .filter(|(e, _)| e.body.as_ref().is_some_and(|b| b.bytes != second))
+    {
+        running.until(entry.id, |d| d.attempts == 1).await;
+    }
+    backend.answer(200, "success");
+    running.later(1300);
+    let mut got = vec![
+        backend.next().await.body,
+        backend.next().await.body,
+        backend.next().await.body,
+    ];
+    got.retain(|body| *body != other);
+    assert_eq!(got, [first, second]);
+}
+
+#[tokio::test]
+async fn an_authorisation_is_a_signed_event_without_a_token() {
+    let mut backend = FakeBackend::new().await;
+    backend.answer(204, "");
+    let mut config = to(&backend);
+    config.signing_secret = Some(Secret::new("whsec_c2VjcmV0".to_owned()));
+    let running = running(config).await;
+    running
+        .parts
+        .trigger(Event::PluginOrder, TriggerOptions::default())
+        .await;
+    let got = backend.next().await;
+    let event: Value = serde_json::from_str(&got.body).expect("JSON");
+    assert_eq!(event["type"], "merchant.authorized");
+    assert_eq!(event["auth_app_id"], FIRST_AUTH_APP_ID);
+    assert_eq!(event["app_id"], DEFAULT_APP_ID);
+    assert_eq!(got.header("alipay-merchant"), FIRST_AUTH_APP_ID);
+    assert_eq!(got.header("alipay-event-type"), "merchant.authorized");
+    let merchant = running
+        .parts
+        .merchant(FIRST_AUTH_APP_ID)
+        .await
+        .expect("stored");
+    assert!(
+        !got.body
+            .contains(merchant.token.app_auth_token.expose().as_str())
+    );
+    let id = got.header("webhook-id");
+    assert_eq!(event["id"], id);
+    let content = format!("{id}.{}.{}", got.header("webhook-timestamp"), got.body);
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"secret");
+    let sign = aws_lc_rs::hmac::sign(&key, content.as_bytes());
+    let sign = base64::engine::general_purpose::STANDARD.encode(sign);
+    assert_eq!(got.header("webhook-signature"), format!("v1,{sign}"));
+    // JSON goes out, so any 2xx is an ack.
+    running
+        .until(id_of(id), |d| d.state == DeliveryState::Delivered)
+        .await;
+}
+
+#[tokio::test]
+async fn a_body_with_a_token_that_was_not_applied_goes_out_redacted() {
+    let mut backend = FakeBackend::new().await;
+    let running = running(to(&backend)).await;
+    let mut options = TriggerOptions::default();
+    options
+        .params
+        .insert("version".to_owned(), "2.0".to_owned());
+    let sent = running.parts.trigger(Event::PluginOrder, options).await;
+    assert!(sent.body.contains("app_auth_token"));
+    let got = backend.next().await;
+    let event: Value = serde_json::from_str(&got.body).expect("JSON");
+    assert_eq!(event["type"], "open_app_auth_notify");
+    assert_eq!(event["params"]["version"], "2.0");
+    assert_eq!(
+        event["params"]["biz_content"]["detail"]["auth_app_id"],
+        FIRST_AUTH_APP_ID
+    );
+    assert!(!got.body.contains("app_auth_token") && !got.body.contains("app_auth_code"));
+}
+
+#[tokio::test]
+async fn the_first_route_that_fits_takes_it_and_the_rest_waits_without_one() {
+    let (mut payments, mut shop) = (FakeBackend::new().await, FakeBackend::new().await);
+    let config = DeliveryConfig {
+        routes: vec![
+            DeliveryRoute {
+                url: shop.url.clone(),
+                merchant: Some("shop".to_owned()),
+                ..DeliveryRoute::default()
+            },
+            DeliveryRoute {
+                url: payments.url.clone(),
+                event_type: Some("trade_*".to_owned()),
+                path: Some("/orders/*".to_owned()),
+                format: Some(DeliveryFormat::Json),
+                ..DeliveryRoute::default()
+            },
+        ],
+        ..DeliveryConfig::default()
+    };
+    let running = running(config.clone()).await;
+    let parts = &running.parts;
+    parts
+        .trigger(Event::PluginOrder, TriggerOptions::default())
+        .await;
+    running.pay("T1").await;
+    let got = payments.next().await;
+    let json: Value = serde_json::from_str(&got.body).expect("JSON");
+    assert_eq!(json["params"]["out_trade_no"], "T1");
+    // The authorisation fits no route as long as the merchant has no alias.
+    let unrouted = parts
+        .inbox()
+        .await
+        .into_iter()
+        .find(|(e, _)| e.event.is_some());
+    let (entry, delivery) = unrouted.expect("kept");
+    assert_eq!(
+        (delivery.state, delivery.attempts),
+        (DeliveryState::Pending, 0)
+    );
+    let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
+    let name = Change::NameMerchant {
+        app_id: merchant.app_id,
+        auth_app_id: merchant.auth_app_id,
+        alias: Some("shop".parse().expect("an alias")),
+    };
+    parts.store.commit(vec![name]).await.expect("stored");
+    parts.dispatcher.reconfigure(&config);
+    assert_eq!(
+        shop.next().await.header("alipay-event-id"),
+        entry.id.to_string()
+    );
+}
+
+#[tokio::test]
+async fn without_a_url_everything_stays_until_one_is_set() {
+    let mut backend = FakeBackend::new().await;
+    let running = running(DeliveryConfig::default()).await;
+    let body = running.pay("T1").await;
+    let (_, delivery) = running.parts.inbox().await.remove(0);
+    assert_eq!(delivery.attempts, 0);
+    running.parts.dispatcher.reconfigure(&to(&backend));
+    assert_eq!(backend.next().await.body, body);
+}
+
+#[tokio::test]
+async fn a_backend_that_is_away_or_slow_is_tried_again() {
+    let backend = FakeBackend::new().await;
+    let mut config = to(&backend);
+    drop(backend);
+    let running = running(config.clone()).await;
+    running.pay("T1").await;
+    let (entry, _) = running.parts.inbox().await.remove(0);
+    let refused = running.until(entry.id, |d| d.attempts == 1).await;
+    assert_eq!(refused.history[0].error, Some(AttemptError::Connect));
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    config.url = Some(format!("http://{}/", silent.local_addr().expect("bound")));
+    config.timeout = Duration::from_millis(50);
+    running.parts.dispatcher.reconfigure(&config);
+    running.later(1200);
+    let slow = running.until(entry.id, |d| d.attempts == 2).await;
+    assert_eq!(slow.history[1].error, Some(AttemptError::Timeout));
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_attempts_end_and_their_settlements_be_stored() {
+    let mut backend = FakeBackend::new().await;
+    let running = running(to(&backend)).await;
+    for n in 0..20 {
+        running.pay(&format!("T{n}")).await;
+    }
+    backend.next().await;
+    running.end.trigger();
+    running.ended.await.expect("no panic");
+    let mut got = 1;
+    while backend.got.try_recv().is_ok() {
+        got += 1;
+    }
+    let delivered = running.parts.inbox().await;
+    let delivered = delivered
+        .iter()
+        .filter(|(_, d)| d.state == DeliveryState::Delivered);
+    assert_eq!(delivered.count(), got);
+}

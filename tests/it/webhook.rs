@@ -1,0 +1,350 @@
+//! What the webhook takes, refuses and answers.
+
+use alipay_sidecar::config::delivery::{AuthorizationDelivery, DeliveryConfig};
+use alipay_sidecar::config::webhook::WebhookConfig;
+use alipay_sidecar::model::delivery::DeliveryState;
+use alipay_sidecar::model::merchant::MerchantStatus;
+use alipay_sidecar::model::notification::DeliveryForm;
+use alipay_sidecar::simulator::{
+    Event, FIRST_AUTH_APP_ID, FIRST_PID, Fault, FaultKind, NotificationRecord, NotificationState,
+    SECOND_AUTH_APP_ID, TriggerOptions,
+};
+use alipay_sidecar::store::Store;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+
+use crate::parts::{NOW, Parts, Setting, whole};
+
+const NOTIFICATIONS: &str = "alipay_sidecar_notifications_total";
+const QUERY: &str = "alipay.open.auth.token.app.query";
+
+async fn parts() -> Parts {
+    Parts::new(Setting::default()).await
+}
+
+fn acked(sent: &NotificationRecord) -> bool {
+    let last = sent.attempts.last().expect("one attempt");
+    assert_eq!(
+        sent.state == NotificationState::Acked,
+        last.answer == "success"
+    );
+    last.status == Some(200) && last.answer == "success"
+}
+
+fn of(auth_app_id: &str) -> TriggerOptions {
+    TriggerOptions {
+        auth_app_id: Some(auth_app_id.to_owned()),
+        ..TriggerOptions::default()
+    }
+}
+
+#[tokio::test]
+async fn a_payment_is_acked_once_it_is_durable_and_only_kept_once() {
+    let parts = parts().await;
+    let sent = parts
+        .trigger(Event::Payment, TriggerOptions::default())
+        .await;
+    assert!(acked(&sent));
+    let again = parts.post("/alipay/gateway", &sent.body).await;
+    assert_eq!(again, (StatusCode::OK, "success".to_owned()));
+    let inbox = parts.inbox().await;
+    let [(entry, delivery)] = inbox.as_slice() else {
+        panic!("{} entries", inbox.len());
+    };
+    assert_eq!(entry.event_type, "trade_status_sync");
+    assert_eq!(entry.notify_path, "/orders/42");
+    assert_eq!(entry.notify_id.as_deref(), Some(sent.notify_id.as_str()));
+    assert_eq!(entry.body.as_ref().expect("kept").bytes, sent.body);
+    assert!(entry.order_key.is_some());
+    assert_eq!(delivery.state, DeliveryState::Pending);
+    assert!(parts.count(NOTIFICATIONS, "payment") > 1.0);
+    assert!(parts.count(NOTIFICATIONS, "duplicate") > 0.0);
+}
+
+#[tokio::test]
+async fn forged_foreign_and_malformed_ones_are_refused_and_swallow_nothing() {
+    let parts = parts().await;
+    let sent = parts
+        .trigger(Event::Payment, TriggerOptions::default())
+        .await;
+    let forged = sent.body.replace("88.88", "88888.88");
+    assert_ne!(forged, sent.body);
+    let mut refused = vec![
+        forged,
+        sent.body
+            .replace("app_id=2021000000000001", "app_id=2021000000000009"),
+        String::new(),
+        "a=%zz".to_owned(),
+        format!("{}&app_id=1", sent.body),
+    ];
+    // A true one whose forgery came first is still taken.
+    parts
+        .simulator
+        .fault(Fault::once(FaultKind::TamperedNotification));
+    let tampered = parts
+        .trigger(Event::Payment, TriggerOptions::default())
+        .await;
+    assert!(!acked(&tampered));
+    refused.push(tampered.body);
+    for body in refused {
+        let answer = parts.post("/alipay/gateway", &body).await;
+        assert_eq!(
+            answer,
+            (StatusCode::BAD_REQUEST, "fail".to_owned()),
+            "{body}"
+        );
+    }
+    assert_eq!(parts.inbox().await.len(), 1);
+    for outcome in ["forged", "foreign", "malformed"] {
+        assert!(parts.count(NOTIFICATIONS, outcome) > 0.0, "{outcome}");
+    }
+}
+
+#[tokio::test]
+async fn routes_and_methods_are_as_the_contract_says() {
+    let parts = parts().await;
+    for (path, status, allow) in [
+        ("/", 404, ""),
+        ("/alipay/spi/x", 404, ""),
+        ("/alipay/gateway", 405, "POST"),
+        ("/alipay/notify/a/b", 405, "POST"),
+        ("/alipay/auth", 400, ""),
+    ] {
+        let answer = parts.get(path).await;
+        assert_eq!(answer.status().as_u16(), status, "{path}");
+        let found = answer.headers().get("allow").map(|v| v.as_bytes());
+        assert_eq!(found.unwrap_or_default(), allow.as_bytes(), "{path}");
+    }
+    let (status, _) = parts.post("/alipay/auth", "").await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn what_is_too_large_encoded_or_above_high_water_is_refused() {
+    let mut setting = Setting::default();
+    setting.webhook.max_body = 4000;
+    setting.delivery.high_water = 1;
+    let parts = Parts::new(setting).await;
+    let (status, text) = parts.post("/alipay/gateway", &"x".repeat(4001)).await;
+    assert_eq!((status.as_u16(), text.as_str()), (413, "fail"));
+    let encoded = Request::post("/alipay/gateway")
+        .header("content-encoding", "gzip")
+        .body(Full::new("x".into()))
+        .expect("a request");
+    let (status, _) = whole(parts.webhook.handle(encoded).await).await;
+    assert_eq!(status.as_u16(), 400);
+    assert!(acked(
+        &parts
+            .trigger(Event::Payment, TriggerOptions::default())
+            .await
+    ));
+    let refused = parts
+        .trigger(Event::Payment, TriggerOptions::default())
+        .await;
+    assert_eq!(refused.attempts[0].status, Some(503));
+    assert_eq!(refused.attempts[0].answer, "fail");
+}
+
+#[tokio::test]
+async fn a_plugin_order_stores_the_triple_and_becomes_an_event_without_a_token() {
+    let parts = parts().await;
+    assert!(acked(
+        &parts
+            .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
+            .await
+    ));
+    let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
+    assert_eq!(merchant.pid.expect("told").as_str(), FIRST_PID);
+    let (entry, _) = parts.inbox().await.remove(0);
+    assert_eq!(
+        (entry.form, entry.event_type.as_str()),
+        (DeliveryForm::Event, "merchant.authorized")
+    );
+    let event = entry.event.expect("filled in");
+    assert!(event.is_plugin && event.bound);
+    assert_eq!(
+        (event.id, event.source.as_str()),
+        (entry.id.to_string(), "push")
+    );
+}
+
+#[tokio::test]
+async fn the_newest_auth_time_wins_not_the_latest_push() {
+    let parts = parts().await;
+    let at = |auth_time| TriggerOptions {
+        auth_time: Some(auth_time),
+        ..of(FIRST_AUTH_APP_ID)
+    };
+    parts.trigger(Event::ReAuthorize, at(NOW)).await;
+    parts.clock.advance_ms(1);
+    let newer = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
+    assert!(acked(&parts.trigger(Event::ReAuthorize, at(NOW - 1)).await));
+    let kept = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
+    assert!(kept.token.app_auth_token == newer.token.app_auth_token);
+    let states: Vec<_> = parts.inbox().await.iter().map(|(_, d)| d.state).collect();
+    assert_eq!(states, [DeliveryState::Pending, DeliveryState::Ignored]);
+}
+
+#[tokio::test]
+async fn a_push_of_another_version_is_acked_and_its_token_not_stored() {
+    let parts = parts().await;
+    let mut options = of(FIRST_AUTH_APP_ID);
+    options
+        .params
+        .insert("version".to_owned(), "2.0".to_owned());
+    assert!(acked(&parts.trigger(Event::PluginOrder, options).await));
+    assert!(parts.merchant(FIRST_AUTH_APP_ID).await.is_none());
+    let (entry, delivery) = parts.inbox().await.remove(0);
+    assert_eq!(entry.form, DeliveryForm::Redacted);
+    assert_eq!(delivery.state, DeliveryState::Pending);
+}
+
+#[tokio::test]
+async fn a_token_of_another_record_is_not_stored_and_acked() {
+    let parts = parts().await;
+    let sent = parts
+        .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
+        .await;
+    let stored = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
+    let biz_content = serde_json::json!({"detail": {
+        "app_auth_token": stored.token.app_auth_token.expose(),
+        "auth_app_id": SECOND_AUTH_APP_ID, "auth_time": NOW + 1,
+    }});
+    let mut options = of(SECOND_AUTH_APP_ID);
+    options
+        .params
+        .insert("biz_content".to_owned(), biz_content.to_string());
+    parts.clock.advance_ms(1);
+    let conflicting = parts.trigger(Event::PluginOrder, options).await;
+    assert!(acked(&conflicting) && acked(&sent));
+    assert!(parts.merchant(SECOND_AUTH_APP_ID).await.is_none());
+    assert!(parts.count(NOTIFICATIONS, "token-conflict") > 0.0);
+    let (kept, _) = parts.inbox().await.remove(1);
+    assert_eq!(kept.form, DeliveryForm::Redacted);
+}
+
+#[tokio::test]
+async fn both_gives_the_event_and_alipays_bytes() {
+    let delivery = DeliveryConfig {
+        authorization: AuthorizationDelivery::Both,
+        ..DeliveryConfig::default()
+    };
+    let parts = Parts::new(Setting {
+        delivery,
+        ..Setting::default()
+    })
+    .await;
+    let sent = parts
+        .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
+        .await;
+    parts.post("/alipay/gateway", &sent.body).await;
+    let mut forms: Vec<_> = parts.inbox().await.into_iter().map(|(e, _)| e).collect();
+    assert_eq!(forms.len(), 2);
+    forms.sort_by_key(|entry| entry.notify_id.is_none());
+    assert_eq!(
+        (forms[0].form, forms[1].form),
+        (DeliveryForm::Event, DeliveryForm::Verbatim)
+    );
+    assert_eq!(forms[1].event_type, "open_app_auth_notify");
+}
+
+#[tokio::test]
+async fn a_cancellation_blocks_and_a_newer_authorisation_revives() {
+    let parts = parts().await;
+    parts
+        .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
+        .await;
+    parts.clock.advance_ms(1000);
+    assert!(acked(
+        &parts.trigger(Event::Cancel, of(FIRST_AUTH_APP_ID)).await
+    ));
+    let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+    assert_eq!(merchant.status, MerchantStatus::Revoked { at: NOW + 1000 });
+    let (entry, _) = parts.inbox().await.remove(1);
+    assert_eq!(entry.event_type, "merchant.revoked");
+    assert_eq!(parts.asked(QUERY), 0);
+    parts.clock.advance_ms(1000);
+    parts
+        .trigger(Event::ReAuthorize, of(FIRST_AUTH_APP_ID))
+        .await;
+    let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+    assert_eq!(merchant.status, MerchantStatus::Authorized);
+}
+
+#[tokio::test]
+async fn a_late_cancellation_is_checked_before_it_blocks() {
+    let parts = parts().await;
+    parts
+        .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
+        .await;
+    let stored = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
+    let late = || {
+        let mut options = of(FIRST_AUTH_APP_ID);
+        let at = (stored.auth_time - 1).to_string();
+        options.params.insert("utc_timestamp".to_owned(), at);
+        options
+    };
+    let node = |status: &str| {
+        format!(
+            r#"{{"code":"10000","msg":"Success","status":"{status}","auth_app_id":"{FIRST_AUTH_APP_ID}"}}"#
+        )
+    };
+    parts.simulator.answer(QUERY, node("valid"));
+    assert!(acked(&parts.trigger(Event::Cancel, late()).await));
+    let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+    assert_eq!(merchant.status, MerchantStatus::Authorized);
+    assert_eq!(parts.asked(QUERY), 1);
+    parts.simulator.answer(QUERY, node("invalid"));
+    parts.clock.advance_ms(5000);
+    assert!(acked(&parts.trigger(Event::Cancel, late()).await));
+    let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+    assert_eq!(merchant.status, MerchantStatus::Revoked { at: NOW + 5000 });
+}
+
+#[tokio::test]
+async fn a_cancellation_of_nobody_we_know_is_handed_on() {
+    let parts = parts().await;
+    assert!(acked(
+        &parts.trigger(Event::Cancel, of(FIRST_AUTH_APP_ID)).await
+    ));
+    let (entry, delivery) = parts.inbox().await.remove(0);
+    assert_eq!(entry.event_type, "alipay.open.auth.appauth.cancelled");
+    assert_eq!(entry.form, DeliveryForm::AsConfigured);
+    assert_eq!(delivery.state, DeliveryState::Pending);
+}
+
+#[tokio::test]
+async fn a_service_check_is_answered_with_our_key_signed() {
+    let parts = parts().await;
+    let options = TriggerOptions {
+        charset: Some("UTF-8".to_owned()),
+        ..TriggerOptions::default()
+    };
+    let sent = parts.trigger(Event::ServiceCheck, options).await;
+    assert_eq!(sent.state, NotificationState::Acked, "{:?}", sent.attempts);
+    assert!(parts.inbox().await.is_empty());
+    assert_eq!(parts.store.counts().await.expect("readable").pending, 0);
+}
+
+#[tokio::test]
+async fn an_alias_of_an_old_path_works() {
+    let mut webhook = WebhookConfig::default();
+    webhook.aliases.insert(
+        "/pay/notify.php".to_owned(),
+        "/alipay/notify/php".to_owned(),
+    );
+    let parts = Parts::new(Setting {
+        webhook,
+        ..Setting::default()
+    })
+    .await;
+    let options = TriggerOptions {
+        attempts: Some(1),
+        wait: true,
+        url: Some(format!("{}/pay/notify.php", parts.address)),
+        ..TriggerOptions::default()
+    };
+    let sent = parts.simulator.trigger(Event::Payment, &options).await;
+    assert!(acked(&sent.expect("sent")));
+    assert_eq!(parts.inbox().await[0].0.notify_path, "/php");
+}
