@@ -11,6 +11,8 @@ mod delivery;
 mod layering;
 #[cfg(feature = "simulator")]
 mod parts;
+#[cfg(feature = "simulator")]
+mod examples;
 mod protocol;
 #[cfg(feature = "simulator")]
 mod simulator;
