@@ -217,18 +217,23 @@ impl Proxy {
         target: Target,
         story: Story,
     ) -> Result<Response<Full<Bytes>>, ProxyError> {
-        let proxy = self.clone();
+        let (proxy, story) = (self.clone(), Arc::new(story));
+        let told = Arc::clone(&story);
         let task = tokio::spawn(async move {
             let Admitted {
                 call,
                 slot,
                 in_flight,
             } = admitted;
-            let answer = proxy.answer(&call, &target, &story).await;
+            let answer = proxy.answer(&call, &target, &told).await;
             drop((slot, in_flight));
             answer
         });
-        task.await.unwrap_or_else(|_| Err(bug()))
+        task.await.unwrap_or_else(|_| {
+            let error = bug();
+            story.tell(&self.parts, None, Err(&error));
+            Err(error)
+        })
     }
 
     async fn answer(
@@ -292,6 +297,8 @@ impl Proxy {
     ) -> Result<VerifiedReply, ProxyError> {
         let merchant = credentials.merchant.clone();
         let v2 = self.v2_call(call, credentials, api);
+        let began = Instant::now();
+        let remaining = || v2.timeout.saturating_sub(began.elapsed());
         let failed = |e| ProxyError::of_call(&call.method, &e);
         let reply = self.parts.gateway.call(&v2).await.map_err(failed)?;
         if call.method == TOKEN_METHOD {
@@ -300,18 +307,24 @@ impl Proxy {
         let (Some(merchant), true) = (merchant, says_token_timed_out(&reply)) else {
             return Ok(reply);
         };
-        // Nothing was executed, and Alipay signed that: one refresh, one resend.
-        match self.parts.tokens.refresh(&merchant).await {
-            Ok(renewed) => {
-                let token = Some(renewed.token.app_auth_token);
+        // Nothing was executed, and Alipay signed that: one refresh, one resend, both within the
+        // deadline of the call. A refresh that takes longer goes on by itself.
+        let refresh = self.parts.tokens.refresh(&merchant);
+        match tokio::time::timeout(remaining(), refresh).await {
+            Ok(Ok(renewed)) => {
                 let again = V2Call {
-                    app_auth_token: token,
+                    app_auth_token: Some(renewed.token.app_auth_token),
+                    timeout: remaining(),
                     ..v2
                 };
                 self.parts.gateway.call(&again).await.map_err(failed)
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 tracing::warn!(%error, auth_app_id = %merchant.auth_app_id, "a timed-out token could not be refreshed");
+                Ok(reply)
+            }
+            Err(_) => {
+                tracing::warn!(auth_app_id = %merchant.auth_app_id, "a timed-out token was not refreshed within the deadline");
                 Ok(reply)
             }
         }
