@@ -26,7 +26,7 @@ use crate::protocol::params::name;
 use crate::token::Tokens;
 
 pub mod error;
-mod front_door;
+pub(crate) mod front_door;
 pub mod local_call;
 pub mod metrics;
 pub mod notify_url;
