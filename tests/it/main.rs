@@ -35,6 +35,10 @@ mod simulator;
 mod store;
 mod store_embedded;
 #[cfg(feature = "simulator")]
+#[allow(
+    dead_code,
+    reason = "each subject uses a part; webhook and deliveries the rest"
+)]
 mod support;
 #[cfg(feature = "simulator")]
 mod token;
