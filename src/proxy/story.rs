@@ -58,6 +58,12 @@ impl Story {
         }
     }
 
+    /// Counts and logs a call that ended before it had credentials.
+    pub(super) fn refused(&self, parts: &ProxyParts, error: ProxyError) -> ProxyError {
+        self.tell(parts, None, Err(&error));
+        error
+    }
+
     /// Counts and logs a call that is over.
     pub(super) fn tell(
         &self,

@@ -17,6 +17,8 @@ mod crash;
 #[cfg(feature = "simulator")]
 mod delivery;
 #[cfg(feature = "simulator")]
+mod embedding;
+#[cfg(feature = "simulator")]
 mod examples;
 mod layering;
 #[cfg(feature = "simulator")]
