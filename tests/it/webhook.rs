@@ -1,17 +1,35 @@
 //! What the webhook takes, refuses and answers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use alipay_sidecar::config::delivery::{AuthorizationDelivery, DeliveryConfig};
 use alipay_sidecar::config::webhook::WebhookConfig;
+use alipay_sidecar::model::app::App;
+use alipay_sidecar::model::delivery::Delivery;
 use alipay_sidecar::model::delivery::DeliveryState;
+use alipay_sidecar::model::id::{AppId, AuthAppId, EventId};
+use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::model::merchant::MerchantStatus;
 use alipay_sidecar::model::notification::DeliveryForm;
+use alipay_sidecar::model::notification::InboxEntry;
+use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{
     Event, FIRST_AUTH_APP_ID, FIRST_PID, Fault, FaultKind, NotificationRecord, NotificationState,
     SECOND_AUTH_APP_ID, TriggerOptions,
 };
-use alipay_sidecar::store::Store;
+use alipay_sidecar::store::embedded::EmbeddedStore;
+use alipay_sidecar::store::error::StoreError;
+use alipay_sidecar::store::{
+    Change, Counts, Directory, Due, Effect, Inbox, MemoKey, MerchantKey, Pruned, Store,
+};
+use alipay_sidecar::webhook::metrics::WebhookMetrics;
+use alipay_sidecar::webhook::state::StateKey;
+use alipay_sidecar::webhook::{Webhook, WebhookParts};
+use futures_util::future::BoxFuture;
 use http::{Request, StatusCode};
 use http_body_util::Full;
+use tokio::sync::Semaphore;
 
 use crate::parts::{NOW, Parts, Setting, whole};
 
@@ -347,4 +365,134 @@ async fn an_alias_of_an_old_path_works() {
     let sent = parts.simulator.trigger(Event::Payment, &options).await;
     assert!(acked(&sent.expect("sent")));
     assert_eq!(parts.inbox().await[0].0.notify_path, "/php");
+}
+
+/// A store whose commits wait, or fail.
+struct Held {
+    inner: Arc<EmbeddedStore>,
+    /// Each commit that begins puts one in.
+    begun: Semaphore,
+    /// Each commit takes one before it goes on.
+    go: Semaphore,
+    broken: AtomicBool,
+}
+
+type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+impl Store for Held {
+    fn commit(&self, changes: Vec<Change>) -> Answer<'_, Vec<Effect>> {
+        Box::pin(async move {
+            self.begun.add_permits(1);
+            self.go.acquire().await.expect("open").forget();
+            if self.broken.load(Ordering::Relaxed) {
+                let reason = "no space left".to_owned();
+                return Err(StoreError::Unavailable { reason });
+            }
+            self.inner.commit(changes).await
+        })
+    }
+
+    fn recall(&self, key: MemoKey, now: i64) -> Answer<'_, Option<Secret<Vec<u8>>>> {
+        self.inner.recall(key, now)
+    }
+
+    fn counts(&self) -> Answer<'_, Counts> {
+        self.inner.counts()
+    }
+
+    fn prune(&self, now: i64, retain_delivered_ms: i64) -> Answer<'_, Pruned> {
+        self.inner.prune(now, retain_delivered_ms)
+    }
+
+    fn is_writable(&self) -> bool {
+        self.inner.is_writable()
+    }
+}
+
+impl Directory for Held {
+    fn apps(&self) -> Answer<'_, Vec<App>> {
+        self.inner.apps()
+    }
+
+    fn find(&self, key: MerchantKey) -> Answer<'_, Vec<Merchant>> {
+        self.inner.find(key)
+    }
+
+    fn merchants(
+        &self,
+        after: Option<(AppId, AuthAppId)>,
+        limit: usize,
+    ) -> Answer<'_, Vec<Merchant>> {
+        self.inner.merchants(after, limit)
+    }
+}
+
+impl Inbox for Held {
+    fn entry(&self, id: EventId) -> Answer<'_, Option<(InboxEntry, Delivery)>> {
+        self.inner.entry(id)
+    }
+
+    fn entries(
+        &self,
+        state: Option<DeliveryState>,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Answer<'_, Vec<(InboxEntry, Delivery)>> {
+        self.inner.entries(state, after, limit)
+    }
+
+    fn due(&self, now: i64, limit: usize) -> Answer<'_, Due> {
+        self.inner.due(now, limit)
+    }
+}
+
+impl Parts {
+    /// A second webhook over the same parts, whose commits wait.
+    fn held(&self) -> (Webhook, Arc<Held>) {
+        let held = Arc::new(Held {
+            inner: Arc::clone(&self.store),
+            begun: Semaphore::new(0),
+            go: Semaphore::new(0),
+            broken: AtomicBool::new(true),
+        });
+        let parts = WebhookParts {
+            apps: self.apps.clone(),
+            store: held.clone(),
+            tokens: self.tokens.clone(),
+            clock: Arc::new(self.clock.clone()),
+            metrics: WebhookMetrics::register(&prometheus::Registry::new()).expect("new"),
+            state_key: StateKey::derive(&[7; 32]),
+            wake: self.dispatcher.waker(),
+        };
+        let (webhook, delivery) = (WebhookConfig::default(), DeliveryConfig::default());
+        (Webhook::new(parts, &webhook, &delivery), held)
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_acked_before_it_is_committed_or_when_it_cannot_be() {
+    let parts = parts().await;
+    let unsent = TriggerOptions {
+        attempts: Some(1),
+        wait: true,
+        url: Some(format!("{}/nowhere", parts.address)),
+        ..TriggerOptions::default()
+    };
+    let sent = parts.simulator.trigger(Event::Payment, &unsent).await;
+    let body = sent.expect("sent").body;
+    let (webhook, held) = parts.held();
+    for (broken, expected) in [(true, (503, "fail")), (false, (200, "success"))] {
+        held.broken.store(broken, Ordering::Relaxed);
+        let request = Request::post("/alipay/gateway").body(Full::new(body.clone().into()));
+        let (webhook, request) = (webhook.clone(), request.expect("a request"));
+        let answer = tokio::spawn(async move { whole(webhook.handle(request).await).await });
+        held.begun.acquire().await.expect("open").forget();
+        tokio::task::yield_now().await;
+        assert!(!answer.is_finished(), "answered before the commit");
+        assert!(parts.inbox().await.is_empty());
+        held.go.add_permits(1);
+        let (status, text) = answer.await.expect("no panic");
+        assert_eq!((status.as_u16(), text.as_str()), expected);
+    }
+    assert_eq!(parts.inbox().await.len(), 1);
 }
