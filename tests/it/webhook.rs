@@ -320,6 +320,31 @@ async fn a_late_cancellation_is_checked_before_it_blocks() {
 }
 
 #[tokio::test]
+async fn a_confirmed_cancellation_blocks_though_the_clock_went_back() {
+    let parts = parts().await;
+    parts
+        .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
+        .await;
+    let stored = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
+    parts.clock.advance_ms(-3_600_000);
+    parts.simulator.answer(
+        QUERY,
+        format!(r#"{{"code":"10000","status":"invalid","auth_app_id":"{FIRST_AUTH_APP_ID}"}}"#),
+    );
+    assert!(acked(
+        &parts.trigger(Event::Cancel, of(FIRST_AUTH_APP_ID)).await
+    ));
+    assert_eq!(parts.asked(QUERY), 1);
+    let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+    let at = stored.auth_time + 1;
+    assert_eq!(merchant.status, MerchantStatus::Revoked { at });
+    let inbox = parts.inbox().await;
+    let told = inbox.iter().filter_map(|(entry, _)| entry.event.as_ref());
+    let told: Vec<_> = told.map(|e| (e.event_type.as_str(), e.auth_time)).collect();
+    assert!(told.contains(&("merchant.revoked", at)), "{told:?}");
+}
+
+#[tokio::test]
 async fn a_cancellation_of_nobody_we_know_is_handed_on() {
     let parts = parts().await;
     assert!(acked(
