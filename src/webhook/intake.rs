@@ -44,7 +44,7 @@ impl Intake<'_> {
     /// cancellation that may be out of date.
     pub(super) async fn plan(&self) -> Result<Plan, StoreError> {
         let notification = &self.verified.notification;
-        let id = EventId::new(self.arrival.now);
+        let id = self.inner.ids.next(self.arrival.now);
         let changes = if let Some(push) = notification.authorization() {
             match push.ok().and_then(|push| self.authorization(push)) {
                 Some(authorization) => self.authorize(id, authorization),
@@ -116,7 +116,10 @@ impl Intake<'_> {
         (self.settings.authorization == AuthorizationDelivery::Both).then(|| {
             Change::Receive(Box::new(InboxEntry {
                 notify_id: None,
-                ..self.entry(EventId::new(self.arrival.now), DeliveryForm::Verbatim)
+                ..self.entry(
+                    self.inner.ids.next(self.arrival.now),
+                    DeliveryForm::Verbatim,
+                )
             }))
         })
     }

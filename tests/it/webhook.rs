@@ -345,6 +345,26 @@ async fn a_confirmed_cancellation_blocks_though_the_clock_went_back() {
 }
 
 #[tokio::test]
+async fn the_inbox_keeps_the_order_of_receipt_whatever_the_clock_does() {
+    let parts = parts().await;
+    let mut sent = Vec::new();
+    for step in [0, 0, 0, 0, 0, 0, 0, -5000, 0, 1, 0, 0] {
+        parts.clock.advance_ms(step);
+        let options = TriggerOptions {
+            out_trade_no: Some("T1".to_owned()),
+            ..TriggerOptions::default()
+        };
+        sent.push(parts.trigger(Event::Payment, options).await.notify_id);
+    }
+    let inbox = parts.inbox().await;
+    let kept: Vec<_> = inbox
+        .iter()
+        .filter_map(|(e, _)| e.notify_id.clone())
+        .collect();
+    assert_eq!(kept, sent);
+}
+
+#[tokio::test]
 async fn a_cancellation_of_nobody_we_know_is_handed_on() {
     let parts = parts().await;
     assert!(acked(
