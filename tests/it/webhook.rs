@@ -345,6 +345,30 @@ async fn a_confirmed_cancellation_blocks_though_the_clock_went_back() {
 }
 
 #[tokio::test]
+async fn what_has_no_notify_id_is_known_by_what_was_signed() {
+    let parts = parts().await;
+    let returned = |out_trade_no: &str| {
+        let mut options = TriggerOptions {
+            out_trade_no: Some(out_trade_no.to_owned()),
+            ..TriggerOptions::default()
+        };
+        options.params.insert("notify_id".to_owned(), String::new());
+        options
+    };
+    let sent = parts.trigger(Event::Payment, returned("T1")).await;
+    assert!(acked(&sent) && !sent.body.contains("notify_id"));
+    // The same signature over another spelling, and with a parameter that isn't signed.
+    for body in [sent.body.clone(), format!("{}&x=", sent.body)] {
+        let again = parts.post("/alipay/notify/elsewhere", &body).await;
+        assert_eq!(again, (StatusCode::OK, "success".to_owned()));
+    }
+    assert_eq!(parts.inbox().await.len(), 1);
+    assert!((parts.count(NOTIFICATIONS, "duplicate") - 2.0).abs() < 0.1);
+    parts.trigger(Event::Payment, returned("T2")).await;
+    assert_eq!(parts.inbox().await.len(), 2);
+}
+
+#[tokio::test]
 async fn the_inbox_keeps_the_order_of_receipt_whatever_the_clock_does() {
     let parts = parts().await;
     let mut sent = Vec::new();
