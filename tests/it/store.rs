@@ -674,6 +674,26 @@ async fn due_gives_the_longest_due_first_and_says_when_to_come_again() {
 }
 
 #[tokio::test]
+async fn what_a_wrong_clock_put_far_off_is_due_once_the_clock_is_right() {
+    on_every_store(async |fixture: Fixture| {
+        fixture.clock.advance_ms(86_400_000);
+        let early = fixture.receive(Some("order")).await;
+        let retried = fixture.receive(None).await;
+        let at = fixture.clock.now_ms() + 3_000_000;
+        fixture.settle(retried, Settlement::RetryAt(at)).await;
+        assert_eq!(fixture.due().await, [early]);
+        fixture.clock.advance_ms(-86_400_000);
+        let now = fixture.receive(None).await;
+        assert_eq!(fixture.due().await, [early, retried, now]);
+        let due = fixture.store.due(fixture.clock.now_ms(), 2).await;
+        let due = due.expect("readable");
+        assert_eq!(due.now.len(), 2);
+        assert!(due.next_at.is_some_and(|at| at <= fixture.clock.now_ms()));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_remembered_first_stays_until_it_expires() {
     on_every_store(async |fixture: Fixture| {
         let key = MemoKey::new("state", &["a", "b"]);
