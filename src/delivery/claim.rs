@@ -1,31 +1,38 @@
 //! Choosing what is attempted, so that no entry is attempted twice at once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{Id, JoinError, JoinSet};
 
+use crate::delivery::lanes::{AT_ONCE, Lanes, Room, SLOW};
 use crate::delivery::routes::Known;
-use crate::delivery::{AT_ONCE, Inner, Plan, UNROUTABLE, settle};
+use crate::delivery::{Inner, Plan, settle};
 use crate::model::delivery::Delivery;
 use crate::model::id::EventId;
 use crate::model::notification::InboxEntry;
 use crate::store::error::StoreError;
-use crate::store::{Due, MerchantKey};
+use crate::store::{Change, Due, MerchantKey};
 
 /// The longest sleep: whatever became owed without a word to us is seen after that.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
-/// The pause after the store couldn't be read.
+/// The pause after the store couldn't be read or written.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How many entries are set aside in memory; they are read again with every look at the inbox.
+const ASIDE: usize = 100;
+/// How long further ones are put off, milliseconds.
+const ASIDE_MS: i64 = 600_000;
 
 /// The attempts under way.
 pub(super) struct Desk {
     inner: Arc<Inner>,
     running: JoinSet<()>,
-    entries: HashMap<Id, EventId>,
+    lanes: Lanes,
     /// Not to be attempted under this plan: no route fits, or the attempt met a bug of ours.
     aside: HashSet<EventId>,
+    /// What is to be put off, and until when.
+    put_off: Vec<Change>,
     plan: Arc<Plan>,
 }
 
@@ -53,21 +60,21 @@ impl Desk {
             plan: inner.plan.load_full(),
             inner,
             running: JoinSet::new(),
-            entries: HashMap::new(),
+            lanes: Lanes::default(),
             aside: HashSet::new(),
+            put_off: Vec::new(),
         }
     }
 
     /// Starts what is due, as far as there is room, and says when to look again.
     pub(super) async fn claim(&mut self) -> Pause {
         self.follow_plan();
-        let free = AT_ONCE.saturating_sub(self.running.len());
-        if free == 0 || self.plan.routes.is_empty() {
+        if self.plan.routes.is_empty() {
             return Pause::Open;
         }
         let now = self.inner.clock.now_ms();
         // Entries under way and set aside are still pending, so they come again.
-        let limit = free + self.running.len() + self.aside.len();
+        let limit = AT_ONCE + self.lanes.len() + self.aside.len();
         let due = match self.inner.store.due(now, limit).await {
             Ok(due) => due,
             Err(error) => {
@@ -76,18 +83,24 @@ impl Desk {
             }
         };
         let pause = pause(&due, now);
-        let known: HashSet<EventId> = self.entries.values().copied().collect();
-        let fresh = due
-            .now
-            .into_iter()
-            .filter(|(entry, _)| !known.contains(&entry.id) && !self.aside.contains(&entry.id));
-        for (entry, delivery) in fresh.take(free).collect::<Vec<_>>() {
-            self.start(entry, delivery).await;
+        let mut waiting = false;
+        let more = due.next_at.is_some_and(|at| at <= now);
+        for (entry, delivery) in due.now {
+            if self.lanes.holds(entry.id) || self.aside.contains(&entry.id) {
+                continue;
+            }
+            waiting |= self.place(entry, delivery, now).await == Placed::Waits;
         }
-        if self.running.len() >= AT_ONCE {
-            return Pause::Open;
+        if let Err(error) = self.put_off().await {
+            tracing::warn!(%error, "deliveries can't be put off; they wait");
+            return Pause::For(STORE_PAUSE);
         }
-        pause
+        match (waiting, more) {
+            (false, _) => Pause::For(pause),
+            // Looking again at what waits is of use once its backend ends an attempt or is slow.
+            (true, true) => Pause::For(SLOW),
+            (true, false) => Pause::For(pause.min(SLOW)),
+        }
     }
 
     /// Ends when at least one attempt has; never while none is under way.
@@ -116,30 +129,57 @@ impl Desk {
         }
     }
 
-    async fn start(&mut self, entry: InboxEntry, delivery: Delivery) {
+    /// Starts one entry, or puts it where it is in nobody's way.
+    async fn place(&mut self, entry: InboxEntry, delivery: Delivery, now: i64) -> Placed {
         let known = match self.known(&entry).await {
             Ok(known) => known,
             Err(error) => {
-                // The next look comes with the longest sleep at the latest.
                 tracing::warn!(%error, event_id = %entry.id, "the merchant can't be looked up");
-                return;
+                return Placed::Waits;
             }
         };
-        if self.plan.routes.target(&entry, &known).is_none() {
+        let plan = Arc::clone(&self.plan);
+        let Some(target) = plan.routes.target(&entry, &known) else {
+            if self.aside.is_empty() {
+                tracing::warn!(
+                    event_id = %entry.id,
+                    "no [[delivery.route]] fits and delivery.url is empty; the entry stays in the inbox"
+                );
+            }
             self.set_aside(entry.id);
-            return;
+            return Placed::Done;
+        };
+        match self.lanes.room(&target.url, now) {
+            Room::Free => {}
+            Room::Slow(until) if plan.routes.several_backends() => {
+                self.put_off.push(Change::Postpone {
+                    id: entry.id,
+                    until,
+                });
+                return Placed::Done;
+            }
+            Room::Full | Room::Slow(_) => return Placed::Waits,
         }
-        let id = entry.id;
+        let (id, url) = (entry.id, target.url.as_str());
         let owed = settle::Owed {
             entry,
             delivery,
             known,
-            plan: Arc::clone(&self.plan),
+            plan: Arc::clone(&plan),
         };
-        let task = self
-            .running
-            .spawn(settle::deliver(Arc::clone(&self.inner), owed));
-        self.entries.insert(task.id(), id);
+        let task = settle::deliver(Arc::clone(&self.inner), owed);
+        let task = self.running.spawn(task);
+        self.lanes.began(task.id(), id, url);
+        Placed::Done
+    }
+
+    /// Writes down what is put off.
+    async fn put_off(&mut self) -> Result<(), StoreError> {
+        let changes = std::mem::take(&mut self.put_off);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.inner.store.commit(changes).await.map(drop)
     }
 
     async fn known(&self, entry: &InboxEntry) -> Result<Known, StoreError> {
@@ -158,15 +198,12 @@ impl Desk {
     }
 
     fn set_aside(&mut self, id: EventId) {
-        if self.aside.len() < UNROUTABLE {
+        if self.aside.len() < ASIDE {
             self.aside.insert(id);
+            return;
         }
-        if self.aside.len() == 1 || self.aside.len() == UNROUTABLE {
-            tracing::warn!(
-                event_id = %id,
-                "no [[delivery.route]] fits and delivery.url is empty; the entry stays in the inbox"
-            );
-        }
+        let until = self.inner.clock.now_ms().saturating_add(ASIDE_MS);
+        self.put_off.push(Change::Postpone { id, until });
     }
 
     fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
@@ -174,7 +211,7 @@ impl Desk {
             Ok((task, ())) => *task,
             Err(error) => error.id(),
         };
-        let entry = self.entries.remove(&task);
+        let entry = self.lanes.ended(task);
         if let (Err(error), Some(id)) = (ended, entry)
             && error.is_panic()
         {
@@ -184,10 +221,19 @@ impl Desk {
     }
 }
 
-fn pause(due: &Due, now: i64) -> Pause {
+/// What became of an entry that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Placed {
+    /// It is under way, set aside or put off.
+    Done,
+    /// It stays as it is.
+    Waits,
+}
+
+fn pause(due: &Due, now: i64) -> Duration {
     let until_next = due
         .next_at
         .map(|at| u64::try_from(at.saturating_sub(now)).unwrap_or(0))
         .map(|ms| Duration::from_millis(ms.max(1)));
-    Pause::For(until_next.map_or(LONGEST_SLEEP, |next| next.min(LONGEST_SLEEP)))
+    until_next.map_or(LONGEST_SLEEP, |next| next.min(LONGEST_SLEEP))
 }

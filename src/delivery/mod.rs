@@ -5,7 +5,8 @@
 //!
 //! An entry that no route fits while there is no `delivery.url` stays in the inbox: it can be
 //! pulled, and is looked at again when the configuration changes. The dispatcher remembers such
-//! entries (a thousand at most) so as not to look at them over and over.
+//! entries (a hundred at most) so as not to look at them over and over; further ones are put off,
+//! and so is what is owed to a backend that hangs, so that neither is in the way of the rest.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::store::Store;
 mod attempt;
 mod claim;
 mod glob;
+mod lanes;
 pub mod metrics;
 mod outgoing;
 mod redaction;
@@ -35,11 +37,6 @@ use metrics::DeliveryMetrics;
 use routes::Routes;
 use webhook_signature::WebhookSigner;
 
-/// How many attempts run at once: one backend answering in 100 ms takes 320 notifications a
-/// second, and a dead one holds no more connections than this.
-const AT_ONCE: usize = 32;
-/// How many entries without a route are remembered.
-const UNROUTABLE: usize = 1000;
 /// How long attempts may go on once the end was signalled: the default `delivery.timeout`.
 const DRAIN: Duration = Duration::from_secs(15);
 

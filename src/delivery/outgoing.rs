@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::config::delivery::DeliveryFormat;
 use crate::delivery::redaction;
 use crate::model::notification::{Body, DeliveryForm, InboxEntry};
-use crate::protocol::charset::Charset;
+use crate::protocol::notification;
 use crate::protocol::params::{Params, name};
 
 /// What is posted.
@@ -100,27 +100,8 @@ fn params(body: Option<&Body>) -> Params {
     let Some(body) = body else {
         return Params::new();
     };
-    Params::from_form(&body.bytes, charset(body)).unwrap_or_default()
-}
-
-/// As [`UnverifiedNotification::parse`] chose it: the parameter's, else the header's.
-///
-/// [`UnverifiedNotification::parse`]: crate::protocol::notification::UnverifiedNotification::parse
-fn charset(body: &Body) -> Charset {
-    let parameter = body
-        .bytes
-        .split(|&b| b == b'&')
-        .find_map(|pair| pair.strip_prefix(b"charset="))
-        .filter(|label| !label.is_empty())
-        .map(|label| String::from_utf8_lossy(label).into_owned());
-    let header = || {
-        let (_, label) = body.content_type.split_once("charset=")?;
-        let label = label.split(';').next().unwrap_or_default();
-        Some(label.trim().trim_matches('"').to_owned())
-    };
-    parameter
-        .or_else(header)
-        .and_then(|label| Charset::from_label(&label).ok())
+    notification::charset(Some(&body.content_type), &body.bytes)
+        .and_then(|charset| Params::from_form(&body.bytes, charset))
         .unwrap_or_default()
 }
 

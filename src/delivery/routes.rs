@@ -69,6 +69,14 @@ impl Routes {
         self.rules.is_empty() && self.rest.is_none()
     }
 
+    /// Whether there is more than one backend, so that one can be in the way of another.
+    pub(super) fn several_backends(&self) -> bool {
+        let targets = self.rules.iter().map(|rule| &rule.target).chain(&self.rest);
+        let mut urls = targets.map(|target| &target.url);
+        let first = urls.next();
+        urls.any(|url| Some(url) != first)
+    }
+
     /// Whether the merchant's record must be looked up to choose.
     pub(super) fn need_merchant(&self) -> bool {
         self.rules

@@ -94,7 +94,7 @@ pub struct Revocation {
     pub app_id: AppId,
     /// The merchant's application.
     pub auth_app_id: AuthAppId,
-    /// When the merchant cancelled, Unix milliseconds; `None`: now.
+    /// When the merchant cancelled, Unix milliseconds; `None`: now, and after what is stored.
     pub at: Option<i64>,
 }
 

@@ -1,8 +1,10 @@
 //! Identifiers: each is its own type, and none can hold a value that its kind forbids.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use uuid::Uuid;
+use uuid::timestamp::context::ContextV7;
 
 /// An identifier was given in a form its kind doesn't allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -117,16 +119,21 @@ fn is_alias(text: &str) -> bool {
 pub struct EventId(Uuid);
 
 impl EventId {
-    /// Makes a new id for something received at `unix_ms`.
+    /// Makes a new id for something received at `unix_ms`. Those of one millisecond sort by
+    /// chance; where their order matters, [`EventIds`] makes them.
     #[must_use]
     pub fn new(unix_ms: i64) -> Self {
+        Self::from_time(uuid::timestamp::context::NoContext, unix_ms)
+    }
+
+    fn from_time(
+        context: impl uuid::ClockSequence<Output = impl Into<u128>>,
+        unix_ms: i64,
+    ) -> Self {
         let ms = u64::try_from(unix_ms).unwrap_or_default();
         let nanos = u32::try_from(ms % 1000).unwrap_or_default() * 1_000_000;
-        Self(Uuid::new_v7(uuid::Timestamp::from_unix(
-            uuid::timestamp::context::NoContext,
-            ms / 1000,
-            nanos,
-        )))
+        let time = uuid::Timestamp::from_unix(context, ms / 1000, nanos);
+        Self(Uuid::new_v7(time))
     }
 
     /// The 16 bytes of the id, whose order is the order of receipt.
@@ -139,6 +146,33 @@ impl EventId {
     #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
+    }
+}
+
+/// Makes event ids that sort in the order they were made in, also within one millisecond and
+/// where the clock goes back: the deliveries of one order follow their ids.
+#[derive(Debug)]
+pub struct EventIds(Mutex<ContextV7>);
+
+impl EventIds {
+    /// Makes the first id whenever it is asked for one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Mutex::new(ContextV7::new()))
+    }
+
+    /// Makes an id for something received at `unix_ms`, later than every id it made before.
+    #[must_use]
+    pub fn next(&self, unix_ms: i64) -> EventId {
+        // Counting up can't be left half done.
+        let context = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        EventId::from_time(&*context, unix_ms)
+    }
+}
+
+impl Default for EventIds {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -201,5 +235,15 @@ mod tests {
             early
         );
         assert_eq!(EventId::from_bytes(late.to_bytes()), late);
+    }
+
+    #[test]
+    fn ids_of_one_maker_sort_as_they_were_made_whatever_the_clock_does() {
+        let ids = EventIds::new();
+        let times = [5, 5, 5, 6, 1, 2, 0, -1, 7, 7].map(|ms| 1_700_000_000_000 + ms);
+        let made = times.map(|ms| ids.next(ms));
+        assert!(made.is_sorted_by(|one, next| one < next), "{made:?}");
+        let restarted = EventIds::new().next(1_700_000_000_008);
+        assert!(made.iter().all(|id| *id < restarted));
     }
 }

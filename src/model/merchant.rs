@@ -113,13 +113,16 @@ impl Merchant {
         }))
     }
 
-    /// The record after `revocation`, or nothing where a newer authorisation stands.
+    /// The record after `revocation`, or nothing where a newer authorisation stands. One without
+    /// a time is known to hold and ranks after what is stored, whatever the clock says.
     #[must_use]
     pub fn revoke(&self, revocation: &Revocation, now: i64) -> Option<Self> {
-        let at = revocation.at.unwrap_or(now);
-        if at <= self.newest_change() {
-            return None;
-        }
+        let newest = self.newest_change();
+        let at = match revocation.at {
+            Some(at) if at <= newest => return None,
+            Some(at) => at,
+            None => now.max(newest.saturating_add(1)),
+        };
         Some(Self {
             status: MerchantStatus::Revoked { at },
             updated_at: now,
@@ -198,6 +201,17 @@ mod tests {
         assert_eq!(cancelled.status, MerchantStatus::Revoked { at: 2000 });
         assert_eq!(token_after(&cancelled, Rank::AuthTime(1500), 3000), "old");
         assert_eq!(token_after(&cancelled, Rank::AuthTime(2500), 3000), "new");
+    }
+
+    #[test]
+    fn a_cancellation_known_to_hold_ranks_last_whatever_the_clock_says() {
+        let merchant = stored("old", 9000);
+        let revoked = |now| {
+            let revocation = Revocation::new(&merchant, None);
+            merchant.revoke(&revocation, now).map(|after| after.status)
+        };
+        assert_eq!(revoked(5000), Some(MerchantStatus::Revoked { at: 9001 }));
+        assert_eq!(revoked(9500), Some(MerchantStatus::Revoked { at: 9500 }));
     }
 
     #[test]

@@ -167,6 +167,13 @@ pub enum Change {
         /// The new name.
         alias: Option<Alias>,
     },
+    /// Puts a pending delivery off, without an attempt. One that isn't pending stays as it is.
+    Postpone {
+        /// The entry.
+        id: EventId,
+        /// When it is due again, Unix milliseconds.
+        until: i64,
+    },
     /// Keeps an app in the store.
     PutApp(Box<App>),
     /// A notification or event that is owed to the backend.

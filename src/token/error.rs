@@ -37,6 +37,9 @@ pub enum TokenError {
         /// Which.
         auth_app_id: String,
     },
+    /// As many codes as may be are being exchanged.
+    #[error("too many codes are being exchanged; try again in a while")]
+    Overloaded,
     /// Alipay said no, and signed it: nothing was executed.
     #[error(
         "Alipay refused: {sub_code} ({code}); an app_auth_code is good for one exchange within 24 h"
@@ -73,6 +76,7 @@ impl TokenError {
             Self::Gateway(error) => error.kind(),
             Self::Internal => "internal",
             Self::NoRefreshToken { .. } | Self::Refused { .. } => "token-refused",
+            Self::Overloaded => "overloaded",
             Self::Reply(_) | Self::Unavailable { .. } => "upstream-invalid",
             Self::Store(error) if matches!(**error, StoreError::TokenConflict { .. }) => {
                 "token-conflict"
@@ -89,6 +93,7 @@ impl TokenError {
             Self::AppUnknown { .. }
             | Self::CodeInvalid { .. }
             | Self::NoRefreshToken { .. }
+            | Self::Overloaded
             | Self::Refused { .. } => Outcome::NotSent,
             Self::Gateway(error) => error.outcome(),
             Self::Internal | Self::Reply(_) | Self::Store(_) | Self::Unavailable { .. } => {

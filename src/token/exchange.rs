@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use crate::gateway::app::SigningApp;
 use crate::model::authorization::Source;
 use crate::model::id::{AppId, AuthAppId};
@@ -39,6 +41,7 @@ pub(super) fn key(app_id: &AppId, code: &Secret<String>) -> MemoKey {
 
 pub(super) async fn run(
     parts: &TokenParts,
+    slots: &Semaphore,
     app: &Arc<SigningApp>,
     code: &Secret<String>,
     context: ExchangeContext,
@@ -48,6 +51,7 @@ pub(super) async fn run(
     if let Some(known) = parts.store.recall(key, now).await? {
         return known_merchants(parts, &app.app_id, &known).await;
     }
+    let _slot = slots.try_acquire().map_err(|_| TokenError::Overloaded)?;
     let grant = Grant::AuthorizationCode {
         code: code.expose(),
     };

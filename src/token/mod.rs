@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::clock::Clock;
 use crate::gateway::Gateway;
@@ -40,6 +40,10 @@ pub use turn::Turn;
 /// Alipay's name of the method that exchanges and refreshes.
 pub const TOKEN_METHOD: &str = "alipay.open.auth.token.app";
 
+/// How many codes are exchanged at once. The callback is open to the world, and whoever sends it
+/// rubbish has us ask Alipay, whose patience with an app is limited, too.
+const EXCHANGES: usize = 16;
+
 /// What [`Tokens`] works with.
 pub struct TokenParts {
     /// Where records are kept.
@@ -63,6 +67,7 @@ pub struct TokenParts {
 pub struct Tokens {
     parts: Arc<TokenParts>,
     exchanges: Flights<Result<Vec<Merchant>, TokenError>>,
+    slots: Arc<Semaphore>,
     refreshes: Flights<Result<Merchant, TokenError>>,
     turns: Turns,
 }
@@ -83,6 +88,7 @@ impl Tokens {
         Self {
             parts: Arc::new(parts),
             exchanges: Flights::new(),
+            slots: Arc::new(Semaphore::new(EXCHANGES)),
             refreshes: Flights::new(),
             turns: Turns::default(),
         }
@@ -109,7 +115,8 @@ impl Tokens {
         exchange::check_code(code)?;
         let key = exchange::key(&app.app_id, code);
         let (parts, app, code) = (Arc::clone(&self.parts), Arc::clone(app), code.clone());
-        let work = async move { exchange::run(&parts, &app, &code, context).await };
+        let slots = Arc::clone(&self.slots);
+        let work = async move { exchange::run(&parts, &slots, &app, &code, context).await };
         self.exchanges
             .run(key, work)
             .await

@@ -95,21 +95,29 @@ async fn store(
                 "the token of a verified push is already another merchant's; it was not stored"
             );
             let kept = intake::conflicting(&intake, plan.event_id);
-            let effects = inner.parts.store.commit(vec![kept]).await?;
+            let effects = inner.parts.store.commit(kept).await?;
             (effects, Outcome::TokenConflict)
         }
         other => (other?, Outcome::Accepted),
     };
     let (effects, outcome) = committed;
-    let duplicate = effects.iter().find_map(|effect| match effect {
-        Effect::Duplicate(id) => Some(*id),
-        _ => None,
-    });
-    if let Some(known) = duplicate {
+    if let Some(known) = effects.iter().find_map(known) {
         return Ok((Outcome::Duplicate, known));
     }
     inner.parts.wake.notify_one();
     Ok((outcome, plan.event_id))
+}
+
+/// The id that a notification has from before.
+fn known(effect: &Effect) -> Option<EventId> {
+    match effect {
+        Effect::Duplicate(id) => Some(*id),
+        Effect::Remembered(id) => {
+            let id = <[u8; 16]>::try_from(id.expose().as_slice());
+            Some(EventId::from_bytes(id.unwrap_or_default()))
+        }
+        _ => None,
+    }
 }
 
 async fn check_service(inner: &Inner, verified: &Verified) -> Answer {

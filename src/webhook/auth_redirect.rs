@@ -62,7 +62,7 @@ pub(super) async fn start(inner: &Inner, settings: &Settings, query: &str) -> An
         Err(LinkError::ReferenceInvalid | LinkError::TypesInvalid) => Page::Malformed.answer(),
         Err(error) => {
             tracing::warn!(%error, "no authorisation link could be made");
-            Page::StoreFailed.answer()
+            Page::Unavailable.answer()
         }
     }
 }
@@ -178,7 +178,7 @@ fn code_digest(code: &Secret<String>) -> Secret<Vec<u8>> {
 
 fn store_failed(error: StoreError) -> Page {
     tracing::warn!(%error, "an authorisation could not be looked up or kept");
-    Page::StoreFailed
+    Page::Unavailable
 }
 
 fn failed(app_id: &AppId, error: &TokenError) -> Page {
@@ -188,7 +188,7 @@ fn failed(app_id: &AppId, error: &TokenError) -> Page {
     );
     match error {
         error if error.is_refusal() => Page::CodeRefused,
-        _ if error.kind() == "store-unavailable" => Page::StoreFailed,
+        _ if matches!(error.kind(), "overloaded" | "store-unavailable") => Page::Unavailable,
         _ => Page::ExchangeFailed,
     }
 }

@@ -10,14 +10,18 @@ use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::model::notification::{Body, DeliveryForm, InboxEntry};
 use crate::model::token::AppAuthToken;
 use crate::protocol::notification::{AuthorizationPush, Cancellation};
+use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
-use crate::store::{Change, MerchantKey};
+use crate::store::{Change, MemoKey, MerchantKey};
 use crate::token::TokenStatus;
 use crate::webhook::app_gateway::{Arrival, Verified};
 use crate::webhook::{Inner, Settings};
 
 /// How long Alipay may take to say whether a token holds: it waits for our ack meanwhile.
 const QUERY_PATIENCE: Duration = Duration::from_secs(4);
+/// How long a notification without a `notify_id` is known again, milliseconds: as long as the
+/// others are by default.
+const UNNAMED_MS: i64 = 7 * 24 * 3600 * 1000;
 
 /// One verified notification and everything it is judged by.
 pub(super) struct Intake<'a> {
@@ -34,9 +38,10 @@ pub(super) struct Plan {
 }
 
 /// What is kept of a push whose token is another record's: everything but the token.
-pub(super) fn conflicting(intake: &Intake<'_>, id: EventId) -> Change {
+pub(super) fn conflicting(intake: &Intake<'_>, id: EventId) -> Vec<Change> {
     let entry = intake.entry(id, DeliveryForm::Redacted);
-    Change::Receive(Box::new(entry))
+    let receive = Change::Receive(Box::new(entry));
+    std::iter::once(receive).chain(intake.once(id)).collect()
 }
 
 impl Intake<'_> {
@@ -44,8 +49,8 @@ impl Intake<'_> {
     /// cancellation that may be out of date.
     pub(super) async fn plan(&self) -> Result<Plan, StoreError> {
         let notification = &self.verified.notification;
-        let id = EventId::new(self.arrival.now);
-        let changes = if let Some(push) = notification.authorization() {
+        let id = self.inner.ids.next(self.arrival.now);
+        let mut changes = if let Some(push) = notification.authorization() {
             match push.ok().and_then(|push| self.authorization(push)) {
                 Some(authorization) => self.authorize(id, authorization),
                 None => self.hand_on(id),
@@ -58,9 +63,27 @@ impl Intake<'_> {
         } else {
             self.hand_on(id)
         };
+        changes.extend(self.once(id));
         Ok(Plan {
             event_id: id,
             changes,
+        })
+    }
+
+    /// Makes a notification without a `notify_id` known by what was signed. Alipay signs other
+    /// things by the same rules (the query of a `return_url`, which every customer sees): without
+    /// this, anybody who has one could fill the inbox with it.
+    fn once(&self, id: EventId) -> Option<Change> {
+        let notification = &self.verified.notification;
+        if notification.notify_id().is_some() {
+            return None;
+        }
+        let app_id = self.verified.app.app_id.as_str();
+        let signed = [app_id, notification.sign_content()];
+        Some(Change::Remember {
+            key: MemoKey::new("unnamed-notification", &signed),
+            value: Secret::new(id.to_bytes().to_vec()),
+            expires_at: self.arrival.now.saturating_add(UNNAMED_MS),
         })
     }
 
@@ -116,7 +139,10 @@ impl Intake<'_> {
         (self.settings.authorization == AuthorizationDelivery::Both).then(|| {
             Change::Receive(Box::new(InboxEntry {
                 notify_id: None,
-                ..self.entry(EventId::new(self.arrival.now), DeliveryForm::Verbatim)
+                ..self.entry(
+                    self.inner.ids.next(self.arrival.now),
+                    DeliveryForm::Verbatim,
+                )
             }))
         })
     }

@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::config::delivery::{AuthorizationDelivery, DeliveryConfig};
 use crate::config::webhook::WebhookConfig;
 use crate::gateway::app::Apps;
+use crate::model::id::EventIds;
 use crate::net::body::{self, BoxError};
 use crate::store::Store;
 use crate::token::Tokens;
@@ -69,6 +70,7 @@ pub struct Webhook(Arc<Inner>);
 
 struct Inner {
     parts: WebhookParts,
+    ids: EventIds,
     settings: ArcSwap<Settings>,
 }
 
@@ -96,6 +98,7 @@ impl Webhook {
         let settings = Settings::new(&parts, webhook, delivery);
         Self(Arc::new(Inner {
             parts,
+            ids: EventIds::new(),
             settings: ArcSwap::from_pointee(settings),
         }))
     }

@@ -31,8 +31,8 @@ pub(super) enum Page {
     StateMissing,
     /// The `state` is wrong, used or expired.
     StateRefused,
-    /// The store refused.
-    StoreFailed,
+    /// The store refused, or too much is under way.
+    Unavailable,
 }
 
 impl Page {
@@ -44,7 +44,7 @@ impl Page {
             | Self::StateRefused
             | Self::UnknownApp => StatusCode::BAD_REQUEST,
             Self::ExchangeFailed => StatusCode::BAD_GATEWAY,
-            Self::NoPublicUrl | Self::StoreFailed => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoPublicUrl | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoUserReturn => StatusCode::NOT_FOUND,
             Self::Worked => StatusCode::OK,
         }
@@ -96,7 +96,7 @@ impl Page {
                     "The link is invalid, used or expired. Please ask your service provider for a new one.",
                 ),
             ),
-            Self::StoreFailed => (
+            Self::Unavailable => (
                 FAILED,
                 (
                     "服务暂时不可用。请稍后刷新本页。",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use alipay_sidecar::config::delivery::{DeliveryConfig, DeliveryFormat, DeliveryRoute};
 use alipay_sidecar::model::delivery::{AttemptError, Delivery, DeliveryState};
 use alipay_sidecar::model::id::EventId;
+use alipay_sidecar::model::notification::InboxEntry;
 use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, TriggerOptions};
@@ -277,6 +278,61 @@ async fn the_first_route_that_fits_takes_it_and_the_rest_waits_without_one() {
         shop.next().await.header("alipay-event-id"),
         entry.id.to_string()
     );
+}
+
+/// Payments towards a path that nobody else uses.
+async fn owe(running: &Running, path: &str, count: i64) {
+    let changes = (0..count).map(|n| {
+        let entry = InboxEntry {
+            notify_path: path.to_owned(),
+            ..crate::store::entry(NOW - count + n, None)
+        };
+        Change::Receive(Box::new(entry))
+    });
+    let committed = running.parts.store.commit(changes.collect()).await;
+    committed.expect("stored");
+    running.parts.dispatcher.wake();
+}
+
+fn route(path: &str, url: &str) -> DeliveryRoute {
+    DeliveryRoute {
+        url: url.to_owned(),
+        path: Some(path.to_owned()),
+        ..DeliveryRoute::default()
+    }
+}
+
+#[tokio::test]
+async fn however_much_has_no_route_the_rest_goes_out() {
+    let mut backend = FakeBackend::new().await;
+    let config = DeliveryConfig {
+        routes: vec![route("/orders/*", &backend.url)],
+        ..DeliveryConfig::default()
+    };
+    let running = running(config).await;
+    owe(&running, "/nowhere", 1_200).await;
+    let body = running.pay("T1").await;
+    assert_eq!(backend.next().await.body, body);
+    let counts = running.parts.store.counts().await.expect("readable");
+    assert!(counts.pending >= 1_200);
+}
+
+#[tokio::test]
+async fn a_backend_that_hangs_holds_up_no_other() {
+    let mut backend = FakeBackend::new().await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let hangs = format!("http://{}/", silent.local_addr().expect("bound"));
+    let config = DeliveryConfig {
+        routes: vec![route("/hangs", &hangs), route("/orders/*", &backend.url)],
+        timeout: Duration::from_secs(60),
+        ..DeliveryConfig::default()
+    };
+    let running = running(config).await;
+    owe(&running, "/hangs", 200).await;
+    let body = running.pay("T1").await;
+    assert_eq!(backend.next().await.body, body);
 }
 
 #[tokio::test]

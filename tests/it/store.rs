@@ -626,6 +626,34 @@ async fn a_delivery_goes_from_pending_to_dead_and_back_by_replay() {
 }
 
 #[tokio::test]
+async fn what_is_put_off_lets_others_go_first_and_counts_no_attempt() {
+    on_every_store(async |fixture: Fixture| {
+        let first = fixture.receive(Some("order")).await;
+        let second = fixture.receive(Some("order")).await;
+        let free = fixture.receive(None).await;
+        let until = fixture.clock.now_ms() + 1_000;
+        let postpone = |id| Change::Postpone { id, until };
+        for _ in 0..2 {
+            let effect = fixture.commit(postpone(first)).await;
+            assert!(matches!(effect, Effect::Applied));
+            assert_eq!(fixture.due().await, [free], "the second keeps its place");
+        }
+        fixture.clock.advance_ms(1_000);
+        assert_eq!(fixture.due().await, [free, first]);
+        let found = fixture.store.entry(first).await.expect("readable");
+        let (_, delivery) = found.expect("the entry is there");
+        assert!(delivery.attempts == 0 && delivery.history.is_empty());
+        fixture.settle(first, Settlement::Delivered).await;
+        let late = fixture.commit(postpone(first)).await;
+        assert!(matches!(late, Effect::Stale));
+        let unknown = fixture.commit(postpone(EventId::new(START))).await;
+        assert!(matches!(unknown, Effect::Missing));
+        assert_eq!(fixture.due().await, [second, free]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn due_gives_the_longest_due_first_and_says_when_to_come_again() {
     on_every_store(async |fixture: Fixture| {
         let ids = [
@@ -641,6 +669,26 @@ async fn due_gives_the_longest_due_first_and_says_when_to_come_again() {
         );
         let due = fixture.store.due(START - 1, 2).await.expect("readable");
         assert_eq!((due.now.len(), due.next_at), (0, Some(START)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_wrong_clock_put_far_off_is_due_once_the_clock_is_right() {
+    on_every_store(async |fixture: Fixture| {
+        fixture.clock.advance_ms(86_400_000);
+        let early = fixture.receive(Some("order")).await;
+        let retried = fixture.receive(None).await;
+        let at = fixture.clock.now_ms() + 3_000_000;
+        fixture.settle(retried, Settlement::RetryAt(at)).await;
+        assert_eq!(fixture.due().await, [early]);
+        fixture.clock.advance_ms(-86_400_000);
+        let now = fixture.receive(None).await;
+        assert_eq!(fixture.due().await, [early, retried, now]);
+        let due = fixture.store.due(fixture.clock.now_ms(), 2).await;
+        let due = due.expect("readable");
+        assert_eq!(due.now.len(), 2);
+        assert!(due.next_at.is_some_and(|at| at <= fixture.clock.now_ms()));
     })
     .await;
 }

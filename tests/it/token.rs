@@ -1,5 +1,7 @@
 //! Exchanges and refreshes, and the browser's way to them.
 
+use std::time::Duration;
+
 use alipay_sidecar::gateway::error::Outcome;
 use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::protocol::secret::Secret;
@@ -8,6 +10,7 @@ use alipay_sidecar::simulator::{
     SECOND_AUTH_APP_ID,
 };
 use alipay_sidecar::store::Store;
+use alipay_sidecar::token::error::TokenError;
 use alipay_sidecar::token::{ExchangeContext, TOKEN_METHOD, TokenStatus};
 
 use crate::parts::{Parts, Setting};
@@ -61,6 +64,24 @@ async fn one_code_gives_every_merchant_it_names_and_is_exchanged_once() {
     let event = inbox[0].0.event.clone().expect("an event");
     assert!(event.bound);
     assert_eq!(event.source, "callback");
+}
+
+#[tokio::test]
+async fn rubbish_makes_us_ask_alipay_for_a_few_codes_at_once_only() {
+    let parts = parts().await;
+    let slow = Fault::once(FaultKind::Slow).times(1000);
+    parts.simulator.fault(slow.delay(Duration::from_secs(1)));
+    let app = parts.app();
+    let codes: Vec<_> = (0..40).map(|n| Secret::new(format!("no-{n}"))).collect();
+    let asked = codes.iter().map(|code| {
+        let context = ExchangeContext::default();
+        parts.tokens.exchange(&app, code, context)
+    });
+    let answers = futures_util::future::join_all(asked).await;
+    let refused = answers
+        .iter()
+        .filter(|answer| matches!(answer, Err(TokenError::Overloaded)));
+    assert_eq!((refused.count(), parts.asked(TOKEN_METHOD)), (24, 16));
 }
 
 #[tokio::test]

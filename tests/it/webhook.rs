@@ -1,17 +1,35 @@
 //! What the webhook takes, refuses and answers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use alipay_sidecar::config::delivery::{AuthorizationDelivery, DeliveryConfig};
 use alipay_sidecar::config::webhook::WebhookConfig;
+use alipay_sidecar::model::app::App;
+use alipay_sidecar::model::delivery::Delivery;
 use alipay_sidecar::model::delivery::DeliveryState;
+use alipay_sidecar::model::id::{AppId, AuthAppId, EventId};
+use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::model::merchant::MerchantStatus;
 use alipay_sidecar::model::notification::DeliveryForm;
+use alipay_sidecar::model::notification::InboxEntry;
+use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{
     Event, FIRST_AUTH_APP_ID, FIRST_PID, Fault, FaultKind, NotificationRecord, NotificationState,
     SECOND_AUTH_APP_ID, TriggerOptions,
 };
-use alipay_sidecar::store::Store;
+use alipay_sidecar::store::embedded::EmbeddedStore;
+use alipay_sidecar::store::error::StoreError;
+use alipay_sidecar::store::{
+    Change, Counts, Directory, Due, Effect, Inbox, MemoKey, MerchantKey, Pruned, Store,
+};
+use alipay_sidecar::webhook::metrics::WebhookMetrics;
+use alipay_sidecar::webhook::state::StateKey;
+use alipay_sidecar::webhook::{Webhook, WebhookParts};
+use futures_util::future::BoxFuture;
 use http::{Request, StatusCode};
 use http_body_util::Full;
+use tokio::sync::Semaphore;
 
 use crate::parts::{NOW, Parts, Setting, whole};
 
@@ -302,6 +320,75 @@ async fn a_late_cancellation_is_checked_before_it_blocks() {
 }
 
 #[tokio::test]
+async fn a_confirmed_cancellation_blocks_though_the_clock_went_back() {
+    let parts = parts().await;
+    parts
+        .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
+        .await;
+    let stored = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
+    parts.clock.advance_ms(-3_600_000);
+    parts.simulator.answer(
+        QUERY,
+        format!(r#"{{"code":"10000","status":"invalid","auth_app_id":"{FIRST_AUTH_APP_ID}"}}"#),
+    );
+    assert!(acked(
+        &parts.trigger(Event::Cancel, of(FIRST_AUTH_APP_ID)).await
+    ));
+    assert_eq!(parts.asked(QUERY), 1);
+    let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+    let at = stored.auth_time + 1;
+    assert_eq!(merchant.status, MerchantStatus::Revoked { at });
+    let inbox = parts.inbox().await;
+    let told = inbox.iter().filter_map(|(entry, _)| entry.event.as_ref());
+    let told: Vec<_> = told.map(|e| (e.event_type.as_str(), e.auth_time)).collect();
+    assert!(told.contains(&("merchant.revoked", at)), "{told:?}");
+}
+
+#[tokio::test]
+async fn what_has_no_notify_id_is_known_by_what_was_signed() {
+    let parts = parts().await;
+    let returned = |out_trade_no: &str| {
+        let mut options = TriggerOptions {
+            out_trade_no: Some(out_trade_no.to_owned()),
+            ..TriggerOptions::default()
+        };
+        options.params.insert("notify_id".to_owned(), String::new());
+        options
+    };
+    let sent = parts.trigger(Event::Payment, returned("T1")).await;
+    assert!(acked(&sent) && !sent.body.contains("notify_id"));
+    // The same signature over another spelling, and with a parameter that isn't signed.
+    for body in [sent.body.clone(), format!("{}&x=", sent.body)] {
+        let again = parts.post("/alipay/notify/elsewhere", &body).await;
+        assert_eq!(again, (StatusCode::OK, "success".to_owned()));
+    }
+    assert_eq!(parts.inbox().await.len(), 1);
+    assert!((parts.count(NOTIFICATIONS, "duplicate") - 2.0).abs() < 0.1);
+    parts.trigger(Event::Payment, returned("T2")).await;
+    assert_eq!(parts.inbox().await.len(), 2);
+}
+
+#[tokio::test]
+async fn the_inbox_keeps_the_order_of_receipt_whatever_the_clock_does() {
+    let parts = parts().await;
+    let mut sent = Vec::new();
+    for step in [0, 0, 0, 0, 0, 0, 0, -5000, 0, 1, 0, 0] {
+        parts.clock.advance_ms(step);
+        let options = TriggerOptions {
+            out_trade_no: Some("T1".to_owned()),
+            ..TriggerOptions::default()
+        };
+        sent.push(parts.trigger(Event::Payment, options).await.notify_id);
+    }
+    let inbox = parts.inbox().await;
+    let kept: Vec<_> = inbox
+        .iter()
+        .filter_map(|(e, _)| e.notify_id.clone())
+        .collect();
+    assert_eq!(kept, sent);
+}
+
+#[tokio::test]
 async fn a_cancellation_of_nobody_we_know_is_handed_on() {
     let parts = parts().await;
     assert!(acked(
@@ -347,4 +434,134 @@ async fn an_alias_of_an_old_path_works() {
     let sent = parts.simulator.trigger(Event::Payment, &options).await;
     assert!(acked(&sent.expect("sent")));
     assert_eq!(parts.inbox().await[0].0.notify_path, "/php");
+}
+
+/// A store whose commits wait, or fail.
+struct Held {
+    inner: Arc<EmbeddedStore>,
+    /// Each commit that begins puts one in.
+    begun: Semaphore,
+    /// Each commit takes one before it goes on.
+    go: Semaphore,
+    broken: AtomicBool,
+}
+
+type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+impl Store for Held {
+    fn commit(&self, changes: Vec<Change>) -> Answer<'_, Vec<Effect>> {
+        Box::pin(async move {
+            self.begun.add_permits(1);
+            self.go.acquire().await.expect("open").forget();
+            if self.broken.load(Ordering::Relaxed) {
+                let reason = "no space left".to_owned();
+                return Err(StoreError::Unavailable { reason });
+            }
+            self.inner.commit(changes).await
+        })
+    }
+
+    fn recall(&self, key: MemoKey, now: i64) -> Answer<'_, Option<Secret<Vec<u8>>>> {
+        self.inner.recall(key, now)
+    }
+
+    fn counts(&self) -> Answer<'_, Counts> {
+        self.inner.counts()
+    }
+
+    fn prune(&self, now: i64, retain_delivered_ms: i64) -> Answer<'_, Pruned> {
+        self.inner.prune(now, retain_delivered_ms)
+    }
+
+    fn is_writable(&self) -> bool {
+        self.inner.is_writable()
+    }
+}
+
+impl Directory for Held {
+    fn apps(&self) -> Answer<'_, Vec<App>> {
+        self.inner.apps()
+    }
+
+    fn find(&self, key: MerchantKey) -> Answer<'_, Vec<Merchant>> {
+        self.inner.find(key)
+    }
+
+    fn merchants(
+        &self,
+        after: Option<(AppId, AuthAppId)>,
+        limit: usize,
+    ) -> Answer<'_, Vec<Merchant>> {
+        self.inner.merchants(after, limit)
+    }
+}
+
+impl Inbox for Held {
+    fn entry(&self, id: EventId) -> Answer<'_, Option<(InboxEntry, Delivery)>> {
+        self.inner.entry(id)
+    }
+
+    fn entries(
+        &self,
+        state: Option<DeliveryState>,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Answer<'_, Vec<(InboxEntry, Delivery)>> {
+        self.inner.entries(state, after, limit)
+    }
+
+    fn due(&self, now: i64, limit: usize) -> Answer<'_, Due> {
+        self.inner.due(now, limit)
+    }
+}
+
+impl Parts {
+    /// A second webhook over the same parts, whose commits wait.
+    fn held(&self) -> (Webhook, Arc<Held>) {
+        let held = Arc::new(Held {
+            inner: Arc::clone(&self.store),
+            begun: Semaphore::new(0),
+            go: Semaphore::new(0),
+            broken: AtomicBool::new(true),
+        });
+        let parts = WebhookParts {
+            apps: self.apps.clone(),
+            store: held.clone(),
+            tokens: self.tokens.clone(),
+            clock: Arc::new(self.clock.clone()),
+            metrics: WebhookMetrics::register(&prometheus::Registry::new()).expect("new"),
+            state_key: StateKey::derive(&[7; 32]),
+            wake: self.dispatcher.waker(),
+        };
+        let (webhook, delivery) = (WebhookConfig::default(), DeliveryConfig::default());
+        (Webhook::new(parts, &webhook, &delivery), held)
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_acked_before_it_is_committed_or_when_it_cannot_be() {
+    let parts = parts().await;
+    let unsent = TriggerOptions {
+        attempts: Some(1),
+        wait: true,
+        url: Some(format!("{}/nowhere", parts.address)),
+        ..TriggerOptions::default()
+    };
+    let sent = parts.simulator.trigger(Event::Payment, &unsent).await;
+    let body = sent.expect("sent").body;
+    let (webhook, held) = parts.held();
+    for (broken, expected) in [(true, (503, "fail")), (false, (200, "success"))] {
+        held.broken.store(broken, Ordering::Relaxed);
+        let request = Request::post("/alipay/gateway").body(Full::new(body.clone().into()));
+        let (webhook, request) = (webhook.clone(), request.expect("a request"));
+        let answer = tokio::spawn(async move { whole(webhook.handle(request).await).await });
+        held.begun.acquire().await.expect("open").forget();
+        tokio::task::yield_now().await;
+        assert!(!answer.is_finished(), "answered before the commit");
+        assert!(parts.inbox().await.is_empty());
+        held.go.add_permits(1);
+        let (status, text) = answer.await.expect("no panic");
+        assert_eq!((status.as_u16(), text.as_str()), expected);
+    }
+    assert_eq!(parts.inbox().await.len(), 1);
 }

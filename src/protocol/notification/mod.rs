@@ -36,14 +36,11 @@ impl UnverifiedNotification {
     /// Reads the form that Alipay posted. A query string of the address isn't part of it: it isn't
     /// signed (vector `query-string-must-not-be-merged`).
     ///
-    /// The charset is that of the `charset` parameter, else of the `Content-Type`, else UTF-8.
-    ///
     /// # Errors
     ///
-    /// Those of [`Charset::from_label`] and of [`Params::from_form`].
+    /// Those of [`charset`] and of [`Params::from_form`].
     pub fn parse(content_type: Option<&str>, body: &[u8]) -> Result<Self, ProtocolError> {
-        let label = charset_parameter(body).or_else(|| content_type.and_then(charset_of_type));
-        let charset = label.map_or(Ok(Charset::Utf8), |label| Charset::from_label(&label))?;
+        let charset = charset(content_type, body)?;
         let params = Params::from_form(body, charset)?;
         Ok(Self { params, charset })
     }
@@ -271,6 +268,28 @@ fn app_id_of_xml(xml: &str) -> Option<&str> {
         .unwrap_or(inner);
     let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
     (is_id && !rest.contains("<AppId>")).then_some(id)
+}
+
+/// Finds the charset of a notification: that of the `charset` parameter, else of the
+/// `Content-Type`, else UTF-8. A `Content-Type` of a charset that isn't Alipay's is some host's
+/// default (`iso-8859-1`) and says nothing; the signature tells whether the reading was right.
+///
+/// # Errors
+///
+/// Those of [`Charset::from_label`].
+pub fn charset(content_type: Option<&str>, body: &[u8]) -> Result<Charset, ProtocolError> {
+    if let Some(label) = charset_parameter(body) {
+        return Charset::from_label(&label);
+    }
+    let header = content_type.and_then(charset_of_type);
+    header
+        .filter(|label| is_alipays(label))
+        .map_or(Ok(Charset::Utf8), |label| Charset::from_label(&label))
+}
+
+fn is_alipays(label: &str) -> bool {
+    let label = label.to_ascii_lowercase();
+    label.starts_with("utf") || label.starts_with("gb")
 }
 
 /// Finds the `charset` parameter before anything is decoded; labels are ASCII in every charset.

@@ -94,6 +94,15 @@ fn nothing_may_be_added_changed_or_taken_away() {
 }
 
 #[test]
+fn a_hosts_default_charset_says_nothing() {
+    for host in ["iso-8859-1", "US-ASCII", "windows-1252"] {
+        let content_type = format!("application/x-www-form-urlencoded; charset={host}");
+        assert_eq!(charset(Some(&content_type), b"a=1"), Ok(Charset::Utf8));
+        assert!(charset(Some(&content_type), b"a=1&charset=latin1").is_err());
+    }
+}
+
+#[test]
 fn the_charset_is_the_parameters_then_the_headers() {
     let parse = |content_type, body: &str| {
         UnverifiedNotification::parse(content_type, body.as_bytes()).map(drop)

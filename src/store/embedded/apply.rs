@@ -68,6 +68,7 @@ impl<'t> Applier<'t> {
                 .map_or(Ok(None), |entry| self.known_entry(entry)),
             Change::Remember { key, .. } => Ok(self.remembered(*key)?.map(Effect::Remembered)),
             Change::NameMerchant { .. }
+            | Change::Postpone { .. }
             | Change::PutApp(_)
             | Change::RemoveApp(_)
             | Change::RemoveMerchant(..)
@@ -100,6 +101,7 @@ impl<'t> Applier<'t> {
                 auth_app_id,
                 alias,
             } => self.name_merchant(&MerchantId::new(app_id, auth_app_id), alias.as_ref()),
+            Change::Postpone { id, until } => self.postpone(*id, *until),
             Change::PutApp(app) => self.put_app(app),
             Change::Receive(entry) => self.receive(entry),
             Change::Remember {

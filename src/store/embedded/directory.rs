@@ -88,7 +88,10 @@ impl Applier<'_> {
         };
         self.put_merchant(&id, Some(&stored), &merchant)?;
         if let Some(entry) = entry {
-            let at = revocation.at.unwrap_or(self.now);
+            let at = match merchant.status {
+                MerchantStatus::Revoked { at } => at,
+                MerchantStatus::Authorized => self.now,
+            };
             let event = AuthorizationEvent::revoked(entry.id, entry.received_at, at, &merchant);
             self.put_entry(&told(entry, &merchant, event), DeliveryState::Pending)?;
         }

@@ -77,6 +77,21 @@ impl Applier<'_> {
         Ok(Effect::Applied)
     }
 
+    pub(super) fn postpone(&mut self, id: EventId, until: i64) -> Result<Effect, Fault> {
+        let Some(stored) = self.delivery(id)? else {
+            return Ok(Effect::Missing);
+        };
+        if stored.state != DeliveryState::Pending {
+            return Ok(Effect::Stale);
+        }
+        let postponed = DeliveryRecord {
+            next_attempt_at: until,
+            ..stored.clone()
+        };
+        self.put_delivery(id, Some(&stored), &postponed)?;
+        Ok(Effect::Applied)
+    }
+
     pub(super) fn replay(&mut self, id: EventId, now: i64) -> Result<Effect, Fault> {
         let Some(stored) = self.delivery(id)? else {
             return Ok(Effect::Missing);

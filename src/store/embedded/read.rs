@@ -18,6 +18,10 @@ use crate::protocol::secret::Secret;
 use crate::store::seal::{Place, Sealer};
 use crate::store::{Counts, Due, MemoKey, MerchantKey};
 
+/// No delivery is ever put off for longer than an hour, milliseconds. One that is due later than
+/// this was scheduled by a clock that has since gone back, and is due at once.
+const FARTHEST_MS: i64 = 2 * 3_600_000;
+
 /// One snapshot and what opens its records.
 pub(super) struct Reader<'a> {
     /// The snapshot.
@@ -189,10 +193,14 @@ impl Reader<'_> {
 
     pub(super) fn due(&self, now: i64, limit: usize) -> Result<Due, Fault> {
         let table = self.tx.open_table(tables::DUE)?;
+        let absurd = now.saturating_add(FARTHEST_MS);
         let mut due = Due::default();
-        for row in table.iter()? {
+        // What no clock that is right can have scheduled comes first: it has waited long enough.
+        let behind = (absurd, &[0; 16]);
+        for row in table.range(behind..)?.chain(table.range(..behind)?) {
             let key = row?.0;
             let (at, id) = key.value();
+            let at = if at < absurd { at } else { now };
             if at > now || due.now.len() >= limit {
                 due.next_at = Some(at);
                 break;

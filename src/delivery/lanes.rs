@@ -1,0 +1,125 @@
+//! Who is being delivered to, so that a backend that hangs holds up nobody but itself.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tokio::task::Id;
+
+use crate::model::id::EventId;
+
+/// How many attempts run at once towards one backend: answering in 100 ms it takes 320
+/// notifications a second, and a dead one holds no more connections than this.
+pub(super) const AT_ONCE: usize = 32;
+/// A backend whose attempts are all under way, one of them for this long, is slow: what is owed
+/// to it steps back behind what is owed to others.
+pub(super) const SLOW: Duration = Duration::from_secs(2);
+/// How far it steps back at most, milliseconds: the longest wait once the backend is well again.
+const FARTHEST_MS: i64 = 60_000;
+
+/// The attempts under way, by the backend they are made at.
+#[derive(Default)]
+pub(super) struct Lanes {
+    under_way: HashMap<Id, UnderWay>,
+    /// Until when what waits for a slow backend has been put off, Unix milliseconds.
+    tails: HashMap<String, i64>,
+}
+
+struct UnderWay {
+    entry: EventId,
+    url: String,
+    began: Instant,
+}
+
+/// Whether an attempt may be made at a backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// It may.
+    Free,
+    /// Not before another one has ended, which is soon.
+    Full,
+    /// The backend is slow: its turn comes at this Unix millisecond.
+    Slow(i64),
+}
+
+impl Lanes {
+    pub(super) fn len(&self) -> usize {
+        self.under_way.len()
+    }
+
+    pub(super) fn holds(&self, entry: EventId) -> bool {
+        self.under_way.values().any(|known| known.entry == entry)
+    }
+
+    pub(super) fn began(&mut self, task: Id, entry: EventId, url: &str) {
+        let under_way = UnderWay {
+            entry,
+            url: url.to_owned(),
+            began: Instant::now(),
+        };
+        self.under_way.insert(task, under_way);
+    }
+
+    pub(super) fn ended(&mut self, task: Id) -> Option<EventId> {
+        self.under_way.remove(&task).map(|ended| ended.entry)
+    }
+
+    /// Whether there is room at `url`. What is put off lines up at the pace of the backend, so
+    /// that it comes back about when its turn is.
+    pub(super) fn room(&mut self, url: &str, now: i64) -> Room {
+        let lane = self.under_way.values().filter(|known| known.url == url);
+        let ages: Vec<Duration> = lane.map(|known| known.began.elapsed()).collect();
+        if ages.len() < AT_ONCE {
+            return Room::Free;
+        }
+        let oldest = ages.into_iter().max().unwrap_or_default();
+        if oldest < SLOW {
+            return Room::Full;
+        }
+        let pace = i64::try_from(oldest.as_millis() / AT_ONCE as u128).unwrap_or(FARTHEST_MS);
+        let tail = self.tails.entry(url.to_owned()).or_insert(now);
+        *tail = (*tail).max(now).saturating_add(pace);
+        *tail = (*tail).min(now.saturating_add(FARTHEST_MS));
+        Room::Slow(*tail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    /// `count` attempts at `url` that began `age` ago.
+    fn fill(lanes: &mut Lanes, url: &str, count: usize, age: Duration) {
+        for _ in 0..count {
+            let task = tokio::spawn(std::future::pending::<()>()).id();
+            lanes.began(task, EventId::new(NOW), url);
+            let began = Instant::now().checked_sub(age).expect("after the start");
+            lanes.under_way.get_mut(&task).expect("just put").began = began;
+        }
+    }
+
+    #[tokio::test]
+    async fn each_backend_has_room_of_its_own() {
+        let mut lanes = Lanes::default();
+        fill(&mut lanes, "a", AT_ONCE - 1, Duration::ZERO);
+        assert_eq!(lanes.room("a", NOW), Room::Free);
+        fill(&mut lanes, "b", AT_ONCE, Duration::ZERO);
+        assert_eq!(lanes.room("b", NOW), Room::Full);
+        assert_eq!(lanes.room("a", NOW), Room::Free);
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_slow_backend_lines_up_at_its_pace() {
+        let mut lanes = Lanes::default();
+        fill(&mut lanes, "a", AT_ONCE, Duration::from_secs(16));
+        let mut at = |now| match lanes.room("a", now) {
+            Room::Slow(until) => until - now,
+            room => panic!("{room:?}"),
+        };
+        assert_eq!([at(NOW), at(NOW), at(NOW)], [500, 1000, 1500]);
+        let farthest = (0..1000).map(|_| at(NOW)).max();
+        assert_eq!(farthest, Some(FARTHEST_MS));
+        assert_eq!(at(NOW + 2 * FARTHEST_MS), 500);
+    }
+}
