@@ -29,6 +29,11 @@ impl Context {
         Ok(Config::load(&self.path, process_environment())?)
     }
 
+    /// The same for who is about to serve: what this version doesn't do is a fault, too.
+    pub(crate) fn load_to_serve(&self) -> Result<Config, Failure> {
+        Ok(Config::load_to_serve(&self.path, process_environment())?)
+    }
+
     /// The store key, without which no store opens.
     pub(crate) fn store_key(&self, config: &Config) -> Result<StoreKey, Failure> {
         let key = config.store.key.as_ref();

@@ -7,7 +7,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::{logging, signals, store};
 use crate::config::Config;
-use crate::sidecar::Sidecar;
+use crate::sidecar::{BuildError, Sidecar};
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
@@ -17,7 +17,7 @@ pub(crate) struct RunArguments {
 }
 
 pub(crate) fn execute(context: &Context, arguments: &RunArguments) -> Result<(), Failure> {
-    let config = context.load()?;
+    let config = context.load_to_serve()?;
     let key = context.store_key(&config)?;
     if arguments.create_store && !config.store.path.exists() {
         store::create(&config.store.path, &key)?;
@@ -29,10 +29,11 @@ pub(crate) fn execute(context: &Context, arguments: &RunArguments) -> Result<(),
 
 async fn serve(config: Config) -> Result<(), Failure> {
     let ended = signals::ended()?;
-    let sidecar = Sidecar::builder(config)
-        .build()
-        .await
-        .map_err(anyhow::Error::from)?;
+    let built = Sidecar::builder(config).build().await;
+    let sidecar = built.map_err(|error| match error {
+        BuildError::Configuration(errors) => Failure::from(errors),
+        other => anyhow::Error::from(other).into(),
+    })?;
     let bound = sidecar.bind().await.context("the sidecar can't start")?;
     tracing::info!(
         proxy = %bound.proxy_address(),
