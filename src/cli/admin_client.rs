@@ -41,7 +41,14 @@ impl AdminClient {
     /// Whether somebody listens there at all.
     pub(crate) async fn is_running(&self) -> Result<bool, Failure> {
         match self.send(Method::GET, "/livez", Bytes::new()).await {
-            Ok(_) => Ok(true),
+            Ok(reply) if reply.status == StatusCode::OK => Ok(true),
+            Ok(reply) => {
+                let (listen, status) = (&self.listen, reply.status);
+                let text = format!(
+                    "who listens at {listen} (`admin.listen`) is no sidecar: /livez gave {status}"
+                );
+                Err(anyhow!(text).into())
+            }
             Err(NoReply::NobodyListens) => Ok(false),
             Err(no_reply) => Err(self.failure(no_reply)),
         }

@@ -4,6 +4,8 @@
 mod auth_redirect;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
+mod cli_live;
 mod config;
 mod crash;
 #[cfg(feature = "simulator")]
