@@ -59,7 +59,7 @@ async fn stored_apps(context: &Context, config: &Config) -> Result<Option<Vec<Ap
     };
     match store::open(context, config) {
         Ok(store) => Ok(Some(store.apps().await?)),
-        Err(failure) if locked(&failure) && AdminClient::new(config)?.is_running().await? => {
+        Err(failure) if locked(&failure) && AdminClient::new(config).is_running().await? => {
             Ok(None)
         }
         Err(failure) => Err(failure),

@@ -57,7 +57,7 @@ pub(crate) async fn execute(arguments: &TriggerArguments) -> Result<(), Failure>
         .header(header::HOST, authority.as_str())
         .body(Full::new(Bytes::from(options(arguments).to_string())))
         .context("the arguments make no HTTP request")?;
-    let reply = exchange::send(&listen, request)
+    let reply = exchange::send(&listen, None, request)
         .await
         .map_err(|no_reply| no_reply.into_error("simulator", &listen))?;
     let record: Value = serde_json::from_slice(&reply.body)

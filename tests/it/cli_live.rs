@@ -380,7 +380,28 @@ fn each_listener_speaks_tls_with_its_own_certificate() {
             send(&url, Some(other), String::new()).expect_err("another's certificate");
         }
         send(&format!("http://{address}{path}"), None, String::new()).expect_err("plain HTTP");
+        world.edit(
+            &format!("[{name}]\ntls_cert = \"file:{name}.crt\"\ntls_key = \"file:{name}.key\"\nlisten = \"127.0.0.1:0\""),
+            &format!("[{name}]\ntls_cert = \"file:{name}.crt\"\ntls_key = \"file:{name}.key\"\nlisten = \"{address}\""),
+        );
     }
+    world.check(&["health"], 0, &["ready"]);
+    world.check(
+        &["merchant", "import", "merchants.jsonl"],
+        0,
+        &["2 imported"],
+    );
+    let call = [
+        "call",
+        "alipay.trade.query",
+        "--merchant",
+        "2088000000001001",
+        "--biz",
+        "{}",
+    ];
+    world.check(&call, 0, &["\"code\""]);
+    certificate(world.path(), "admin");
+    world.check(&["health"], 1, &["admin.crt?"]);
 }
 
 #[test]
