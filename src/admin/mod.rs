@@ -21,6 +21,7 @@ use crate::gateway::app::Apps;
 use crate::model::app::App;
 use crate::net::body::{self, BoxError};
 use crate::protocol::secret::Secret;
+use crate::proxy::front_door;
 use crate::store::Store;
 
 pub mod apps;
@@ -59,6 +60,8 @@ pub struct AdminParts {
     pub metrics: Metrics,
     /// The bearer token of `/api`.
     pub token: Secret<String>,
+    /// `Host` names besides loopback ones, for whoever has no token yet.
+    pub allowed_hosts: Vec<String>,
     /// Whether only this host can reach the listener: then `/metrics` needs no token.
     pub is_local: bool,
     /// Where records are kept.
@@ -109,7 +112,14 @@ impl Admin {
             (path, _) if path.starts_with("/api/") => self.api(&head, body).await,
             _ => Err(Problem::route_unknown()),
         };
-        answer.unwrap_or_else(|problem| problem.respond())
+        let request_id = uuid::Uuid::now_v7().to_string();
+        let mut response = answer.unwrap_or_else(|problem| problem.respond(&request_id));
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            response
+                .headers_mut()
+                .insert("alipay-sidecar-request-id", value);
+        }
+        response
     }
 
     fn ready(&self) -> Response<Full<Bytes>> {
@@ -145,7 +155,10 @@ impl Admin {
         B: Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
-        self.authenticate(head)?;
+        if let Err(unauthenticated) = self.authenticate(head) {
+            front_door::check_origin(head, &self.parts.allowed_hosts)?;
+            return Err(unauthenticated);
+        }
         let body = body::read(body, MAX_BODY, BODY_DEADLINE)
             .await
             .map_err(|error| Problem::invalid(&error.to_string()))?;

@@ -7,6 +7,7 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use crate::admin::error::AdminError;
+use crate::proxy::error::ProxyError;
 
 /// A request that wasn't answered as asked.
 #[derive(Debug)]
@@ -66,13 +67,16 @@ impl Problem {
         )
     }
 
-    pub(crate) fn respond(&self) -> Response<Full<Bytes>> {
+    pub(crate) fn respond(&self, request_id: &str) -> Response<Full<Bytes>> {
         let body = Body {
             r#type: format!("urn:alipay-sidecar:error:{}", self.code),
             title: self.status.canonical_reason().unwrap_or_default(),
             status: self.status.as_u16(),
             detail: &self.detail,
             code: self.code,
+            outcome: NOT_SENT,
+            retryable: false,
+            request_id,
         };
         let mut response = super::json(self.status, &body);
         let headers = response.headers_mut();
@@ -80,6 +84,8 @@ impl Problem {
             http::header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
+        headers.insert("alipay-sidecar-error", HeaderValue::from_static(self.code));
+        headers.insert("alipay-sidecar-outcome", HeaderValue::from_static(NOT_SENT));
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
@@ -97,6 +103,18 @@ struct Body<'a> {
     status: u16,
     detail: &'a str,
     code: &'a str,
+    outcome: &'a str,
+    retryable: bool,
+    request_id: &'a str,
+}
+
+/// The outcome of every problem here: an operator's request calls nobody.
+const NOT_SENT: &str = "not-sent";
+
+impl From<ProxyError> for Problem {
+    fn from(error: ProxyError) -> Self {
+        Self::new(error.code.status(), error.code.as_str(), error.detail)
+    }
 }
 
 impl From<AdminError> for Problem {

@@ -2,9 +2,11 @@
 
 use anyhow::Context as _;
 use clap::Args;
+use prometheus::Registry;
 
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
+use crate::cli::logging::Log;
 use crate::cli::{logging, signals, store};
 use crate::config::Config;
 use crate::sidecar::{BuildError, Sidecar};
@@ -23,13 +25,15 @@ pub(crate) fn execute(context: &Context, arguments: &RunArguments) -> Result<(),
         store::create(&config.store.path, &key)?;
     }
     forbid_core_dumps();
-    logging::start(&config.telemetry)?;
-    context.serve(serve(config))
+    let log = logging::start(&config.telemetry)?;
+    context.serve(serve(config, &log))
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
+async fn serve(config: Config, log: &Log) -> Result<(), Failure> {
     let ended = signals::ended()?;
-    let built = Sidecar::builder(config).build().await;
+    let registry = Registry::new();
+    log.count_in(&registry).map_err(anyhow::Error::from)?;
+    let built = Sidecar::builder(config).registry(registry).build().await;
     let sidecar = built.map_err(|error| match error {
         BuildError::Configuration(errors) => Failure::from(errors),
         other => anyhow::Error::from(other).into(),

@@ -60,7 +60,7 @@ fn judge(ack: AckRule, answer: Result<Reply, SendError>) -> (Option<u16>, Option
         Ok(reply) => reply,
         Err(error) => {
             let error = match error.cause {
-                SendCause::Timeout => AttemptError::Timeout,
+                SendCause::Endless | SendCause::Timeout => AttemptError::Timeout,
                 SendCause::ReplyTooLarge(_) => AttemptError::NotSuccess,
                 _ => AttemptError::Connect,
             };

@@ -107,6 +107,9 @@ impl From<SendError> for GatewayError {
             SendCause::ReplyTooLarge(limit) => Self::NotAlipay {
                 reason: format!("it is larger than {limit} bytes"),
             },
+            SendCause::Endless => Self::NotAlipay {
+                reason: "it did not end within the deadline".to_owned(),
+            },
             SendCause::Timeout => Self::Timeout { outcome },
             cause => Self::Unreachable { outcome, cause },
         }

@@ -70,6 +70,9 @@ pub enum SendCause {
     /// The connection ended before the reply did.
     #[error("the connection broke before the whole reply was there")]
     Broken(#[source] BoxError),
+    /// The reply began, but didn't end before the deadline.
+    #[error("the reply did not end within the deadline")]
+    Endless,
     /// No connection could be made.
     #[error("no connection could be made: {}", root(.0.as_ref()))]
     Connect(#[source] BoxError),
@@ -211,7 +214,7 @@ impl From<BodyError> for SendCause {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::Broken(source) => Self::Broken(source),
-            BodyError::Timeout(_) => Self::Timeout,
+            BodyError::Timeout(_) => Self::Endless,
             BodyError::TooLarge(limit) => Self::ReplyTooLarge(limit),
         }
     }

@@ -3,5 +3,6 @@
 pub mod body;
 pub mod client;
 pub mod listener;
+mod pace;
 pub mod serve;
 pub mod shutdown;

@@ -15,12 +15,14 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::net::listener::{Listener, Peer, Stream};
+use crate::net::pace::{Answering, Paced};
 use crate::net::shutdown::Shutdown;
 
-/// How long a head may take to arrive, and how long an idle connection is kept: hyper counts
-/// both with one timer, so it is the longer of the two promises (contract §11: idle connections
-/// are kept at least 5 minutes).
+/// How long an idle connection is kept: hyper counts heads with the same timer, so those have one
+/// of their own.
 const IDLE: Duration = Duration::from_secs(330);
+/// How long a head may take to arrive, from its first byte.
+const HEAD: Duration = Duration::from_secs(30);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// hyper's own limit on a head. Ours (64 KiB) is checked behind it, so that the refusal has our
@@ -100,10 +102,17 @@ where
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
+    let answering = Answering::default();
+    let stream = Paced::new(stream, HEAD, answering.clone());
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        answering.begin();
         request.extensions_mut().insert(peer);
-        let answer = handle(request);
-        async move { Ok::<_, Infallible>(answer.await) }
+        let (answer, answering) = (handle(request), answering.clone());
+        async move {
+            let answer = answer.await;
+            answering.end();
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

@@ -33,13 +33,7 @@ pub(crate) fn check(head: &Parts, allowed_hosts: &[String]) -> Result<(), ProxyE
             format!("the head has more than {HEAD_BYTES} bytes"),
         ));
     }
-    if head
-        .extensions
-        .get::<Peer>()
-        .is_none_or(|peer| matches!(peer, Peer::Tcp(_)))
-    {
-        check_origin(head, allowed_hosts)?;
-    }
+    check_origin(head, allowed_hosts)?;
     if head.headers.contains_key(CONTENT_ENCODING) {
         return Err(ProxyError::refused(
             ErrorCode::BodyInvalid,
@@ -49,7 +43,14 @@ pub(crate) fn check(head: &Parts, allowed_hosts: &[String]) -> Result<(), ProxyE
     Ok(())
 }
 
-fn check_origin(head: &Parts, allowed_hosts: &[String]) -> Result<(), ProxyError> {
+/// Refuses web pages and foreign hosts; no page can reach a unix socket.
+///
+/// # Errors
+/// `browser-refused`.
+pub(crate) fn check_origin(head: &Parts, allowed_hosts: &[String]) -> Result<(), ProxyError> {
+    if let Some(Peer::Unix { .. }) = head.extensions.get() {
+        return Ok(());
+    }
     let refused = |detail: &str| Err(ProxyError::refused(ErrorCode::BrowserRefused, detail));
     if head.headers.contains_key(ORIGIN) || head.headers.contains_key("sec-fetch-site") {
         return refused("the request comes from a web page (Origin or Sec-Fetch-Site)");

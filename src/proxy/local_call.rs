@@ -1,5 +1,6 @@
 //! What a backend may send: routes, headers, parameters, bodies.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -185,6 +186,7 @@ impl LocalCall {
         }
         let query = head.uri.query().unwrap_or_default().as_bytes();
         let mut parameters = Params::from_form(query, Charset::Utf8)?;
+        check_spellings(&parameters)?;
         for (name, _) in parameters.iter() {
             check_parameter(name)?;
         }
@@ -277,23 +279,24 @@ fn union(mut query: Params, body: &Params) -> Result<Params, ProxyError> {
             _ => query.push(name, value)?,
         }
     }
-    let mut owned: Vec<String> = query
+    check_spellings(&query)?;
+    Ok(query)
+}
+
+/// A parameter that stands twice in different case is one given twice: nobody knows which of the
+/// two Alipay would take.
+fn check_spellings(parameters: &Params) -> Result<(), ProxyError> {
+    let mut seen = HashSet::new();
+    let twice = parameters
         .iter()
-        .filter(|(name, _)| params::is_owned(name) || name.eq_ignore_ascii_case(name::METHOD))
-        .map(|(name, _)| name.to_ascii_lowercase())
-        .collect();
-    owned.sort_unstable();
-    let twice = owned
-        .iter()
-        .zip(owned.iter().skip(1))
-        .find(|(one, next)| one == next);
-    match twice {
-        None => Ok(query),
-        Some((name, _)) => Err(ProxyError::refused(
-            ErrorCode::ParameterDuplicate,
-            format!("`{name}` is given twice, in different spellings"),
-        )),
+        .find(|(name, _)| !seen.insert(name.to_ascii_lowercase()));
+    if twice.is_none() {
+        return Ok(());
     }
+    Err(ProxyError::refused(
+        ErrorCode::ParameterDuplicate,
+        "a parameter is given twice, in different spellings",
+    ))
 }
 
 fn check_name(name: &str) -> Result<(), ProxyError> {
@@ -394,8 +397,9 @@ fn multipart() -> ProxyError {
     )
 }
 
+/// A path segment, decoded; `+` and `&`, which only forms know, stay themselves.
 fn form_decoded(text: &str) -> Option<String> {
-    let raw = format!("s={}", text.replace('+', "%2B"));
+    let raw = format!("s={}", text.replace('+', "%2B").replace('&', "%26"));
     let decoded = Params::from_form(raw.as_bytes(), Charset::Utf8).ok()?;
     decoded.get("s").map(ToOwned::to_owned)
 }

@@ -5,7 +5,7 @@
 //! and logged whether or not its caller still listens.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -16,32 +16,31 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Config;
 use crate::gateway::error::Outcome;
-use crate::gateway::metrics::{Api, CallMetrics, Phase};
-use crate::gateway::v2::V2Call;
+use crate::gateway::metrics::CallMetrics;
 use crate::gateway::{Gateway, VerifiedReply};
-use crate::model::authorization::Source;
 use crate::net::body::{self, BodyError, BoxError};
-use crate::protocol::envelope::Verification;
 use crate::protocol::params::name;
 use crate::token::Tokens;
 
+mod call;
 pub mod error;
-mod front_door;
+pub(crate) mod front_door;
 pub mod local_call;
 pub mod metrics;
 pub mod notify_url;
 pub mod reply;
 pub mod resolve;
+mod story;
 
+use call::{Answer, Wanted};
 use error::{ErrorCode, ProxyError};
-use local_call::{Action, LocalCall, Route, Target};
+use local_call::{LocalCall, Route, Target};
 use metrics::{InFlight, ProxyMetrics};
 use notify_url::{NotifyUrl, NotifyUrlRule};
 use reply::Shape;
-use resolve::{Credentials, Resolver};
+use resolve::Resolver;
+use story::Story;
 
-/// The method that hands out tokens: always called for the ISV itself, and its reply is stored.
-const TOKEN_METHOD: &str = "alipay.open.auth.token.app";
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -100,15 +99,6 @@ impl Limits {
     }
 }
 
-/// What is said about a call once it is over.
-struct Story {
-    request_id: String,
-    caller_request_id: Option<String>,
-    api: &'static str,
-    method: Option<String>,
-    began: Instant,
-}
-
 impl Proxy {
     /// A proxy made of `parts`.
     #[must_use]
@@ -135,13 +125,12 @@ impl Proxy {
         let answer = match self.admit(&head, &route, body).await {
             Ok(admitted) => {
                 story.method = Some(admitted.call.method.clone());
-                self.finish(admitted, route.target, story).await
+                self.finish(admitted, Wanted::on(&route.target), story)
+                    .await
             }
-            Err(error) => {
-                story.tell(&self.parts, None, Err(&error));
-                Err(error)
-            }
+            Err(error) => Err(story.refused(&self.parts, error)),
         };
+        let answer = answer.map(|answer| answer.respond(shape));
         let mut response = answer.unwrap_or_else(|error| reply::error(&error, shape, &request_id));
         reply::identify(&mut response, &request_id);
         response
@@ -155,20 +144,15 @@ impl Proxy {
     /// # Cancel safety
     /// Safe: a call that was begun goes on.
     pub async fn call(&self, call: LocalCall) -> Result<VerifiedReply, ProxyError> {
-        let slot = self.slot()?;
-        let proxy = self.clone();
         let story = Story::internal(&call.method);
-        let task = tokio::spawn(async move {
-            let credentials = proxy.credentials(&call).await;
-            let result = match credentials {
-                Ok(credentials) => proxy.send(&call, credentials, Api::V2).await,
-                Err(error) => Err(error),
-            };
-            story.tell(&proxy.parts, None, result.as_ref());
-            drop(slot);
-            result
-        });
-        task.await.unwrap_or_else(|_| Err(bug()))
+        let answer = match self.slot().and_then(|slot| self.admitted(call, slot)) {
+            Ok(admitted) => self.finish(admitted, Wanted::NODE, story).await,
+            Err(error) => Err(story.refused(&self.parts, error)),
+        };
+        match answer? {
+            Answer::Reply(reply) => Ok(*reply),
+            Answer::Signed { .. } => Err(bug()),
+        }
     }
 
     /// Ends once no call is under way; from then on none is admitted.
@@ -198,10 +182,19 @@ impl Proxy {
         let slot = self.slot()?;
         let body = body::read(body, self.parts.limits.max_body, BODY_DEADLINE).await?;
         let selector = route.selector.clone();
-        let mut call = match &route.target {
+        let call = match &route.target {
             Target::V2 { method, .. } => LocalCall::from_v2(head, (selector, method), &body)?,
             _ => LocalCall::from_gateway(head, selector, &body)?,
         };
+        self.admitted(call, slot)
+    }
+
+    /// The last checks of a call, whichever way it came.
+    fn admitted(
+        &self,
+        mut call: LocalCall,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<Admitted, ProxyError> {
         self.check_notify_url(&mut call)?;
         Ok(Admitted {
             call,
@@ -214,144 +207,28 @@ impl Proxy {
     async fn finish(
         &self,
         admitted: Admitted,
-        target: Target,
+        wanted: Wanted,
         story: Story,
-    ) -> Result<Response<Full<Bytes>>, ProxyError> {
-        let proxy = self.clone();
+    ) -> Result<Answer, ProxyError> {
+        let (proxy, story) = (self.clone(), Arc::new(story));
+        let told = Arc::clone(&story);
         let task = tokio::spawn(async move {
             let Admitted {
                 call,
                 slot,
                 in_flight,
             } = admitted;
-            let answer = proxy.answer(&call, &target, &story).await;
+            let answer = call::make(&proxy.parts, &call, wanted, &told).await;
             drop((slot, in_flight));
             answer
         });
-        task.await.unwrap_or_else(|_| Err(bug()))
-    }
-
-    async fn answer(
-        &self,
-        call: &LocalCall,
-        target: &Target,
-        story: &Story,
-    ) -> Result<Response<Full<Bytes>>, ProxyError> {
-        let (api, action) = match target {
-            Target::V2 { action, .. } => (Api::V2, *action),
-            _ => (Api::Gateway, Action::Call),
-        };
-        let began = Instant::now();
-        let credentials = self.credentials(call).await;
-        self.parts
-            .call_metrics
-            .observe(api, Phase::Resolve, began.elapsed());
-        let credentials = credentials.inspect_err(|e| story.tell(&self.parts, None, Err(e)))?;
-        let known = credentials.clone();
-        if action != Action::Call {
-            let signed = self.sign(call, credentials, action).await;
-            story.tell_signed(&self.parts, &known, signed.as_ref().err());
-            return signed;
-        }
-        let result = self.send(call, credentials, api).await;
-        story.tell(&self.parts, Some(&known), result.as_ref());
-        self.parts
-            .call_metrics
-            .observe(api, Phase::Total, story.began.elapsed());
-        match target {
-            Target::V2 { .. } => reply::node(&result?),
-            _ => Ok(reply::whole(&result?)),
-        }
-    }
-
-    async fn credentials(&self, call: &LocalCall) -> Result<Credentials, ProxyError> {
-        if call.method == TOKEN_METHOD {
-            self.parts.resolver.resolve_own(&call.tags).await
-        } else {
-            self.parts.resolver.resolve(&call.tags).await
-        }
-    }
-
-    async fn sign(
-        &self,
-        call: &LocalCall,
-        credentials: Credentials,
-        action: Action,
-    ) -> Result<Response<Full<Bytes>>, ProxyError> {
-        let v2 = self.v2_call(call, credentials, Api::V2);
-        let signed = self.parts.gateway.sign(&v2).await;
-        let signed = signed.map_err(|e| ProxyError::of_call(&call.method, &e))?;
-        Ok(reply::signed(action, &signed, &v2.app.endpoints.gateway))
-    }
-
-    async fn send(
-        &self,
-        call: &LocalCall,
-        credentials: Credentials,
-        api: Api,
-    ) -> Result<VerifiedReply, ProxyError> {
-        let merchant = credentials.merchant.clone();
-        let v2 = self.v2_call(call, credentials, api);
-        let failed = |e| ProxyError::of_call(&call.method, &e);
-        let reply = self.parts.gateway.call(&v2).await.map_err(failed)?;
-        if call.method == TOKEN_METHOD {
-            self.keep_tokens(&v2, &reply).await;
-        }
-        let (Some(merchant), true) = (merchant, says_token_timed_out(&reply)) else {
-            return Ok(reply);
-        };
-        // Nothing was executed, and Alipay signed that: one refresh, one resend.
-        match self.parts.tokens.refresh(&merchant).await {
-            Ok(renewed) => {
-                let token = Some(renewed.token.app_auth_token);
-                let again = V2Call {
-                    app_auth_token: token,
-                    ..v2
-                };
-                self.parts.gateway.call(&again).await.map_err(failed)
-            }
-            Err(error) => {
-                tracing::warn!(%error, auth_app_id = %merchant.auth_app_id, "a timed-out token could not be refreshed");
-                Ok(reply)
-            }
-        }
-    }
-
-    /// Stores the tokens a reply hands out. A failure doesn't keep the reply from its caller: a
-    /// code is good for one exchange, so that reply may be the only copy there will ever be.
-    async fn keep_tokens(&self, call: &V2Call, reply: &VerifiedReply) {
-        let verified = reply.envelope.verification() == Verification::Signed;
-        if !verified || reply.envelope.code().is_some_and(|code| code != "10000") {
-            return;
-        }
-        let source = match call.parameters.get(name::BIZ_CONTENT) {
-            Some(text) if text.contains("\"refresh_token\"") => Source::Refresh,
-            _ => Source::Callback,
-        };
-        let node = reply.envelope.node();
-        let kept = self.parts.tokens.absorb(&call.app, &node, source).await;
-        if let Err(error) = kept {
-            tracing::error!(%error, app_id = %call.app.app_id, "tokens in a reply could not be stored");
-        }
-    }
-
-    fn v2_call(&self, call: &LocalCall, credentials: Credentials, api: Api) -> V2Call {
-        V2Call {
-            app: credentials.app,
-            app_auth_token: credentials.merchant.map(|m| m.token.app_auth_token),
-            method: call.method.clone(),
-            parameters: call.parameters.clone(),
-            timeout: crate::gateway::deadline(self.parts.limits.timeout, call.timeout),
-            api,
-        }
+        task.await
+            .unwrap_or_else(|_| Err(story.refused(&self.parts, bug())))
     }
 
     fn check_notify_url(&self, call: &mut LocalCall) -> Result<(), ProxyError> {
-        let Some(url) = call
-            .parameters
-            .get(name::NOTIFY_URL)
-            .filter(|url| !url.is_empty())
-        else {
+        let given = call.parameters.get(name::NOTIFY_URL);
+        let Some(url) = given.filter(|url| !url.is_empty()) else {
             return Ok(());
         };
         let url = match self.parts.notify_urls.judge(url)? {
@@ -394,113 +271,12 @@ struct Admitted {
     in_flight: InFlight,
 }
 
-impl Story {
-    fn new(head: &Parts, route: &Route) -> Self {
-        let caller_request_id = head
-            .headers
-            .get("x-request-id")
-            .and_then(|v| v.to_str().ok())
-            .filter(|id| {
-                let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-                (1..=128).contains(&id.len()) && id.bytes().all(allowed)
-            });
-        let (api, method) = match &route.target {
-            Target::Gateway => (Api::Gateway.as_str(), None),
-            // A refused request is counted under its method only if that is one.
-            Target::V2 { method, .. } => (Api::V2.as_str(), local_call::method(method).ok()),
-            Target::V3 => ("v3", None),
-            Target::Unknown => ("none", None),
-        };
-        Self {
-            request_id: uuid::Uuid::now_v7().to_string(),
-            caller_request_id: caller_request_id.map(ToOwned::to_owned),
-            api,
-            method,
-            began: Instant::now(),
-        }
-    }
-
-    fn internal(method: &str) -> Self {
-        Self {
-            request_id: uuid::Uuid::now_v7().to_string(),
-            caller_request_id: None,
-            api: Api::V2.as_str(),
-            method: Some(method.to_owned()),
-            began: Instant::now(),
-        }
-    }
-
-    /// Counts and logs a call that is over.
-    fn tell(
-        &self,
-        parts: &ProxyParts,
-        credentials: Option<&Credentials>,
-        result: Result<&VerifiedReply, &ProxyError>,
-    ) {
-        let outcome = match result {
-            Ok(reply) => said(reply),
-            Err(error) => error.code.as_str(),
-        };
-        parts
-            .metrics
-            .count(self.api, self.method.as_deref(), outcome);
-        let reply = result.ok();
-        let merchant = credentials.and_then(|c| c.merchant.as_ref());
-        tracing::info!(
-            request_id = self.request_id,
-            caller_request_id = self.caller_request_id,
-            api = self.api,
-            method = self.method,
-            app_id = credentials.map(|c| c.app.app_id.as_str()),
-            auth_app_id = merchant.map(|m| m.auth_app_id.as_str()),
-            outcome,
-            sub_code = reply.and_then(|r| r.envelope.sub_code()),
-            trace_id = reply.and_then(|r| r.trace_id.as_deref()),
-            error = result.err().map(|e| e.detail.as_str()),
-            may_have_acted = result.err().is_some_and(|e| e.outcome == Outcome::Unknown),
-            duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "call"
-        );
-    }
-
-    /// Counts and logs a call that was signed and not sent.
-    fn tell_signed(&self, parts: &ProxyParts, known: &Credentials, error: Option<&ProxyError>) {
-        let outcome = error.map_or("signed", |error| error.code.as_str());
-        parts
-            .metrics
-            .count(self.api, self.method.as_deref(), outcome);
-        tracing::info!(
-            request_id = self.request_id,
-            api = self.api,
-            method = self.method,
-            app_id = known.app.app_id.as_str(),
-            auth_app_id = known.merchant.as_ref().map(|m| m.auth_app_id.as_str()),
-            outcome,
-            "call signed"
-        );
-    }
-}
-
 fn shape(target: &Target) -> Shape {
     match target {
         Target::Gateway => Shape::Gateway,
         Target::V3 => Shape::V3,
         Target::Unknown | Target::V2 { .. } => Shape::Http,
     }
-}
-
-/// What Alipay said, as a metric label from a closed set.
-fn said(reply: &VerifiedReply) -> &'static str {
-    match (reply.envelope.verification(), reply.envelope.code()) {
-        (Verification::UnsignedError, _) => "unsigned-error",
-        (Verification::Signed, None | Some("10000" | "10003")) => "ok",
-        (Verification::Signed, Some(_)) => "business-error",
-    }
-}
-
-fn says_token_timed_out(reply: &VerifiedReply) -> bool {
-    reply.envelope.verification() == Verification::Signed
-        && reply.envelope.sub_code() == Some("aop.app-auth-token-time-out")
 }
 
 fn bug() -> ProxyError {

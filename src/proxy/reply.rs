@@ -38,24 +38,12 @@ pub(crate) fn whole(reply: &VerifiedReply) -> Response<Full<Bytes>> {
 }
 
 /// The node of Alipay's reply alone, its exact bytes.
-///
-/// # Errors
-/// `response-decryption-failed` for an encrypted node: this version holds no AES key.
-pub(crate) fn node(reply: &VerifiedReply) -> Result<Response<Full<Bytes>>, ProxyError> {
-    if reply.envelope.is_ciphertext() {
-        return Err(ProxyError {
-            outcome: crate::gateway::error::Outcome::Unknown,
-            ..ProxyError::refused(
-                ErrorCode::ResponseDecryptionFailed,
-                "the reply is encrypted, and this version holds no key to open it; `/gateway.do` passes it on as it is",
-            )
-        });
-    }
+pub(crate) fn node(reply: &VerifiedReply) -> Response<Full<Bytes>> {
     let mut response = respond(StatusCode::OK, JSON, reply.envelope.node());
     mark(&mut response, reply);
     set(&mut response, "alipay-code", reply.envelope.code());
     set(&mut response, "alipay-sub-code", reply.envelope.sub_code());
-    Ok(response)
+    response
 }
 
 /// What a call that isn't sent gives.

@@ -224,6 +224,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         health: Health::new(apps.clone(), Arc::clone(&store)),
         metrics: Metrics::register(&registry)?,
         token: admin_token.clone(),
+        allowed_hosts: config.proxy.allowed_hosts.clone(),
         is_local: config.admin.listen.is_local(),
         store: Arc::clone(&store),
         clock: Arc::clone(&clock),

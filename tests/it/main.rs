@@ -1,5 +1,13 @@
 //! The tests that go through the front door of a module or of the whole program.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    unreachable_pub,
+    reason = "helpers of tests may fail, and nobody outside sees them"
+)]
 
+#[cfg(feature = "simulator")]
+mod admin;
 #[cfg(feature = "simulator")]
 mod auth_redirect;
 #[cfg(feature = "cli")]
@@ -10,14 +18,32 @@ mod config;
 mod crash;
 #[cfg(feature = "simulator")]
 mod delivery;
+#[cfg(feature = "simulator")]
+mod embedding;
+#[cfg(feature = "simulator")]
+mod examples;
 mod layering;
 #[cfg(feature = "simulator")]
 mod parts;
 mod protocol;
 #[cfg(feature = "simulator")]
+mod proxy;
+#[cfg(feature = "simulator")]
+mod proxy_errors;
+#[cfg(feature = "simulator")]
+mod proxy_faults;
+#[cfg(feature = "simulator")]
+mod proxy_merchants;
+#[cfg(feature = "simulator")]
 mod simulator;
 mod store;
 mod store_embedded;
+#[cfg(feature = "simulator")]
+#[allow(
+    dead_code,
+    reason = "each subject uses a part; webhook and deliveries the rest"
+)]
+mod support;
 #[cfg(feature = "simulator")]
 mod token;
 #[cfg(feature = "simulator")]

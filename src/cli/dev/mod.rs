@@ -37,7 +37,7 @@ pub(crate) fn execute(context: &Context, arguments: &DevArguments) -> Result<(),
         }
         None => None,
     };
-    logging::start(&log_settings(arguments))?;
+    let _log = logging::start(&log_settings(arguments))?;
     context.serve(async move {
         let world = World::start(arguments.listen_base).await?;
         if let Some(kind) = fault {

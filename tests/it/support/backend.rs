@@ -26,7 +26,10 @@ pub struct Seen {
 impl Seen {
     /// A header, or nothing.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 
     /// The body as JSON.
@@ -46,7 +49,9 @@ pub struct FakeBackend {
 impl FakeBackend {
     /// Starts it.
     pub async fn start() -> Self {
-        let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".to_owned())).await.expect("a port");
+        let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".to_owned()))
+            .await
+            .expect("a port");
         let url = format!("http://{}", listener.address());
         let (sender, seen) = mpsc::unbounded_channel();
         let answers: Arc<Mutex<VecDeque<(StatusCode, &'static str)>>> = Arc::default();
@@ -60,14 +65,25 @@ impl FakeBackend {
                 let answer = next.lock().expect("no panic").pop_front();
                 let (status, text) = answer.unwrap_or((StatusCode::OK, "success"));
                 let path = head.uri.path().to_owned();
-                sender.send(Seen { path, headers: head.headers, body }).ok();
+                sender
+                    .send(Seen {
+                        path,
+                        headers: head.headers,
+                        body,
+                    })
+                    .ok();
                 let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
                 *response.status_mut() = status;
                 response
             }
         };
         tokio::spawn(serve(listener, None, handle, shutdown));
-        Self { url, seen: tokio::sync::Mutex::new(seen), answers, _shutdown: trigger }
+        Self {
+            url,
+            seen: tokio::sync::Mutex::new(seen),
+            answers,
+            _shutdown: trigger,
+        }
     }
 
     /// The address of `path`.
@@ -78,13 +94,19 @@ impl FakeBackend {
     /// What the next delivery is answered with; several calls queue up.
     pub fn answer_next(&self, status: u16, text: &'static str) {
         let status = StatusCode::from_u16(status).expect("a status");
-        self.answers.lock().expect("no panic").push_back((status, text));
+        self.answers
+            .lock()
+            .expect("no panic")
+            .push_back((status, text));
     }
 
     /// Waits for the next delivery.
     pub async fn next(&self) -> Seen {
         let mut seen = self.seen.lock().await;
-        tokio::time::timeout(PATIENCE, seen.recv()).await.expect("a delivery").expect("running")
+        tokio::time::timeout(PATIENCE, seen.recv())
+            .await
+            .expect("a delivery")
+            .expect("running")
     }
 
     /// Whether nothing more has come so far.

@@ -4,7 +4,10 @@ use serde_json::Value;
 
 fn field(name: &str, field: &str) -> String {
     let file: Value = serde_json::from_str(include_str!("../../vectors/keys.json")).expect("JSON");
-    file["keys"][name][field].as_str().expect("such a key").to_owned()
+    file["keys"][name][field]
+        .as_str()
+        .expect("such a key")
+        .to_owned()
 }
 
 /// A private key, PKCS#8 PEM.

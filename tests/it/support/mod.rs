@@ -16,7 +16,7 @@ use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::protocol::signature::SignType;
-use alipay_sidecar::sidecar::{Listeners, Sidecar};
+use alipay_sidecar::sidecar::{Listeners, Sidecar, SidecarBuilder};
 use alipay_sidecar::simulator::{
     DEFAULT_APP_ID, FIRST_APP_AUTH_TOKEN, FIRST_APP_REFRESH_TOKEN, FIRST_AUTH_APP_ID, FIRST_PID,
     SimulatedApp, Simulator,
@@ -29,7 +29,10 @@ use http::{Method, Request};
 use http_body_util::Full;
 
 pub mod backend;
+pub mod brittle;
 pub mod keys;
+pub mod raw;
+pub mod upstream;
 
 use backend::FakeBackend;
 
@@ -50,7 +53,8 @@ pub struct TestSidecar {
     pub admin: String,
     pub config: Config,
     client: Client,
-    _shutdown: Vec<ShutdownTrigger>,
+    end: ShutdownTrigger,
+    _simulator_end: ShutdownTrigger,
     _directory: tempfile::TempDir,
 }
 
@@ -62,10 +66,21 @@ impl TestSidecar {
 
     /// The same with another configuration.
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_built(change, |_, builder| builder).await
+    }
+
+    /// The same with parts of its own.
+    pub async fn start_built(
+        change: impl FnOnce(&mut Config),
+        build: impl FnOnce(&Config, SidecarBuilder) -> SidecarBuilder,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let simulator = Simulator::builder()
             .platform_key(keys::private("alipay2048"))
-            .app(SimulatedApp::with_private_key(DEFAULT_APP_ID, &keys::private("app2048")).expect("key"))
+            .app(
+                SimulatedApp::with_private_key(DEFAULT_APP_ID, &keys::private("app2048"))
+                    .expect("key"),
+            )
             .default_merchants(DEFAULT_APP_ID)
             .time_scale(1e-4)
             .listen("127.0.0.1:0")
@@ -79,15 +94,28 @@ impl TestSidecar {
             admin: bound().await,
         };
         let url = |listener: &Listener| format!("http://{}", listener.address());
-        let (proxy, webhook, admin) =
-            (url(&listeners.proxy), url(&listeners.webhook), url(&listeners.admin));
+        let (proxy, webhook, admin) = (
+            url(&listeners.proxy),
+            url(&listeners.webhook),
+            url(&listeners.admin),
+        );
         let mut config = config(&simulator, directory.path().join("sidecar.redb"));
         config.webhook.public_url = Some(webhook.clone());
         config.delivery.url = Some(backend.url("/events"));
         change(&mut config);
         create_store(&config);
-        let sidecar = Sidecar::builder(config.clone()).build().await.expect("a sidecar");
-        add_merchant(&*sidecar.store(), merchant(FIRST_AUTH_APP_ID, FIRST_PID, FIRST_APP_AUTH_TOKEN, Some(ALIAS))).await;
+        let builder = build(&config, Sidecar::builder(config.clone()));
+        let sidecar = builder.build().await.expect("a sidecar");
+        add_merchant(
+            &*sidecar.store(),
+            merchant(
+                FIRST_AUTH_APP_ID,
+                FIRST_PID,
+                FIRST_APP_AUTH_TOKEN,
+                Some(ALIAS),
+            ),
+        )
+        .await;
         simulator
             .set_app_gateway(None, Some(&format!("{webhook}/alipay/gateway")))
             .expect("one app");
@@ -105,9 +133,34 @@ impl TestSidecar {
             admin,
             config,
             client: client(),
-            _shutdown: vec![end, simulator_end],
+            end,
+            _simulator_end: simulator_end,
             _directory: directory,
         }
+    }
+
+    /// Asks it to end; open calls go on.
+    pub fn stop(&self) {
+        self.end.trigger();
+    }
+
+    /// The value of one series of `/metrics`, 0 when it isn't there.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let metrics = text(&self.admin(Method::GET, "/metrics", "").await);
+        let line = metrics.lines().find_map(|line| line.strip_prefix(series));
+        line.and_then(|value| value.trim().parse().ok())
+            .unwrap_or_default()
+    }
+
+    /// Waits until a series of `/metrics` has this value.
+    pub async fn wait_for_metric(&self, series: &str, value: f64) {
+        let reached = async {
+            while (self.metric(series).await - value).abs() > f64::EPSILON {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, reached).await;
+        waited.unwrap_or_else(|_| panic!("{series} never became {value}"));
     }
 
     /// Sends a request to the proxy.
@@ -117,7 +170,10 @@ impl TestSidecar {
 
     /// `POST` to the proxy, tagged with the known merchant.
     pub async fn post(&self, path: &str, body: impl Into<Bytes>) -> Reply {
-        let request = Request::builder().method(Method::POST).uri(path).header("alipay-merchant", ALIAS);
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header("alipay-merchant", ALIAS);
         self.proxy(request, body).await
     }
 
@@ -135,11 +191,19 @@ impl TestSidecar {
         self.send(&self.admin, request, body.into()).await
     }
 
-    async fn send(&self, base: &str, request: http::request::Builder, body: Bytes) -> Reply {
+    /// Sends a request to the listener at `base`.
+    pub async fn send(&self, base: &str, request: http::request::Builder, body: Bytes) -> Reply {
         let mut request = request.body(Full::new(body)).expect("a request");
-        let target = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
+        let target = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |p| p.as_str())
+            .to_owned();
         *request.uri_mut() = format!("{base}{target}").parse().expect("a URL");
-        self.client.send(request, PATIENCE).await.expect("an answer")
+        self.client
+            .send(request, PATIENCE)
+            .await
+            .expect("an answer")
     }
 }
 
@@ -155,7 +219,11 @@ pub fn client() -> Client {
 
 /// A reply's header, or nothing.
 pub fn header<'a>(reply: &'a Reply, name: &str) -> &'a str {
-    reply.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    reply
+        .headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }
 
 /// A reply's body as text.
@@ -194,7 +262,10 @@ pub fn merchant(auth_app_id: &str, pid: &str, token: &str, alias: Option<&str>) 
 
 /// Stores a merchant.
 pub async fn add_merchant(store: &dyn Store, authorization: Authorization) {
-    let change = Change::Authorize { authorization: Box::new(authorization), entry: None };
+    let change = Change::Authorize {
+        authorization: Box::new(authorization),
+        entry: None,
+    };
     store.commit(vec![change]).await.expect("stored");
 }
 
@@ -238,5 +309,7 @@ fn create_store(config: &Config) {
 }
 
 async fn bound() -> Listener {
-    Listener::bind(&Listen::Tcp("127.0.0.1:0".to_owned())).await.expect("a port")
+    Listener::bind(&Listen::Tcp("127.0.0.1:0".to_owned()))
+        .await
+        .expect("a port")
 }

@@ -1,0 +1,255 @@
+//! One admitted call: credentials → signed → sent → verified.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use serde::Deserialize;
+
+use crate::gateway::error::Outcome;
+use crate::gateway::metrics::{Api, Phase};
+use crate::gateway::v2::V2Call;
+use crate::gateway::{VerifiedReply, deadline};
+use crate::model::authorization::Source;
+use crate::model::merchant::Merchant;
+use crate::protocol::envelope::Verification;
+use crate::protocol::params::name;
+use crate::protocol::request::SignedParams;
+use crate::protocol::secret::Secret;
+use crate::proxy::ProxyParts;
+use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::proxy::local_call::{Action, LocalCall, Target};
+use crate::proxy::reply::{self, Shape};
+use crate::proxy::resolve::Credentials;
+use crate::proxy::story::Story;
+use crate::token::TOKEN_METHOD;
+
+/// What a route wants of a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    api: Api,
+    action: Action,
+}
+
+impl Wanted {
+    /// The verified node.
+    pub(super) const NODE: Self = Self {
+        api: Api::V2,
+        action: Action::Call,
+    };
+
+    pub(super) fn on(target: &Target) -> Self {
+        match target {
+            Target::V2 { action, .. } => Self {
+                action: *action,
+                ..Self::NODE
+            },
+            _ => Self {
+                api: Api::Gateway,
+                ..Self::NODE
+            },
+        }
+    }
+}
+
+/// What a call gave.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// Alipay's reply.
+    Reply(Box<VerifiedReply>),
+    /// Nothing was sent: the signed request, for the gateway named.
+    Signed {
+        action: Action,
+        params: SignedParams,
+        gateway: String,
+    },
+}
+
+impl Answer {
+    pub(super) fn respond(&self, shape: Shape) -> Response<Full<Bytes>> {
+        match self {
+            Self::Reply(reply) if shape == Shape::Gateway => reply::whole(reply),
+            Self::Reply(reply) => reply::node(reply),
+            Self::Signed {
+                action,
+                params,
+                gateway,
+            } => reply::signed(*action, params, gateway),
+        }
+    }
+}
+
+/// Makes the call, and tells its story.
+pub(super) async fn make(
+    parts: &ProxyParts,
+    call: &LocalCall,
+    wanted: Wanted,
+    story: &Story,
+) -> Result<Answer, ProxyError> {
+    let Wanted { api, action } = wanted;
+    let began = Instant::now();
+    let credentials = resolve(parts, call).await;
+    parts
+        .call_metrics
+        .observe(api, Phase::Resolve, began.elapsed());
+    let credentials = credentials.map_err(|error| story.refused(parts, error))?;
+    let known = credentials.clone();
+    if action != Action::Call {
+        let signed = sign(parts, call, credentials, action).await;
+        story.tell_signed(parts, &known, signed.as_ref().err());
+        return signed;
+    }
+    let result = send(parts, call, credentials, api).await;
+    story.tell(parts, Some(&known), result.as_ref());
+    parts
+        .call_metrics
+        .observe(api, Phase::Total, story.began.elapsed());
+    result.map(|reply| Answer::Reply(Box::new(reply)))
+}
+
+async fn resolve(parts: &ProxyParts, call: &LocalCall) -> Result<Credentials, ProxyError> {
+    if call.method == TOKEN_METHOD {
+        parts.resolver.resolve_own(&call.tags).await
+    } else {
+        parts.resolver.resolve(&call.tags).await
+    }
+}
+
+async fn sign(
+    parts: &ProxyParts,
+    call: &LocalCall,
+    credentials: Credentials,
+    action: Action,
+) -> Result<Answer, ProxyError> {
+    let v2 = v2_call(parts, call, credentials, Api::V2);
+    let params = parts.gateway.sign(&v2).await;
+    Ok(Answer::Signed {
+        action,
+        params: params.map_err(|e| ProxyError::of_call(&call.method, &e))?,
+        gateway: v2.app.endpoints.gateway.clone(),
+    })
+}
+
+async fn send(
+    parts: &ProxyParts,
+    call: &LocalCall,
+    credentials: Credentials,
+    api: Api,
+) -> Result<VerifiedReply, ProxyError> {
+    let merchant = credentials.merchant.clone();
+    let v2 = v2_call(parts, call, credentials, api);
+    let began = Instant::now();
+    let reply = if call.method == TOKEN_METHOD {
+        send_for_tokens(parts, &v2).await?
+    } else {
+        send_once(parts, &v2).await?
+    };
+    match merchant {
+        Some(merchant) if says_token_timed_out(&reply) => {
+            send_again(parts, (v2, began), &merchant, reply).await
+        }
+        _ => Ok(reply),
+    }
+}
+
+async fn send_once(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedReply, ProxyError> {
+    let reply = parts.gateway.call(v2).await;
+    let reply = reply.map_err(|e| ProxyError::of_call(&v2.method, &e))?;
+    if v2.api == Api::V2 && reply.envelope.is_ciphertext() {
+        return Err(ProxyError {
+            outcome: Outcome::Unknown,
+            ..ProxyError::refused(
+                ErrorCode::ResponseDecryptionFailed,
+                "the reply is encrypted, and this version holds no key to open it; `/gateway.do` passes it on as it is",
+            )
+        });
+    }
+    Ok(reply)
+}
+
+/// Sends a call that hands out tokens, and stores them.
+///
+/// A refresh waits for its turn, so that one refresh token is never used from two places. If the
+/// tokens can't be stored, the reply goes to its caller all the same: a code is good for one
+/// exchange, so that reply may be the only copy there will ever be.
+async fn send_for_tokens(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedReply, ProxyError> {
+    let refresh_token = refresh_token(v2);
+    let _turn = match &refresh_token {
+        Some(refresh_token) => Some(parts.tokens.turn(refresh_token).await),
+        None => None,
+    };
+    let reply = send_once(parts, v2).await?;
+    let signed = reply.envelope.verification() == Verification::Signed;
+    if !signed || reply.envelope.code().is_some_and(|code| code != "10000") {
+        return Ok(reply);
+    }
+    let source = match refresh_token {
+        Some(_) => Source::Refresh,
+        None => Source::Callback,
+    };
+    let node = reply.envelope.node();
+    if let Err(error) = parts.tokens.absorb(&v2.app, &node, source).await {
+        tracing::error!(%error, app_id = %v2.app.app_id, "tokens in a reply could not be stored");
+    }
+    Ok(reply)
+}
+
+/// Refreshes the merchant's token and sends the call once more: `reply` says, signed, that nothing
+/// was executed. Both happen within the deadline of the call; a refresh that takes longer goes on
+/// by itself, and its caller gets `reply`.
+async fn send_again(
+    parts: &ProxyParts,
+    (v2, began): (V2Call, Instant),
+    merchant: &Merchant,
+    reply: VerifiedReply,
+) -> Result<VerifiedReply, ProxyError> {
+    let remaining = || v2.timeout.saturating_sub(began.elapsed());
+    let auth_app_id = &merchant.auth_app_id;
+    let refresh = parts.tokens.refresh(merchant);
+    match tokio::time::timeout(remaining(), refresh).await {
+        Ok(Ok(renewed)) => {
+            let again = V2Call {
+                app_auth_token: Some(renewed.token.app_auth_token),
+                timeout: remaining(),
+                ..v2
+            };
+            send_once(parts, &again).await
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, %auth_app_id, "a timed-out token could not be refreshed");
+            Ok(reply)
+        }
+        Err(_) => {
+            tracing::warn!(%auth_app_id, "a timed-out token was not refreshed within the deadline");
+            Ok(reply)
+        }
+    }
+}
+
+fn v2_call(parts: &ProxyParts, call: &LocalCall, credentials: Credentials, api: Api) -> V2Call {
+    V2Call {
+        app: credentials.app,
+        app_auth_token: credentials.merchant.map(|m| m.token.app_auth_token),
+        method: call.method.clone(),
+        parameters: call.parameters.clone(),
+        timeout: deadline(parts.limits.timeout, call.timeout),
+        api,
+    }
+}
+
+/// The refresh token a call would spend.
+fn refresh_token(v2: &V2Call) -> Option<Secret<String>> {
+    #[derive(Deserialize)]
+    struct Spent {
+        refresh_token: String,
+    }
+    let biz_content = v2.parameters.get(name::BIZ_CONTENT)?;
+    let spent: Spent = serde_json::from_str(biz_content).ok()?;
+    Some(Secret::new(spent.refresh_token))
+}
+
+fn says_token_timed_out(reply: &VerifiedReply) -> bool {
+    reply.envelope.verification() == Verification::Signed
+        && reply.envelope.sub_code() == Some("aop.app-auth-token-time-out")
+}

@@ -1,0 +1,130 @@
+//! What is counted and logged of a call once it is over.
+
+use std::time::Instant;
+
+use http::request::Parts;
+
+use crate::gateway::VerifiedReply;
+use crate::gateway::error::Outcome;
+use crate::gateway::metrics::Api;
+use crate::protocol::envelope::Verification;
+use crate::proxy::ProxyParts;
+use crate::proxy::error::ProxyError;
+use crate::proxy::local_call::{self, Route, Target};
+use crate::proxy::resolve::Credentials;
+
+/// What is said about a call once it is over.
+pub(super) struct Story {
+    pub(super) request_id: String,
+    caller_request_id: Option<String>,
+    api: &'static str,
+    pub(super) method: Option<String>,
+    pub(super) began: Instant,
+}
+
+impl Story {
+    pub(super) fn new(head: &Parts, route: &Route) -> Self {
+        let caller_request_id = head
+            .headers
+            .get("x-request-id")
+            .and_then(|v| v.to_str().ok())
+            .filter(|id| {
+                let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+                (1..=128).contains(&id.len()) && id.bytes().all(allowed)
+            });
+        let (api, method) = match &route.target {
+            Target::Gateway => (Api::Gateway.as_str(), None),
+            // A refused request is counted under its method only if that is one.
+            Target::V2 { method, .. } => (Api::V2.as_str(), local_call::method(method).ok()),
+            Target::V3 => ("v3", None),
+            Target::Unknown => ("none", None),
+        };
+        Self {
+            request_id: uuid::Uuid::now_v7().to_string(),
+            caller_request_id: caller_request_id.map(ToOwned::to_owned),
+            api,
+            method,
+            began: Instant::now(),
+        }
+    }
+
+    pub(super) fn internal(method: &str) -> Self {
+        Self {
+            request_id: uuid::Uuid::now_v7().to_string(),
+            caller_request_id: None,
+            api: Api::V2.as_str(),
+            method: Some(method.to_owned()),
+            began: Instant::now(),
+        }
+    }
+
+    /// Counts and logs a call that ended before it had credentials.
+    pub(super) fn refused(&self, parts: &ProxyParts, error: ProxyError) -> ProxyError {
+        self.tell(parts, None, Err(&error));
+        error
+    }
+
+    /// Counts and logs a call that is over.
+    pub(super) fn tell(
+        &self,
+        parts: &ProxyParts,
+        credentials: Option<&Credentials>,
+        result: Result<&VerifiedReply, &ProxyError>,
+    ) {
+        let outcome = match result {
+            Ok(reply) => said(reply),
+            Err(error) => error.code.as_str(),
+        };
+        parts
+            .metrics
+            .count(self.api, self.method.as_deref(), outcome);
+        let reply = result.ok();
+        let merchant = credentials.and_then(|c| c.merchant.as_ref());
+        tracing::info!(
+            request_id = self.request_id,
+            caller_request_id = self.caller_request_id,
+            api = self.api,
+            method = self.method,
+            app_id = credentials.map(|c| c.app.app_id.as_str()),
+            auth_app_id = merchant.map(|m| m.auth_app_id.as_str()),
+            outcome,
+            sub_code = reply.and_then(|r| r.envelope.sub_code()),
+            trace_id = reply.and_then(|r| r.trace_id.as_deref()),
+            error = result.err().map(|e| e.detail.as_str()),
+            may_have_acted = result.err().is_some_and(|e| e.outcome == Outcome::Unknown),
+            duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "call"
+        );
+    }
+
+    /// Counts and logs a call that was signed and not sent.
+    pub(super) fn tell_signed(
+        &self,
+        parts: &ProxyParts,
+        known: &Credentials,
+        error: Option<&ProxyError>,
+    ) {
+        let outcome = error.map_or("signed", |error| error.code.as_str());
+        parts
+            .metrics
+            .count(self.api, self.method.as_deref(), outcome);
+        tracing::info!(
+            request_id = self.request_id,
+            api = self.api,
+            method = self.method,
+            app_id = known.app.app_id.as_str(),
+            auth_app_id = known.merchant.as_ref().map(|m| m.auth_app_id.as_str()),
+            outcome,
+            "call signed"
+        );
+    }
+}
+
+/// What Alipay said, as a metric label from a closed set.
+fn said(reply: &VerifiedReply) -> &'static str {
+    match (reply.envelope.verification(), reply.envelope.code()) {
+        (Verification::UnsignedError, _) => "unsigned-error",
+        (Verification::Signed, None | Some("10000" | "10003")) => "ok",
+        (Verification::Signed, Some(_)) => "business-error",
+    }
+}

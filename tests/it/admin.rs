@@ -1,0 +1,639 @@
+//! The admin listener: probes, metrics, the API behind its token, and that no secret ever shows.
+
+use std::collections::BTreeSet;
+
+use alipay_sidecar::net::client::Reply;
+use alipay_sidecar::simulator::{
+    DEFAULT_APP_ID, FIRST_APP_AUTH_TOKEN, FIRST_APP_REFRESH_TOKEN, FIRST_AUTH_APP_ID, FIRST_PID,
+    SECOND_APP_AUTH_TOKEN, SECOND_AUTH_APP_ID, SECOND_PID, SimulatedApp,
+};
+use http::{Method, Request};
+use serde_json::{Value, json};
+
+use crate::support::{ADMIN_TOKEN, ALIAS, TestSidecar, header, json as parsed, keys, text};
+
+const FIRST: &str = "/api/merchants/2021000000000001/2021000000001001";
+const SECOND: &str = "/api/merchants/2021000000000001/2021000000001002";
+
+async fn ask(sidecar: &TestSidecar, method: Method, path: &str, body: &Value) -> Reply {
+    let body = if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
+    };
+    let reply = sidecar.admin(method, path, body).await;
+    check_no_secret(path, &reply);
+    reply
+}
+
+/// Whatever was asked, no token or key stands in the answer.
+fn check_no_secret(path: &str, reply: &Reply) {
+    let shown = format!("{:?} {}", reply.headers, text(reply));
+    let key = keys::private("app2048");
+    let key = key.lines().nth(1).expect("a PEM body");
+    for secret in [
+        FIRST_APP_AUTH_TOKEN,
+        FIRST_APP_REFRESH_TOKEN,
+        SECOND_APP_AUTH_TOKEN,
+        ADMIN_TOKEN,
+        key,
+    ] {
+        assert!(!shown.contains(secret), "{path}: {shown}");
+    }
+}
+
+fn check_problem(path: &str, reply: &Reply, (status, code): (u16, &str)) {
+    let seen = format!("{path}: {} {}", reply.status, text(reply));
+    assert_eq!(reply.status.as_u16(), status, "{seen}");
+    assert_eq!(
+        header(reply, "content-type"),
+        "application/problem+json",
+        "{seen}"
+    );
+    assert_eq!(header(reply, "alipay-sidecar-error"), code, "{seen}");
+    assert_eq!(
+        header(reply, "alipay-sidecar-outcome"),
+        "not-sent",
+        "{seen}"
+    );
+    let request_id = header(reply, "alipay-sidecar-request-id");
+    assert_eq!(request_id.len(), 36, "{seen}");
+    let body = parsed(reply);
+    assert_eq!(
+        body["type"],
+        format!("urn:alipay-sidecar:error:{code}"),
+        "{seen}"
+    );
+    assert_eq!(
+        (&body["status"], &body["code"]),
+        (&json!(status), &json!(code)),
+        "{seen}"
+    );
+    assert_eq!(
+        (&body["outcome"], &body["retryable"]),
+        (&json!("not-sent"), &json!(false)),
+        "{seen}"
+    );
+    assert_eq!(body["request_id"], request_id, "{seen}");
+    assert!(
+        body["title"].is_string() && body["detail"].is_string(),
+        "{seen}"
+    );
+}
+
+async fn check_refused(sidecar: &TestSidecar, asked: (Method, &str, Value), expected: (u16, &str)) {
+    let (method, path, body) = asked;
+    check_problem(path, &ask(sidecar, method, path, &body).await, expected);
+}
+
+fn named(auth_app_id: &str, pid: &str, token: &str) -> Value {
+    json!({"app_id": DEFAULT_APP_ID, "auth_app_id": auth_app_id, "user_id": pid, "app_auth_token": token})
+}
+
+#[tokio::test]
+async fn probes_and_metrics_need_no_token_on_loopback() {
+    let sidecar = TestSidecar::start().await;
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let reply = sidecar
+            .send(&sidecar.admin, Request::builder().uri(path), "".into())
+            .await;
+        assert_eq!(reply.status, 200, "{path}");
+        check_refused(
+            &sidecar,
+            (Method::POST, path, Value::Null),
+            (405, "http-method-not-allowed"),
+        )
+        .await;
+    }
+    let ready = sidecar.admin(Method::GET, "/readyz", "").await;
+    let expected =
+        json!({"ready": true, "store_writable": true, "app_usable": true, "draining": false});
+    assert_eq!(parsed(&ready), expected);
+}
+
+#[tokio::test]
+async fn a_sidecar_without_an_app_is_not_ready_until_it_has_one() {
+    let sidecar = TestSidecar::start_with(|config| config.apps.clear()).await;
+    let ready = sidecar.admin(Method::GET, "/readyz", "").await;
+    assert_eq!(
+        (ready.status.as_u16(), &parsed(&ready)["app_usable"]),
+        (503, &json!(false))
+    );
+    assert_eq!(sidecar.admin(Method::GET, "/livez", "").await.status, 200);
+    let app = json!({"private_key": keys::private("app2048"), "alipay_public_key": keys::public("alipay2048")});
+    let path = format!("/api/apps/{DEFAULT_APP_ID}");
+    assert_eq!(ask(&sidecar, Method::PUT, &path, &app).await.status, 200);
+    assert_eq!(sidecar.admin(Method::GET, "/readyz", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_api_always_needs_its_token() {
+    let sidecar = TestSidecar::start().await;
+    for path in [
+        "/api/apps",
+        "/api/merchants",
+        FIRST,
+        "/api/inbox",
+        "/api/nothing",
+    ] {
+        for given in [
+            None,
+            Some("Bearer wrong"),
+            Some("Bearer "),
+            Some(ADMIN_TOKEN),
+            Some("Basic dGVzdA=="),
+        ] {
+            let mut request = Request::builder().uri(path);
+            if let Some(given) = given {
+                request = request.header("authorization", given);
+            }
+            let reply = sidecar.send(&sidecar.admin, request, "".into()).await;
+            check_problem(path, &reply, (401, "caller-unauthenticated"));
+            assert_eq!(header(&reply, "www-authenticate"), "Bearer");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_web_page_without_the_token_is_refused() {
+    let sidecar = TestSidecar::start().await;
+    for (name, value) in [
+        ("origin", "https://x.example"),
+        ("sec-fetch-site", "none"),
+        ("host", "x.example"),
+    ] {
+        let request = Request::builder().uri("/api/apps").header(name, value);
+        let reply = sidecar.send(&sidecar.admin, request, "".into()).await;
+        check_problem("/api/apps", &reply, (403, "browser-refused"));
+        let request = Request::builder()
+            .uri("/api/apps")
+            .header(name, value)
+            .header("authorization", format!("Bearer {ADMIN_TOKEN}"));
+        assert_eq!(
+            sidecar
+                .send(&sidecar.admin, request, "".into())
+                .await
+                .status,
+            200
+        );
+        let request = Request::builder().uri("/metrics").header(name, value);
+        assert_eq!(
+            sidecar
+                .send(&sidecar.admin, request, "".into())
+                .await
+                .status,
+            200
+        );
+    }
+}
+
+#[tokio::test]
+async fn routes_are_known_and_take_their_methods() {
+    let sidecar = TestSidecar::start().await;
+    for path in [
+        "/",
+        "/api",
+        "/api/",
+        "/api/nothing",
+        "/api/merchants/a/b/c",
+        "/api/inbox/x/y",
+    ] {
+        check_refused(
+            &sidecar,
+            (Method::GET, path, Value::Null),
+            (404, "route-unknown"),
+        )
+        .await;
+    }
+    for (path, allow) in [
+        ("/api/apps", "GET"),
+        (FIRST, "GET, PUT, DELETE"),
+        ("/api/merchants/import", "POST"),
+        ("/api/inbox", "GET"),
+    ] {
+        let reply = ask(&sidecar, Method::PATCH, path, &Value::Null).await;
+        check_problem(path, &reply, (405, "http-method-not-allowed"));
+        assert_eq!(header(&reply, "allow"), allow);
+    }
+}
+
+#[tokio::test]
+async fn a_merchant_is_put_shown_renamed_and_removed() {
+    let sidecar = TestSidecar::start().await;
+    let shown = parsed(&ask(&sidecar, Method::GET, FIRST, &Value::Null).await);
+    assert_eq!(
+        (&shown["user_id"], &shown["alias"], &shown["status"]),
+        (&json!(FIRST_PID), &json!(ALIAS), &json!("authorized"))
+    );
+    let put = ask(
+        &sidecar,
+        Method::PUT,
+        SECOND,
+        &json!({"app_auth_token": SECOND_APP_AUTH_TOKEN, "user_id": SECOND_PID, "alias": "second"}),
+    )
+    .await;
+    assert_eq!(
+        (put.status.as_u16(), &parsed(&put)["alias"]),
+        (200, &json!("second"))
+    );
+    let call = sidecar
+        .proxy(
+            Request::builder()
+                .method("POST")
+                .uri("/m/second/v2/alipay.trade.query"),
+            r#"{"out_trade_no":"1"}"#,
+        )
+        .await;
+    assert_eq!(
+        header(&call, "alipay-sub-code"),
+        "ACQ.TRADE_NOT_EXIST",
+        "{}",
+        text(&call)
+    );
+    let renamed = ask(&sidecar, Method::PUT, SECOND, &json!({"alias": "2nd"})).await;
+    assert_eq!(parsed(&renamed)["alias"], "2nd");
+    assert_eq!(
+        ask(&sidecar, Method::DELETE, SECOND, &Value::Null)
+            .await
+            .status,
+        204
+    );
+    for method in [Method::GET, Method::DELETE] {
+        check_refused(
+            &sidecar,
+            (method, SECOND, Value::Null),
+            (404, "merchant-unknown"),
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_merchant_record_has_its_form() {
+    let sidecar = TestSidecar::start().await;
+    for (body, expected) in [
+        (json!({}), (400, "body-invalid")),
+        (json!([]), (400, "body-invalid")),
+        (json!({"app_auth_token": 5}), (400, "body-invalid")),
+        (
+            json!({"app_auth_token": "t", "unknown": 1}),
+            (400, "body-invalid"),
+        ),
+        (
+            json!({"app_auth_token": "t", "auth_app_id": "2021000000009999"}),
+            (400, "body-invalid"),
+        ),
+        (
+            json!({"app_auth_token": "t", "user_id": "x"}),
+            (400, "body-invalid"),
+        ),
+        (
+            json!({"app_auth_token": "t", "alias": "self"}),
+            (400, "body-invalid"),
+        ),
+        (json!({"alias": "nobody"}), (404, "merchant-unknown")),
+        (
+            json!({"app_auth_token": FIRST_APP_AUTH_TOKEN}),
+            (409, "token-conflict"),
+        ),
+        (
+            json!({"app_auth_token": "t", "alias": ALIAS}),
+            (409, "alias-conflict"),
+        ),
+    ] {
+        check_refused(&sidecar, (Method::PUT, SECOND, body), expected).await;
+    }
+    let wrong = "/api/merchants/x%20y/2021000000001002";
+    check_refused(
+        &sidecar,
+        (Method::GET, wrong, Value::Null),
+        (400, "parameter-invalid"),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_import_is_all_or_nothing_and_can_be_tried() {
+    let sidecar = TestSidecar::start().await;
+    let good = named(SECOND_AUTH_APP_ID, SECOND_PID, SECOND_APP_AUTH_TOKEN);
+    let import = async |path: &str, lines: &[&Value]| {
+        let body: String = lines.iter().map(|line| format!("{line}\n\n")).collect();
+        let reply = sidecar.admin(Method::POST, path, body).await;
+        check_no_secret(path, &reply);
+        reply
+    };
+    let tried = import("/api/merchants/import?dry_run=true", &[&good]).await;
+    assert_eq!(
+        parsed(&tried),
+        json!({"imported": 1, "stale": 0, "dry_run": true})
+    );
+    check_refused(
+        &sidecar,
+        (Method::GET, SECOND, Value::Null),
+        (404, "merchant-unknown"),
+    )
+    .await;
+    let stolen = named("2021000000009999", "2088000000009999", FIRST_APP_AUTH_TOKEN);
+    for (bad, expected) in [
+        (&stolen, (409, "token-conflict")),
+        (&good, (400, "body-invalid")),
+        (&json!({"app_id": DEFAULT_APP_ID}), (400, "body-invalid")),
+    ] {
+        let reply = import("/api/merchants/import", &[&good, bad]).await;
+        check_problem("import", &reply, expected);
+        assert!(text(&reply).contains("line 3"), "{}", text(&reply));
+        check_refused(
+            &sidecar,
+            (Method::GET, SECOND, Value::Null),
+            (404, "merchant-unknown"),
+        )
+        .await;
+    }
+    let done = import("/api/merchants/import", &[&good]).await;
+    assert_eq!(
+        parsed(&done),
+        json!({"imported": 1, "stale": 0, "dry_run": false})
+    );
+    assert_eq!(
+        ask(&sidecar, Method::GET, SECOND, &Value::Null)
+            .await
+            .status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn lists_go_page_by_page() {
+    let sidecar = TestSidecar::start().await;
+    for n in 0..4 {
+        let path = format!("/api/merchants/{DEFAULT_APP_ID}/202100000000200{n}");
+        let put = ask(
+            &sidecar,
+            Method::PUT,
+            &path,
+            &json!({"app_auth_token": format!("t{n}")}),
+        )
+        .await;
+        assert_eq!(put.status, 200);
+    }
+    for (list, count) in [("/api/merchants", 5_usize), ("/api/inbox", 4)] {
+        let (mut seen, mut pages, mut after) = (BTreeSet::new(), 0, String::new());
+        loop {
+            let path = format!("{list}?limit=2&after={after}");
+            let page = parsed(&ask(&sidecar, Method::GET, &path, &Value::Null).await);
+            pages += 1;
+            for item in page["items"].as_array().expect("items") {
+                assert!(seen.insert(item.to_string()), "{list}: an item came twice");
+            }
+            match page["next"].as_str() {
+                Some(next) => after = next.to_owned(),
+                None => break,
+            }
+        }
+        assert_eq!((seen.len(), pages), (count, count.div_ceil(2)), "{list}");
+        for limit in ["0", "1001", "x"] {
+            let path = format!("{list}?limit={limit}");
+            check_refused(
+                &sidecar,
+                (Method::GET, &path, Value::Null),
+                (400, "parameter-invalid"),
+            )
+            .await;
+        }
+    }
+    let found = ask(
+        &sidecar,
+        Method::GET,
+        &format!("/api/merchants?selector={FIRST_PID}"),
+        &Value::Null,
+    )
+    .await;
+    assert_eq!(parsed(&found)["items"][0]["auth_app_id"], FIRST_AUTH_APP_ID);
+}
+
+#[tokio::test]
+async fn an_event_is_listed_shown_delivered_and_replayed() {
+    let sidecar = TestSidecar::start().await;
+    let body = json!({"app_auth_token": SECOND_APP_AUTH_TOKEN, "ref": "tenant-2"});
+    ask(&sidecar, Method::PUT, SECOND, &body).await;
+    let first = sidecar.backend.next().await;
+    assert_eq!(first.header("alipay-event-type"), "merchant.authorized");
+    assert!(!String::from_utf8_lossy(&first.body).contains(SECOND_APP_AUTH_TOKEN));
+    let page = parsed(&ask(&sidecar, Method::GET, "/api/inbox", &Value::Null).await);
+    let id = page["items"][0]["id"].as_str().expect("an id").to_owned();
+    assert_eq!(first.header("alipay-event-id"), id);
+    let shown = parsed(
+        &ask(
+            &sidecar,
+            Method::GET,
+            &format!("/api/inbox/{id}"),
+            &Value::Null,
+        )
+        .await,
+    );
+    assert_eq!(
+        (&shown["type"], &shown["event"]["ref"]),
+        (&json!("merchant.authorized"), &json!("tenant-2"))
+    );
+    let replay = format!("/api/inbox/{id}/replay");
+    assert_eq!(
+        ask(&sidecar, Method::POST, &replay, &Value::Null)
+            .await
+            .status,
+        204
+    );
+    assert_eq!(sidecar.backend.next().await.header("alipay-event-id"), id);
+    let unknown = id.replace(|c: char| c.is_ascii_digit(), "0");
+    for id in [unknown.as_str(), "x"] {
+        let path = format!("/api/inbox/{id}/replay");
+        check_refused(
+            &sidecar,
+            (Method::POST, &path, Value::Null),
+            (404, "event-unknown"),
+        )
+        .await;
+    }
+    check_refused(
+        &sidecar,
+        (Method::GET, "/api/inbox?state=lost", Value::Null),
+        (400, "parameter-invalid"),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_app_that_is_added_signs_at_once_and_no_more_once_removed() {
+    const ADDED: &str = "2021000000000002";
+    let sidecar = TestSidecar::start().await;
+    let simulated =
+        SimulatedApp::with_private_key(ADDED, &keys::private("app2048")).expect("a key");
+    sidecar.simulator.add_app(simulated.own());
+    let path = format!("/api/apps/{ADDED}");
+    let app = json!({"private_key": keys::private("app2048"), "alipay_public_key": [keys::public("alipay2048")]});
+    let view = parsed(&ask(&sidecar, Method::PUT, &path, &app).await);
+    assert_eq!(
+        (&view["app_id"], &view["origin"], &view["key_bits"]),
+        (&json!(ADDED), &json!("store"), &json!(2048))
+    );
+    let call = async || {
+        let request = Request::builder()
+            .method("POST")
+            .uri("/m/self/v2/alipay.trade.query")
+            .header("alipay-app", ADDED);
+        sidecar.proxy(request, r#"{"out_trade_no":"1"}"#).await
+    };
+    assert_eq!(
+        header(&call().await, "alipay-sub-code"),
+        "ACQ.TRADE_NOT_EXIST"
+    );
+    let listed = parsed(&ask(&sidecar, Method::GET, "/api/apps", &Value::Null).await);
+    assert_eq!(
+        (&listed["items"][0]["origin"], &listed["items"][1]["origin"]),
+        (&json!("config"), &json!("store"))
+    );
+    assert_eq!(
+        ask(&sidecar, Method::DELETE, &path, &Value::Null)
+            .await
+            .status,
+        204
+    );
+    assert_eq!(header(&call().await, "alipay-sidecar-error"), "app-unknown");
+    check_refused(
+        &sidecar,
+        (Method::GET, &path, Value::Null),
+        (404, "app-unknown"),
+    )
+    .await;
+    for body in [
+        json!({}),
+        json!({"private_key": "x", "alipay_public_key": "y"}),
+        json!({"private_key": keys::private("app2048")}),
+    ] {
+        check_refused(&sidecar, (Method::PUT, &path, body), (400, "body-invalid")).await;
+    }
+    let own_key = json!({"private_key": keys::private("app2048"), "alipay_public_key": keys::public("app2048")});
+    check_refused(
+        &sidecar,
+        (Method::PUT, &path, own_key),
+        (400, "body-invalid"),
+    )
+    .await;
+}
+
+/// The name and labels of a series, and its value.
+fn series(line: &str) -> (&str, Vec<(&str, &str)>, f64) {
+    let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+    let value = value.parse().unwrap_or_else(|_| panic!("{line}"));
+    let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+    let labels = labels.strip_suffix('}').unwrap_or_else(|| panic!("{line}"));
+    let labels = labels
+        .split(',')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(label, value)| (label, value.trim_matches('"')));
+    (name, labels.collect(), value)
+}
+
+#[tokio::test]
+async fn metrics_have_their_names_and_closed_label_sets() {
+    let sidecar = TestSidecar::start().await;
+    sidecar
+        .post(
+            "/v2/alipay.trade.query?notify_url=https://x.example/y",
+            r#"{"out_trade_no":"o-4711"}"#,
+        )
+        .await;
+    sidecar.post("/v2/alipay.trade.query/page-url", "{}").await;
+    sidecar
+        .post("/gateway.do?method=alipay.trade.query", "")
+        .await;
+    sidecar.post("/v2/no%20method", "{}").await;
+    sidecar.post("/nowhere/o-4711", "{}").await;
+    sidecar
+        .simulator
+        .time_out_tokens(None, None)
+        .expect("one merchant");
+    sidecar
+        .post("/v2/alipay.trade.query", r#"{"out_trade_no":"o-4711"}"#)
+        .await;
+    let reply = sidecar.admin(Method::GET, "/metrics", "").await;
+    check_no_secret("/metrics", &reply);
+    let metrics = text(&reply);
+    for word in [
+        FIRST_PID,
+        FIRST_AUTH_APP_ID,
+        ALIAS,
+        "o-4711",
+        "x.example",
+        "http://",
+    ] {
+        assert!(!metrics.contains(word), "{word}");
+    }
+    let labels = [
+        "api", "kind", "le", "method", "outcome", "phase", "state", "version",
+    ];
+    let mut names = BTreeSet::new();
+    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+        let (name, found, value) = series(line);
+        assert!(
+            value.is_finite() && value >= 0.0 || name.starts_with("process_"),
+            "{line}"
+        );
+        assert!(
+            found.iter().all(|(label, _)| labels.contains(label)),
+            "{line}"
+        );
+        names.insert(name);
+    }
+    for name in [
+        "requests_total",
+        "request_duration_seconds_count",
+        "in_flight_requests",
+        "inbox_pending",
+        "inbox_dead",
+        "inbox_oldest_seconds",
+        "token_refreshes_total",
+        "merchants",
+        "config_generation",
+        "build_info",
+    ] {
+        assert!(
+            names.contains(format!("alipay_sidecar_{name}").as_str()),
+            "{name}: {metrics}"
+        );
+    }
+    assert!(names.contains("process_cpu_seconds_total"));
+    for phase in ["resolve", "sign", "upstream", "verify", "total"] {
+        let series = format!(r#"request_duration_seconds_count{{api="v2",phase="{phase}"}}"#);
+        assert!(metrics.contains(&series), "{series}");
+    }
+    for series in [
+        r#"requests_total{api="v2",method="none",outcome="method-invalid"} 1"#,
+        r#"requests_total{api="none",method="none",outcome="route-unknown"} 1"#,
+        r#"requests_total{api="v2",method="alipay.trade.query",outcome="signed"} 1"#,
+        r#"requests_total{api="v2",method="alipay.trade.query",outcome="business-error"} 2"#,
+        r#"merchants{state="authorized"} 1"#,
+    ] {
+        assert!(
+            metrics.contains(&format!("alipay_sidecar_{series}")),
+            "{series}: {metrics}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn method_names_beyond_the_first_two_hundred_are_counted_together() {
+    let sidecar = TestSidecar::start().await;
+    for n in 0..210 {
+        sidecar
+            .proxy(
+                Request::builder()
+                    .method("POST")
+                    .uri(format!("/v2/made.up.m{n}")),
+                "",
+            )
+            .await;
+    }
+    let metrics = text(&sidecar.admin(Method::GET, "/metrics", "").await);
+    assert!(metrics.contains(r#"method="other",outcome="merchant-required"} 10"#));
+    assert_eq!(metrics.matches("method=\"made.up.").count(), 200);
+}

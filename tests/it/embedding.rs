@@ -1,0 +1,123 @@
+//! Calls from within a host's own process, and services mounted without our listeners.
+
+use std::time::Duration;
+
+use alipay_sidecar::proxy::error::ErrorCode;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tower_service::Service;
+
+use crate::proxy::watched;
+use crate::support::upstream::Answer;
+use crate::support::{ALIAS, TestSidecar};
+
+const NODE: &str = r#"{"code":"10000","msg":"Success","trade_no":"1"}"#;
+
+#[tokio::test]
+async fn a_call_in_process_is_made_and_counted_like_one_over_http() {
+    let (alipay, sidecar) = watched().await;
+    alipay.answer(Answer::Node(NODE.to_owned()));
+    let reply = sidecar
+        .sidecar
+        .request("alipay.trade.create")
+        .merchant(ALIAS)
+        .biz_content(r#"{ "out_trade_no":"1" }"#)
+        .notify_url("/orders/1")
+        .param("return_url", "https://shop.example/back")
+        .timeout(Duration::from_secs(5))
+        .send()
+        .await
+        .expect("a verified reply");
+    assert_eq!(reply.node(), NODE);
+    assert_eq!((reply.code(), reply.is_signed()), (Some("10000"), true));
+    let sent = alipay.next().await;
+    assert_eq!(sent.param("biz_content"), r#"{ "out_trade_no":"1" }"#);
+    let notify_url = format!("{}/alipay/notify/orders/1", sidecar.webhook);
+    assert_eq!(sent.param("notify_url"), notify_url);
+    for series in [
+        r#"alipay_sidecar_requests_total{api="v2",method="alipay.trade.create",outcome="ok"}"#,
+        r#"alipay_sidecar_request_duration_seconds_count{api="v2",phase="total"}"#,
+    ] {
+        assert!(sidecar.metric(series).await >= 1.0, "{series}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_routes_refuse_is_refused_in_process() {
+    let sidecar = TestSidecar::start().await;
+    let request = |method: &str| sidecar.sidecar.request(method).merchant(ALIAS);
+    let pay = "alipay.trade.pay";
+    for (request, code) in [
+        (request(""), ErrorCode::MethodRequired),
+        (request("alipay"), ErrorCode::MethodInvalid),
+        (request(pay).biz_content("[]"), ErrorCode::BodyInvalid),
+        (
+            request(pay).param("app_auth_token", "x"),
+            ErrorCode::ParameterReserved,
+        ),
+        (request(pay).param("a b", "x"), ErrorCode::ParameterInvalid),
+        (
+            request(pay).notify_url("//evil.example"),
+            ErrorCode::NotifyUrlForbidden,
+        ),
+        (request(pay).merchant("nobody"), ErrorCode::MerchantUnknown),
+        (request(pay).app("2021999999999999"), ErrorCode::AppUnknown),
+        (sidecar.sidecar.request(pay), ErrorCode::MerchantRequired),
+    ] {
+        let error = request.send().await.expect_err("refused");
+        assert_eq!(error.code, code);
+    }
+    assert!(sidecar.simulator.requests().is_empty(), "nothing was sent");
+}
+
+#[tokio::test]
+async fn the_services_answer_without_our_listeners() {
+    let (alipay, sidecar) = watched().await;
+    alipay.answer(Answer::Node(NODE.to_owned()));
+    let request = Request::builder()
+        .method("POST")
+        .uri("/m/shop/v2/alipay.trade.create")
+        .header("host", "localhost")
+        .body(Full::new(Bytes::from_static(b"{}")))
+        .expect("a request");
+    let response = sidecar
+        .sidecar
+        .proxy_service()
+        .call(request)
+        .await
+        .expect("infallible");
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(
+        response
+            .into_body()
+            .collect()
+            .await
+            .expect("a body")
+            .to_bytes(),
+        NODE
+    );
+    let request = Request::builder()
+        .method("POST")
+        .uri("/alipay/gateway")
+        .body(Full::new(Bytes::from_static(
+            b"app_id=2021000000000001&sign=x",
+        )))
+        .expect("a request");
+    let response = sidecar
+        .sidecar
+        .webhook_service()
+        .call(request)
+        .await
+        .expect("infallible");
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(
+        response
+            .into_body()
+            .collect()
+            .await
+            .expect("a body")
+            .to_bytes(),
+        "fail"
+    );
+}

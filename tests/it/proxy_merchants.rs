@@ -1,0 +1,351 @@
+//! Which merchant a request is for: every way to say it.
+
+use alipay_sidecar::model::authorization::{Authorization, Rank};
+use alipay_sidecar::model::id::AppId;
+use alipay_sidecar::protocol::secret::Secret;
+use alipay_sidecar::simulator::{
+    DEFAULT_APP_ID, FIRST_APP_AUTH_TOKEN, FIRST_AUTH_APP_ID, FIRST_PID, SECOND_APP_AUTH_TOKEN,
+    SECOND_AUTH_APP_ID, SECOND_PID,
+};
+use http::{Method, Request};
+
+use crate::proxy::watched;
+use crate::support::upstream::FakeAlipay;
+use crate::support::{ALIAS, TestSidecar, add_merchant, app, merchant, text};
+
+/// The second app of a sidecar with two.
+const SECOND_APP_ID: &str = "2021000000000002";
+/// The merchant's token of the second app.
+const SECOND_APPS_TOKEN: &str = "202611BB00000000000000000000000000002001";
+
+/// What a request carries besides its method.
+#[derive(Default)]
+struct Tagged<'a> {
+    prefix: &'a str,
+    query: &'a str,
+    headers: &'a [(&'a str, &'a str)],
+}
+
+/// Calls `/gateway.do` and tells with which `app_id` and `app_auth_token` Alipay was called.
+async fn called(
+    (alipay, sidecar): (&FakeAlipay, &TestSidecar),
+    tagged: &Tagged<'_>,
+) -> (String, String) {
+    let uri = format!(
+        "{}/gateway.do?method=alipay.trade.query{}",
+        tagged.prefix, tagged.query
+    );
+    let mut request = Request::builder().method(Method::POST).uri(uri);
+    for (name, value) in tagged.headers {
+        request = request.header(*name, *value);
+    }
+    let reply = sidecar.proxy(request, "").await;
+    let refused = reply.headers.get("alipay-sidecar-error");
+    assert!(
+        refused.is_none(),
+        "{} {} {:?}: {}",
+        tagged.prefix,
+        tagged.query,
+        tagged.headers,
+        text(&reply)
+    );
+    let arrived = alipay.next().await;
+    (arrived.param("app_id"), arrived.param("app_auth_token"))
+}
+
+async fn check(both: (&FakeAlipay, &TestSidecar), tagged: Tagged<'_>, expected: (&str, &str)) {
+    let found = called(both, &tagged).await;
+    assert_eq!(
+        (found.0.as_str(), found.1.as_str()),
+        expected,
+        "{} {} {:?}",
+        tagged.prefix,
+        tagged.query,
+        tagged.headers
+    );
+}
+
+fn of_second_app() -> Authorization {
+    Authorization {
+        app_id: AppId::new(SECOND_APP_ID).expect("id"),
+        ..merchant(FIRST_AUTH_APP_ID, FIRST_PID, SECOND_APPS_TOKEN, Some(ALIAS))
+    }
+}
+
+async fn with_two_apps() -> (FakeAlipay, TestSidecar) {
+    let alipay = FakeAlipay::start().await;
+    let sidecar = TestSidecar::start_with(|config| {
+        config.upstream.gateway = Some(alipay.gateway());
+        config.apps.push(app(SECOND_APP_ID));
+    })
+    .await;
+    add_merchant(&*sidecar.sidecar.store(), of_second_app()).await;
+    (alipay, sidecar)
+}
+
+#[tokio::test]
+async fn a_header_a_path_or_a_token_names_the_merchant() {
+    let (alipay, sidecar) = watched().await;
+    let expected = (DEFAULT_APP_ID, FIRST_APP_AUTH_TOKEN);
+    let pid = format!("pid:{FIRST_PID}");
+    let auth_app_id = format!("app:{FIRST_AUTH_APP_ID}");
+    for selector in [
+        ALIAS,
+        "alias:shop",
+        FIRST_PID,
+        &pid,
+        FIRST_AUTH_APP_ID,
+        &auth_app_id,
+    ] {
+        let both = (&alipay, &sidecar);
+        let headers = [("alipay-merchant", selector)];
+        check(
+            both,
+            Tagged {
+                headers: &headers,
+                ..Tagged::default()
+            },
+            expected,
+        )
+        .await;
+        let prefix = format!("/m/{selector}");
+        check(
+            both,
+            Tagged {
+                prefix: &prefix,
+                ..Tagged::default()
+            },
+            expected,
+        )
+        .await;
+        let prefix = format!("/m/{}", selector.replace(':', "%3A"));
+        check(
+            both,
+            Tagged {
+                prefix: &prefix,
+                ..Tagged::default()
+            },
+            expected,
+        )
+        .await;
+        let query = format!("&app_auth_token=merchant:{selector}");
+        check(
+            both,
+            Tagged {
+                query: &query,
+                ..Tagged::default()
+            },
+            expected,
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_ever_held_selects_its_merchant_and_the_current_one_is_sent() {
+    let (alipay, sidecar) = watched().await;
+    let mut renewed = merchant(FIRST_AUTH_APP_ID, FIRST_PID, "renewed", None);
+    renewed.rank = Rank::AfterStored;
+    renewed.token.app_refresh_token = Some(Secret::new("renewed-refresh".to_owned()));
+    add_merchant(&*sidecar.sidecar.store(), renewed).await;
+    for token in [FIRST_APP_AUTH_TOKEN, "renewed"] {
+        let query = format!("&app_auth_token={token}");
+        let tagged = Tagged {
+            query: &query,
+            ..Tagged::default()
+        };
+        check((&alipay, &sidecar), tagged, (DEFAULT_APP_ID, "renewed")).await;
+    }
+}
+
+#[tokio::test]
+async fn several_tags_may_agree() {
+    let (alipay, sidecar) = watched().await;
+    let headers = [("alipay-merchant", ALIAS), ("alipay-app", DEFAULT_APP_ID)];
+    let prefix = format!("/m/{FIRST_PID}");
+    let query = format!("&app_auth_token={FIRST_APP_AUTH_TOKEN}&app_id=2021999999999999");
+    let tagged = Tagged {
+        prefix: &prefix,
+        query: &query,
+        headers: &headers,
+    };
+    check(
+        (&alipay, &sidecar),
+        tagged,
+        (DEFAULT_APP_ID, FIRST_APP_AUTH_TOKEN),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_second_tag_settles_which_application_a_pid_means() {
+    let (alipay, sidecar) = watched().await;
+    let other = merchant("2021000000001009", FIRST_PID, "other", Some("other"));
+    add_merchant(&*sidecar.sidecar.store(), other).await;
+    let headers = [("alipay-merchant", FIRST_PID)];
+    let tagged = Tagged {
+        prefix: "/m/other",
+        headers: &headers,
+        ..Tagged::default()
+    };
+    check((&alipay, &sidecar), tagged, (DEFAULT_APP_ID, "other")).await;
+}
+
+#[tokio::test]
+async fn self_is_the_isv_without_a_token() {
+    let (alipay, sidecar) = watched().await;
+    let both = (&alipay, &sidecar);
+    let headers = [("alipay-merchant", "self")];
+    check(
+        both,
+        Tagged {
+            headers: &headers,
+            ..Tagged::default()
+        },
+        (DEFAULT_APP_ID, ""),
+    )
+    .await;
+    check(
+        both,
+        Tagged {
+            prefix: "/m/self",
+            ..Tagged::default()
+        },
+        (DEFAULT_APP_ID, ""),
+    )
+    .await;
+    let query = "&app_auth_token=merchant:self";
+    check(
+        both,
+        Tagged {
+            query,
+            ..Tagged::default()
+        },
+        (DEFAULT_APP_ID, ""),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_selector_in_the_path_is_decoded_once_and_as_a_whole() {
+    let (alipay, sidecar) = watched().await;
+    for prefix in [
+        "/m/shop&x=1",
+        "/m/shop%26x=1",
+        "/m/sh%256Fp",
+        "/m/%FF",
+        "/m/",
+        "/m/shop;a",
+    ] {
+        let uri = format!("{prefix}/gateway.do?method=alipay.trade.query");
+        let reply = sidecar.proxy(Request::builder().uri(uri), "").await;
+        assert_eq!(
+            reply.headers["alipay-sidecar-error"], "merchant-unknown",
+            "{prefix}"
+        );
+    }
+    assert!(alipay.is_quiet().await);
+    let tagged = Tagged {
+        prefix: "/m/sh%6Fp",
+        ..Tagged::default()
+    };
+    check(
+        (&alipay, &sidecar),
+        tagged,
+        (DEFAULT_APP_ID, FIRST_APP_AUTH_TOKEN),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn of_several_apps_the_header_or_the_requests_own_app_id_chooses() {
+    let (alipay, sidecar) = with_two_apps().await;
+    let both = (&alipay, &sidecar);
+    let first = (DEFAULT_APP_ID, FIRST_APP_AUTH_TOKEN);
+    let second = (SECOND_APP_ID, SECOND_APPS_TOKEN);
+    for (app_id, expected) in [(DEFAULT_APP_ID, first), (SECOND_APP_ID, second)] {
+        let headers = [("alipay-merchant", ALIAS), ("alipay-app", app_id)];
+        check(
+            both,
+            Tagged {
+                headers: &headers,
+                ..Tagged::default()
+            },
+            expected,
+        )
+        .await;
+        let headers = [("alipay-merchant", ALIAS)];
+        let query = format!("&app_id={app_id}");
+        check(
+            both,
+            Tagged {
+                query: &query,
+                headers: &headers,
+                ..Tagged::default()
+            },
+            expected,
+        )
+        .await;
+        let headers = [("alipay-merchant", "self"), ("alipay-app", app_id)];
+        check(
+            both,
+            Tagged {
+                headers: &headers,
+                ..Tagged::default()
+            },
+            (app_id, ""),
+        )
+        .await;
+    }
+    // A token belongs to one record, which decides.
+    let query = format!("&app_auth_token={SECOND_APPS_TOKEN}");
+    check(
+        both,
+        Tagged {
+            query: &query,
+            ..Tagged::default()
+        },
+        second,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn of_several_apps_the_merchants_own_record_decides() {
+    let (alipay, sidecar) = with_two_apps().await;
+    let only = merchant(
+        SECOND_AUTH_APP_ID,
+        SECOND_PID,
+        SECOND_APP_AUTH_TOKEN,
+        Some("only"),
+    );
+    add_merchant(&*sidecar.sidecar.store(), only).await;
+    let tagged = Tagged {
+        prefix: "/m/only",
+        ..Tagged::default()
+    };
+    check(
+        (&alipay, &sidecar),
+        tagged,
+        (DEFAULT_APP_ID, SECOND_APP_AUTH_TOKEN),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_untagged_request_is_the_default_merchants() {
+    let alipay = FakeAlipay::start().await;
+    let sidecar = TestSidecar::start_with(|config| {
+        config.upstream.gateway = Some(alipay.gateway());
+        config.proxy.default_merchant = Some(ALIAS.parse().expect("a selector"));
+    })
+    .await;
+    let expected = (DEFAULT_APP_ID, FIRST_APP_AUTH_TOKEN);
+    check((&alipay, &sidecar), Tagged::default(), expected).await;
+    let headers = [("alipay-merchant", "self")];
+    let tagged = Tagged {
+        headers: &headers,
+        ..Tagged::default()
+    };
+    check((&alipay, &sidecar), tagged, (DEFAULT_APP_ID, "")).await;
+}

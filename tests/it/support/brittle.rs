@@ -1,0 +1,153 @@
+//! A store that can be told to fail, and a signer that always does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use alipay_sidecar::clock::SystemClock;
+use alipay_sidecar::config::Config;
+use alipay_sidecar::gateway::app::Signers;
+use alipay_sidecar::gateway::signer::{SignError, Signer};
+use alipay_sidecar::model::app::{App, AppKeys};
+use alipay_sidecar::model::delivery::{Delivery, DeliveryState};
+use alipay_sidecar::model::id::{AppId, AuthAppId, EventId};
+use alipay_sidecar::model::merchant::Merchant;
+use alipay_sidecar::model::notification::InboxEntry;
+use alipay_sidecar::protocol::secret::Secret;
+use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
+use alipay_sidecar::store::error::StoreError;
+use alipay_sidecar::store::seal::StoreKey;
+use alipay_sidecar::store::{
+    Change, Counts, Directory, Due, Effect, Inbox, MemoKey, MerchantKey, Pruned, Store,
+};
+use futures_util::future::BoxFuture;
+
+/// The configured store, until it is broken.
+#[derive(Clone)]
+pub struct BrittleStore {
+    inner: Arc<EmbeddedStore>,
+    broken: Arc<AtomicBool>,
+}
+
+type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+impl BrittleStore {
+    /// The store of this configuration.
+    pub fn open(config: &Config) -> Self {
+        let key = config.store.key.as_ref().expect("a key");
+        let options = OpenOptions {
+            path: config.store.path.clone(),
+            key: StoreKey::from_base64(key.expose()).expect("a key"),
+            cache_bytes: 1 << 20,
+            clock: Arc::new(SystemClock),
+        };
+        let inner = Arc::new(EmbeddedStore::open(options).expect("a store"));
+        Self {
+            inner,
+            broken: Arc::default(),
+        }
+    }
+
+    /// From now on everything fails.
+    pub fn break_down(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    fn unless_broken<'a, T: Send + 'a>(&self, answer: Answer<'a, T>) -> Answer<'a, T> {
+        if !self.broken.load(Ordering::Relaxed) {
+            return answer;
+        }
+        let reason = "the disk is on fire".to_owned();
+        Box::pin(async { Err(StoreError::Unavailable { reason }) })
+    }
+}
+
+impl Store for BrittleStore {
+    fn commit(&self, changes: Vec<Change>) -> Answer<'_, Vec<Effect>> {
+        self.unless_broken(self.inner.commit(changes))
+    }
+
+    fn recall(&self, key: MemoKey, now: i64) -> Answer<'_, Option<Secret<Vec<u8>>>> {
+        self.unless_broken(self.inner.recall(key, now))
+    }
+
+    fn counts(&self) -> Answer<'_, Counts> {
+        self.unless_broken(self.inner.counts())
+    }
+
+    fn prune(&self, now: i64, retain_delivered_ms: i64) -> Answer<'_, Pruned> {
+        self.unless_broken(self.inner.prune(now, retain_delivered_ms))
+    }
+
+    fn is_writable(&self) -> bool {
+        !self.broken.load(Ordering::Relaxed)
+    }
+}
+
+impl Directory for BrittleStore {
+    fn apps(&self) -> Answer<'_, Vec<App>> {
+        self.unless_broken(self.inner.apps())
+    }
+
+    fn find(&self, key: MerchantKey) -> Answer<'_, Vec<Merchant>> {
+        self.unless_broken(self.inner.find(key))
+    }
+
+    fn merchants(
+        &self,
+        after: Option<(AppId, AuthAppId)>,
+        limit: usize,
+    ) -> Answer<'_, Vec<Merchant>> {
+        self.unless_broken(self.inner.merchants(after, limit))
+    }
+}
+
+impl Inbox for BrittleStore {
+    fn entry(&self, id: EventId) -> Answer<'_, Option<(InboxEntry, Delivery)>> {
+        self.unless_broken(self.inner.entry(id))
+    }
+
+    fn entries(
+        &self,
+        state: Option<DeliveryState>,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Answer<'_, Vec<(InboxEntry, Delivery)>> {
+        self.unless_broken(self.inner.entries(state, after, limit))
+    }
+
+    fn due(&self, now: i64, limit: usize) -> Answer<'_, Due> {
+        self.unless_broken(self.inner.due(now, limit))
+    }
+}
+
+/// How a [`BrittleSigner`] fails.
+#[derive(Clone, Copy)]
+pub enum Failing {
+    /// As a KMS that can't be reached.
+    Error,
+    /// As a full queue.
+    Overloaded,
+    /// As a bug.
+    Panic,
+}
+
+/// Signs nothing, ever.
+pub struct BrittleSigner(pub Failing);
+
+impl Signers for BrittleSigner {
+    fn signer(&self, _: &App, _: &AppKeys) -> Arc<dyn Signer> {
+        Arc::new(Self(self.0))
+    }
+}
+
+impl Signer for BrittleSigner {
+    fn sign(&self, _: Vec<u8>) -> BoxFuture<'_, Result<String, SignError>> {
+        Box::pin(async {
+            match self.0 {
+                Failing::Error => Err(SignError::Failed("the KMS is gone".to_owned())),
+                Failing::Overloaded => Err(SignError::Overloaded),
+                Failing::Panic => panic!("a bug of the signer"),
+            }
+        })
+    }
+}
