@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::error::AdminError;
 use crate::admin::json::{Members, invalid, missing};
 use crate::config::app::check_keys;
+use crate::config::unsupported;
 use crate::model::app::{App, Environment};
 use crate::model::id::AppId;
 use crate::protocol::key::{AppPrivateKey, RsaPublicKey};
@@ -111,6 +112,9 @@ pub async fn put(store: &dyn Store, app_id: &AppId, body: &[u8]) -> Result<AppVi
     let app = parse(app_id, body)?;
     if let Some(problem) = check_keys(&app).into_iter().next() {
         return Err(AdminError::KeyInvalid(problem));
+    }
+    if let Some((key, why)) = unsupported::of_app(&app).next() {
+        return Err(invalid(&format!("`{key}`: {why}")));
     }
     let view = AppView::new(&app, AppOrigin::Store);
     store.commit(vec![Change::PutApp(Box::new(app))]).await?;

@@ -1,5 +1,7 @@
 //! Talks to the admin listener of a running sidecar.
 
+use std::path::PathBuf;
+
 use anyhow::anyhow;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
@@ -15,33 +17,37 @@ use crate::protocol::secret::Secret;
 /// The admin API of a running sidecar.
 pub(crate) struct AdminClient {
     listen: Listen,
+    tls_cert: Option<PathBuf>,
     token: Option<Secret<String>>,
 }
 
 impl AdminClient {
     /// The API at `admin.listen`, with `admin.token` or the token a running sidecar left beside
     /// its store.
-    pub(crate) fn new(config: &Config) -> Result<Self, Failure> {
-        if config.admin.tls_cert.is_some() {
-            let text = "admin.tls_cert is set: the command line doesn't speak TLS to the admin \
-                        listener in this version; use the API with another client";
-            return Err(anyhow!(text).into());
-        }
+    pub(crate) fn new(config: &Config) -> Self {
         let beside_store = || {
             let path = crate::admin::token::path(&config.store.path);
             let token = std::fs::read_to_string(path).ok()?;
             Some(Secret::new(token.trim_end().to_owned()))
         };
-        Ok(Self {
+        Self {
             listen: config.admin.listen.clone(),
+            tls_cert: config.admin.tls_cert.clone(),
             token: config.admin.token.clone().or_else(beside_store),
-        })
+        }
     }
 
     /// Whether somebody listens there at all.
     pub(crate) async fn is_running(&self) -> Result<bool, Failure> {
         match self.send(Method::GET, "/livez", Bytes::new()).await {
-            Ok(_) => Ok(true),
+            Ok(reply) if reply.status == StatusCode::OK => Ok(true),
+            Ok(reply) => {
+                let (listen, status) = (&self.listen, reply.status);
+                let text = format!(
+                    "who listens at {listen} (`admin.listen`) is no sidecar: /livez gave {status}"
+                );
+                Err(anyhow!(text).into())
+            }
             Err(NoReply::NobodyListens) => Ok(false),
             Err(no_reply) => Err(self.failure(no_reply)),
         }
@@ -96,7 +102,8 @@ impl AdminClient {
             request = request.header(header::AUTHORIZATION, bearer);
         }
         let request = request.body(Full::new(body));
-        exchange::send(&self.listen, request.map_err(|e| NoReply::Other(e.into()))?).await
+        let request = request.map_err(|e| NoReply::Other(e.into()))?;
+        exchange::send(&self.listen, self.tls_cert.as_deref(), request).await
     }
 
     fn failure(&self, no_reply: NoReply) -> Failure {

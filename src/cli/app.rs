@@ -76,7 +76,7 @@ pub(crate) async fn execute(context: &Context, verb: AppVerb) -> Result<(), Fail
 }
 
 async fn add(context: &Context, arguments: AddArguments) -> Result<(), Failure> {
-    let private_key = input::secret("--private-key", &arguments.private_key)?;
+    let private_key = input::secret_text("--private-key", &arguments.private_key)?;
     let encrypt_key = input::optional_secret("--encrypt-key", arguments.encrypt_key.as_deref())?;
     let references = arguments.alipay_public_key.iter();
     let alipay_public_key: Vec<String> = references

@@ -51,7 +51,7 @@ impl Backend {
     }
 
     async fn of_config(context: &Context, config: Config) -> Result<Self, Failure> {
-        let client = AdminClient::new(&config)?;
+        let client = AdminClient::new(&config);
         if client.is_running().await? {
             return Ok(Self::Running(client));
         }

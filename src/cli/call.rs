@@ -10,7 +10,6 @@ use crate::cli::admin_client::encoded;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::{exchange, input, output};
-use crate::config::Config;
 use crate::model::id::AppId;
 
 #[derive(Debug, Args)]
@@ -36,9 +35,9 @@ pub(crate) struct CallArguments {
 
 pub(crate) async fn execute(context: &Context, arguments: CallArguments) -> Result<(), Failure> {
     let config = context.load()?;
-    let request = request(&arguments, &config)?;
+    let request = request(&arguments)?;
     let listen = &config.proxy.listen;
-    let reply = exchange::send(listen, request)
+    let reply = exchange::send(listen, config.proxy.tls_cert.as_deref(), request)
         .await
         .map_err(|no_reply| no_reply.into_error("sidecar", listen))?;
     output::say_bytes(&reply.body);
@@ -48,11 +47,7 @@ pub(crate) async fn execute(context: &Context, arguments: CallArguments) -> Resu
     }
 }
 
-fn request(arguments: &CallArguments, config: &Config) -> Result<Request<Full<Bytes>>, Failure> {
-    if config.proxy.tls_cert.is_some() {
-        let text = "proxy.tls_cert is set: `call` doesn't speak TLS in this version";
-        return Err(anyhow!(text).into());
-    }
+fn request(arguments: &CallArguments) -> Result<Request<Full<Bytes>>, Failure> {
     let biz = match arguments.biz.as_deref() {
         None => Vec::new(),
         Some(biz) => match biz.strip_prefix('@') {

@@ -21,7 +21,7 @@ pub(crate) struct CheckArguments {
 }
 
 pub(crate) async fn execute(context: &Context, arguments: &CheckArguments) -> Result<(), Failure> {
-    let config = context.load()?;
+    let config = context.load_to_serve()?;
     let mut warnings = Vec::new();
     let stored = stored_apps(context, &config).await?;
     let apps = config.apps.iter().chain(stored.iter().flatten());
@@ -59,7 +59,7 @@ async fn stored_apps(context: &Context, config: &Config) -> Result<Option<Vec<Ap
     };
     match store::open(context, config) {
         Ok(store) => Ok(Some(store.apps().await?)),
-        Err(failure) if locked(&failure) && AdminClient::new(config)?.is_running().await? => {
+        Err(failure) if locked(&failure) && AdminClient::new(config).is_running().await? => {
             Ok(None)
         }
         Err(failure) => Err(failure),

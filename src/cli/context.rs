@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::cli::failure::Failure;
-use crate::config::error::{ConfigErrors, Mismatch};
+use crate::config::error::{ConfigErrors, Fault, Mismatch};
 use crate::config::{Config, process_environment};
 use crate::store::seal::StoreKey;
 
@@ -27,6 +27,21 @@ impl Context {
     /// Reads the configuration with the process's environment over it.
     pub(crate) fn load(&self) -> Result<Config, Failure> {
         Ok(Config::load(&self.path, process_environment())?)
+    }
+
+    /// The same for who is about to serve: what this version doesn't do, certificates that don't
+    /// fit their keys and unusable roots are faults, too.
+    pub(crate) fn load_to_serve(&self) -> Result<Config, Failure> {
+        let config = Config::load_to_serve(&self.path, process_environment())?;
+        let faults = crate::sidecar::unusable_files(&config);
+        let named = faults.into_iter().map(|fault| Fault {
+            file: Some(self.path.clone()),
+            ..fault
+        });
+        match ConfigErrors::of_faults(named.collect()) {
+            None => Ok(config),
+            Some(errors) => Err(errors.into()),
+        }
     }
 
     /// The store key, without which no store opens.

@@ -1,5 +1,6 @@
 //! One request, one reply, to a listener of our own.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -10,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::cli::pinned;
 use crate::config::listen::Listen;
 use crate::net::body;
 
@@ -38,13 +40,22 @@ impl NoReply {
     }
 }
 
-/// Sends `request` to whoever listens at `listen`.
-pub(crate) async fn send(listen: &Listen, request: Request<Full<Bytes>>) -> Result<Reply, NoReply> {
+/// Sends `request` to who listens at `listen`, under TLS where `tls_cert` is its certificate.
+pub(crate) async fn send(
+    listen: &Listen,
+    tls_cert: Option<&Path>,
+    request: Request<Full<Bytes>>,
+) -> Result<Reply, NoReply> {
     let exchange = async {
         match listen {
             Listen::Tcp(address) => {
                 let stream = TcpStream::connect(reachable(address)).await;
-                exchange(stream.map_err(|error| unreachable(error, listen))?, request).await
+                let stream = stream.map_err(|error| unreachable(error, listen))?;
+                let Some(cert) = tls_cert else {
+                    return exchange(stream, request).await;
+                };
+                let secured = pinned::connect(stream, cert).await;
+                exchange(secured.map_err(NoReply::Other)?, request).await
             }
             Listen::Unix(path) => {
                 let stream = UnixStream::connect(path).await;

@@ -33,7 +33,7 @@ pub(crate) async fn execute(context: &Context, arguments: &HealthArguments) -> R
     let deadline = tokio::time::Instant::now() + arguments.wait.unwrap_or_default();
     loop {
         // The token file appears when the sidecar starts, so it is looked for each time.
-        let status = AdminClient::new(&config)?.status("/readyz").await;
+        let status = AdminClient::new(&config).status("/readyz").await;
         if matches!(status, Ok(Some(StatusCode::OK))) {
             return tell_ready(arguments);
         }

@@ -112,7 +112,7 @@ fn tell(arguments: &InitArguments, app_public_key: &str, config: &Config) -> Res
     output::say(format!(
         "Then save the 支付宝公钥 that the console shows as {directory}/keys/alipay_public_key.pem,\n\
          uncomment [[app]] in {CONFIG}, set its app_id and webhook.public_url, and run\n\
-         `alipay-sidecar check`."
+         `alipay-sidecar -c {directory}/{CONFIG} check`."
     ));
     Ok(())
 }

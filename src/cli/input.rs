@@ -21,6 +21,23 @@ pub(crate) fn secret(argument: &str, reference: &str) -> Result<Secret<String>, 
     Ok(secret.map_err(|mismatch| anyhow!("{argument}: {mismatch}"))?)
 }
 
+/// The same for a text of several lines, such as a PEM: `-` is all of standard input.
+pub(crate) fn secret_text(argument: &str, reference: &str) -> Result<Secret<String>, Failure> {
+    if reference != "-" {
+        return secret(argument, reference);
+    }
+    let mut text = String::new();
+    let read = std::io::stdin()
+        .lock()
+        .take(LONGEST)
+        .read_to_string(&mut text);
+    read.with_context(|| format!("{argument}: standard input can't be read"))?;
+    if text.trim().is_empty() {
+        return Err(anyhow!("{argument}: standard input was empty").into());
+    }
+    Ok(Secret::new(text))
+}
+
 /// The same for an argument that may be absent.
 pub(crate) fn optional_secret(
     argument: &str,
@@ -89,3 +106,6 @@ impl Drop for Quiet {
         }
     }
 }
+
+/// No key is longer, bytes.
+const LONGEST: u64 = 64 * 1024;

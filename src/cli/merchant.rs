@@ -125,6 +125,12 @@ async fn add(context: &Context, arguments: AddArguments) -> Result<(), Failure> 
     let view = backend
         .put_merchant(key, body.to_string().into_bytes())
         .await?;
+    if backend.app(&arguments.app).await.is_err() {
+        let app = &arguments.app;
+        output::complain(format!(
+            "warning: app {app} is neither configured nor stored; no call can be made for it yet"
+        ));
+    }
     show(&view, &arguments.form)
 }
 

@@ -27,6 +27,7 @@ mod input;
 mod logging;
 mod merchant;
 mod output;
+mod pinned;
 mod run;
 mod signals;
 mod simulator;

@@ -9,7 +9,7 @@ use crate::cli::failure::Failure;
 use crate::cli::logging::Log;
 use crate::cli::{logging, signals, store};
 use crate::config::Config;
-use crate::sidecar::Sidecar;
+use crate::sidecar::{BuildError, Sidecar};
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
@@ -19,7 +19,7 @@ pub(crate) struct RunArguments {
 }
 
 pub(crate) fn execute(context: &Context, arguments: &RunArguments) -> Result<(), Failure> {
-    let config = context.load()?;
+    let config = context.load_to_serve()?;
     let key = context.store_key(&config)?;
     if arguments.create_store && !config.store.path.exists() {
         store::create(&config.store.path, &key)?;
@@ -33,11 +33,11 @@ async fn serve(config: Config, log: &Log) -> Result<(), Failure> {
     let ended = signals::ended()?;
     let registry = Registry::new();
     log.count_in(&registry).map_err(anyhow::Error::from)?;
-    let sidecar = Sidecar::builder(config)
-        .registry(registry)
-        .build()
-        .await
-        .map_err(anyhow::Error::from)?;
+    let built = Sidecar::builder(config).registry(registry).build().await;
+    let sidecar = built.map_err(|error| match error {
+        BuildError::Configuration(errors) => Failure::from(errors),
+        other => anyhow::Error::from(other).into(),
+    })?;
     let bound = sidecar.bind().await.context("the sidecar can't start")?;
     tracing::info!(
         proxy = %bound.proxy_address(),

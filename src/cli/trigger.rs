@@ -5,8 +5,10 @@ use bytes::Bytes;
 use clap::Args;
 use http::{Method, Request, Uri, header};
 use http_body_util::Full;
+use serde_json::{Value, json};
 
 use crate::cli::failure::Failure;
+use crate::cli::output::Form;
 use crate::cli::{exchange, output};
 use crate::config::listen::Listen;
 
@@ -18,6 +20,14 @@ pub(crate) struct TriggerArguments {
     /// Where the simulator is
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2099")]
     simulator: Uri,
+    /// The trade of payment and refund; payment makes one where there is none
+    #[arg(long)]
+    out_trade_no: Option<String>,
+    /// The merchant's application, where it isn't the simulator's first
+    #[arg(long)]
+    auth_app_id: Option<String>,
+    #[command(flatten)]
+    form: Form,
 }
 
 const EVENTS: [&str; 8] = [
@@ -45,14 +55,58 @@ pub(crate) async fn execute(arguments: &TriggerArguments) -> Result<(), Failure>
         .method(Method::POST)
         .uri(format!("/simulator/trigger/{}", arguments.event))
         .header(header::HOST, authority.as_str())
-        .body(Full::new(Bytes::new()))
+        .body(Full::new(Bytes::from(options(arguments).to_string())))
         .context("the arguments make no HTTP request")?;
-    let reply = exchange::send(&listen, request)
+    let reply = exchange::send(&listen, None, request)
         .await
         .map_err(|no_reply| no_reply.into_error("simulator", &listen))?;
-    output::say_bytes(&reply.body);
-    if reply.status.is_success() {
-        return Ok(());
+    let record: Value = serde_json::from_slice(&reply.body)
+        .with_context(|| format!("the simulator answered {}", reply.status))?;
+    if !reply.status.is_success() {
+        let why = record.get("error").and_then(Value::as_str);
+        let why = why.unwrap_or_default();
+        return Err(anyhow!("the simulator refused ({}): {why}", reply.status).into());
     }
-    Err(anyhow!("the simulator answered {}", reply.status).into())
+    tell(arguments, &record)
+}
+
+/// The first attempt is waited for, so that its answer can be told.
+fn options(arguments: &TriggerArguments) -> Value {
+    let mut options = json!({ "wait": true });
+    for (name, value) in [
+        ("out_trade_no", &arguments.out_trade_no),
+        ("auth_app_id", &arguments.auth_app_id),
+    ] {
+        if let (Some(value), Some(options)) = (value, options.as_object_mut()) {
+            options.insert(name.to_owned(), json!(value));
+        }
+    }
+    options
+}
+
+fn tell(arguments: &TriggerArguments, record: &Value) -> Result<(), Failure> {
+    if arguments.form.json {
+        output::say_json(record)?;
+    }
+    let member = |name: &str| record.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (event, id, url) = (&arguments.event, member("notify_id"), member("url"));
+    if member("state") != "acked" {
+        let attempts = record.get("attempts").and_then(Value::as_array);
+        let attempt = attempts.and_then(|all| all.last());
+        let answer = attempt
+            .and_then(|attempt| attempt.get("answer"))
+            .and_then(Value::as_str);
+        let error = attempt
+            .and_then(|attempt| attempt.get("error"))
+            .and_then(Value::as_str);
+        let said = error.or(answer).unwrap_or("nothing");
+        return Err(anyhow!(
+            "{event} {id} to {url} wasn't taken: {said}; the simulator tries again as Alipay does"
+        )
+        .into());
+    }
+    if !arguments.form.json {
+        output::say(format!("{event} {id} was taken by {url}"));
+    }
+    Ok(())
 }

@@ -10,6 +10,12 @@ pub struct ConfigErrors {
 }
 
 impl ConfigErrors {
+    /// These faults; `None`: there is none.
+    #[must_use]
+    pub fn of_faults(faults: Vec<Fault>) -> Option<Self> {
+        (!faults.is_empty()).then(|| Self::new(faults))
+    }
+
     /// The faults, in the order of the file.
     #[must_use]
     pub fn faults(&self) -> &[Fault] {
@@ -21,10 +27,7 @@ impl ConfigErrors {
     pub fn of_key(file: &Path, key: &str, mismatch: Mismatch) -> Self {
         Self::new(vec![Fault {
             file: Some(file.to_owned()),
-            line: None,
-            variable: None,
-            key: key.to_owned(),
-            mismatch,
+            ..Fault::of_key(key, mismatch)
         }])
     }
 
@@ -62,6 +65,20 @@ pub struct Fault {
     pub key: String,
     /// What was found and expected.
     pub mismatch: Mismatch,
+}
+
+impl Fault {
+    /// A fault of `key` whose place isn't known.
+    #[must_use]
+    pub fn of_key(key: &str, mismatch: Mismatch) -> Self {
+        Self {
+            file: None,
+            line: None,
+            variable: None,
+            key: key.to_owned(),
+            mismatch,
+        }
+    }
 }
 
 impl fmt::Display for Fault {

@@ -16,6 +16,7 @@ use crate::config::section::{Reading, Section, VARIABLE_PREFIX, unknown};
 use crate::config::store::StoreConfig;
 use crate::config::telemetry::TelemetryConfig;
 use crate::config::token::TokenConfig;
+use crate::config::unsupported;
 use crate::config::upstream::UpstreamConfig;
 use crate::config::webhook::WebhookConfig;
 
@@ -33,15 +34,20 @@ impl Config {
         path: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            let found = format!("no readable file ({error})");
-            let mismatch = Mismatch::new(found, "a configuration");
-            let hint = "`alipay-sidecar init` writes one; `-c FILE` names another";
-            ConfigErrors::of_key(path, "", mismatch.hint(hint))
-        })?;
-        let references = References::new(&directory_of(path), environment);
-        let reading = Reading::new(Some(path), references);
-        let config = read(&reading, &text);
+        let (reading, config) = read_file(path, environment)?;
+        reading.finish(config)
+    }
+
+    /// As [`Self::load`], for who is about to serve: what this version doesn't do is a fault, too.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] with every fault.
+    pub fn load_to_serve(
+        path: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        let (reading, config) = read_file(path, environment)?;
+        reading.faults_of_keys(config.unsupported());
         reading.finish(config)
     }
 
@@ -58,6 +64,22 @@ impl Config {
         let config = read(&reading, text);
         reading.finish(config)
     }
+}
+
+fn read_file(
+    path: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<(Reading, Config), ConfigErrors> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let found = format!("no readable file ({error})");
+        let mismatch = Mismatch::new(found, "a configuration");
+        let hint = "`alipay-sidecar init` writes one; `-c FILE` names another";
+        ConfigErrors::of_key(path, "", mismatch.hint(hint))
+    })?;
+    let references = References::new(&directory_of(path), environment);
+    let reading = Reading::new(Some(path), references);
+    let config = read(&reading, &text);
+    Ok((reading, config))
 }
 
 /// The variables of this process; those that aren't UTF-8 can't be ours and are left out.
@@ -136,10 +158,7 @@ fn require_callers(config: &Config, proxy: &Section<'_>) {
     if !config.proxy.listen.is_local() && config.callers.is_empty() {
         let found = format!("\"{}\" and no [[caller]]", config.proxy.listen);
         let mismatch = Mismatch::new(found, "a loopback address or a unix socket");
-        proxy.fault(
-            "listen",
-            mismatch.hint("or say with [[caller]] who may call"),
-        );
+        proxy.fault("listen", mismatch.hint(unsupported::OFF_LOOPBACK));
     }
 }
 

@@ -18,6 +18,7 @@ pub mod store;
 pub mod telemetry;
 mod tls;
 pub mod token;
+pub mod unsupported;
 pub mod upstream;
 mod url;
 pub(crate) mod value;

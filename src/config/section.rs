@@ -20,6 +20,7 @@ pub(crate) struct Reading {
     references: References,
     faults: RefCell<Vec<Fault>>,
     known: RefCell<BTreeSet<String>>,
+    places: RefCell<BTreeMap<String, Place>>,
 }
 
 impl Reading {
@@ -29,6 +30,7 @@ impl Reading {
             references,
             faults: RefCell::default(),
             known: RefCell::default(),
+            places: RefCell::default(),
         }
     }
 
@@ -50,6 +52,19 @@ impl Reading {
             key: key.to_owned(),
             mismatch,
         });
+    }
+
+    /// Records faults of keys that were read, each at its key's place, but for
+    /// keys that have a fault already.
+    pub(crate) fn faults_of_keys(&self, faults: Vec<Fault>) {
+        for fault in faults {
+            let is_known = |other: &Fault| other.key == fault.key;
+            if self.faults.borrow().iter().any(is_known) {
+                continue;
+            }
+            let place = self.places.borrow().get(&fault.key).cloned();
+            self.fault(&fault.key, &place.unwrap_or(Place::Nowhere), fault.mismatch);
+        }
     }
 
     /// Records faults that were found before the file's name was known.
@@ -148,6 +163,13 @@ impl<'r> Section<'r> {
         place: Place,
         entries: Table,
     ) -> Self {
+        let keys = entries
+            .iter()
+            .map(|(key, item)| (format!("{path}.{key}"), item.place.clone()));
+        let mut places = reading.places.borrow_mut();
+        places.insert(path.clone(), place.clone());
+        places.extend(keys);
+        drop(places);
         Self {
             reading,
             name,

@@ -10,6 +10,7 @@ use crate::admin::metrics::Metrics;
 use crate::admin::{Admin, AdminParts, token};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::config::error::ConfigErrors;
 use crate::delivery::Dispatcher;
 use crate::delivery::metrics::DeliveryMetrics;
 use crate::gateway::app::{AppError, Apps, Signers};
@@ -60,6 +61,9 @@ pub enum BuildError {
     /// The client towards Alipay can't be made.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// Something is configured that this version doesn't do, or that can't be used.
+    #[error(transparent)]
+    Configuration(#[from] ConfigErrors),
     /// A metric's name is taken in the registry that was handed in.
     #[error("the metrics could not be registered")]
     Metrics(#[from] prometheus::Error),
@@ -121,6 +125,9 @@ impl SidecarBuilder {
     /// [`BuildError`]: the first thing that doesn't fit.
     pub async fn build(self) -> Result<Sidecar, BuildError> {
         let config = &self.config;
+        if let Some(errors) = ConfigErrors::of_faults(config.unsupported()) {
+            return Err(errors.into());
+        }
         let store = match self.store {
             Some(store) => store,
             None => Arc::new(open_store(config, &self.clock)?),
@@ -262,7 +269,7 @@ fn open_store(config: &Config, clock: &Arc<dyn Clock>) -> Result<EmbeddedStore, 
     })?)
 }
 
-fn upstream_client(config: &Config) -> Result<Client, ClientError> {
+pub(super) fn upstream_client(config: &Config) -> Result<Client, ClientError> {
     Client::new(&ClientOptions {
         connect_timeout: config.upstream.connect_timeout,
         max_reply: MAX_REPLY,

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::config::listen::Listen;
 use crate::delivery::Dispatcher;
 use crate::net::body::BoxError;
-use crate::net::listener::{self, Listener};
+use crate::net::listener::Listener;
 use crate::net::serve::serve;
 use crate::net::shutdown::Shutdown;
 use crate::protocol::secret::Secret;
@@ -28,9 +28,12 @@ use crate::webhook::Webhook;
 
 mod builder;
 mod request;
+mod tls;
 
 pub use builder::{BuildError, SidecarBuilder};
 pub use request::{CallReply, CallRequest};
+use tls::Acceptors;
+pub(crate) use tls::unusable_files;
 
 /// How long calls under way may take to end once the sidecar should stop.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -70,7 +73,7 @@ pub struct Listeners {
 pub struct Bound {
     sidecar: Sidecar,
     listeners: Listeners,
-    tls: Option<tokio_rustls::TlsAcceptor>,
+    tls: Acceptors,
 }
 
 impl Sidecar {
@@ -141,9 +144,9 @@ impl Sidecar {
     pub async fn bind(&self) -> Result<Bound, std::io::Error> {
         let config = &self.parts.config;
         self.bind_on(Listeners {
-            proxy: Listener::bind(&config.proxy.listen).await?,
-            webhook: Listener::bind(&config.webhook.listen).await?,
-            admin: Listener::bind(&config.admin.listen).await?,
+            proxy: bind("proxy.listen", &config.proxy.listen).await?,
+            webhook: bind("webhook.listen", &config.webhook.listen).await?,
+            admin: bind("admin.listen", &config.admin.listen).await?,
         })
     }
 
@@ -152,11 +155,7 @@ impl Sidecar {
     /// # Errors
     /// As [`Sidecar::bind`], but for the sockets.
     pub fn bind_on(&self, listeners: Listeners) -> Result<Bound, std::io::Error> {
-        let config = &self.parts.config.webhook;
-        let tls = match (&config.tls_cert, &config.tls_key) {
-            (Some(cert), Some(key)) => Some(listener::tls_acceptor(cert, key)?),
-            _ => None,
-        };
+        let tls = Acceptors::of(&self.parts.config)?;
         self.leave_admin_token()?;
         Ok(Bound {
             sidecar: self.clone(),
@@ -256,13 +255,13 @@ impl Bound {
             tokio::join!(
                 serve(
                     proxy,
-                    None,
+                    tls.proxy,
                     answer(proxy_handler, |p, r| async move { p.handle(r).await }),
                     front_signal.clone()
                 ),
                 serve(
                     webhook,
-                    tls,
+                    tls.webhook,
                     answer(webhook_handler, |w, r| async move { w.handle(r).await }),
                     front_signal.clone()
                 ),
@@ -278,7 +277,7 @@ impl Bound {
         };
         let admin = serve(
             admin,
-            None,
+            tls.admin,
             answer(admin_handler, |a, r| async move { a.handle(r).await }),
             back_signal.clone(),
         );
@@ -297,6 +296,17 @@ impl std::fmt::Debug for Bound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Bound({:?})", self.listeners)
     }
+}
+
+async fn bind(key: &str, listen: &Listen) -> Result<Listener, std::io::Error> {
+    let named = |error: std::io::Error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "; stop who listens there, or choose another",
+            _ => "",
+        };
+        std::io::Error::new(error.kind(), format!("`{key}`: {error}{hint}"))
+    };
+    Listener::bind(listen).await.map_err(named)
 }
 
 /// Makes a handler of a service and the method that answers.

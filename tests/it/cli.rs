@@ -397,6 +397,21 @@ fn an_app_can_live_in_the_store() {
         0,
         &["2021000000000001", "production", "store"],
     );
+    let pem = std::fs::read_to_string(directory.join("keys/app_private_key.pem")).expect("read");
+    let piped = [&add[..], &["-", "--alipay-public-key", platform]].concat();
+    assert_eq!(
+        with_input(directory, &piped, &pem).status.code(),
+        Some(0),
+        "a PEM has many lines"
+    );
+    let encrypted = [&piped[..], &["--encrypt-key", "file:data/store.key"]].concat();
+    let refused = with_input(directory, &encrypted, &pem);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("content isn't encrypted in this version"),
+        "{said}"
+    );
     check(directory, &["app", "remove", "2021000000000001"], 0, &[]);
     check(
         directory,

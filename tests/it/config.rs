@@ -163,7 +163,8 @@ fn listeners_off_loopback_need_who_may_call() {
     check_fault(
         "[proxy]\nlisten = \"0.0.0.0:2088\"\n[admin]\nlisten = \"10.0.0.1:2090\"\n",
         "line 2: `proxy.listen`: found \"0.0.0.0:2088\" and no [[caller]], expected a loopback \
-         address or a unix socket; or say with [[caller]] who may call\n\
+         address or a unix socket; off loopback the proxy needs a [[caller]], and callers aren't \
+         checked in this version\n\
          line 3: `admin.token`: found nothing, expected a bearer token, because `admin.listen` \
          isn't loopback",
     );
@@ -173,6 +174,61 @@ fn listeners_off_loopback_need_who_may_call() {
             .listen
             .is_local()
     );
+}
+
+/// `text` parses, but who serves is told the faults `expected`, one a line.
+fn check_unsupported(text: &str, expected: &str) {
+    good(text);
+    let directory = directory();
+    let path = directory.path().join("config.toml");
+    std::fs::write(&path, text).expect("written");
+    let errors = Config::load_to_serve(&path, [])
+        .expect_err(text)
+        .to_string();
+    let shown = errors.replace(&format!("{}/", directory.path().display()), "");
+    assert_eq!(shown, expected, "{text}");
+}
+
+#[test]
+fn what_this_version_does_not_do_is_refused_where_it_stands() {
+    check_unsupported(
+        "[tokens]\nunknown = \"learn\"\nrefresh = \"ahead\"\nremember_users = true\n",
+        "config.toml:2: `tokens.unknown`: found \"learn\", expected \"refuse\"; unknown tokens \
+         aren't learned in this version; use `merchant add` or `merchant import`\n\
+         config.toml:3: `tokens.refresh`: found \"ahead\", expected \"on-demand\"; tokens aren't \
+         refreshed ahead in this version\n\
+         config.toml:4: `tokens.remember_users`: found true, expected false; users' tokens aren't \
+         kept in this version; the backend keeps them",
+    );
+    check_unsupported(
+        "[upstream]\nproxy = \"http://egress:3128\"\n[telemetry]\n\
+         otlp_endpoint = \"http://127.0.0.1:4318\"\n",
+        "config.toml:2: `upstream.proxy`: found an HTTP proxy, expected nothing; an HTTP proxy \
+         isn't used in this version: calls would leave directly\n\
+         config.toml:4: `telemetry.otlp_endpoint`: found an address, expected nothing; traces \
+         aren't sent in this version",
+    );
+    check_unsupported(
+        "[[caller]]\nname = \"a\"\ntoken = \"file:data/store.key\"\n\
+         [proxy]\nlisten = \"0.0.0.0:2088\"\n",
+        "config.toml:1: `caller[1]`: found a caller, expected no [[caller]]; callers aren't \
+         checked in this version: whoever reaches the proxy may call; remove the section, or \
+         guard a unix socket by its directory\n\
+         config.toml:5: `proxy.listen`: found an address off loopback, expected a loopback \
+         address or a unix socket; off loopback the proxy needs a [[caller]], and callers aren't \
+         checked in this version",
+    );
+    check_unsupported(
+        "[proxy]\nreply_signature = \"local\"\nreply_key = \"file:data/store.key\"\n",
+        "config.toml:2: `proxy.reply_signature`: found \"local\", expected \"alipay\"; replies \
+         aren't signed anew in this version",
+    );
+}
+
+#[test]
+fn the_reference_file_asks_for_nothing_unsupported() {
+    assert_eq!(Config::default().unsupported(), []);
+    assert_eq!(good(REFERENCE).unsupported(), []);
 }
 
 #[test]
@@ -355,6 +411,24 @@ fn keys_of_the_wrong_kind_are_named() {
         "{own}",
         &["line 4: `app[1].alipay_public_key`: found the application's own public key (应用公钥)"],
     );
+}
+
+#[test]
+fn keys_of_an_app_that_nothing_would_use_are_refused() {
+    let directory = directory();
+    let key = AppPrivateKey::generate(2048).expect("a key");
+    let other = AppPrivateKey::generate(2048).expect("a key");
+    secret(directory.path(), "app.pem", key.to_pkcs8_pem().expose());
+    let text = format!(
+        "[[app]]\napp_id = \"1\"\nprivate_key = \"file:app.pem\"\n\
+         private_key_next = \"file:app.pem\"\nencrypt_key = \"file:data/store.key\"\n\
+         alipay_public_key = \"{}\"\n",
+        other.public_key().to_bare_base64()
+    );
+    let config = Config::from_toml(&text, directory.path(), []).expect("parses");
+    let faults = config.unsupported();
+    let keys: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
+    assert_eq!(keys, ["app[1].encrypt_key", "app[1].private_key_next"]);
 }
 
 #[test]

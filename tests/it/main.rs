@@ -12,6 +12,8 @@ mod admin;
 mod auth_redirect;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "cli")]
+mod cli_live;
 mod config;
 mod crash;
 #[cfg(feature = "simulator")]

@@ -1,0 +1,110 @@
+//! What the configuration knows but this version doesn't do: refused, because ignoring it would
+//! leave an operator with less than the file promises. A feature that arrives deletes its line.
+
+use crate::config::Config;
+use crate::config::error::{Fault, Mismatch};
+use crate::config::proxy::ReplySignature;
+use crate::config::token::{RefreshMode, UnknownToken};
+use crate::model::app::App;
+
+impl Config {
+    /// What is set here but not supported in this version; their places in the file aren't known.
+    #[must_use]
+    pub fn unsupported(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut refuse = |key: &str, found: &str, expected: &str, hint: &str| {
+            let mismatch = Mismatch::new(found, expected).hint(hint);
+            faults.push(Fault::of_key(key, mismatch));
+        };
+        let (proxy, tokens) = (&self.proxy, &self.tokens);
+        if !proxy.listen.is_local() {
+            refuse(
+                "proxy.listen",
+                "an address off loopback",
+                LOCAL,
+                OFF_LOOPBACK,
+            );
+        }
+        if proxy.reply_signature == ReplySignature::Local {
+            refuse(
+                "proxy.reply_signature",
+                "\"local\"",
+                "\"alipay\"",
+                LOCAL_SIGNATURE,
+            );
+        }
+        if self.upstream.proxy.is_some() {
+            refuse("upstream.proxy", "an HTTP proxy", "nothing", EGRESS);
+        }
+        for index in 1..=self.callers.len() {
+            refuse(
+                &format!("caller[{index}]"),
+                "a caller",
+                "no [[caller]]",
+                CALLERS,
+            );
+        }
+        for (index, app) in self.apps.iter().enumerate() {
+            for (key, hint) in of_app(app) {
+                refuse(
+                    &format!("app[{}].{key}", index + 1),
+                    "a key",
+                    "nothing",
+                    hint,
+                );
+            }
+        }
+        if tokens.refresh == RefreshMode::Ahead {
+            refuse("tokens.refresh", "\"ahead\"", "\"on-demand\"", AHEAD);
+        }
+        if tokens.unknown == UnknownToken::Learn {
+            refuse("tokens.unknown", "\"learn\"", "\"refuse\"", LEARN);
+        }
+        if tokens.remember_users {
+            refuse("tokens.remember_users", "true", "false", USERS);
+        }
+        if self.telemetry.otlp_endpoint.is_some() {
+            refuse("telemetry.otlp_endpoint", "an address", "nothing", TRACES);
+        }
+        faults
+    }
+}
+
+/// The keys of an app, wherever it is configured, that this version doesn't use, each with why.
+pub fn of_app(app: &App) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let encrypt = app
+        .encrypt_key
+        .as_ref()
+        .map(|_| ("encrypt_key", ENCRYPTION));
+    let next = app
+        .private_key_next
+        .as_ref()
+        .map(|_| ("private_key_next", KEY_CHANGE));
+    encrypt.into_iter().chain(next)
+}
+
+const LOCAL: &str = "a loopback address or a unix socket";
+
+pub(crate) const OFF_LOOPBACK: &str = "off loopback the proxy needs a [[caller]], and callers aren't checked \
+                            in this version";
+
+const CALLERS: &str = "callers aren't checked in this version: whoever reaches the proxy may call; \
+                       remove the section, or guard a unix socket by its directory";
+
+const LOCAL_SIGNATURE: &str = "replies aren't signed anew in this version";
+
+const EGRESS: &str = "an HTTP proxy isn't used in this version: calls would leave directly";
+
+const ENCRYPTION: &str = "content isn't encrypted in this version: it would leave as it is";
+
+const KEY_CHANGE: &str = "the key isn't changed by itself in this version: set `private_key` anew \
+                          and restart once Alipay has the new public key";
+
+const AHEAD: &str = "tokens aren't refreshed ahead in this version";
+
+const LEARN: &str = "unknown tokens aren't learned in this version; use `merchant add` or \
+                     `merchant import`";
+
+const USERS: &str = "users' tokens aren't kept in this version; the backend keeps them";
+
+const TRACES: &str = "traces aren't sent in this version";

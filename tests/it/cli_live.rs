@@ -1,0 +1,452 @@
+//! The program against a running sidecar and the simulator, both processes of their own.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use alipay_sidecar::net::client::{Client, ClientOptions, Reply};
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+
+/// How long a process may take to start, answer or end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn command(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-sidecar"));
+    command.args(arguments).current_dir(directory).env_clear();
+    command.stdin(Stdio::null());
+    command
+}
+
+fn output(directory: &Path, arguments: &[&str]) -> Output {
+    command(directory, arguments).output().expect("started")
+}
+
+/// The program ends with `code` and says each of `texts`.
+fn check(directory: &Path, arguments: &[&str], code: i32, texts: &[&str]) -> String {
+    let output = output(directory, arguments);
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{said}");
+    for text in texts {
+        assert!(said.contains(text), "{arguments:?}: no `{text}` in\n{said}");
+    }
+    said
+}
+
+/// A process that serves; it is killed when this is dropped.
+struct Process {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Process {
+    fn start(directory: &Path, arguments: &[&str]) -> Self {
+        let mut command = command(directory, arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("started");
+        let (sender, lines) = mpsc::channel();
+        let stdout = child.stdout.take().expect("piped");
+        let stderr = child.stderr.take().expect("piped");
+        follow(stdout, sender.clone());
+        follow(stderr, sender);
+        Self { child, lines }
+    }
+
+    /// The next line that holds `text`.
+    fn line(&self, text: &str) -> String {
+        let mut seen = Vec::new();
+        loop {
+            let missing = |_| format!("no `{text}` in\n{}", seen.join("\n"));
+            let line = self.lines.recv_timeout(PATIENCE).map_err(missing);
+            let line = line.expect("said in time");
+            if line.contains(text) {
+                return line;
+            }
+            seen.push(line);
+        }
+    }
+
+    /// Asks it to end, and gives its exit code.
+    fn terminate(mut self) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        let killed = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(killed.expect("kill").success());
+        self.child.wait().expect("waited for").code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn follow(output: impl std::io::Read + Send + 'static, lines: mpsc::Sender<String>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            // Read on though nobody listens, so that the process never waits for its pipe.
+            let _ = lines.send(line);
+        }
+    });
+}
+
+/// A simulator with the files of a sidecar that talks to it.
+struct World {
+    directory: tempfile::TempDir,
+    simulator: String,
+    _process: Process,
+}
+
+impl World {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let process = Process::start(
+            directory.path(),
+            &["simulator", "--dir", ".", "--listen-base", "0"],
+        );
+        let line = process.line("simulator  http://");
+        let simulator = line.split_whitespace().nth(1).expect("a URL").to_owned();
+        let world = Self {
+            directory,
+            simulator,
+            _process: process,
+        };
+        world.edit("\"127.0.0.1:2088\"", "\"unix:proxy.sock\"");
+        world.edit("listen = \"127.0.0.1:2089\"", "listen = \"127.0.0.1:0\"");
+        world.edit("\"127.0.0.1:2090\"", "\"unix:admin.sock\"");
+        world
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn edit(&self, from: &str, to: &str) {
+        let path = self.path().join("config.toml");
+        let text = std::fs::read_to_string(&path).expect("read");
+        assert!(text.contains(from), "{from} in\n{text}");
+        std::fs::write(&path, text.replacen(from, to, 1)).expect("written");
+    }
+
+    /// Starts the sidecar, waits until it serves, and tells the simulator where.
+    fn run(&self) -> (Process, serde_json::Value) {
+        let process = Process::start(self.path(), &["run", "--create-store"]);
+        let line = process.line("\"serving\"");
+        let said: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        let webhook = said.get("webhook").and_then(|address| address.as_str());
+        let webhook = webhook.expect("an address");
+        let body = format!("{{\"app_gateway\":\"http://{webhook}/alipay/gateway\"}}");
+        let url = format!("{}/simulator/app", self.simulator);
+        assert_eq!(
+            send(&url, None, body).expect("answered").status,
+            StatusCode::OK
+        );
+        (process, said)
+    }
+
+    fn check(&self, arguments: &[&str], code: i32, texts: &[&str]) -> String {
+        check(self.path(), arguments, code, texts)
+    }
+}
+
+/// One request (`POST` where there is a body) by a client that also trusts `roots`.
+fn send(url: &str, roots: Option<&Path>, body: String) -> Result<Reply, String> {
+    let method = if body.is_empty() { "GET" } else { "POST" };
+    let request = Request::builder().method(method).uri(url);
+    let request = request
+        .body(Full::new(Bytes::from(body)))
+        .expect("a request");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.expect("a runtime").block_on(async {
+        let client = Client::new(&ClientOptions {
+            connect_timeout: PATIENCE,
+            max_reply: 1 << 20,
+            ca_file: roots,
+        });
+        let sent = client.expect("a client").send(request, PATIENCE).await;
+        sent.map_err(|error| error.to_string())
+    })
+}
+
+#[test]
+fn the_verbs_talk_to_a_running_sidecar() {
+    let world = World::start();
+    let (sidecar, _) = world.run();
+    world.check(&["health", "--wait", "10s"], 0, &["ready"]);
+    world.check(&["check"], 0, &["is good"]);
+    world.check(
+        &["merchant", "import", "merchants.jsonl"],
+        0,
+        &["2 imported"],
+    );
+    world.check(
+        &["merchant", "list"],
+        0,
+        &["2021000000001001", "2021000000001002"],
+    );
+    let said = world.check(&["merchant", "show", "2021000000001001", "--json"], 0, &[]);
+    let merchant: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(merchant["user_id"], "2088000000001001");
+    world.check(
+        &["merchant", "remove", "2021000000001002"],
+        0,
+        &["is forgotten"],
+    );
+    world.check(
+        &["merchant", "show", "2021000000001002"],
+        1,
+        &["no merchant"],
+    );
+    world.check(&["app", "list"], 0, &["2021000000000001", "config"]);
+    world.check(&["app", "show", "2021000000000001"], 0, &["应用公钥"]);
+    world.check(&["app", "remove", "2021000000000001"], 1, &["app-unknown"]);
+    world.check(
+        &["inbox", "list", "--limit", "0"],
+        1,
+        &["`limit` is a number from 1"],
+    );
+    let said = world.check(&["inbox", "list", "--json"], 0, &["merchant.authorized"]);
+    let page: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let id = page["items"][0]["id"].as_str().expect("an id");
+    world.check(
+        &["inbox", "show", id],
+        0,
+        &["merchant.authorized", "pending"],
+    );
+    world.check(&["inbox", "replay", id], 0, &["will be delivered again"]);
+    world.check(&["inbox", "replay", "nonsense"], 1, &["nonsense"]);
+    assert_eq!(sidecar.terminate(), Some(0));
+    world.check(&["merchant", "list"], 0, &["2021000000001001"]);
+}
+
+#[test]
+fn a_call_and_a_trigger_go_through() {
+    let world = World::start();
+    let (_sidecar, _) = world.run();
+    world.check(&["merchant", "import", "merchants.jsonl"], 0, &[]);
+    let biz = r#"{"out_trade_no":"1","total_amount":"8.80","subject":"tea"}"#;
+    let tag = ["--merchant", "2088000000001001", "--biz", biz];
+    let create = [&["call", "alipay.trade.create"][..], &tag].concat();
+    world.check(&create, 0, &["\"code\":\"10000\"", "\"trade_no\""]);
+    let refused = ["call", "alipay.trade.query", "--merchant", "nobody"];
+    world.check(&refused, 1, &["merchant-unknown", "404"]);
+    let simulator = ["--simulator", &world.simulator];
+    for event in [
+        "plugin-order",
+        "order-message",
+        "re-authorize",
+        "payment",
+        "cancel",
+    ] {
+        world.check(
+            &[&["trigger", event][..], &simulator].concat(),
+            0,
+            &["was taken by"],
+        );
+    }
+    let refund = [&["trigger", "refund"][..], &simulator].concat();
+    world.check(&refund, 1, &["the simulator refused", "out_trade_no"]);
+    world.check(
+        &["inbox", "list"],
+        0,
+        &["servicemarket_order_notify", "trade_status_sync"],
+    );
+}
+
+#[test]
+fn a_trigger_that_nobody_takes_fails() {
+    let world = World::start();
+    let said = [
+        &["trigger", "order-message", "--simulator"][..],
+        &[&world.simulator],
+    ]
+    .concat();
+    let closed = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let body = format!(
+        "{{\"app_gateway\":\"http://{}/\"}}",
+        closed.local_addr().expect("bound")
+    );
+    drop(closed);
+    send(&format!("{}/simulator/app", world.simulator), None, body).expect("answered");
+    world.check(&said, 1, &["wasn't taken"]);
+}
+
+#[test]
+fn a_second_sidecar_finds_the_store_in_use() {
+    let world = World::start();
+    let (_sidecar, _) = world.run();
+    world.check(&["run"], 1, &["sidecar.redb", "in use by another process"]);
+    world.edit("unix:admin.sock", "unix:another.sock");
+    world.check(&["merchant", "list"], 1, &["in use by another process"]);
+}
+
+#[test]
+fn a_taken_port_is_named_by_its_key() {
+    let world = World::start();
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    world.edit(
+        "listen = \"127.0.0.1:0\"",
+        &format!("listen = \"{address}\""),
+    );
+    world.check(
+        &["run", "--create-store"],
+        1,
+        &["`webhook.listen`", &address, "choose another"],
+    );
+    let port = address.rsplit_once(':').expect("a port").1;
+    world.check(&["dev", "--tour", "--listen-base", port], 1, &[&address]);
+    world.check(&["simulator", "--listen-base", port], 1, &[&address]);
+}
+
+#[test]
+fn the_file_may_be_named_on_either_side_of_a_verb_of_two_words() {
+    let world = World::start();
+    world.check(&["-c", "config.toml", "store", "create"], 0, &[]);
+    world.check(
+        &["merchant", "-c", "config.toml", "list", "--json"],
+        0,
+        &["\"items\""],
+    );
+    world.check(
+        &["app", "list", "-c", "config.toml", "--json"],
+        0,
+        &["\"config\""],
+    );
+    world.check(&["inbox", "list", "--json"], 0, &["\"items\": []"]);
+    world.check(&["check", "--json"], 0, &["\"fingerprint\""]);
+    world.check(&["version", "--json"], 0, &["\"version\""]);
+}
+
+#[test]
+fn what_this_version_does_not_do_ends_run_and_check_but_no_other_verb() {
+    let world = World::start();
+    world.check(&["store", "create"], 0, &[]);
+    world.edit("[[app]]", "[tokens]\nunknown = \"learn\"\n\n[[app]]");
+    for verb in ["run", "check"] {
+        world.check(
+            &[verb],
+            78,
+            &["config.toml:", "`tokens.unknown`", "in this version"],
+        );
+    }
+    world.check(&["merchant", "list"], 0, &[]);
+}
+
+/// Writes a self-signed certificate for loopback and its key.
+fn certificate(directory: &Path, name: &str) -> PathBuf {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
+    let path = |end: &str| directory.join(format!("{name}.{end}"));
+    std::fs::write(path("crt"), made.cert.pem()).expect("written");
+    std::fs::write(path("key"), made.signing_key.serialize_pem()).expect("written");
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(path("key"), private).expect("changed");
+    path("crt")
+}
+
+#[test]
+fn each_listener_speaks_tls_with_its_own_certificate() {
+    let world = World::start();
+    let names = ["proxy", "webhook", "admin"];
+    let certificates = names.map(|name| certificate(world.path(), name));
+    for name in names {
+        let files = format!("tls_cert = \"file:{name}.crt\"\ntls_key = \"file:{name}.key\"");
+        world.edit(&format!("[{name}]\n"), &format!("[{name}]\n{files}\n"));
+    }
+    for socket in ["unix:proxy.sock", "unix:admin.sock"] {
+        world.edit(socket, "127.0.0.1:0");
+    }
+    let (_sidecar, said) = world.run();
+    for ((name, path), cert) in names.iter().zip(["/", "/", "/livez"]).zip(&certificates) {
+        let address = said[name].as_str().expect("an address");
+        let url = format!("https://{address}{path}");
+        let status = send(&url, Some(cert), String::new()).map(|reply| reply.status);
+        let expected = if *name == "admin" {
+            StatusCode::OK
+        } else {
+            StatusCode::NOT_FOUND
+        };
+        assert_eq!(status, Ok(expected), "{url}");
+        for other in certificates.iter().filter(|other| *other != cert) {
+            send(&url, Some(other), String::new()).expect_err("another's certificate");
+        }
+        send(&format!("http://{address}{path}"), None, String::new()).expect_err("plain HTTP");
+        world.edit(
+            &format!("[{name}]\ntls_cert = \"file:{name}.crt\"\ntls_key = \"file:{name}.key\"\nlisten = \"127.0.0.1:0\""),
+            &format!("[{name}]\ntls_cert = \"file:{name}.crt\"\ntls_key = \"file:{name}.key\"\nlisten = \"{address}\""),
+        );
+    }
+    world.check(&["health"], 0, &["ready"]);
+    world.check(
+        &["merchant", "import", "merchants.jsonl"],
+        0,
+        &["2 imported"],
+    );
+    let call = [
+        "call",
+        "alipay.trade.query",
+        "--merchant",
+        "2088000000001001",
+        "--biz",
+        "{}",
+    ];
+    world.check(&call, 0, &["\"code\""]);
+    certificate(world.path(), "admin");
+    world.check(&["health"], 1, &["admin.crt?"]);
+}
+
+#[test]
+fn a_certificate_that_does_not_fit_its_key_is_a_fault_of_configuration() {
+    let world = World::start();
+    certificate(world.path(), "one");
+    certificate(world.path(), "two");
+    let files = "tls_cert = \"file:one.crt\"\ntls_key = \"file:two.key\"";
+    world.edit("[admin]\n", &format!("[admin]\n{files}\n"));
+    for verb in ["run", "check"] {
+        world.check(
+            &[verb],
+            78,
+            &["config.toml: `admin.tls_cert`", "the key of its first"],
+        );
+    }
+}
+
+#[test]
+fn the_tour_verifies_every_step() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let tour = ["dev", "--tour", "--listen-base", "0"];
+    let said = check(directory.path(), &tour, 0, &["Every step was verified."]);
+    for step in 1..=5 {
+        assert!(said.contains(&format!("\n{step}. ")), "{said}");
+    }
+    assert!(!said.contains('✗'), "{said}");
+}
+
+#[test]
+fn the_tour_ends_at_a_fault() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for fault in [
+        "tampered",
+        "tampered-sign",
+        "tampered-notification",
+        "unsigned",
+    ] {
+        let tour = ["dev", "--tour", "--listen-base", "0", "--fault", fault];
+        check(directory.path(), &tour, 1, &["✗", "not verified"]);
+    }
+    check(
+        directory.path(),
+        &["dev", "--tour", "--fault", "nonsense"],
+        2,
+        &["nonsense"],
+    );
+}
