@@ -19,7 +19,9 @@ use alipay_sidecar::{Config, Sidecar};
 use anyhow::{Context, ensure};
 use axum::Router;
 use axum::routing::get;
+use bytes::Bytes;
 use http::Request;
+use http_body_util::Full;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -70,7 +72,7 @@ async fn call(url: &str) -> anyhow::Result<()> {
     let request = Request::post(format!("{url}/pay/v2/alipay.trade.create"))
         .header("alipay-merchant", FIRST_AUTH_APP_ID)
         .header("content-type", "application/json")
-        .body(order.into())?;
+        .body(Full::new(Bytes::from(order)))?;
     let reply = client.send(request, Duration::from_secs(15)).await?;
     let body = String::from_utf8_lossy(&reply.body);
     let verified = reply.headers.get("alipay-sidecar-verified");

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::Full;
 
 use crate::clock::Clock;
@@ -21,14 +21,18 @@ pub mod app;
 pub mod error;
 pub mod metrics;
 pub mod signer;
+pub mod upload;
 pub mod v2;
 
 use error::{GatewayError, Outcome};
 use metrics::{CallMetrics, Phase};
+use upload::UploadBody;
 use v2::V2Call;
 
 /// How often a pure query is tried in all, within its deadline.
 const QUERY_TRIES: usize = 3;
+/// The type of a form body.
+const FORM: &str = "application/x-www-form-urlencoded;charset=utf-8";
 /// What we call ourselves to Alipay.
 const AGENT: &str = concat!("alipay-sidecar/", env!("CARGO_PKG_VERSION"));
 
@@ -105,7 +109,7 @@ impl Gateway {
         deadline: Instant,
     ) -> Result<Reply, GatewayError> {
         let url = format!("{}?{}", call.app.endpoints.gateway, signed.query());
-        let body = Bytes::from(signed.body());
+        let body = Outgoing::of(call, signed);
         let tries = if v2::is_pure_query(&call.method) {
             QUERY_TRIES
         } else {
@@ -113,9 +117,20 @@ impl Gateway {
         };
         let mut outcome = Outcome::NotSent;
         for last in (0..tries).rev() {
-            let request = request(&url, body.clone())?;
             let remaining = deadline.saturating_duration_since(Instant::now());
-            let error = match self.client.send(request, remaining).await {
+            let sent = match &body {
+                Outgoing::Form(form) => {
+                    let request = request(&url, FORM, Full::new(form.clone()))?;
+                    self.client.send(request, remaining).await
+                }
+                Outgoing::Upload(upload) => {
+                    let mut request = request(&url, &upload.content_type(), upload.read())?;
+                    let length = HeaderValue::from(upload.len());
+                    request.headers_mut().insert(CONTENT_LENGTH, length);
+                    self.client.send(request, remaining).await
+                }
+            };
+            let error = match sent {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
@@ -137,16 +152,29 @@ impl std::fmt::Debug for Gateway {
     }
 }
 
-fn request(url: &str, body: Bytes) -> Result<Request<Full<Bytes>>, GatewayError> {
+/// The body of a call.
+enum Outgoing {
+    Form(Bytes),
+    Upload(UploadBody),
+}
+
+impl Outgoing {
+    fn of(call: &V2Call, signed: &SignedParams) -> Self {
+        if call.files.is_empty() {
+            Self::Form(signed.body().into())
+        } else {
+            Self::Upload(UploadBody::new(signed.body_parameters(), &call.files))
+        }
+    }
+}
+
+fn request<B>(url: &str, content_type: &str, body: B) -> Result<Request<B>, GatewayError> {
     Request::builder()
         .method(Method::POST)
         .uri(url)
-        .header(
-            CONTENT_TYPE,
-            "application/x-www-form-urlencoded;charset=utf-8",
-        )
+        .header(CONTENT_TYPE, content_type)
         .header(USER_AGENT, AGENT)
-        .body(Full::new(body))
+        .body(body)
         .map_err(GatewayError::Request)
 }
 

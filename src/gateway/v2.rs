@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::gateway::app::SigningApp;
 use crate::gateway::metrics::Api;
+use crate::gateway::upload::FilePart;
 use crate::protocol::params::{Params, name};
 use crate::protocol::secret::Secret;
 use crate::protocol::timestamp;
@@ -20,6 +21,8 @@ pub struct V2Call {
     pub method: String,
     /// Every parameter but those the sidecar owns: `biz_content`, `notify_url`, `grant_type` ….
     pub parameters: Params,
+    /// The files of an upload; they aren't signed.
+    pub files: Vec<FilePart>,
     /// The deadline of the whole call.
     pub timeout: Duration,
     /// On which route it came, for the metrics.

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, Uri};
-use http_body_util::Full;
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Body;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as PooledClient;
 use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
@@ -29,9 +31,11 @@ const POOL_IDLE: Duration = Duration::from_secs(14);
 /// A pooled HTTP/1.1 client with deadlines. Clones share the pool.
 #[derive(Debug, Clone)]
 pub struct Client {
-    pool: PooledClient<TimedConnector, Full<Bytes>>,
+    pool: PooledClient<TimedConnector, OutBody>,
     max_reply: usize,
 }
+
+type OutBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// A whole reply.
 #[derive(Debug)]
@@ -161,11 +165,12 @@ impl Client {
     ///
     /// # Cancel safety
     /// Dropping the future breaks the connection; the other side may have acted.
-    pub async fn send(
-        &self,
-        mut request: Request<Full<Bytes>>,
-        deadline: Duration,
-    ) -> Result<Reply, SendError> {
+    pub async fn send<B>(&self, request: Request<B>, deadline: Duration) -> Result<Reply, SendError>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         let captured = capture_connection(&mut request);
         let left = || match captured.connection_metadata().as_ref() {
             Some(_) => Left::Maybe,

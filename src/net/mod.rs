@@ -6,3 +6,4 @@ pub mod listener;
 mod pace;
 pub mod serve;
 pub mod shutdown;
+pub mod spool;

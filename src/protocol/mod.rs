@@ -23,6 +23,7 @@ mod form;
 pub mod json;
 pub mod key;
 mod loose;
+pub mod multipart;
 pub mod notification;
 pub mod params;
 pub mod request;

@@ -50,6 +50,11 @@ impl SignedParams {
         self.write(|key, _| !is_common(key))
     }
 
+    /// Gives the parameters that stand in the body, for an upload to write as parts.
+    pub fn body_parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.params.iter().filter(|(key, _)| !is_common(key))
+    }
+
     /// Writes everything as the order string that the app SDK takes (`sdkExecute`).
     #[must_use]
     pub fn order_string(&self) -> String {

@@ -233,6 +233,7 @@ fn v2_call(parts: &ProxyParts, call: &LocalCall, credentials: Credentials, api: 
         app_auth_token: credentials.merchant.map(|m| m.token.app_auth_token),
         method: call.method.clone(),
         parameters: call.parameters.clone(),
+        files: call.files.clone(),
         timeout: deadline(parts.limits.timeout, call.timeout),
         api,
     }

@@ -4,16 +4,17 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderMap, Method};
 
+use crate::gateway::upload::FilePart;
 use crate::protocol::charset::Charset;
 use crate::protocol::json;
 use crate::protocol::params::{self, Params, name};
 use crate::protocol::secret::Secret;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::resolve::Tags;
+use crate::proxy::upload::Upload;
 
 /// Where a request wants to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +100,15 @@ impl Target {
     }
 }
 
+/// The body of a request, as it was read.
+#[derive(Debug)]
+pub(super) enum Sent {
+    /// A form, or JSON.
+    Plain(Bytes),
+    /// Parts.
+    Upload(Upload),
+}
+
 /// One unsigned request of a backend, checked, still without credentials.
 #[derive(Debug, Clone)]
 pub struct LocalCall {
@@ -106,6 +116,8 @@ pub struct LocalCall {
     pub method: String,
     /// Every parameter but those the sidecar owns.
     pub parameters: Params,
+    /// The files of an upload.
+    pub files: Vec<FilePart>,
     /// For whom.
     pub tags: Tags,
     /// `Alipay-Timeout`.
@@ -117,20 +129,21 @@ impl LocalCall {
     ///
     /// # Errors
     /// Contract §3's 400s.
-    pub fn from_gateway(
+    pub(super) fn from_gateway(
         head: &Parts,
         selector: Option<String>,
-        body: &Bytes,
+        sent: Sent,
     ) -> Result<Self, ProxyError> {
-        if is_multipart(&head.headers) {
-            return Err(multipart());
-        }
         let query = head.uri.query().unwrap_or_default().as_bytes();
-        let charset = charset(query, body)?;
-        let mut parameters = union(
-            Params::from_form(query, charset)?,
-            &Params::from_form(body, charset)?,
-        )?;
+        let (charset, body, files) = match sent {
+            Sent::Plain(body) => {
+                let charset = charset(query, &body)?;
+                (charset, Params::from_form(&body, charset)?, Vec::new())
+            }
+            Sent::Upload(upload) => (charset(query, &[])?, upload.parameters, upload.files),
+        };
+        let mut parameters = union(Params::from_form(query, charset)?, &body)?;
+        check_files(&parameters, &files)?;
         parameters
             .iter()
             .try_for_each(|(name, _)| check_name(name))?;
@@ -165,6 +178,7 @@ impl LocalCall {
         Ok(Self {
             method,
             parameters,
+            files,
             tags,
             timeout: timeout(&head.headers)?,
         })
@@ -174,29 +188,41 @@ impl LocalCall {
     ///
     /// # Errors
     /// Contract §3's 400s.
-    pub fn from_v2(
+    pub(super) fn from_v2(
         head: &Parts,
         route: (Option<String>, &str),
-        body: &Bytes,
+        sent: Sent,
     ) -> Result<Self, ProxyError> {
         let (selector, wanted) = route;
         let method = method(wanted)?;
-        if is_multipart(&head.headers) {
-            return Err(multipart());
-        }
         let query = head.uri.query().unwrap_or_default().as_bytes();
         let mut parameters = Params::from_form(query, Charset::Utf8)?;
-        check_spellings(&parameters)?;
         for (name, _) in parameters.iter() {
             check_parameter(name)?;
         }
-        if !body.is_empty() {
-            let text = biz_content(body)?;
-            parameters.push(name::BIZ_CONTENT, text)?;
-        }
+        let files = match sent {
+            Sent::Plain(body) if body.is_empty() => Vec::new(),
+            Sent::Plain(body) => {
+                parameters.push(name::BIZ_CONTENT, biz_content(&body)?)?;
+                Vec::new()
+            }
+            Sent::Upload(upload) => {
+                for (name, value) in upload.parameters.iter() {
+                    // An upload's body has no other place for it.
+                    if name != name::BIZ_CONTENT {
+                        check_parameter(name)?;
+                    }
+                    parameters.push(name, value)?;
+                }
+                upload.files
+            }
+        };
+        check_spellings(&parameters)?;
+        check_files(&parameters, &files)?;
         Ok(Self {
             method,
             parameters,
+            files,
             tags: tags(&head.headers, selector)?,
             timeout: timeout(&head.headers)?,
         })
@@ -378,26 +404,30 @@ fn single(headers: &HeaderMap, name: &str) -> Result<Option<String>, ()> {
     }
 }
 
-fn is_multipart(headers: &HeaderMap) -> bool {
-    headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| {
-            value
-                .trim_start()
-                .to_ascii_lowercase()
-                .starts_with("multipart/")
-        })
+/// A file is a parameter, too: its name has the same form, and may stand once.
+fn check_files(parameters: &Params, files: &[FilePart]) -> Result<(), ProxyError> {
+    for file in files {
+        check_name(&file.name)?;
+        let twice = |(name, _): (&str, &str)| name.eq_ignore_ascii_case(&file.name);
+        if parameters.iter().any(twice) {
+            return Err(ProxyError::refused(
+                ErrorCode::ParameterDuplicate,
+                format!("`{}` is a file and a parameter", file.name),
+            ));
+        }
+        if params::is_owned(&file.name) {
+            return Err(ProxyError::refused(
+                ErrorCode::ParameterReserved,
+                format!(
+                    "the sidecar sets `{}` itself; it can't be a file",
+                    file.name
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
-fn multipart() -> ProxyError {
-    ProxyError::refused(
-        ErrorCode::BodyInvalid,
-        "multipart uploads aren't supported by this version; send a form or JSON body",
-    )
-}
-
-/// A path segment, decoded; `+` and `&`, which only forms know, stay themselves.
 fn form_decoded(text: &str) -> Option<String> {
     let raw = format!("s={}", text.replace('+', "%2B").replace('&', "%26"));
     let decoded = Params::from_form(raw.as_bytes(), Charset::Utf8).ok()?;

@@ -31,15 +31,17 @@ pub mod notify_url;
 pub mod reply;
 pub mod resolve;
 mod story;
+mod upload;
 
 use call::{Answer, Wanted};
 use error::{ErrorCode, ProxyError};
-use local_call::{LocalCall, Route, Target};
+use local_call::{LocalCall, Route, Sent, Target};
 use metrics::{InFlight, ProxyMetrics};
 use notify_url::{NotifyUrl, NotifyUrlRule};
 use reply::Shape;
 use resolve::Resolver;
 use story::Story;
+use upload::UploadLimits;
 
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
@@ -80,6 +82,8 @@ pub struct Limits {
     pub slots: u32,
     /// Largest JSON or form body, bytes.
     pub max_body: usize,
+    /// Largest multipart body, bytes.
+    pub max_upload: u64,
     /// Deadline of a call.
     pub timeout: Duration,
 }
@@ -94,6 +98,7 @@ impl Limits {
             in_flight: Arc::new(Semaphore::new(config.proxy.max_in_flight)),
             slots,
             max_body: config.proxy.max_body,
+            max_upload: config.proxy.max_upload,
             timeout: config.upstream.timeout,
         }
     }
@@ -180,13 +185,33 @@ impl Proxy {
             ));
         }
         let slot = self.slot()?;
-        let body = body::read(body, self.parts.limits.max_body, BODY_DEADLINE).await?;
+        let sent = self.read(head, body).await?;
         let selector = route.selector.clone();
         let call = match &route.target {
-            Target::V2 { method, .. } => LocalCall::from_v2(head, (selector, method), &body)?,
-            _ => LocalCall::from_gateway(head, selector, &body)?,
+            Target::V2 { method, .. } => LocalCall::from_v2(head, (selector, method), sent)?,
+            _ => LocalCall::from_gateway(head, selector, sent)?,
         };
         self.admitted(call, slot)
+    }
+
+    async fn read<B>(&self, head: &Parts, body: B) -> Result<Sent, ProxyError>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let limits = &self.parts.limits;
+        if upload::is_multipart(&head.headers) {
+            let limits = UploadLimits {
+                whole: limits.max_upload,
+                text: limits.max_body,
+                deadline: BODY_DEADLINE,
+            };
+            return upload::read(&head.headers, body, limits)
+                .await
+                .map(Sent::Upload);
+        }
+        let body = body::read(body, limits.max_body, BODY_DEADLINE).await?;
+        Ok(Sent::Plain(body))
     }
 
     /// The last checks of a call, whichever way it came.

@@ -98,6 +98,7 @@ impl CallRequest {
         let call = LocalCall {
             method: local_call::method(&self.method)?,
             parameters: self.parameters,
+            files: Vec::new(),
             tags: self.tags,
             timeout: self.timeout,
         };

@@ -119,6 +119,7 @@ async fn call(
     let mut parameters = Params::new();
     parameters.set(name::BIZ_CONTENT, biz_content.expose().as_str());
     let call = V2Call {
+        files: Vec::new(),
         app: Arc::clone(app),
         app_auth_token: None,
         method: method.to_owned(),

@@ -35,6 +35,8 @@ mod proxy_faults;
 #[cfg(feature = "simulator")]
 mod proxy_merchants;
 #[cfg(feature = "simulator")]
+mod proxy_uploads;
+#[cfg(feature = "simulator")]
 mod simulator;
 mod store;
 mod store_embedded;

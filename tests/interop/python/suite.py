@@ -205,12 +205,11 @@ def main():
     host, port = ENV["NOTIFY_LISTEN"].split(":")
     backend = HTTPServer((host, int(port)), Backend)
     threading.Thread(target=backend.serve_forever, daemon=True).start()
-    tests = [create, query, payment, refund, failure, login, exchange]
+    tests = [create, query, payment, refund, failure, login, exchange, upload]
     faults = ("tampered", "tampered-sign", "unsigned", "html", "reset")
     tests += [refused(fault) for fault in faults]
     if MODE == "direct":
-        # A sidecar doesn't take uploads yet.
-        tests += [absolute_form, self_invocation, upload]
+        tests += [absolute_form, self_invocation]
     failed = 0
     for test in tests:
         try:

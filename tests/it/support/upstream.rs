@@ -32,14 +32,25 @@ pub struct Arrived {
 }
 
 impl Arrived {
-    /// The parameters of query and body together.
+    /// The parameters of query and form body together; the parts of an upload aren't read.
     pub fn params(&self) -> Params {
         let mut all = Params::from_form(self.query.as_bytes(), Charset::Utf8).expect("a query");
+        if self.content_type().starts_with("multipart/") {
+            return all;
+        }
         let body = Params::from_form(&self.body, Charset::Utf8).expect("a form");
         for (name, value) in body.iter() {
             all.push(name, value).expect("each name once");
         }
         all
+    }
+
+    /// The type of the body.
+    pub fn content_type(&self) -> &str {
+        let value = self.headers.get("content-type");
+        value
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 
     /// One parameter, or nothing.

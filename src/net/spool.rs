@@ -1,0 +1,167 @@
+//! Content of unknown size: held in memory while small, in a file without a name once it isn't.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::io::AsyncWriteExt;
+
+/// From this many bytes on, content goes to a file.
+const IN_MEMORY: usize = 256 << 10;
+/// How much of a file is read at once.
+const CHUNK: usize = 64 << 10;
+
+/// Takes content piece by piece.
+#[derive(Debug, Default)]
+pub struct Spool {
+    memory: BytesMut,
+    file: Option<tokio::fs::File>,
+    length: u64,
+}
+
+/// Whole content, which can be read any number of times. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Spooled {
+    place: Place,
+    length: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    File(Arc<File>),
+    Memory(Bytes),
+}
+
+impl Spool {
+    /// Adds a piece.
+    ///
+    /// # Errors
+    /// The system's, when there is no room for the file.
+    ///
+    /// # Cancel safety
+    /// Not safe: part of the piece may have been added.
+    pub async fn push(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.length = self.length.saturating_add(piece.len() as u64);
+        if self.file.is_none() && self.memory.len() + piece.len() <= IN_MEMORY {
+            self.memory.extend_from_slice(piece);
+            return Ok(());
+        }
+        if self.file.is_none() {
+            let file = tokio::task::spawn_blocking(nameless).await??;
+            let mut file = tokio::fs::File::from_std(file);
+            file.write_all(&self.memory).await?;
+            self.memory = BytesMut::new();
+            self.file = Some(file);
+        }
+        match &mut self.file {
+            Some(file) => file.write_all(piece).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The content once all of it is there.
+    ///
+    /// # Errors
+    /// The system's, when the file can't be written.
+    pub async fn finish(self) -> io::Result<Spooled> {
+        let place = match self.file {
+            None => Place::Memory(self.memory.freeze()),
+            Some(mut file) => {
+                file.flush().await?;
+                Place::File(Arc::new(file.into_std().await))
+            }
+        };
+        Ok(Spooled {
+            place,
+            length: self.length,
+        })
+    }
+}
+
+impl Spooled {
+    /// How many bytes it has.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Reads it from its beginning, a piece at a time.
+    #[must_use]
+    pub fn read(&self) -> BoxStream<'static, io::Result<Bytes>> {
+        match &self.place {
+            Place::Memory(bytes) => stream::iter([Ok(bytes.clone())]).boxed(),
+            Place::File(file) => read_file(Arc::clone(file)).boxed(),
+        }
+    }
+}
+
+fn read_file(file: Arc<File>) -> impl stream::Stream<Item = io::Result<Bytes>> + Send {
+    stream::try_unfold((file, 0_u64), |(file, at)| async move {
+        let reading = Arc::clone(&file);
+        let read = move || -> io::Result<Bytes> {
+            let mut chunk = vec![0; CHUNK];
+            let read = reading.read_at(&mut chunk, at)?;
+            chunk.truncate(read);
+            Ok(chunk.into())
+        };
+        let chunk = tokio::task::spawn_blocking(read).await??;
+        let next = at.saturating_add(chunk.len() as u64);
+        Ok((!chunk.is_empty()).then_some((chunk, (file, next))))
+    })
+}
+
+/// A file that only we can read and that is gone with its last handle, whatever ends the process.
+fn nameless() -> io::Result<File> {
+    let name = format!("alipay-sidecar-{}", uuid::Uuid::now_v7());
+    let path = std::env::temp_dir().join(name);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::TryStreamExt;
+
+    use super::*;
+
+    async fn check(pieces: &[usize], in_file: bool) {
+        let mut spool = Spool::default();
+        let mut expected = Vec::new();
+        for (number, size) in pieces.iter().enumerate() {
+            let piece = vec![u8::try_from(number % 251).expect("small"); *size];
+            spool.push(&piece).await.expect("room");
+            expected.extend(piece);
+        }
+        let spooled = spool.finish().await.expect("room");
+        assert_eq!(matches!(spooled.place, Place::File(_)), in_file);
+        assert_eq!(spooled.len(), expected.len() as u64);
+        for _ in 0..2 {
+            let read: Vec<Bytes> = spooled.read().try_collect().await.expect("readable");
+            assert_eq!(read.concat(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn small_content_stays_in_memory_and_large_content_goes_to_a_file() {
+        check(&[], false).await;
+        check(&[1, 2, 3], false).await;
+        check(&[IN_MEMORY], false).await;
+        check(&[IN_MEMORY, 1], true).await;
+        check(&[1, IN_MEMORY, CHUNK * 3 + 7], true).await;
+    }
+}

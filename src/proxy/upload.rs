@@ -1,0 +1,210 @@
+//! Uploads of backends: `multipart/form-data`, whose text parts are parameters and whose files are
+//! kept aside until the call is signed.
+//!
+//! Every SDK writes its parts differently (Java without spaces, Python with a fixed boundary and a
+//! transfer encoding); all are taken, and written anew.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use http_body_util::BodyExt;
+use hyper::body::Body;
+use multer::{Constraints, Field, Multipart, SizeLimit};
+
+use crate::gateway::upload::FilePart;
+use crate::net::body::BoxError;
+use crate::net::spool::Spool;
+use crate::protocol::params::Params;
+use crate::proxy::error::{ErrorCode, ProxyError};
+
+/// How many parts an upload may have: APIs take a few files and some dozen parameters.
+const PARTS: usize = 100;
+
+/// The body of an upload.
+#[derive(Debug)]
+pub(super) struct Upload {
+    /// The text parts.
+    pub(super) parameters: Params,
+    /// The files.
+    pub(super) files: Vec<FilePart>,
+}
+
+/// What an upload may have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UploadLimits {
+    /// All of it, bytes.
+    pub(super) whole: u64,
+    /// The text parts together, bytes.
+    pub(super) text: usize,
+    /// How long it may take to arrive.
+    pub(super) deadline: Duration,
+}
+
+/// Whether a body says that it is one of parts.
+pub(super) fn is_multipart(headers: &HeaderMap) -> bool {
+    content_type(headers)
+        .trim_start()
+        .to_ascii_lowercase()
+        .starts_with("multipart/")
+}
+
+/// Reads an upload; files over a size go to a nameless file, so memory doesn't grow with them.
+///
+/// # Errors
+/// `body-too-large`, `body-invalid`, `parameter-duplicate`, `internal` (no room for the file).
+pub(super) async fn read<B>(
+    headers: &HeaderMap,
+    body: B,
+    limits: UploadLimits,
+) -> Result<Upload, ProxyError>
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<BoxError>,
+{
+    if body.size_hint().lower() > limits.whole {
+        return Err(too_large(limits.whole));
+    }
+    let boundary = multer::parse_boundary(content_type(headers))
+        .map_err(|_| invalid("it is multipart, but not `multipart/form-data` with a boundary"))?;
+    let body = Box::pin(body);
+    let pieces = stream::try_unfold(body, |mut body| async move {
+        loop {
+            let Some(frame) = body.frame().await else {
+                return Ok::<_, BoxError>(None);
+            };
+            if let Ok(piece) = frame.map_err(Into::into)?.into_data() {
+                return Ok(Some((piece, body)));
+            }
+        }
+    });
+    let sizes = SizeLimit::new().whole_stream(limits.whole);
+    let constraints = Constraints::new().size_limit(sizes);
+    let parts = Multipart::with_constraints(pieces, boundary, constraints);
+    tokio::time::timeout(limits.deadline, collect(parts, limits))
+        .await
+        .map_err(|_| invalid("it didn't arrive in time"))?
+}
+
+async fn collect(mut parts: Multipart<'_>, limits: UploadLimits) -> Result<Upload, ProxyError> {
+    let mut upload = Upload {
+        parameters: Params::new(),
+        files: Vec::new(),
+    };
+    let mut room = limits.text;
+    for _ in 0..PARTS {
+        let next = parts.next_field().await;
+        let Some(field) = next.map_err(|error| broken(&error, limits))? else {
+            return Ok(upload);
+        };
+        let name = field.name().unwrap_or_default().to_owned();
+        if name.is_empty() {
+            return Err(invalid("a part has no name"));
+        }
+        if field.file_name().is_some() {
+            let file = file(name, field, limits).await?;
+            check_new(&upload, &file.name)?;
+            upload.files.push(file);
+        } else {
+            let value = text(field, &mut room, limits).await?;
+            check_new(&upload, &name)?;
+            upload.parameters.push(name, value)?;
+        }
+    }
+    Err(invalid("it has more than 100 parts"))
+}
+
+fn check_new(upload: &Upload, name: &str) -> Result<(), ProxyError> {
+    let known = upload.files.iter().any(|file| file.name == name);
+    if known || upload.parameters.get(name).is_some() {
+        return Err(ProxyError::refused(
+            ErrorCode::ParameterDuplicate,
+            "two parts of the upload have the same name",
+        ));
+    }
+    Ok(())
+}
+
+async fn text(
+    mut field: Field<'_>,
+    room: &mut usize,
+    limits: UploadLimits,
+) -> Result<String, ProxyError> {
+    let mut value = Vec::new();
+    while let Some(piece) = next_piece(&mut field, limits).await? {
+        *room = room.checked_sub(piece.len()).ok_or_else(|| {
+            ProxyError::refused(
+                ErrorCode::BodyTooLarge,
+                "the text parts together are larger than `proxy.max_body`",
+            )
+        })?;
+        value.extend_from_slice(&piece);
+    }
+    String::from_utf8(value).map_err(|_| invalid("a text part isn't UTF-8"))
+}
+
+async fn file(
+    name: String,
+    mut field: Field<'_>,
+    limits: UploadLimits,
+) -> Result<FilePart, ProxyError> {
+    let file_name = field.file_name().unwrap_or_default().to_owned();
+    let declared = field.content_type().map(ToString::to_string);
+    let content_type = declared.unwrap_or_else(|| "application/octet-stream".to_owned());
+    let mut spool = Spool::default();
+    while let Some(piece) = next_piece(&mut field, limits).await? {
+        spool.push(&piece).await.map_err(|e| no_room(&e))?;
+    }
+    let content = spool.finish().await.map_err(|e| no_room(&e))?;
+    Ok(FilePart {
+        name,
+        file_name,
+        content_type,
+        content,
+    })
+}
+
+async fn next_piece(
+    field: &mut Field<'_>,
+    limits: UploadLimits,
+) -> Result<Option<Bytes>, ProxyError> {
+    field.chunk().await.map_err(|error| broken(&error, limits))
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE);
+    value
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
+fn broken(error: &multer::Error, limits: UploadLimits) -> ProxyError {
+    match error {
+        multer::Error::StreamSizeExceeded { .. } => too_large(limits.whole),
+        error => invalid(&error.to_string()),
+    }
+}
+
+fn too_large(limit: u64) -> ProxyError {
+    ProxyError::refused(
+        ErrorCode::BodyTooLarge,
+        format!("the upload is larger than `proxy.max_upload` ({limit} bytes)"),
+    )
+}
+
+fn invalid(reason: &str) -> ProxyError {
+    ProxyError::refused(
+        ErrorCode::BodyInvalid,
+        format!("the upload can't be read: {reason}"),
+    )
+}
+
+fn no_room(error: &io::Error) -> ProxyError {
+    ProxyError::refused(
+        ErrorCode::Internal,
+        format!("the upload could not be kept in the folder for temporary files: {error}"),
+    )
+}
