@@ -1,6 +1,6 @@
 //! How attempts end.
 
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
 use crate::model::delivery::AttemptError;
 
@@ -20,11 +20,21 @@ impl DeliveryMetrics {
         );
         let attempts = IntCounterVec::new(options, &["outcome"])?;
         registry.register(Box::new(attempts.clone()))?;
-        Ok(Self(attempts))
+        let metrics = Self(attempts);
+        // Present from the start, so that the first one is an increase and not a new series.
+        metrics.of(None);
+        for error in AttemptError::ALL {
+            metrics.of(Some(error));
+        }
+        Ok(metrics)
     }
 
     pub(super) fn attempted(&self, error: Option<AttemptError>) {
+        self.of(error).inc();
+    }
+
+    fn of(&self, error: Option<AttemptError>) -> IntCounter {
         let outcome = error.map_or("delivered", AttemptError::as_str);
-        self.0.with_label_values(&[outcome]).inc();
+        self.0.with_label_values(&[outcome])
     }
 }

@@ -93,6 +93,9 @@ pub enum AttemptError {
 }
 
 impl AttemptError {
+    /// Every reason there is.
+    pub const ALL: [Self; 4] = [Self::Connect, Self::NotSuccess, Self::Status, Self::Timeout];
+
     /// The word used in JSON and as the metric label.
     #[must_use]
     pub fn as_str(self) -> &'static str {

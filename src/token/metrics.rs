@@ -21,6 +21,10 @@ impl TokenMetrics {
         );
         let refreshes = IntCounterVec::new(options, &["outcome"])?;
         registry.register(Box::new(refreshes.clone()))?;
+        // Present from the start, so that the first one is an increase and not a new series.
+        for outcome in ["refreshed", "refused", "not-sent", "unknown"] {
+            refreshes.with_label_values(&[outcome]);
+        }
         Ok(Self(refreshes))
     }
 

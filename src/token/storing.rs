@@ -45,19 +45,7 @@ pub(super) async fn store(
             reason: "no `auth_app_id` has the form of one".to_owned(),
         }));
     }
-    let ids: Vec<_> = authorizations
-        .iter()
-        .map(|a| a.auth_app_id.clone())
-        .collect();
-    let changes = authorizations
-        .into_iter()
-        .map(|authorization| Change::Authorize {
-            entry: Some(Box::new(event_entry(&authorization, now))),
-            authorization: Box::new(authorization),
-        })
-        .chain(further)
-        .collect();
-    commit(parts, changes).await?;
+    let ids = commit_granted(parts, authorizations, further, now).await?;
     parts.wake.notify_one();
     let mut merchants = Vec::new();
     for id in ids {
@@ -65,6 +53,51 @@ pub(super) async fn store(
         merchants.extend(parts.store.find(key).await?);
     }
     Ok(merchants)
+}
+
+/// Commits all at once; if one token turns out to be another record's, each by itself, because the
+/// code is spent and the others must not be lost with it. Gives whose tokens were stored.
+async fn commit_granted(
+    parts: &TokenParts,
+    authorizations: Vec<Authorization>,
+    further: Option<Change>,
+    now: i64,
+) -> Result<Vec<AuthAppId>, StoreError> {
+    let ids: Vec<_> = authorizations
+        .iter()
+        .map(|a| a.auth_app_id.clone())
+        .collect();
+    let changes: Vec<_> = authorizations
+        .into_iter()
+        .map(|authorization| Change::Authorize {
+            entry: Some(Box::new(event_entry(&authorization, now))),
+            authorization: Box::new(authorization),
+        })
+        .collect();
+    let all = changes.iter().cloned().chain(further.clone()).collect();
+    let mut conflict = match commit(parts, all).await {
+        Ok(()) => return Ok(ids),
+        Err(conflict @ StoreError::TokenConflict { .. }) if ids.len() > 1 => conflict,
+        Err(error) => return Err(error),
+    };
+    let mut stored = Vec::new();
+    for (id, change) in ids.into_iter().zip(changes) {
+        match commit(parts, vec![change]).await {
+            Ok(()) => stored.push(id),
+            Err(error @ StoreError::TokenConflict { .. }) => {
+                tracing::error!(%error, auth_app_id = %id, "a granted token was not stored");
+                conflict = error;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if stored.is_empty() {
+        return Err(conflict);
+    }
+    if let Some(further) = further {
+        commit(parts, vec![further]).await?;
+    }
+    Ok(stored)
 }
 
 /// Commits, again and again while the store is unavailable: by their ids the entries make what an

@@ -205,3 +205,26 @@ async fn a_cancelled_token_is_invalid_and_a_live_one_valid() {
     assert_eq!(status.expect("answered"), TokenStatus::Invalid);
     assert!(parts.store.is_writable());
 }
+
+#[tokio::test]
+async fn a_token_of_another_record_doesnt_cost_the_others_of_its_batch() {
+    let parts = parts().await;
+    let held = parts.authorized().await;
+    let taken = held.token.app_auth_token.expose();
+    let third = "2021000000001003";
+    let node = format!(
+        r#"{{"code":"10000","msg":"Success","tokens":[
+            {{"auth_app_id":"{SECOND_AUTH_APP_ID}","app_auth_token":"{taken}"}},
+            {{"auth_app_id":"{third}","app_auth_token":"202611BBnew"}}]}}"#
+    );
+    parts.simulator.answer(TOKEN_METHOD, node);
+    let code = parts.code(&[SECOND_AUTH_APP_ID]);
+    let context = ExchangeContext::default();
+    let exchanged = parts.tokens.exchange(&parts.app(), &code, context).await;
+    let exchanged = exchanged.expect("one token is good");
+    let ids: Vec<_> = exchanged.iter().map(|m| m.auth_app_id.as_str()).collect();
+    assert_eq!(ids, [third]);
+    assert!(parts.merchant(SECOND_AUTH_APP_ID).await.is_none());
+    let first = parts.merchant(FIRST_AUTH_APP_ID).await.expect("as before");
+    assert_eq!(first.token.app_auth_token.expose(), taken);
+}
