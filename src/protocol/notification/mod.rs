@@ -13,9 +13,9 @@ pub use self::authorization::{AuthorizationPush, Cancellation};
 use serde::Deserialize;
 
 use super::{
-    charset::Charset,
+    charset::{self, Charset},
     error::ProtocolError,
-    form, key,
+    key,
     key::RsaPublicKey,
     loose,
     params::{Params, name},
@@ -42,7 +42,8 @@ impl UnverifiedNotification {
     ///
     /// Those of [`Charset::from_label`] and of [`Params::from_form`].
     pub fn parse(content_type: Option<&str>, body: &[u8]) -> Result<Self, ProtocolError> {
-        let label = charset_parameter(body).or_else(|| content_type.and_then(charset_of_type));
+        let label = charset::label_of_form(body)
+            .or_else(|| content_type.and_then(charset::label_of_content_type));
         let charset = label.map_or(Ok(Charset::Utf8), |label| Charset::from_label(&label))?;
         let params = Params::from_form(body, charset)?;
         Ok(Self { params, charset })
@@ -271,27 +272,6 @@ fn app_id_of_xml(xml: &str) -> Option<&str> {
         .unwrap_or(inner);
     let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
     (is_id && !rest.contains("<AppId>")).then_some(id)
-}
-
-/// Finds the `charset` parameter before anything is decoded; labels are ASCII in every charset.
-fn charset_parameter(body: &[u8]) -> Option<String> {
-    form::segments(body).find_map(|(at, key, value)| {
-        let is_charset = form::unescape(key, at).is_ok_and(|key| key == name::CHARSET.as_bytes());
-        let value = is_charset
-            .then(|| form::unescape(value, at).ok())
-            .flatten()?;
-        let label = String::from_utf8_lossy(&value).into_owned();
-        (!label.trim().is_empty()).then_some(label)
-    })
-}
-
-fn charset_of_type(content_type: &str) -> Option<String> {
-    content_type.split(';').skip(1).find_map(|parameter| {
-        let (key, value) = parameter.split_once('=')?;
-        let value = value.trim().trim_matches('"');
-        let is_charset = key.trim().eq_ignore_ascii_case("charset") && !value.is_empty();
-        is_charset.then(|| value.to_owned())
-    })
 }
 
 fn is_secret_name(text: &str) -> bool {
