@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use crate::config::delivery::DeliveryFormat;
 use crate::delivery::redaction;
 use crate::model::notification::{Body, DeliveryForm, InboxEntry};
-use crate::protocol::charset::Charset;
+use crate::protocol::charset::{self, Charset};
 use crate::protocol::params::{Params, name};
 
 /// What is posted.
@@ -100,26 +100,15 @@ fn params(body: Option<&Body>) -> Params {
     let Some(body) = body else {
         return Params::new();
     };
-    Params::from_form(&body.bytes, charset(body)).unwrap_or_default()
+    Params::from_form(&body.bytes, charset_of(body)).unwrap_or_default()
 }
 
 /// As [`UnverifiedNotification::parse`] chose it: the parameter's, else the header's.
 ///
 /// [`UnverifiedNotification::parse`]: crate::protocol::notification::UnverifiedNotification::parse
-fn charset(body: &Body) -> Charset {
-    let parameter = body
-        .bytes
-        .split(|&b| b == b'&')
-        .find_map(|pair| pair.strip_prefix(b"charset="))
-        .filter(|label| !label.is_empty())
-        .map(|label| String::from_utf8_lossy(label).into_owned());
-    let header = || {
-        let (_, label) = body.content_type.split_once("charset=")?;
-        let label = label.split(';').next().unwrap_or_default();
-        Some(label.trim().trim_matches('"').to_owned())
-    };
-    parameter
-        .or_else(header)
+fn charset_of(body: &Body) -> Charset {
+    charset::label_of_form(&body.bytes)
+        .or_else(|| charset::label_of_content_type(&body.content_type))
         .and_then(|label| Charset::from_label(&label).ok())
         .unwrap_or_default()
 }
@@ -176,6 +165,16 @@ mod tests {
             DeliveryFormat::Json,
             "biz_content=%7Bno+json",
             &format!(r#"{HEAD}{{"biz_content":"{{no json"}}}}"#),
+        );
+    }
+
+    #[test]
+    fn a_gbk_form_is_read_as_gbk() {
+        check(
+            DeliveryForm::AsConfigured,
+            DeliveryFormat::Json,
+            "a=%D6%D0%A2%E3&charset=GBK",
+            &format!(r#"{HEAD}{{"a":"中€","charset":"GBK"}}}}"#),
         );
     }
 
