@@ -8,7 +8,7 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{HeaderMap, Method};
 
-use crate::protocol::charset::Charset;
+use crate::protocol::charset::{self, Charset, CharsetLabel};
 use crate::protocol::json;
 use crate::protocol::params::{self, Params, name};
 use crate::protocol::secret::Secret;
@@ -106,6 +106,8 @@ pub struct LocalCall {
     pub method: String,
     /// Every parameter but those the sidecar owns.
     pub parameters: Params,
+    /// What they came in, are sent on in, and are answered in.
+    pub charset: CharsetLabel,
     /// For whom.
     pub tags: Tags,
     /// `Alipay-Timeout`.
@@ -128,8 +130,8 @@ impl LocalCall {
         let query = head.uri.query().unwrap_or_default().as_bytes();
         let charset = charset(query, body)?;
         let mut parameters = union(
-            Params::from_form(query, charset)?,
-            &Params::from_form(body, charset)?,
+            Params::from_form(query, charset.charset())?,
+            &Params::from_form(body, charset.charset())?,
         )?;
         parameters
             .iter()
@@ -165,6 +167,7 @@ impl LocalCall {
         Ok(Self {
             method,
             parameters,
+            charset,
             tags,
             timeout: timeout(&head.headers)?,
         })
@@ -197,6 +200,7 @@ impl LocalCall {
         Ok(Self {
             method,
             parameters,
+            charset: CharsetLabel::default(),
             tags: tags(&head.headers, selector)?,
             timeout: timeout(&head.headers)?,
         })
@@ -309,17 +313,17 @@ fn check_name(name: &str) -> Result<(), ProxyError> {
     ))
 }
 
-/// The charset that the request itself names: first in the query, as Alipay reads it.
-fn charset(query: &[u8], body: &[u8]) -> Result<Charset, ProxyError> {
-    let named = |raw: &[u8]| {
-        raw.split(|b| *b == b'&')
-            .find_map(|pair| pair.strip_prefix(b"charset="))
-            .filter(|label| !label.is_empty())
-            .and_then(|label| std::str::from_utf8(label).ok().map(ToOwned::to_owned))
-    };
-    match named(query).or_else(|| named(body)) {
-        None => Ok(Charset::Utf8),
-        Some(label) => Ok(Charset::from_label(&label)?),
+/// The charset that the request itself names: first in the query, as Alipay reads it. GBK goes on
+/// as it was spelled; UTF-8 is always spelled as ours.
+fn charset(query: &[u8], body: &[u8]) -> Result<CharsetLabel, ProxyError> {
+    let named = charset::label_of_form(query).or_else(|| charset::label_of_form(body));
+    let label = named.map_or_else(
+        || Ok(CharsetLabel::default()),
+        |label| CharsetLabel::parse(&label),
+    )?;
+    match label.charset() {
+        Charset::Utf8 => Ok(CharsetLabel::default()),
+        _ => Ok(label),
     }
 }
 

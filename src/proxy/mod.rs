@@ -334,8 +334,9 @@ impl Proxy {
             Some(text) if text.contains("\"refresh_token\"") => Source::Refresh,
             _ => Source::Callback,
         };
-        let node = reply.envelope.node();
-        let kept = self.parts.tokens.absorb(&call.app, &node, source).await;
+        let node = reply.envelope.node_text();
+        let tokens = &self.parts.tokens;
+        let kept = tokens.absorb(&call.app, node.as_bytes(), source).await;
         if let Err(error) = kept {
             tracing::error!(%error, app_id = %call.app.app_id, "tokens in a reply could not be stored");
         }
@@ -347,6 +348,7 @@ impl Proxy {
             app_auth_token: credentials.merchant.map(|m| m.token.app_auth_token),
             method: call.method.clone(),
             parameters: call.parameters.clone(),
+            charset: call.charset.clone(),
             timeout: crate::gateway::deadline(self.parts.limits.timeout, call.timeout),
             api,
         }
