@@ -161,6 +161,16 @@ mod tests {
     }
 
     #[test]
+    fn a_gbk_form_is_read_as_gbk() {
+        check(
+            DeliveryForm::AsConfigured,
+            DeliveryFormat::Json,
+            "a=%D6%D0%A2%E3&charset=GBK",
+            &format!(r#"{HEAD}{{"a":"中€","charset":"GBK"}}}}"#),
+        );
+    }
+
+    #[test]
     fn a_redacted_entry_is_json_without_tokens_whatever_is_configured() {
         check(
             DeliveryForm::Redacted,

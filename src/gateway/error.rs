@@ -2,7 +2,7 @@
 
 use crate::gateway::signer::SignError;
 use crate::net::client::{Left, SendCause, SendError};
-use crate::protocol::error::EnvelopeError;
+use crate::protocol::error::{EnvelopeError, ProtocolError};
 
 /// Whether Alipay may have acted on a call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,9 @@ impl Outcome {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GatewayError {
+    /// A parameter can't be written in the charset of the call.
+    #[error("a parameter can't be sent: {0}")]
+    Charset(#[source] ProtocolError),
     /// What came back is no reply of Alipay's.
     #[error("what came back is not a reply of Alipay's: {reason}")]
     NotAlipay {
@@ -65,7 +68,7 @@ impl GatewayError {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::NotAlipay { .. } | Self::ResponseSignature(_) => Outcome::Unknown,
-            Self::Request(_) | Self::Sign(_) => Outcome::NotSent,
+            Self::Charset(_) | Self::Request(_) | Self::Sign(_) => Outcome::NotSent,
             Self::Timeout { outcome } | Self::Unreachable { outcome, .. } => *outcome,
         }
     }
@@ -74,6 +77,7 @@ impl GatewayError {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
+            Self::Charset(_) => "parameter-invalid",
             Self::NotAlipay { .. } => "upstream-invalid",
             Self::Request(_) | Self::Sign(SignError::Failed(_) | SignError::Key(_)) => "internal",
             Self::ResponseSignature(_) => "response-signature-invalid",

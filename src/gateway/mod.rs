@@ -13,6 +13,7 @@ use http_body_util::Full;
 
 use crate::clock::Clock;
 use crate::net::client::{Client, Reply, SendCause};
+use crate::protocol::charset::{self, Charset};
 use crate::protocol::envelope::{Envelope, VerifiedEnvelope};
 use crate::protocol::request::SignedParams;
 use crate::protocol::sign_content;
@@ -32,7 +33,7 @@ use v2::V2Call;
 /// How often a pure query is tried in all, within its deadline.
 const QUERY_TRIES: usize = 3;
 /// The type of a form body.
-const FORM: &str = "application/x-www-form-urlencoded;charset=utf-8";
+const FORM: &str = "application/x-www-form-urlencoded";
 /// What we call ourselves to Alipay.
 const AGENT: &str = concat!("alipay-sidecar/", env!("CARGO_PKG_VERSION"));
 
@@ -73,10 +74,15 @@ impl Gateway {
     pub async fn sign(&self, call: &V2Call) -> Result<SignedParams, GatewayError> {
         let began = Instant::now();
         let params = call.params(self.clock.now_ms());
-        let content = sign_content::v2_request(&params).into_bytes();
+        let charset = call.charset.charset();
+        let content = charset
+            .encode(&sign_content::v2_request(&params))
+            .map_err(GatewayError::Charset)?;
         let sign = call.app.signer.sign(content).await?;
         self.metrics.observe(call.api, Phase::Sign, began.elapsed());
-        Ok(SignedParams::new(params, sign))
+        SignedParams::new(params, sign)
+            .in_charset(charset)
+            .map_err(GatewayError::Charset)
     }
 
     /// Signs, sends and verifies one call within its timeout.
@@ -120,7 +126,8 @@ impl Gateway {
             let remaining = deadline.saturating_duration_since(Instant::now());
             let sent = match &body {
                 Outgoing::Form(form) => {
-                    let request = request(&url, FORM, Full::new(form.clone()))?;
+                    let content_type = format!("{FORM};charset={}", call.charset);
+                    let request = request(&url, &content_type, Full::new(form.clone()))?;
                     self.client.send(request, remaining).await
                 }
                 Outgoing::Upload(upload) => {
@@ -193,14 +200,29 @@ fn verify(call: &V2Call, reply: Reply) -> Result<VerifiedReply, GatewayError> {
             reason: "it has a Content-Encoding".to_owned(),
         });
     }
-    let envelope = Envelope::parse(reply.body, &call.method)?;
+    let content_type = header(&reply.headers, CONTENT_TYPE.as_str());
+    let charset = reply_charset(content_type.as_deref(), &reply.body, call.charset.charset());
+    let envelope = Envelope::parse_in(reply.body, &call.method, charset)?;
     // Inline, on the async worker: a verification costs a twentieth of a signature, less than
     // two hops to the signing pool would under load.
     let envelope = envelope.verify(&call.app.keys.alipay, call.app.sign_type)?;
     Ok(VerifiedReply {
         envelope,
         trace_id: header(&reply.headers, "trace_id"),
-        content_type: header(&reply.headers, CONTENT_TYPE.as_str()),
+        content_type,
+    })
+}
+
+/// The charset of a reply: the one its `Content-Type` names. Where that names none of Alipay's, it
+/// is UTF-8, as the SDKs take it, unless the bytes aren't: then it is that of the request. (Java's
+/// SDK would read rubbish there; a paid call must not be lost to a missing header.)
+fn reply_charset(content_type: Option<&str>, body: &[u8], requested: Charset) -> Charset {
+    let named = content_type
+        .and_then(charset::label_of_content_type)
+        .and_then(|label| Charset::from_label(&label).ok());
+    named.unwrap_or_else(|| match std::str::from_utf8(body) {
+        Ok(_) => Charset::Utf8,
+        Err(_) => requested,
     })
 }
 
@@ -218,4 +240,35 @@ pub const MAX_REPLY: usize = 8 << 20;
 #[must_use]
 pub fn deadline(configured: Duration, asked: Option<Duration>) -> Duration {
     asked.map_or(configured, |asked| asked.min(configured))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_charset_of_a_reply_is_its_own_then_utf_8_then_that_of_the_request() {
+        let (gbk, utf8) = (&b"\xd6\xd0"[..], "中".as_bytes());
+        for (content_type, body, requested, expected) in [
+            (
+                Some("text/html;charset=GBK"),
+                utf8,
+                Charset::Utf8,
+                Charset::Gbk,
+            ),
+            (
+                Some("text/html;charset=utf-8"),
+                gbk,
+                Charset::Gbk,
+                Charset::Utf8,
+            ),
+            (Some("text/html"), utf8, Charset::Gbk, Charset::Utf8),
+            (Some("text/html;charset=x"), gbk, Charset::Gbk, Charset::Gbk),
+            (None, gbk, Charset::Gbk, Charset::Gbk),
+            (None, gbk, Charset::Utf8, Charset::Utf8),
+        ] {
+            let found = reply_charset(content_type, body, requested);
+            assert_eq!(found, expected, "{content_type:?} {body:x?}");
+        }
+    }
 }

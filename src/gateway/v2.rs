@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::gateway::app::SigningApp;
 use crate::gateway::metrics::Api;
 use crate::gateway::upload::FilePart;
+use crate::protocol::charset::CharsetLabel;
 use crate::protocol::params::{Params, name};
 use crate::protocol::secret::Secret;
 use crate::protocol::timestamp;
@@ -23,6 +24,8 @@ pub struct V2Call {
     pub parameters: Params,
     /// The files of an upload; they aren't signed.
     pub files: Vec<FilePart>,
+    /// What everything is written in, and how its name is spelled.
+    pub charset: CharsetLabel,
     /// The deadline of the whole call.
     pub timeout: Duration,
     /// On which route it came, for the metrics.
@@ -36,7 +39,7 @@ impl V2Call {
         params.set(name::APP_ID, self.app.app_id.as_str());
         params.set(name::METHOD, self.method.as_str());
         params.set(name::FORMAT, "JSON");
-        params.set(name::CHARSET, "utf-8");
+        params.set(name::CHARSET, self.charset.as_str());
         params.set(name::SIGN_TYPE, self.app.sign_type.as_str());
         params.set(name::TIMESTAMP, timestamp::v2(now_ms));
         params.set(name::VERSION, "1.0");

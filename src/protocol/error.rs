@@ -19,7 +19,18 @@ pub enum ProtocolError {
         /// What was found.
         reason: String,
     },
-    /// A byte sequence or character that the charset doesn't have.
+    /// A character that the charset lacks.
+    #[error(
+        "the character at byte {at} of the text has no code in {charset}; leave it out, escape it \
+         (`\\uXXXX` in JSON), or use `charset=utf-8`"
+    )]
+    CharacterMissing {
+        /// The charset to be written in.
+        charset: &'static str,
+        /// Offset of the character in the text as UTF-8.
+        at: usize,
+    },
+    /// A byte sequence that isn't of the charset.
     #[error(
         "{what} isn't valid {charset} (near byte {at}); send it in the charset that the `charset` \
          parameter names"
@@ -33,7 +44,7 @@ pub enum ProtocolError {
         at: usize,
     },
     /// A charset that isn't spoken here.
-    #[error("charset `{label}` isn't supported; expected `utf-8`")]
+    #[error("charset `{label}` isn't supported; expected `utf-8`, `GBK` or `GB2312`")]
     CharsetUnsupported {
         /// The label as it was given, shortened.
         label: String,
@@ -108,6 +119,7 @@ impl ProtocolError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::AuthorizationInvalid { .. } => "authorization-invalid",
+            Self::CharacterMissing { .. } => "character-missing",
             Self::CharsetMalformed { .. } => "charset-malformed",
             Self::CharsetUnsupported { .. } => "charset-unsupported",
             Self::ParameterDuplicate { .. } => "parameter-duplicate",

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::{charset::Charset, error::JsonError};
+use super::{charset::Charset, error::JsonError, gbk};
 
 /// Names the type of a JSON value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,13 +98,14 @@ pub fn decode_string(raw: &[u8], charset: Charset) -> Result<String, JsonError> 
 }
 
 fn check_charset(text: &[u8], charset: Charset) -> Result<(), JsonError> {
+    let error = |what, at| JsonError { what, at };
     match charset {
+        Charset::Gbk => gbk::decode(text)
+            .map(drop)
+            .map_err(|at| error("bytes that aren't GBK", at)),
         Charset::Utf8 => std::str::from_utf8(text)
             .map(drop)
-            .map_err(|source| JsonError {
-                what: "bytes that aren't UTF-8",
-                at: source.valid_up_to(),
-            }),
+            .map_err(|source| error("bytes that aren't UTF-8", source.valid_up_to())),
     }
 }
 
@@ -226,7 +227,7 @@ impl Scanner<'_> {
                 Some(b'"') => break,
                 Some(b'\\') => self.escape()?,
                 Some(0..=0x1f) => return Err(self.error("a control character in a string")),
-                Some(lead) => self.at += character_length(lead, self.charset),
+                Some(lead) => self.at += self.charset.character_length(lead),
                 None => return Err(self.error("the end inside a string")),
             }
         }
@@ -324,14 +325,6 @@ impl Scanner<'_> {
 
     fn error(&self, what: &'static str) -> JsonError {
         JsonError { what, at: self.at }
-    }
-}
-
-/// Counts the bytes that a character beginning with `lead` may hide from the scanner. In UTF-8
-/// none: no byte of a longer character looks like a quote or a backslash.
-fn character_length(_lead: u8, charset: Charset) -> usize {
-    match charset {
-        Charset::Utf8 => 1,
     }
 }
 
@@ -516,6 +509,23 @@ mod tests {
         }
 
         #[test]
+        fn in_gbk_the_members_are_those_of_the_same_text_in_utf_8(
+            object in proptest::collection::btree_map(
+                "[乗乗乕亄亅€a-c]{0,4}", "[乗乕亄亅亊中\"\\\\{}/€a-c]{0,9}", 0..6),
+        ) {
+            let text = serde_json::to_string(&object).unwrap();
+            let bytes = Charset::Gbk.encode(&text).unwrap();
+            let found = members(&bytes, Charset::Gbk).unwrap();
+            let plain = members(text.as_bytes(), Charset::Utf8).unwrap();
+            prop_assert_eq!(found.len(), plain.len());
+            for (member, same) in found.iter().zip(plain) {
+                prop_assert_eq!(&member.name, &same.name);
+                let value = decode_string(&bytes[member.value.clone()], Charset::Gbk).unwrap();
+                prop_assert_eq!(&value, &object[&member.name]);
+            }
+        }
+
+        #[test]
         fn the_verdict_is_that_of_another_parser(text in r#"[{}\[\],:"\\ua0-2e.+\- tnf]{0,14}"#) {
             let text = format!("{{\"a\":{text}}}");
             let theirs = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text);
@@ -530,7 +540,9 @@ mod tests {
         #[test]
         fn scanning_never_panics(text in proptest::collection::vec(any::<u8>(), 0..60)) {
             let _ = members(&text, Charset::Utf8);
-            let _ = members(&[b"{\"a\":", text.as_slice(), b"}"].concat(), Charset::Utf8);
+            let inside = [b"{\"a\":", text.as_slice(), b"}"].concat();
+            let _ = members(&inside, Charset::Utf8);
+            let _ = members(&inside, Charset::Gbk);
         }
     }
 }

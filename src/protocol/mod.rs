@@ -20,6 +20,7 @@ pub mod crypto;
 pub mod envelope;
 pub mod error;
 mod form;
+mod gbk;
 pub mod json;
 pub mod key;
 mod loose;

@@ -2,6 +2,7 @@
 
 use super::{
     charset::Charset,
+    error::ProtocolError,
     form,
     params::{Params, name},
 };
@@ -29,9 +30,16 @@ impl SignedParams {
     }
 
     /// Writes in this charset, which must be the one that the sign content was encoded in.
-    #[must_use]
-    pub fn in_charset(self, charset: Charset) -> Self {
-        Self { charset, ..self }
+    ///
+    /// # Errors
+    ///
+    /// [`ProtocolError::CharacterMissing`] where the charset lacks a character.
+    pub fn in_charset(self, charset: Charset) -> Result<Self, ProtocolError> {
+        for (key, value) in self.params.iter() {
+            charset.encode(key)?;
+            charset.encode(value)?;
+        }
+        Ok(Self { charset, ..self })
     }
 
     /// Writes the query of the gateway URL: the common parameters, `charset` and `app_auth_token`
@@ -74,6 +82,9 @@ impl SignedParams {
     /// attribute, and `accept-charset` frees the signature from the page's own charset.
     #[must_use]
     pub fn page_form(&self, gateway: &str) -> String {
+        let is_field = |key: &str, value: &str| {
+            is_field(key, value) && self.charset.is_written_alike_by_browsers(value)
+        };
         let action = self.write(|key, value| !is_field(key, value));
         let mut html = format!(
             "<form name=\"punchout_form\" method=\"post\" accept-charset=\"{}\" action=\"{}\">\n",
@@ -101,7 +112,7 @@ impl SignedParams {
             .iter()
             .filter(|&(key, value)| wanted(key, value));
         form::join(pairs, self.charset)
-            .expect("the sign content, made of the same texts, was encoded in this charset")
+            .expect("UTF-8 has every character, and `in_charset` encoded the same texts")
     }
 }
 
@@ -209,6 +220,23 @@ mod tests {
             "{form}"
         );
         assert_eq!(form.matches("type=\"hidden\"").count(), 1, "{form}");
+    }
+
+    #[test]
+    fn in_gbk_every_shape_is_gbk_and_what_it_lacks_is_refused() {
+        let request = signed("app_id=1&subject=中&price=€")
+            .in_charset(Charset::Gbk)
+            .unwrap();
+        assert_eq!(request.body(), "subject=%D6%D0&price=%A2%E3");
+        let form = request.page_form("g");
+        assert!(form.contains("accept-charset=\"GBK\""), "{form}");
+        assert!(form.contains("value=\"中\""), "{form}");
+        assert!(
+            form.contains("price=%A2%E3"),
+            "a browser would write 80: {form}"
+        );
+        let refused = signed("a=😀").in_charset(Charset::Gbk).unwrap_err();
+        assert_eq!(refused.kind(), "character-missing");
     }
 
     proptest! {

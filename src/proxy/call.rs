@@ -188,8 +188,9 @@ async fn send_for_tokens(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedRepl
         Some(_) => Source::Refresh,
         None => Source::Callback,
     };
-    let node = reply.envelope.node();
-    if let Err(error) = parts.tokens.absorb(&v2.app, &node, source).await {
+    let node = reply.envelope.node_text();
+    let kept = parts.tokens.absorb(&v2.app, node.as_bytes(), source).await;
+    if let Err(error) = kept {
         tracing::error!(%error, app_id = %v2.app.app_id, "tokens in a reply could not be stored");
     }
     Ok(reply)
@@ -234,6 +235,7 @@ fn v2_call(parts: &ProxyParts, call: &LocalCall, credentials: Credentials, api: 
         method: call.method.clone(),
         parameters: call.parameters.clone(),
         files: call.files.clone(),
+        charset: call.charset.clone(),
         timeout: deadline(parts.limits.timeout, call.timeout),
         api,
     }

@@ -268,6 +268,7 @@ impl ProxyError {
     #[must_use]
     pub fn of_call(method: &str, error: &GatewayError) -> Self {
         let code = match error {
+            GatewayError::Charset(_) => ErrorCode::ParameterInvalid,
             GatewayError::NotAlipay { .. } => ErrorCode::UpstreamInvalid,
             GatewayError::ResponseSignature(_) => ErrorCode::ResponseSignatureInvalid,
             GatewayError::Timeout { .. } => ErrorCode::UpstreamTimeout,
@@ -283,7 +284,8 @@ impl ProxyError {
             code,
             outcome,
             retryable: (passing && outcome == Outcome::NotSent)
-                || (code != ErrorCode::Internal && crate::gateway::v2::is_pure_query(method)),
+                || (!matches!(code, ErrorCode::Internal | ErrorCode::ParameterInvalid)
+                    && crate::gateway::v2::is_pure_query(method)),
             detail: error.to_string(),
             candidates: Vec::new(),
             allow: None,

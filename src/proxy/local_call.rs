@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 
 use crate::gateway::upload::FilePart;
-use crate::protocol::charset::Charset;
+use crate::protocol::charset::{self, Charset, CharsetLabel};
 use crate::protocol::json;
 use crate::protocol::params::{self, Params, name};
 use crate::protocol::secret::Secret;
@@ -118,6 +118,8 @@ pub struct LocalCall {
     pub parameters: Params,
     /// The files of an upload.
     pub files: Vec<FilePart>,
+    /// What they came in, are sent on in, and are answered in.
+    pub charset: CharsetLabel,
     /// For whom.
     pub tags: Tags,
     /// `Alipay-Timeout`.
@@ -138,11 +140,16 @@ impl LocalCall {
         let (charset, body, files) = match sent {
             Sent::Plain(body) => {
                 let charset = charset(query, &body)?;
-                (charset, Params::from_form(&body, charset)?, Vec::new())
+                let body = Params::from_form(&body, charset.charset())?;
+                (charset, body, Vec::new())
             }
-            Sent::Upload(upload) => (charset(query, &[])?, upload.parameters, upload.files),
+            Sent::Upload(upload) => {
+                let charset = charset(query, &[])?;
+                check_upload_charset(charset.charset())?;
+                (charset, upload.parameters, upload.files)
+            }
         };
-        let mut parameters = union(Params::from_form(query, charset)?, &body)?;
+        let mut parameters = union(Params::from_form(query, charset.charset())?, &body)?;
         check_files(&parameters, &files)?;
         parameters
             .iter()
@@ -179,6 +186,7 @@ impl LocalCall {
             method,
             parameters,
             files,
+            charset,
             tags,
             timeout: timeout(&head.headers)?,
         })
@@ -223,6 +231,7 @@ impl LocalCall {
             method,
             parameters,
             files,
+            charset: CharsetLabel::default(),
             tags: tags(&head.headers, selector)?,
             timeout: timeout(&head.headers)?,
         })
@@ -335,17 +344,17 @@ fn check_name(name: &str) -> Result<(), ProxyError> {
     ))
 }
 
-/// The charset that the request itself names: first in the query, as Alipay reads it.
-fn charset(query: &[u8], body: &[u8]) -> Result<Charset, ProxyError> {
-    let named = |raw: &[u8]| {
-        raw.split(|b| *b == b'&')
-            .find_map(|pair| pair.strip_prefix(b"charset="))
-            .filter(|label| !label.is_empty())
-            .and_then(|label| std::str::from_utf8(label).ok().map(ToOwned::to_owned))
-    };
-    match named(query).or_else(|| named(body)) {
-        None => Ok(Charset::Utf8),
-        Some(label) => Ok(Charset::from_label(&label)?),
+/// The charset that the request itself names: first in the query, as Alipay reads it. GBK goes on
+/// as it was spelled; UTF-8 is always spelled as ours.
+fn charset(query: &[u8], body: &[u8]) -> Result<CharsetLabel, ProxyError> {
+    let named = charset::label_of_form(query).or_else(|| charset::label_of_form(body));
+    let label = named.map_or_else(
+        || Ok(CharsetLabel::default()),
+        |label| CharsetLabel::parse(&label),
+    )?;
+    match label.charset() {
+        Charset::Utf8 => Ok(CharsetLabel::default()),
+        _ => Ok(label),
     }
 }
 
@@ -402,6 +411,17 @@ fn single(headers: &HeaderMap, name: &str) -> Result<Option<String>, ()> {
         (Some(value), None) => Ok(Some(value.to_str().unwrap_or_default().to_owned())),
         (Some(_), Some(_)) => Err(()),
     }
+}
+
+/// Parts don't say what they are written in, and SDKs send uploads in UTF-8.
+fn check_upload_charset(charset: Charset) -> Result<(), ProxyError> {
+    if charset == Charset::Utf8 {
+        return Ok(());
+    }
+    Err(ProxyError::refused(
+        ErrorCode::CharsetUnsupported,
+        "an upload is sent with `charset=utf-8`; this version takes no other",
+    ))
 }
 
 /// A file is a parameter, too: its name has the same form, and may stand once.

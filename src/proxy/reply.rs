@@ -28,10 +28,8 @@ pub enum Shape {
 
 /// Alipay's reply, byte for byte.
 pub(crate) fn whole(reply: &VerifiedReply) -> Response<Full<Bytes>> {
-    let content_type = reply
-        .content_type
-        .as_deref()
-        .unwrap_or("text/html;charset=utf-8");
+    let ours = format!("text/html;charset={}", reply.envelope.charset().label());
+    let content_type = reply.content_type.as_deref().unwrap_or(&ours);
     let mut response = respond(StatusCode::OK, content_type, reply.envelope.body().clone());
     mark(&mut response, reply);
     response
@@ -39,7 +37,11 @@ pub(crate) fn whole(reply: &VerifiedReply) -> Response<Full<Bytes>> {
 
 /// The node of Alipay's reply alone, its exact bytes.
 pub(crate) fn node(reply: &VerifiedReply) -> Response<Full<Bytes>> {
-    let mut response = respond(StatusCode::OK, JSON, reply.envelope.node());
+    let content_type = format!(
+        "application/json; charset={}",
+        reply.envelope.charset().label()
+    );
+    let mut response = respond(StatusCode::OK, &content_type, reply.envelope.node());
     mark(&mut response, reply);
     set(&mut response, "alipay-code", reply.envelope.code());
     set(&mut response, "alipay-sub-code", reply.envelope.sub_code());
@@ -166,13 +168,14 @@ struct GatewayError<'a> {
     candidates: &'a [String],
 }
 
+/// In ASCII alone, so that it reads the same in whatever charset the caller expects.
 fn gateway_body(error: &ProxyError) -> Bytes {
     let (code, msg) = if error.code.status().is_client_error() {
         ("40002", "Invalid Arguments")
     } else {
         ("20000", "Service Currently Unavailable")
     };
-    json(&GatewayBody {
+    let body = json(&GatewayBody {
         error_response: GatewayError {
             code,
             msg,
@@ -180,7 +183,24 @@ fn gateway_body(error: &ProxyError) -> Bytes {
             sub_msg: &error.detail,
             candidates: &error.candidates,
         },
-    })
+    });
+    escape_non_ascii(&String::from_utf8_lossy(&body)).into()
+}
+
+/// Writes `\uXXXX` for whatever isn't ASCII: in JSON that stands in strings alone.
+fn escape_non_ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c.is_ascii() {
+            out.push(c);
+        } else {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    out
 }
 
 #[derive(Serialize)]
@@ -201,4 +221,18 @@ fn json(body: &impl Serialize) -> Bytes {
     serde_json::to_vec(body)
         .map(Bytes::from)
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_on_the_gateway_route_reads_the_same_in_every_charset() {
+        let error = ProxyError::refused(ErrorCode::ParameterInvalid, "a 中 and a 😀");
+        let body = gateway_body(&error);
+        assert!(body.is_ascii());
+        let read: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(read["error_response"]["sub_msg"], "a 中 and a 😀");
+    }
 }

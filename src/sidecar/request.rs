@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::gateway::VerifiedReply;
+use crate::protocol::charset::CharsetLabel;
 use crate::protocol::envelope::Verification;
 use crate::protocol::params::{Params, name};
 use crate::proxy::Proxy;
@@ -96,6 +97,7 @@ impl CallRequest {
             return Err(fault);
         }
         let call = LocalCall {
+            charset: CharsetLabel::default(),
             method: local_call::method(&self.method)?,
             parameters: self.parameters,
             files: Vec::new(),
@@ -155,7 +157,7 @@ impl CallReply {
     /// # Errors
     /// serde's, when the node isn't a `T`.
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_slice(&self.0.envelope.node())
+        serde_json::from_str(&self.0.envelope.node_text())
     }
 }
 

@@ -9,12 +9,12 @@ use hyper::body::Frame;
 
 use super::{
     Inner, authorization,
+    charset::Charset,
     faults::{FaultKind, Strike},
     ids, judge, methods,
-    node::{self, Refusal, Signed},
+    node::{self, Refusal, Signed, Signer},
     notify,
     params::Received,
-    seed::SimulatedApp,
     sign::SignType,
     world::{Call, GatewayRequest, World},
 };
@@ -38,11 +38,45 @@ pub(super) async fn handle(
     request: &Request<Bytes>,
 ) -> Result<Response<Body>, Closed> {
     let trace_id = ids::hex(16);
-    let (text, strike) = inner.with_world(|world| serve(inner, world, request, &trace_id));
+    let (written, strike) = inner.with_world(|world| serve(inner, world, request, &trace_id));
     notify::send_outbox(inner);
     match strike {
-        None => Ok(reply(text.into(), &trace_id)),
-        Some(strike) => misbehave(strike, text, &trace_id).await,
+        None => Ok(written.reply(&trace_id)),
+        Some(strike) => misbehave(strike, written, &trace_id).await,
+    }
+}
+
+/// A reply's text, and the charset it goes out in.
+struct Written {
+    text: String,
+    charset: Charset,
+}
+
+impl Written {
+    fn reply(&self, trace_id: &str) -> Response<Body> {
+        let mut response = Response::new(Full::new(self.bytes()).boxed());
+        let headers = response.headers_mut();
+        let html = match self.charset {
+            Charset::Gbk => "text/html;charset=GBK",
+            Charset::Utf8 => "text/html;charset=utf-8",
+        };
+        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(html));
+        if let Ok(value) = header::HeaderValue::from_str(trace_id) {
+            headers.insert(header::HeaderName::from_static("trace_id"), value);
+        }
+        response
+    }
+
+    fn bytes(&self) -> Bytes {
+        self.charset.encode(&self.text).unwrap_or_default().into()
+    }
+
+    /// The same with another text.
+    fn with(self, text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            ..self
+        }
     }
 }
 
@@ -51,7 +85,7 @@ fn serve(
     world: &mut World,
     request: &Request<Bytes>,
     trace_id: &str,
-) -> (String, Option<Strike>) {
+) -> (Written, Option<Strike>) {
     let content_type = request.headers().get(header::CONTENT_TYPE);
     let content_type = content_type
         .and_then(|value| value.to_str().ok())
@@ -103,15 +137,14 @@ fn serve(
         "error_response".to_owned()
     };
     let app = world.apps.get(&app_id);
-    (
-        envelope(
-            inner,
-            app,
-            &root,
-            (outcome, strike.map(|strike| strike.kind)),
-        ),
-        strike,
-    )
+    let charset = received.charset;
+    let signer = Signer {
+        key: &inner.platform_key,
+        sign_type: app.map_or(SignType::Rsa2, |app| app.sign_type),
+        charset,
+    };
+    let text = envelope(signer, &root, (outcome, strike.map(|strike| strike.kind)));
+    (Written { text, charset }, strike)
 }
 
 /// Refuses a good call where the fault says so, before anything is executed.
@@ -127,8 +160,7 @@ fn refuse_by_fault(call: Call, strike: Option<Strike>) -> Result<Call, Refusal> 
 }
 
 fn envelope(
-    inner: &Inner,
-    app: Option<&SimulatedApp>,
+    signer: Signer<'_>,
     root: &str,
     (outcome, fault): (Result<String, Refusal>, Option<FaultKind>),
 ) -> String {
@@ -136,14 +168,11 @@ fn envelope(
         Ok(text) => (text, Signed::Yes),
         Err(refusal) => (refusal.node().text(), refusal.signed),
     };
-    let signer = (
-        &inner.platform_key,
-        app.map_or(SignType::Rsa2, |app| app.sign_type),
-    );
+    let text = signer.charset.spell_json(&text);
     match (signed, fault) {
         (Signed::No, _) | (_, Some(FaultKind::Unsigned)) => node::unsigned(root, &text),
         (_, Some(FaultKind::TamperedSign)) => {
-            let sign = signer.1.sign(signer.0, format!("{text} ").as_bytes());
+            let sign = signer.sign(&format!("{text} "));
             format!("{{\"{root}\":{text},\"sign\":\"{sign}\"}}")
         }
         (_, Some(FaultKind::DuplicateNode)) => {
@@ -183,43 +212,39 @@ fn changed(text: &str) -> String {
         .collect()
 }
 
-async fn misbehave(strike: Strike, text: String, trace_id: &str) -> Result<Response<Body>, Closed> {
+async fn misbehave(
+    strike: Strike,
+    written: Written,
+    trace_id: &str,
+) -> Result<Response<Body>, Closed> {
     match strike.kind {
         FaultKind::Reset => Err(Closed),
         FaultKind::Slow => {
             tokio::time::sleep(strike.delay).await;
-            Ok(reply(text.into(), trace_id))
+            Ok(written.reply(trace_id))
         }
         FaultKind::Html => {
             let page = "<html><body><h1>502 Bad Gateway</h1></body></html>";
-            let mut response = reply(page.into(), trace_id);
+            let mut response = written.with(page).reply(trace_id);
             *response.status_mut() = StatusCode::BAD_GATEWAY;
             Ok(response)
         }
         FaultKind::Oversized => {
-            let text = text.replacen('{', &format!("{{{}", " ".repeat(OVERSIZED)), 1);
-            Ok(reply(text.into(), trace_id))
+            let spaces = format!("{{{}", " ".repeat(OVERSIZED));
+            let text = written.text.replacen('{', &spaces, 1);
+            Ok(written.with(text).reply(trace_id))
         }
         FaultKind::Endless => {
-            let start = text.replacen('{', "{ ", 1);
+            let start = written.text.replacen('{', "{ ", 1);
             let start = start.get(..2).unwrap_or("{ ").to_owned();
             let frames = stream::unfold(Bytes::from(start), async |chunk| {
                 tokio::time::sleep(ENDLESS_PERIOD).await;
                 Some((Ok(Frame::data(chunk)), Bytes::from_static(b"  ")))
             });
-            Ok(reply(text.into(), trace_id).map(|_: Body| StreamBody::new(frames).boxed()))
+            Ok(written
+                .reply(trace_id)
+                .map(|_: Body| StreamBody::new(frames).boxed()))
         }
-        _ => Ok(reply(text.into(), trace_id)),
+        _ => Ok(written.reply(trace_id)),
     }
-}
-
-fn reply(text: Bytes, trace_id: &str) -> Response<Body> {
-    let mut response = Response::new(Full::new(text).boxed());
-    let headers = response.headers_mut();
-    let html = header::HeaderValue::from_static("text/html;charset=utf-8");
-    headers.insert(header::CONTENT_TYPE, html);
-    if let Ok(value) = header::HeaderValue::from_str(trace_id) {
-        headers.insert(header::HeaderName::from_static("trace_id"), value);
-    }
-    response
 }

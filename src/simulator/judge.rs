@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{
     calendar,
+    charset::Charset,
     methods::{self, Identity},
     node::Refusal,
     params::Received,
@@ -21,7 +22,7 @@ pub(super) fn judge(world: &World, received: &Received, now: i64) -> Result<Call
     let params = received.union().map_err(Refusal::unsigned)?;
     let app = identify(world, &params).map_err(Refusal::unsigned)?;
     check_common(&params, received, app)?;
-    check_signature(&params, app)?;
+    check_signature(&params, received, app)?;
     let method = params.get("method").cloned().unwrap_or_default();
     let identity = methods::identity(&method)
         .or_else(|| {
@@ -120,20 +121,24 @@ fn check_charset(params: &BTreeMap<String, String>, received: &Received) -> Resu
                     且各参数值使用charset参数指示的字符集编码";
         return Err(invalid("isv.invalid-signature", text));
     }
-    // GBK would be decoded here, before the union is made.
-    match params.get("charset") {
-        Some(charset) if charset.eq_ignore_ascii_case("utf-8") => Ok(()),
-        _ => Err(invalid("isv.invalid-charset", "模拟网关只支持utf-8字符集")),
+    match params.get("charset").and_then(|label| Charset::of(label)) {
+        Some(charset) if charset == received.charset => Ok(()),
+        _ => Err(invalid(
+            "isv.invalid-charset",
+            "字符集只支持utf-8, gbk, gb2312",
+        )),
     }
 }
 
-fn check_signature(params: &BTreeMap<String, String>, app: &SimulatedApp) -> Result<(), Refusal> {
+fn check_signature(
+    params: &BTreeMap<String, String>,
+    received: &Received,
+    app: &SimulatedApp,
+) -> Result<(), Refusal> {
     let sign = params.get("sign").map_or("", String::as_str);
     let content = request_sign_content(params);
-    if app
-        .sign_type
-        .verify(&app.public_key, content.as_bytes(), sign)
-    {
+    let bytes = received.charset.encode(&content).unwrap_or_default();
+    if app.sign_type.verify(&app.public_key, &bytes, sign) {
         return Ok(());
     }
     Err(signature_refusal(&content))

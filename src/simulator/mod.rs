@@ -28,6 +28,7 @@
 mod authorization;
 mod builder;
 mod calendar;
+mod charset;
 mod control;
 mod error;
 mod faults;

@@ -2,7 +2,7 @@
 use rsa::RsaPrivateKey;
 use serde_json::Value;
 
-use super::sign::SignType;
+use super::{charset::Charset, sign::SignType};
 
 /// The members of a reply's node, in the order they are written.
 #[derive(Clone, Debug, Default)]
@@ -115,13 +115,25 @@ pub(super) fn root(method: &str) -> String {
     format!("{}_response", method.replace('.', "_"))
 }
 
+/// What a reply is signed with, and the charset whose bytes are signed.
+#[derive(Clone, Copy)]
+pub(super) struct Signer<'a> {
+    pub(super) key: &'a RsaPrivateKey,
+    pub(super) sign_type: SignType,
+    pub(super) charset: Charset,
+}
+
+impl Signer<'_> {
+    /// Signs a text that [`Charset::spell_json`] has fitted to the charset.
+    pub(super) fn sign(self, text: &str) -> String {
+        let bytes = self.charset.encode(text).unwrap_or_default();
+        self.sign_type.sign(self.key, &bytes)
+    }
+}
+
 /// Puts the node's text into a signed envelope; the signature is over that very text.
-pub(super) fn signed(
-    root: &str,
-    node: &str,
-    (key, sign_type): (&RsaPrivateKey, SignType),
-) -> String {
-    let sign = sign_type.sign(key, node.as_bytes());
+pub(super) fn signed(root: &str, node: &str, signer: Signer<'_>) -> String {
+    let sign = signer.sign(node);
     format!("{{\"{root}\":{node},\"sign\":\"{sign}\"}}")
 }
 

@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use super::{
     Inner, calendar,
+    charset::Charset,
+    error::SimulatorError,
     faults::Strike,
     ids, money, params, service_check,
     sign::{self, SignType},
@@ -103,6 +105,30 @@ impl Notice {
         }
     }
 
+    /// The charset that its own parameter names.
+    fn charset(&self) -> Charset {
+        let label = self.params.iter().find(|(name, _)| name == "charset");
+        label
+            .and_then(|(_, label)| Charset::of(label))
+            .unwrap_or_default()
+    }
+
+    /// Refuses a charset that isn't Alipay's, and text that it lacks a character for.
+    pub(super) fn check_charset(&self) -> Result<(), SimulatorError> {
+        let named = self.params.iter().find(|(name, _)| name == "charset");
+        let label = named.map_or("UTF-8", |(_, label)| label);
+        let is_known = Charset::of(label).is_some();
+        let fits = |text: &String| self.charset().encode(text).is_some();
+        if is_known && self.params.iter().all(|(_, value)| fits(value)) {
+            return Ok(());
+        }
+        Err(SimulatorError::OptionInvalid {
+            option: "charset",
+            found: label.to_owned(),
+            expected: "UTF-8, GBK or GB2312, with a code for every character",
+        })
+    }
+
     /// Writes the form body of one attempt, with its time and signature.
     fn body(&self, inner: &Inner, sign_type: SignType, strike: Option<Strike>) -> String {
         let mut sent = self.clone();
@@ -126,12 +152,13 @@ impl Notice {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
         let content = sign::sign_content(pairs, left_out);
-        let sign = sign_type.sign(&inner.platform_key, content.as_bytes());
+        let bytes = self.charset().encode(&content).unwrap_or_default();
+        let sign = sign_type.sign(&inner.platform_key, &bytes);
         if strike.is_some() {
             sent.set("notify_id", &format!("{}0", self.notify_id));
         }
         sent.set("sign", &sign);
-        params::write_form(&sent.params)
+        params::write_form(&sent.params, self.charset())
     }
 }
 
@@ -223,12 +250,15 @@ pub(super) fn payment(trade: &Trade, refund: Option<&Refund>, now: i64) -> Optio
         params.push(("out_biz_no", refund.out_request_no.clone()));
         params.push(("gmt_refund", format!("{}.000", calendar::spell(refund.at))));
     }
-    Some(Notice::new(
-        (event, Family::Payment),
-        &trade.app_id,
-        url,
-        params,
-    ))
+    let mut notice = Notice::new((event, Family::Payment), &trade.app_id, url, params);
+    if let Some(charset) = &trade.charset {
+        notice.set("charset", charset);
+    }
+    if notice.check_charset().is_err() {
+        // A JSON escape gave the subject a character that GBK lacks.
+        notice.set("charset", "UTF-8");
+    }
+    Some(notice)
 }
 
 /// Sends whatever the last call owes.
@@ -286,7 +316,7 @@ pub(super) async fn attempt(inner: &Inner, notice: &Notice) -> bool {
     });
     let body = notice.body(inner, sign_type, strike);
     let sent_at = inner.now();
-    let answer = tokio::time::timeout(ANSWER_TIMEOUT, post(inner, &notice.url, body.clone()))
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, post(inner, notice, body.clone()))
         .await
         .unwrap_or_else(|_| Err("no answer within 16 s".to_owned()));
     let record = match answer {
@@ -339,11 +369,14 @@ fn is_ack(world: &World, notice: &Notice, answer: &[u8]) -> bool {
     }
 }
 
-async fn post(inner: &Inner, url: &str, body: String) -> Result<(u16, Bytes), String> {
-    let content_type = "application/x-www-form-urlencoded; charset=utf-8";
+async fn post(inner: &Inner, notice: &Notice, body: String) -> Result<(u16, Bytes), String> {
+    let content_type = format!(
+        "application/x-www-form-urlencoded; charset={}",
+        notice.charset().label()
+    );
     let request = Request::builder()
         .method(Method::POST)
-        .uri(url)
+        .uri(&notice.url)
         .header(header::CONTENT_TYPE, content_type)
         .header(header::USER_AGENT, "Mozilla/4.0")
         .body(Full::new(Bytes::from(body)))

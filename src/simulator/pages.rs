@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     Inner,
+    charset::Charset,
     gateway::Body,
     params::{self, Received},
     seed::DEFAULT_USER_ID,
@@ -83,7 +84,11 @@ impl Link {
         } else {
             '?'
         };
-        format!("{}{joint}{}", self.redirect_uri, params::write_form(&pairs))
+        format!(
+            "{}{joint}{}",
+            self.redirect_uri,
+            params::write_form(&pairs, Charset::Utf8)
+        )
     }
 }
 

@@ -1,7 +1,7 @@
 //! Text parameters out of a query, a form body or a multipart body.
 use std::collections::BTreeMap;
 
-use super::node::Refusal;
+use super::{charset::Charset, node::Refusal};
 
 /// The parameters of one request, by where they stood.
 #[derive(Clone, Debug, Default)]
@@ -10,25 +10,29 @@ pub(super) struct Received {
     pub(super) body: Vec<(String, String)>,
     /// Names of the file parts, which are never signed.
     pub(super) files: Vec<String>,
+    /// What everything was decoded from: the query's `charset`, where that is a known one.
+    pub(super) charset: Charset,
 }
 
 impl Received {
     /// Reads both places.
     pub(super) fn read(query: &str, content_type: &str, body: &[u8]) -> Result<Self, Refusal> {
+        let charset = named_charset(query);
         let mut received = Self {
-            query: form(query.as_bytes())?,
+            query: form(query.as_bytes(), charset)?,
+            charset,
             ..Self::default()
         };
         let mime = content_type.split(';').next().unwrap_or_default().trim();
         if mime.eq_ignore_ascii_case("multipart/form-data") {
-            (received.body, received.files) = multipart(content_type, body)?;
+            (received.body, received.files) = multipart((content_type, body), charset)?;
         } else if !body.is_empty() {
             if !mime.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
                 return Err(Refusal::parameter(format!(
                     "unsupported Content-Type `{mime}`"
                 )));
             }
-            received.body = form(body)?;
+            received.body = form(body, charset)?;
         }
         Ok(received)
     }
@@ -67,20 +71,29 @@ fn twice(name: &str) -> Refusal {
     Refusal::parameter(format!("parameter `{name}` is given twice"))
 }
 
+/// The gateway looks for `charset` in the query before it decodes anything.
+fn named_charset(query: &str) -> Charset {
+    query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("charset="))
+        .and_then(Charset::of)
+        .unwrap_or_default()
+}
+
 /// Reads `application/x-www-form-urlencoded` text, decoded once.
-pub(super) fn form(text: &[u8]) -> Result<Vec<(String, String)>, Refusal> {
+fn form(text: &[u8], charset: Charset) -> Result<Vec<(String, String)>, Refusal> {
     text.split(|byte| *byte == b'&')
         .filter(|pair| !pair.is_empty())
         .map(|pair| {
             let mut halves = pair.splitn(2, |byte| *byte == b'=');
-            let name = decode(halves.next().unwrap_or_default())?;
-            Ok((name, decode(halves.next().unwrap_or_default())?))
+            let name = decode(halves.next().unwrap_or_default(), charset)?;
+            Ok((name, decode(halves.next().unwrap_or_default(), charset)?))
         })
         .collect()
 }
 
-fn decode(text: &[u8]) -> Result<String, Refusal> {
-    let broken = || Refusal::parameter("a parameter is not percent-encoded UTF-8");
+fn decode(text: &[u8], charset: Charset) -> Result<String, Refusal> {
+    let broken = || Refusal::parameter("a parameter is not percent-encoded in its charset");
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.iter();
     while let Some(byte) = rest.next() {
@@ -94,7 +107,7 @@ fn decode(text: &[u8]) -> Result<String, Refusal> {
             other => *other,
         });
     }
-    String::from_utf8(bytes).map_err(|_| broken())
+    charset.decode(&bytes).ok_or_else(broken)
 }
 
 fn hex(digit: &u8) -> Option<u8> {
@@ -103,9 +116,12 @@ fn hex(digit: &u8) -> Option<u8> {
         .and_then(|value| u8::try_from(value).ok())
 }
 
-/// Percent-encodes everything but unreserved characters, space as `+`.
-pub(super) fn encode(text: &str) -> String {
-    text.bytes()
+/// Percent-encodes everything but unreserved characters, space as `+`. A text that the charset
+/// lacks a character for becomes empty; whoever lets one be written refuses it before.
+pub(super) fn encode(text: &str, charset: Charset) -> String {
+    let bytes = charset.encode(text).unwrap_or_default();
+    bytes
+        .into_iter()
         .map(|byte| match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'*' => {
                 char::from(byte).to_string()
@@ -117,10 +133,10 @@ pub(super) fn encode(text: &str) -> String {
 }
 
 /// Writes a form body or a query.
-pub(super) fn write_form(pairs: &[(String, String)]) -> String {
+pub(super) fn write_form(pairs: &[(String, String)], charset: Charset) -> String {
     let encoded: Vec<_> = pairs
         .iter()
-        .map(|(name, value)| format!("{}={}", encode(name), encode(value)))
+        .map(|(name, value)| format!("{}={}", encode(name, charset), encode(value, charset)))
         .collect();
     encoded.join("&")
 }
@@ -129,7 +145,10 @@ type TextsAndFiles = (Vec<(String, String)>, Vec<String>);
 
 /// Reads a multipart body as Java, Python and Node write it: part headers with or without spaces,
 /// a leading line break or none.
-fn multipart(content_type: &str, body: &[u8]) -> Result<TextsAndFiles, Refusal> {
+fn multipart(
+    (content_type, body): (&str, &[u8]),
+    charset: Charset,
+) -> Result<TextsAndFiles, Refusal> {
     let broken = || Refusal::parameter("the multipart body is malformed");
     let boundary = content_type
         .split(';')
@@ -152,8 +171,8 @@ fn multipart(content_type: &str, body: &[u8]) -> Result<TextsAndFiles, Refusal> 
         if attribute(&head, "filename").is_some() {
             files.push(name);
         } else {
-            let content = content.get(4..).unwrap_or_default().to_vec();
-            texts.push((name, String::from_utf8(content).map_err(|_| broken())?));
+            let content = content.get(4..).unwrap_or_default();
+            texts.push((name, charset.decode(content).ok_or_else(broken)?));
         }
         rest = next;
     }

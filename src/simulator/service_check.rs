@@ -1,29 +1,12 @@
 //! `alipay.service.check`: asks a life account's developer gateway who it is.
 use super::{
-    error::SimulatorError,
     notify::{Family, Notice},
     seed::{DEFAULT_USER_ID, SimulatedApp},
     sign,
 };
 
-/// Makes the check; `charset` is `UTF-8` or `GBK`, the content is ASCII either way.
-pub(super) fn notice(
-    app: &SimulatedApp,
-    url: &str,
-    charset: Option<&str>,
-    now: i64,
-) -> Result<Notice, SimulatorError> {
-    let charset = charset.unwrap_or("GBK");
-    if !["GBK", "UTF-8"]
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(charset))
-    {
-        return Err(SimulatorError::OptionInvalid {
-            option: "charset",
-            found: charset.to_owned(),
-            expected: "UTF-8 or GBK",
-        });
-    }
+/// Makes the check; its content is ASCII in every charset.
+pub(super) fn notice(app: &SimulatedApp, url: &str, now: i64) -> Notice {
     let xml = format!(
         "<XML><AppId><![CDATA[{}]]></AppId>\
          <FromUserId><![CDATA[{DEFAULT_USER_ID}]]></FromUserId>\
@@ -35,15 +18,15 @@ pub(super) fn notice(
     );
     let params = vec![
         ("service", "alipay.service.check".to_owned()),
-        ("charset", charset.to_owned()),
+        ("charset", "GBK".to_owned()),
         ("biz_content", xml),
     ];
-    Ok(Notice::new(
+    Notice::new(
         ("service-check", Family::ServiceCheck),
         &app.app_id,
         url,
         params,
-    ))
+    )
 }
 
 /// Verifies the answer: the app's own public key, signed by its private key.

@@ -29,6 +29,8 @@ pub(super) struct Trade {
     pub(super) refunds: Vec<Refund>,
     pub(super) status: TradeStatus,
     pub(super) notify_url: Option<String>,
+    /// That of the call, and so of the notifications.
+    pub(super) charset: Option<String>,
     pub(super) passback_params: Option<String>,
     pub(super) app_id: String,
     pub(super) auth_app_id: Option<String>,
@@ -189,6 +191,7 @@ fn open(world: &mut World, call: &Call, status: TradeStatus) -> Result<Trade, Re
         refunds: Vec::new(),
         status,
         notify_url: call.params.get("notify_url").cloned(),
+        charset: call.params.get("charset").cloned(),
         passback_params: call.biz("passback_params"),
         app_id: call.caller.app_id.clone(),
         auth_app_id: call.caller.auth_app_id.clone(),

@@ -10,6 +10,7 @@ use crate::gateway::metrics::Api;
 use crate::gateway::v2::V2Call;
 use crate::model::id::AppId;
 use crate::model::merchant::Merchant;
+use crate::protocol::charset::CharsetLabel;
 use crate::protocol::envelope::{Verification, VerifiedEnvelope};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::params::{Params, name};
@@ -124,12 +125,13 @@ async fn call(
         app_auth_token: None,
         method: method.to_owned(),
         parameters,
+        charset: CharsetLabel::default(),
         timeout: parts.timeout,
         api: Api::Internal,
     };
     let reply = parts.gateway.call(&call).await?;
     executed(&reply.envelope)?;
-    Ok(reply.envelope.node())
+    Ok(reply.envelope.node_text().into())
 }
 
 /// Tells an executed call from a refusal and from an Alipay that couldn't say.

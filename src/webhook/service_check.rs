@@ -6,6 +6,7 @@
 use http::StatusCode;
 
 use crate::gateway::signer::SignError;
+use crate::protocol::charset::Charset;
 use crate::protocol::params::name;
 use crate::webhook::answer::{self, Answer};
 use crate::webhook::app_gateway::Verified;
@@ -26,9 +27,7 @@ pub(super) async fn reply(verified: &Verified) -> Result<Answer, SignError> {
 }
 
 fn is_gbk(label: &str) -> bool {
-    ["gbk", "gb2312", "gb18030"]
-        .iter()
-        .any(|known| known.eq_ignore_ascii_case(label))
+    Charset::from_label(label) == Ok(Charset::Gbk)
 }
 
 fn signed_inner(public_key: &str) -> String {

@@ -33,6 +33,8 @@ mod proxy_errors;
 #[cfg(feature = "simulator")]
 mod proxy_faults;
 #[cfg(feature = "simulator")]
+mod proxy_gbk;
+#[cfg(feature = "simulator")]
 mod proxy_merchants;
 #[cfg(feature = "simulator")]
 mod proxy_uploads;

@@ -209,7 +209,7 @@ async fn bad_requests_are_refused_with_alipays_codes() {
         (("timestamp", ""), None, "isv.missing-timestamp", true),
         (("version", ""), None, "isv.missing-version", true),
         (("format", "XML"), None, "isv.invalid-format", true),
-        (("charset", "gbk"), None, "isv.invalid-charset", true),
+        (("charset", "big5"), None, "isv.invalid-charset", true),
         (
             ("app_auth_token", ""),
             None,

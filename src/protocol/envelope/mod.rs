@@ -26,6 +26,7 @@ use super::{
 #[derive(Clone)]
 pub struct Envelope {
     body: Bytes,
+    charset: Charset,
     node: Range<usize>,
     node_key: String,
     is_ciphertext: bool,
@@ -83,6 +84,7 @@ impl Envelope {
             is_ciphertext: node.kind == Kind::String,
             node_key: node.name.clone(),
             node: node.value.clone(),
+            charset,
             body,
         })
     }
@@ -141,7 +143,7 @@ impl Envelope {
         if fits(node) {
             return Ok(false);
         }
-        match unescape_slashes(node) {
+        match unescape_slashes(node, self.charset) {
             Cow::Owned(unescaped) if fits(&unescaped) => Ok(true),
             _ => Err(EnvelopeError::SignatureMismatch { keys: keys.len() }),
         }
@@ -196,6 +198,23 @@ impl VerifiedEnvelope {
         self.envelope.body.slice(self.envelope.node.clone())
     }
 
+    /// Gives the text of the node, decoded: what JSON readers take.
+    #[must_use]
+    pub fn node_text(&self) -> String {
+        self.envelope
+            .charset
+            .decode(self.envelope.raw_node())
+            .expect(
+                "the whole body was decoded in this charset, and a node ends between characters",
+            )
+    }
+
+    /// Tells the charset that the reply was read in.
+    #[must_use]
+    pub fn charset(&self) -> Charset {
+        self.envelope.charset
+    }
+
     /// Names the member that the node is: the method's root or `error_response`.
     #[must_use]
     pub fn node_key(&self) -> &str {
@@ -208,7 +227,7 @@ impl VerifiedEnvelope {
     pub fn signed_content(&self) -> Cow<'_, [u8]> {
         let node = self.envelope.raw_node();
         match self.slash_unescaped {
-            true => unescape_slashes(node),
+            true => unescape_slashes(node, self.envelope.charset),
             false => Cow::Borrowed(node),
         }
     }
@@ -267,18 +286,21 @@ fn unique<'a>(members: &'a [Member], name: &str) -> Result<Option<&'a Member>, E
     }
 }
 
-/// Replaces every `\/` by `/`, as a text: that is what the Java SDK does.
-fn unescape_slashes(node: &[u8]) -> Cow<'_, [u8]> {
+/// Replaces every `\/` by `/`, as a text: that is what the Java SDK does. A trail byte of GBK that
+/// looks like a backslash is none.
+fn unescape_slashes(node: &[u8], charset: Charset) -> Cow<'_, [u8]> {
     if !node.windows(2).any(|pair| pair == b"\\/") {
         return Cow::Borrowed(node);
     }
     let mut out = Vec::with_capacity(node.len());
-    let mut bytes = node.iter().copied().peekable();
-    while let Some(byte) = bytes.next() {
-        let escapes_slash = byte == b'\\' && bytes.peek() == Some(&b'/');
-        if !escapes_slash {
-            out.push(byte);
+    let mut rest = node;
+    while let Some(&lead) = rest.first() {
+        let length = charset.character_length(lead).min(rest.len());
+        let (character, behind) = rest.split_at(length);
+        if !(lead == b'\\' && behind.first() == Some(&b'/')) {
+            out.extend(character);
         }
+        rest = behind;
     }
     Cow::Owned(out)
 }

@@ -234,6 +234,49 @@ fn debug_shows_no_content() {
     assert!(!format!("{:?}", verify(body).unwrap()).contains("hidden"));
 }
 
+/// Signs `node` in GBK and verifies `body`, where `%` stands for the signature.
+fn verify_gbk(body: &str, node: &str) -> VerifiedEnvelope {
+    let encode = |text: &str| Charset::Gbk.encode(text).unwrap();
+    let sign = alipay().sign(SignType::Rsa2, &encode(node)).unwrap();
+    let body = encode(&body.replace('%', &sign));
+    let keys = [alipay().public_key().clone()];
+    let verified = Envelope::parse_in(body.clone().into(), METHOD, Charset::Gbk)
+        .and_then(|envelope| envelope.verify(&keys, SignType::Rsa2))
+        .unwrap();
+    assert_eq!(verified.body(), &body, "the bytes stay as they came");
+    assert_eq!(verified.signed_content(), encode(node));
+    verified
+}
+
+#[test]
+fn in_gbk_a_trail_byte_is_no_backslash_and_no_brace() {
+    // The trails of these are `\`, `{`, `}` and `|`.
+    let node = r#"{"code":"10000","sub_msg":"乗亄亇亅€","a":"乗"}"#;
+    let body = format!(r#"{{"x":"乗","alipay_trade_query_response":{node},"sign":"%"}}"#);
+    let verified = verify_gbk(&body, node);
+    assert_eq!(verified.sub_msg(), Some("乗亄亇亅€"));
+    assert_eq!(verified.node_text(), node);
+}
+
+#[test]
+fn in_gbk_slashes_are_unescaped_between_characters_alone() {
+    let body = r#"{"alipay_trade_query_response":{"code":"10000","u":"乗\/乗/"},"sign":"%"}"#;
+    verify_gbk(body, r#"{"code":"10000","u":"乗/乗/"}"#);
+}
+
+#[test]
+fn a_reply_that_is_not_in_its_charset_is_refused() {
+    for (body, charset) in [
+        (&b"{\"a\":\"\xd6\xd0\"}"[..], Charset::Utf8),
+        (b"{\"a\":\"\x80\"}", Charset::Gbk),
+        (b"{\"a\":\"\xd6\"}", Charset::Gbk),
+        (b"{\"a\":\"\x81\x30\x81\x30\"}", Charset::Gbk),
+    ] {
+        let found = Envelope::parse_in(Bytes::from_static(body), METHOD, charset).unwrap_err();
+        assert_eq!(found.kind(), "reply-malformed", "{body:x?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

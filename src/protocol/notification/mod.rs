@@ -13,9 +13,9 @@ pub use self::authorization::{AuthorizationPush, Cancellation};
 use serde::Deserialize;
 
 use super::{
-    charset::Charset,
+    charset::{self, Charset},
     error::ProtocolError,
-    form, key,
+    key,
     key::RsaPublicKey,
     loose,
     params::{Params, name},
@@ -278,10 +278,10 @@ fn app_id_of_xml(xml: &str) -> Option<&str> {
 ///
 /// Those of [`Charset::from_label`].
 pub fn charset(content_type: Option<&str>, body: &[u8]) -> Result<Charset, ProtocolError> {
-    if let Some(label) = charset_parameter(body) {
+    if let Some(label) = charset::label_of_form(body) {
         return Charset::from_label(&label);
     }
-    let header = content_type.and_then(charset_of_type);
+    let header = content_type.and_then(charset::label_of_content_type);
     header
         .filter(|label| is_alipays(label))
         .map_or(Ok(Charset::Utf8), |label| Charset::from_label(&label))
@@ -290,27 +290,6 @@ pub fn charset(content_type: Option<&str>, body: &[u8]) -> Result<Charset, Proto
 fn is_alipays(label: &str) -> bool {
     let label = label.to_ascii_lowercase();
     label.starts_with("utf") || label.starts_with("gb")
-}
-
-/// Finds the `charset` parameter before anything is decoded; labels are ASCII in every charset.
-fn charset_parameter(body: &[u8]) -> Option<String> {
-    form::segments(body).find_map(|(at, key, value)| {
-        let is_charset = form::unescape(key, at).is_ok_and(|key| key == name::CHARSET.as_bytes());
-        let value = is_charset
-            .then(|| form::unescape(value, at).ok())
-            .flatten()?;
-        let label = String::from_utf8_lossy(&value).into_owned();
-        (!label.trim().is_empty()).then_some(label)
-    })
-}
-
-fn charset_of_type(content_type: &str) -> Option<String> {
-    content_type.split(';').skip(1).find_map(|parameter| {
-        let (key, value) = parameter.split_once('=')?;
-        let value = value.trim().trim_matches('"');
-        let is_charset = key.trim().eq_ignore_ascii_case("charset") && !value.is_empty();
-        is_charset.then(|| value.to_owned())
-    })
 }
 
 fn is_secret_name(text: &str) -> bool {

@@ -90,7 +90,8 @@ pub struct TriggerOptions {
     pub trade_status: Option<String>,
     /// `auth_time` of an authorization, milliseconds since 1970; now when left out.
     pub auth_time: Option<i64>,
-    /// `charset` of `service-check`: `UTF-8` or `GBK`.
+    /// `charset` of the notification: `UTF-8`, `GBK` or `GB2312`; when left out `GBK` for
+    /// `service-check`, else `UTF-8`.
     pub charset: Option<String>,
     /// Where it is sent instead of the app gateway or the trade's `notify_url`.
     pub url: Option<String>,
@@ -110,9 +111,13 @@ pub(super) async fn trigger(
 ) -> Result<NotificationRecord, SimulatorError> {
     let now = inner.now();
     let mut notice = inner.with_world(|world| happen(world, event, options, now))?;
+    if let Some(charset) = &options.charset {
+        notice.set("charset", charset);
+    }
     for (name, value) in &options.params {
         notice.set(name, value);
     }
+    notice.check_charset()?;
     notice.attempts = options
         .attempts
         .map_or(notice.attempts, |most| most.clamp(1, notice.attempts));
@@ -152,12 +157,11 @@ fn happen(
         Event::OrderMessage => platform::order_message(world, &app, options, now),
         Event::Payment => trade::payment(world, &app, options, now),
         Event::Refund => trade::refund(world, options, now),
-        Event::ServiceCheck => service_check::notice(
+        Event::ServiceCheck => Ok(service_check::notice(
             &app,
             &app_gateway(&app, options)?,
-            options.charset.as_deref(),
             now,
-        ),
+        )),
     }
 }
 

@@ -62,6 +62,7 @@ fn new_trade(
 ) -> Result<Trade, SimulatorError> {
     let merchant = world.merchant(options.auth_app_id.as_deref())?;
     Ok(Trade {
+        charset: None,
         out_trade_no,
         trade_no: ids::trade_no(),
         subject: "模拟订单".to_owned(),

@@ -9,7 +9,7 @@ use alipay_sidecar::config::listen::Listen;
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::serve::serve;
 use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
-use alipay_sidecar::protocol::charset::Charset;
+use alipay_sidecar::protocol::charset::{Charset, label_of_form};
 use alipay_sidecar::protocol::key::{AppPrivateKey, RsaPublicKey};
 use alipay_sidecar::protocol::params::Params;
 use alipay_sidecar::protocol::sign_content;
@@ -32,13 +32,16 @@ pub struct Arrived {
 }
 
 impl Arrived {
-    /// The parameters of query and form body together; the parts of an upload aren't read.
+    /// The parameters of query and form body together, read in the charset that the query names;
+    /// the parts of an upload aren't read.
     pub fn params(&self) -> Params {
-        let mut all = Params::from_form(self.query.as_bytes(), Charset::Utf8).expect("a query");
+        let label = label_of_form(self.query.as_bytes()).expect("a charset in the query");
+        let charset = Charset::from_label(&label).expect("a charset");
+        let mut all = Params::from_form(self.query.as_bytes(), charset).expect("a query");
         if self.content_type().starts_with("multipart/") {
             return all;
         }
-        let body = Params::from_form(&self.body, Charset::Utf8).expect("a form");
+        let body = Params::from_form(&self.body, charset).expect("a form");
         for (name, value) in body.iter() {
             all.push(name, value).expect("each name once");
         }
@@ -65,6 +68,8 @@ pub enum Answer {
     Body(u16, String),
     /// The default, once [`FakeAlipay::release`] is called.
     Held,
+    /// These bytes, under this `Content-Type`; an empty one is left out.
+    Bytes(&'static str, Vec<u8>),
     /// This node, signed, under the root of the method that was called.
     Node(String),
 }
@@ -165,22 +170,26 @@ impl FakeAlipay {
 impl Shared {
     async fn answer(&self, method: &str) -> Response<Full<Bytes>> {
         let answer = self.answers.lock().expect("no panic").pop_front();
+        let mut content_type = "text/html;charset=utf-8";
         let (status, body) = match answer {
-            Some(Answer::Body(status, body)) => (status, body),
-            Some(Answer::Node(node)) => (200, self.signed(method, &node)),
-            None => (200, self.signed(method, SUCCESS)),
+            Some(Answer::Body(status, body)) => (status, body.into()),
+            Some(Answer::Bytes(named, body)) => {
+                content_type = named;
+                (200, body)
+            }
+            Some(Answer::Node(node)) => (200, self.signed(method, &node).into()),
+            None => (200, self.signed(method, SUCCESS).into()),
             Some(Answer::Held) => {
                 self.held.acquire().await.expect("never closed").forget();
-                (200, self.signed(method, SUCCESS))
+                (200, self.signed(method, SUCCESS).into())
             }
         };
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = StatusCode::from_u16(status).expect("a status");
         let headers = response.headers_mut();
-        headers.insert(
-            "content-type",
-            "text/html;charset=utf-8".parse().expect("a value"),
-        );
+        if !content_type.is_empty() {
+            headers.insert("content-type", content_type.parse().expect("a value"));
+        }
         headers.insert("trace_id", TRACE_ID.parse().expect("a value"));
         response
     }
@@ -196,8 +205,20 @@ pub fn reply_of(method: &str, node: &str) -> String {
     signed(&key, method, node)
 }
 
+/// A signed reply in GBK.
+pub fn gbk_reply_of(method: &str, node: &str) -> Vec<u8> {
+    let key = AppPrivateKey::from_text(&keys::private("alipay2048")).expect("a key");
+    let reply = signed_in(Charset::Gbk, (&key, method), node);
+    Charset::Gbk.encode(&reply).expect("GBK")
+}
+
 fn signed(key: &AppPrivateKey, method: &str, node: &str) -> String {
-    let sign = key.sign(SignType::Rsa2, node.as_bytes()).expect("signed");
+    signed_in(Charset::Utf8, (key, method), node)
+}
+
+fn signed_in(charset: Charset, (key, method): (&AppPrivateKey, &str), node: &str) -> String {
+    let content = charset.encode(node).expect("in the charset");
+    let sign = key.sign(SignType::Rsa2, &content).expect("signed");
     let root = method.replace('.', "_");
     format!("{{\"{root}_response\":{node},\"sign\":\"{sign}\"}}")
 }
@@ -205,7 +226,10 @@ fn signed(key: &AppPrivateKey, method: &str, node: &str) -> String {
 /// Whether the app's public key `name` verifies `params`, `sign` among them.
 pub fn is_signed_by(name: &str, params: &Params) -> bool {
     let key = RsaPublicKey::from_text(&keys::public(name)).expect("a key");
+    let charset = Charset::from_label(params.get("charset").expect("a charset"));
     let content = sign_content::v2_request(params);
+    let content = charset.and_then(|charset| charset.encode(&content));
     let sign = params.get("sign").expect("signed");
-    key.verify(SignType::Rsa2, content.as_bytes(), sign).is_ok()
+    key.verify(SignType::Rsa2, &content.expect("in the charset"), sign)
+        .is_ok()
 }
