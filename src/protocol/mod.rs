@@ -18,6 +18,7 @@
 pub mod cert;
 pub mod charset;
 pub mod crypto;
+pub mod encryption;
 pub mod envelope;
 pub mod error;
 mod form;
