@@ -17,6 +17,7 @@
 
 pub mod cert;
 pub mod charset;
+pub mod client_data;
 pub mod crypto;
 pub mod encryption;
 pub mod envelope;
