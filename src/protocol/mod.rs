@@ -15,6 +15,7 @@
 //! “第三方应用授权” (authorisation of third-party applications) and the sources of the official
 //! SDKs where the pages are silent.
 
+pub mod authorization;
 pub mod cert;
 pub mod charset;
 pub mod client_data;
