@@ -36,3 +36,4 @@ pub mod sign_content;
 pub mod signature;
 pub mod timestamp;
 pub mod token_reply;
+pub mod v3_response;
