@@ -9,14 +9,20 @@
 //! [`key::AppPrivateKey`] and laid out by [`request::SignedParams`]. A reply is cut by
 //! [`envelope::Envelope`], what Alipay sends by itself is read by
 //! [`notification::UnverifiedNotification`]; the types that can be acted upon only come out of
-//! their `verify`.
+//! their `verify`. For v3 these are [`authorization`] and [`v3_response`]; [`cert`] and
+//! [`encryption`] serve both, [`client_data`] checks what a front end was given, and
+//! [`signed_answer`] writes what Alipay wants signed back.
 //!
 //! Protocol: 支付宝开放平台文档, “签名专区” (signing), “异步通知” (asynchronous notifications),
 //! “第三方应用授权” (authorisation of third-party applications) and the sources of the official
 //! SDKs where the pages are silent.
 
+pub mod authorization;
+pub mod cert;
 pub mod charset;
+pub mod client_data;
 pub mod crypto;
+pub mod encryption;
 pub mod envelope;
 pub mod error;
 mod form;
@@ -31,5 +37,7 @@ pub mod request;
 pub mod secret;
 pub mod sign_content;
 pub mod signature;
+pub mod signed_answer;
 pub mod timestamp;
 pub mod token_reply;
+pub mod v3_response;

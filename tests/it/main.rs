@@ -26,6 +26,7 @@ mod layering;
 #[cfg(feature = "simulator")]
 mod parts;
 mod protocol;
+mod protocol_more;
 #[cfg(feature = "simulator")]
 mod proxy;
 #[cfg(feature = "simulator")]

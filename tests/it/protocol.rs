@@ -26,7 +26,7 @@ use alipay_sidecar::protocol::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-fn file(name: &str) -> Value {
+pub(crate) fn file(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/vectors/{name}.json"));
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
@@ -37,13 +37,13 @@ fn case(name: &str, id: &str) -> Value {
     cases.find(|case| case["id"] == id).unwrap().clone()
 }
 
-fn text<'a>(case: &'a Value, member: &str) -> &'a str {
+pub(crate) fn text<'a>(case: &'a Value, member: &str) -> &'a str {
     case[member]
         .as_str()
         .unwrap_or_else(|| panic!("{member} of {}", case["id"]))
 }
 
-fn bytes(case: &Value, member: &str) -> Vec<u8> {
+pub(crate) fn bytes(case: &Value, member: &str) -> Vec<u8> {
     STANDARD.decode(text(case, member)).unwrap()
 }
 
@@ -68,11 +68,11 @@ fn sorted(params: &Params) -> BTreeSet<(String, String)> {
     params.iter().map(owned).collect()
 }
 
-fn private_key(name: &str) -> AppPrivateKey {
+pub(crate) fn private_key(name: &str) -> AppPrivateKey {
     AppPrivateKey::from_text(text(&file("keys")["keys"][name], "pkcs8_bare")).unwrap()
 }
 
-fn public_key(name: &str) -> RsaPublicKey {
+pub(crate) fn public_key(name: &str) -> RsaPublicKey {
     RsaPublicKey::from_text(text(&file("keys")["keys"][name], "spki_bare")).unwrap()
 }
 

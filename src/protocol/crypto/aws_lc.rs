@@ -6,7 +6,8 @@ use aws_lc_rs::{
     rsa::KeyPair,
     signature::{
         ParsedPublicKey, RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY,
-        RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, RSA_PKCS1_SHA256,
+        RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256,
+        RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PKCS1_SHA256,
     },
 };
 
@@ -72,4 +73,17 @@ impl VerifyingKey for Verifier {
         };
         key.verify_sig(content, signature).is_ok()
     }
+}
+
+/// Checks the signature in a certificate by the object identifier of its algorithm. Those with
+/// SHA-1 or MD5, RSASSA-PSS and other kinds of key never hold.
+pub fn verify_certificate(oid: &str, issuer: &[u8], signed: &[u8], signature: &[u8]) -> bool {
+    let algorithm = match oid {
+        "1.2.840.113549.1.1.11" => &RSA_PKCS1_2048_8192_SHA256,
+        "1.2.840.113549.1.1.12" => &RSA_PKCS1_2048_8192_SHA384,
+        "1.2.840.113549.1.1.13" => &RSA_PKCS1_2048_8192_SHA512,
+        _ => return false,
+    };
+    ParsedPublicKey::new(algorithm, issuer)
+        .is_ok_and(|key| key.verify_sig(signed, signature).is_ok())
 }

@@ -48,6 +48,21 @@ fn aws_lc_signs_with_modern_keys_alone() {
     assert_eq!(served, [false, true, true]);
 }
 
+#[test]
+fn a_certificate_signed_with_sha_1_or_by_a_small_key_does_not_hold() {
+    const SHA1: &str = "1.2.840.113549.1.1.5";
+    const SHA256: &str = "1.2.840.113549.1.1.11";
+    for (key, expected) in keys().iter().zip([false, true, true]) {
+        let issuer = key.public_key().spki();
+        for (sign_type, oid) in [(SignType::Rsa, SHA1), (SignType::Rsa2, SHA256)] {
+            let signature = key.rustcrypto().sign(sign_type, b"signed").unwrap();
+            let holds = |signed: &[u8]| aws_lc::verify_certificate(oid, issuer, signed, &signature);
+            assert_eq!(holds(b"signed"), expected && oid == SHA256);
+            assert!(!holds(b"other"));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 

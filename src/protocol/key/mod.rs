@@ -15,7 +15,7 @@ use rsa::{
 };
 use sha2::{Digest, Sha256};
 
-use self::der::Found;
+use self::{der::Found, text::Block};
 use super::{
     crypto::{SigningKey, VerifyingKey, aws_lc, rustcrypto},
     error::{KeyError, ProtocolError},
@@ -152,6 +152,24 @@ impl RsaPublicKey {
         Self::new(wanted)
     }
 
+    /// Reads a key from its DER, SubjectPublicKeyInfo (as in a certificate) or PKCS#1.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_text`](Self::from_text).
+    pub fn from_der(der: &[u8]) -> Result<Self, KeyError> {
+        const EXPECTED: &str = "an RSA public key";
+        let block = Block {
+            label: String::new(),
+            der: der.to_vec().into(),
+        };
+        match der::read(&block, EXPECTED)? {
+            Found::Public(key) => Self::new(key),
+            Found::Private(_) => Err(wrong_kind("a private key", EXPECTED)),
+            Found::Other(found) => Err(wrong_kind(found, EXPECTED)),
+        }
+    }
+
     /// Checks a signature in base64 over the bytes of a sign content.
     ///
     /// # Errors
@@ -248,6 +266,10 @@ pub(super) fn decode_signature(text: &str) -> Result<Vec<u8>, ProtocolError> {
         .map_err(|_| ProtocolError::SignMalformed)
 }
 
+fn wrong_kind(found: &'static str, expected: &'static str) -> KeyError {
+    KeyError::WrongKind { found, expected }
+}
+
 /// Finds the one block that `pick` wants, or says what stands there instead.
 fn only<T>(
     text: &str,
@@ -259,7 +281,7 @@ fn only<T>(
     for block in text::blocks(text, expected)? {
         match der::read(&block, expected).map(&pick) {
             Ok(Ok(key)) => wanted.push(key),
-            Ok(Err(found)) => refused = KeyError::WrongKind { found, expected },
+            Ok(Err(found)) => refused = wrong_kind(found, expected),
             Err(error) => refused = error,
         }
     }
