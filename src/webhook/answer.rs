@@ -50,12 +50,13 @@ pub(super) fn found(location: &str) -> Answer {
 }
 
 /// Any body of one type.
-pub(super) fn of(status: StatusCode, content_type: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+pub(super) fn of(status: StatusCode, content_type: &str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
-    answer
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // The types are our own, so that each is a header value.
+    if let Ok(content_type) = HeaderValue::from_str(content_type) {
+        answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
     answer
 }
 
