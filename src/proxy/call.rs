@@ -19,9 +19,10 @@ use crate::protocol::request::SignedParams;
 use crate::protocol::secret::Secret;
 use crate::proxy::ProxyParts;
 use crate::proxy::error::{ErrorCode, ProxyError};
-use crate::proxy::local_call::{Action, LocalCall, Target};
+use crate::proxy::local_call::LocalCall;
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::resolve::Credentials;
+use crate::proxy::route::{Action, Target};
 use crate::proxy::story::Story;
 use crate::token::TOKEN_METHOD;
 

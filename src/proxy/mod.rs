@@ -28,18 +28,21 @@ pub(crate) mod front_door;
 pub mod local_call;
 pub mod metrics;
 pub mod notify_url;
+pub(crate) mod parameters;
 pub mod reply;
 pub mod resolve;
+mod route;
 mod story;
 mod upload;
 
 use call::{Answer, Wanted};
 use error::{ErrorCode, ProxyError};
-use local_call::{LocalCall, Route, Sent, Target};
+use local_call::{LocalCall, Sent};
 use metrics::{InFlight, ProxyMetrics};
 use notify_url::{NotifyUrl, NotifyUrlRule};
 use reply::Shape;
 use resolve::Resolver;
+use route::{Action, Route, Target};
 use story::Story;
 use upload::UploadLimits;
 
@@ -177,7 +180,7 @@ impl Proxy {
         B::Error: Into<BoxError>,
     {
         front_door::check(head, &self.parts.limits.allowed_hosts)?;
-        local_call::check_http_method(&route.target, &head.method)?;
+        route::check_http_method(&route.target, &head.method)?;
         if matches!(route.target, Target::Unknown | Target::V3) {
             return Err(ProxyError::refused(
                 ErrorCode::RouteUnknown,
@@ -191,6 +194,14 @@ impl Proxy {
             Target::V2 { method, .. } => LocalCall::from_v2(head, (selector, method), sent)?,
             _ => LocalCall::from_gateway(head, selector, sent)?,
         };
+        let is_sent =
+            !matches!(&route.target, Target::V2 { action, .. } if *action != Action::Call);
+        if !is_sent && !call.files.is_empty() {
+            return Err(ProxyError::refused(
+                ErrorCode::BodyInvalid,
+                "files can only be sent; a signed string, URL or form has no place for them",
+            ));
+        }
         self.admitted(call, slot)
     }
 

@@ -10,7 +10,7 @@ use crate::gateway::VerifiedReply;
 use crate::protocol::envelope::Verification;
 use crate::protocol::request::SignedParams;
 use crate::proxy::error::{ErrorCode, ProxyError};
-use crate::proxy::local_call::Action;
+use crate::proxy::route::Action;
 
 const JSON: &str = "application/json; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";

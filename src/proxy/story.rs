@@ -10,8 +10,9 @@ use crate::gateway::metrics::Api;
 use crate::protocol::envelope::Verification;
 use crate::proxy::ProxyParts;
 use crate::proxy::error::ProxyError;
-use crate::proxy::local_call::{self, Route, Target};
+use crate::proxy::parameters;
 use crate::proxy::resolve::Credentials;
+use crate::proxy::route::{Route, Target};
 
 /// What is said about a call once it is over.
 pub(super) struct Story {
@@ -35,7 +36,7 @@ impl Story {
         let (api, method) = match &route.target {
             Target::Gateway => (Api::Gateway.as_str(), None),
             // A refused request is counted under its method only if that is one.
-            Target::V2 { method, .. } => (Api::V2.as_str(), local_call::method(method).ok()),
+            Target::V2 { method, .. } => (Api::V2.as_str(), parameters::method(method).ok()),
             Target::V3 => ("v3", None),
             Target::Unknown => ("none", None),
         };

@@ -11,6 +11,7 @@ use crate::protocol::params::{Params, name};
 use crate::proxy::Proxy;
 use crate::proxy::error::ProxyError;
 use crate::proxy::local_call::{self, LocalCall};
+use crate::proxy::parameters;
 use crate::proxy::resolve::Tags;
 
 /// One call to be made; built up, then sent.
@@ -73,7 +74,7 @@ impl CallRequest {
 
     /// A further top-level parameter (`grant_type`, `code`, `return_url` …).
     pub fn param(self, name: &str, value: &str) -> Self {
-        match local_call::check_parameter(name) {
+        match parameters::check_parameter(name) {
             Ok(()) => self.set(name, value),
             Err(fault) => self.failed(fault),
         }
@@ -98,7 +99,7 @@ impl CallRequest {
         }
         let call = LocalCall {
             charset: CharsetLabel::default(),
-            method: local_call::method(&self.method)?,
+            method: parameters::method(&self.method)?,
             parameters: self.parameters,
             files: Vec::new(),
             tags: self.tags,

@@ -176,6 +176,9 @@ async fn unusable_uploads_are_refused_and_nothing_is_sent() {
         assert_eq!(header(&reply, "alipay-sidecar-error"), code);
         assert_eq!(header(&reply, "alipay-sidecar-outcome"), "not-sent");
     }
+    let page = upload(&[file("f", 1)]);
+    let reply = post(&sidecar, &format!("/v2/{METHOD}/page-form"), page).await;
+    assert_eq!(header(&reply, "alipay-sidecar-error"), "body-invalid");
     let bare = Request::builder()
         .method("POST")
         .uri("/gateway.do?method=a.b")

@@ -138,7 +138,7 @@ fn broken_keys_are_refused() {
         (pem() + &pem(), "key-several"),
         ("not a key".to_owned(), "key-base64"),
         ("AAAA".to_owned(), "key-der"),
-        ("/root/app.pem".to_owned(), "key-base64"),
+        ("/etc/app.pem".to_owned(), "key-base64"),
         (key().public_key().to_bare_base64() + "AAAA", "key-der"),
     ] {
         let error = AppPrivateKey::from_text(&text).unwrap_err();

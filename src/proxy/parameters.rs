@@ -1,0 +1,172 @@
+//! Which parameters a backend may send, and how often.
+
+use std::collections::HashSet;
+
+use crate::gateway::upload::FilePart;
+use crate::protocol::charset::{self, Charset, CharsetLabel};
+use crate::protocol::params::{self, Params, name};
+use crate::proxy::error::{ErrorCode, ProxyError};
+
+/// Checks the form of a method name, which also keeps it fit for a metric label.
+///
+/// # Errors
+/// `method-required`, `method-invalid`.
+pub(crate) fn method(text: &str) -> Result<String, ProxyError> {
+    if text.is_empty() {
+        return Err(ProxyError::refused(
+            ErrorCode::MethodRequired,
+            "give Alipay's method, like `alipay.trade.query`",
+        ));
+    }
+    let segment = |s: &str| {
+        !s.is_empty()
+            && s.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+    };
+    let named = text.len() <= 128 && text.contains('.') && text.split('.').all(segment);
+    if !named {
+        return Err(ProxyError::refused(
+            ErrorCode::MethodInvalid,
+            "a method is names joined by dots, like `alipay.trade.query`, at most 128 characters",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// Checks the name of a further top-level parameter of a `/v2` call.
+///
+/// # Errors
+/// `parameter-invalid`, `parameter-duplicate`, `parameter-reserved`.
+pub(crate) fn check_parameter(parameter: &str) -> Result<(), ProxyError> {
+    check_name(parameter)?;
+    let is = |name: &str| parameter.eq_ignore_ascii_case(name);
+    if is(name::METHOD) || is(name::BIZ_CONTENT) {
+        return Err(ProxyError::refused(
+            ErrorCode::ParameterDuplicate,
+            format!(
+                "`{parameter}` stands in the query; on this route the path and the body say it"
+            ),
+        ));
+    }
+    if params::is_owned(parameter) {
+        return Err(ProxyError::refused(
+            ErrorCode::ParameterReserved,
+            format!(
+                "the sidecar sets `{parameter}` itself; leave it out, and tag the merchant by header or path"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Joins query and body: a parameter in both is an error, unless it is one that the sidecar
+/// replaces anyway and both say the same (official SDKs send that).
+pub(super) fn union(mut query: Params, body: &Params) -> Result<Params, ProxyError> {
+    for (name, value) in body.iter() {
+        match query.get(name) {
+            Some(same) if same == value && params::is_owned(name) => {}
+            _ => query.push(name, value)?,
+        }
+    }
+    check_spellings(&query)?;
+    Ok(query)
+}
+
+/// A parameter that stands twice in different case is one given twice: nobody knows which of the
+/// two Alipay would take.
+pub(super) fn check_spellings(parameters: &Params) -> Result<(), ProxyError> {
+    let mut seen = HashSet::new();
+    let twice = parameters
+        .iter()
+        .find(|(name, _)| !seen.insert(name.to_ascii_lowercase()));
+    if twice.is_none() {
+        return Ok(());
+    }
+    Err(ProxyError::refused(
+        ErrorCode::ParameterDuplicate,
+        "a parameter is given twice, in different spellings",
+    ))
+}
+
+pub(super) fn check_name(name: &str) -> Result<(), ProxyError> {
+    if params::is_name(name) {
+        return Ok(());
+    }
+    Err(ProxyError::refused(
+        ErrorCode::ParameterInvalid,
+        "a parameter name is 1 to 64 letters, digits, `_`, `.` or `-`",
+    ))
+}
+
+/// The charset that the request itself names: first in the query, as Alipay reads it. GBK goes on
+/// as it was spelled; UTF-8 is always spelled as ours.
+pub(super) fn charset(query: &[u8], body: &[u8]) -> Result<CharsetLabel, ProxyError> {
+    let named = charset::label_of_form(query).or_else(|| charset::label_of_form(body));
+    let label = named.map_or_else(
+        || Ok(CharsetLabel::default()),
+        |label| CharsetLabel::parse(&label),
+    )?;
+    match label.charset() {
+        Charset::Utf8 => Ok(CharsetLabel::default()),
+        _ => Ok(label),
+    }
+}
+
+/// Parts don't say what they are written in, and SDKs send uploads in UTF-8.
+pub(super) fn check_upload_charset(charset: Charset) -> Result<(), ProxyError> {
+    if charset == Charset::Utf8 {
+        return Ok(());
+    }
+    Err(ProxyError::refused(
+        ErrorCode::CharsetUnsupported,
+        "an upload is sent with `charset=utf-8`; this version takes no other",
+    ))
+}
+
+/// A file is a parameter, too: its name has the same form, and may stand once.
+pub(super) fn check_files(parameters: &Params, files: &[FilePart]) -> Result<(), ProxyError> {
+    for file in files {
+        check_name(&file.name)?;
+        let twice = |(name, _): (&str, &str)| name.eq_ignore_ascii_case(&file.name);
+        if parameters.iter().any(twice) {
+            return Err(ProxyError::refused(
+                ErrorCode::ParameterDuplicate,
+                format!("`{}` is a file and a parameter", file.name),
+            ));
+        }
+        if params::is_owned(&file.name) {
+            return Err(ProxyError::refused(
+                ErrorCode::ParameterReserved,
+                format!(
+                    "the sidecar sets `{}` itself; it can't be a file",
+                    file.name
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn method_names_have_a_form() {
+        for good in ["alipay.trade.query", "koubei.x-y.z_1"] {
+            assert!(method(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "alipay",
+            ".a",
+            "a.",
+            "a..b",
+            "a.b c",
+            "a.b/c",
+            "支付.a",
+            &"a.".repeat(70),
+        ] {
+            assert!(method(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The routes of the proxy listener: what a path asks for.
+
+use http::Method;
+
+use crate::protocol::charset::Charset;
+use crate::protocol::params::Params;
+use crate::proxy::error::{ErrorCode, ProxyError};
+
+/// Where a request wants to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Route {
+    /// The selector of `/m/{selector}/…`, decoded.
+    pub(crate) selector: Option<String>,
+    /// The rest of the path.
+    pub(crate) target: Target,
+}
+
+/// The routes of the proxy listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// `/gateway.do`.
+    Gateway,
+    /// None that exists.
+    Unknown,
+    /// `/v2/{method}` and what stands behind it.
+    V2 {
+        /// Alipay's method name, still to be checked.
+        method: String,
+        /// What is wanted.
+        action: Action,
+    },
+    /// `/v3/…`.
+    V3,
+}
+
+/// What `/v2/{method}…` is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Call Alipay.
+    Call,
+    /// Sign an order string.
+    OrderString,
+    /// Sign an auto-submitting form.
+    PageForm,
+    /// Sign a URL.
+    PageUrl,
+}
+
+impl Route {
+    /// Reads a request path.
+    #[must_use]
+    pub(crate) fn of(path: &str) -> Self {
+        if let Some(rest) = path.strip_prefix("/m/") {
+            let (selector, target) = rest.split_once('/').unwrap_or((rest, ""));
+            let decoded = form_decoded(selector).unwrap_or_default();
+            return Self {
+                selector: Some(decoded),
+                target: Target::of(&format!("/{target}")),
+            };
+        }
+        Self {
+            selector: None,
+            target: Target::of(path),
+        }
+    }
+}
+
+impl Target {
+    fn of(path: &str) -> Self {
+        if path == "/gateway.do" {
+            return Self::Gateway;
+        }
+        if path.starts_with("/v3/") {
+            return Self::V3;
+        }
+        let Some(rest) = path.strip_prefix("/v2/") else {
+            return Self::Unknown;
+        };
+        let (method, action) = match rest.split_once('/') {
+            None => (rest, Action::Call),
+            Some((method, "order-string")) => (method, Action::OrderString),
+            Some((method, "page-form")) => (method, Action::PageForm),
+            Some((method, "page-url")) => (method, Action::PageUrl),
+            Some(_) => return Self::Unknown,
+        };
+        Self::V2 {
+            method: method.to_owned(),
+            action,
+        }
+    }
+}
+
+/// The HTTP methods a route takes, as the `Allow` header lists them.
+///
+/// # Errors
+/// `http-method-not-allowed`.
+pub(crate) fn check_http_method(target: &Target, method: &Method) -> Result<(), ProxyError> {
+    let allow = match target {
+        Target::Gateway if *method == Method::GET || *method == Method::POST => return Ok(()),
+        Target::V2 { .. } if *method == Method::POST => return Ok(()),
+        Target::Gateway => "GET, POST",
+        Target::V2 { .. } => "POST",
+        Target::Unknown | Target::V3 => return Ok(()),
+    };
+    Err(ProxyError {
+        allow: Some(allow),
+        ..ProxyError::refused(
+            ErrorCode::HttpMethodNotAllowed,
+            format!("this route takes {allow}"),
+        )
+    })
+}
+
+fn form_decoded(text: &str) -> Option<String> {
+    let raw = format!("s={}", text.replace('+', "%2B").replace('&', "%26"));
+    let decoded = Params::from_form(raw.as_bytes(), Charset::Utf8).ok()?;
+    decoded.get("s").map(ToOwned::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v2(method: &str, action: Action) -> Target {
+        Target::V2 {
+            method: method.to_owned(),
+            action,
+        }
+    }
+
+    #[test]
+    fn paths_name_routes() {
+        let check = |path: &str, selector: Option<&str>, target: Target| {
+            let expected = Route {
+                selector: selector.map(ToOwned::to_owned),
+                target,
+            };
+            assert_eq!(Route::of(path), expected, "{path}");
+        };
+        check("/gateway.do", None, Target::Gateway);
+        check("/m/shop/gateway.do", Some("shop"), Target::Gateway);
+        check(
+            "/m/pid%3A2088102146225135/gateway.do",
+            Some("pid:2088102146225135"),
+            Target::Gateway,
+        );
+        check(
+            "/v2/alipay.trade.query",
+            None,
+            v2("alipay.trade.query", Action::Call),
+        );
+        check(
+            "/m/a/v2/a.b/order-string",
+            Some("a"),
+            v2("a.b", Action::OrderString),
+        );
+        check("/v2/a.b/page-url", None, v2("a.b", Action::PageUrl));
+        check("/v2/a.b/page-form", None, v2("a.b", Action::PageForm));
+        check("/v2/a.b/other", None, Target::Unknown);
+        check("/v2/a.b/page-url/x", None, Target::Unknown);
+        check("/m/a/m/b/gateway.do", Some("a"), Target::Unknown);
+        check("/m/a", Some("a"), Target::Unknown);
+        check("/gateway.do/", None, Target::Unknown);
+        check("/v3/alipay/trade/query", None, Target::V3);
+        check("/", None, Target::Unknown);
+    }
+}
