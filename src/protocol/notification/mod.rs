@@ -38,7 +38,7 @@ impl UnverifiedNotification {
     ///
     /// # Errors
     ///
-    /// Those of [`charset`] and of [`Params::from_form`].
+    /// Those of [`charset()`] and of [`Params::from_form`].
     pub fn parse(content_type: Option<&str>, body: &[u8]) -> Result<Self, ProtocolError> {
         let charset = charset(content_type, body)?;
         let params = Params::from_form(body, charset)?;
