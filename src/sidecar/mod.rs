@@ -33,7 +33,7 @@ mod tls;
 pub use builder::{BuildError, SidecarBuilder};
 pub use request::{CallReply, CallRequest};
 use tls::Acceptors;
-pub(crate) use tls::unusable_files;
+pub use tls::unusable_files;
 
 /// How long calls under way may take to end once the sidecar should stop.
 const DRAIN: Duration = Duration::from_secs(30);

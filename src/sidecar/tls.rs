@@ -41,7 +41,8 @@ impl Acceptors {
 
 /// The files that `config` names and that can't be used: a certificate that doesn't fit its key,
 /// roots that are none. Blocks.
-pub(crate) fn unusable_files(config: &Config) -> Vec<Fault> {
+#[must_use]
+pub fn unusable_files(config: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (key, cert, tls_key) in pairs(config) {
         if let (Some(cert), Some(tls_key)) = (cert, tls_key)
