@@ -4,7 +4,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,25 +17,34 @@ pub(crate) struct Paced<S> {
     stream: S,
     limit: Duration,
     answering: Answering,
-    head: Option<Pin<Box<Sleep>>>,
+    head: Option<Head>,
 }
 
-/// Whether a request is being answered, so that what arrives is no head. Clones share it.
+/// A head that has begun to arrive.
+#[derive(Debug)]
+struct Head {
+    /// How many requests had begun and ended before it.
+    turn: u64,
+    late: Pin<Box<Sleep>>,
+}
+
+/// Whether a request is being answered, so that what arrives is no head: counts each beginning
+/// and each end, so that it is odd while one is being answered. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Answering(Arc<AtomicBool>);
+pub(crate) struct Answering(Arc<AtomicU64>);
 
 impl Answering {
     /// A head is complete.
     pub(crate) fn begin(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The answer is there: what arrives next is another head.
     pub(crate) fn end(&self) {
-        self.0.store(false, Ordering::Release);
+        self.0.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn is_on(&self) -> bool {
+    fn turn(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 }
@@ -50,15 +59,21 @@ impl<S> Paced<S> {
         }
     }
 
+    /// Begins to count for what has just arrived, if that begins a head.
+    fn arrived(&mut self) {
+        let turn = self.answering.turn();
+        if self.head.is_none() && turn.is_multiple_of(2) {
+            let late = Box::pin(tokio::time::sleep(self.limit));
+            self.head = Some(Head { turn, late });
+        }
+    }
+
     /// Ready once the head has taken too long.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if self.answering.is_on() {
-            self.head = None;
-        }
         let Some(head) = &mut self.head else {
             return Poll::Pending;
         };
-        ready!(head.as_mut().poll(cx));
+        ready!(head.late.as_mut().poll(cx));
         Poll::Ready(io::Error::new(
             io::ErrorKind::TimedOut,
             "the head of a request took too long",
@@ -73,11 +88,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // The head that was counted is complete once its request was begun, even if nothing was
+        // read while it was answered.
+        let turn = this.answering.turn();
+        this.head.take_if(|head| head.turn != turn);
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
-        let came = buffer.filled().len() > before;
-        if came && this.head.is_none() && !this.answering.is_on() {
-            this.head = Some(Box::pin(tokio::time::sleep(this.limit)));
+        if buffer.filled().len() > before {
+            this.arrived();
         }
         match this.poll_late(cx) {
             Poll::Ready(late) => Poll::Ready(Err(late)),
@@ -149,5 +167,23 @@ mod tests {
             busy.is_err(),
             "a request that is being answered has no head to wait for"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_in_one_piece_leaves_no_timer_behind() {
+        let (mut client, server) = duplex(64);
+        let answering = Answering::default();
+        let mut paced = Paced::new(server, LIMIT, answering.clone());
+        client.write_all(b"G").await.expect("room");
+        assert_eq!(paced.read_u8().await.expect("a byte"), b'G');
+        // Answered without a read in between, as hyper does.
+        answering.begin();
+        answering.end();
+        let idle = tokio::time::timeout(LIMIT * 9, paced.read_u8()).await;
+        assert!(idle.is_err(), "an idle connection is left alone");
+        client.write_all(b"P").await.expect("room");
+        assert_eq!(paced.read_u8().await.expect("a byte"), b'P');
+        let late = paced.read_u8().await.expect_err("the second head trickles");
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
     }
 }
