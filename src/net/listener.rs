@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -116,26 +116,40 @@ impl Drop for Listener {
 }
 
 async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    if path.exists() {
-        if UnixStream::connect(path).await.is_ok() {
-            return Err(io::Error::new(
-                io::ErrorKind::AddrInUse,
-                "another process answers there",
-            ));
-        }
-        std::fs::remove_file(path)?;
-    }
-    // Bound under a name of its own with a narrow mode, then renamed: the socket is never wider
-    // than 0660 for a moment, whatever the process's umask.
-    let narrow = path.with_extension(format!("{}.tmp", std::process::id()));
-    let listener = {
-        let _ = std::fs::remove_file(&narrow);
-        let listener = UnixListener::bind(&narrow)?;
+    make_room(path).await?;
+    // Bound in a folder that nobody else can enter, narrowed, then moved out: the socket is never
+    // wider than 0660 for a moment, whatever the process's umask.
+    let folder = path.with_extension(format!("{}.tmp", std::process::id()));
+    let narrow = folder.join("s");
+    // Left by a process of the same number that was killed.
+    let _ = std::fs::remove_file(&narrow);
+    let _ = std::fs::remove_dir(&folder);
+    std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
+    let bound = UnixListener::bind(&narrow).and_then(|listener| {
         std::fs::set_permissions(&narrow, std::fs::Permissions::from_mode(0o660))?;
-        listener
+        std::fs::rename(&narrow, path)?;
+        Ok(listener)
+    });
+    // Fails only where the socket couldn't be moved, and that error is told.
+    let _ = std::fs::remove_dir(&folder);
+    bound
+}
+
+/// Removes the socket of a process that has ended; anything else at `path` is left alone.
+async fn make_room(path: &Path) -> io::Result<()> {
+    let taken = |what: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, what));
+    let Ok(found) = std::fs::symlink_metadata(path) else {
+        return Ok(());
     };
-    std::fs::rename(&narrow, path)?;
-    Ok(listener)
+    if !found.file_type().is_socket() {
+        return taken("a file that is no socket is there; it was left alone");
+    }
+    match UnixStream::connect(path).await {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+        }
+        _ => taken("another process answers there"),
+    }
 }
 
 /// A connection, plain or under TLS.
@@ -251,5 +265,40 @@ impl AsyncWrite for Stream {
             Self::Tls(s) => s.is_write_vectored(),
             Self::Unix(s) => s.is_write_vectored(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_unix_socket_is_0660_and_replaces_only_a_dead_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("proxy.sock");
+        let first = bind_unix(&path).await.expect("bound");
+        let mode = std::fs::metadata(&path)
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o660);
+        let live = bind_unix(&path).await.expect_err("somebody answers");
+        assert_eq!(live.kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        bind_unix(&path).await.expect("nobody answers any more");
+        let left: Vec<_> = std::fs::read_dir(folder.path())
+            .expect("readable")
+            .collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("sidecar.redb");
+        std::fs::write(&path, "tokens").expect("written");
+        let taken = bind_unix(&path).await.expect_err("it isn't ours");
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(std::fs::read(&path).expect("there"), b"tokens");
     }
 }
