@@ -94,12 +94,12 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::net::spool::Spool;
+    use crate::net::spool::{IN_MEMORY, Spool};
 
     #[tokio::test]
     async fn the_announced_length_is_that_of_the_bytes() {
         for size in [0, 1, 300_000] {
-            let mut spool = Spool::default();
+            let mut spool = Spool::new(IN_MEMORY);
             spool.push(&vec![7; size]).await.expect("room");
             let file = FilePart {
                 name: "image_content".to_owned(),

@@ -9,14 +9,15 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::io::AsyncWriteExt;
 
-/// From this many bytes on, content goes to a file.
-const IN_MEMORY: usize = 256 << 10;
+/// How many bytes may stay in memory by default.
+pub const IN_MEMORY: usize = 256 << 10;
 /// How much of a file is read at once.
 const CHUNK: usize = 64 << 10;
 
 /// Takes content piece by piece.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Spool {
+    in_memory: usize,
     memory: BytesMut,
     file: Option<tokio::fs::File>,
     length: u64,
@@ -36,6 +37,17 @@ enum Place {
 }
 
 impl Spool {
+    /// A spool that goes to a file once it holds more than `in_memory` bytes.
+    #[must_use]
+    pub fn new(in_memory: usize) -> Self {
+        Self {
+            in_memory,
+            memory: BytesMut::new(),
+            file: None,
+            length: 0,
+        }
+    }
+
     /// Adds a piece.
     ///
     /// # Errors
@@ -45,7 +57,7 @@ impl Spool {
     /// Not safe: part of the piece may have been added.
     pub async fn push(&mut self, piece: &[u8]) -> io::Result<()> {
         self.length = self.length.saturating_add(piece.len() as u64);
-        if self.file.is_none() && self.memory.len() + piece.len() <= IN_MEMORY {
+        if self.file.is_none() && self.memory.len() + piece.len() <= self.in_memory {
             self.memory.extend_from_slice(piece);
             return Ok(());
         }
@@ -86,6 +98,15 @@ impl Spooled {
     #[must_use]
     pub fn len(&self) -> u64 {
         self.length
+    }
+
+    /// How many of them are held in memory.
+    #[must_use]
+    pub fn in_memory(&self) -> usize {
+        match &self.place {
+            Place::File(_) => 0,
+            Place::Memory(bytes) => bytes.len(),
+        }
     }
 
     /// Whether it has none.
@@ -140,7 +161,7 @@ mod tests {
     use super::*;
 
     async fn check(pieces: &[usize], in_file: bool) {
-        let mut spool = Spool::default();
+        let mut spool = Spool::new(IN_MEMORY);
         let mut expected = Vec::new();
         for (number, size) in pieces.iter().enumerate() {
             let piece = vec![u8::try_from(number % 251).expect("small"); *size];

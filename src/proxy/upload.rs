@@ -17,12 +17,14 @@ use multer::{Constraints, Field, Multipart, SizeLimit};
 
 use crate::gateway::upload::FilePart;
 use crate::net::body::BoxError;
-use crate::net::spool::Spool;
+use crate::net::spool::{IN_MEMORY, Spool};
 use crate::protocol::params::Params;
 use crate::proxy::error::{ErrorCode, ProxyError};
 
 /// How many parts an upload may have: APIs take a few files and some dozen parameters.
 const PARTS: usize = 100;
+/// How many of them may be files: each may hold a descriptor.
+const FILES: usize = 10;
 
 /// The body of an upload.
 #[derive(Debug)]
@@ -94,7 +96,7 @@ async fn collect(mut parts: Multipart<'_>, limits: UploadLimits) -> Result<Uploa
         parameters: Params::new(),
         files: Vec::new(),
     };
-    let mut room = limits.text;
+    let (mut room, mut memory) = (limits.text, IN_MEMORY);
     for _ in 0..PARTS {
         let next = parts.next_field().await;
         let Some(field) = next.map_err(|error| broken(&error, limits))? else {
@@ -105,8 +107,13 @@ async fn collect(mut parts: Multipart<'_>, limits: UploadLimits) -> Result<Uploa
             return Err(invalid("a part has no name"));
         }
         if field.file_name().is_some() {
-            let file = file(name, field, limits).await?;
+            if upload.files.len() >= FILES {
+                return Err(invalid("it has more than 10 files"));
+            }
+            let file = file(name, field, (limits, memory)).await?;
             check_new(&upload, &file.name)?;
+            // All files together may hold as much memory as one.
+            memory = memory.saturating_sub(file.content.in_memory());
             upload.files.push(file);
         } else {
             let value = text(field, &mut room, limits).await?;
@@ -149,12 +156,12 @@ async fn text(
 async fn file(
     name: String,
     mut field: Field<'_>,
-    limits: UploadLimits,
+    (limits, memory): (UploadLimits, usize),
 ) -> Result<FilePart, ProxyError> {
     let file_name = field.file_name().unwrap_or_default().to_owned();
     let declared = field.content_type().map(ToString::to_string);
     let content_type = declared.unwrap_or_else(|| "application/octet-stream".to_owned());
-    let mut spool = Spool::default();
+    let mut spool = Spool::new(memory);
     while let Some(piece) = next_piece(&mut field, limits).await? {
         spool.push(&piece).await.map_err(|e| no_room(&e))?;
     }
