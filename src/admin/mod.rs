@@ -161,7 +161,7 @@ impl Admin {
         }
         let body = body::read(body, MAX_BODY, BODY_DEADLINE)
             .await
-            .map_err(|error| Problem::invalid(&error.to_string()))?;
+            .map_err(|error| Problem::of_body(&error))?;
         routes::answer(&self.parts, head, &body).await
     }
 

@@ -7,6 +7,7 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use crate::admin::error::AdminError;
+use crate::net::body::BodyError;
 use crate::proxy::error::ProxyError;
 
 /// A request that wasn't answered as asked.
@@ -32,8 +33,14 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
 
-    pub(crate) fn invalid(detail: &str) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "body-invalid", detail)
+    pub(crate) fn of_body(error: &BodyError) -> Self {
+        let (status, code) = match error {
+            BodyError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
+            BodyError::Broken(_) | BodyError::Timeout(_) => {
+                (StatusCode::BAD_REQUEST, "body-invalid")
+            }
+        };
+        Self::new(status, code, error.to_string())
     }
 
     pub(crate) fn parameter_invalid(detail: impl Into<String>) -> Self {
