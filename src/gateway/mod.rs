@@ -96,7 +96,12 @@ impl Gateway {
     /// Not safe: Alipay may have acted, and nobody would know. Run it in a task of its own.
     pub async fn call(&self, call: &V2Call) -> Result<VerifiedReply, GatewayError> {
         let deadline = Instant::now() + call.timeout;
-        let signed = self.sign(call).await?;
+        let not_sent = || GatewayError::Timeout {
+            outcome: Outcome::NotSent,
+        };
+        let signed = tokio::time::timeout(call.timeout, self.sign(call))
+            .await
+            .map_err(|_| not_sent())??;
         let began = Instant::now();
         let reply = self.send(call, &signed, deadline).await;
         self.metrics
@@ -124,6 +129,10 @@ impl Gateway {
         let mut outcome = Outcome::NotSent;
         for last in (0..tries).rev() {
             let remaining = deadline.saturating_duration_since(Instant::now());
+            // A request begun now could still be handed to a connection, and leave too late.
+            if remaining.is_zero() {
+                return Err(GatewayError::Timeout { outcome });
+            }
             let sent = match &body {
                 Outgoing::Form(form) => {
                     let content_type = format!("{FORM};charset={}", call.charset);

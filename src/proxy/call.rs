@@ -24,7 +24,7 @@ use crate::proxy::reply::{self, Shape};
 use crate::proxy::resolve::Credentials;
 use crate::proxy::route::{Action, Target};
 use crate::proxy::story::Story;
-use crate::token::TOKEN_METHOD;
+use crate::token::{TOKEN_METHOD, Turn};
 
 /// What a route wants of a call.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +97,9 @@ pub(super) async fn make(
     let credentials = credentials.map_err(|error| story.refused(parts, error))?;
     let known = credentials.clone();
     if action != Action::Call {
+        if call.method == TOKEN_METHOD {
+            return Err(story.refused(parts, tokens_would_be_lost()));
+        }
         let signed = sign(parts, call, credentials, action).await;
         story.tell_signed(parts, &known, signed.as_ref().err());
         return signed;
@@ -176,9 +179,15 @@ async fn send_once(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedReply, Pro
 /// exchange, so that reply may be the only copy there will ever be.
 async fn send_for_tokens(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedReply, ProxyError> {
     let refresh_token = refresh_token(v2);
+    let began = Instant::now();
     let _turn = match &refresh_token {
-        Some(refresh_token) => Some(parts.tokens.turn(refresh_token).await),
+        Some(refresh_token) => Some(turn(parts, v2, refresh_token).await?),
         None => None,
+    };
+    let timeout = v2.timeout.saturating_sub(began.elapsed());
+    let v2 = &V2Call {
+        timeout,
+        ..v2.clone()
     };
     let reply = send_once(parts, v2).await?;
     let signed = reply.envelope.verification() == Verification::Signed;
@@ -197,6 +206,21 @@ async fn send_for_tokens(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedRepl
     Ok(reply)
 }
 
+/// Waits, within the deadline of the call, for the right to spend its refresh token.
+async fn turn(
+    parts: &ProxyParts,
+    v2: &V2Call,
+    refresh_token: &Secret<String>,
+) -> Result<Turn, ProxyError> {
+    let turn = parts.tokens.turn(refresh_token);
+    tokio::time::timeout(v2.timeout, turn).await.map_err(|_| {
+        ProxyError::refused(
+            ErrorCode::UpstreamTimeout,
+            "another refresh of the same token took all the time there was",
+        )
+    })
+}
+
 /// Refreshes the merchant's token and sends the call once more: `reply` says, signed, that nothing
 /// was executed. Both happen within the deadline of the call; a refresh that takes longer goes on
 /// by itself, and its caller gets `reply`.
@@ -210,6 +234,7 @@ async fn send_again(
     let auth_app_id = &merchant.auth_app_id;
     let refresh = parts.tokens.refresh(merchant);
     match tokio::time::timeout(remaining(), refresh).await {
+        Ok(Ok(_)) if remaining().is_zero() => Ok(reply),
         Ok(Ok(renewed)) => {
             let again = V2Call {
                 app_auth_token: Some(renewed.token.app_auth_token),
@@ -251,6 +276,14 @@ fn refresh_token(v2: &V2Call) -> Option<Secret<String>> {
     let biz_content = v2.parameters.get(name::BIZ_CONTENT)?;
     let spent: Spent = serde_json::from_str(biz_content).ok()?;
     Some(Secret::new(spent.refresh_token))
+}
+
+/// Whoever opened such a URL would get tokens that nobody has verified and nobody stores.
+fn tokens_would_be_lost() -> ProxyError {
+    ProxyError::refused(
+        ErrorCode::MethodInvalid,
+        "this method is only called, never signed for others: its reply holds tokens",
+    )
 }
 
 fn says_token_timed_out(reply: &VerifiedReply) -> bool {

@@ -65,9 +65,9 @@ impl LocalCall {
                 (charset, upload.parameters, upload.files)
             }
         };
-        let mut parameters =
-            parameters::union(Params::from_form(query, charset.charset())?, &body)?;
+        let parameters = parameters::union(Params::from_form(query, charset.charset())?, &body)?;
         parameters::check_files(&parameters, &files)?;
+        let mut parameters = parameters::canonical(parameters)?;
         parameters
             .iter()
             .try_for_each(|(name, _)| parameters::check_name(name))?;
@@ -144,6 +144,7 @@ impl LocalCall {
         };
         parameters::check_spellings(&parameters)?;
         parameters::check_files(&parameters, &files)?;
+        let parameters = parameters::canonical(parameters)?;
         Ok(Self {
             method,
             parameters,

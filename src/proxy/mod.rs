@@ -163,14 +163,17 @@ impl Proxy {
         }
     }
 
-    /// Ends once no call is under way; from then on none is admitted.
+    /// Admits no further call, for good, and ends once none is under way: a call that began while
+    /// the program ends would be lost after its bytes had left.
     ///
     /// # Cancel safety
-    /// Safe: dropping it admits calls again.
-    pub async fn idle(&self) {
+    /// Safe: until it has ended, dropping it admits calls again.
+    pub async fn drain(&self) {
         let slots = self.parts.limits.slots;
         // The semaphore is never closed.
-        let _ = self.parts.limits.in_flight.acquire_many(slots).await;
+        if let Ok(all) = self.parts.limits.in_flight.acquire_many(slots).await {
+            all.forget();
+        }
     }
 
     /// Front door, slot, body, local call: everything before the call itself.

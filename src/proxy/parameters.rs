@@ -59,6 +59,28 @@ pub(crate) fn check_parameter(parameter: &str) -> Result<(), ProxyError> {
     Ok(())
 }
 
+/// The same parameters with those that the sidecar reads or sets spelled as Alipay spells them: a
+/// tag, a `charset` or a `notify_url` in another case means the same, and must not be overlooked.
+/// No two of `given` may differ in case alone.
+pub(crate) fn canonical(given: Params) -> Result<Params, ProxyError> {
+    let mut all = Params::new();
+    for (name, value) in given.iter() {
+        let known = params::is_owned(name) || name.eq_ignore_ascii_case(name::NOTIFY_URL);
+        if known && name.eq_ignore_ascii_case(name::CHARSET) && name != name::CHARSET {
+            return Err(ProxyError::refused(
+                ErrorCode::ParameterInvalid,
+                "`charset` is spelled in lower case: everything else is read by it",
+            ));
+        }
+        if known {
+            all.push(name.to_ascii_lowercase(), value)?;
+        } else {
+            all.push(name, value)?;
+        }
+    }
+    Ok(all)
+}
+
 /// Joins query and body: a parameter in both is an error, unless it is one that the sidecar
 /// replaces anyway and both say the same (official SDKs send that).
 pub(super) fn union(mut query: Params, body: &Params) -> Result<Params, ProxyError> {
@@ -74,7 +96,7 @@ pub(super) fn union(mut query: Params, body: &Params) -> Result<Params, ProxyErr
 
 /// A parameter that stands twice in different case is one given twice: nobody knows which of the
 /// two Alipay would take.
-pub(super) fn check_spellings(parameters: &Params) -> Result<(), ProxyError> {
+pub(crate) fn check_spellings(parameters: &Params) -> Result<(), ProxyError> {
     let mut seen = HashSet::new();
     let twice = parameters
         .iter()

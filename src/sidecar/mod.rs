@@ -266,11 +266,12 @@ impl Bound {
                     front_signal.clone()
                 ),
             );
-            // Calls whose caller has gone are finished, too.
-            if tokio::time::timeout(DRAIN, parts.proxy.idle())
-                .await
-                .is_err()
-            {
+            // Calls whose caller has gone are finished, too, and what they bought is stored.
+            let rest = async {
+                parts.proxy.drain().await;
+                parts.tokens.idle().await;
+            };
+            if tokio::time::timeout(DRAIN, rest).await.is_err() {
                 tracing::warn!("calls were still under way after {} s", DRAIN.as_secs());
             }
             back.trigger();

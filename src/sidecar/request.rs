@@ -97,10 +97,11 @@ impl CallRequest {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
+        parameters::check_spellings(&self.parameters)?;
         let call = LocalCall {
             charset: CharsetLabel::default(),
             method: parameters::method(&self.method)?,
-            parameters: self.parameters,
+            parameters: parameters::canonical(self.parameters)?,
             files: Vec::new(),
             tags: self.tags,
             timeout: self.timeout,

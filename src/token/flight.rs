@@ -34,6 +34,15 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         flight.await
     }
 
+    /// Ends once nothing is under way.
+    pub(super) async fn landed(&self) {
+        loop {
+            let flight = self.lock().values().next().cloned();
+            let Some(flight) = flight else { return };
+            flight.await;
+        }
+    }
+
     fn join<W>(&self, key: MemoKey, work: W) -> Flight<T>
     where
         W: Future<Output = T> + Send + 'static,

@@ -176,6 +176,16 @@ impl Tokens {
             .unwrap_or(Err(TokenError::Internal))
     }
 
+    /// Ends once no exchange and no refresh is under way: each spends a code or a token, and what
+    /// it buys must be stored before the program ends.
+    ///
+    /// # Cancel safety
+    /// Safe: it only watches.
+    pub async fn idle(&self) {
+        self.exchanges.landed().await;
+        self.refreshes.landed().await;
+    }
+
     /// Waits for the right to send `refresh_token` to Alipay. Who passes on somebody else's call of
     /// [`TOKEN_METHOD`] holds it until the reply is absorbed: then a refresh of the sidecar's own
     /// finds the new pair instead of using the old one twice.

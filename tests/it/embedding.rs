@@ -58,6 +58,10 @@ async fn what_the_routes_refuse_is_refused_in_process() {
         ),
         (request(pay).param("a b", "x"), ErrorCode::ParameterInvalid),
         (
+            request(pay).param("Notify_Url", "//evil.example"),
+            ErrorCode::NotifyUrlForbidden,
+        ),
+        (
             request(pay).notify_url("//evil.example"),
             ErrorCode::NotifyUrlForbidden,
         ),

@@ -11,7 +11,7 @@ use http::{Method, Request};
 
 use crate::proxy::watched;
 use crate::support::upstream::FakeAlipay;
-use crate::support::{ALIAS, TestSidecar, add_merchant, app, merchant, text};
+use crate::support::{ALIAS, TestSidecar, add_merchant, app, header, merchant, text};
 
 /// The second app of a sidecar with two.
 const SECOND_APP_ID: &str = "2021000000000002";
@@ -348,4 +348,32 @@ async fn an_untagged_request_is_the_default_merchants() {
         ..Tagged::default()
     };
     check((&alipay, &sidecar), tagged, (DEFAULT_APP_ID, "")).await;
+}
+
+#[tokio::test]
+async fn a_tag_spelled_in_another_case_is_not_overlooked() {
+    let alipay = FakeAlipay::start().await;
+    let sidecar = TestSidecar::start_with(|c| {
+        c.upstream.gateway = Some(alipay.gateway());
+        c.proxy.default_merchant = Some(ALIAS.parse().expect("a selector"));
+    })
+    .await;
+    let query = "/gateway.do?method=alipay.trade.query&App_Auth_Token=merchant:nobody";
+    let reply = sidecar.proxy(Request::builder().uri(query), "").await;
+    assert_eq!(header(&reply, "alipay-sidecar-error"), "merchant-unknown");
+    let query = "/gateway.do?method=alipay.trade.query&Notify_Url=/orders/1&Sign=x";
+    sidecar.proxy(Request::builder().uri(query), "").await;
+    let sent = alipay.next().await;
+    let notify_url = format!("{}/alipay/notify/orders/1", sidecar.webhook);
+    assert_eq!(sent.param("notify_url"), notify_url);
+}
+
+#[tokio::test]
+async fn a_call_for_tokens_is_never_signed_for_somebody_else_to_make() {
+    let sidecar = TestSidecar::start().await;
+    for action in ["order-string", "page-url", "page-form"] {
+        let path = format!("/v2/alipay.open.auth.token.app/{action}");
+        let reply = sidecar.post(&path, "{}").await;
+        assert_eq!(header(&reply, "alipay-sidecar-error"), "method-invalid");
+    }
 }
