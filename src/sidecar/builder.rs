@@ -173,6 +173,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
     } = common;
     // Fails where the system has no such metrics, or where the host registered them already.
     let _ = registry.register(Box::new(ProcessCollector::for_self()));
+    super::tls::register_expiry(&config, &registry)?;
     let call_metrics = CallMetrics::register(&registry)?;
     let gateway = Gateway::new(
         upstream_client(&config)?,

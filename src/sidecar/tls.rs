@@ -3,11 +3,13 @@
 use std::io;
 use std::path::Path;
 
+use prometheus::{IntGaugeVec, Opts, Registry};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
 use crate::config::error::{Fault, Mismatch};
 use crate::net::listener::tls_acceptor;
+use crate::protocol::cert::Bundle;
 use crate::sidecar::builder::upstream_client;
 
 /// What accepts TLS on each listener; `None`: it speaks plain HTTP.
@@ -60,6 +62,30 @@ pub fn unusable_files(config: &Config) -> Vec<Fault> {
     faults
 }
 
+/// Shows in `registry` when the certificate of each listener ends. A certificate that can't be
+/// read shows nothing here: binding its listener fails and says why.
+pub(super) fn register_expiry(config: &Config, registry: &Registry) -> prometheus::Result<()> {
+    let options = Opts::new(
+        "alipay_sidecar_certificate_expiry_timestamp_seconds",
+        "When a certificate in use ends, Unix time.",
+    );
+    let expiry = IntGaugeVec::new(options, &["kind"])?;
+    registry.register(Box::new(expiry.clone()))?;
+    for (key, cert, _) in pairs(config) {
+        let kind = key.trim_end_matches(".tls_cert");
+        if let Some(not_after) = cert.and_then(end_of) {
+            expiry.with_label_values(&[kind]).set(not_after / 1000);
+        }
+    }
+    Ok(())
+}
+
+/// When the first certificate of a PEM file ends, Unix milliseconds.
+fn end_of(cert: &Path) -> Option<i64> {
+    let text = std::fs::read_to_string(cert).ok()?;
+    Bundle::parse(&text).ok()?.first().ok()?.not_after()
+}
+
 type Pair<'c> = (&'static str, Option<&'c Path>, Option<&'c Path>);
 
 fn pairs(config: &Config) -> [Pair<'_>; 3] {
@@ -86,4 +112,33 @@ fn pairs(config: &Config) -> [Pair<'_>; 3] {
             admin.tls_key.as_deref(),
         ),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_listeners_certificate_is_a_metric() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("cert.pem");
+        let names = vec!["localhost".to_owned()];
+        let certified = rcgen::generate_simple_self_signed(names).expect("a certificate");
+        std::fs::write(&path, certified.cert.pem()).expect("written");
+        let mut config = Config::default();
+        config.webhook.tls_cert = Some(path);
+        let registry = Registry::new();
+        register_expiry(&config, &registry).expect("a fresh registry");
+        let gathered = registry.gather();
+        let [family] = gathered.as_slice() else {
+            panic!("one family");
+        };
+        let [series] = family.get_metric() else {
+            panic!("one listener has a certificate");
+        };
+        assert_eq!(series.get_label()[0].get_value(), "webhook");
+        // rcgen's certificates end with the year 4095.
+        let end = series.get_gauge().get_value();
+        assert!((67_090_118_400.0..67_200_000_000.0).contains(&end), "{end}");
+    }
 }
