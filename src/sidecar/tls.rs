@@ -136,7 +136,7 @@ mod tests {
         let [series] = family.get_metric() else {
             panic!("one listener has a certificate");
         };
-        assert_eq!(series.get_label()[0].get_value(), "webhook");
+        assert_eq!(series.get_label()[0].value(), "webhook");
         // rcgen's certificates end with the year 4095.
         let end = series.get_gauge().get_value();
         assert!((67_090_118_400.0..67_200_000_000.0).contains(&end), "{end}");
