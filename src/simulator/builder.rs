@@ -11,6 +11,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use super::{
     Inner, Now, Simulator,
     error::SimulatorError,
+    platform::Platform,
     seed::{DEFAULT_APP_ID, SimulatedApp, SimulatedMerchant},
     sign,
     world::World,
@@ -128,7 +129,7 @@ impl SimulatorBuilder {
             Some(text) => sign::private_key(text)?,
             None => sign::generate()?,
         };
-        let mut world = World::default();
+        let mut world = World::new(Platform::new(platform_key));
         for app in self.apps {
             world.apps.insert(app.app_id.clone(), app);
         }
@@ -137,7 +138,6 @@ impl SimulatorBuilder {
         }
         Ok(Simulator(Arc::new(Inner {
             address,
-            platform_key,
             now: self.now,
             time_scale: self.time_scale,
             client: Client::builder(TokioExecutor::new())

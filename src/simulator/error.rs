@@ -25,6 +25,9 @@ pub enum SimulatorError {
         /// Which key it was.
         what: &'static str,
     },
+    /// A key is not base64 of an AES key.
+    #[error("the encrypt key is no AES key; expected base64 of 16, 24 or 32 bytes")]
+    EncryptKey,
     /// No app has this `app_id`, or none was named and several exist.
     #[error("no app `{0}` is known to the simulator")]
     AppUnknown(String),
@@ -42,12 +45,18 @@ pub enum SimulatorError {
         /// Its `trade_status`.
         status: &'static str,
     },
+    /// Nothing can be encrypted: `set_encrypt_key`, or a merchant with one, is missing.
+    #[error("`{0}` has no encrypt key; set one first")]
+    NoEncryptKey(String),
     /// The app has no app gateway (应用网关) to send to.
     #[error("app `{0}` has no app gateway address; set one, or give the trigger a `url`")]
     NoAppGateway(String),
     /// The notification was not kept: the simulator is stopping.
     #[error("the simulator is stopping")]
     Stopping,
+    /// The simulated authority could not issue a certificate.
+    #[error("issuing a certificate")]
+    Certificate(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// There is no event of this name.
     #[error("no event `{0}`; there are {known}", known = super::trigger::Event::names())]
     EventUnknown(String),

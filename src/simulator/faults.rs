@@ -8,10 +8,16 @@ use super::error::SimulatorError;
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
+    /// An encrypted node is signed without its quotes.
+    CiphertextQuotes,
     /// The node stands twice: the signature is for the first, the data in the second.
     DuplicateNode,
     /// The reply never ends.
     Endless,
+    /// In certificate mode, `alipay_cert_sn` is that of no certificate.
+    ForgedCertSn,
+    /// An encrypted node, well signed, that the app's key does not decrypt.
+    GarbledCiphertext,
     /// An HTML page with status 502; nothing was executed.
     Html,
     /// `isv.invalid-signature`, signed; nothing was executed.
@@ -38,9 +44,12 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every fault with the name it is asked for by.
-    pub const ALL: [(&'static str, Self); 13] = [
+    pub const ALL: [(&'static str, Self); 16] = [
+        ("ciphertext-quotes", Self::CiphertextQuotes),
         ("duplicate-node", Self::DuplicateNode),
         ("endless", Self::Endless),
+        ("forged-cert-sn", Self::ForgedCertSn),
+        ("garbled-ciphertext", Self::GarbledCiphertext),
         ("html", Self::Html),
         ("invalid-signature", Self::InvalidSignature),
         ("oversized", Self::Oversized),

@@ -10,12 +10,13 @@ use hyper::body::Frame;
 use super::{
     Inner, authorization,
     charset::Charset,
+    content::{self, Content},
+    envelope::{self, Answer},
     faults::{FaultKind, Strike},
     ids, judge, methods,
-    node::{self, Refusal, Signed, Signer},
+    node::{self, Refusal, Signed},
     notify,
     params::Received,
-    sign::SignType,
     world::{Call, GatewayRequest, World},
 };
 
@@ -35,7 +36,7 @@ const ENDLESS_PERIOD: Duration = Duration::from_millis(20);
 /// Answers one gateway call.
 pub(super) async fn handle(
     inner: &Arc<Inner>,
-    request: &Request<Bytes>,
+    request: &Request<Content>,
 ) -> Result<Response<Body>, Closed> {
     let trace_id = ids::hex(16);
     let (written, strike) = inner.with_world(|world| serve(inner, world, request, &trace_id));
@@ -83,68 +84,62 @@ impl Written {
 fn serve(
     inner: &Inner,
     world: &mut World,
-    request: &Request<Bytes>,
+    request: &Request<Content>,
     trace_id: &str,
 ) -> (Written, Option<Strike>) {
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    let content_type = content_type
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
     let query = request.uri().query().unwrap_or_default();
-    let read = Received::read(query, content_type, request.body());
+    let media_type = content::media_type(request.headers());
+    let read = Received::read(query, &media_type, request.body());
     let received = read.as_ref().cloned().unwrap_or_default();
-    let param = |wanted: &str| {
-        let mut all = received.query.iter().chain(&received.body);
-        all.find(|(name, _)| name == wanted)
-            .map_or("", |(_, value)| value.as_str())
-    };
-    let (method, app_id) = (param("method").to_owned(), param("app_id").to_owned());
-    let strike = world.faults.strike_call(&method);
+    let (method, app_id) = (received.param("method"), received.param("app_id"));
+    let strike = world.faults.strike_call(method);
+    let fault = strike.map(|strike| strike.kind);
 
     let judged = read
         .map_err(Refusal::unsigned)
         .and_then(|received| judge::judge(world, &received, inner.now()));
-    let auth_app_id = judged
-        .as_ref()
-        .ok()
-        .and_then(|call| call.caller.auth_app_id.clone());
-    let outcome = judged
-        .and_then(|call| refuse_by_fault(call, strike))
-        .and_then(|call| methods::execute(world, &call, &received));
+    let caller = judged.as_ref().ok().map(|call| call.caller.clone());
+    let answer = match judged.and_then(|call| refuse_by_fault(call, strike)) {
+        Err(refusal) => Answer::refusal(&refusal),
+        Ok(call) => execute(world, &call),
+    };
 
     let names = |pairs: &[(String, String)]| pairs.iter().map(|(name, _)| name.clone()).collect();
     world.record(GatewayRequest {
         received_at: inner.now(),
         http_method: request.method().to_string(),
         absolute_form: request.uri().authority().is_some(),
-        method: method.clone(),
-        app_id: app_id.clone(),
-        auth_app_id,
+        method: method.to_owned(),
+        app_id: app_id.to_owned(),
+        auth_app_id: caller.and_then(|caller| caller.auth_app_id),
         query: names(&received.query),
         body: names(&received.body),
-        files: received.files.clone(),
-        verdict: outcome
-            .as_ref()
-            .err()
-            .map_or_else(|| "ok".to_owned(), |refusal| refusal.sub_code.clone()),
-        fault: strike.map(|strike| strike.kind.name()),
+        files: received.file_names(),
+        uploads: received.files.clone(),
+        verdict: answer.verdict.clone(),
+        fault: fault.map(FaultKind::name),
         trace_id: trace_id.to_owned(),
     });
-    let known = methods::identity(&method).is_some() || world.answers.contains_key(&method);
+    let known = methods::identity(method).is_some() || world.answers.contains_key(method);
     let root = if known {
-        node::root(&method)
+        node::root(method)
     } else {
         "error_response".to_owned()
     };
-    let app = world.apps.get(&app_id);
     let charset = received.charset;
-    let signer = Signer {
-        key: &inner.platform_key,
-        sign_type: app.map_or(SignType::Rsa2, |app| app.sign_type),
-        charset,
+    let text = match world.signer(app_id, charset) {
+        Ok(signer) => envelope::write(signer, &root, (&answer, fault)),
+        Err(error) => error.to_string(),
     };
-    let text = envelope(signer, &root, (outcome, strike.map(|strike| strike.kind)));
     (Written { text, charset }, strike)
+}
+
+fn execute(world: &mut World, call: &Call) -> Answer {
+    let outcome = methods::execute(world, call);
+    let unsigned = outcome.is_ok() && methods::is_unsigned(&call.method);
+    let answer = Answer::executed(outcome, call.content_key.clone());
+    let signed = if unsigned { Signed::No } else { answer.signed };
+    Answer { signed, ..answer }
 }
 
 /// Refuses a good call where the fault says so, before anything is executed.
@@ -157,59 +152,6 @@ fn refuse_by_fault(call: Call, strike: Option<Strike>) -> Result<Call, Refusal> 
         Some(FaultKind::Html) => Err(Refusal::new("20000", "aop.unknow-error", "系统繁忙")),
         _ => Ok(call),
     }
-}
-
-fn envelope(
-    signer: Signer<'_>,
-    root: &str,
-    (outcome, fault): (Result<String, Refusal>, Option<FaultKind>),
-) -> String {
-    let (text, signed) = match outcome {
-        Ok(text) => (text, Signed::Yes),
-        Err(refusal) => (refusal.node().text(), refusal.signed),
-    };
-    let text = signer.charset.spell_json(&text);
-    match (signed, fault) {
-        (Signed::No, _) | (_, Some(FaultKind::Unsigned)) => node::unsigned(root, &text),
-        (_, Some(FaultKind::TamperedSign)) => {
-            let sign = signer.sign(&format!("{text} "));
-            format!("{{\"{root}\":{text},\"sign\":\"{sign}\"}}")
-        }
-        (_, Some(FaultKind::DuplicateNode)) => {
-            let forged = format!("{{\"{root}\":{text},\"{root}\":{},", changed(&text));
-            let genuine = node::signed(root, &text, signer);
-            genuine.replacen(&format!("{{\"{root}\":{text},"), &forged, 1)
-        }
-        (_, Some(FaultKind::WrongRoot)) => {
-            node::signed("alipay_simulator_other_response", &text, signer)
-        }
-        (_, Some(FaultKind::Tampered)) => {
-            node::signed(root, &text, signer).replacen(&text, &changed(&text), 1)
-        }
-        _ => node::signed(root, &text, signer),
-    }
-}
-
-/// Changes one byte: the last digit of the node, so that it stays good JSON; without any digit a
-/// space is added.
-fn changed(text: &str) -> String {
-    if !text.contains(|character: char| character.is_ascii_digit()) {
-        return text.replacen('{', "{ ", 1);
-    }
-    let mut done = false;
-    text.chars()
-        .rev()
-        .map(|character| match character.to_digit(10) {
-            Some(digit) if !done => {
-                done = true;
-                if digit == 9 { '8' } else { '9' }
-            }
-            _ => character,
-        })
-        .collect::<Vec<_>>()
-        .into_iter()
-        .rev()
-        .collect()
 }
 
 async fn misbehave(

@@ -7,22 +7,26 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::{
+    aes::ContentKey,
     calendar,
     charset::Charset,
     methods::{self, Identity},
     node::Refusal,
     params::Received,
-    seed::{SimulatedApp, Standing},
+    seed::{AppMode, SimulatedApp, Standing},
     sign,
     world::{Call, Caller, World},
 };
 
 /// Verifies a request and says who calls what.
-pub(super) fn judge(world: &World, received: &Received, now: i64) -> Result<Call, Refusal> {
+pub(super) fn judge(world: &mut World, received: &Received, now: i64) -> Result<Call, Refusal> {
     let params = received.union().map_err(Refusal::unsigned)?;
-    let app = identify(world, &params).map_err(Refusal::unsigned)?;
-    check_common(&params, received, app)?;
-    check_signature(&params, received, app)?;
+    let app = identify(world, &params).map_err(Refusal::unsigned)?.clone();
+    check_common(&params, received, &app)?;
+    let named = |name: &str| params.get(name).map(String::as_str);
+    let sns = [named("app_cert_sn"), named("alipay_root_cert_sn")];
+    check_certificates(world, &app, sns)?;
+    check_signature(&params, received, &app)?;
     let method = params.get("method").cloned().unwrap_or_default();
     let identity = methods::identity(&method)
         .or_else(|| {
@@ -31,16 +35,63 @@ pub(super) fn judge(world: &World, received: &Received, now: i64) -> Result<Call
                 .contains_key(&method)
                 .then_some(Identity::Merchant)
         })
-        .ok_or_else(|| Refusal::new("40002", "isv.invalid-method", "不存在的方法名"))?;
-    let caller = identify_caller(world, &params, (app, identity))?;
-    let biz_content = parse_biz_content(&params)?;
+        .ok_or_else(Refusal::unknown_method)?;
+    let token = named("app_auth_token");
+    let caller = identify_caller(world, token, (&app, identity))?;
+    let content_key = content_key(named("encrypt_type"), (&app, received))?;
+    let biz_content = parse_biz_content(&params, (received.charset, content_key.as_ref()))?;
     Ok(Call {
         method,
-        params,
         biz_content,
         caller,
+        files: received.files.clone(),
+        content_key,
         now,
+        params,
     })
+}
+
+/// In certificate mode, both serial numbers must be those in force.
+///
+/// Protocol: 公钥证书签名; on every call, whatever the method.
+pub(super) fn check_certificates(
+    world: &mut World,
+    app: &SimulatedApp,
+    [app_cert_sn, alipay_root_cert_sn]: [Option<&str>; 2],
+) -> Result<(), Refusal> {
+    if app.mode == AppMode::Key {
+        return Ok(());
+    }
+    let certificates = world.platform.certificates().map_err(Refusal::broken)?;
+    let certificate = certificates
+        .of_app(&app.app_id, &app.public_key)
+        .map_err(Refusal::broken)?;
+    if app_cert_sn != Some(certificate.sn.as_str()) {
+        return Err(invalid("isv.app-cert-not-exist", "应用公钥证书不存在"));
+    }
+    if alipay_root_cert_sn != Some(certificates.root_sn()) {
+        let text = "支付宝根证书序列号无效";
+        return Err(invalid("isv.invalid-alipay-root-cert-sn", text));
+    }
+    Ok(())
+}
+
+/// Says what a call was encrypted with.
+///
+/// Protocol: 接口内容加密方式; uploads are never encrypted.
+fn content_key(
+    encrypt_type: Option<&str>,
+    (app, received): (&SimulatedApp, &Received),
+) -> Result<Option<ContentKey>, Refusal> {
+    match encrypt_type {
+        None if app.encryption.required && received.files.is_empty() => Err(Refusal::plain_call()),
+        None => Ok(None),
+        Some("AES") => app.encryption.key.clone().map(Some).ok_or_else(|| {
+            let text = "应用未设置接口内容加密密钥";
+            Refusal::new("40001", "isv.missing-encrypt-key", text)
+        }),
+        Some(_) => Err(invalid("isv.invalid-encrypt-type", "无效的加密类型")),
+    }
 }
 
 /// Writes the string that a request's signature must be over: everything but `sign`.
@@ -101,12 +152,6 @@ fn check_common(
     {
         return Err(invalid("isv.invalid-format", "无效的数据格式"));
     }
-    if params.contains_key("encrypt_type") {
-        return Err(invalid(
-            "isv.invalid-encrypt-type",
-            "模拟网关不支持内容加密",
-        ));
-    }
     // Alipay leaves an empty value (and Java's SDK one of white space) out of its string, Node's
     // and Python's SDKs do not: nobody should send one.
     match params.iter().find(|(_, value)| value.trim().is_empty()) {
@@ -160,12 +205,12 @@ fn escape_html(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
-fn identify_caller(
+/// Finds out in whose name a call is made.
+pub(super) fn identify_caller(
     world: &World,
-    params: &BTreeMap<String, String>,
+    token: Option<&str>,
     (app, identity): (&SimulatedApp, Identity),
 ) -> Result<Caller, Refusal> {
-    let token = params.get("app_auth_token");
     if token.is_none() && identity == Identity::Merchant && app.standing == Standing::ThirdParty {
         let text = "第三方应用不允许自调用，请传入app_auth_token";
         return Err(Refusal::new("40006", "isv.self-invoke-forbidden", text));
@@ -190,15 +235,36 @@ fn identify_caller(
     })
 }
 
-fn parse_biz_content(params: &BTreeMap<String, String>) -> Result<Map<String, Value>, Refusal> {
-    match params
-        .get("biz_content")
-        .map(|text| serde_json::from_str(text))
-    {
+fn parse_biz_content(
+    params: &BTreeMap<String, String>,
+    (charset, key): (Charset, Option<&ContentKey>),
+) -> Result<Map<String, Value>, Refusal> {
+    let sent = params.get("biz_content");
+    let text = match key {
+        Some(key) => Some(decrypt(key, charset, sent)?),
+        None => sent.cloned(),
+    };
+    match text.map(|text| serde_json::from_str(&text)) {
         None => Ok(Map::new()),
         Some(Ok(Value::Object(members))) => Ok(members),
         Some(_) => Err(Refusal::parameter("biz_content不是JSON对象")),
     }
+}
+
+fn decrypt(
+    key: &ContentKey,
+    charset: Charset,
+    ciphertext: Option<&String>,
+) -> Result<String, Refusal> {
+    ciphertext
+        .and_then(|text| key.decrypt(text.as_bytes()))
+        .and_then(|bytes| charset.decode(&bytes))
+        .ok_or_else(undecryptable)
+}
+
+/// Refuses what the app's AES key does not decrypt.
+pub(super) fn undecryptable() -> Refusal {
+    invalid("isv.decryption-error-unknown", "解密出错，未知错误")
 }
 
 fn required<'a>(

@@ -1,10 +1,9 @@
 //! The methods the simulator knows, and in whose name each is called.
-use serde_json::json;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{
-    authorization, ids,
+    authorization, ids, merchant_keys,
     node::{Node, Refusal},
-    params::Received,
     trades, users,
     world::{Call, World},
 };
@@ -23,13 +22,16 @@ pub(super) enum Identity {
 /// Gives a method's identity; none for an unknown method.
 pub(super) fn identity(method: &str) -> Option<Identity> {
     match method {
-        "alipay.open.auth.token.app" | "alipay.open.auth.token.app.query" => {
-            Some(Identity::Platform)
-        }
+        "alipay.open.app.alipaycert.download"
+        | "alipay.open.auth.app.aes.get"
+        | "alipay.open.auth.app.aes.set"
+        | "alipay.open.auth.token.app"
+        | "alipay.open.auth.token.app.query" => Some(Identity::Platform),
         "alipay.system.oauth.token"
         | "alipay.open.app.message.topic.subscribe"
         | "alipay.open.auth.appauth.invite.create" => Some(Identity::Either),
         "alipay.offline.material.image.upload"
+        | "alipay.open.file.upload"
         | "alipay.trade.cancel"
         | "alipay.trade.close"
         | "alipay.trade.create"
@@ -43,16 +45,27 @@ pub(super) fn identity(method: &str) -> Option<Identity> {
     }
 }
 
+/// Tells whether a method's success goes out without `sign`.
+///
+/// Protocol: 支付宝公钥证书下载; what is downloaded is checked through its chain instead.
+pub(super) fn is_unsigned(method: &str) -> bool {
+    method == DOWNLOAD
+}
+
 /// Executes a verified call and gives its node's text.
-pub(super) fn execute(
-    world: &mut World,
-    call: &Call,
-    received: &Received,
-) -> Result<String, Refusal> {
-    if let Some(text) = world.answers.get(&call.method) {
-        return Ok(text.clone());
+pub(super) fn execute(world: &mut World, call: &Call) -> Result<String, Refusal> {
+    match world.answers.get(&call.method) {
+        Some(text) => Ok(text.clone()),
+        None => run(world, call).map(|node| node.text()),
     }
-    let node = match call.method.as_str() {
+}
+
+/// Executes a verified call of a method that the simulator knows itself.
+pub(super) fn run(world: &mut World, call: &Call) -> Result<Node, Refusal> {
+    match call.method.as_str() {
+        DOWNLOAD => download(world, call),
+        "alipay.open.auth.app.aes.get" => merchant_keys::get(world, call),
+        "alipay.open.auth.app.aes.set" => merchant_keys::set(world, call),
         "alipay.open.auth.token.app" => authorization::token_app(world, call),
         "alipay.open.auth.token.app.query" => authorization::token_app_query(world, call),
         "alipay.open.auth.appauth.invite.create" => {
@@ -62,7 +75,8 @@ pub(super) fn execute(
         "alipay.open.app.message.topic.subscribe" => {
             call.required("topic").map(|_| Node::success())
         }
-        "alipay.offline.material.image.upload" => upload(received),
+        "alipay.offline.material.image.upload" => upload(call, ("image_id", "image_url")),
+        "alipay.open.file.upload" => upload(call, ("file_id", "file_url")),
         "alipay.system.oauth.token" => users::oauth_token(world, call),
         "alipay.trade.cancel" => trades::cancel(world, call),
         "alipay.trade.close" => trades::close(world, call),
@@ -73,21 +87,27 @@ pub(super) fn execute(
         "alipay.trade.query" => trades::query(world, call),
         "alipay.trade.refund" => trades::refund(world, call),
         "alipay.user.info.share" => users::info_share(world, call),
-        _ => Err(Refusal::new(
-            "40002",
-            "isv.invalid-method",
-            "不存在的方法名",
-        )),
-    };
-    node.map(|node| node.text())
+        _ => Err(Refusal::unknown_method()),
+    }
 }
 
-fn upload(received: &Received) -> Result<Node, Refusal> {
-    if received.files.is_empty() {
-        return Err(Refusal::parameter("image_content不能为空"));
+fn upload(call: &Call, (id, url): (&str, &str)) -> Result<Node, Refusal> {
+    if call.files.is_empty() {
+        return Err(Refusal::parameter("文件内容不能为空"));
     }
-    Ok(Node::success().with("image_id", ids::code()).with(
-        "image_url",
-        json!("https://oalipay-dl-django.alicdn.com/rest/1.0/image"),
-    ))
+    let at = "https://oalipay-dl-django.alicdn.com/rest/1.0/image";
+    Ok(Node::success().with(id, ids::code()).with(url, at))
 }
+
+/// Gives a platform certificate, present or past, with its chain.
+fn download(world: &mut World, call: &Call) -> Result<Node, Refusal> {
+    let sn = call.required("alipay_cert_sn")?;
+    let certificates = world.platform.certificates().map_err(Refusal::broken)?;
+    let pem = certificates
+        .download(&sn)
+        .ok_or_else(|| Refusal::business("CERT_NOT_EXIST", "支付宝公钥证书不存在"))?;
+    let content = STANDARD.encode(pem);
+    Ok(Node::success().with("alipay_cert_content", content))
+}
+
+const DOWNLOAD: &str = "alipay.open.app.alipaycert.download";

@@ -25,22 +25,31 @@
 //! # }
 //! ```
 
+mod aes;
 mod authorization;
 mod builder;
 mod calendar;
+mod certificates;
 mod charset;
+mod client_data;
+mod content;
 mod control;
+mod envelope;
 mod error;
 mod faults;
 mod gateway;
 mod ids;
 mod judge;
+mod keys;
+mod merchant_keys;
 mod methods;
 mod money;
+mod multipart;
 mod node;
 mod notify;
 mod pages;
 mod params;
+mod platform;
 mod seed;
 mod server;
 mod service_check;
@@ -61,20 +70,21 @@ use std::{
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use rsa::RsaPrivateKey;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
 pub use self::{
     builder::SimulatorBuilder,
+    certificates::{CertificateFiles, PlatformCertificate},
     error::SimulatorError,
     faults::{Fault, FaultKind},
+    multipart::UploadedFile,
     notify::{AttemptRecord, NotificationRecord, NotificationState},
     seed::{
-        DEFAULT_AGENT_APP_ID, DEFAULT_APP_ID, DEFAULT_USER_ID, FIRST_APP_AUTH_TOKEN,
-        FIRST_APP_REFRESH_TOKEN, FIRST_AUTH_APP_ID, FIRST_PID, SECOND_APP_AUTH_TOKEN,
-        SECOND_APP_REFRESH_TOKEN, SECOND_AUTH_APP_ID, SECOND_PID, SimulatedApp, SimulatedGrant,
-        SimulatedMerchant,
+        AppMode, DEFAULT_AGENT_APP_ID, DEFAULT_APP_ID, DEFAULT_USER_ID, FIRST_APP_AUTH_TOKEN,
+        FIRST_APP_REFRESH_TOKEN, FIRST_AUTH_APP_ID, FIRST_ENCRYPT_KEY, FIRST_PID,
+        SECOND_APP_AUTH_TOKEN, SECOND_APP_REFRESH_TOKEN, SECOND_AUTH_APP_ID, SECOND_ENCRYPT_KEY,
+        SECOND_PID, SimulatedApp, SimulatedGrant, SimulatedMerchant,
     },
     sign::SignType,
     stand_alone::{Options, run, start},
@@ -97,7 +107,6 @@ pub struct Simulator(Arc<Inner>);
 
 struct Inner {
     address: SocketAddr,
-    platform_key: RsaPrivateKey,
     now: Now,
     time_scale: f64,
     client: Client<HttpConnector, Full<Bytes>>,
@@ -175,7 +184,8 @@ impl Simulator {
 
     /// Gives the platform's public key (支付宝公钥): SPKI in base64 on one line.
     pub fn platform_public_key(&self) -> String {
-        sign::bare_public_key(&self.0.platform_key.to_public_key())
+        self.0
+            .with_world(|world| sign::bare_public_key(&world.platform.key().to_public_key()))
     }
 
     /// Gives an app's private key as PKCS#8 PEM; none when only its public key is known.
@@ -362,7 +372,7 @@ impl Simulator {
             let apps: Vec<_> = world
                 .apps
                 .values()
-                .map(|app| json!({"app_id": app.app_id, "app_gateway": app.app_gateway}))
+                .map(|app| json!({"app_id": app.app_id, "app_gateway": app.app_gateway, "mode": app.mode}))
                 .collect();
             let merchants: Vec<_> = world
                 .merchants

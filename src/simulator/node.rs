@@ -1,8 +1,10 @@
 //! What a v2 call is answered with: the node, the refusal, the signed envelope around them.
+use std::sync::Arc;
+
 use rsa::RsaPrivateKey;
 use serde_json::Value;
 
-use super::{charset::Charset, sign::SignType};
+use super::{charset::Charset, error::SimulatorError, sign::SignType};
 
 /// The members of a reply's node, in the order they are written.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +83,22 @@ impl Refusal {
         Self::new("40002", "isv.invalid-parameter", sub_msg)
     }
 
+    /// Refuses a method that does not exist.
+    pub(super) fn unknown_method() -> Self {
+        Self::new("40002", "isv.invalid-method", "不存在的方法名")
+    }
+
+    /// Refuses because the simulator itself failed.
+    pub(super) fn broken(error: SimulatorError) -> Self {
+        Self::new("20000", "aop.unknow-error", error.to_string())
+    }
+
+    /// Refuses a call that should have been encrypted.
+    pub(super) fn plain_call() -> Self {
+        let sub_code = "isv.decryption-error-missing-encrypt-type";
+        Self::new("40001", sub_code, "解密出错，缺少加密类型参数encrypt_type")
+    }
+
     /// Takes the signature away: the app was not identified yet.
     pub(super) fn unsigned(mut self) -> Self {
         self.signed = Signed::No;
@@ -115,29 +133,20 @@ pub(super) fn root(method: &str) -> String {
     format!("{}_response", method.replace('.', "_"))
 }
 
-/// What a reply is signed with, and the charset whose bytes are signed.
-#[derive(Clone, Copy)]
-pub(super) struct Signer<'a> {
-    pub(super) key: &'a RsaPrivateKey,
+/// What a reply or notification is signed with, and the charset whose bytes are signed.
+#[derive(Clone)]
+pub(super) struct Signer {
+    pub(super) key: Arc<RsaPrivateKey>,
+    /// The certificate of that key; none in key mode.
+    pub(super) alipay_cert_sn: Option<String>,
     pub(super) sign_type: SignType,
     pub(super) charset: Charset,
 }
 
-impl Signer<'_> {
+impl Signer {
     /// Signs a text that [`Charset::spell_json`] has fitted to the charset.
-    pub(super) fn sign(self, text: &str) -> String {
+    pub(super) fn sign(&self, text: &str) -> String {
         let bytes = self.charset.encode(text).unwrap_or_default();
-        self.sign_type.sign(self.key, &bytes)
+        self.sign_type.sign(&self.key, &bytes)
     }
-}
-
-/// Puts the node's text into a signed envelope; the signature is over that very text.
-pub(super) fn signed(root: &str, node: &str, signer: Signer<'_>) -> String {
-    let sign = signer.sign(node);
-    format!("{{\"{root}\":{node},\"sign\":\"{sign}\"}}")
-}
-
-/// Puts the node's text into an envelope without `sign`.
-pub(super) fn unsigned(root: &str, node: &str) -> String {
-    format!("{{\"{root}\":{node}}}")
 }

@@ -13,8 +13,9 @@ use super::{
     charset::Charset,
     error::SimulatorError,
     faults::Strike,
-    ids, money, params, service_check,
-    sign::{self, SignType},
+    ids, money,
+    node::Signer,
+    params, service_check, sign,
     trades::{Refund, Trade},
     world::World,
 };
@@ -106,17 +107,22 @@ impl Notice {
     }
 
     /// The charset that its own parameter names.
-    fn charset(&self) -> Charset {
-        let label = self.params.iter().find(|(name, _)| name == "charset");
-        label
-            .and_then(|(_, label)| Charset::of(label))
+    pub(super) fn charset(&self) -> Charset {
+        self.param("charset")
+            .and_then(Charset::of)
             .unwrap_or_default()
+    }
+
+    /// Gives a parameter.
+    pub(super) fn param(&self, wanted: &str) -> Option<&str> {
+        let mut all = self.params.iter();
+        all.find(|(name, _)| name == wanted)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Refuses a charset that isn't Alipay's, and text that it lacks a character for.
     pub(super) fn check_charset(&self) -> Result<(), SimulatorError> {
-        let named = self.params.iter().find(|(name, _)| name == "charset");
-        let label = named.map_or("UTF-8", |(_, label)| label);
+        let label = self.param("charset").unwrap_or("UTF-8");
         let is_known = Charset::of(label).is_some();
         let fits = |text: &String| self.charset().encode(text).is_some();
         if is_known && self.params.iter().all(|(_, value)| fits(value)) {
@@ -130,19 +136,22 @@ impl Notice {
     }
 
     /// Writes the form body of one attempt, with its time and signature.
-    fn body(&self, inner: &Inner, sign_type: SignType, strike: Option<Strike>) -> String {
+    fn body(&self, now: i64, signer: &Signer, strike: Option<Strike>) -> String {
         let mut sent = self.clone();
         let given = |name: &str| self.params.iter().any(|(other, _)| other == name);
         match self.family {
             Family::Message if !given("utc_timestamp") => {
-                sent.set("utc_timestamp", &inner.now().to_string());
+                sent.set("utc_timestamp", &now.to_string());
             }
             Family::Payment | Family::OldMessage if !given("notify_time") => {
-                sent.set("notify_time", &calendar::spell(inner.now()));
+                sent.set("notify_time", &calendar::spell(now));
             }
             _ => {}
         }
-        sent.set("sign_type", sign_type.as_str());
+        sent.set("sign_type", signer.sign_type.as_str());
+        if let Some(sn) = &signer.alipay_cert_sn {
+            sent.set("alipay_cert_sn", sn);
+        }
         let left_out: &[&str] = match self.family {
             Family::ServiceCheck => &["sign"],
             _ => &["sign", "sign_type"],
@@ -152,8 +161,7 @@ impl Notice {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()));
         let content = sign::sign_content(pairs, left_out);
-        let bytes = self.charset().encode(&content).unwrap_or_default();
-        let sign = sign_type.sign(&inner.platform_key, &bytes);
+        let sign = signer.sign(&content);
         if strike.is_some() {
             sent.set("notify_id", &format!("{}0", self.notify_id));
         }
@@ -307,15 +315,17 @@ pub(super) fn continue_later(inner: &Arc<Inner>, notice: Notice, first: usize) {
 
 /// Sends the notice once and tells whether it was taken.
 pub(super) async fn attempt(inner: &Inner, notice: &Notice) -> bool {
-    let (sign_type, strike) = inner.with_world(|world| {
-        let app = world.apps.get(&notice.app_id);
+    let (signer, strike) = inner.with_world(|world| {
         (
-            app.map_or(SignType::Rsa2, |app| app.sign_type),
+            world.signer(&notice.app_id, notice.charset()),
             world.faults.strike_notification(),
         )
     });
-    let body = notice.body(inner, sign_type, strike);
     let sent_at = inner.now();
+    // What cannot be signed is refused by everyone.
+    let body = signer
+        .map(|signer| notice.body(sent_at, &signer, strike))
+        .unwrap_or_default();
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, post(inner, notice, body.clone()))
         .await
         .unwrap_or_else(|_| Err("no answer within 16 s".to_owned()));

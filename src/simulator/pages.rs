@@ -26,7 +26,7 @@ impl Link {
     /// Reads the link of `/oauth2/….htm`.
     fn read(request: &Request<Bytes>) -> Result<Self, String> {
         let text = request.uri().query().unwrap_or_default();
-        let received = Received::read(text, "", b"").map_err(|refusal| refusal.sub_msg)?;
+        let received = Received::read_query(text).map_err(|refusal| refusal.sub_msg)?;
         let params = received.union().map_err(|refusal| refusal.sub_msg)?;
         let param = |name: &str| {
             params
@@ -45,7 +45,7 @@ impl Link {
     /// Reads the link of the page for one specified application: JSON in `bizData`.
     fn read_biz_data(request: &Request<Bytes>) -> Result<Self, String> {
         let text = request.uri().query().unwrap_or_default();
-        let received = Received::read(text, "", b"").map_err(|refusal| refusal.sub_msg)?;
+        let received = Received::read_query(text).map_err(|refusal| refusal.sub_msg)?;
         let params = received.union().map_err(|refusal| refusal.sub_msg)?;
         let data = params.get("bizData").ok_or("bizData is missing")?;
         let data: Value = serde_json::from_str(data).map_err(|error| error.to_string())?;

@@ -1,40 +1,60 @@
 //! Text parameters out of a query, a form body or a multipart body.
 use std::collections::BTreeMap;
 
-use super::{charset::Charset, node::Refusal};
+use super::{
+    charset::Charset,
+    content::Content,
+    multipart::{Parts, UploadedFile},
+    node::Refusal,
+};
 
 /// The parameters of one request, by where they stood.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Received {
     pub(super) query: Vec<(String, String)>,
     pub(super) body: Vec<(String, String)>,
-    /// Names of the file parts, which are never signed.
-    pub(super) files: Vec<String>,
+    /// The file parts, which are never signed.
+    pub(super) files: Vec<UploadedFile>,
     /// What everything was decoded from: the query's `charset`, where that is a known one.
     pub(super) charset: Charset,
 }
 
 impl Received {
-    /// Reads both places.
-    pub(super) fn read(query: &str, content_type: &str, body: &[u8]) -> Result<Self, Refusal> {
+    /// Reads both places; `media_type` is that of a body that came whole.
+    pub(super) fn read(query: &str, media_type: &str, content: &Content) -> Result<Self, Refusal> {
+        let mut received = Self::read_query(query)?;
+        match content {
+            Content::Malformed => return Err(malformed()),
+            Content::Parts(parts) => received.take_parts(parts)?,
+            Content::Whole(body) if body.is_empty() => {}
+            Content::Whole(body) if media_type == "application/x-www-form-urlencoded" => {
+                received.body = form(body, received.charset)?;
+            }
+            Content::Whole(_) => {
+                let text = format!("unsupported Content-Type `{media_type}`");
+                return Err(Refusal::parameter(text));
+            }
+        }
+        Ok(received)
+    }
+
+    /// Reads a query alone.
+    pub(super) fn read_query(query: &str) -> Result<Self, Refusal> {
         let charset = named_charset(query);
-        let mut received = Self {
+        Ok(Self {
             query: form(query.as_bytes(), charset)?,
             charset,
             ..Self::default()
-        };
-        let mime = content_type.split(';').next().unwrap_or_default().trim();
-        if mime.eq_ignore_ascii_case("multipart/form-data") {
-            (received.body, received.files) = multipart((content_type, body), charset)?;
-        } else if !body.is_empty() {
-            if !mime.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-                return Err(Refusal::parameter(format!(
-                    "unsupported Content-Type `{mime}`"
-                )));
-            }
-            received.body = form(body, charset)?;
+        })
+    }
+
+    fn take_parts(&mut self, parts: &Parts) -> Result<(), Refusal> {
+        for (name, text) in &parts.texts {
+            let text = self.charset.decode(text).ok_or_else(malformed)?;
+            self.body.push((name.clone(), text));
         }
-        Ok(received)
+        self.files.clone_from(&parts.files);
+        Ok(())
     }
 
     /// Joins query and body; the same name with the same value once in each is one parameter.
@@ -51,10 +71,26 @@ impl Received {
         Ok(union)
     }
 
+    /// Gives the first parameter of a name, wherever it stands; empty when there is none.
+    pub(super) fn param(&self, wanted: &str) -> &str {
+        let mut all = self.query.iter().chain(&self.body);
+        all.find(|(name, _)| name == wanted)
+            .map_or("", |(_, value)| value.as_str())
+    }
+
+    /// Gives the names of the file parts.
+    pub(super) fn file_names(&self) -> Vec<String> {
+        self.files.iter().map(|file| file.name.clone()).collect()
+    }
+
     /// Tells whether the query holds `name`.
     pub(super) fn in_query(&self, name: &str) -> bool {
         self.query.iter().any(|(other, _)| other == name)
     }
+}
+
+fn malformed() -> Refusal {
+    Refusal::parameter("the multipart body is malformed")
 }
 
 fn unique(pairs: &[(String, String)]) -> Result<BTreeMap<String, String>, Refusal> {
@@ -139,61 +175,4 @@ pub(super) fn write_form(pairs: &[(String, String)], charset: Charset) -> String
         .map(|(name, value)| format!("{}={}", encode(name, charset), encode(value, charset)))
         .collect();
     encoded.join("&")
-}
-
-type TextsAndFiles = (Vec<(String, String)>, Vec<String>);
-
-/// Reads a multipart body as Java, Python and Node write it: part headers with or without spaces,
-/// a leading line break or none.
-fn multipart(
-    (content_type, body): (&str, &[u8]),
-    charset: Charset,
-) -> Result<TextsAndFiles, Refusal> {
-    let broken = || Refusal::parameter("the multipart body is malformed");
-    let boundary = content_type
-        .split(';')
-        .filter_map(|part| part.trim().strip_prefix("boundary="))
-        .map(|value| value.trim_matches('"'))
-        .find(|value| !value.is_empty())
-        .ok_or_else(broken)?;
-    let delimiter = format!("\r\n--{boundary}").into_bytes();
-    let mut rest = [b"\r\n", body].concat();
-    rest = rest.split_off(find(&rest, &delimiter).ok_or_else(broken)? + delimiter.len());
-    let (mut texts, mut files) = (Vec::new(), Vec::new());
-    while !rest.starts_with(b"--") {
-        let end = find(&rest, &delimiter).ok_or_else(broken)?;
-        let next = rest.split_off(end + delimiter.len());
-        let part = rest.get(..end).ok_or_else(broken)?;
-        let split = find(part, b"\r\n\r\n").ok_or_else(broken)?;
-        let (head, content) = part.split_at(split);
-        let head = String::from_utf8_lossy(head);
-        let name = attribute(&head, "name").ok_or_else(broken)?;
-        if attribute(&head, "filename").is_some() {
-            files.push(name);
-        } else {
-            let content = content.get(4..).unwrap_or_default();
-            texts.push((name, charset.decode(content).ok_or_else(broken)?));
-        }
-        rest = next;
-    }
-    Ok((texts, files))
-}
-
-/// Finds `;name="value"` in a part's Content-Disposition.
-fn attribute(head: &str, name: &str) -> Option<String> {
-    let line = head.lines().find(|line| {
-        line.trim_start()
-            .to_ascii_lowercase()
-            .starts_with("content-disposition")
-    })?;
-    line.split(';')
-        .filter_map(|part| part.trim().strip_prefix(name)?.strip_prefix('='))
-        .map(|value| value.trim_matches('"').to_owned())
-        .next()
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
 }

@@ -2,8 +2,10 @@
 use std::fmt;
 
 use rsa::{RsaPrivateKey, RsaPublicKey};
+use serde::{Deserialize, Serialize};
 
 use super::{
+    aes::ContentKey,
     error::SimulatorError,
     sign::{self, SignType},
 };
@@ -20,6 +22,8 @@ pub const FIRST_PID: &str = "2088000000001001";
 pub const FIRST_APP_AUTH_TOKEN: &str = "202611BB00000000000000000000000000001001";
 /// `app_refresh_token` of the first merchant seeded by default.
 pub const FIRST_APP_REFRESH_TOKEN: &str = "202611BR00000000000000000000000000001001";
+/// AES key of the first merchant seeded by default.
+pub const FIRST_ENCRYPT_KEY: &str = "Zmlyc3QtbWVyY2hhbnQtMQ==";
 /// `auth_app_id` of the second merchant seeded by default.
 pub const SECOND_AUTH_APP_ID: &str = "2021000000001002";
 /// PID of the second merchant seeded by default.
@@ -28,6 +32,8 @@ pub const SECOND_PID: &str = "2088000000001002";
 pub const SECOND_APP_AUTH_TOKEN: &str = "202611BB00000000000000000000000000001002";
 /// `app_refresh_token` of the second merchant seeded by default.
 pub const SECOND_APP_REFRESH_TOKEN: &str = "202611BR00000000000000000000000000001002";
+/// AES key of the second merchant seeded by default.
+pub const SECOND_ENCRYPT_KEY: &str = "c2Vjb25kLW1lcmNoYW50Mg==";
 /// `user_id` of the buyer who logs in and pays.
 pub const DEFAULT_USER_ID: &str = "2088000000002001";
 
@@ -41,6 +47,8 @@ pub struct SimulatedApp {
     pub(super) app_gateway: Option<String>,
     pub(super) auth_redirect: Option<String>,
     pub(super) standing: Standing,
+    pub(super) mode: AppMode,
+    pub(super) encryption: Encryption,
 }
 
 // No key is ever printed, not even a throw-away one.
@@ -51,6 +59,25 @@ impl fmt::Debug for SimulatedApp {
             .field("app_id", &self.app_id)
             .finish_non_exhaustive()
     }
+}
+
+/// How an app knows the platform, and the platform it (接口加签方式).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AppMode {
+    /// By certificates (公钥证书): every call names `app_cert_sn` and `alipay_root_cert_sn`.
+    Certificate,
+    /// By bare public keys (公钥).
+    #[default]
+    Key,
+}
+
+/// What an app has set for the encryption of contents (接口内容加密方式).
+#[derive(Clone, Debug, Default)]
+pub(super) struct Encryption {
+    pub(super) key: Option<ContentKey>,
+    /// Whether a plain call is refused.
+    pub(super) required: bool,
 }
 
 /// Whether an app may call business APIs in its own name.
@@ -76,6 +103,8 @@ impl SimulatedApp {
             app_gateway: None,
             auth_redirect: None,
             standing: Standing::ThirdParty,
+            mode: AppMode::Key,
+            encryption: Encryption::default(),
         })
     }
 
@@ -136,6 +165,29 @@ impl SimulatedApp {
         self
     }
 
+    /// Puts it into certificate mode (公钥证书).
+    #[must_use]
+    pub fn certificate_mode(mut self) -> Self {
+        self.mode = AppMode::Certificate;
+        self
+    }
+
+    /// Sets its AES key (接口内容加密方式), base64 of 16 bytes: calls with `encrypt_type` are taken.
+    ///
+    /// # Errors
+    /// [`SimulatorError::Key`] when the text is no such key.
+    pub fn encrypt_key(mut self, key: &str) -> Result<Self, SimulatorError> {
+        self.encryption.key = Some(ContentKey::from_base64(key)?);
+        Ok(self)
+    }
+
+    /// Refuses its calls that are not encrypted.
+    #[must_use]
+    pub fn encryption_required(mut self) -> Self {
+        self.encryption.required = true;
+        self
+    }
+
     /// Gives the `app_id`.
     pub fn app_id(&self) -> &str {
         &self.app_id
@@ -149,6 +201,8 @@ pub struct SimulatedMerchant {
     pub auth_app_id: String,
     /// The merchant's PID (`2088…`, 16 digits); several applications may share one.
     pub pid: String,
+    /// Its AES key, base64 of 16 bytes; client data is encrypted by it.
+    pub encrypt_key: Option<String>,
     /// What it has authorized already.
     pub grants: Vec<SimulatedGrant>,
 }
@@ -170,8 +224,16 @@ impl SimulatedMerchant {
         Self {
             auth_app_id: auth_app_id.into(),
             pid: pid.into(),
+            encrypt_key: None,
             grants: Vec::new(),
         }
+    }
+
+    /// Sets the AES key, base64 of 16 bytes.
+    #[must_use]
+    pub fn encrypt_key(mut self, key: impl Into<String>) -> Self {
+        self.encrypt_key = Some(key.into());
+        self
     }
 
     /// Adds an authorization with given tokens.
@@ -193,16 +255,12 @@ impl SimulatedMerchant {
     /// Gives the two merchants seeded by default, both of which have authorized `app_id`.
     pub fn defaults(app_id: &str) -> [Self; 2] {
         [
-            Self::new(FIRST_AUTH_APP_ID, FIRST_PID).authorized(
-                app_id,
-                FIRST_APP_AUTH_TOKEN,
-                FIRST_APP_REFRESH_TOKEN,
-            ),
-            Self::new(SECOND_AUTH_APP_ID, SECOND_PID).authorized(
-                app_id,
-                SECOND_APP_AUTH_TOKEN,
-                SECOND_APP_REFRESH_TOKEN,
-            ),
+            Self::new(FIRST_AUTH_APP_ID, FIRST_PID)
+                .encrypt_key(FIRST_ENCRYPT_KEY)
+                .authorized(app_id, FIRST_APP_AUTH_TOKEN, FIRST_APP_REFRESH_TOKEN),
+            Self::new(SECOND_AUTH_APP_ID, SECOND_PID)
+                .encrypt_key(SECOND_ENCRYPT_KEY)
+                .authorized(app_id, SECOND_APP_AUTH_TOKEN, SECOND_APP_REFRESH_TOKEN),
         ]
     }
 }

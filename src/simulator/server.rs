@@ -3,7 +3,7 @@ use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -14,13 +14,13 @@ use tokio::{
 };
 
 use super::{
-    Inner, control,
+    Inner,
+    content::{self, Content},
+    control,
     gateway::{self, Body, Closed},
     pages,
 };
 
-/// The largest request body that is read: uploads go to 32 MiB.
-const MOST_BODY: usize = 40 * 1024 * 1024;
 /// How long a request head may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long open connections may take to finish once the simulator stops.
@@ -89,15 +89,21 @@ async fn connection(inner: Arc<Inner>, stream: TcpStream, mut stopping: watch::R
 
 async fn answer(inner: &Arc<Inner>, request: Request<Incoming>) -> Result<Response<Body>, Closed> {
     let (head, body) = request.into_parts();
-    let Ok(body) = Limited::new(body, MOST_BODY).collect().await else {
-        return Ok(status(StatusCode::PAYLOAD_TOO_LARGE));
-    };
-    let request = Request::from_parts(head, body.to_bytes());
-    match request.uri().path() {
-        "/gateway.do" => gateway::handle(inner, &request).await,
-        path if path.starts_with("/simulator/") => Ok(control::handle(inner, &request).await),
-        _ => Ok(pages::handle(inner, &request).unwrap_or_else(|| status(StatusCode::NOT_FOUND))),
+    let too_large = || status(StatusCode::PAYLOAD_TOO_LARGE);
+    if head.uri.path() == "/gateway.do" {
+        return match Content::read(&head.headers, body).await {
+            Some(content) => gateway::handle(inner, &Request::from_parts(head, content)).await,
+            None => Ok(too_large()),
+        };
     }
+    let Some(body) = content::whole(body).await else {
+        return Ok(too_large());
+    };
+    let request = Request::from_parts(head, body);
+    if request.uri().path().starts_with("/simulator/") {
+        return Ok(control::handle(inner, &request).await);
+    }
+    Ok(pages::handle(inner, &request).unwrap_or_else(|| status(StatusCode::NOT_FOUND)))
 }
 
 fn status(status: StatusCode) -> Response<Body> {

@@ -4,6 +4,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -73,7 +74,9 @@ pub fn write_workspace(
     let app = simulator.0.with_world(|world| world.app(app_id).cloned())?;
     let unknown = || SimulatorError::AppUnknown(app.app_id.clone());
     let key = app.private_key.as_ref().ok_or_else(unknown)?;
-    let platform = &simulator.0.platform_key;
+    let platform = simulator
+        .0
+        .with_world(|world| Arc::clone(world.platform.key()));
     let public = platform
         .to_public_key()
         .to_public_key_pem(LineEnding::LF)
@@ -81,7 +84,7 @@ pub fn write_workspace(
     make_dir(&dir.join("keys"))?;
     make_dir(&dir.join("data"))?;
     write(dir.join(APP_KEY), &pem(key), 0o600)?;
-    write(dir.join(PLATFORM_KEY), &pem(platform), 0o600)?;
+    write(dir.join(PLATFORM_KEY), &pem(&platform), 0o600)?;
     write(dir.join(ALIPAY_KEY), &public, 0o644)?;
     if !dir.join("store.key").exists() {
         write(dir.join("store.key"), &format!("{}\n", store_key()), 0o600)?;

@@ -1,16 +1,24 @@
 //! Everything the simulated platform remembers, kept in memory behind one lock.
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
+    aes::ContentKey,
     authorization::Grants,
+    charset::Charset,
     error::SimulatorError,
     faults::Faults,
-    node::Refusal,
+    multipart::UploadedFile,
+    node::{Refusal, Signer},
     notify::{Notice, NotificationRecord},
-    seed::{SimulatedApp, SimulatedMerchant},
+    platform::Platform,
+    seed::{AppMode, SimulatedApp, SimulatedMerchant},
+    sign::SignType,
     trades::Trades,
     users::Users,
 };
@@ -18,8 +26,8 @@ use super::{
 /// How many gateway requests are remembered for `GET /simulator/requests`.
 const REQUESTS_KEPT: usize = 1000;
 
-#[derive(Default)]
 pub(super) struct World {
+    pub(super) platform: Platform,
     pub(super) apps: BTreeMap<String, SimulatedApp>,
     /// By `auth_app_id`; holds no grants, those are in `grants`.
     pub(super) merchants: BTreeMap<String, SimulatedMerchant>,
@@ -56,6 +64,8 @@ pub struct GatewayRequest {
     pub body: Vec<String>,
     /// Names of the file parts.
     pub files: Vec<String>,
+    /// The file parts, what they held told by length and hash.
+    pub uploads: Vec<UploadedFile>,
     /// `ok`, or the `sub_code` of the refusal.
     pub verdict: String,
     /// The fault that was played, if any.
@@ -70,6 +80,10 @@ pub(super) struct Call {
     pub(super) params: BTreeMap<String, String>,
     pub(super) biz_content: Map<String, Value>,
     pub(super) caller: Caller,
+    /// The files of an upload.
+    pub(super) files: Vec<UploadedFile>,
+    /// What the call was encrypted with, and its answer is to be; none for a plain call.
+    pub(super) content_key: Option<ContentKey>,
     /// Milliseconds since 1970.
     pub(super) now: i64,
 }
@@ -114,6 +128,45 @@ impl Call {
 }
 
 impl World {
+    /// Makes an empty world.
+    pub(super) fn new(platform: Platform) -> Self {
+        Self {
+            platform,
+            apps: BTreeMap::new(),
+            merchants: BTreeMap::new(),
+            grants: Grants::default(),
+            users: Users::default(),
+            trades: Trades::default(),
+            faults: Faults::default(),
+            answers: BTreeMap::new(),
+            requests: VecDeque::new(),
+            notifications: Vec::new(),
+            outbox: Vec::new(),
+        }
+    }
+
+    /// Gives what an app is answered and notified with: the platform's key, or in certificate
+    /// mode that of its certificate in force. Whoever is unknown gets the key's.
+    pub(super) fn signer(
+        &mut self,
+        app_id: &str,
+        charset: Charset,
+    ) -> Result<Signer, SimulatorError> {
+        let app = self.apps.get(app_id);
+        let mut signer = Signer {
+            key: Arc::clone(self.platform.key()),
+            alipay_cert_sn: None,
+            sign_type: app.map_or(SignType::Rsa2, |app| app.sign_type),
+            charset,
+        };
+        if app.is_some_and(|app| app.mode == AppMode::Certificate) {
+            let sealing = self.platform.certificates()?.in_force();
+            signer.key = Arc::clone(&sealing.key);
+            signer.alipay_cert_sn = Some(sealing.certificate.sn.clone());
+        }
+        Ok(signer)
+    }
+
     /// Gives the named app, or the only one.
     pub(super) fn app(&self, app_id: Option<&str>) -> Result<&SimulatedApp, SimulatorError> {
         match app_id {
@@ -128,6 +181,12 @@ impl World {
                 .filter(|_| self.apps.len() == 1)
                 .ok_or_else(|| SimulatorError::AppUnknown(String::new())),
         }
+    }
+
+    /// Gives an app's AES key.
+    pub(super) fn content_key(&self, app_id: &str) -> Result<ContentKey, SimulatorError> {
+        let key = self.app(Some(app_id))?.encryption.key.clone();
+        key.ok_or_else(|| SimulatorError::NoEncryptKey(app_id.to_owned()))
     }
 
     /// Gives the named merchant application, or the first.

@@ -41,6 +41,10 @@ mod proxy_merchants;
 mod proxy_uploads;
 #[cfg(feature = "simulator")]
 mod simulator;
+#[cfg(feature = "simulator")]
+mod simulator_certificates;
+#[cfg(feature = "simulator")]
+mod simulator_encryption;
 mod store;
 mod store_embedded;
 #[cfg(feature = "simulator")]

@@ -30,6 +30,7 @@ use http_body_util::Full;
 
 pub mod backend;
 pub mod brittle;
+pub mod isv;
 pub mod keys;
 pub mod raw;
 pub mod upstream;

@@ -1,4 +1,6 @@
 //! `/simulator/…`: what a test can ask of the simulator over HTTP.
+mod keys;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -82,7 +84,10 @@ async fn route(
         (&Method::POST, "pay") => trigger(simulator, Event::Payment, body).await?,
         (&Method::POST, path) => match path.strip_prefix("trigger/") {
             Some(event) => trigger(simulator, Event::from_name(event)?, body).await?,
-            None => return issue(simulator, path, read_or_default(body)?),
+            None => match keys::route(simulator, path, body)? {
+                Some(value) => value,
+                None => return issue(simulator, path, read_or_default(body)?),
+            },
         },
         _ => return Ok(None),
     }))
