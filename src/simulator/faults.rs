@@ -197,6 +197,21 @@ impl Faults {
         })
     }
 
+    /// Takes the oldest fault that concerns a v3 call, named by its path or its method of v2.
+    pub(super) fn strike_v3(&mut self, names: [&str; 2]) -> Option<Strike> {
+        self.strike(|fault| {
+            let foreign = matches!(
+                fault.kind,
+                FaultKind::CiphertextQuotes
+                    | FaultKind::DuplicateNode
+                    | FaultKind::TamperedNotification
+                    | FaultKind::WrongRoot
+            );
+            let wanted = fault.method.as_deref();
+            !foreign && wanted.is_none_or(|wanted| names.contains(&wanted))
+        })
+    }
+
     /// Takes the oldest fault that concerns a notification.
     pub(super) fn strike_notification(&mut self) -> Option<Strike> {
         self.strike(|fault| fault.kind == FaultKind::TamperedNotification)

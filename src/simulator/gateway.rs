@@ -1,19 +1,17 @@
 //! `/gateway.do`: reads, judges, executes, signs, and plays the fault that is due.
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::stream;
-use http::{Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
-use hyper::body::Frame;
+use http::{Request, Response, header};
+use http_body_util::combinators::BoxBody;
 
 use super::{
-    Inner, authorization,
+    Inner,
     charset::Charset,
     content::{self, Content},
     envelope::{self, Answer},
     faults::{FaultKind, Strike},
-    ids, judge, methods,
+    ids, judge, methods, mischief,
     node::{self, Refusal, Signed},
     notify,
     params::Received,
@@ -28,11 +26,6 @@ pub(super) type Body = BoxBody<Bytes, Infallible>;
 #[error("the simulated gateway closes the connection without a reply")]
 pub(super) struct Closed;
 
-/// Size of the oversized reply in bytes.
-const OVERSIZED: usize = 64 * 1024 * 1024;
-/// How often the endless reply goes on.
-const ENDLESS_PERIOD: Duration = Duration::from_millis(20);
-
 /// Answers one gateway call.
 pub(super) async fn handle(
     inner: &Arc<Inner>,
@@ -42,8 +35,8 @@ pub(super) async fn handle(
     let (written, strike) = inner.with_world(|world| serve(inner, world, request, &trace_id));
     notify::send_outbox(inner);
     match strike {
-        None => Ok(written.reply(&trace_id)),
-        Some(strike) => misbehave(strike, written, &trace_id).await,
+        None => Ok(mischief::send(written.reply(&trace_id))),
+        Some(strike) => mischief::play(strike, written.reply(&trace_id)).await,
     }
 }
 
@@ -54,8 +47,8 @@ struct Written {
 }
 
 impl Written {
-    fn reply(&self, trace_id: &str) -> Response<Body> {
-        let mut response = Response::new(Full::new(self.bytes()).boxed());
+    fn reply(&self, trace_id: &str) -> Response<Bytes> {
+        let mut response = Response::new(self.bytes());
         let headers = response.headers_mut();
         let html = match self.charset {
             Charset::Gbk => "text/html;charset=GBK",
@@ -70,14 +63,6 @@ impl Written {
 
     fn bytes(&self) -> Bytes {
         self.charset.encode(&self.text).unwrap_or_default().into()
-    }
-
-    /// The same with another text.
-    fn with(self, text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            ..self
-        }
     }
 }
 
@@ -99,7 +84,7 @@ fn serve(
         .map_err(Refusal::unsigned)
         .and_then(|received| judge::judge(world, &received, inner.now()));
     let caller = judged.as_ref().ok().map(|call| call.caller.clone());
-    let answer = match judged.and_then(|call| refuse_by_fault(call, strike)) {
+    let answer = match judged.and_then(|call| refuse(call, fault)) {
         Err(refusal) => Answer::refusal(&refusal),
         Ok(call) => execute(world, &call),
     };
@@ -134,59 +119,15 @@ fn serve(
     (Written { text, charset }, strike)
 }
 
+fn refuse(call: Call, fault: Option<FaultKind>) -> Result<Call, Refusal> {
+    judge::refuse_by_fault(fault, &judge::request_sign_content(&call.params))?;
+    Ok(call)
+}
+
 fn execute(world: &mut World, call: &Call) -> Answer {
     let outcome = methods::execute(world, call);
     let unsigned = outcome.is_ok() && methods::is_unsigned(&call.method);
     let answer = Answer::executed(outcome, call.content_key.clone());
     let signed = if unsigned { Signed::No } else { answer.signed };
     Answer { signed, ..answer }
-}
-
-/// Refuses a good call where the fault says so, before anything is executed.
-fn refuse_by_fault(call: Call, strike: Option<Strike>) -> Result<Call, Refusal> {
-    match strike.map(|strike| strike.kind) {
-        Some(FaultKind::TokenTimeout) => Err(authorization::timed_out()),
-        Some(FaultKind::InvalidSignature) => Err(judge::signature_refusal(
-            &judge::request_sign_content(&call.params),
-        )),
-        Some(FaultKind::Html) => Err(Refusal::new("20000", "aop.unknow-error", "系统繁忙")),
-        _ => Ok(call),
-    }
-}
-
-async fn misbehave(
-    strike: Strike,
-    written: Written,
-    trace_id: &str,
-) -> Result<Response<Body>, Closed> {
-    match strike.kind {
-        FaultKind::Reset => Err(Closed),
-        FaultKind::Slow => {
-            tokio::time::sleep(strike.delay).await;
-            Ok(written.reply(trace_id))
-        }
-        FaultKind::Html => {
-            let page = "<html><body><h1>502 Bad Gateway</h1></body></html>";
-            let mut response = written.with(page).reply(trace_id);
-            *response.status_mut() = StatusCode::BAD_GATEWAY;
-            Ok(response)
-        }
-        FaultKind::Oversized => {
-            let spaces = format!("{{{}", " ".repeat(OVERSIZED));
-            let text = written.text.replacen('{', &spaces, 1);
-            Ok(written.with(text).reply(trace_id))
-        }
-        FaultKind::Endless => {
-            let start = written.text.replacen('{', "{ ", 1);
-            let start = start.get(..2).unwrap_or("{ ").to_owned();
-            let frames = stream::unfold(Bytes::from(start), async |chunk| {
-                tokio::time::sleep(ENDLESS_PERIOD).await;
-                Some((Ok(Frame::data(chunk)), Bytes::from_static(b"  ")))
-            });
-            Ok(written
-                .reply(trace_id)
-                .map(|_: Body| StreamBody::new(frames).boxed()))
-        }
-        _ => Ok(written.reply(trace_id)),
-    }
 }

@@ -8,9 +8,11 @@ use serde_json::{Map, Value};
 
 use super::{
     aes::ContentKey,
-    calendar,
+    authorization, calendar,
     charset::Charset,
+    faults::FaultKind,
     methods::{self, Identity},
+    multipart::UploadedFile,
     node::Refusal,
     params::Received,
     seed::{AppMode, SimulatedApp, Standing},
@@ -38,7 +40,7 @@ pub(super) fn judge(world: &mut World, received: &Received, now: i64) -> Result<
         .ok_or_else(Refusal::unknown_method)?;
     let token = named("app_auth_token");
     let caller = identify_caller(world, token, (&app, identity))?;
-    let content_key = content_key(named("encrypt_type"), (&app, received))?;
+    let content_key = content_key(named("encrypt_type"), (&app, &received.files))?;
     let biz_content = parse_biz_content(&params, (received.charset, content_key.as_ref()))?;
     Ok(Call {
         method,
@@ -79,12 +81,12 @@ pub(super) fn check_certificates(
 /// Says what a call was encrypted with.
 ///
 /// Protocol: 接口内容加密方式; uploads are never encrypted.
-fn content_key(
+pub(super) fn content_key(
     encrypt_type: Option<&str>,
-    (app, received): (&SimulatedApp, &Received),
+    (app, files): (&SimulatedApp, &[UploadedFile]),
 ) -> Result<Option<ContentKey>, Refusal> {
     match encrypt_type {
-        None if app.encryption.required && received.files.is_empty() => Err(Refusal::plain_call()),
+        None if app.encryption.required && files.is_empty() => Err(Refusal::plain_call()),
         None => Ok(None),
         Some("AES") => app.encryption.key.clone().map(Some).ok_or_else(|| {
             let text = "应用未设置接口内容加密密钥";
@@ -187,6 +189,16 @@ fn check_signature(
         return Ok(());
     }
     Err(signature_refusal(&content))
+}
+
+/// Refuses a good call where the fault says so, before anything is executed.
+pub(super) fn refuse_by_fault(fault: Option<FaultKind>, sign_content: &str) -> Result<(), Refusal> {
+    match fault {
+        Some(FaultKind::TokenTimeout) => Err(authorization::timed_out()),
+        Some(FaultKind::InvalidSignature) => Err(signature_refusal(sign_content)),
+        Some(FaultKind::Html) => Err(Refusal::new("20000", "aop.unknow-error", "系统繁忙")),
+        _ => Ok(()),
+    }
 }
 
 /// Says, as Alipay does, which string the gateway has verified, HTML-escaped.

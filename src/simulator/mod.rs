@@ -4,11 +4,13 @@
 //! notifies, retries, and misbehaves on demand. It shares no protocol code with the sidecar, so
 //! that it cannot agree with the sidecar's mistakes, and knows nothing of it.
 //!
-//! Documents followed: v2 公共请求参数, 公共错误码, 第三方应用授权, 小程序插件, 异步通知, 消息服务.
+//! Documents followed: v2 公共请求参数, 公共错误码, 第三方应用授权, 小程序插件, 异步通知, 消息服务,
+//! 公钥证书签名, 接口内容加密方式, 开放平台 V3 协议.
 //!
 //! | route | what it is |
 //! |---|---|
 //! | `/gateway.do` | the v2 gateway |
+//! | `/v3/…` | the same by the REST protocol |
 //! | `/oauth2/…`, `/page/message/tasksDetail` | authorization pages; whoever sees them agrees |
 //! | `/simulator/…` | control: triggers, faults, codes, what was seen |
 //!
@@ -43,6 +45,7 @@ mod judge;
 mod keys;
 mod merchant_keys;
 mod methods;
+mod mischief;
 mod money;
 mod multipart;
 mod node;
@@ -58,6 +61,7 @@ mod stand_alone;
 mod trades;
 mod trigger;
 mod users;
+mod v3;
 mod workspace;
 mod world;
 
@@ -68,6 +72,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body_util::Full;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use serde_json::{Value, json};
@@ -95,6 +100,7 @@ pub use self::{
 
 use self::{
     authorization::{GrantKey, TokenState},
+    v3::FixedAnswer,
     world::World,
 };
 
@@ -234,6 +240,24 @@ impl Simulator {
     pub fn answer(&self, method: impl Into<String>, node: impl Into<String>) {
         self.0
             .with_world(|world| world.answers.insert(method.into(), node.into()));
+    }
+
+    /// Answers v3 calls of this verb and path (without query) with this status and body, signed;
+    /// a 204 has neither body nor signature. A status that HTTP does not know becomes 200.
+    pub fn answer_v3(
+        &self,
+        method: &str,
+        path: impl Into<String>,
+        status: u16,
+        body: impl Into<String>,
+    ) {
+        let answer = FixedAnswer {
+            status: StatusCode::from_u16(status).unwrap_or_default(),
+            body: body.into(),
+        };
+        let key = (method.to_ascii_uppercase(), path.into());
+        self.0
+            .with_world(|world| world.v3_answers.insert(key, answer));
     }
 
     /// Lets an event happen and sends its notification.

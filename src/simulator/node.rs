@@ -29,9 +29,19 @@ impl Node {
 
     /// Writes the node as JSON text.
     pub(super) fn text(&self) -> String {
+        self.text_without(&[])
+    }
+
+    /// Writes the node as v3 has it, where the status says whether it is a success.
+    pub(super) fn v3_text(&self) -> String {
+        self.text_without(&["code", "msg"])
+    }
+
+    fn text_without(&self, left_out: &[&str]) -> String {
         let members: Vec<_> = self
             .0
             .iter()
+            .filter(|(name, _)| !left_out.contains(&name.as_str()))
             .map(|(name, value)| format!("{}:{value}", Value::from(name.as_str())))
             .collect();
         format!("{{{}}}", members.join(","))
@@ -144,6 +154,11 @@ pub(super) struct Signer {
 }
 
 impl Signer {
+    /// Signs what v3 says, which is always RSA2 and UTF-8.
+    pub(super) fn sign_v3(&self, content: &str) -> String {
+        SignType::Rsa2.sign(&self.key, content.as_bytes())
+    }
+
     /// Signs a text that [`Charset::spell_json`] has fitted to the charset.
     pub(super) fn sign(&self, text: &str) -> String {
         let bytes = self.charset.encode(text).unwrap_or_default();

@@ -18,7 +18,7 @@ use super::{
     content::{self, Content},
     control,
     gateway::{self, Body, Closed},
-    pages,
+    pages, v3,
 };
 
 /// How long a request head may take.
@@ -90,10 +90,15 @@ async fn connection(inner: Arc<Inner>, stream: TcpStream, mut stopping: watch::R
 async fn answer(inner: &Arc<Inner>, request: Request<Incoming>) -> Result<Response<Body>, Closed> {
     let (head, body) = request.into_parts();
     let too_large = || status(StatusCode::PAYLOAD_TOO_LARGE);
-    if head.uri.path() == "/gateway.do" {
-        return match Content::read(&head.headers, body).await {
-            Some(content) => gateway::handle(inner, &Request::from_parts(head, content)).await,
-            None => Ok(too_large()),
+    let is_v3 = head.uri.path().starts_with("/v3/");
+    if is_v3 || head.uri.path() == "/gateway.do" {
+        let Some(content) = Content::read(&head.headers, body).await else {
+            return Ok(too_large());
+        };
+        let request = Request::from_parts(head, content);
+        return match is_v3 {
+            true => v3::handle(inner, &request).await,
+            false => gateway::handle(inner, &request).await,
         };
     }
     let Some(body) = content::whole(body).await else {

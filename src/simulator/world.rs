@@ -1,6 +1,6 @@
 //! Everything the simulated platform remembers, kept in memory behind one lock.
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -21,10 +21,13 @@ use super::{
     sign::SignType,
     trades::Trades,
     users::Users,
+    v3::FixedAnswer,
 };
 
 /// How many gateway requests are remembered for `GET /simulator/requests`.
 const REQUESTS_KEPT: usize = 1000;
+/// How many nonces of v3 are remembered.
+const NONCES_KEPT: usize = 10_000;
 
 pub(super) struct World {
     pub(super) platform: Platform,
@@ -37,6 +40,10 @@ pub(super) struct World {
     pub(super) faults: Faults,
     /// Node texts given by a test for methods of its own.
     pub(super) answers: BTreeMap<String, String>,
+    /// What a test answers a verb and path of v3 with.
+    pub(super) v3_answers: BTreeMap<(String, String), FixedAnswer>,
+    /// The newest nonces, each behind its `app_id`, and the order they came in.
+    nonces: (BTreeSet<String>, VecDeque<String>),
     pub(super) requests: VecDeque<GatewayRequest>,
     pub(super) notifications: Vec<NotificationRecord>,
     /// Notices that the call being handled owes; sent after the lock is released.
@@ -48,11 +55,11 @@ pub(super) struct World {
 pub struct GatewayRequest {
     /// When it came, milliseconds since 1970.
     pub received_at: i64,
-    /// `GET` or `POST`.
+    /// `GET` or `POST`; v3 knows others.
     pub http_method: String,
     /// Whether the request target was in absolute form, as the official Python SDK writes it.
     pub absolute_form: bool,
-    /// The `method` parameter; empty when it was missing.
+    /// The `method` parameter, empty when it was missing; of a v3 call the path.
     pub method: String,
     /// The `app_id` parameter; empty when it was missing.
     pub app_id: String,
@@ -60,7 +67,7 @@ pub struct GatewayRequest {
     pub auth_app_id: Option<String>,
     /// Names of the parameters in the query.
     pub query: Vec<String>,
-    /// Names of the text parameters in the body.
+    /// Names of the text parameters in the body, or of the members of a v3 body.
     pub body: Vec<String>,
     /// Names of the file parts.
     pub files: Vec<String>,
@@ -139,6 +146,8 @@ impl World {
             trades: Trades::default(),
             faults: Faults::default(),
             answers: BTreeMap::new(),
+            v3_answers: BTreeMap::new(),
+            nonces: Default::default(),
             requests: VecDeque::new(),
             notifications: Vec::new(),
             outbox: Vec::new(),
@@ -181,6 +190,20 @@ impl World {
                 .filter(|_| self.apps.len() == 1)
                 .ok_or_else(|| SimulatorError::AppUnknown(String::new())),
         }
+    }
+
+    /// Uses up an app's nonce; tells whether it was new.
+    pub(super) fn use_nonce(&mut self, app_id: &str, nonce: &str) -> bool {
+        let nonce = format!("{app_id} {nonce}");
+        let (known, order) = &mut self.nonces;
+        if !known.insert(nonce.clone()) {
+            return false;
+        }
+        order.push_back(nonce);
+        if order.len() > NONCES_KEPT {
+            order.pop_front().map(|oldest| known.remove(&oldest));
+        }
+        true
     }
 
     /// Gives an app's AES key.

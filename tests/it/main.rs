@@ -45,6 +45,10 @@ mod simulator;
 mod simulator_certificates;
 #[cfg(feature = "simulator")]
 mod simulator_encryption;
+#[cfg(feature = "simulator")]
+mod simulator_uploads;
+#[cfg(feature = "simulator")]
+mod simulator_v3;
 mod store;
 mod store_embedded;
 #[cfg(feature = "simulator")]

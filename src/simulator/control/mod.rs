@@ -33,6 +33,15 @@ struct AnswerRequest {
     node: String,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnswerV3Request {
+    method: String,
+    path: String,
+    status: u16,
+    body: String,
+}
+
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct AppRequest {
@@ -74,6 +83,11 @@ async fn route(
         (&Method::POST, "answer") => {
             let answer: AnswerRequest = read(body)?;
             simulator.answer(answer.method, answer.node);
+            json!({})
+        }
+        (&Method::POST, "answer-v3") => {
+            let answer: AnswerV3Request = read(body)?;
+            simulator.answer_v3(&answer.method, answer.path, answer.status, answer.body);
             json!({})
         }
         (&Method::POST, "app") => {
