@@ -402,6 +402,7 @@ fn config(keys: &Keys, upstream: &str, directory: &tempfile::TempDir) -> anyhow:
         private_key: keys.private.to_pkcs8_pem(),
         private_key_next: None,
         alipay_public_keys: vec![public.to_bare_base64()],
+        certificates: None,
         encrypt_key: None,
         environment: Environment::Production,
         sign_type: SignType::Rsa2,

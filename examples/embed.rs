@@ -93,6 +93,7 @@ fn config(simulator: &Simulator, directory: &Path) -> anyhow::Result<Config> {
         private_key: Secret::new(private_key),
         private_key_next: None,
         alipay_public_keys: vec![simulator.platform_public_key()],
+        certificates: None,
         encrypt_key: None,
         environment: Environment::Production,
         sign_type: SignType::Rsa2,

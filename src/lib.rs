@@ -63,6 +63,7 @@
 //! | [`config`] | text to typed, checked values |
 //! | [`proxy`] | an unsigned request in, a verified reply out |
 //! | [`gateway`] | one signed call: build, sign, send, verify |
+//! | [`certificates`] | platform certificates that aren't known yet |
 //! | [`webhook`] | what Alipay sends: verify, store, acknowledge |
 //! | [`delivery`] | from the inbox to the backend |
 //! | [`token`] | the life of an `app_auth_token` |
@@ -76,11 +77,13 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod certificates;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod delivery;
+mod flight;
 pub mod gateway;
 pub mod model;
 pub mod net;

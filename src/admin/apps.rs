@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::error::AdminError;
 use crate::admin::json::{Members, invalid, missing};
 use crate::config::app::check_keys;
-use crate::config::unsupported;
-use crate::model::app::{App, Environment};
+use crate::model::app::{App, AppCertificates, Environment};
 use crate::model::id::AppId;
 use crate::protocol::key::{AppPrivateKey, RsaPublicKey};
 use crate::protocol::signature::SignType;
@@ -37,6 +36,15 @@ pub struct AppView {
     pub key_bits: Option<usize>,
     /// SHA-256 of each platform key.
     pub alipay_public_key_fingerprints: Vec<String>,
+    /// `app_cert_sn` of the key in force, in certificate mode.
+    #[serde(default)]
+    pub app_cert_sn: Option<String>,
+    /// `alipay_root_cert_sn`, in certificate mode.
+    #[serde(default)]
+    pub alipay_root_cert_sn: Option<String>,
+    /// `alipay_cert_sn` of each configured platform certificate.
+    #[serde(default)]
+    pub alipay_cert_sns: Vec<String>,
     /// Whether a key change is under way.
     pub has_private_key_next: bool,
     /// Whether content is encrypted.
@@ -51,7 +59,20 @@ impl AppView {
     pub fn new(app: &App, origin: AppOrigin) -> Self {
         let private = AppPrivateKey::from_text(app.private_key.expose()).ok();
         let platform = app.alipay_public_keys.iter();
+        let keys = app.parse_keys().ok();
+        let certificate = keys
+            .as_ref()
+            .and_then(|keys| keys.current.certificate.as_ref());
+        let trust = keys.as_ref().and_then(|keys| keys.certificates.as_ref());
         Self {
+            app_cert_sn: certificate.map(|certificate| certificate.sn.clone()),
+            alipay_root_cert_sn: trust.map(|trust| trust.alipay_root_cert_sn.clone()),
+            alipay_cert_sns: trust.map_or_else(Vec::new, |trust| {
+                let certificates = trust.platform.iter();
+                certificates
+                    .map(|certificate| certificate.sn.clone())
+                    .collect()
+            }),
             app_id: app.app_id.to_string(),
             environment: app.environment.as_str().to_owned(),
             sign_type: match app.sign_type {
@@ -113,9 +134,6 @@ pub async fn put(store: &dyn Store, app_id: &AppId, body: &[u8]) -> Result<AppVi
     if let Some(problem) = check_keys(&app).into_iter().next() {
         return Err(AdminError::KeyInvalid(problem));
     }
-    if let Some((key, why)) = unsupported::of_app(&app).next() {
-        return Err(invalid(&format!("`{key}`: {why}")));
-    }
     let view = AppView::new(&app, AppOrigin::Store);
     store.commit(vec![Change::PutApp(Box::new(app))]).await?;
     Ok(view)
@@ -135,6 +153,7 @@ fn parse(app_id: &AppId, body: &[u8]) -> Result<App, AdminError> {
         private_key: private_key.ok_or_else(|| missing("private_key"))?,
         private_key_next: members.secret("private_key_next")?,
         alipay_public_keys: members.texts("alipay_public_key")?,
+        certificates: certificates(&mut members)?,
         encrypt_key: members.secret("encrypt_key")?,
         environment: match members.text("environment")?.as_deref() {
             None | Some("production") => Environment::Production,
@@ -148,10 +167,23 @@ fn parse(app_id: &AppId, body: &[u8]) -> Result<App, AdminError> {
         },
     };
     members.finish()?;
-    if app.alipay_public_keys.is_empty() {
+    if app.alipay_public_keys.is_empty() && app.certificates.is_none() {
         return Err(missing("alipay_public_key"));
     }
     Ok(app)
+}
+
+/// The three files of certificate mode: all of them, or none.
+fn certificates(members: &mut Members) -> Result<Option<AppCertificates>, AdminError> {
+    let (app, alipay) = (members.texts("app_cert")?, members.texts("alipay_cert")?);
+    let roots = members.text("alipay_root_cert")?;
+    match (app.is_empty(), alipay.is_empty(), roots) {
+        (true, true, None) => Ok(None),
+        (false, false, Some(roots)) => Ok(Some(AppCertificates { app, alipay, roots })),
+        (true, ..) => Err(missing("app_cert")),
+        (_, true, _) => Err(missing("alipay_cert")),
+        (.., None) => Err(missing("alipay_root_cert")),
+    }
 }
 
 /// Forgets an app of the store.

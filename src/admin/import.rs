@@ -145,6 +145,7 @@ pub(crate) fn authorize(authorization: Authorization, now: i64) -> Change {
         received_at: now,
         notify_path: String::new(),
         order_key: None,
+        opened_content: None,
         body: None,
         event: None,
         form: DeliveryForm::Event,

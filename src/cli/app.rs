@@ -43,8 +43,20 @@ pub(crate) struct AddArguments {
     #[arg(long, value_name = "REF")]
     private_key: String,
     /// Reference of Alipay's public key (支付宝公钥), or the key itself; again during a change
-    #[arg(long, value_name = "REF", required = true)]
+    #[arg(long, value_name = "REF", required_unless_present = "alipay_cert")]
     alipay_public_key: Vec<String>,
+    /// Certificate mode: reference of the application's certificate (appCertPublicKey_….crt)
+    #[arg(long, value_name = "REF", requires_all = ["alipay_cert", "alipay_root_cert"])]
+    app_cert: Vec<String>,
+    /// Reference of Alipay's certificate (alipayCertPublicKey_RSA2.crt)
+    #[arg(long, value_name = "REF", requires_all = ["app_cert", "alipay_root_cert"])]
+    alipay_cert: Vec<String>,
+    /// Reference of Alipay's root certificates (alipayRootCert.crt)
+    #[arg(long, value_name = "REF", requires_all = ["app_cert", "alipay_cert"])]
+    alipay_root_cert: Option<String>,
+    /// Reference of the private key that follows during a key change
+    #[arg(long, value_name = "REF")]
+    private_key_next: Option<String>,
     /// Reference of the AES key
     #[arg(long, value_name = "REF")]
     encrypt_key: Option<String>,
@@ -78,13 +90,17 @@ pub(crate) async fn execute(context: &Context, verb: AppVerb) -> Result<(), Fail
 async fn add(context: &Context, arguments: AddArguments) -> Result<(), Failure> {
     let private_key = input::secret_text("--private-key", &arguments.private_key)?;
     let encrypt_key = input::optional_secret("--encrypt-key", arguments.encrypt_key.as_deref())?;
-    let references = arguments.alipay_public_key.iter();
-    let alipay_public_key: Vec<String> = references
-        .map(|reference| input::public("--alipay-public-key", reference))
-        .collect::<Result<_, _>>()?;
+    let next = arguments.private_key_next.as_deref();
+    let next = input::optional_secret("--private-key-next", next)?;
+    let roots = arguments.alipay_root_cert.as_deref();
+    let roots = roots.map(|reference| input::public("--alipay-root-cert", reference));
     let body = json!({
         "private_key": private_key.expose(),
-        "alipay_public_key": alipay_public_key,
+        "private_key_next": next.as_ref().map(|key| key.expose()),
+        "alipay_public_key": public("--alipay-public-key", &arguments.alipay_public_key)?,
+        "app_cert": public("--app-cert", &arguments.app_cert)?,
+        "alipay_cert": public("--alipay-cert", &arguments.alipay_cert)?,
+        "alipay_root_cert": roots.transpose()?,
         "encrypt_key": encrypt_key.as_ref().map(|key| key.expose()),
         "environment": arguments.environment,
         "sign_type": arguments.sign_type,
@@ -95,6 +111,13 @@ async fn add(context: &Context, arguments: AddArguments) -> Result<(), Failure> 
         .put_app(app_id, body.to_string().into_bytes())
         .await?;
     show(&view, &arguments.form)
+}
+
+fn public(argument: &str, references: &[String]) -> Result<Vec<String>, Failure> {
+    let references = references.iter();
+    references
+        .map(|reference| input::public(argument, reference))
+        .collect()
 }
 
 async fn list(context: &Context, form: &Form) -> Result<(), Failure> {
@@ -123,6 +146,17 @@ fn show(view: &AppView, form: &Form) -> Result<(), Failure> {
     output::say(format!("origin       {}", origin(view.origin)));
     for fingerprint in &view.alipay_public_key_fingerprints {
         output::say(format!("支付宝公钥     sha256 {fingerprint}"));
+    }
+    for (name, sn) in [
+        ("app_cert_sn", view.app_cert_sn.as_ref()),
+        ("root_cert_sn", view.alipay_root_cert_sn.as_ref()),
+    ] {
+        if let Some(sn) = sn {
+            output::say(format!("{name:<12} {sn}"));
+        }
+    }
+    for sn in &view.alipay_cert_sns {
+        output::say(format!("alipay_cert  {sn}"));
     }
     let public_key = output::or_dash(view.app_public_key.as_deref());
     output::say(format!("应用公钥       {public_key}"));

@@ -1,16 +1,13 @@
 //! `[[app]]`: the ISV's own applications, read into [`App`].
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
 use crate::config::document::{Item, Value};
 use crate::config::error::Mismatch;
 use crate::config::section::{Reading, Section};
-use crate::model::app::{App, Environment};
+use crate::model::app::{App, AppCertificates, Environment};
+use crate::model::app_keys::AppKeysError;
 use crate::model::id::AppId;
+use crate::protocol::cert::CertificateError;
 use crate::protocol::error::KeyError;
-use crate::protocol::key::{AppPrivateKey, RsaPublicKey};
-use crate::protocol::secret::Secret;
 use crate::protocol::signature::SignType;
 
 /// Reads every `[[app]]`.
@@ -43,8 +40,8 @@ fn read(section: &Section<'_>) -> Option<App> {
         "a reference to the application's private key (应用私钥)",
     );
     let private_key_next = section.secret("private_key_next");
-    refuse_certificate_mode(section);
-    let alipay_public_keys = alipay_public_keys(section);
+    let certificates = certificates(section);
+    let alipay_public_keys = alipay_public_keys(section, certificates.is_some());
     let encrypt_key = section.secret("encrypt_key");
     let environment = section.word("environment", &ENVIRONMENTS);
     let sign_type = section.word("sign_type", &SIGN_TYPES);
@@ -53,6 +50,7 @@ fn read(section: &Section<'_>) -> Option<App> {
         private_key: private_key?,
         private_key_next,
         alipay_public_keys: alipay_public_keys?,
+        certificates: certificates.flatten(),
         encrypt_key,
         environment: environment.unwrap_or(Environment::Production),
         sign_type: sign_type.unwrap_or(SignType::Rsa2),
@@ -66,14 +64,13 @@ const ENVIRONMENTS: [(&str, Environment); 2] = [
 
 const SIGN_TYPES: [(&str, SignType); 2] = [("RSA2", SignType::Rsa2), ("RSA", SignType::Rsa)];
 
-/// One key, or a list of them.
-fn alipay_public_keys(section: &Section<'_>) -> Option<Vec<String>> {
+/// One key, or a list of them; in certificate mode none is needed.
+fn alipay_public_keys(section: &Section<'_>, in_certificate_mode: bool) -> Option<Vec<String>> {
     const KEY: &str = "alipay_public_key";
-    let references = section.reading.references();
-    let keys = match section.item(KEY).map(|item| item.typed().value) {
-        Some(Value::List(_)) => section.list(KEY, |text| references.public(text)),
-        _ => public_key_text(section, KEY).map(|key| vec![key]),
-    };
+    if section.item(KEY).is_none_or(|item| item.text() == Some("")) && in_certificate_mode {
+        return Some(Vec::new());
+    }
+    let keys = public_texts(section, KEY);
     let is_empty = keys.as_ref().is_some_and(Vec::is_empty);
     if is_empty || section.item(KEY).is_none_or(|item| item.text() == Some("")) {
         let mismatch = Mismatch::new("nothing", "the platform's public key (支付宝公钥)");
@@ -83,23 +80,59 @@ fn alipay_public_keys(section: &Section<'_>) -> Option<Vec<String>> {
     keys
 }
 
+/// The public texts of a key that takes one, or a list of them.
+fn public_texts(section: &Section<'_>, key: &'static str) -> Option<Vec<String>> {
+    let references = section.reading.references();
+    match section.item(key).map(|item| item.typed().value) {
+        Some(Value::List(_)) => section.list(key, |text| references.public(text)),
+        _ => public_key_text(section, key).map(|text| vec![text]),
+    }
+}
+
 /// The text of a public key, by reference or pasted; empty: not set.
 pub(crate) fn public_key_text(section: &Section<'_>, key: &'static str) -> Option<String> {
     let references = section.reading.references();
     section.optional(key, |text| references.public(text))
 }
 
-/// Certificate mode is known, so that its keys aren't “unknown”, but can't be used yet.
-fn refuse_certificate_mode(section: &Section<'_>) {
-    for key in ["app_cert", "alipay_cert", "alipay_root_cert"] {
-        if section.optional(key, |text| Ok(text.to_owned())).is_some() {
-            let found = Mismatch::new("a certificate", "`alipay_public_key` (key mode)");
-            section.fault(
-                key,
-                found.hint("certificate mode isn't supported in this version"),
-            );
-        }
+/// The three files of certificate mode: all of them, or none. The outer `Option` says whether any
+/// is named, the inner one whether they can be used.
+fn certificates(section: &Section<'_>) -> Option<Option<AppCertificates>> {
+    let app = public_texts(section, "app_cert").filter(|texts| !texts.is_empty());
+    let alipay = public_texts(section, "alipay_cert").filter(|texts| !texts.is_empty());
+    let roots = public_key_text(section, "alipay_root_cert");
+    let files = [
+        (
+            "app_cert",
+            app.is_some(),
+            "应用公钥证书, appCertPublicKey_….crt",
+        ),
+        (
+            "alipay_cert",
+            alipay.is_some(),
+            "支付宝公钥证书, alipayCertPublicKey_RSA2.crt",
+        ),
+        (
+            "alipay_root_cert",
+            roots.is_some(),
+            "支付宝根证书, alipayRootCert.crt",
+        ),
+    ];
+    let is_named = |key| {
+        section
+            .item(key)
+            .is_some_and(|item| item.text() != Some(""))
+    };
+    if !files.iter().any(|(key, ..)| is_named(key)) {
+        return None;
     }
+    // A file that is named and can't be read has been told already.
+    for (key, _, what) in files.into_iter().filter(|(key, ..)| !is_named(key)) {
+        let mismatch = Mismatch::new("nothing", format!("the certificate file ({what})"));
+        section.fault(key, mismatch.hint("certificate mode needs all three files"));
+    }
+    let complete = app.zip(alipay).zip(roots);
+    Some(complete.map(|((app, alipay), roots)| AppCertificates { app, alipay, roots }))
 }
 
 /// A key of an app that can't do its work.
@@ -112,53 +145,52 @@ pub struct KeyProblem {
 }
 
 /// Looks at the keys of an app, wherever it was configured: each parses, is of the right kind,
-/// and the platform's key isn't the app's own.
+/// and they belong together.
 #[must_use]
 pub fn check_keys(app: &App) -> Vec<KeyProblem> {
-    let mut problems = Vec::new();
-    let mut add = |key, mismatch| problems.push(KeyProblem { key, mismatch });
-    let mut own = Vec::new();
-    let next = app.private_key_next.as_ref();
-    let texts = [
-        ("private_key", Some(&app.private_key)),
-        ("private_key_next", next),
-    ];
-    for (key, text) in texts {
-        match text.map(|text| AppPrivateKey::from_text(text.expose())) {
-            Some(Ok(private)) => own.push(private.public_key().clone()),
-            Some(Err(error)) => add(
-                key,
-                unusable(&error, "the application's private key (应用私钥)"),
-            ),
-            None => {}
+    let faults = app.check_keys().err().unwrap_or_default();
+    let problem = |fault: AppKeysError| KeyProblem {
+        key: fault.key(),
+        mismatch: mismatch(&fault),
+    };
+    faults.into_iter().map(problem).collect()
+}
+
+fn mismatch(fault: &AppKeysError) -> Mismatch {
+    const PRIVATE: &str = "the application's private key (应用私钥)";
+    const PLATFORM: &str = "the platform's public key (支付宝公钥)";
+    const ROOTS: &str = "Alipay's root certificates (alipayRootCert.crt)";
+    match fault {
+        AppKeysError::PrivateKey(error) | AppKeysError::PrivateKeyNext(error) => {
+            unusable(error, PRIVATE)
         }
-    }
-    for text in &app.alipay_public_keys {
-        match RsaPublicKey::from_text(text) {
-            Ok(public) if own.contains(&public) => add("alipay_public_key", own_public_key()),
-            Ok(_) => {}
-            Err(error) => {
-                add(
-                    "alipay_public_key",
-                    unusable(&error, "the platform's public key (支付宝公钥)"),
-                );
-            }
+        AppKeysError::AlipayPublicKey(error) => unusable(error, PLATFORM),
+        AppKeysError::AlipayCertKey(error) => unusable(error, "a certificate of an RSA key"),
+        AppKeysError::AlipayCert(error) => certificate(error, "alipayCertPublicKey_RSA2.crt"),
+        AppKeysError::AppCert(error) => certificate(error, "appCertPublicKey_….crt"),
+        AppKeysError::RootCert(error) => certificate(error, ROOTS),
+        AppKeysError::RootCertForeign => {
+            Mismatch::new("no certificate that an RSA algorithm signed", ROOTS)
         }
-    }
-    if let Some(key) = &app.encrypt_key
-        && !is_aes_key(key)
-    {
-        let mismatch = Mismatch::new(
+        AppKeysError::AppCertForeign => {
+            Mismatch::new("a certificate of another key", "the one of `private_key`")
+                .hint("download 应用公钥证书 again from Alipay's console, or set the key it is of")
+        }
+        AppKeysError::EncryptKey(_) => Mismatch::new(
             "something else (not shown)",
             "an AES key: 16, 24 or 32 bytes in base64",
-        );
-        add("encrypt_key", mismatch);
+        ),
+        AppKeysError::NoAlipayPublicKey => Mismatch::new("nothing", PLATFORM),
+        AppKeysError::OwnPublicKey { .. } => own_public_key(),
     }
-    problems
 }
 
 fn unusable(error: &KeyError, expected: &str) -> Mismatch {
     Mismatch::new(format!("a text that is no usable key ({error})"), expected)
+}
+
+fn certificate(error: &CertificateError, expected: &str) -> Mismatch {
+    Mismatch::new(format!("an unusable certificate ({error})"), expected)
 }
 
 /// Protocol: signing, keys: the most common of all mistakes; requests then work, and replies fail.
@@ -168,11 +200,4 @@ fn own_public_key() -> Mismatch {
         "the platform's (支付宝公钥)",
     )
     .hint("copy 支付宝公钥 from Alipay's console, from the page where the application's was set")
-}
-
-fn is_aes_key(key: &Secret<String>) -> bool {
-    let bytes = STANDARD
-        .decode(key.expose().trim())
-        .map(zeroize::Zeroizing::new);
-    bytes.is_ok_and(|bytes| matches!(bytes.len(), 16 | 24 | 32))
 }

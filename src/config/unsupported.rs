@@ -5,7 +5,6 @@ use crate::config::Config;
 use crate::config::error::{Fault, Mismatch};
 use crate::config::proxy::ReplySignature;
 use crate::config::token::{RefreshMode, UnknownToken};
-use crate::model::app::App;
 
 impl Config {
     /// What is set here but not supported in this version; their places in the file aren't known.
@@ -44,16 +43,6 @@ impl Config {
                 CALLERS,
             );
         }
-        for (index, app) in self.apps.iter().enumerate() {
-            for (key, hint) in of_app(app) {
-                refuse(
-                    &format!("app[{}].{key}", index + 1),
-                    "a key",
-                    "nothing",
-                    hint,
-                );
-            }
-        }
         if tokens.refresh == RefreshMode::Ahead {
             refuse("tokens.refresh", "\"ahead\"", "\"on-demand\"", AHEAD);
         }
@@ -70,19 +59,6 @@ impl Config {
     }
 }
 
-/// The keys of an app, wherever it is configured, that this version doesn't use, each with why.
-pub fn of_app(app: &App) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let encrypt = app
-        .encrypt_key
-        .as_ref()
-        .map(|_| ("encrypt_key", ENCRYPTION));
-    let next = app
-        .private_key_next
-        .as_ref()
-        .map(|_| ("private_key_next", KEY_CHANGE));
-    encrypt.into_iter().chain(next)
-}
-
 const LOCAL: &str = "a loopback address or a unix socket";
 
 pub(crate) const OFF_LOOPBACK: &str = "off loopback the proxy needs a [[caller]], and callers aren't checked \
@@ -94,11 +70,6 @@ const CALLERS: &str = "callers aren't checked in this version: whoever reaches t
 const LOCAL_SIGNATURE: &str = "replies aren't signed anew in this version";
 
 const EGRESS: &str = "an HTTP proxy isn't used in this version: calls would leave directly";
-
-const ENCRYPTION: &str = "content isn't encrypted in this version: it would leave as it is";
-
-const KEY_CHANGE: &str = "the key isn't changed by itself in this version: set `private_key` anew \
-                          and restart once Alipay has the new public key";
 
 const AHEAD: &str = "tokens aren't refreshed ahead in this version";
 

@@ -47,6 +47,14 @@ fn app(app: &App) -> Value {
         "private_key": secret(Some(&app.private_key)),
         "private_key_next": secret(app.private_key_next.as_ref()),
         "alipay_public_key": app.alipay_public_keys.iter().map(|key| digest(key)).collect::<Vec<_>>(),
+        "certificates": app.certificates.as_ref().map(|files| {
+            let digests = |texts: &[String]| texts.iter().map(|text| digest(text)).collect::<Vec<_>>();
+            json!({
+                "app_cert": digests(&files.app),
+                "alipay_cert": digests(&files.alipay),
+                "alipay_root_cert": digest(&files.roots),
+            })
+        }),
         "encrypt_key": secret(app.encrypt_key.as_ref()),
         "environment": app.environment.as_str(),
         "sign_type": match app.sign_type {

@@ -28,11 +28,10 @@ pub(super) fn lay_out(entry: &InboxEntry, format: DeliveryFormat) -> Outgoing {
             body: body.bytes.clone(),
             format: DeliveryFormat::Form,
         },
-        (DeliveryForm::Redacted, _, body) => json(&json_form(
-            entry,
-            &redaction::redacted(&params(body.as_ref())),
-        )),
-        (_, _, body) => json(&json_form(entry, &params(body.as_ref()))),
+        (DeliveryForm::Redacted, ..) => {
+            json(&json_form(entry, &redaction::redacted(&params(entry))))
+        }
+        _ => json(&json_form(entry, &params(entry))),
     }
 }
 
@@ -95,11 +94,16 @@ fn json(value: &impl Serialize) -> Outgoing {
     }
 }
 
-/// The parameters of a body that was verified, hence decoded, before it was stored.
-fn params(body: Option<&Body>) -> Params {
-    let Some(body) = body else {
-        return Params::new();
-    };
+/// The parameters of an entry, decrypted; its body was verified, hence decoded, before it was stored.
+fn params(entry: &InboxEntry) -> Params {
+    let mut params = entry.body.as_ref().map(read).unwrap_or_default();
+    if let Some(content) = &entry.opened_content {
+        params.set(name::BIZ_CONTENT, content.expose().as_str());
+    }
+    params
+}
+
+fn read(body: &Body) -> Params {
     notification::charset(Some(&body.content_type), &body.bytes)
         .and_then(|charset| Params::from_form(&body.bytes, charset))
         .unwrap_or_default()
@@ -121,6 +125,7 @@ mod tests {
             received_at: 1_700_000_000_000,
             notify_path: String::new(),
             order_key: None,
+            opened_content: None,
             body: Some(Body {
                 content_type: "application/x-www-form-urlencoded; charset=utf-8".to_owned(),
                 bytes: Bytes::from_static(body.as_bytes()),

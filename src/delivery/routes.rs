@@ -157,6 +157,7 @@ mod tests {
             received_at: 0,
             notify_path: "/orders/42".to_owned(),
             order_key: None,
+            opened_content: None,
             body: None,
             event: None,
             form: DeliveryForm::AsConfigured,

@@ -6,9 +6,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::config::upstream::{Endpoints, UpstreamConfig};
-use crate::gateway::signer::Signer;
-use crate::model::app::{App, AppKeys, AppKeysError};
+use crate::gateway::platform::PlatformKeys;
+use crate::gateway::signer::{SignError, Signer};
+use crate::gateway::signing::{KeyInUse, SigningKeys};
+use crate::model::app::App;
+use crate::model::app_keys::{AppKeysError, SigningKey};
 use crate::model::id::AppId;
+use crate::protocol::encryption::ContentKey;
+use crate::protocol::key::RsaPublicKey;
 use crate::protocol::signature::SignType;
 
 /// An app that is ready to sign and verify.
@@ -17,12 +22,52 @@ pub struct SigningApp {
     pub app_id: AppId,
     /// Where Alipay is for it.
     pub endpoints: Endpoints,
-    /// Its parsed keys.
-    pub keys: AppKeys,
-    /// What signs for it: threads of our own, or a KMS.
-    pub signer: Arc<dyn Signer>,
-    /// How it signs.
+    /// What it signs with.
+    pub signing: SigningKeys,
+    /// What Alipay signs with.
+    pub platform: PlatformKeys,
+    /// How it signs v2.
     pub sign_type: SignType,
+    content_key: Option<ContentKey>,
+}
+
+impl SigningApp {
+    /// Signs with the key in force; the result is base64.
+    ///
+    /// # Errors
+    /// [`SignError`].
+    ///
+    /// # Cancel safety
+    /// Safe: a signature nobody takes has no effect.
+    pub async fn sign(&self, sign_type: SignType, content: Vec<u8>) -> Result<String, SignError> {
+        let key = self.signing.in_force();
+        key.signer.sign(sign_type, content).await
+    }
+
+    /// The public half of the key in force (应用公钥).
+    #[must_use]
+    pub fn public_key(&self) -> &RsaPublicKey {
+        &self.signing.in_force().public_key
+    }
+
+    /// `app_cert_sn` of the key in force, in certificate mode.
+    #[must_use]
+    pub fn app_cert_sn(&self) -> Option<&str> {
+        let certificate = self.signing.in_force().certificate.as_ref();
+        certificate.map(|certificate| certificate.sn.as_str())
+    }
+
+    /// What encrypts its contents, if anything does.
+    #[must_use]
+    pub fn content_key(&self) -> Option<&ContentKey> {
+        self.content_key.as_ref()
+    }
+
+    /// Takes over what `former`, the same app, has learned while it ran.
+    fn inherit(&self, former: &Self) {
+        self.platform.inherit(&former.platform);
+        self.signing.promote(former.signing.in_force());
+    }
 }
 
 impl std::fmt::Debug for SigningApp {
@@ -31,10 +76,10 @@ impl std::fmt::Debug for SigningApp {
     }
 }
 
-/// Gives the signer of an app.
+/// Gives the signers of an app.
 pub trait Signers: Send + Sync + 'static {
-    /// The signer for `app`, whose parsed keys are `keys`.
-    fn signer(&self, app: &App, keys: &AppKeys) -> Arc<dyn Signer>;
+    /// The signer for one key of `app`: the one in force, or the next.
+    fn signer(&self, app: &App, key: &SigningKey) -> Arc<dyn Signer>;
 }
 
 /// All apps that can sign: those of the configuration and those of the store.
@@ -67,7 +112,8 @@ impl Apps {
         }
     }
 
-    /// Replaces the set by `apps`; of several with one `app_id` the first counts.
+    /// Replaces the set by `apps`; of several with one `app_id` the first counts. What an app has
+    /// learned (a key that took over, platform certificates) it keeps.
     ///
     /// # Errors
     /// [`AppError`] for the first app whose keys can't be used; then nothing was replaced.
@@ -77,7 +123,11 @@ impl Apps {
             if set.contains_key(&app.app_id) {
                 continue;
             }
-            set.insert(app.app_id.clone(), Arc::new(self.signing(app, upstream)?));
+            let signing = self.signing(app, upstream)?;
+            if let Some(former) = self.get(&app.app_id) {
+                signing.inherit(&former);
+            }
+            set.insert(app.app_id.clone(), Arc::new(signing));
         }
         self.set.store(Arc::new(set));
         Ok(())
@@ -106,6 +156,12 @@ impl Apps {
         }
     }
 
+    /// All apps, in the order of their ids.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<SigningApp>> {
+        self.set.load().values().cloned().collect()
+    }
+
     /// The ids of all apps, in order.
     #[must_use]
     pub fn ids(&self) -> Vec<AppId> {
@@ -117,12 +173,18 @@ impl Apps {
             app_id: app.app_id.clone(),
             source,
         })?;
+        let in_use = |key: &SigningKey| KeyInUse {
+            signer: self.signers.signer(app, key),
+            public_key: key.private.public_key().clone(),
+            certificate: key.certificate.clone(),
+        };
         Ok(SigningApp {
             app_id: app.app_id.clone(),
             endpoints: upstream.endpoints(app.environment),
-            signer: self.signers.signer(app, &keys),
-            keys,
+            signing: SigningKeys::new(in_use(&keys.current), keys.next.as_ref().map(in_use)),
+            platform: PlatformKeys::new(&keys),
             sign_type: app.sign_type,
+            content_key: keys.content_key,
         })
     }
 }

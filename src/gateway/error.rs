@@ -1,8 +1,11 @@
 //! What can go wrong between us and Alipay, and whether money may have moved.
 
+use crate::gateway::platform::CertificateRefusal;
 use crate::gateway::signer::SignError;
 use crate::net::client::{Left, SendCause, SendError};
+use crate::protocol::encryption::EncryptionError;
 use crate::protocol::error::{EnvelopeError, ProtocolError};
+use crate::protocol::v3_response::V3Error;
 
 /// Whether Alipay may have acted on a call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +31,23 @@ impl Outcome {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GatewayError {
+    /// The platform certificate that the reply names isn't believed.
+    #[error("the certificate that signed Alipay's reply isn't trusted: {0}")]
+    Certificate(#[source] CertificateRefusal),
+    /// A success in certificate mode that names no certificate.
+    #[error(
+        "Alipay's reply names no certificate (alipay_cert_sn) although the app is in certificate mode"
+    )]
+    CertificateUnnamed,
     /// A parameter can't be written in the charset of the call.
     #[error("a parameter can't be sent: {0}")]
     Charset(#[source] ProtocolError),
+    /// The reply is encrypted, and can't be opened.
+    #[error("Alipay's reply could not be decrypted: {0}")]
+    Decryption(#[source] DecryptionError),
+    /// The contents could not be encrypted.
+    #[error("the request could not be encrypted")]
+    Encryption(#[source] EncryptionError),
     /// What came back is no reply of Alipay's.
     #[error("what came back is not a reply of Alipay's: {reason}")]
     NotAlipay {
@@ -39,13 +56,19 @@ pub enum GatewayError {
     },
     /// The request could not be made, though every part of it is ours.
     #[error("the request to Alipay could not be made")]
-    Request(#[source] http::Error),
+    Request(#[from] http::Error),
     /// The signature of the reply is missing or wrong.
     #[error("the reply of Alipay could not be verified: {0}")]
     ResponseSignature(#[source] EnvelopeError),
     /// Our own signature could not be made.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// A v3 request that can't be signed as it is.
+    #[error("the request can't be signed: {0}")]
+    V3Request(&'static str),
+    /// The signature of a v3 reply is missing or wrong.
+    #[error("the reply of Alipay could not be verified: {0}")]
+    V3Signature(#[source] V3Error),
     /// The deadline passed.
     #[error("Alipay did not answer within the deadline")]
     Timeout {
@@ -62,13 +85,34 @@ pub enum GatewayError {
     },
 }
 
+/// Why an encrypted reply stays closed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecryptionError {
+    /// The key doesn't open it.
+    #[error(transparent)]
+    Key(#[from] EncryptionError),
+    /// There is no key.
+    #[error("the app has no encrypt_key; copy 接口内容加密方式's AES key from Alipay's console")]
+    NoKey,
+}
+
 impl GatewayError {
     /// Whether Alipay may have acted.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::NotAlipay { .. } | Self::ResponseSignature(_) => Outcome::Unknown,
-            Self::Charset(_) | Self::Request(_) | Self::Sign(_) => Outcome::NotSent,
+            Self::Certificate(_)
+            | Self::CertificateUnnamed
+            | Self::Decryption(_)
+            | Self::NotAlipay { .. }
+            | Self::ResponseSignature(_)
+            | Self::V3Signature(_) => Outcome::Unknown,
+            Self::Charset(_)
+            | Self::Encryption(_)
+            | Self::Request(_)
+            | Self::Sign(_)
+            | Self::V3Request(_) => Outcome::NotSent,
             Self::Timeout { outcome } | Self::Unreachable { outcome, .. } => *outcome,
         }
     }
@@ -77,10 +121,16 @@ impl GatewayError {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Charset(_) => "parameter-invalid",
+            Self::Charset(_) | Self::V3Request(_) => "parameter-invalid",
+            Self::Decryption(_) => "response-decryption-failed",
             Self::NotAlipay { .. } => "upstream-invalid",
-            Self::Request(_) | Self::Sign(SignError::Failed(_) | SignError::Key(_)) => "internal",
-            Self::ResponseSignature(_) => "response-signature-invalid",
+            Self::Encryption(_)
+            | Self::Request(_)
+            | Self::Sign(SignError::Failed(_) | SignError::Key(_)) => "internal",
+            Self::Certificate(_)
+            | Self::CertificateUnnamed
+            | Self::ResponseSignature(_)
+            | Self::V3Signature(_) => "response-signature-invalid",
             Self::Sign(SignError::Overloaded) => "overloaded",
             Self::Timeout { .. } => "upstream-timeout",
             Self::Unreachable { .. } => "upstream-unreachable",

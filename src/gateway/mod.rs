@@ -6,36 +6,34 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
-use http_body_util::Full;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
 
 use crate::clock::Clock;
-use crate::net::client::{Client, Reply, SendCause};
+use crate::net::client::{Client, Reply};
 use crate::protocol::charset::{self, Charset};
-use crate::protocol::envelope::{Envelope, VerifiedEnvelope};
+use crate::protocol::envelope::{Envelope, Verification, VerifiedEnvelope};
+use crate::protocol::key::RsaPublicKey;
 use crate::protocol::request::SignedParams;
 use crate::protocol::sign_content;
 
 pub mod app;
 pub mod error;
 pub mod metrics;
+mod outgoing;
+pub mod platform;
 pub mod signer;
+pub mod signing;
 pub mod upload;
 pub mod v2;
+pub mod v3;
 
-use error::{GatewayError, Outcome};
+use app::SigningApp;
+use error::{DecryptionError, GatewayError, Outcome};
 use metrics::{CallMetrics, Phase};
-use upload::UploadBody;
-use v2::V2Call;
-
-/// How often a pure query is tried in all, within its deadline.
-const QUERY_TRIES: usize = 3;
-/// The type of a form body.
-const FORM: &str = "application/x-www-form-urlencoded";
-/// What we call ourselves to Alipay.
-const AGENT: &str = concat!("alipay-sidecar/", env!("CARGO_PKG_VERSION"));
+use platform::{Asker, CertificateRefusal, CertificateSource, Choice, NoSource};
+use signing::KeyInUse;
+use v2::{Encryption, V2Call};
 
 /// Calls Alipay. Clones share the connections.
 #[derive(Clone)]
@@ -43,17 +41,25 @@ pub struct Gateway {
     client: Client,
     clock: Arc<dyn Clock>,
     metrics: CallMetrics,
+    certificates: Arc<dyn CertificateSource>,
 }
 
 /// A reply whose signature held, or an error that Alipay doesn't sign.
 #[derive(Debug)]
 pub struct VerifiedReply {
-    /// The body and its parts.
+    /// The body and its parts; an encrypted node is open where the sidecar has the key.
     pub envelope: VerifiedEnvelope,
     /// Alipay's `trace_id` header.
     pub trace_id: Option<String>,
     /// Alipay's `Content-Type` header.
     pub content_type: Option<String>,
+}
+
+/// A reply that nobody has verified, with what its headers tell.
+pub(crate) struct RawReply {
+    pub(crate) envelope: Envelope,
+    trace_id: Option<String>,
+    content_type: Option<String>,
 }
 
 impl Gateway {
@@ -64,6 +70,17 @@ impl Gateway {
             client,
             clock,
             metrics,
+            certificates: Arc::new(NoSource),
+        }
+    }
+
+    /// The same, which asks `certificates` for platform certificates that aren't known yet;
+    /// without it their replies are refused.
+    #[must_use]
+    pub fn with_certificates(self, certificates: Arc<dyn CertificateSource>) -> Self {
+        Self {
+            certificates,
+            ..self
         }
     }
 
@@ -72,22 +89,14 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`] when signing fails; the outcome is always [`Outcome::NotSent`].
     pub async fn sign(&self, call: &V2Call) -> Result<SignedParams, GatewayError> {
-        let began = Instant::now();
-        let params = call.params(self.clock.now_ms());
-        let charset = call.charset.charset();
-        let content = charset
-            .encode(&sign_content::v2_request(&params))
-            .map_err(GatewayError::Charset)?;
-        let sign = call.app.signer.sign(content).await?;
-        self.metrics.observe(call.api, Phase::Sign, began.elapsed());
-        SignedParams::new(params, sign)
-            .in_charset(charset)
-            .map_err(GatewayError::Charset)
+        self.sign_with(call, call.app.signing.in_force()).await
     }
 
     /// Signs, sends and verifies one call within its timeout.
     ///
-    /// A call is sent once; only a pure query is tried again, after transport failures alone.
+    /// A call is sent once; only a pure query is tried again, after transport failures alone. One
+    /// that Alipay refused for its key, signed, was not executed: it is sent once more with the
+    /// app's other key, if there is one, which takes over when it is accepted.
     ///
     /// # Errors
     /// [`GatewayError`]; its outcome tells whether Alipay may have acted.
@@ -96,69 +105,151 @@ impl Gateway {
     /// Not safe: Alipay may have acted, and nobody would know. Run it in a task of its own.
     pub async fn call(&self, call: &V2Call) -> Result<VerifiedReply, GatewayError> {
         let deadline = Instant::now() + call.timeout;
-        let not_sent = || GatewayError::Timeout {
-            outcome: Outcome::NotSent,
+        let key = call.app.signing.in_force();
+        let reply = self.attempt(call, key, deadline).await?;
+        if !refuses_key(&reply.envelope) || Instant::now() >= deadline {
+            return Ok(reply);
+        }
+        let Some(other) = call.app.signing.other(key) else {
+            return Ok(reply);
         };
-        let signed = tokio::time::timeout(call.timeout, self.sign(call))
+        let again = self.attempt(call, other, deadline).await?;
+        if !refuses_key(&again.envelope) {
+            self.promote(&call.app, other);
+        }
+        Ok(again)
+    }
+
+    /// Sends one call and gives the reply unverified: for what is believed for another reason
+    /// than its signature.
+    pub(crate) async fn download(&self, call: &V2Call) -> Result<RawReply, GatewayError> {
+        let deadline = Instant::now() + call.timeout;
+        self.exchange(call, call.app.signing.in_force(), deadline)
             .await
-            .map_err(|_| not_sent())??;
+    }
+
+    async fn attempt(
+        &self,
+        call: &V2Call,
+        key: &KeyInUse,
+        deadline: Instant,
+    ) -> Result<VerifiedReply, GatewayError> {
+        let reply = self.exchange(call, key, deadline).await?;
         let began = Instant::now();
-        let reply = self.send(call, &signed, deadline).await;
-        self.metrics
-            .observe(call.api, Phase::Upstream, began.elapsed());
-        let began = Instant::now();
-        let verified = verify(call, reply?);
+        let verified = self.verify(call, reply, deadline).await;
         self.metrics
             .observe(call.api, Phase::Verify, began.elapsed());
         verified
     }
 
-    async fn send(
+    /// Signed, sent, and cut into its parts.
+    async fn exchange(
         &self,
         call: &V2Call,
-        signed: &SignedParams,
+        key: &KeyInUse,
         deadline: Instant,
-    ) -> Result<Reply, GatewayError> {
-        let url = format!("{}?{}", call.app.endpoints.gateway, signed.query());
-        let body = Outgoing::of(call, signed);
-        let tries = if v2::is_pure_query(&call.method) {
-            QUERY_TRIES
-        } else {
-            1
+    ) -> Result<RawReply, GatewayError> {
+        let signing = tokio::time::timeout(left(deadline), self.sign_with(call, key));
+        let signed = signing.await.map_err(|_| GatewayError::Timeout {
+            outcome: Outcome::NotSent,
+        })??;
+        let began = Instant::now();
+        let reply = call.outgoing(&signed)?.send(&self.client, deadline).await;
+        self.metrics
+            .observe(call.api, Phase::Upstream, began.elapsed());
+        read(call, reply?)
+    }
+
+    async fn sign_with(&self, call: &V2Call, key: &KeyInUse) -> Result<SignedParams, GatewayError> {
+        let began = Instant::now();
+        let params = call.params(key, self.clock.now_ms())?;
+        let charset = call.charset.charset();
+        let content = charset
+            .encode(&sign_content::v2_request(&params))
+            .map_err(GatewayError::Charset)?;
+        let sign = key.signer.sign(call.app.sign_type, content).await?;
+        self.metrics.observe(call.api, Phase::Sign, began.elapsed());
+        SignedParams::new(params, sign)
+            .in_charset(charset)
+            .map_err(GatewayError::Charset)
+    }
+
+    /// Turns a reply into a verified one, or refuses it.
+    async fn verify(
+        &self,
+        call: &V2Call,
+        reply: RawReply,
+        deadline: Instant,
+    ) -> Result<VerifiedReply, GatewayError> {
+        let sign_type = call.app.sign_type;
+        let sn = reply.envelope.alipay_cert_sn().map(ToOwned::to_owned);
+        let keys = self.keys(&call.app, sn.as_deref(), deadline).await?;
+        // Inline, on the async worker: a verification costs a twentieth of a signature, less than
+        // two hops to the signing pool would under load.
+        let envelope = match keys {
+            Keys::Named(keys) => reply.envelope.verify(&keys, sign_type)?,
+            Keys::Unnamed(keys) => {
+                let verified = reply.envelope.clone().verify(&keys, sign_type)?;
+                if !is_error(&verified) {
+                    // Without bare keys nothing can hold here.
+                    let bare = call.app.platform.bare();
+                    let by_bare_key = reply.envelope.verify(bare, sign_type);
+                    by_bare_key.map_err(|_| GatewayError::CertificateUnnamed)?;
+                }
+                verified
+            }
         };
-        let mut outcome = Outcome::NotSent;
-        for last in (0..tries).rev() {
-            let remaining = deadline.saturating_duration_since(Instant::now());
-            // A request begun now could still be handed to a connection, and leave too late.
-            if remaining.is_zero() {
-                return Err(GatewayError::Timeout { outcome });
-            }
-            let sent = match &body {
-                Outgoing::Form(form) => {
-                    let content_type = format!("{FORM};charset={}", call.charset);
-                    let request = request(&url, &content_type, Full::new(form.clone()))?;
-                    self.client.send(request, remaining).await
+        Ok(VerifiedReply {
+            envelope: open(call, envelope)?,
+            trace_id: reply.trace_id,
+            content_type: reply.content_type,
+        })
+    }
+
+    /// The keys that a reply which names the certificate `sn` must be verified with.
+    async fn keys(
+        &self,
+        app: &Arc<SigningApp>,
+        sn: Option<&str>,
+        deadline: Instant,
+    ) -> Result<Keys, GatewayError> {
+        match (app.platform.choose(sn), sn) {
+            (Choice::Keys(keys), _) => Ok(Keys::Named(keys)),
+            (Choice::Unnamed(keys), _) => Ok(Keys::Unnamed(keys)),
+            (Choice::Unknown, sn) => {
+                self.learn(app, sn.unwrap_or_default(), deadline)
+                    .await
+                    .map_err(GatewayError::Certificate)?;
+                match app.platform.choose(sn) {
+                    Choice::Keys(keys) => Ok(Keys::Named(keys)),
+                    _ => Err(GatewayError::CertificateUnnamed),
                 }
-                Outgoing::Upload(upload) => {
-                    let mut request = request(&url, &upload.content_type(), upload.read())?;
-                    let length = HeaderValue::from(upload.len());
-                    request.headers_mut().insert(CONTENT_LENGTH, length);
-                    self.client.send(request, remaining).await
-                }
-            };
-            let error = match sent {
-                Ok(reply) => return Ok(reply),
-                Err(error) => error,
-            };
-            let transport = matches!(error.cause, SendCause::Broken(_) | SendCause::Connect(_));
-            let error = GatewayError::from(error).no_better_than(outcome);
-            if last == 0 || !transport || Instant::now() >= deadline {
-                return Err(error);
             }
-            outcome = error.outcome();
         }
-        // `tries` is at least one, so the loop has returned; the deadline is the honest answer.
-        Err(GatewayError::Timeout { outcome })
+    }
+
+    async fn learn(
+        &self,
+        app: &Arc<SigningApp>,
+        sn: &str,
+        deadline: Instant,
+    ) -> Result<(), CertificateRefusal> {
+        let late = || CertificateRefusal::Unavailable("the deadline of the call passed".to_owned());
+        let learning = self.certificates.learn(app, sn, Asker::Reply);
+        tokio::time::timeout(left(deadline), learning)
+            .await
+            .unwrap_or_else(|_| Err(late()))
+    }
+
+    fn promote(&self, app: &SigningApp, key: &KeyInUse) {
+        if app.signing.promote(key) {
+            self.metrics.key_changed();
+            tracing::warn!(
+                app_id = %app.app_id,
+                public_key = key.public_key.fingerprint(),
+                "Alipay takes the app's other private key now; make it `private_key` in the configuration"
+            );
+        }
     }
 }
 
@@ -168,58 +259,77 @@ impl std::fmt::Debug for Gateway {
     }
 }
 
-/// The body of a call.
-enum Outgoing {
-    Form(Bytes),
-    Upload(UploadBody),
+/// What a reply is verified with.
+enum Keys {
+    /// It names its certificate, or the app is in key mode.
+    Named(Arc<[RsaPublicKey]>),
+    /// It should name one.
+    Unnamed(Arc<[RsaPublicKey]>),
 }
 
-impl Outgoing {
-    fn of(call: &V2Call, signed: &SignedParams) -> Self {
-        if call.files.is_empty() {
-            Self::Form(signed.body().into())
-        } else {
-            Self::Upload(UploadBody::new(signed.body_parameters(), &call.files))
-        }
+/// Tells whether Alipay says, signed, that nothing was executed because of the key or its
+/// certificate.
+fn refuses_key(envelope: &VerifiedEnvelope) -> bool {
+    let refusals = ["isv.invalid-signature", "isv.app-cert-not-exist"];
+    envelope.verification() == Verification::Signed
+        && envelope
+            .sub_code()
+            .is_some_and(|code| refusals.contains(&code))
+}
+
+fn is_error(envelope: &VerifiedEnvelope) -> bool {
+    let code = envelope.code();
+    code.is_some_and(|code| !matches!(code, "10000" | "10003"))
+}
+
+/// Opens an encrypted node. Where the contents are the caller's, it may hold the key itself.
+fn open(call: &V2Call, envelope: VerifiedEnvelope) -> Result<VerifiedEnvelope, GatewayError> {
+    if !envelope.is_ciphertext() {
+        return Ok(envelope);
+    }
+    let opened = match call.app.content_key() {
+        None => Err(DecryptionError::NoKey),
+        Some(key) => key.open_reply(envelope.clone()).map_err(Into::into),
+    };
+    match (opened, call.encryption) {
+        (Ok(opened), _) => Ok(opened),
+        (Err(_), Encryption::Callers) => Ok(envelope),
+        (Err(error), Encryption::Ours) => Err(GatewayError::Decryption(error)),
     }
 }
 
-fn request<B>(url: &str, content_type: &str, body: B) -> Result<Request<B>, GatewayError> {
-    Request::builder()
-        .method(Method::POST)
-        .uri(url)
-        .header(CONTENT_TYPE, content_type)
-        .header(USER_AGENT, AGENT)
-        .body(body)
-        .map_err(GatewayError::Request)
-}
-
-/// Turns whatever came back into a verified reply, or refuses it.
-fn verify(call: &V2Call, reply: Reply) -> Result<VerifiedReply, GatewayError> {
+/// Cuts whatever came back into its parts.
+fn read(call: &V2Call, reply: Reply) -> Result<RawReply, GatewayError> {
     // HTTP status is 200 even for business failures; anything else is a transport fault.
     if reply.status != StatusCode::OK {
         return Err(GatewayError::NotAlipay {
             reason: format!("HTTP status {}", reply.status),
         });
     }
-    if let Some(encoding) = header(&reply.headers, CONTENT_ENCODING.as_str())
-        && !encoding.eq_ignore_ascii_case("identity")
-    {
-        return Err(GatewayError::NotAlipay {
-            reason: "it has a Content-Encoding".to_owned(),
-        });
-    }
+    refuse_encoded(&reply.headers)?;
     let content_type = header(&reply.headers, CONTENT_TYPE.as_str());
     let charset = reply_charset(content_type.as_deref(), &reply.body, call.charset.charset());
-    let envelope = Envelope::parse_in(reply.body, &call.method, charset)?;
-    // Inline, on the async worker: a verification costs a twentieth of a signature, less than
-    // two hops to the signing pool would under load.
-    let envelope = envelope.verify(&call.app.keys.alipay, call.app.sign_type)?;
-    Ok(VerifiedReply {
-        envelope,
+    Ok(RawReply {
+        envelope: Envelope::parse_in(reply.body, &call.method, charset)?,
         trace_id: header(&reply.headers, "trace_id"),
         content_type,
     })
+}
+
+/// What is signed would not be what came.
+fn refuse_encoded(headers: &HeaderMap) -> Result<(), GatewayError> {
+    match header(headers, CONTENT_ENCODING.as_str()) {
+        Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => {
+            Err(GatewayError::NotAlipay {
+                reason: "it has a Content-Encoding".to_owned(),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }
 
 /// The charset of a reply: the one its `Content-Type` names. Where that names none of Alipay's, it

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use crate::gateway::app::Signers;
-use crate::model::app::{App, AppKeys};
+use crate::model::app::App;
+use crate::model::app_keys::SigningKey;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::key::AppPrivateKey;
 use crate::protocol::signature::SignType;
@@ -13,14 +14,19 @@ use crate::workers::{WorkError, Workers};
 
 /// Signs for one app.
 pub trait Signer: Send + Sync + 'static {
-    /// Signs `content` and gives the signature in base64.
+    /// Signs `content` as `sign_type` and gives the signature in base64. (v3 knows RSA2 alone,
+    /// whatever the app's own type is.)
     ///
     /// # Errors
     /// [`SignError`].
     ///
     /// # Cancel safety
     /// Safe: a signature nobody takes has no effect.
-    fn sign(&self, content: Vec<u8>) -> BoxFuture<'_, Result<String, SignError>>;
+    fn sign(
+        &self,
+        sign_type: SignType,
+        content: Vec<u8>,
+    ) -> BoxFuture<'_, Result<String, SignError>>;
 }
 
 /// A signature wasn't made.
@@ -51,10 +57,9 @@ impl LocalSigners {
 }
 
 impl Signers for LocalSigners {
-    fn signer(&self, app: &App, keys: &AppKeys) -> Arc<dyn Signer> {
+    fn signer(&self, _: &App, key: &SigningKey) -> Arc<dyn Signer> {
         Arc::new(LocalSigner {
-            key: keys.private.clone(),
-            sign_type: app.sign_type,
+            key: key.private.clone(),
             workers: self.0.clone(),
         })
     }
@@ -62,13 +67,16 @@ impl Signers for LocalSigners {
 
 struct LocalSigner {
     key: AppPrivateKey,
-    sign_type: SignType,
     workers: Workers,
 }
 
 impl Signer for LocalSigner {
-    fn sign(&self, content: Vec<u8>) -> BoxFuture<'_, Result<String, SignError>> {
-        let (key, sign_type) = (self.key.clone(), self.sign_type);
+    fn sign(
+        &self,
+        sign_type: SignType,
+        content: Vec<u8>,
+    ) -> BoxFuture<'_, Result<String, SignError>> {
+        let key = self.key.clone();
         Box::pin(async move {
             match self
                 .workers

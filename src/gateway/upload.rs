@@ -50,6 +50,15 @@ impl UploadBody {
         }
     }
 
+    /// The body of a v3 upload: one JSON part, then the files.
+    pub(crate) fn with_json((name, json): (&str, &str), files: &[FilePart]) -> Self {
+        let empty = Self::new(std::iter::empty(), files);
+        Self {
+            texts: empty.layout.json(name, json).into(),
+            ..empty
+        }
+    }
+
     pub(crate) fn content_type(&self) -> String {
         self.layout.content_type()
     }

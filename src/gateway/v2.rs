@@ -1,15 +1,25 @@
-//! The v2 dialect: what one call is made of.
+//! The v2 dialect: what one call is made of, and how it is laid out for a key.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
+
 use crate::gateway::app::SigningApp;
+use crate::gateway::error::GatewayError;
 use crate::gateway::metrics::Api;
-use crate::gateway::upload::FilePart;
+use crate::gateway::outgoing::{Outgoing, Repetition};
+use crate::gateway::signing::KeyInUse;
+use crate::gateway::upload::{FilePart, UploadBody};
 use crate::protocol::charset::CharsetLabel;
+use crate::protocol::encryption::ContentKey;
 use crate::protocol::params::{Params, name};
+use crate::protocol::request::SignedParams;
 use crate::protocol::secret::Secret;
 use crate::protocol::timestamp;
+
+/// The type of a form body.
+const FORM: &str = "application/x-www-form-urlencoded";
 
 /// One v2 call, still unsigned.
 #[derive(Debug, Clone)]
@@ -26,16 +36,42 @@ pub struct V2Call {
     pub files: Vec<FilePart>,
     /// What everything is written in, and how its name is spelled.
     pub charset: CharsetLabel,
+    /// Who encrypts its contents.
+    pub encryption: Encryption,
     /// The deadline of the whole call.
     pub timeout: Duration,
     /// On which route it came, for the metrics.
     pub api: Api,
 }
 
+/// Who encrypts the contents of a call, and opens those of its reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encryption {
+    /// The caller, if anybody: what it wrote goes on as it is, and so does the reply.
+    Callers,
+    /// The sidecar, where the app has an `encrypt_key`.
+    Ours,
+}
+
 impl V2Call {
-    /// The whole set of parameters as it gets signed and sent, without `sign`.
-    pub(crate) fn params(&self, now_ms: i64) -> Params {
+    /// The whole set of parameters as it gets signed by `key` and sent, without `sign`.
+    ///
+    /// Protocol: 接口内容加密方式: `biz_content` alone is encrypted, before the signature; uploads
+    /// aren't.
+    pub(super) fn params(&self, key: &KeyInUse, now_ms: i64) -> Result<Params, GatewayError> {
         let mut params = self.parameters.clone().without_empty();
+        if let Some(content_key) = self.content_key()
+            && let Some(plaintext) = params.get(name::BIZ_CONTENT)
+        {
+            let plaintext = self.charset.charset().encode(plaintext);
+            let plaintext = Secret::new(plaintext.map_err(GatewayError::Charset)?);
+            let ciphertext = content_key.encrypt(plaintext.expose());
+            params.set(
+                name::BIZ_CONTENT,
+                ciphertext.map_err(GatewayError::Encryption)?,
+            );
+            params.set(name::ENCRYPT_TYPE, "AES");
+        }
         params.set(name::APP_ID, self.app.app_id.as_str());
         params.set(name::METHOD, self.method.as_str());
         params.set(name::FORMAT, "JSON");
@@ -46,7 +82,34 @@ impl V2Call {
         if let Some(token) = &self.app_auth_token {
             params.set(name::APP_AUTH_TOKEN, token.expose().as_str());
         }
-        params
+        if let (Some(certificate), Some(roots)) =
+            (&key.certificate, self.app.platform.alipay_root_cert_sn())
+        {
+            params.set(name::APP_CERT_SN, certificate.sn.as_str());
+            params.set(name::ALIPAY_ROOT_CERT_SN, roots);
+        }
+        Ok(params)
+    }
+
+    /// What its contents are encrypted with.
+    fn content_key(&self) -> Option<&ContentKey> {
+        let ours = self.encryption == Encryption::Ours && self.files.is_empty();
+        self.app.content_key().filter(|_| ours)
+    }
+
+    /// The signed request as it is sent.
+    pub(super) fn outgoing(&self, signed: &SignedParams) -> Result<Outgoing, GatewayError> {
+        let url = format!("{}?{}", self.app.endpoints.gateway, signed.query());
+        let repetition = match is_pure_query(&self.method) {
+            true => Repetition::Harmless,
+            false => Repetition::Never,
+        };
+        let outgoing = Outgoing::new(Method::POST, url, repetition);
+        if self.files.is_empty() {
+            let content_type = format!("{FORM};charset={}", self.charset);
+            return outgoing.form(&content_type, signed.body().into());
+        }
+        outgoing.upload(UploadBody::new(signed.body_parameters(), &self.files))
     }
 }
 

@@ -4,7 +4,9 @@
 //! functions, so that every store agrees on it.
 
 pub mod app;
+pub mod app_keys;
 pub mod authorization;
+pub mod certificate;
 pub mod delivery;
 pub mod event;
 pub mod id;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::model::event::AuthorizationEvent;
 use crate::model::id::{AppId, AuthAppId, EventId, Pid};
+use crate::protocol::secret::Secret;
 
 /// One entry of the inbox, immutable once stored; its fate is the [`Delivery`] of the same id.
 ///
@@ -30,6 +31,8 @@ pub struct InboxEntry {
     pub order_key: Option<String>,
     /// What Alipay sent, byte for byte; `None` for an event of our own.
     pub body: Option<Body>,
+    /// What an encrypted `biz_content` was decrypted to.
+    pub opened_content: Option<Secret<String>>,
     /// The event to deliver; filled in by the store when an authorisation is applied.
     pub event: Option<AuthorizationEvent>,
     /// In which form it goes to the backend.

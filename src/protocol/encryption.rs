@@ -115,6 +115,19 @@ impl ContentKey {
         self.decrypt_object(&ciphertext, charset)
     }
 
+    /// Opens a verified v2 reply: a ciphertext is replaced by what it holds, anything else stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_node`](Self::open_node).
+    pub fn open_reply(&self, reply: VerifiedEnvelope) -> Result<VerifiedEnvelope, EncryptionError> {
+        if !reply.is_ciphertext() {
+            return Ok(reply);
+        }
+        let plaintext = self.open_node(&reply, reply.charset())?;
+        Ok(reply.opened(Zeroizing::new(plaintext.expose().clone())))
+    }
+
     /// Decrypts one JSON object: what a wrong key gives by chance never is one.
     pub(super) fn decrypt_object(
         &self,

@@ -48,6 +48,16 @@ impl Layout {
         )
     }
 
+    /// A whole JSON part, as v3 wants its `data`.
+    #[must_use]
+    pub fn json(&self, name: &str, value: &str) -> String {
+        let (boundary, name) = (&self.boundary, quoted(name));
+        format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\
+             Content-Type: application/json;charset=utf-8\r\n\r\n{value}\r\n"
+        )
+    }
+
     /// What stands before the content of a file part; [`Layout::AFTER_FILE`] stands behind it.
     #[must_use]
     pub fn before_file(&self, head: &FileHead<'_>) -> String {

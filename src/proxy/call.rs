@@ -7,9 +7,8 @@ use http::Response;
 use http_body_util::Full;
 use serde::Deserialize;
 
-use crate::gateway::error::Outcome;
 use crate::gateway::metrics::{Api, Phase};
-use crate::gateway::v2::V2Call;
+use crate::gateway::v2::{Encryption, V2Call};
 use crate::gateway::{VerifiedReply, deadline};
 use crate::model::authorization::Source;
 use crate::model::merchant::Merchant;
@@ -159,17 +158,7 @@ async fn send(
 
 async fn send_once(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedReply, ProxyError> {
     let reply = parts.gateway.call(v2).await;
-    let reply = reply.map_err(|e| ProxyError::of_call(&v2.method, &e))?;
-    if v2.api == Api::V2 && reply.envelope.is_ciphertext() {
-        return Err(ProxyError {
-            outcome: Outcome::Unknown,
-            ..ProxyError::refused(
-                ErrorCode::ResponseDecryptionFailed,
-                "the reply is encrypted, and this version holds no key to open it; `/gateway.do` passes it on as it is",
-            )
-        });
-    }
-    Ok(reply)
+    reply.map_err(|e| ProxyError::of_call(&v2.method, &e))
 }
 
 /// Sends a call that hands out tokens, and stores them.
@@ -262,6 +251,10 @@ fn v2_call(parts: &ProxyParts, call: &LocalCall, credentials: Credentials, api: 
         parameters: call.parameters.clone(),
         files: call.files.clone(),
         charset: call.charset.clone(),
+        encryption: match api {
+            Api::Gateway => Encryption::Callers,
+            _ => Encryption::Ours,
+        },
         timeout: deadline(parts.limits.timeout, call.timeout),
         api,
     }

@@ -267,16 +267,27 @@ impl ProxyError {
     /// The error of a call of `method` that was signed or sent.
     #[must_use]
     pub fn of_call(method: &str, error: &GatewayError) -> Self {
+        Self::of_query(crate::gateway::v2::is_pure_query(method), error)
+    }
+
+    /// The error of a call that was signed or sent; `is_query`: making it twice harms nobody.
+    pub(crate) fn of_query(is_query: bool, error: &GatewayError) -> Self {
         let code = match error {
-            GatewayError::Charset(_) => ErrorCode::ParameterInvalid,
+            GatewayError::Certificate(_)
+            | GatewayError::CertificateUnnamed
+            | GatewayError::ResponseSignature(_)
+            | GatewayError::V3Signature(_) => ErrorCode::ResponseSignatureInvalid,
+            GatewayError::Charset(_) | GatewayError::V3Request(_) => ErrorCode::ParameterInvalid,
+            GatewayError::Decryption(_) => ErrorCode::ResponseDecryptionFailed,
             GatewayError::NotAlipay { .. } => ErrorCode::UpstreamInvalid,
-            GatewayError::ResponseSignature(_) => ErrorCode::ResponseSignatureInvalid,
             GatewayError::Timeout { .. } => ErrorCode::UpstreamTimeout,
             GatewayError::Unreachable { .. } => ErrorCode::UpstreamUnreachable,
             GatewayError::Sign(crate::gateway::signer::SignError::Overloaded) => {
                 ErrorCode::Overloaded
             }
-            GatewayError::Request(_) | GatewayError::Sign(_) => ErrorCode::Internal,
+            GatewayError::Encryption(_) | GatewayError::Request(_) | GatewayError::Sign(_) => {
+                ErrorCode::Internal
+            }
         };
         let outcome = error.outcome();
         let passing = matches!(code, ErrorCode::Overloaded | ErrorCode::UpstreamUnreachable);
@@ -284,8 +295,7 @@ impl ProxyError {
             code,
             outcome,
             retryable: (passing && outcome == Outcome::NotSent)
-                || (!matches!(code, ErrorCode::Internal | ErrorCode::ParameterInvalid)
-                    && crate::gateway::v2::is_pure_query(method)),
+                || (!matches!(code, ErrorCode::Internal | ErrorCode::ParameterInvalid) && is_query),
             detail: error.to_string(),
             candidates: Vec::new(),
             allow: None,

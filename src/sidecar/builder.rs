@@ -8,6 +8,8 @@ use prometheus::process_collector::ProcessCollector;
 use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
 use crate::admin::{Admin, AdminParts, token};
+use crate::certificates::metrics::CertificateMetrics;
+use crate::certificates::{CertificateParts, Certificates};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::config::error::ConfigErrors;
@@ -15,6 +17,7 @@ use crate::delivery::Dispatcher;
 use crate::delivery::metrics::DeliveryMetrics;
 use crate::gateway::app::{AppError, Apps, Signers};
 use crate::gateway::metrics::CallMetrics;
+use crate::gateway::platform::CertificateSource;
 use crate::gateway::signer::LocalSigners;
 use crate::gateway::{Gateway, MAX_REPLY};
 use crate::net::client::{Client, ClientError, ClientOptions};
@@ -136,11 +139,26 @@ impl SidecarBuilder {
             Some(signers) => signers,
             None => Arc::new(local_signers()?),
         };
+        let call_metrics = CallMetrics::register(&self.registry)?;
         let apps = Apps::new(signers);
         let mut all = config.apps.clone();
         all.extend(store.apps().await?);
         apps.replace(&all, &config.upstream)?;
+        let certificates = Certificates::new(CertificateParts {
+            gateway: Gateway::new(
+                upstream_client(config)?,
+                Arc::clone(&self.clock),
+                call_metrics.clone(),
+            ),
+            store: Arc::clone(&store),
+            clock: Arc::clone(&self.clock),
+            timeout: config.upstream.timeout,
+            metrics: CertificateMetrics::register(&self.registry)?,
+        });
+        certificates.recall(&apps.all()).await?;
         let parts = Common {
+            certificates,
+            call_metrics,
             clock: self.clock,
             registry: self.registry,
             store,
@@ -158,6 +176,8 @@ impl std::fmt::Debug for SidecarBuilder {
 
 /// What every part is made of.
 struct Common {
+    certificates: Certificates,
+    call_metrics: CallMetrics,
     clock: Arc<dyn Clock>,
     registry: Registry,
     store: Arc<dyn Store>,
@@ -166,6 +186,8 @@ struct Common {
 
 fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
     let Common {
+        certificates,
+        call_metrics,
         clock,
         registry,
         store,
@@ -173,13 +195,14 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
     } = common;
     // Fails where the system has no such metrics, or where the host registered them already.
     let _ = registry.register(Box::new(ProcessCollector::for_self()));
-    super::tls::register_expiry(&config, &registry)?;
-    let call_metrics = CallMetrics::register(&registry)?;
+    super::tls::register_expiry(&config, &apps, &registry)?;
+    let source: Arc<dyn CertificateSource> = Arc::new(certificates);
     let gateway = Gateway::new(
         upstream_client(&config)?,
         Arc::clone(&clock),
         call_metrics.clone(),
-    );
+    )
+    .with_certificates(Arc::clone(&source));
     let dispatcher = Dispatcher::new(
         Arc::clone(&store),
         backend_client(&config)?,
@@ -212,6 +235,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
     });
     let webhook_parts = WebhookParts {
         apps: apps.clone(),
+        certificates: source,
         store: Arc::clone(&store),
         tokens: tokens.clone(),
         clock: Arc::clone(&clock),

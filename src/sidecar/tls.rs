@@ -3,11 +3,14 @@
 use std::io;
 use std::path::Path;
 
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{IntGaugeVec, Opts, Registry};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
 use crate::config::error::{Fault, Mismatch};
+use crate::gateway::app::Apps;
 use crate::net::listener::tls_acceptor;
 use crate::protocol::cert::Bundle;
 use crate::sidecar::builder::upstream_client;
@@ -62,22 +65,63 @@ pub fn unusable_files(config: &Config) -> Vec<Fault> {
     faults
 }
 
-/// Shows in `registry` when the certificate of each listener ends. A certificate that can't be
-/// read shows nothing here: binding its listener fails and says why.
-pub(super) fn register_expiry(config: &Config, registry: &Registry) -> prometheus::Result<()> {
+/// Shows in `registry` when the certificate of each listener ends, and those of certificate mode.
+/// A certificate that can't be read shows nothing here: binding its listener fails and says why.
+pub(super) fn register_expiry(
+    config: &Config,
+    apps: &Apps,
+    registry: &Registry,
+) -> prometheus::Result<()> {
     let options = Opts::new(
         "alipay_sidecar_certificate_expiry_timestamp_seconds",
-        "When a certificate in use ends, Unix time.",
+        "When a certificate in use ends, Unix time; of several the one that ends first.",
     );
-    let expiry = IntGaugeVec::new(options, &["kind"])?;
-    registry.register(Box::new(expiry.clone()))?;
+    let gauge = IntGaugeVec::new(options, &["kind"])?;
     for (key, cert, _) in pairs(config) {
         let kind = key.trim_end_matches(".tls_cert");
         if let Some(not_after) = cert.and_then(end_of) {
-            expiry.with_label_values(&[kind]).set(not_after / 1000);
+            gauge.with_label_values(&[kind]).set(not_after / 1000);
         }
     }
-    Ok(())
+    registry.register(Box::new(Expiry {
+        gauge,
+        apps: apps.clone(),
+    }))
+}
+
+/// Looks at the apps whenever Prometheus asks: platform certificates come while the program runs.
+struct Expiry {
+    gauge: IntGaugeVec,
+    apps: Apps,
+}
+
+impl Collector for Expiry {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauge.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let apps = self.apps.all();
+        let own = apps.iter().filter_map(|app| {
+            let certificate = app.signing.in_force().certificate.as_ref();
+            certificate.and_then(|certificate| certificate.not_after)
+        });
+        // Of an app's platform certificates the last to end is what counts: the others are on
+        // their way out.
+        let platform = apps.iter().filter_map(|app| {
+            let certificates = app.platform.certificates();
+            certificates
+                .iter()
+                .filter_map(|known| known.not_after)
+                .max()
+        });
+        for (kind, not_after) in [("app", own.min()), ("alipay", platform.min())] {
+            if let Some(not_after) = not_after {
+                self.gauge.with_label_values(&[kind]).set(not_after / 1000);
+            }
+        }
+        self.gauge.collect()
+    }
 }
 
 /// When the first certificate of a PEM file ends, Unix milliseconds.
@@ -116,7 +160,21 @@ fn pairs(config: &Config) -> [Pair<'_>; 3] {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::gateway::app::Signers;
+    use crate::gateway::signer::Signer;
+    use crate::model::app::App;
+    use crate::model::app_keys::SigningKey;
+
+    struct NoSigners;
+
+    impl Signers for NoSigners {
+        fn signer(&self, _: &App, _: &SigningKey) -> Arc<dyn Signer> {
+            unreachable!("there is no app")
+        }
+    }
 
     #[test]
     fn the_end_of_a_listeners_certificate_is_a_metric() {
@@ -128,7 +186,8 @@ mod tests {
         let mut config = Config::default();
         config.webhook.tls_cert = Some(path);
         let registry = Registry::new();
-        register_expiry(&config, &registry).expect("a fresh registry");
+        register_expiry(&config, &Apps::new(Arc::new(NoSigners)), &registry)
+            .expect("a fresh registry");
         let gathered = registry.gather();
         let [family] = gathered.as_slice() else {
             panic!("one family");

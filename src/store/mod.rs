@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 
 use crate::model::app::App;
 use crate::model::authorization::{Authorization, Revocation};
+use crate::model::certificate::KeptCertificate;
 use crate::model::delivery::{Attempt, Delivery, DeliveryState, Settlement};
 use crate::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
 use crate::model::merchant::Merchant;
@@ -82,6 +83,12 @@ pub trait Directory: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when the store can't be read.
     fn apps(&self) -> BoxFuture<'_, Result<Vec<App>, StoreError>>;
+
+    /// The platform certificates that were fetched, of all apps.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn certificates(&self) -> BoxFuture<'_, Result<Vec<KeptCertificate>, StoreError>>;
 
     /// Every merchant record that `key` names, ordered by (`app_id`, `auth_app_id`).
     ///
@@ -158,6 +165,8 @@ pub enum Change {
         /// The inbox entry that goes with it.
         entry: Option<Box<InboxEntry>>,
     },
+    /// Keeps a platform certificate, in the place of one with the same name.
+    KeepCertificate(Box<KeptCertificate>),
     /// Sets or clears the operator's name of a merchant.
     NameMerchant {
         /// Our application.
@@ -187,7 +196,7 @@ pub enum Change {
         /// When it may be forgotten, Unix milliseconds.
         expires_at: i64,
     },
-    /// Forgets an app of the store.
+    /// Forgets an app of the store, and the platform certificates that were fetched for it.
     RemoveApp(AppId),
     /// Forgets a merchant and every token of it.
     RemoveMerchant(AppId, AuthAppId),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gateway::app::SigningApp;
 use crate::gateway::metrics::Api;
-use crate::gateway::v2::V2Call;
+use crate::gateway::v2::{Encryption, V2Call};
 use crate::model::id::AppId;
 use crate::model::merchant::Merchant;
 use crate::protocol::charset::CharsetLabel;
@@ -126,6 +126,7 @@ async fn call(
         method: method.to_owned(),
         parameters,
         charset: CharsetLabel::default(),
+        encryption: Encryption::Ours,
         timeout: parts.timeout,
         api: Api::Internal,
     };

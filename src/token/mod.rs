@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::clock::Clock;
+use crate::flight::Flights;
 use crate::gateway::Gateway;
 use crate::gateway::app::{Apps, SigningApp};
 use crate::model::authorization::Source;
@@ -23,14 +24,12 @@ use crate::store::{MemoKey, Store};
 mod calls;
 pub mod error;
 mod exchange;
-mod flight;
 pub mod metrics;
 mod refresh;
 mod storing;
 mod turn;
 
 use error::TokenError;
-use flight::Flights;
 use metrics::TokenMetrics;
 use turn::Turns;
 
@@ -66,9 +65,9 @@ pub struct TokenParts {
 #[derive(Clone)]
 pub struct Tokens {
     parts: Arc<TokenParts>,
-    exchanges: Flights<Result<Vec<Merchant>, TokenError>>,
+    exchanges: Flights<MemoKey, Result<Vec<Merchant>, TokenError>>,
     slots: Arc<Semaphore>,
-    refreshes: Flights<Result<Merchant, TokenError>>,
+    refreshes: Flights<MemoKey, Result<Merchant, TokenError>>,
     turns: Turns,
 }
 

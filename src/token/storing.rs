@@ -155,6 +155,7 @@ fn event_entry(authorization: &Authorization, now: i64) -> InboxEntry {
         received_at: now,
         notify_path: String::new(),
         order_key: None,
+        opened_content: None,
         body: None,
         event: None,
         form: DeliveryForm::Event,

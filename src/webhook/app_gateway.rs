@@ -4,10 +4,12 @@
 //! Protocol: 异步通知, “验签” and “返回 success”; 应用网关.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::gateway::app::SigningApp;
+use crate::gateway::platform::Asker;
 use crate::model::id::EventId;
 use crate::protocol::notification::{Notification, UnverifiedNotification};
 use crate::store::Effect;
@@ -17,6 +19,9 @@ use crate::webhook::error::Refusal;
 use crate::webhook::intake::{self, Intake};
 use crate::webhook::metrics::{Kind, Outcome};
 use crate::webhook::{Inner, Settings, service_check};
+
+/// How long an unknown platform certificate is waited for: Alipay waits for our ack meanwhile.
+const CERTIFICATE_PATIENCE: Duration = Duration::from_secs(4);
 
 /// What arrived, unverified.
 pub(super) struct Arrival {
@@ -36,7 +41,7 @@ pub(super) struct Verified {
 
 /// Takes one notification.
 pub(super) async fn receive(inner: &Inner, settings: &Settings, arrival: &Arrival) -> Answer {
-    let verified = match verify(inner, arrival) {
+    let verified = match verify(inner, arrival).await {
         Ok(verified) => verified,
         Err(refusal) => return inner.refuse(Kind::Other, &refusal),
     };
@@ -57,17 +62,47 @@ pub(super) async fn receive(inner: &Inner, settings: &Settings, arrival: &Arriva
 /// Checks that it is for an app of ours and that Alipay signed it.
 ///
 /// Verification is done here, on the async worker: it costs some 20 µs, less than a hop.
-fn verify(inner: &Inner, arrival: &Arrival) -> Result<Verified, Refusal> {
+async fn verify(inner: &Inner, arrival: &Arrival) -> Result<Verified, Refusal> {
     let unverified = UnverifiedNotification::parse(arrival.content_type.as_deref(), &arrival.body)
         .map_err(Refusal::Malformed)?;
     let app = unverified
         .claimed_app_id()
         .and_then(|id| inner.parts.apps.named(id))
         .ok_or(Refusal::Foreign)?;
+    if let Some(sn) = unverified.alipay_cert_sn()
+        && app.platform.may_learn(sn)
+    {
+        learn(inner, &app, sn).await;
+    }
     let notification = unverified
-        .verify(&app.keys.alipay, app.sign_type)
+        .verify(&app.platform.all_keys(), app.sign_type)
         .map_err(Refusal::Forged)?;
+    let notification = open(&app, notification);
     Ok(Verified { app, notification })
+}
+
+/// Decrypts contents. What can't be opened here is genuine all the same, so the backend gets it.
+fn open(app: &SigningApp, notification: Notification) -> Notification {
+    if !notification.is_encrypted() {
+        return notification;
+    }
+    let closed = notification.clone();
+    let Some(key) = app.content_key() else {
+        tracing::warn!(app_id = %app.app_id, "an encrypted notification came, but the app has no encrypt_key");
+        return closed;
+    };
+    notification.open(key).unwrap_or_else(|error| {
+        tracing::warn!(app_id = %app.app_id, %error, "an encrypted notification can't be opened");
+        closed
+    })
+}
+
+/// Makes the certificate known that a notification names, if that can be done while Alipay waits.
+/// If not, it is refused, and Alipay sends it again.
+async fn learn(inner: &Inner, app: &Arc<SigningApp>, sn: &str) {
+    let learning = inner.parts.certificates.learn(app, sn, Asker::Notification);
+    // Why it failed is told where it failed.
+    let _ = tokio::time::timeout(CERTIFICATE_PATIENCE, learning).await;
 }
 
 async fn store(

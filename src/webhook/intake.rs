@@ -161,6 +161,9 @@ impl Intake<'_> {
             received_at: arrival.now,
             notify_path: arrival.notify_path.clone(),
             order_key: notification.out_trade_no(),
+            opened_content: notification
+                .opened_content()
+                .map(|text| Secret::new(text.to_owned())),
             auth_app_id,
             body: Some(Body {
                 content_type: arrival

@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::config::delivery::{AuthorizationDelivery, DeliveryConfig};
 use crate::config::webhook::WebhookConfig;
 use crate::gateway::app::Apps;
+use crate::gateway::platform::CertificateSource;
 use crate::model::id::EventIds;
 use crate::net::body::{self, BoxError};
 use crate::store::Store;
@@ -50,6 +51,8 @@ const BODY_DEADLINE: Duration = Duration::from_secs(30);
 pub struct WebhookParts {
     /// The apps that notifications may be for.
     pub apps: Apps,
+    /// Fetches platform certificates that notifications name and nobody knows yet.
+    pub certificates: Arc<dyn CertificateSource>,
     /// Where records and the inbox are kept.
     pub store: Arc<dyn Store>,
     /// Exchanges codes, asks about tokens.

@@ -14,9 +14,8 @@ pub(super) async fn reply(verified: &Verified) -> Result<Answer, SignError> {
     let app = &verified.app;
     let charset = verified.notification.params().get(name::CHARSET);
     let charset = charset.and_then(|label| Charset::from_label(label).ok());
-    let public_key = app.keys.private.public_key();
-    let xml = XmlAnswer::service_check(public_key, charset.unwrap_or_default())?;
-    let sign = app.signer.sign(xml.sign_content().to_vec()).await?;
+    let xml = XmlAnswer::service_check(app.public_key(), charset.unwrap_or_default())?;
+    let sign = app.sign(app.sign_type, xml.sign_content().to_vec()).await?;
     let body = xml.signed(&sign, app.sign_type);
     Ok(answer::of(StatusCode::OK, &xml.content_type(), body))
 }

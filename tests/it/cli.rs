@@ -404,13 +404,27 @@ fn an_app_can_live_in_the_store() {
         Some(0),
         "a PEM has many lines"
     );
+    // Any base64 of 32 bytes is an AES key; a PEM isn't.
     let encrypted = [&piped[..], &["--encrypt-key", "file:data/store.key"]].concat();
-    let refused = with_input(directory, &encrypted, &pem);
+    assert_eq!(
+        with_input(directory, &encrypted, &pem).status.code(),
+        Some(0)
+    );
+    let wrong = [
+        &piped[..],
+        &["--encrypt-key", "file:keys/app_private_key.pem"],
+    ]
+    .concat();
+    let refused = with_input(directory, &wrong, &pem);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(1), "{said}");
-    assert!(
-        said.contains("content isn't encrypted in this version"),
-        "{said}"
+    assert!(said.contains("expected an AES key"), "{said}");
+    let half = [&piped[..], &["--app-cert", platform]].concat();
+    let refused = with_input(directory, &half, &pem);
+    assert_eq!(
+        refused.status.code(),
+        Some(2),
+        "certificate mode has three files"
     );
     check(directory, &["app", "remove", "2021000000000001"], 0, &[]);
     check(

@@ -4,8 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use alipay_sidecar::config::{Config, REFERENCE};
-use alipay_sidecar::model::app::Environment;
+use alipay_sidecar::model::app::{App, AppCertificates, Environment};
+use alipay_sidecar::model::id::AppId;
 use alipay_sidecar::protocol::key::AppPrivateKey;
+use alipay_sidecar::protocol::signature::SignType;
 
 /// A directory with the store key that every configuration needs.
 fn directory() -> tempfile::TempDir {
@@ -413,35 +415,139 @@ fn keys_of_the_wrong_kind_are_named() {
     );
 }
 
-#[test]
-fn keys_of_an_app_that_nothing_would_use_are_refused() {
+/// The files of certificate mode: an authority that knows the app `key`, and Alipay.
+struct Files {
+    root: String,
+    app: String,
+    alipay: String,
+}
+
+fn certificate_files(key: &AppPrivateKey) -> Files {
+    let mut authority = rcgen::CertificateParams::default();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root_key = rsa_key(&AppPrivateKey::generate(2048).expect("a key"));
+    let root = authority.self_signed(&root_key).expect("a certificate");
+    let issuer = rcgen::Issuer::new(authority, root_key);
+    let issue = |key: &AppPrivateKey| {
+        let issued = rcgen::CertificateParams::default().signed_by(&rsa_key(key), &issuer);
+        issued.expect("a certificate").pem()
+    };
+    Files {
+        app: issue(key),
+        alipay: issue(&AppPrivateKey::generate(2048).expect("a key")),
+        root: root.pem(),
+    }
+}
+
+fn rsa_key(key: &AppPrivateKey) -> rcgen::KeyPair {
+    rcgen::KeyPair::from_pem(key.to_pkcs8_pem().expose()).expect("an RSA key")
+}
+
+/// Checks the faults of an app in certificate mode with these texts in its three files.
+fn check_certificates(key: &AppPrivateKey, files: &Files, expected: &[&str]) {
     let directory = directory();
-    let key = AppPrivateKey::generate(2048).expect("a key");
-    let other = AppPrivateKey::generate(2048).expect("a key");
     secret(directory.path(), "app.pem", key.to_pkcs8_pem().expose());
-    let text = format!(
-        "[[app]]\napp_id = \"1\"\nprivate_key = \"file:app.pem\"\n\
-         private_key_next = \"file:app.pem\"\nencrypt_key = \"file:data/store.key\"\n\
-         alipay_public_key = \"{}\"\n",
-        other.public_key().to_bare_base64()
-    );
-    let config = Config::from_toml(&text, directory.path(), []).expect("parses");
-    let faults = config.unsupported();
-    let keys: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
-    assert_eq!(keys, ["app[1].encrypt_key", "app[1].private_key_next"]);
+    for (name, text) in [
+        ("app.crt", &files.app),
+        ("alipay.crt", &files.alipay),
+        ("root.crt", &files.root),
+    ] {
+        std::fs::write(directory.path().join(name), text).expect("written");
+    }
+    let text = "[[app]]\napp_id = \"1\"\nprivate_key = \"file:app.pem\"\n\
+                app_cert = \"file:app.crt\"\nalipay_cert = \"file:alipay.crt\"\n\
+                alipay_root_cert = \"file:root.crt\"\n";
+    let faults = match Config::from_toml(text, directory.path(), []) {
+        Ok(config) => {
+            let keys = config.apps[0].parse_keys().expect("checked");
+            assert!(keys.current.certificate.is_some());
+            assert!(keys.alipay.is_empty());
+            Vec::new()
+        }
+        Err(errors) => errors.to_string().lines().map(str::to_owned).collect(),
+    };
+    assert_eq!(faults.len(), expected.len(), "{faults:?}");
+    for (fault, expected) in faults.iter().zip(expected) {
+        assert!(fault.contains(expected), "{fault}: not {expected}");
+    }
 }
 
 #[test]
-fn certificate_mode_is_refused_plainly() {
-    let faults = parse("[[app]]\napp_cert = \"file:a.crt\"\n", &[]).expect_err("not supported");
-    assert!(
-        faults.contains(
-            "line 2: `app[1].app_cert`: found a certificate, expected \
-                         `alipay_public_key` (key mode); certificate mode isn't supported in this \
-                         version"
-        ),
-        "{faults}"
+fn certificate_mode_takes_its_three_files_and_no_bare_key() {
+    let key = AppPrivateKey::generate(2048).expect("a key");
+    let files = certificate_files(&key);
+    check_certificates(&key, &files, &[]);
+    let foreign = certificate_files(&key);
+    let swapped = |change: &dyn Fn(&mut Files)| {
+        let mut files = Files {
+            root: files.root.clone(),
+            app: files.app.clone(),
+            alipay: files.alipay.clone(),
+        };
+        change(&mut files);
+        files
+    };
+    check_certificates(
+        &key,
+        &swapped(&|files| files.alipay = foreign.alipay.clone()),
+        &["line 5: `app[1].alipay_cert`: found an unusable certificate (no trusted certificate"],
     );
+    check_certificates(
+        &key,
+        &swapped(&|files| files.app = files.alipay.clone()),
+        &["line 4: `app[1].app_cert`: found a certificate of another key"],
+    );
+    check_certificates(
+        &key,
+        &swapped(&|files| files.alipay = files.app.clone()),
+        &["line 5: `app[1].alipay_cert`: found the application's own public key"],
+    );
+    check_certificates(
+        &key,
+        &swapped(&|files| files.root = "#".to_owned()),
+        &["line 6: `app[1].alipay_root_cert`: found an unusable certificate (found no certificate"],
+    );
+}
+
+#[test]
+fn certificate_mode_needs_all_three_files() {
+    let faults = parse("[[app]]\napp_cert = \"file:a.crt\"\n", &[]).expect_err("incomplete");
+    for missing in ["alipay_cert", "alipay_root_cert"] {
+        let expected = format!("`app[1].{missing}`: found nothing, expected the certificate file");
+        assert!(faults.contains(&expected), "{faults}");
+    }
+}
+
+#[test]
+fn an_app_moves_from_its_key_to_the_certificate_of_the_next() {
+    let keys = [(); 2].map(|()| AppPrivateKey::generate(2048).expect("a key"));
+    let files = certificate_files(&keys[1]);
+    let app = App {
+        app_id: AppId::new("1").expect("id"),
+        private_key: keys[0].to_pkcs8_pem(),
+        private_key_next: Some(keys[1].to_pkcs8_pem()),
+        alipay_public_keys: Vec::new(),
+        certificates: Some(AppCertificates {
+            app: vec![files.app],
+            alipay: vec![files.alipay],
+            roots: files.root,
+        }),
+        encrypt_key: None,
+        environment: Environment::Production,
+        sign_type: SignType::Rsa2,
+    };
+    let error = app
+        .parse_keys()
+        .expect_err("nothing verifies the first key's replies");
+    assert_eq!(error.key(), "app_cert");
+    let platform = AppPrivateKey::generate(2048).expect("a key");
+    let moving = App {
+        alipay_public_keys: vec![platform.public_key().to_bare_base64()],
+        ..app
+    };
+    let parsed = moving.parse_keys().expect("both modes side by side");
+    assert!(parsed.current.certificate.is_none());
+    assert!(parsed.next.expect("two keys").certificate.is_some());
 }
 
 #[test]

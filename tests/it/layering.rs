@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may import, besides itself.
-const ALLOWED: [(&str, &[&str]); 20] = [
+const ALLOWED: [(&str, &[&str]); 21] = [
     ("protocol", &[]),
     ("model", &["protocol"]),
     ("config", &["protocol", "model"]),
     ("clock", &["config"]),
+    ("flight", &[]),
     ("workers", &["config"]),
     ("telemetry", &["config"]),
     ("net", &["config"]),
@@ -36,6 +37,7 @@ const LOWER: &[&str] = &[
     "config",
     "clock",
     "workers",
+    "flight",
     "telemetry",
     "net",
 ];
@@ -45,6 +47,7 @@ const MIDDLE: &[&str] = &[
     "config",
     "clock",
     "workers",
+    "flight",
     "telemetry",
     "net",
     "store",
@@ -56,6 +59,7 @@ const TOKEN: &[&str] = &[
     "config",
     "clock",
     "workers",
+    "flight",
     "telemetry",
     "net",
     "store",
@@ -68,6 +72,7 @@ const DELIVERY: &[&str] = &[
     "config",
     "clock",
     "workers",
+    "flight",
     "telemetry",
     "net",
     "store",
@@ -78,6 +83,7 @@ const UPPER: &[&str] = &[
     "config",
     "clock",
     "workers",
+    "flight",
     "telemetry",
     "net",
     "store",
@@ -92,6 +98,7 @@ const ADMIN: &[&str] = &[
     "config",
     "clock",
     "workers",
+    "flight",
     "telemetry",
     "net",
     "store",
@@ -108,6 +115,7 @@ const SIDECAR: &[&str] = &[
     "config",
     "clock",
     "workers",
+    "flight",
     "telemetry",
     "net",
     "store",
@@ -125,6 +133,7 @@ const CLI: &[&str] = &[
     "config",
     "clock",
     "workers",
+    "flight",
     "telemetry",
     "net",
     "store",

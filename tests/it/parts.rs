@@ -13,6 +13,7 @@ use alipay_sidecar::delivery::metrics::DeliveryMetrics;
 use alipay_sidecar::gateway::Gateway;
 use alipay_sidecar::gateway::app::{Apps, SigningApp};
 use alipay_sidecar::gateway::metrics::CallMetrics;
+use alipay_sidecar::gateway::platform::NoSource;
 use alipay_sidecar::gateway::signer::LocalSigners;
 use alipay_sidecar::model::app::{App, Environment};
 use alipay_sidecar::model::delivery::Delivery;
@@ -106,6 +107,7 @@ impl Parts {
             wake: dispatcher.waker(),
         });
         let parts = WebhookParts {
+            certificates: Arc::new(NoSource),
             apps: apps.clone(),
             store: store.clone(),
             tokens: tokens.clone(),
@@ -247,6 +249,7 @@ fn apps(simulator: &Simulator) -> Apps {
         private_key: Secret::new(key("app")),
         private_key_next: None,
         alipay_public_keys: vec![simulator.platform_public_key()],
+        certificates: None,
         encrypt_key: None,
         environment: Environment::Production,
         sign_type: SignType::Rsa2,

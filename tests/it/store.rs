@@ -70,6 +70,7 @@ impl Fixture {
     async fn receive(&self, order_key: Option<&str>) -> EventId {
         let entry = InboxEntry {
             order_key: order_key.map(str::to_owned),
+            opened_content: None,
             ..entry(self.clock.now_ms(), None)
         };
         let id = entry.id;
@@ -173,6 +174,7 @@ pub(crate) fn entry(received_at: i64, notify_id: Option<&str>) -> InboxEntry {
         received_at,
         notify_path: "/orders".to_owned(),
         order_key: None,
+        opened_content: None,
         body: Some(Body {
             content_type: "application/x-www-form-urlencoded".to_owned(),
             bytes: Bytes::from_static(b"out_trade_no=plain-to-see"),
@@ -765,6 +767,7 @@ async fn apps_are_kept_with_their_keys_and_forgotten() {
             private_key: secret("-----BEGIN PRIVATE KEY-----\n\"ключ\"\n"),
             private_key_next: None,
             alipay_public_keys: vec!["one".to_owned(), "two".to_owned()],
+            certificates: None,
             encrypt_key: Some(secret("aes")),
             environment: Environment::Sandbox,
             sign_type: SignType::Rsa,

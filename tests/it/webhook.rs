@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use alipay_sidecar::config::delivery::{AuthorizationDelivery, DeliveryConfig};
 use alipay_sidecar::config::webhook::WebhookConfig;
+use alipay_sidecar::gateway::platform::NoSource;
 use alipay_sidecar::model::app::App;
+use alipay_sidecar::model::certificate::KeptCertificate;
 use alipay_sidecar::model::delivery::Delivery;
 use alipay_sidecar::model::delivery::DeliveryState;
 use alipay_sidecar::model::id::{AppId, AuthAppId, EventId};
@@ -483,6 +485,10 @@ impl Directory for Held {
         self.inner.apps()
     }
 
+    fn certificates(&self) -> Answer<'_, Vec<KeptCertificate>> {
+        self.inner.certificates()
+    }
+
     fn find(&self, key: MerchantKey) -> Answer<'_, Vec<Merchant>> {
         self.inner.find(key)
     }
@@ -525,6 +531,7 @@ impl Parts {
             broken: AtomicBool::new(true),
         });
         let parts = WebhookParts {
+            certificates: Arc::new(NoSource),
             apps: self.apps.clone(),
             store: held.clone(),
             tokens: self.tokens.clone(),

@@ -163,6 +163,7 @@ fn config(
         private_key: Secret::new(private_key),
         private_key_next: None,
         alipay_public_keys: vec![simulator.platform_public_key()],
+        certificates: None,
         encrypt_key: None,
         environment: Environment::Sandbox,
         sign_type: SignType::Rsa2,

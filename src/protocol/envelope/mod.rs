@@ -8,6 +8,7 @@ mod text;
 use std::{borrow::Cow, ops::Range};
 
 use bytes::Bytes;
+use zeroize::Zeroizing;
 
 use self::text::{Summary, Text};
 use super::{
@@ -96,6 +97,13 @@ impl Envelope {
         self.alipay_cert_sn.as_deref()
     }
 
+    /// Gives the bytes of the node although nobody has vouched for them: for what proves itself, as
+    /// a certificate does by its chain.
+    #[must_use]
+    pub fn unverified_node(&self) -> Bytes {
+        self.body.slice(self.node.clone())
+    }
+
     /// Checks the signature with each key in turn, and decides what the reply is worth.
     ///
     /// `sign_type` is that of our request. A node that holds `\/` is checked once more with `/`
@@ -124,6 +132,7 @@ impl Envelope {
             verification,
             slash_unescaped,
             envelope: self,
+            opened: None,
         })
     }
 
@@ -178,11 +187,13 @@ pub enum Verification {
 }
 
 /// Holds a reply that may be acted upon. `Debug` shows no content.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct VerifiedEnvelope {
     envelope: Envelope,
     verification: Verification,
     slash_unescaped: bool,
+    /// What an encrypted node held, and what that says about itself.
+    opened: Option<(Bytes, Summary)>,
 }
 
 impl VerifiedEnvelope {
@@ -192,21 +203,37 @@ impl VerifiedEnvelope {
         &self.envelope.body
     }
 
-    /// Gives the exact bytes of the node, quotes included where it is a ciphertext.
+    /// Gives the exact bytes of the node: what was decrypted, else as it stands in the body (a
+    /// ciphertext that nobody opened with its quotes).
     #[must_use]
     pub fn node(&self) -> Bytes {
-        self.envelope.body.slice(self.envelope.node.clone())
+        match &self.opened {
+            Some((plaintext, _)) => plaintext.clone(),
+            None => self.envelope.body.slice(self.envelope.node.clone()),
+        }
+    }
+
+    /// Takes what the node's ciphertext was decrypted to: one JSON object in the reply's charset.
+    /// Its memory is wiped with the last that holds it.
+    pub(super) fn opened(self, plaintext: Zeroizing<Vec<u8>>) -> Self {
+        let summary = Text {
+            body: &plaintext,
+            charset: self.envelope.charset,
+        }
+        .summary_of(&plaintext);
+        Self {
+            opened: Some((Bytes::from_owner(plaintext), summary)),
+            ..self
+        }
     }
 
     /// Gives the text of the node, decoded: what JSON readers take.
     #[must_use]
     pub fn node_text(&self) -> String {
-        self.envelope
-            .charset
-            .decode(self.envelope.raw_node())
-            .expect(
-                "the whole body was decoded in this charset, and a node ends between characters",
-            )
+        self.envelope.charset.decode(&self.node()).expect(
+            "the body and what was decrypted were scanned in this charset, and a node ends \
+             between characters",
+        )
     }
 
     /// Tells the charset that the reply was read in.
@@ -232,10 +259,10 @@ impl VerifiedEnvelope {
         }
     }
 
-    /// Tells whether the node is an encrypted string instead of an object.
+    /// Tells whether the node is an encrypted string that nobody has opened.
     #[must_use]
     pub fn is_ciphertext(&self) -> bool {
-        self.envelope.is_ciphertext
+        self.envelope.is_ciphertext && self.opened.is_none()
     }
 
     /// Tells what the reply is worth.
@@ -250,28 +277,45 @@ impl VerifiedEnvelope {
         self.envelope.alipay_cert_sn()
     }
 
+    fn summary(&self) -> &Summary {
+        match &self.opened {
+            Some((_, summary)) => summary,
+            None => &self.envelope.summary,
+        }
+    }
+
     /// Gives `code`, such as `10000`; `alipay.system.oauth.token` succeeds without one.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
-        self.envelope.summary.code.as_deref()
+        self.summary().code.as_deref()
     }
 
     /// Gives `msg`.
     #[must_use]
     pub fn msg(&self) -> Option<&str> {
-        self.envelope.summary.msg.as_deref()
+        self.summary().msg.as_deref()
     }
 
     /// Gives `sub_code`, such as `isv.invalid-signature`.
     #[must_use]
     pub fn sub_code(&self) -> Option<&str> {
-        self.envelope.summary.sub_code.as_deref()
+        self.summary().sub_code.as_deref()
     }
 
     /// Gives `sub_msg`.
     #[must_use]
     pub fn sub_msg(&self) -> Option<&str> {
-        self.envelope.summary.sub_msg.as_deref()
+        self.summary().sub_msg.as_deref()
+    }
+}
+
+impl std::fmt::Debug for VerifiedEnvelope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VerifiedEnvelope")
+            .field("envelope", &self.envelope)
+            .field("verification", &self.verification)
+            .field("is_opened", &self.opened.is_some())
+            .finish_non_exhaustive()
     }
 }
 

@@ -55,7 +55,11 @@ impl Text<'_> {
     }
 
     pub(super) fn summary(&self, node: &Member) -> Summary {
-        let node = self.raw(node);
+        self.summary_of(self.raw(node))
+    }
+
+    /// Reads what a node that isn't part of the body says about itself.
+    pub(super) fn summary_of(&self, node: &[u8]) -> Summary {
         let members = json::members(node, self.charset).unwrap_or_default();
         // The last of duplicates, as in the parsers of the callers.
         let last = |name: &str| {

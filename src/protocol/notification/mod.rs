@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::{
     charset::{self, Charset},
+    encryption::{ContentKey, EncryptionError},
     error::ProtocolError,
     key,
     key::RsaPublicKey,
@@ -52,6 +53,12 @@ impl UnverifiedNotification {
         claimed_app_id(&self.params)
     }
 
+    /// Names the certificate that signed it (certificate mode). Nobody has vouched for it yet.
+    #[must_use]
+    pub fn alipay_cert_sn(&self) -> Option<&str> {
+        self.params.get(name::ALIPAY_CERT_SN)
+    }
+
     /// Checks the signature with each key in turn, in every reading of the rules that is in use
     /// and harmless, as each needs Alipay's key.
     ///
@@ -78,6 +85,8 @@ impl UnverifiedNotification {
             {
                 return Ok(Notification {
                     params: self.params,
+                    charset: self.charset,
+                    is_opened: false,
                     scheme: candidate.scheme,
                     sign_content: candidate.content,
                 });
@@ -114,6 +123,8 @@ impl UnverifiedNotification {
 #[derive(Clone)]
 pub struct Notification {
     params: Params,
+    charset: Charset,
+    is_opened: bool,
     scheme: Scheme,
     sign_content: String,
 }
@@ -124,6 +135,45 @@ impl Notification {
     #[must_use]
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// Tells whether `biz_content` is a ciphertext that nobody has opened.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        let has_content = self.params.get(name::BIZ_CONTENT).is_some();
+        !self.is_opened && has_content && self.params.get(name::ENCRYPT_TYPE) == Some("AES")
+    }
+
+    /// Decrypts `biz_content` with the app's content key, where it is a ciphertext.
+    ///
+    /// Protocol: 消息服务: with `encrypt_type=AES` the content is encrypted, and the signature
+    /// covers what was sent.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ContentKey::decrypt`], and [`EncryptionError::PlaintextNotJson`].
+    pub fn open(mut self, key: &ContentKey) -> Result<Self, EncryptionError> {
+        if !self.is_encrypted() {
+            return Ok(self);
+        }
+        let ciphertext = self.params.get(name::BIZ_CONTENT).unwrap_or_default();
+        let ciphertext = ciphertext.replace(' ', "+");
+        let plaintext = key.decrypt_object(&ciphertext, self.charset)?;
+        let text = self.charset.decode(plaintext.expose());
+        self.params.set(
+            name::BIZ_CONTENT,
+            text.map_err(|_| EncryptionError::PlaintextNotJson)?,
+        );
+        self.is_opened = true;
+        Ok(self)
+    }
+
+    /// Gives what `biz_content` was decrypted to.
+    #[must_use]
+    pub fn opened_content(&self) -> Option<&str> {
+        self.params
+            .get(name::BIZ_CONTENT)
+            .filter(|_| self.is_opened)
     }
 
     /// Tells which scheme the signature was made by.

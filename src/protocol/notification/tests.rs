@@ -287,6 +287,8 @@ proptest! {
     fn reading_never_panics(body in proptest::collection::vec(any::<u8>(), 0..80), json in ".{0,60}") {
         let _ = UnverifiedNotification::parse(None, &body);
         let notification = Notification {
+            charset: Charset::Utf8,
+            is_opened: false,
             params: [("biz_content", json.as_str()), ("notify_type", "open_app_auth_notify"), ("status", "execute_auth")]
                 .into_iter()
                 .fold(Params::new(), |mut params, (key, value)| { params.set(key, value); params }),

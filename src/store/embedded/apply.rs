@@ -67,7 +67,8 @@ impl<'t> Applier<'t> {
                 .as_deref()
                 .map_or(Ok(None), |entry| self.known_entry(entry)),
             Change::Remember { key, .. } => Ok(self.remembered(*key)?.map(Effect::Remembered)),
-            Change::NameMerchant { .. }
+            Change::KeepCertificate(_)
+            | Change::NameMerchant { .. }
             | Change::Postpone { .. }
             | Change::PutApp(_)
             | Change::RemoveApp(_)
@@ -96,6 +97,7 @@ impl<'t> Applier<'t> {
                 authorization,
                 entry,
             } => self.authorize(authorization, entry.as_deref()),
+            Change::KeepCertificate(certificate) => self.keep_certificate(certificate),
             Change::NameMerchant {
                 app_id,
                 auth_app_id,

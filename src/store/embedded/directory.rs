@@ -9,6 +9,7 @@ use super::records::{self, AppRecord, MerchantRecord, same_secret, same_token};
 use super::tables;
 use crate::model::app::App;
 use crate::model::authorization::{Authorization, Revocation};
+use crate::model::certificate::KeptCertificate;
 use crate::model::delivery::DeliveryState;
 use crate::model::event::AuthorizationEvent;
 use crate::model::id::{Alias, AppId};
@@ -38,6 +39,26 @@ impl Applier<'_> {
         }
         self.touch();
         self.tables.apps.remove(key)?;
+        let prefix = tables::prefix(&[app_id.as_str()]);
+        self.tables
+            .certificates
+            .retain_in(prefix.as_slice().., |key, _| {
+                !key.starts_with(prefix.as_slice())
+            })?;
+        Ok(Effect::Applied)
+    }
+
+    pub(super) fn keep_certificate(
+        &mut self,
+        certificate: &KeptCertificate,
+    ) -> Result<Effect, Fault> {
+        let key = tables::key(&[certificate.app_id.as_str(), &certificate.sn]);
+        let place = lookup::certificate_place(&key);
+        let sealed = self.sealer.seal(place, certificate.pem.as_bytes())?;
+        self.touch();
+        self.tables
+            .certificates
+            .insert(key.as_slice(), sealed.as_slice())?;
         Ok(Effect::Applied)
     }
 

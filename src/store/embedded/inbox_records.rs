@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::records::{Unreadable, to_json};
+use super::records::{Hidden, Unreadable, to_json};
 use crate::model::delivery::{Attempt, Delivery, DeliveryState};
 use crate::model::event::AuthorizationEvent;
 use crate::model::id::{AppId, AuthAppId, EventId, Pid};
@@ -24,6 +24,8 @@ struct EntryHead {
     notify_path: String,
     order_key: Option<String>,
     content_type: Option<String>,
+    #[serde(default)]
+    opened_content: Option<Hidden>,
     event: Option<AuthorizationEvent>,
     form: Form,
 }
@@ -71,6 +73,7 @@ impl From<&InboxEntry> for EntryHead {
             notify_path: entry.notify_path.clone(),
             order_key: entry.order_key.clone(),
             content_type: entry.body.as_ref().map(|body| body.content_type.clone()),
+            opened_content: entry.opened_content.clone().map(Hidden::from),
             event: entry.event.clone(),
             form: entry.form.into(),
         }
@@ -95,6 +98,7 @@ impl EntryHead {
                 content_type,
                 bytes: Bytes::copy_from_slice(body),
             }),
+            opened_content: self.opened_content.map(Into::into),
             event: self.event,
             form: self.form.into(),
         })

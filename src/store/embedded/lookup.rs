@@ -7,6 +7,7 @@ use super::inbox_records::{DeliveryRecord, open_entry};
 use super::records::{self, AppRecord, MerchantRecord};
 use super::tables;
 use crate::model::app::App;
+use crate::model::certificate::KeptCertificate;
 use crate::model::id::{AppId, AuthAppId, EventId};
 use crate::model::merchant::Merchant;
 use crate::model::notification::InboxEntry;
@@ -70,6 +71,33 @@ pub(super) fn open_app(sealer: &Sealer, key: &[u8], sealed: &[u8]) -> Result<App
     };
     let record = records::open::<AppRecord>(sealer, place, sealed)?;
     Ok(App::try_from(record).map_err(|_| place.damaged())?)
+}
+
+/// Where the platform certificate under `key` stands.
+pub(super) fn certificate_place(key: &[u8]) -> Place<'_> {
+    Place {
+        table: tables::CERTIFICATES.name(),
+        key,
+    }
+}
+
+/// The platform certificate under `key`.
+pub(super) fn open_certificate(
+    sealer: &Sealer,
+    key: &[u8],
+    sealed: &[u8],
+) -> Result<KeptCertificate, Fault> {
+    let place = certificate_place(key);
+    let pem = sealer.open(place, sealed)?;
+    let names = std::str::from_utf8(key)
+        .ok()
+        .and_then(|k| k.split_once('\0'));
+    let (app_id, sn) = names.ok_or_else(|| place.damaged())?;
+    Ok(KeptCertificate {
+        app_id: AppId::new(app_id).map_err(|_| place.damaged())?,
+        sn: sn.to_owned(),
+        pem: String::from_utf8_lossy(&pem).into_owned(),
+    })
 }
 
 /// The merchant of `id`, if there is one.

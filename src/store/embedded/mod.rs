@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::model::app::App;
+use crate::model::certificate::KeptCertificate;
 use crate::model::delivery::{Delivery, DeliveryState};
 use crate::model::id::{AppId, AuthAppId, EventId};
 use crate::model::merchant::Merchant;
@@ -269,6 +270,10 @@ impl Store for EmbeddedStore {
 impl Directory for EmbeddedStore {
     fn apps(&self) -> BoxFuture<'_, Result<Vec<App>, StoreError>> {
         self.read(|reader| reader.apps()).boxed()
+    }
+
+    fn certificates(&self) -> BoxFuture<'_, Result<Vec<KeptCertificate>, StoreError>> {
+        self.read(|reader| reader.certificates()).boxed()
     }
 
     fn find(&self, key: MerchantKey) -> BoxFuture<'_, Result<Vec<Merchant>, StoreError>> {

@@ -10,6 +10,7 @@ use super::fault::Fault;
 use super::lookup::{self, MerchantId};
 use super::tables;
 use crate::model::app::App;
+use crate::model::certificate::KeptCertificate;
 use crate::model::delivery::{Delivery, DeliveryState};
 use crate::model::id::{Alias, AuthAppId, EventId, Pid};
 use crate::model::merchant::Merchant;
@@ -40,6 +41,17 @@ impl Reader<'_> {
             apps.extend(readable(app)?);
         }
         Ok(apps)
+    }
+
+    pub(super) fn certificates(&self) -> Result<Vec<KeptCertificate>, Fault> {
+        let table = self.tx.open_table(tables::CERTIFICATES)?;
+        let mut kept = Vec::new();
+        for row in table.iter()? {
+            let (key, sealed) = row?;
+            let one = lookup::open_certificate(self.sealer, key.value(), sealed.value());
+            kept.extend(readable(one)?);
+        }
+        Ok(kept)
     }
 
     pub(super) fn find(&self, key: &MerchantKey) -> Result<Vec<Merchant>, Fault> {

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use crate::model::app::{App, Environment};
+use crate::model::app::{App, AppCertificates, Environment};
 use crate::model::authorization::Source;
 use crate::model::id::{Alias, AppId, AuthAppId, Pid};
 use crate::model::merchant::{Merchant, MerchantStatus};
@@ -23,6 +23,18 @@ pub(super) struct Unreadable;
 /// A secret inside a record that is about to be sealed, or was just opened.
 #[derive(Clone)]
 pub(super) struct Hidden(Secret<String>);
+
+impl From<Secret<String>> for Hidden {
+    fn from(secret: Secret<String>) -> Self {
+        Self(secret)
+    }
+}
+
+impl From<Hidden> for Secret<String> {
+    fn from(hidden: Hidden) -> Self {
+        hidden.0
+    }
+}
 
 impl Serialize for Hidden {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -88,9 +100,19 @@ pub(super) struct AppRecord {
     private_key: Hidden,
     private_key_next: Option<Hidden>,
     alipay_public_keys: Vec<String>,
+    #[serde(default)]
+    certificates: Option<CertificatesRecord>,
     encrypt_key: Option<Hidden>,
     environment: String,
     sign_type: String,
+}
+
+/// The certificate files of an app.
+#[derive(Serialize, Deserialize)]
+struct CertificatesRecord {
+    app: Vec<String>,
+    alipay: Vec<String>,
+    roots: String,
 }
 
 impl From<&App> for AppRecord {
@@ -100,6 +122,11 @@ impl From<&App> for AppRecord {
             private_key: Hidden(app.private_key.clone()),
             private_key_next: app.private_key_next.clone().map(Hidden),
             alipay_public_keys: app.alipay_public_keys.clone(),
+            certificates: app.certificates.as_ref().map(|files| CertificatesRecord {
+                app: files.app.clone(),
+                alipay: files.alipay.clone(),
+                roots: files.roots.clone(),
+            }),
             encrypt_key: app.encrypt_key.clone().map(Hidden),
             environment: app.environment.as_str().to_owned(),
             sign_type: sign_type_word(app.sign_type).to_owned(),
@@ -116,6 +143,11 @@ impl TryFrom<AppRecord> for App {
             private_key: record.private_key.0,
             private_key_next: record.private_key_next.map(|key| key.0),
             alipay_public_keys: record.alipay_public_keys,
+            certificates: record.certificates.map(|files| AppCertificates {
+                app: files.app,
+                alipay: files.alipay,
+                roots: files.roots,
+            }),
             encrypt_key: record.encrypt_key.map(|key| key.0),
             environment: environment(&record.environment)?,
             sign_type: sign_type(&record.sign_type)?,

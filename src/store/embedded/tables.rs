@@ -19,6 +19,9 @@ type Digest = &'static [u8; 32];
 pub(super) const META: TableDefinition<'_, &str, Bytes> = TableDefinition::new("meta");
 /// `app_id` → sealed app.
 pub(super) const APPS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("apps");
+/// `app_id` NUL `alipay_cert_sn` → sealed PEM.
+pub(super) const CERTIFICATES: TableDefinition<'_, Bytes, Bytes> =
+    TableDefinition::new("certificates");
 /// `app_id` NUL `auth_app_id` → sealed merchant.
 pub(super) const MERCHANTS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("merchants");
 /// The merchants that cancelled, so that they can be counted without reading them.
@@ -77,7 +80,13 @@ type Step = fn(&WriteTransaction) -> Result<(), Fault>;
 
 /// The step at index n leads from schema version n + 1 to n + 2. Steps are never changed once
 /// released, only added.
-const STEPS: &[Step] = &[];
+const STEPS: &[Step] = &[add_certificates];
+
+/// Version 2: platform certificates are kept.
+fn add_certificates(tx: &WriteTransaction) -> Result<(), Fault> {
+    tx.open_table(CERTIFICATES)?;
+    Ok(())
+}
 
 /// The newest schema version this program knows.
 pub(super) const SCHEMA: u64 = 1 + STEPS.len() as u64;
@@ -115,6 +124,7 @@ pub(super) fn read_schema<T: ReadableTable<&'static str, Bytes>>(
 /// Every table, opened for writing in one transaction.
 pub(super) struct Tables<'t> {
     pub(super) apps: Table<'t, Bytes, Bytes>,
+    pub(super) certificates: Table<'t, Bytes, Bytes>,
     pub(super) merchants: Table<'t, Bytes, Bytes>,
     pub(super) revoked: Table<'t, Bytes, ()>,
     pub(super) by_auth_app_id: Table<'t, Bytes, ()>,
@@ -143,6 +153,7 @@ impl<'t> Tables<'t> {
     pub(super) fn open(tx: &'t WriteTransaction) -> Result<Self, Fault> {
         Ok(Self {
             apps: tx.open_table(APPS)?,
+            certificates: tx.open_table(CERTIFICATES)?,
             merchants: tx.open_table(MERCHANTS)?,
             revoked: tx.open_table(REVOKED)?,
             by_auth_app_id: tx.open_table(BY_AUTH_APP_ID)?,

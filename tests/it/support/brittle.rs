@@ -7,12 +7,15 @@ use alipay_sidecar::clock::SystemClock;
 use alipay_sidecar::config::Config;
 use alipay_sidecar::gateway::app::Signers;
 use alipay_sidecar::gateway::signer::{SignError, Signer};
-use alipay_sidecar::model::app::{App, AppKeys};
+use alipay_sidecar::model::app::App;
+use alipay_sidecar::model::app_keys::SigningKey;
+use alipay_sidecar::model::certificate::KeptCertificate;
 use alipay_sidecar::model::delivery::{Delivery, DeliveryState};
 use alipay_sidecar::model::id::{AppId, AuthAppId, EventId};
 use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::model::notification::InboxEntry;
 use alipay_sidecar::protocol::secret::Secret;
+use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
 use alipay_sidecar::store::error::StoreError;
 use alipay_sidecar::store::seal::StoreKey;
@@ -88,6 +91,10 @@ impl Directory for BrittleStore {
         self.unless_broken(self.inner.apps())
     }
 
+    fn certificates(&self) -> Answer<'_, Vec<KeptCertificate>> {
+        self.unless_broken(self.inner.certificates())
+    }
+
     fn find(&self, key: MerchantKey) -> Answer<'_, Vec<Merchant>> {
         self.unless_broken(self.inner.find(key))
     }
@@ -135,13 +142,13 @@ pub enum Failing {
 pub struct BrittleSigner(pub Failing);
 
 impl Signers for BrittleSigner {
-    fn signer(&self, _: &App, _: &AppKeys) -> Arc<dyn Signer> {
+    fn signer(&self, _: &App, _: &SigningKey) -> Arc<dyn Signer> {
         Arc::new(Self(self.0))
     }
 }
 
 impl Signer for BrittleSigner {
-    fn sign(&self, _: Vec<u8>) -> BoxFuture<'_, Result<String, SignError>> {
+    fn sign(&self, _: SignType, _: Vec<u8>) -> BoxFuture<'_, Result<String, SignError>> {
         Box::pin(async {
             match self.0 {
                 Failing::Error => Err(SignError::Failed("the KMS is gone".to_owned())),

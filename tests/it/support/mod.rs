@@ -277,6 +277,7 @@ pub fn app(app_id: &str) -> App {
         private_key: Secret::new(keys::private("app2048")),
         private_key_next: None,
         alipay_public_keys: vec![keys::public("alipay2048")],
+        certificates: None,
         encrypt_key: None,
         environment: Environment::Production,
         sign_type: SignType::Rsa2,

@@ -2,22 +2,24 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::oneshot;
 
-use crate::store::MemoKey;
-
 type Flight<T> = Shared<BoxFuture<'static, Option<T>>>;
 
 /// Work that is under way, by what it is for. Clones share it.
-#[derive(Clone)]
-pub(super) struct Flights<T: Clone>(Arc<Mutex<HashMap<MemoKey, Flight<T>>>>);
+pub(crate) struct Flights<K, T: Clone>(Arc<Mutex<HashMap<K, Flight<T>>>>);
 
-impl<T: Clone + Send + Sync + 'static> Flights<T> {
-    pub(super) fn new() -> Self {
+impl<K, T> Flights<K, T>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    pub(crate) fn new() -> Self {
         Self(Arc::default())
     }
 
@@ -26,7 +28,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
     ///
     /// # Cancel safety
     /// Dropping the future stops no work that has begun.
-    pub(super) async fn run<W>(&self, key: MemoKey, work: W) -> Option<T>
+    pub(crate) async fn run<W>(&self, key: K, work: W) -> Option<T>
     where
         W: Future<Output = T> + Send + 'static,
     {
@@ -35,7 +37,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
     }
 
     /// Ends once nothing is under way.
-    pub(super) async fn landed(&self) {
+    pub(crate) async fn landed(&self) {
         loop {
             let flight = self.lock().values().next().cloned();
             let Some(flight) = flight else { return };
@@ -43,7 +45,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         }
     }
 
-    fn join<W>(&self, key: MemoKey, work: W) -> Flight<T>
+    fn join<W>(&self, key: K, work: W) -> Flight<T>
     where
         W: Future<Output = T> + Send + 'static,
     {
@@ -53,7 +55,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         }
         let (done, result) = oneshot::channel();
         let flight = async move { result.await.ok() }.boxed().shared();
-        flights.insert(key, flight.clone());
+        flights.insert(key.clone(), flight.clone());
         let landing = Landing {
             flights: self.clone(),
             key,
@@ -69,18 +71,28 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
     }
 
     /// Nothing that can panic runs under the lock.
-    fn lock(&self) -> MutexGuard<'_, HashMap<MemoKey, Flight<T>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, Flight<T>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Takes a flight off the list, also when its work panicked.
-struct Landing<T: Clone + Send + Sync + 'static> {
-    flights: Flights<T>,
-    key: MemoKey,
+impl<K, T: Clone> Clone for Flights<K, T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
 }
 
-impl<T: Clone + Send + Sync + 'static> Drop for Landing<T> {
+/// Takes a flight off the list, also when its work panicked.
+struct Landing<K: Clone + Eq + Hash + Send + 'static, T: Clone + Send + Sync + 'static> {
+    flights: Flights<K, T>,
+    key: K,
+}
+
+impl<K, T> Drop for Landing<K, T>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+{
     fn drop(&mut self) {
         self.flights.lock().remove(&self.key);
     }
@@ -95,7 +107,7 @@ mod tests {
     #[tokio::test]
     async fn those_who_ask_together_get_one_result() {
         let (flights, runs) = (Flights::new(), Arc::new(AtomicU32::new(0)));
-        let key = MemoKey::new("test", &["a"]);
+        let key = "a";
         let ask = || {
             let runs = Arc::clone(&runs);
             flights.run(key, async move {
@@ -111,7 +123,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_ends_the_flight_and_blocks_nobody() {
         let flights = Flights::new();
-        let key = MemoKey::new("test", &["a"]);
+        let key = "a";
         let failed = flights.run(key, async { panic!("a bug") }).await;
         assert_eq!(failed, None::<u8>);
         assert_eq!(flights.run(key, async { 7 }).await, Some(7));
@@ -122,7 +134,7 @@ mod tests {
         let flights = Flights::new();
         let (told, tells) = oneshot::channel();
         let (go, gone) = oneshot::channel::<()>();
-        let key = MemoKey::new("test", &["a"]);
+        let key = "a";
         let mut caller = Box::pin(flights.run(key, async move {
             gone.await.ok();
             told.send(()).ok();

@@ -1,0 +1,120 @@
+//! How often Alipay is asked for certificates.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::gateway::platform::{Asker, CertificateRefusal};
+use crate::model::id::AppId;
+
+/// How many downloads each kind of asker may begin per app within [`WINDOW_MS`]: Alipay has one or
+/// two certificates in use at a time.
+const DOWNLOADS: usize = 6;
+/// The time that [`DOWNLOADS`] counts for, milliseconds.
+const WINDOW_MS: i64 = 60_000;
+/// How long a failure is remembered, milliseconds: an outage of Alipay's must not last longer here
+/// than there.
+const FAILURE_MS: i64 = 60_000;
+/// How many failures are remembered for each app and kind of asker.
+const FAILURES: usize = 64;
+
+/// What each app has used up.
+#[derive(Default)]
+pub(super) struct Allowances(Mutex<HashMap<(AppId, Asker), Used>>);
+
+/// What was used up by one kind of asker.
+#[derive(Default)]
+struct Used {
+    /// When the last downloads began.
+    begun: VecDeque<i64>,
+    /// What failed, and when.
+    failed: VecDeque<(String, i64)>,
+}
+
+impl Allowances {
+    /// Takes the right to one download of `sn` at the time `now`.
+    ///
+    /// # Errors
+    /// [`CertificateRefusal::TooMany`].
+    pub(super) fn take(
+        &self,
+        app_id: &AppId,
+        sn: &str,
+        asker: Asker,
+        now: i64,
+    ) -> Result<(), CertificateRefusal> {
+        let mut all = self.lock();
+        let used = all.entry((app_id.clone(), asker)).or_default();
+        used.forget(now);
+        let has_failed = used.failed.iter().any(|(failed, _)| failed == sn);
+        if has_failed || used.begun.len() >= DOWNLOADS {
+            return Err(CertificateRefusal::TooMany);
+        }
+        used.begun.push_back(now);
+        Ok(())
+    }
+
+    /// Remembers that a download of `sn` failed.
+    pub(super) fn failed(&self, app_id: &AppId, sn: &str, asker: Asker, now: i64) {
+        let mut all = self.lock();
+        let used = all.entry((app_id.clone(), asker)).or_default();
+        used.failed.push_back((sn.to_owned(), now));
+        if used.failed.len() > FAILURES {
+            used.failed.pop_front();
+        }
+    }
+
+    /// Nothing that can panic runs under the lock.
+    fn lock(&self) -> MutexGuard<'_, HashMap<(AppId, Asker), Used>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Used {
+    /// Forgets what is old, and what a clock that has since gone back has dated later than now.
+    fn forget(&mut self, now: i64) {
+        self.begun.retain(|at| (0..WINDOW_MS).contains(&(now - at)));
+        self.failed
+            .retain(|(_, at)| (0..FAILURE_MS).contains(&(now - at)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn app() -> AppId {
+        AppId::new("2021000000000001").expect("id")
+    }
+
+    fn may(allowances: &Allowances, sn: &str, asker: Asker, now: i64) -> bool {
+        allowances.take(&app(), sn, asker, now).is_ok()
+    }
+
+    #[test]
+    fn six_downloads_a_minute_are_allowed_to_each_kind_of_asker() {
+        let allowances = Allowances::default();
+        for number in 0..DOWNLOADS {
+            assert!(may(
+                &allowances,
+                &number.to_string(),
+                Asker::Notification,
+                0
+            ));
+        }
+        assert!(!may(&allowances, "one more", Asker::Notification, 59_999));
+        assert!(may(&allowances, "a reply's", Asker::Reply, 0));
+        assert!(may(&allowances, "one more", Asker::Notification, 60_000));
+    }
+
+    #[test]
+    fn what_failed_is_asked_for_again_after_a_minute_and_what_a_jumping_clock_dated_at_once() {
+        let allowances = Allowances::default();
+        assert!(may(&allowances, "a", Asker::Reply, 1_000));
+        allowances.failed(&app(), "a", Asker::Reply, 1_000);
+        assert!(!may(&allowances, "a", Asker::Reply, 60_999));
+        assert!(may(&allowances, "b", Asker::Reply, 60_999));
+        assert!(may(&allowances, "a", Asker::Reply, 61_000));
+        allowances.failed(&app(), "a", Asker::Reply, 9_000_000);
+        assert!(may(&allowances, "a", Asker::Reply, 5_000));
+    }
+}

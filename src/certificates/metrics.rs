@@ -1,0 +1,32 @@
+//! How often platform certificates were fetched.
+
+use prometheus::{IntCounterVec, Opts, Registry};
+
+use crate::gateway::platform::CertificateRefusal;
+
+/// `alipay_sidecar_certificate_downloads_total`. Clones share the counts.
+#[derive(Debug, Clone)]
+pub struct CertificateMetrics(IntCounterVec);
+
+impl CertificateMetrics {
+    /// Registers the counter.
+    ///
+    /// # Errors
+    /// The registry's, when the name is taken.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let options = Opts::new(
+            "alipay_sidecar_certificate_downloads_total",
+            "Platform certificates asked for, by what became of them.",
+        );
+        let downloads = IntCounterVec::new(options, &["outcome"])?;
+        registry.register(Box::new(downloads.clone()))?;
+        Ok(Self(downloads))
+    }
+
+    pub(super) fn fetched(&self, result: &Result<(), CertificateRefusal>) {
+        let outcome = result
+            .as_ref()
+            .map_or_else(CertificateRefusal::kind, |()| "ok");
+        self.0.with_label_values(&[outcome]).inc();
+    }
+}

@@ -1,0 +1,253 @@
+//! With which keys Alipay may have signed: bare public keys, and platform certificates.
+//!
+//! Protocol: 公钥证书方式. In certificate mode each reply names the certificate that signed it, and
+//! Alipay renews that certificate when it likes; so the set grows while the program runs.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+
+use crate::gateway::app::SigningApp;
+use crate::model::app_keys::{AppKeys, PlatformCertificate};
+use crate::protocol::cert::{Bundle, CertificateError};
+use crate::protocol::key::RsaPublicKey;
+
+/// The platform keys that one app trusts at present.
+pub struct PlatformKeys {
+    bare: Arc<[RsaPublicKey]>,
+    trust: Option<Trust>,
+    /// Newest first. Replaced as a whole, so that a reader waits for no lock.
+    certificates: ArcSwap<Vec<PlatformCertificate>>,
+}
+
+/// What a certificate must lead up to.
+struct Trust {
+    alipay_root_cert_sn: String,
+    roots: Bundle,
+}
+
+/// The keys that something which came from Alipay must be checked with.
+#[derive(Debug, Clone)]
+pub(crate) enum Choice {
+    /// These, and no others.
+    Keys(Arc<[RsaPublicKey]>),
+    /// The certificate it names isn't known.
+    Unknown,
+    /// It names no certificate although the app is in certificate mode: any of these, but a
+    /// success counts only under a bare key.
+    Unnamed(Arc<[RsaPublicKey]>),
+}
+
+impl PlatformKeys {
+    /// The keys that were configured.
+    #[must_use]
+    pub fn new(keys: &AppKeys) -> Self {
+        let trust = keys.certificates.as_ref();
+        Self {
+            bare: keys.alipay.clone().into(),
+            certificates: ArcSwap::from_pointee(
+                trust.map_or_else(Vec::new, |trust| trust.platform.clone()),
+            ),
+            trust: trust.map(|trust| Trust {
+                alipay_root_cert_sn: trust.alipay_root_cert_sn.clone(),
+                roots: trust.roots.clone(),
+            }),
+        }
+    }
+
+    /// Every key: for what needn't say who signed it. Bare ones first, then the newest.
+    #[must_use]
+    pub fn all_keys(&self) -> Arc<[RsaPublicKey]> {
+        if self.trust.is_none() {
+            return Arc::clone(&self.bare);
+        }
+        let certificates = self.certificates.load();
+        let certified = certificates.iter().map(|certificate| &certificate.key);
+        self.bare.iter().chain(certified).cloned().collect()
+    }
+
+    /// The keys for what says that the certificate `alipay_cert_sn` signed it. In key mode the
+    /// name means nothing: contract §11.
+    pub(crate) fn choose(&self, alipay_cert_sn: Option<&str>) -> Choice {
+        if self.trust.is_none() {
+            return Choice::Keys(Arc::clone(&self.bare));
+        }
+        let Some(sn) = alipay_cert_sn else {
+            return Choice::Unnamed(self.all_keys());
+        };
+        let certificates = self.certificates.load();
+        match certificates.iter().find(|known| known.sn == sn) {
+            Some(known) => Choice::Keys(Arc::from([known.key.clone()])),
+            None => Choice::Unknown,
+        }
+    }
+
+    /// The bare keys.
+    pub(crate) fn bare(&self) -> &[RsaPublicKey] {
+        &self.bare
+    }
+
+    /// Whether a certificate of that name is worth asking Alipay for.
+    #[must_use]
+    pub fn may_learn(&self, sn: &str) -> bool {
+        self.trust.is_some() && is_serial(sn) && matches!(self.choose(Some(sn)), Choice::Unknown)
+    }
+
+    /// `alipay_root_cert_sn`, in certificate mode.
+    #[must_use]
+    pub fn alipay_root_cert_sn(&self) -> Option<&str> {
+        let trust = self.trust.as_ref();
+        trust.map(|trust| trust.alipay_root_cert_sn.as_str())
+    }
+
+    /// Believes the first certificate of `bundle` if it is the one named `sn` and leads up to a
+    /// configured root at `now_ms`.
+    ///
+    /// # Errors
+    /// [`CertificateRefusal`]; then nothing changed.
+    pub fn learn(&self, sn: &str, bundle: &Bundle, now_ms: i64) -> Result<(), CertificateRefusal> {
+        let trust = self.trust.as_ref().ok_or(CertificateRefusal::KeyMode)?;
+        let first = bundle.first()?;
+        if first.sn() != sn {
+            return Err(CertificateRefusal::AnotherSerial { found: first.sn() });
+        }
+        bundle.check_trust(&trust.roots, now_ms)?;
+        let certificate = PlatformCertificate::first_of(bundle)
+            .map_err(|error| CertificateRefusal::Key(error.to_string()))?;
+        self.add(certificate);
+        Ok(())
+    }
+
+    /// The certificates that are trusted at present, newest first.
+    #[must_use]
+    pub fn certificates(&self) -> Arc<Vec<PlatformCertificate>> {
+        self.certificates.load_full()
+    }
+
+    fn add(&self, certificate: PlatformCertificate) {
+        self.certificates.rcu(|known| {
+            let others = known.iter().filter(|other| other.sn != certificate.sn);
+            std::iter::once(&certificate)
+                .chain(others)
+                .cloned()
+                .collect::<Vec<_>>()
+        });
+    }
+
+    /// Takes over what `former` has learned, where both trust the same roots.
+    pub(crate) fn inherit(&self, former: &Self) {
+        let roots = |keys: &Self| keys.alipay_root_cert_sn().map(ToOwned::to_owned);
+        if self.trust.is_none() || roots(self) != roots(former) {
+            return;
+        }
+        let known = self.certificates();
+        let learned = former.certificates();
+        let new = |other: &&PlatformCertificate| known.iter().all(|own| own.sn != other.sn);
+        // Added oldest first, so that their order stays.
+        for certificate in learned.iter().rev().filter(new) {
+            self.add(certificate.clone());
+        }
+    }
+}
+
+impl std::fmt::Debug for PlatformKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PlatformKeys")
+            .field("bare", &self.bare)
+            .field("certificates", &self.certificates())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a text has the form of a serial number: 32 lower-case hexadecimal digits.
+fn is_serial(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Who names a certificate that isn't known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Asker {
+    /// Something that anybody can send us. It has an allowance of its own, so that no stranger
+    /// can use up what replies need.
+    Notification,
+    /// Alipay's reply to a call of ours, over TLS.
+    Reply,
+}
+
+/// Fetches platform certificates that aren't known yet.
+pub trait CertificateSource: Send + Sync + 'static {
+    /// Makes the certificate named `sn` known to `app`, see [`PlatformKeys::learn`].
+    ///
+    /// # Errors
+    /// [`CertificateRefusal`]: it can't be had, or isn't to be believed.
+    ///
+    /// # Cancel safety
+    /// Safe: the look-up goes on by itself.
+    fn learn<'a>(
+        &'a self,
+        app: &'a Arc<SigningApp>,
+        sn: &'a str,
+        asker: Asker,
+    ) -> BoxFuture<'a, Result<(), CertificateRefusal>>;
+}
+
+/// A source that has nothing: only the configured certificates count.
+#[derive(Debug, Clone, Copy)]
+pub struct NoSource;
+
+impl CertificateSource for NoSource {
+    fn learn<'a>(
+        &'a self,
+        _: &'a Arc<SigningApp>,
+        _: &'a str,
+        _: Asker,
+    ) -> BoxFuture<'a, Result<(), CertificateRefusal>> {
+        let reason = "nothing is there that downloads certificates".to_owned();
+        Box::pin(std::future::ready(Err(CertificateRefusal::Unavailable(
+            reason,
+        ))))
+    }
+}
+
+/// Why a platform certificate isn't believed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum CertificateRefusal {
+    /// What was given is another certificate than the one that was named.
+    #[error("Alipay gave the certificate {found} instead")]
+    AnotherSerial {
+        /// The serial number of what was given.
+        found: String,
+    },
+    /// Its chain doesn't hold, or it can't be read.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// Its key isn't one that Alipay signs with.
+    #[error("{0}")]
+    Key(String),
+    /// The app isn't in certificate mode.
+    #[error("the app is in key mode")]
+    KeyMode,
+    /// It was asked for in vain a moment ago, or too many others were.
+    #[error("too many unknown certificates were named lately; it is asked for again in a minute")]
+    TooMany,
+    /// Alipay couldn't be asked, or refused to give it.
+    #[error("it could not be downloaded: {0}")]
+    Unavailable(String),
+}
+
+impl CertificateRefusal {
+    /// Names the kind of fault in a fixed word for logs and metrics.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::AnotherSerial { .. } => "certificate-foreign",
+            Self::Certificate(error) => error.kind(),
+            Self::Key(_) => "certificate-key",
+            Self::KeyMode => "certificate-key-mode",
+            Self::TooMany => "certificate-limited",
+            Self::Unavailable(_) => "certificate-unavailable",
+        }
+    }
+}

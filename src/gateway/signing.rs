@@ -1,0 +1,83 @@
+//! The keys an app signs with: the one in force, and the next during a key change.
+//!
+//! Nobody knows at which moment Alipay takes a newly uploaded public key. So the next key lies
+//! ready, and a signed refusal of the former (nothing was executed) lets it take over.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::gateway::signer::Signer;
+use crate::model::app_keys::AppCertificate;
+use crate::protocol::key::RsaPublicKey;
+
+/// One key of an app, ready to sign.
+pub struct KeyInUse {
+    /// What signs with it: threads of our own, or a KMS.
+    pub signer: Arc<dyn Signer>,
+    /// Its public half (应用公钥).
+    pub public_key: RsaPublicKey,
+    /// Its certificate; `None` where Alipay knows the bare public key.
+    pub certificate: Option<AppCertificate>,
+}
+
+/// The one or two keys of an app. Exactly one is in force at any moment.
+pub struct SigningKeys {
+    keys: Vec<KeyInUse>,
+    in_force: AtomicUsize,
+}
+
+impl SigningKeys {
+    /// Keys of which `current` is in force.
+    #[must_use]
+    pub fn new(current: KeyInUse, next: Option<KeyInUse>) -> Self {
+        Self {
+            keys: std::iter::once(current).chain(next).collect(),
+            in_force: AtomicUsize::new(0),
+        }
+    }
+
+    /// The key in force.
+    #[must_use]
+    pub fn in_force(&self) -> &KeyInUse {
+        let index = self.in_force.load(Ordering::Acquire);
+        self.keys
+            .get(index)
+            .expect("there is a first key, and `promote` takes indices of the list alone")
+    }
+
+    /// The key to try once Alipay has refused `refused`.
+    pub(crate) fn other(&self, refused: &KeyInUse) -> Option<&KeyInUse> {
+        self.keys
+            .iter()
+            .find(|key| key.public_key != refused.public_key)
+    }
+
+    /// Puts `key` in force; tells whether it wasn't before.
+    pub(crate) fn promote(&self, key: &KeyInUse) -> bool {
+        let is_it = |other: &KeyInUse| other.public_key == key.public_key;
+        let Some(index) = self.keys.iter().position(is_it) else {
+            return false;
+        };
+        self.in_force.swap(index, Ordering::AcqRel) != index
+    }
+
+    /// All keys, the configured order.
+    pub fn iter(&self) -> impl Iterator<Item = &KeyInUse> {
+        self.keys.iter()
+    }
+}
+
+impl std::fmt::Debug for KeyInUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyInUse")
+            .field("public_key", &self.public_key)
+            .field("certificate", &self.certificate)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for SigningKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(&self.keys).finish()
+    }
+}

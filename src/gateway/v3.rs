@@ -1,0 +1,386 @@
+//! The v3 dialect: Alipay's REST protocol.
+//!
+//! Protocol: 开放平台 V3 协议, “签名规则”, “验签规则”.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue, Method};
+use zeroize::Zeroizing;
+
+use crate::gateway::app::SigningApp;
+use crate::gateway::error::{DecryptionError, GatewayError, Outcome};
+use crate::gateway::metrics::{Api, Phase};
+use crate::gateway::outgoing::{Outgoing, Repetition};
+use crate::gateway::signing::KeyInUse;
+use crate::gateway::upload::{FilePart, UploadBody};
+use crate::gateway::v2::is_pure_query;
+use crate::gateway::{Gateway, Keys, header, left, refuse_encoded};
+use crate::net::client::Reply;
+use crate::protocol::authorization::AuthString;
+use crate::protocol::encryption::EncryptionError;
+use crate::protocol::secret::Secret;
+use crate::protocol::sign_content::{self, V3Request};
+use crate::protocol::signature::SignType;
+use crate::protocol::v3_response::{V3Response, V3Verification, VerifiedV3Response};
+
+/// The type of a body that isn't encrypted.
+const JSON: &str = "application/json";
+/// The part of an upload that is signed.
+const DATA_PART: &str = "data";
+
+/// One v3 call, still unsigned.
+#[derive(Debug, Clone)]
+pub struct V3Call {
+    /// Who signs.
+    pub app: Arc<SigningApp>,
+    /// For whom: `None` for the ISV itself.
+    pub app_auth_token: Option<Secret<String>>,
+    /// The HTTP method.
+    pub http_method: Method,
+    /// Path and query as they go onto the wire, without the host.
+    pub target: String,
+    /// What is sent.
+    pub body: V3Body,
+    /// Who encrypts it.
+    pub encryption: V3Encryption,
+    /// `alipay-request-id`: our name for the call, which Alipay logs.
+    pub request_id: String,
+    /// The deadline of the whole call.
+    pub timeout: Duration,
+}
+
+/// The body of a v3 call.
+#[derive(Debug, Clone)]
+pub enum V3Body {
+    /// A text, mostly JSON, that is signed whole; it may be empty.
+    Plain(Bytes),
+    /// Files, and the JSON text beside them, which alone is signed.
+    Upload {
+        /// The part `data`.
+        data: String,
+        /// The file parts.
+        files: Vec<FilePart>,
+    },
+}
+
+/// Who encrypts the body of a v3 call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum V3Encryption {
+    /// The caller: body and reply go through as they are, `alipay-encrypt-type` is set.
+    Callers,
+    /// Nobody.
+    None,
+    /// The sidecar, with the app's `encrypt_key`; it opens the reply, too.
+    Ours,
+}
+
+/// A v3 reply whose signature held, or an error that Alipay doesn't sign.
+#[derive(Debug)]
+pub struct VerifiedV3Reply {
+    /// What Alipay sent.
+    pub response: VerifiedV3Response,
+    /// Alipay's `Content-Type`, and its headers that begin with `alipay-`.
+    pub headers: HeaderMap,
+    opened: Option<Bytes>,
+}
+
+impl VerifiedV3Reply {
+    /// The body: decrypted where the sidecar encrypted the call, else byte for byte.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        self.opened.as_ref().unwrap_or(self.response.body())
+    }
+
+    /// Whether the body is another than the one that Alipay signed.
+    #[must_use]
+    pub fn is_opened(&self) -> bool {
+        self.opened.is_some()
+    }
+
+    /// Whether Alipay says, signed, that nothing was executed because of what `reasons` name:
+    /// each a part of the error's code.
+    #[must_use]
+    pub fn refuses(&self, reasons: &[&str]) -> bool {
+        let is_signed = self.response.verification() == V3Verification::Signed;
+        let code = self.response.code().filter(|_| is_signed);
+        code.is_some_and(|code| reasons.iter().all(|reason| code.contains(reason)))
+    }
+}
+
+impl V3Call {
+    /// Alipay's v2 name for the call: `/v3/alipay/trade/query` is `alipay.trade.query`.
+    #[must_use]
+    pub fn method(&self) -> String {
+        method_of(&self.target)
+    }
+
+    /// Whether making it twice does no more than making it once: contract §3.
+    #[must_use]
+    pub fn is_pure_query(&self) -> bool {
+        self.http_method == Method::GET || is_pure_query(&self.method())
+    }
+
+    /// The text of the body as it is signed and sent.
+    fn signed_body(&self) -> Result<Bytes, GatewayError> {
+        let text = match &self.body {
+            V3Body::Plain(bytes) => bytes,
+            V3Body::Upload { data, .. } => return Ok(Bytes::copy_from_slice(data.as_bytes())),
+        };
+        if self.encryption != V3Encryption::Ours || text.is_empty() {
+            return Ok(text.clone());
+        }
+        let key = self.app.content_key().ok_or(GatewayError::V3Request(
+            "`alipay-encrypt-type` asks for encryption, and the app has no `encrypt_key`",
+        ))?;
+        let ciphertext = key.encrypt(text).map_err(GatewayError::Encryption)?;
+        Ok(ciphertext.into())
+    }
+
+    /// What is signed besides the body, and the signed string.
+    fn sign_content(
+        &self,
+        key: &KeyInUse,
+        body: &[u8],
+        now_ms: i64,
+    ) -> Result<(AuthString, Vec<u8>), GatewayError> {
+        const UNSIGNABLE: GatewayError =
+            GatewayError::V3Request("its method, target or token holds a control character");
+        let sn = key.certificate.as_ref().map(|own| own.sn.as_str());
+        let sn = sn.filter(|_| self.app.platform.alipay_root_cert_sn().is_some());
+        let nonce = uuid::Uuid::now_v7().simple().to_string();
+        let auth_string = AuthString::new(self.app.app_id.as_str(), sn, &nonce, now_ms);
+        let auth_string = auth_string.map_err(|_| UNSIGNABLE)?;
+        let token = self.app_auth_token.as_ref();
+        let content = sign_content::v3_request(&V3Request {
+            auth_string: &auth_string,
+            method: self.http_method.as_str(),
+            target: &self.target,
+            body,
+            app_auth_token: token.map(|token| token.expose().as_str()),
+        });
+        Ok((auth_string, content.ok_or(UNSIGNABLE)?))
+    }
+
+    fn outgoing(
+        &self,
+        key: &KeyInUse,
+        authorization: &str,
+        body: Bytes,
+    ) -> Result<Outgoing, GatewayError> {
+        let url = format!("{}{}", self.app.endpoints.v3, self.target);
+        let repetition = match self.is_pure_query() {
+            true => Repetition::Harmless,
+            false => Repetition::Never,
+        };
+        let mut outgoing = Outgoing::new(self.http_method.clone(), url, repetition)
+            .header(AUTHORIZATION, authorization)?
+            .header(http::header::ACCEPT, JSON)?
+            .header(REQUEST_ID, &self.request_id)?;
+        if let Some(token) = &self.app_auth_token {
+            outgoing = outgoing.header(APP_AUTH_TOKEN, token.expose())?;
+        }
+        let roots = self.app.platform.alipay_root_cert_sn();
+        if let (Some(roots), Some(_)) = (roots, &key.certificate) {
+            outgoing = outgoing.header(ROOT_CERT_SN, roots)?;
+        }
+        if self.encryption != V3Encryption::None {
+            outgoing = outgoing.header(ENCRYPT_TYPE, "AES")?;
+        }
+        match &self.body {
+            V3Body::Upload { data, files } => {
+                outgoing.upload(UploadBody::with_json((DATA_PART, data), files))
+            }
+            V3Body::Plain(_) if body.is_empty() && self.http_method == Method::GET => Ok(outgoing),
+            V3Body::Plain(_) => outgoing.form(self.content_type(), body),
+        }
+    }
+
+    fn content_type(&self) -> &'static str {
+        match self.encryption {
+            V3Encryption::None => JSON,
+            V3Encryption::Callers | V3Encryption::Ours => "text/plain",
+        }
+    }
+}
+
+impl Gateway {
+    /// Signs, sends and verifies one v3 call within its timeout, as [`Gateway::call`] does.
+    ///
+    /// # Errors
+    /// [`GatewayError`]; its outcome tells whether Alipay may have acted.
+    ///
+    /// # Cancel safety
+    /// Not safe: Alipay may have acted, and nobody would know. Run it in a task of its own.
+    pub async fn call_v3(&self, call: &V3Call) -> Result<VerifiedV3Reply, GatewayError> {
+        let deadline = Instant::now() + call.timeout;
+        let key = call.app.signing.in_force();
+        let reply = self.attempt_v3(call, key, deadline).await?;
+        if !refuses_key(&reply) || Instant::now() >= deadline {
+            return Ok(reply);
+        }
+        let Some(other) = call.app.signing.other(key) else {
+            return Ok(reply);
+        };
+        let again = self.attempt_v3(call, other, deadline).await?;
+        if !refuses_key(&again) {
+            self.promote(&call.app, other);
+        }
+        Ok(again)
+    }
+
+    async fn attempt_v3(
+        &self,
+        call: &V3Call,
+        key: &KeyInUse,
+        deadline: Instant,
+    ) -> Result<VerifiedV3Reply, GatewayError> {
+        let signing = tokio::time::timeout(left(deadline), self.sign_v3(call, key));
+        let outgoing = signing.await.map_err(|_| GatewayError::Timeout {
+            outcome: Outcome::NotSent,
+        })??;
+        let began = Instant::now();
+        let reply = outgoing.send(&self.client, deadline).await;
+        self.metrics
+            .observe(Api::V3, Phase::Upstream, began.elapsed());
+        let began = Instant::now();
+        let verified = self.verify_v3(call, reply?, deadline).await;
+        self.metrics
+            .observe(Api::V3, Phase::Verify, began.elapsed());
+        verified
+    }
+
+    async fn sign_v3(&self, call: &V3Call, key: &KeyInUse) -> Result<Outgoing, GatewayError> {
+        let began = Instant::now();
+        let body = call.signed_body()?;
+        let (auth_string, content) = call.sign_content(key, &body, self.clock.now_ms())?;
+        let sign = key.signer.sign(SignType::Rsa2, content).await?;
+        self.metrics.observe(Api::V3, Phase::Sign, began.elapsed());
+        call.outgoing(key, &auth_string.header(&sign), body)
+    }
+
+    async fn verify_v3(
+        &self,
+        call: &V3Call,
+        reply: Reply,
+        deadline: Instant,
+    ) -> Result<VerifiedV3Reply, GatewayError> {
+        refuse_encoded(&reply.headers)?;
+        let pairs = reply.headers.iter();
+        let pairs = pairs.map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let response = V3Response::new(reply.status.as_u16(), pairs, reply.body)
+            .map_err(GatewayError::V3Signature)?;
+        let sn = response.alipay_sn().map(ToOwned::to_owned);
+        let response = match self.keys(&call.app, sn.as_deref(), deadline).await? {
+            Keys::Named(keys) => response.verify(&keys),
+            Keys::Unnamed(keys) => {
+                let verified = response.clone().verify(&keys);
+                let is_error = verified.as_ref().is_ok_and(VerifiedV3Response::is_error);
+                let bare = call.app.platform.bare();
+                // A success counts only under a bare key.
+                if verified.is_ok() && !is_error && response.verify(bare).is_err() {
+                    return Err(GatewayError::CertificateUnnamed);
+                }
+                verified
+            }
+        };
+        let response = response.map_err(GatewayError::V3Signature)?;
+        refuse_foreign(&response)?;
+        Ok(VerifiedV3Reply {
+            opened: open(call, &response)?,
+            headers: handed_on(&reply.headers),
+            response,
+        })
+    }
+}
+
+/// Alipay's v2 name of what a v3 target calls. Segments that can't be part of a name, such as an
+/// order's number, stand as `{}`, so that a metric's label never holds one.
+#[must_use]
+pub fn method_of(target: &str) -> String {
+    let path = target.split('?').next().unwrap_or_default();
+    let segments = path
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .skip(1);
+    let is_name = |segment: &str| {
+        segment.len() <= 32
+            && segment
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || matches!(b, b'_' | b'-'))
+    };
+    let names: Vec<_> = segments
+        .map(|segment| if is_name(segment) { segment } else { "{}" })
+        .collect();
+    names.join(".")
+}
+
+fn refuses_key(reply: &VerifiedV3Reply) -> bool {
+    reply.refuses(&["invalid-signature"]) || reply.refuses(&["app-cert-not-exist"])
+}
+
+/// Refuses an unsigned error that isn't Alipay's: the page of some proxy on the way.
+fn refuse_foreign(response: &VerifiedV3Response) -> Result<(), GatewayError> {
+    let is_signed = response.verification() != V3Verification::UnsignedError;
+    if is_signed || response.code().is_some() {
+        return Ok(());
+    }
+    Err(GatewayError::NotAlipay {
+        reason: format!("HTTP status {} without Alipay's error", response.status()),
+    })
+}
+
+/// The plaintext of a reply to a call that the sidecar encrypted.
+fn open(call: &V3Call, response: &VerifiedV3Response) -> Result<Option<Bytes>, GatewayError> {
+    if call.encryption != V3Encryption::Ours || !response.is_ciphertext() {
+        return Ok(None);
+    }
+    let no_key = || GatewayError::Decryption(DecryptionError::NoKey);
+    let key = call.app.content_key().ok_or_else(no_key)?;
+    let failed = |error: EncryptionError| GatewayError::Decryption(error.into());
+    let opened = response.open_body(key).map_err(failed)?;
+    // Wiped with the last that holds it.
+    let opened = Zeroizing::new(opened.expose().clone());
+    Ok(Some(Bytes::from_owner(opened)))
+}
+
+/// The headers of Alipay's that mean something to a caller.
+fn handed_on(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for (name, value) in headers {
+        if name.as_str().starts_with("alipay-") {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    if let Some(value) = header(headers, CONTENT_TYPE.as_str())
+        && let Ok(value) = HeaderValue::from_str(&value)
+    {
+        kept.insert(CONTENT_TYPE, value);
+    }
+    kept
+}
+
+const APP_AUTH_TOKEN: HeaderName = HeaderName::from_static("alipay-app-auth-token");
+const ENCRYPT_TYPE: HeaderName = HeaderName::from_static("alipay-encrypt-type");
+const REQUEST_ID: HeaderName = HeaderName::from_static("alipay-request-id");
+const ROOT_CERT_SN: HeaderName = HeaderName::from_static("alipay-root-cert-sn");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_v3_path_has_the_v2_name_without_what_is_no_name() {
+        for (target, expected) in [
+            ("/v3/alipay/trade/query", "alipay.trade.query"),
+            ("/v3/alipay/trade/query?a=/b", "alipay.trade.query"),
+            ("/v3/alipay/order/20260101/close", "alipay.order.{}.close"),
+            ("/v3/a//b", "a.b"),
+            ("/v3/", ""),
+        ] {
+            assert_eq!(method_of(target), expected, "{target}");
+        }
+    }
+}
