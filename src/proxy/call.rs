@@ -1,14 +1,16 @@
 //! One admitted call: credentials → signed → sent → verified.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 use serde::Deserialize;
 
+use crate::gateway::app::SigningApp;
 use crate::gateway::metrics::{Api, Phase};
 use crate::gateway::v2::{Encryption, V2Call};
+use crate::gateway::v3::VerifiedV3Reply;
 use crate::gateway::{VerifiedReply, deadline};
 use crate::model::authorization::Source;
 use crate::model::merchant::Merchant;
@@ -58,6 +60,8 @@ impl Wanted {
 pub(super) enum Answer {
     /// Alipay's reply.
     Reply(Box<VerifiedReply>),
+    /// Alipay's reply on v3.
+    V3(Box<VerifiedV3Reply>),
     /// Nothing was sent: the signed request, for the gateway named.
     Signed {
         action: Action,
@@ -71,6 +75,7 @@ impl Answer {
         match self {
             Self::Reply(reply) if shape == Shape::Gateway => reply::whole(reply),
             Self::Reply(reply) => reply::node(reply),
+            Self::V3(reply) => reply::v3(reply),
             Self::Signed {
                 action,
                 params,
@@ -104,7 +109,7 @@ pub(super) async fn make(
         return signed;
     }
     let result = send(parts, call, credentials, api).await;
-    story.tell(parts, Some(&known), result.as_ref());
+    story.tell(parts, Some(&known), result.as_ref().map(Into::into));
     parts
         .call_metrics
         .observe(api, Phase::Total, story.began.elapsed());
@@ -170,7 +175,7 @@ async fn send_for_tokens(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedRepl
     let refresh_token = refresh_token(v2);
     let began = Instant::now();
     let _turn = match &refresh_token {
-        Some(refresh_token) => Some(turn(parts, v2, refresh_token).await?),
+        Some(refresh_token) => Some(turn(parts, v2.timeout, refresh_token).await?),
         None => None,
     };
     let timeout = v2.timeout.saturating_sub(began.elapsed());
@@ -188,21 +193,25 @@ async fn send_for_tokens(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedRepl
         None => Source::Callback,
     };
     let node = reply.envelope.node_text();
-    let kept = parts.tokens.absorb(&v2.app, node.as_bytes(), source).await;
-    if let Err(error) = kept {
-        tracing::error!(%error, app_id = %v2.app.app_id, "tokens in a reply could not be stored");
-    }
+    absorb(parts, &v2.app, node.as_bytes(), source).await;
     Ok(reply)
 }
 
+/// Stores the tokens that a verified reply hands out.
+pub(super) async fn absorb(parts: &ProxyParts, app: &SigningApp, node: &[u8], source: Source) {
+    if let Err(error) = parts.tokens.absorb(app, node, source).await {
+        tracing::error!(%error, app_id = %app.app_id, "tokens in a reply could not be stored");
+    }
+}
+
 /// Waits, within the deadline of the call, for the right to spend its refresh token.
-async fn turn(
+pub(super) async fn turn(
     parts: &ProxyParts,
-    v2: &V2Call,
+    timeout: Duration,
     refresh_token: &Secret<String>,
 ) -> Result<Turn, ProxyError> {
     let turn = parts.tokens.turn(refresh_token);
-    tokio::time::timeout(v2.timeout, turn).await.map_err(|_| {
+    tokio::time::timeout(timeout, turn).await.map_err(|_| {
         ProxyError::refused(
             ErrorCode::UpstreamTimeout,
             "another refresh of the same token took all the time there was",
@@ -220,11 +229,8 @@ async fn send_again(
     reply: VerifiedReply,
 ) -> Result<VerifiedReply, ProxyError> {
     let remaining = || v2.timeout.saturating_sub(began.elapsed());
-    let auth_app_id = &merchant.auth_app_id;
-    let refresh = parts.tokens.refresh(merchant);
-    match tokio::time::timeout(remaining(), refresh).await {
-        Ok(Ok(_)) if remaining().is_zero() => Ok(reply),
-        Ok(Ok(renewed)) => {
+    match refreshed(parts, merchant, remaining()).await {
+        Some(renewed) if !remaining().is_zero() => {
             let again = V2Call {
                 app_auth_token: Some(renewed.token.app_auth_token),
                 timeout: remaining(),
@@ -232,13 +238,26 @@ async fn send_again(
             };
             send_once(parts, &again).await
         }
+        _ => Ok(reply),
+    }
+}
+
+/// The merchant's record once its token was refreshed, if that is done in time.
+pub(super) async fn refreshed(
+    parts: &ProxyParts,
+    merchant: &Merchant,
+    time: Duration,
+) -> Option<Merchant> {
+    let auth_app_id = &merchant.auth_app_id;
+    match tokio::time::timeout(time, parts.tokens.refresh(merchant)).await {
+        Ok(Ok(renewed)) => Some(renewed),
         Ok(Err(error)) => {
             tracing::warn!(%error, %auth_app_id, "a timed-out token could not be refreshed");
-            Ok(reply)
+            None
         }
         Err(_) => {
             tracing::warn!(%auth_app_id, "a timed-out token was not refreshed within the deadline");
-            Ok(reply)
+            None
         }
     }
 }

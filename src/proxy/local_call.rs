@@ -171,7 +171,7 @@ pub(crate) fn biz_content(body: &[u8]) -> Result<&str, ProxyError> {
     std::str::from_utf8(body).map_err(|e| invalid(e.to_string()))
 }
 
-fn tags(headers: &HeaderMap, selector: Option<String>) -> Result<Tags, ProxyError> {
+pub(super) fn tags(headers: &HeaderMap, selector: Option<String>) -> Result<Tags, ProxyError> {
     let header = single(headers, "alipay-merchant").map_err(|()| {
         ProxyError::refused(
             ErrorCode::MerchantConflict,
@@ -192,7 +192,7 @@ fn tags(headers: &HeaderMap, selector: Option<String>) -> Result<Tags, ProxyErro
     })
 }
 
-fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ProxyError> {
+pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ProxyError> {
     let invalid = || {
         ProxyError::refused(
             ErrorCode::ParameterInvalid,
@@ -217,7 +217,7 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ProxyError> {
 
 /// A header that may stand once: bytes that aren't visible ASCII give an empty value, which names
 /// nobody.
-fn single(headers: &HeaderMap, name: &str) -> Result<Option<String>, ()> {
+pub(super) fn single(headers: &HeaderMap, name: &str) -> Result<Option<String>, ()> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),

@@ -34,6 +34,7 @@ pub mod resolve;
 mod route;
 mod story;
 mod upload;
+mod v3;
 
 use call::{Answer, Wanted};
 use error::{ErrorCode, ProxyError};
@@ -45,6 +46,7 @@ use resolve::Resolver;
 use route::{Action, Route, Target};
 use story::Story;
 use upload::UploadLimits;
+use v3::LocalV3Call;
 
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
@@ -132,7 +134,7 @@ impl Proxy {
         let request_id = story.request_id.clone();
         let answer = match self.admit(&head, &route, body).await {
             Ok(admitted) => {
-                story.method = Some(admitted.call.method.clone());
+                story.method = Some(admitted.call.method());
                 self.finish(admitted, Wanted::on(&route.target), story)
                     .await
             }
@@ -153,13 +155,14 @@ impl Proxy {
     /// Safe: a call that was begun goes on.
     pub async fn call(&self, call: LocalCall) -> Result<VerifiedReply, ProxyError> {
         let story = Story::internal(&call.method);
-        let answer = match self.slot().and_then(|slot| self.admitted(call, slot)) {
+        let admitted = self.slot().and_then(|slot| self.admitted(call, slot));
+        let answer = match admitted {
             Ok(admitted) => self.finish(admitted, Wanted::NODE, story).await,
             Err(error) => Err(story.refused(&self.parts, error)),
         };
         match answer? {
             Answer::Reply(reply) => Ok(*reply),
-            Answer::Signed { .. } => Err(bug()),
+            Answer::Signed { .. } | Answer::V3(_) => Err(bug()),
         }
     }
 
@@ -184,10 +187,10 @@ impl Proxy {
     {
         front_door::check(head, &self.parts.limits.allowed_hosts)?;
         route::check_http_method(&route.target, &head.method)?;
-        if matches!(route.target, Target::Unknown | Target::V3) {
+        if route.target == Target::Unknown {
             return Err(ProxyError::refused(
                 ErrorCode::RouteUnknown,
-                "there are `/gateway.do`, `/v2/{method}` and, before both, `/m/{selector}`",
+                "there are `/gateway.do`, `/v2/{method}`, `/v3/…` and, before them, `/m/{selector}`",
             ));
         }
         let slot = self.slot()?;
@@ -195,6 +198,10 @@ impl Proxy {
         let selector = route.selector.clone();
         let call = match &route.target {
             Target::V2 { method, .. } => LocalCall::from_v2(head, (selector, method), sent)?,
+            Target::V3 { path } => {
+                let call = LocalV3Call::read(head, (selector, path), sent)?;
+                return Ok(self.ready(Call::V3(Box::new(call)), slot));
+            }
             _ => LocalCall::from_gateway(head, selector, sent)?,
         };
         let is_sent =
@@ -235,11 +242,15 @@ impl Proxy {
         slot: OwnedSemaphorePermit,
     ) -> Result<Admitted, ProxyError> {
         self.check_notify_url(&mut call)?;
-        Ok(Admitted {
+        Ok(self.ready(Call::V2(Box::new(call)), slot))
+    }
+
+    fn ready(&self, call: Call, slot: OwnedSemaphorePermit) -> Admitted {
+        Admitted {
             call,
             slot,
             in_flight: self.parts.metrics.begin(),
-        })
+        }
     }
 
     /// The call itself, in a task that outlives its caller.
@@ -257,7 +268,10 @@ impl Proxy {
                 slot,
                 in_flight,
             } = admitted;
-            let answer = call::make(&proxy.parts, &call, wanted, &told).await;
+            let answer = match &call {
+                Call::V2(call) => call::make(&proxy.parts, call, wanted, &told).await,
+                Call::V3(call) => v3::make(&proxy.parts, call, &told).await,
+            };
             drop((slot, in_flight));
             answer
         });
@@ -305,15 +319,31 @@ impl std::fmt::Debug for Proxy {
 
 /// A request that may be made.
 struct Admitted {
-    call: LocalCall,
+    call: Call,
     slot: OwnedSemaphorePermit,
     in_flight: InFlight,
+}
+
+/// What is called, in either dialect.
+enum Call {
+    V2(Box<LocalCall>),
+    V3(Box<LocalV3Call>),
+}
+
+impl Call {
+    /// Alipay's name of it, for the log.
+    fn method(&self) -> String {
+        match self {
+            Self::V2(call) => call.method.clone(),
+            Self::V3(call) => call.method(),
+        }
+    }
 }
 
 fn shape(target: &Target) -> Shape {
     match target {
         Target::Gateway => Shape::Gateway,
-        Target::V3 => Shape::V3,
+        Target::V3 { .. } => Shape::V3,
         Target::Unknown | Target::V2 { .. } => Shape::Http,
     }
 }

@@ -7,8 +7,10 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use crate::gateway::VerifiedReply;
+use crate::gateway::v3::VerifiedV3Reply;
 use crate::protocol::envelope::Verification;
 use crate::protocol::request::SignedParams;
+use crate::protocol::v3_response::V3Verification;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::route::Action;
 
@@ -45,6 +47,35 @@ pub(crate) fn node(reply: &VerifiedReply) -> Response<Full<Bytes>> {
     mark(&mut response, reply);
     set(&mut response, "alipay-code", reply.envelope.code());
     set(&mut response, "alipay-sub-code", reply.envelope.sub_code());
+    response
+}
+
+/// Alipay's reply on v3: status and body as they came, and the headers that vouch for them, unless
+/// the sidecar has opened the body.
+pub(crate) fn v3(reply: &VerifiedV3Reply) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(reply.body().clone()));
+    // Alipay's own status, hence a valid one.
+    *response.status_mut() = StatusCode::from_u16(reply.response.status()).unwrap_or_default();
+    let headers = response.headers_mut();
+    headers.extend(reply.headers.clone());
+    if reply.is_opened() {
+        for name in [
+            "alipay-signature",
+            "alipay-nonce",
+            "alipay-timestamp",
+            "alipay-sn",
+        ] {
+            headers.remove(name);
+        }
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+    }
+    set(&mut response, CACHE_CONTROL.as_str(), Some("no-store"));
+    let verified = match reply.response.verification() {
+        V3Verification::Signed => "true",
+        V3Verification::UnsignedError => "unsigned-error",
+        V3Verification::NoContent => "no-content",
+    };
+    set(&mut response, "alipay-sidecar-verified", Some(verified));
     response
 }
 

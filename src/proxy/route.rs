@@ -5,6 +5,7 @@ use http::Method;
 use crate::protocol::charset::Charset;
 use crate::protocol::params::Params;
 use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::proxy::v3;
 
 /// Where a request wants to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +31,10 @@ pub(crate) enum Target {
         action: Action,
     },
     /// `/v3/…`.
-    V3,
+    V3 {
+        /// The path from `/v3/` on, as it came.
+        path: String,
+    },
 }
 
 /// What `/v2/{method}…` is to do.
@@ -71,7 +75,9 @@ impl Target {
             return Self::Gateway;
         }
         if path.starts_with("/v3/") {
-            return Self::V3;
+            return Self::V3 {
+                path: path.to_owned(),
+            };
         }
         let Some(rest) = path.strip_prefix("/v2/") else {
             return Self::Unknown;
@@ -90,6 +96,15 @@ impl Target {
     }
 }
 
+/// The HTTP methods of v3.
+const V3_METHODS: [Method; 5] = [
+    Method::DELETE,
+    Method::GET,
+    Method::PATCH,
+    Method::POST,
+    Method::PUT,
+];
+
 /// The HTTP methods a route takes, as the `Allow` header lists them.
 ///
 /// # Errors
@@ -100,7 +115,9 @@ pub(crate) fn check_http_method(target: &Target, method: &Method) -> Result<(), 
         Target::V2 { .. } if *method == Method::POST => return Ok(()),
         Target::Gateway => "GET, POST",
         Target::V2 { .. } => "POST",
-        Target::Unknown | Target::V3 => return Ok(()),
+        Target::V3 { .. } if V3_METHODS.contains(method) => return Ok(()),
+        Target::V3 { .. } => v3::METHODS,
+        Target::Unknown => return Ok(()),
     };
     Err(ProxyError {
         allow: Some(allow),
@@ -161,7 +178,8 @@ mod tests {
         check("/m/a/m/b/gateway.do", Some("a"), Target::Unknown);
         check("/m/a", Some("a"), Target::Unknown);
         check("/gateway.do/", None, Target::Unknown);
-        check("/v3/alipay/trade/query", None, Target::V3);
+        let path = "/v3/alipay/trade/query".to_owned();
+        check(&path.clone(), None, Target::V3 { path });
         check("/", None, Target::Unknown);
     }
 }

@@ -7,7 +7,9 @@ use http::request::Parts;
 use crate::gateway::VerifiedReply;
 use crate::gateway::error::Outcome;
 use crate::gateway::metrics::Api;
+use crate::gateway::v3::{VerifiedV3Reply, method_of};
 use crate::protocol::envelope::Verification;
+use crate::protocol::v3_response::V3Verification;
 use crate::proxy::ProxyParts;
 use crate::proxy::error::ProxyError;
 use crate::proxy::parameters;
@@ -37,7 +39,7 @@ impl Story {
             Target::Gateway => (Api::Gateway.as_str(), None),
             // A refused request is counted under its method only if that is one.
             Target::V2 { method, .. } => (Api::V2.as_str(), parameters::method(method).ok()),
-            Target::V3 => ("v3", None),
+            Target::V3 { path } => (Api::V3.as_str(), Some(method_of(path))),
             Target::Unknown => ("none", None),
         };
         Self {
@@ -70,16 +72,19 @@ impl Story {
         &self,
         parts: &ProxyParts,
         credentials: Option<&Credentials>,
-        result: Result<&VerifiedReply, &ProxyError>,
+        result: Result<Said, &ProxyError>,
     ) {
-        let outcome = match result {
-            Ok(reply) => said(reply),
+        let outcome = match &result {
+            Ok(said) => said.outcome,
             Err(error) => error.code.as_str(),
         };
         parts
             .metrics
             .count(self.api, self.method.as_deref(), outcome);
-        let reply = result.ok();
+        let (said, error) = match &result {
+            Ok(said) => (Some(said), None),
+            Err(error) => (None, Some(error)),
+        };
         let merchant = credentials.and_then(|c| c.merchant.as_ref());
         tracing::info!(
             request_id = self.request_id,
@@ -89,10 +94,10 @@ impl Story {
             app_id = credentials.map(|c| c.app.app_id.as_str()),
             auth_app_id = merchant.map(|m| m.auth_app_id.as_str()),
             outcome,
-            sub_code = reply.and_then(|r| r.envelope.sub_code()),
-            trace_id = reply.and_then(|r| r.trace_id.as_deref()),
-            error = result.err().map(|e| e.detail.as_str()),
-            may_have_acted = result.err().is_some_and(|e| e.outcome == Outcome::Unknown),
+            sub_code = said.and_then(|s| s.sub_code.as_deref()),
+            trace_id = said.and_then(|s| s.trace_id.as_deref()),
+            error = error.map(|e| e.detail.as_str()),
+            may_have_acted = error.is_some_and(|e| e.outcome == Outcome::Unknown),
             duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "call"
         );
@@ -121,11 +126,42 @@ impl Story {
     }
 }
 
-/// What Alipay said, as a metric label from a closed set.
-fn said(reply: &VerifiedReply) -> &'static str {
-    match (reply.envelope.verification(), reply.envelope.code()) {
-        (Verification::UnsignedError, _) => "unsigned-error",
-        (Verification::Signed, None | Some("10000" | "10003")) => "ok",
-        (Verification::Signed, Some(_)) => "business-error",
+/// What Alipay said.
+pub(super) struct Said {
+    /// As a metric label, from a closed set.
+    outcome: &'static str,
+    /// The `sub_code` of v2, the `code` of a v3 error.
+    sub_code: Option<String>,
+    trace_id: Option<String>,
+}
+
+impl From<&VerifiedReply> for Said {
+    fn from(reply: &VerifiedReply) -> Self {
+        let outcome = match (reply.envelope.verification(), reply.envelope.code()) {
+            (Verification::UnsignedError, _) => "unsigned-error",
+            (Verification::Signed, None | Some("10000" | "10003")) => "ok",
+            (Verification::Signed, Some(_)) => "business-error",
+        };
+        Self {
+            outcome,
+            sub_code: reply.envelope.sub_code().map(ToOwned::to_owned),
+            trace_id: reply.trace_id.clone(),
+        }
+    }
+}
+
+impl From<&VerifiedV3Reply> for Said {
+    fn from(reply: &VerifiedV3Reply) -> Self {
+        let response = &reply.response;
+        let outcome = match (response.verification(), response.is_error()) {
+            (V3Verification::UnsignedError, _) => "unsigned-error",
+            (_, false) => "ok",
+            (_, true) => "business-error",
+        };
+        Self {
+            outcome,
+            sub_code: response.code(),
+            trace_id: response.trace_id().map(ToOwned::to_owned),
+        }
     }
 }

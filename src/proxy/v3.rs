@@ -1,0 +1,345 @@
+//! `/v3/…`: Alipay's REST protocol without its `Authorization`.
+//!
+//! Path, query and body go on as they came; the sidecar adds who calls, for whom, and the
+//! signature. Invariant: as on the other routes, no byte of an unverified reply leaves.
+
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use http::{HeaderMap, Method};
+use serde::Deserialize;
+
+use crate::gateway::metrics::{Api, Phase};
+use crate::gateway::v3::{V3Body, V3Call, V3Encryption, VerifiedV3Reply, method_of};
+use crate::model::authorization::Source;
+use crate::model::merchant::Merchant;
+use crate::protocol::authorization::Authorization;
+use crate::protocol::secret::Secret;
+use crate::protocol::v3_response::V3Verification;
+use crate::proxy::ProxyParts;
+use crate::proxy::call::{self, Answer};
+use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::proxy::local_call::{self, Sent, single};
+use crate::proxy::resolve::{Credentials, Tags};
+use crate::proxy::story::Story;
+use crate::token::TOKEN_METHOD;
+
+/// The HTTP methods of v3, as the `Allow` header lists them.
+pub(super) const METHODS: &str = "DELETE, GET, PATCH, POST, PUT";
+/// The text part of an upload.
+const DATA_PART: &str = "data";
+
+/// One unsigned v3 request of a backend, checked, still without credentials.
+#[derive(Debug, Clone)]
+pub(super) struct LocalV3Call {
+    http_method: Method,
+    /// Path and query, as they came.
+    target: String,
+    body: V3Body,
+    encryption: V3Encryption,
+    tags: Tags,
+    timeout: Option<Duration>,
+}
+
+impl LocalV3Call {
+    /// Reads a request whose path below `/m/{selector}` is `path`.
+    ///
+    /// # Errors
+    /// Contract §3's 400s.
+    pub(super) fn read(
+        head: &Parts,
+        (selector, path): (Option<String>, &str),
+        sent: Sent,
+    ) -> Result<Self, ProxyError> {
+        check_path(path)?;
+        let body = body(sent)?;
+        let target = match head.uri.query() {
+            None => path.to_owned(),
+            Some(query) => format!("{path}?{query}"),
+        };
+        let call = Self {
+            encryption: encryption(&head.headers, &body)?,
+            tags: tags(&head.headers, selector)?,
+            timeout: local_call::timeout(&head.headers)?,
+            http_method: head.method.clone(),
+            target,
+            body,
+        };
+        let is_empty = matches!(&call.body, V3Body::Plain(body) if body.is_empty());
+        if call.http_method == Method::GET && !is_empty {
+            return Err(invalid(
+                "a GET of v3 has no body; its parameters go into the query",
+            ));
+        }
+        Ok(call)
+    }
+
+    /// Alipay's v2 name of what is called.
+    pub(super) fn method(&self) -> String {
+        method_of(&self.target)
+    }
+}
+
+/// Makes the call, and tells its story.
+pub(super) async fn make(
+    parts: &ProxyParts,
+    call: &LocalV3Call,
+    story: &Story,
+) -> Result<Answer, ProxyError> {
+    let began = Instant::now();
+    let credentials = if call.method() == TOKEN_METHOD {
+        parts.resolver.resolve_own(&call.tags).await
+    } else {
+        parts.resolver.resolve(&call.tags).await
+    };
+    let observe = |phase, began: Instant| {
+        parts.call_metrics.observe(Api::V3, phase, began.elapsed());
+    };
+    observe(Phase::Resolve, began);
+    let credentials = credentials.map_err(|error| story.refused(parts, error))?;
+    let known = credentials.clone();
+    let result = send(parts, call, credentials, story).await;
+    story.tell(parts, Some(&known), result.as_ref().map(Into::into));
+    observe(Phase::Total, story.began);
+    result.map(|reply| Answer::V3(Box::new(reply)))
+}
+
+async fn send(
+    parts: &ProxyParts,
+    call: &LocalV3Call,
+    credentials: Credentials,
+    story: &Story,
+) -> Result<VerifiedV3Reply, ProxyError> {
+    let merchant = credentials.merchant.clone();
+    let v3 = v3_call(parts, call, credentials, story);
+    if v3.method() == TOKEN_METHOD {
+        return send_for_tokens(parts, v3).await;
+    }
+    let began = Instant::now();
+    let reply = send_once(parts, &v3).await?;
+    let timed_out = ["app-auth-token", "time"];
+    match merchant {
+        Some(merchant) if reply.refuses(&timed_out) => {
+            send_again(parts, (v3, began), &merchant, reply).await
+        }
+        _ => Ok(reply),
+    }
+}
+
+async fn send_once(parts: &ProxyParts, v3: &V3Call) -> Result<VerifiedV3Reply, ProxyError> {
+    let reply = parts.gateway.call_v3(v3).await;
+    reply.map_err(|e| ProxyError::of_query(v3.is_pure_query(), &e))
+}
+
+/// As [`call::make`] does on v2: the token is refreshed and the call sent once more, within its
+/// deadline.
+async fn send_again(
+    parts: &ProxyParts,
+    (v3, began): (V3Call, Instant),
+    merchant: &Merchant,
+    reply: VerifiedV3Reply,
+) -> Result<VerifiedV3Reply, ProxyError> {
+    let remaining = || v3.timeout.saturating_sub(began.elapsed());
+    let renewed = call::refreshed(parts, merchant, remaining()).await;
+    match renewed {
+        Some(renewed) if !remaining().is_zero() => {
+            let again = V3Call {
+                app_auth_token: Some(renewed.token.app_auth_token),
+                timeout: remaining(),
+                ..v3
+            };
+            send_once(parts, &again).await
+        }
+        _ => Ok(reply),
+    }
+}
+
+/// Sends a call that hands out tokens, and stores them.
+async fn send_for_tokens(
+    parts: &ProxyParts,
+    mut v3: V3Call,
+) -> Result<VerifiedV3Reply, ProxyError> {
+    let refresh_token = refresh_token(&v3.body);
+    let began = Instant::now();
+    let _turn = match &refresh_token {
+        Some(refresh_token) => Some(call::turn(parts, v3.timeout, refresh_token).await?),
+        None => None,
+    };
+    v3.timeout = v3.timeout.saturating_sub(began.elapsed());
+    let reply = send_once(parts, &v3).await?;
+    let is_signed = reply.response.verification() == V3Verification::Signed;
+    if !is_signed || reply.response.is_error() {
+        return Ok(reply);
+    }
+    let source = match refresh_token {
+        Some(_) => Source::Refresh,
+        None => Source::Callback,
+    };
+    call::absorb(parts, &v3.app, reply.body(), source).await;
+    Ok(reply)
+}
+
+fn v3_call(
+    parts: &ProxyParts,
+    call: &LocalV3Call,
+    credentials: Credentials,
+    story: &Story,
+) -> V3Call {
+    V3Call {
+        app: credentials.app,
+        app_auth_token: credentials.merchant.map(|m| m.token.app_auth_token),
+        http_method: call.http_method.clone(),
+        target: call.target.clone(),
+        body: call.body.clone(),
+        encryption: call.encryption,
+        request_id: story.request_id.clone(),
+        timeout: crate::gateway::deadline(parts.limits.timeout, call.timeout),
+    }
+}
+
+/// The refresh token a call would spend.
+fn refresh_token(body: &V3Body) -> Option<Secret<String>> {
+    #[derive(Deserialize)]
+    struct Spent {
+        refresh_token: String,
+    }
+    let V3Body::Plain(body) = body else {
+        return None;
+    };
+    let spent: Spent = serde_json::from_slice(body).ok()?;
+    Some(Secret::new(spent.refresh_token))
+}
+
+/// The path is signed as it stands, so it must mean one thing to everybody it passes.
+fn check_path(path: &str) -> Result<(), ProxyError> {
+    let refused = |reason: &str| {
+        let detail = format!("the path can't be signed as it is: {reason}");
+        Err(ProxyError::refused(ErrorCode::ParameterInvalid, detail))
+    };
+    let segments = path.strip_prefix("/v3/").unwrap_or_default();
+    if segments.is_empty() {
+        return refused("nothing follows `/v3/`");
+    }
+    for segment in segments.split('/') {
+        if matches!(segment, "" | "." | "..") {
+            return refused("it has an empty segment, `.` or `..`");
+        }
+    }
+    let mut rest = path;
+    while let Some((_, behind)) = rest.split_once('%') {
+        let digits = behind.get(..2).unwrap_or_default();
+        let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let Some(byte) = u8::from_str_radix(digits, 16).ok().filter(|_| is_hex) else {
+            return refused("a `%` without two hexadecimal digits behind it");
+        };
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            return refused("it percent-encodes a character that needs none");
+        }
+        rest = behind;
+    }
+    Ok(())
+}
+
+fn body(sent: Sent) -> Result<V3Body, ProxyError> {
+    let mut upload = match sent {
+        Sent::Plain(body) => return Ok(V3Body::Plain(body)),
+        Sent::Upload(upload) => upload,
+    };
+    let data = upload.parameters.remove(DATA_PART);
+    if !upload.parameters.is_empty() {
+        return Err(invalid(
+            "an upload of v3 has one text part, `data`, and files; put everything else into its JSON",
+        ));
+    }
+    if upload.files.iter().any(|file| file.name == DATA_PART) {
+        return Err(invalid("the part `data` is a file; it must be JSON text"));
+    }
+    Ok(V3Body::Upload {
+        data: data.unwrap_or_default(),
+        files: upload.files,
+    })
+}
+
+/// `alipay-encrypt-type: AES` with JSON asks the sidecar to encrypt; with anything else the caller
+/// has done it.
+fn encryption(headers: &HeaderMap, body: &V3Body) -> Result<V3Encryption, ProxyError> {
+    let duplicate = |()| {
+        let detail = "the header `alipay-encrypt-type` stands twice";
+        ProxyError::refused(ErrorCode::ParameterDuplicate, detail)
+    };
+    match single(headers, "alipay-encrypt-type")
+        .map_err(duplicate)?
+        .as_deref()
+    {
+        None | Some("") => return Ok(V3Encryption::None),
+        Some("AES") => {}
+        Some(_) => {
+            let detail = "`alipay-encrypt-type` is `AES`, or left out";
+            return Err(ProxyError::refused(ErrorCode::ParameterInvalid, detail));
+        }
+    }
+    match body {
+        V3Body::Upload { .. } => Err(invalid("uploads aren't encrypted")),
+        V3Body::Plain(body) => match body.trim_ascii_start().first() {
+            Some(b'{' | b'[') => Ok(V3Encryption::Ours),
+            _ => Ok(V3Encryption::Callers),
+        },
+    }
+}
+
+fn tags(headers: &HeaderMap, selector: Option<String>) -> Result<Tags, ProxyError> {
+    let conflict = |()| {
+        let detail = "the header `alipay-app-auth-token` stands twice";
+        ProxyError::refused(ErrorCode::MerchantConflict, detail)
+    };
+    let token = single(headers, "alipay-app-auth-token").map_err(conflict)?;
+    // An SDK signs with its throw-away key; what it signed is dropped, who it claims to be counts.
+    let authorization = headers.get(http::header::AUTHORIZATION);
+    let authorization = authorization
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| Authorization::parse(text).ok());
+    let own_app_id =
+        authorization.and_then(|read| read.auth_string.get("app_id").map(ToOwned::to_owned));
+    Ok(Tags {
+        token: token.filter(|token| !token.is_empty()).map(Secret::new),
+        own_app_id,
+        ..local_call::tags(headers, selector)?
+    })
+}
+
+fn invalid(detail: &str) -> ProxyError {
+    ProxyError::refused(ErrorCode::BodyInvalid, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_means_one_thing_or_is_refused() {
+        for good in [
+            "/v3/alipay/trade/query",
+            "/v3/a/%E4%B8%AD",
+            "/v3/a/b%2Fc",
+            "/v3/a/b:c@d",
+        ] {
+            assert!(check_path(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "/v3/",
+            "/v3//a",
+            "/v3/a/",
+            "/v3/a/../b",
+            "/v3/./a",
+            "/v3/%61",
+            "/v3/%2e%2e/a",
+            "/v3/%7E",
+            "/v3/%",
+            "/v3/%4",
+            "/v3/%zz",
+            "/v3/%+1",
+        ] {
+            assert!(check_path(bad).is_err(), "{bad}");
+        }
+    }
+}
