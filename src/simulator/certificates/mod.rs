@@ -82,8 +82,8 @@ pub(super) struct Certificates {
     authority: Authority,
     /// Made when a foreign certificate is first asked for.
     foreign: Option<Authority>,
-    /// By app: the certificate, and the key it is about.
-    apps: BTreeMap<String, (RsaPublicKey, Certificate)>,
+    /// Of each app and key of it: a certificate that was issued stays the same.
+    apps: Vec<(String, RsaPublicKey, Certificate)>,
     /// The platform's own by serial number, those of the past included.
     downloads: BTreeMap<String, String>,
     current: Sealing,
@@ -98,7 +98,7 @@ impl Certificates {
         let mut certificates = Self {
             authority,
             foreign: None,
-            apps: BTreeMap::new(),
+            apps: Vec::new(),
             downloads: BTreeMap::new(),
             current: current.clone(),
             in_force: current.clone(),
@@ -107,18 +107,19 @@ impl Certificates {
         Ok(certificates)
     }
 
-    /// Gives an app's certificate, a new one when its key is another.
+    /// Gives the certificate of an app's key, a new one when it has none yet.
     pub(super) fn of_app(
         &mut self,
         app_id: &str,
         key: &RsaPublicKey,
     ) -> Result<Certificate, SimulatorError> {
-        if let Some((_, certificate)) = self.apps.get(app_id).filter(|(known, _)| known == key) {
+        let mut issued = self.apps.iter();
+        if let Some((.., certificate)) = issued.find(|(app, of, _)| app == app_id && of == key) {
             return Ok(certificate.clone());
         }
         let certificate = self.authority.issue_app(app_id, key)?;
-        let entry = (key.clone(), certificate.clone());
-        self.apps.insert(app_id.to_owned(), entry);
+        let entry = (app_id.to_owned(), key.clone(), certificate.clone());
+        self.apps.push(entry);
         Ok(certificate)
     }
 
