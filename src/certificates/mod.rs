@@ -13,23 +13,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::clock::Clock;
 use crate::flight::Flights;
 use crate::gateway::Gateway;
 use crate::gateway::app::SigningApp;
+use crate::gateway::error::GatewayError;
 use crate::gateway::metrics::Api;
-use crate::gateway::platform::{Asker, CertificateRefusal, CertificateSource};
+use crate::gateway::platform::{Asker, CertificateRefusal, CertificateSource, DOWNLOAD_METHOD};
 use crate::gateway::v2::{Encryption, V2Call};
 use crate::model::certificate::KeptCertificate;
 use crate::model::id::AppId;
-use crate::protocol::cert::Bundle;
+use crate::protocol::cert::{self, Bundle};
 use crate::protocol::charset::CharsetLabel;
+use crate::protocol::error::EnvelopeError;
 use crate::protocol::params::{Params, name};
 use crate::store::{Change, Store};
 
@@ -38,9 +38,6 @@ pub mod metrics;
 
 use allowance::Allowances;
 use metrics::CertificateMetrics;
-
-/// Alipay's name of the method that gives a platform certificate.
-pub const DOWNLOAD_METHOD: &str = "alipay.open.app.alipaycert.download";
 
 /// What [`Certificates`] works with.
 pub struct CertificateParts {
@@ -163,9 +160,17 @@ impl Inner {
 
     async fn download(&self, app: &Arc<SigningApp>, sn: &str) -> Result<(), CertificateRefusal> {
         let call = download_call(app, sn, self.parts.timeout);
-        let reply = self.parts.gateway.download(&call).await;
-        let reply = reply.map_err(|error| CertificateRefusal::Unavailable(error.to_string()))?;
-        let pem = content(&reply.envelope.unverified_node())?;
+        let unavailable = |reason: String| CertificateRefusal::Unavailable(reason);
+        let reply = match self.parts.gateway.call(&call).await {
+            Err(GatewayError::ResponseSignature(EnvelopeError::Certificate(error))) => {
+                return Err(error.into());
+            }
+            reply => reply.map_err(|error| unavailable(error.to_string()))?,
+        };
+        let pem = cert::downloaded(&reply.envelope.node()).map_err(|_| {
+            let sub_code = reply.envelope.sub_code().unwrap_or_default();
+            unavailable(format!("Alipay refused it ({sub_code})"))
+        })?;
         believe(app, sn, &pem, self.parts.clock.now_ms())?;
         let kept = KeptCertificate {
             app_id: app.app_id.clone(),
@@ -211,27 +216,4 @@ fn download_call(app: &Arc<SigningApp>, sn: &str, timeout: Duration) -> V2Call {
         timeout,
         api: Api::Internal,
     }
-}
-
-/// The PEM text in the node of a download: base64 of it.
-fn content(node: &[u8]) -> Result<String, CertificateRefusal> {
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Downloaded {
-        code: String,
-        sub_code: String,
-        alipay_cert_content: String,
-    }
-    let unusable = |reason: &str| CertificateRefusal::Unavailable(reason.to_owned());
-    let found: Downloaded =
-        serde_json::from_slice(node).map_err(|_| unusable("the reply isn't a download"))?;
-    if found.alipay_cert_content.is_empty() {
-        return Err(CertificateRefusal::Unavailable(format!(
-            "Alipay refused it ({} {})",
-            found.code, found.sub_code
-        )));
-    }
-    let bytes = STANDARD.decode(found.alipay_cert_content.trim());
-    let text = bytes.ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    text.ok_or_else(|| unusable("its content isn't base64 of a PEM text"))
 }

@@ -11,7 +11,12 @@ use futures_util::future::BoxFuture;
 use crate::gateway::app::SigningApp;
 use crate::model::app_keys::{AppKeys, PlatformCertificate};
 use crate::protocol::cert::{Bundle, CertificateError};
+use crate::protocol::envelope::{Envelope, VerifiedEnvelope};
+use crate::protocol::error::EnvelopeError;
 use crate::protocol::key::RsaPublicKey;
+
+/// Alipay's name of the method that gives a platform certificate.
+pub const DOWNLOAD_METHOD: &str = "alipay.open.app.alipaycert.download";
 
 /// The platform keys that one app trusts at present.
 pub struct PlatformKeys {
@@ -117,6 +122,16 @@ impl PlatformKeys {
             .map_err(|error| CertificateRefusal::Key(error.to_string()))?;
         self.add(certificate);
         Ok(())
+    }
+
+    /// Verifies a reply to `alipay.open.app.alipaycert.download`, in certificate mode.
+    pub(crate) fn verify_download(
+        &self,
+        reply: Envelope,
+        now_ms: i64,
+    ) -> Option<Result<VerifiedEnvelope, EnvelopeError>> {
+        let trust = self.trust.as_ref()?;
+        Some(reply.verify_download(&trust.roots, now_ms))
     }
 
     /// The certificates that are trusted at present, newest first.

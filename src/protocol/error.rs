@@ -4,7 +4,7 @@
 
 use thiserror::Error;
 
-use super::signature::SignType;
+use super::{cert::CertificateError, signature::SignType};
 
 /// Says what is wrong with protocol data that isn't a key or a reply.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -239,6 +239,9 @@ pub enum EnvelopeError {
         /// The decoded name.
         name: String,
     },
+    /// The certificate in it isn't to be believed.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The body isn't one JSON object.
     #[error("the reply isn't one JSON object")]
     Malformed(#[source] JsonError),
@@ -279,6 +282,7 @@ impl EnvelopeError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Ambiguous { .. } => "reply-ambiguous",
+            Self::Certificate(error) => error.kind(),
             Self::Malformed(_) => "reply-malformed",
             Self::NodeMissing { .. } => "reply-node-missing",
             Self::NodeKind { .. } => "reply-node-kind",
@@ -295,6 +299,7 @@ impl EnvelopeError {
         match self {
             Self::Malformed(_) | Self::NodeKind { .. } | Self::NodeMissing { .. } => false,
             Self::Ambiguous { .. }
+            | Self::Certificate(_)
             | Self::SignMalformed
             | Self::SignatureMismatch { .. }
             | Self::Unsigned => true,

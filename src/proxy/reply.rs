@@ -139,7 +139,7 @@ fn respond(status: StatusCode, content_type: &str, body: Bytes) -> Response<Full
 
 fn mark(response: &mut Response<Full<Bytes>>, reply: &VerifiedReply) {
     let verified = match reply.envelope.verification() {
-        Verification::Signed => "true",
+        Verification::Certified | Verification::Signed => "true",
         Verification::UnsignedError => "unsigned-error",
     };
     set(response, "alipay-sidecar-verified", Some(verified));

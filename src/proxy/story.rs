@@ -139,8 +139,8 @@ impl From<&VerifiedReply> for Said {
     fn from(reply: &VerifiedReply) -> Self {
         let outcome = match (reply.envelope.verification(), reply.envelope.code()) {
             (Verification::UnsignedError, _) => "unsigned-error",
-            (Verification::Signed, None | Some("10000" | "10003")) => "ok",
-            (Verification::Signed, Some(_)) => "business-error",
+            (_, None | Some("10000" | "10003")) => "ok",
+            (_, Some(_)) => "business-error",
         };
         Self {
             outcome,

@@ -10,6 +10,8 @@
 mod admin;
 #[cfg(feature = "simulator")]
 mod auth_redirect;
+#[cfg(feature = "simulator")]
+mod certificates;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
@@ -21,7 +23,11 @@ mod delivery;
 #[cfg(feature = "simulator")]
 mod embedding;
 #[cfg(feature = "simulator")]
+mod encryption;
+#[cfg(feature = "simulator")]
 mod examples;
+#[cfg(feature = "simulator")]
+mod key_change;
 mod layering;
 #[cfg(feature = "simulator")]
 mod parts;
@@ -39,6 +45,8 @@ mod proxy_gbk;
 mod proxy_merchants;
 #[cfg(feature = "simulator")]
 mod proxy_uploads;
+#[cfg(feature = "simulator")]
+mod proxy_v3;
 #[cfg(feature = "simulator")]
 mod simulator;
 #[cfg(feature = "simulator")]

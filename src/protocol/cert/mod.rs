@@ -6,6 +6,7 @@
 
 mod chain;
 mod der;
+mod download;
 mod error;
 mod name;
 mod pem;
@@ -17,7 +18,7 @@ use md5::{Digest, Md5};
 use rsa::BigUint;
 
 use self::der::{Extensions, Parts};
-pub use self::error::CertificateError;
+pub use self::{download::downloaded, error::CertificateError};
 use super::{error::KeyError, key::RsaPublicKey};
 
 /// Holds one X.509 certificate.

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use self::text::{Summary, Text};
 use super::{
+    cert::{self, Bundle},
     charset::Charset,
     error::EnvelopeError,
     json::{self, Kind, Member},
@@ -34,8 +35,8 @@ pub struct Envelope {
     /// Decoded, not yet base64-decoded; `None` where it is missing, empty or null.
     sign: Option<String>,
     alipay_cert_sn: Option<String>,
-    /// There is no `sign`, and every node that a caller might read is an error.
-    is_plain_error: bool,
+    /// Every node that a caller might read is an error.
+    is_error: bool,
     summary: Summary,
 }
 
@@ -78,7 +79,7 @@ impl Envelope {
         };
         let sign = sign.map(|member| text.sign(member)).transpose()?.flatten();
         Ok(Self {
-            is_plain_error: sign.is_none() && text.is_plain_error(&members),
+            is_error: text.is_plain_error(&members),
             sign,
             alipay_cert_sn: text.certificate(&members),
             summary: text.summary(node),
@@ -97,11 +98,36 @@ impl Envelope {
         self.alipay_cert_sn.as_deref()
     }
 
-    /// Gives the bytes of the node although nobody has vouched for them: for what proves itself, as
-    /// a certificate does by its chain.
-    #[must_use]
-    pub fn unverified_node(&self) -> Bytes {
-        self.body.slice(self.node.clone())
+    /// Decides what a reply to `alipay.open.app.alipaycert.download` is worth, which carries no
+    /// signature that could be verified: the certificate in it proves itself, by its way up to one
+    /// of the roots at a moment (milliseconds since 1970).
+    ///
+    /// Protocol: 公钥证书方式; in certificate mode alone.
+    ///
+    /// # Errors
+    ///
+    /// [`EnvelopeError::Certificate`] for a certificate that isn't trusted, or a reply that holds
+    /// none and isn't plainly an error.
+    pub fn verify_download(
+        self,
+        roots: &Bundle,
+        unix_ms: i64,
+    ) -> Result<VerifiedEnvelope, EnvelopeError> {
+        let verification = match cert::downloaded(self.raw_node()) {
+            Err(_) if self.is_error => Verification::UnsignedError,
+            text => {
+                let chain = text.and_then(|text| Bundle::parse(&text));
+                let trusted = chain.and_then(|chain| chain.check_trust(roots, unix_ms));
+                trusted.map_err(EnvelopeError::Certificate)?;
+                Verification::Certified
+            }
+        };
+        Ok(VerifiedEnvelope {
+            verification,
+            slash_unescaped: false,
+            envelope: self,
+            opened: None,
+        })
     }
 
     /// Checks the signature with each key in turn, and decides what the reply is worth.
@@ -125,7 +151,7 @@ impl Envelope {
                 let retried = self.check_signature(sign, keys, sign_type)?;
                 (Verification::Signed, retried)
             }
-            None if self.is_plain_error => (Verification::UnsignedError, false),
+            None if self.is_error => (Verification::UnsignedError, false),
             None => return Err(EnvelopeError::Unsigned),
         };
         Ok(VerifiedEnvelope {
@@ -180,6 +206,8 @@ impl std::fmt::Debug for Envelope {
 /// Says what a verified reply is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verification {
+    /// Unsigned, but its content, a certificate, leads up to a root of Alipay's.
+    Certified,
     /// Alipay's signature holds.
     Signed,
     /// An error that Alipay didn't sign: the outcome of the call is unknown, never “failed”.

@@ -70,9 +70,21 @@ impl TestSidecar {
         Self::start_built(change, |_, builder| builder).await
     }
 
+    /// The same with another Alipay, and a configuration that knows of it.
+    pub async fn start_before(prepare: impl FnOnce(&Simulator, &mut Config)) -> Self {
+        Self::start_whole(prepare, |_, builder| builder).await
+    }
+
     /// The same with parts of its own.
     pub async fn start_built(
         change: impl FnOnce(&mut Config),
+        build: impl FnOnce(&Config, SidecarBuilder) -> SidecarBuilder,
+    ) -> Self {
+        Self::start_whole(|_, config| change(config), build).await
+    }
+
+    async fn start_whole(
+        change: impl FnOnce(&Simulator, &mut Config),
         build: impl FnOnce(&Config, SidecarBuilder) -> SidecarBuilder,
     ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
@@ -103,7 +115,7 @@ impl TestSidecar {
         let mut config = config(&simulator, directory.path().join("sidecar.redb"));
         config.webhook.public_url = Some(webhook.clone());
         config.delivery.url = Some(backend.url("/events"));
-        change(&mut config);
+        change(&simulator, &mut config);
         create_store(&config);
         let builder = build(&config, Sidecar::builder(config.clone()));
         let sidecar = builder.build().await.expect("a sidecar");

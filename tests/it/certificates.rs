@@ -1,0 +1,204 @@
+//! Certificate mode: serial numbers in, certificates out, and what happens when Alipay renews its
+//! own.
+
+use alipay_sidecar::config::Config;
+use alipay_sidecar::model::app::AppCertificates;
+use alipay_sidecar::sidecar::Sidecar;
+use alipay_sidecar::simulator::{
+    AppMode, DEFAULT_APP_ID, Event, PlatformCertificate, Simulator, TriggerOptions,
+};
+
+use crate::support::{ALIAS, TestSidecar, header, json, text};
+
+/// Puts the app into certificate mode, at Alipay and here.
+pub fn certified(simulator: &Simulator, config: &mut Config) {
+    simulator
+        .set_app_mode(DEFAULT_APP_ID, AppMode::Certificate)
+        .expect("an app");
+    let files = simulator.certificate_files(DEFAULT_APP_ID).expect("files");
+    let app = &mut config.apps[0];
+    app.alipay_public_keys.clear();
+    app.certificates = Some(AppCertificates {
+        app: vec![files.app_cert],
+        alipay: vec![files.alipay_cert],
+        roots: files.alipay_root_cert,
+    });
+}
+
+fn downloads(simulator: &Simulator) -> usize {
+    let requests = simulator.requests();
+    let is_download = |method: &str| method.contains("alipaycert");
+    requests.iter().filter(|r| is_download(&r.method)).count()
+}
+
+const ORDER: &str = r#"{"out_trade_no":"1","total_amount":"8.80","subject":"tea"}"#;
+const QUERY: &str = r#"{"out_trade_no":"1"}"#;
+
+async fn create(sidecar: &TestSidecar) {
+    let reply = sidecar.post("/v2/alipay.trade.create", ORDER).await;
+    assert_eq!(json(&reply)["code"], "10000", "{}", text(&reply));
+    assert_eq!(header(&reply, "alipay-sidecar-verified"), "true");
+}
+
+/// Queries on one route and gives the error's code, empty for a success.
+async fn query(sidecar: &TestSidecar, path: &str) -> String {
+    let reply = sidecar.post(path, QUERY).await;
+    if reply.status == 200 {
+        assert_eq!(json(&reply)["trade_status"], "WAIT_BUYER_PAY");
+    }
+    header(&reply, "alipay-sidecar-error").to_owned()
+}
+
+const BOTH: [&str; 2] = ["/v2/alipay.trade.query", "/v3/alipay/trade/query"];
+
+#[tokio::test]
+async fn requests_name_both_serial_numbers_and_replies_their_certificate() {
+    let sidecar = TestSidecar::start_before(certified).await;
+    create(&sidecar).await;
+    for path in BOTH {
+        assert_eq!(query(&sidecar, path).await, "", "{path}");
+    }
+    assert_eq!(downloads(&sidecar.simulator), 0);
+    let expiry = "alipay_sidecar_certificate_expiry_timestamp_seconds";
+    for kind in ["app", "alipay"] {
+        let series = format!("{expiry}{{kind=\"{kind}\"}}");
+        assert!(sidecar.metric(&series).await > 1.8e9, "{series}");
+    }
+}
+
+#[tokio::test]
+async fn a_renewed_platform_certificate_is_fetched_once_and_kept() {
+    let sidecar = TestSidecar::start_before(certified).await;
+    create(&sidecar).await;
+    sidecar
+        .simulator
+        .rotate_platform_certificate()
+        .expect("certificates");
+    let calls = (0..20).map(|n| query(&sidecar, BOTH[n % 2]));
+    let errors = futures_util::future::join_all(calls).await;
+    assert_eq!(errors, vec![String::new(); 20]);
+    assert_eq!(downloads(&sidecar.simulator), 1);
+    let kept = sidecar
+        .sidecar
+        .store()
+        .certificates()
+        .await
+        .expect("readable");
+    assert_eq!(kept.len(), 1);
+    let fetched = "alipay_sidecar_certificate_downloads_total{outcome=\"ok\"}";
+    assert!((sidecar.metric(fetched).await - 1.0).abs() < f64::EPSILON);
+
+    // Another run over the same store knows it without asking.
+    let again = Sidecar::builder(sidecar.config.clone()).store(sidecar.sidecar.store());
+    let again = again.build().await.expect("a sidecar");
+    let call = again
+        .request("alipay.trade.query")
+        .merchant(ALIAS)
+        .biz_content(QUERY);
+    assert_eq!(call.send().await.expect("verified").code(), Some("10000"));
+    assert_eq!(downloads(&sidecar.simulator), 1);
+}
+
+#[tokio::test]
+async fn a_certificate_that_isnt_trusted_is_refused_and_not_asked_for_again() {
+    for bad in [
+        PlatformCertificate::Expired,
+        PlatformCertificate::Foreign,
+        PlatformCertificate::NotYetValid,
+    ] {
+        let sidecar = TestSidecar::start_before(certified).await;
+        create(&sidecar).await;
+        sidecar
+            .simulator
+            .use_platform_certificate(bad)
+            .expect("certificates");
+        for _ in 0..3 {
+            for path in BOTH {
+                let error = query(&sidecar, path).await;
+                assert_eq!(error, "response-signature-invalid", "{bad:?} {path}");
+            }
+        }
+        assert_eq!(downloads(&sidecar.simulator), 1, "{bad:?}");
+        let kept = sidecar
+            .sidecar
+            .store()
+            .certificates()
+            .await
+            .expect("readable");
+        assert!(kept.is_empty());
+        // The configured one still counts.
+        let current = PlatformCertificate::Current;
+        sidecar
+            .simulator
+            .use_platform_certificate(current)
+            .expect("certificates");
+        assert_eq!(query(&sidecar, BOTH[0]).await, "", "{bad:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_notification_under_a_renewed_certificate_is_accepted() {
+    let sidecar = TestSidecar::start_before(certified).await;
+    sidecar
+        .simulator
+        .rotate_platform_certificate()
+        .expect("certificates");
+    let options = TriggerOptions {
+        wait: true,
+        ..TriggerOptions::default()
+    };
+    let sent = sidecar
+        .simulator
+        .trigger(Event::OrderMessage, &options)
+        .await;
+    let record = sent.expect("an app gateway");
+    assert!(record.body.contains("alipay_cert_sn="), "{}", record.body);
+    let series = "alipay_sidecar_notifications_total{kind=\"message\",outcome=\"accepted\"}";
+    sidecar.wait_for_metric(series, 1.0).await;
+    assert_eq!(downloads(&sidecar.simulator), 1);
+}
+
+#[tokio::test]
+async fn an_sdk_that_downloads_a_certificate_itself_gets_it_proved_by_its_chain() {
+    let sidecar = TestSidecar::start_before(certified).await;
+    let sn = sidecar
+        .sidecar
+        .store()
+        .certificates()
+        .await
+        .expect("readable");
+    assert!(sn.is_empty());
+    sidecar
+        .simulator
+        .rotate_platform_certificate()
+        .expect("certificates");
+    create(&sidecar).await;
+    let kept = sidecar
+        .sidecar
+        .store()
+        .certificates()
+        .await
+        .expect("readable");
+    let asked = format!(r#"{{"alipay_cert_sn":"{}"}}"#, kept[0].sn);
+    let reply = sidecar
+        .post("/v2/alipay.open.app.alipaycert.download", asked.clone())
+        .await;
+    assert_eq!(
+        header(&reply, "alipay-sidecar-verified"),
+        "true",
+        "{}",
+        text(&reply)
+    );
+    assert!(json(&reply)["alipay_cert_content"].is_string());
+    let bad = PlatformCertificate::Foreign;
+    sidecar
+        .simulator
+        .use_platform_certificate(bad)
+        .expect("certificates");
+    let unknown = asked.replace(&kept[0].sn, &"0".repeat(32));
+    let reply = sidecar
+        .post("/v2/alipay.open.app.alipaycert.download", unknown)
+        .await;
+    // A business error comes unsigned, too.
+    assert_eq!(header(&reply, "alipay-sidecar-verified"), "unsigned-error");
+}
