@@ -25,11 +25,14 @@ pub(crate) async fn execute(context: &Context, arguments: &CheckArguments) -> Re
     let mut warnings = Vec::new();
     let stored = stored_apps(context, &config).await?;
     let apps = config.apps.iter().chain(stored.iter().flatten());
-    warnings.extend(apps.filter_map(short_key));
+    let apps: Vec<_> = apps.collect();
+    warnings.extend(apps.iter().filter_map(|app| short_key(app)));
+    let now = SystemClock.now_ms();
+    warnings.extend(apps.iter().flat_map(|app| certificates(app, now)));
     if stored.as_ref().is_some_and(Vec::is_empty) && config.apps.is_empty() {
         warnings.push("no app is configured or stored; add an [[app]] or use `app add`".to_owned());
     }
-    warnings.extend(clock(SystemClock.now_ms()));
+    warnings.extend(clock(now));
     let fingerprint = config.fingerprint();
     if arguments.form.json {
         return output::say_json(&json!({
@@ -76,6 +79,38 @@ fn short_key(app: &App) -> Option<String> {
     })
 }
 
+/// The certificates that end soon, or have ended.
+fn certificates(app: &App, now_ms: i64) -> Vec<String> {
+    let Ok(keys) = app.parse_keys() else {
+        return Vec::new();
+    };
+    let own = [Some(&keys.current), keys.next.as_ref()]
+        .into_iter()
+        .flatten();
+    let own = own.filter_map(|key| key.certificate.as_ref()?.not_after);
+    let platform = keys.certificates.iter().flat_map(|trust| &trust.platform);
+    let platform = platform.filter_map(|certificate| certificate.not_after);
+    let ends = own
+        .map(|at| ("app_cert", at, "issue a new one in Alipay's console"))
+        .chain(platform.map(|at| {
+            (
+                "alipay_cert",
+                at,
+                "download it again; a newer one is fetched meanwhile",
+            )
+        }));
+    ends.filter(|(_, at, _)| *at < now_ms.saturating_add(SOON_MS))
+        .map(|(key, at, what)| {
+            let app_id = &app.app_id;
+            let verb = if at < now_ms { "ended" } else { "ends" };
+            format!(
+                "{key} of app {app_id} {verb} at {}; {what}",
+                output::time_of(at)
+            )
+        })
+        .collect()
+}
+
 /// Alipay refuses requests whose timestamp is far off.
 fn clock(now_ms: i64) -> Option<String> {
     let is_sane = (EARLIEST_MS..LATEST_MS).contains(&now_ms);
@@ -84,6 +119,9 @@ fn clock(now_ms: i64) -> Option<String> {
 }
 
 const SAFE_BITS: usize = 2048;
+
+/// How long before its end a certificate is worth a warning, milliseconds: 30 days.
+const SOON_MS: i64 = 30 * 24 * 3600 * 1000;
 
 /// 2025-01-01: no release of this program is older.
 const EARLIEST_MS: i64 = 1_735_689_600_000;

@@ -62,16 +62,6 @@ struct RawReply {
     content_type: Option<String>,
 }
 
-impl RawReply {
-    fn verified(self, envelope: VerifiedEnvelope) -> VerifiedReply {
-        VerifiedReply {
-            envelope,
-            trace_id: self.trace_id,
-            content_type: self.content_type,
-        }
-    }
-}
-
 impl Gateway {
     /// A gateway that sends with `client` and stamps requests by `clock`.
     #[must_use]
@@ -183,35 +173,47 @@ impl Gateway {
         reply: RawReply,
         deadline: Instant,
     ) -> Result<VerifiedReply, GatewayError> {
-        let now = self.clock.now_ms();
-        if call.method == DOWNLOAD_METHOD
-            && let Some(verified) = call
-                .app
-                .platform
-                .verify_download(reply.envelope.clone(), now)
-        {
-            return Ok(reply.verified(verified?));
-        }
-        let sign_type = call.app.sign_type;
-        let sn = reply.envelope.alipay_cert_sn().map(ToOwned::to_owned);
-        let keys = self.keys(&call.app, sn.as_deref(), deadline).await?;
-        // Inline, on the async worker: a verification costs a twentieth of a signature, less than
-        // two hops to the signing pool would under load.
-        let envelope = reply.envelope.clone();
-        let verified = match keys {
-            Keys::Named(keys) => envelope.verify(&keys, sign_type)?,
-            Keys::Unnamed(keys) => {
-                let verified = envelope.clone().verify(&keys, sign_type)?;
-                if !is_error(&verified) {
-                    // Without bare keys nothing can hold here.
-                    let bare = call.app.platform.bare();
-                    let by_bare_key = envelope.verify(bare, sign_type);
-                    by_bare_key.map_err(|_| GatewayError::CertificateUnnamed)?;
-                }
-                verified
+        let RawReply {
+            envelope,
+            trace_id,
+            content_type,
+        } = reply;
+        let platform = &call.app.platform;
+        let envelope = match platform.roots().filter(|_| call.method == DOWNLOAD_METHOD) {
+            Some(roots) => envelope.verify_download(roots, self.clock.now_ms())?,
+            None => {
+                let verified = self.verify_signature(call, envelope, deadline).await?;
+                open(call, verified)?
             }
         };
-        Ok(reply.verified(open(call, verified)?))
+        Ok(VerifiedReply {
+            envelope,
+            trace_id,
+            content_type,
+        })
+    }
+
+    async fn verify_signature(
+        &self,
+        call: &V2Call,
+        envelope: Envelope,
+        deadline: Instant,
+    ) -> Result<VerifiedEnvelope, GatewayError> {
+        let sign_type = call.app.sign_type;
+        let sn = envelope.alipay_cert_sn().map(ToOwned::to_owned);
+        // Inline, on the async worker: a verification costs a twentieth of a signature, less than
+        // two hops to the signing pool would under load.
+        match self.keys(&call.app, sn.as_deref(), deadline).await? {
+            Keys::Named(keys) => Ok(envelope.verify(&keys, sign_type)?),
+            Keys::Unnamed(keys) => {
+                let verified = envelope.clone().verify(&keys, sign_type)?;
+                let bare = call.app.platform.bare();
+                if !is_error(&verified) && envelope.verify(bare, sign_type).is_err() {
+                    return Err(GatewayError::CertificateUnnamed);
+                }
+                Ok(verified)
+            }
+        }
     }
 
     /// The keys that a reply which names the certificate `sn` must be verified with.

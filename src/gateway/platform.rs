@@ -11,8 +11,6 @@ use futures_util::future::BoxFuture;
 use crate::gateway::app::SigningApp;
 use crate::model::app_keys::{AppKeys, PlatformCertificate};
 use crate::protocol::cert::{Bundle, CertificateError};
-use crate::protocol::envelope::{Envelope, VerifiedEnvelope};
-use crate::protocol::error::EnvelopeError;
 use crate::protocol::key::RsaPublicKey;
 
 /// Alipay's name of the method that gives a platform certificate.
@@ -124,14 +122,9 @@ impl PlatformKeys {
         Ok(())
     }
 
-    /// Verifies a reply to `alipay.open.app.alipaycert.download`, in certificate mode.
-    pub(crate) fn verify_download(
-        &self,
-        reply: Envelope,
-        now_ms: i64,
-    ) -> Option<Result<VerifiedEnvelope, EnvelopeError>> {
-        let trust = self.trust.as_ref()?;
-        Some(reply.verify_download(&trust.roots, now_ms))
+    /// What platform certificates must lead up to, in certificate mode.
+    pub(crate) fn roots(&self) -> Option<&Bundle> {
+        self.trust.as_ref().map(|trust| &trust.roots)
     }
 
     /// The certificates that are trusted at present, newest first.

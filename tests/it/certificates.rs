@@ -3,12 +3,17 @@
 
 use alipay_sidecar::config::Config;
 use alipay_sidecar::model::app::AppCertificates;
+use alipay_sidecar::protocol::charset::Charset;
+use alipay_sidecar::protocol::key::RsaPublicKey;
+use alipay_sidecar::protocol::params::Params;
+use alipay_sidecar::protocol::signature::SignType;
+use alipay_sidecar::protocol::{cert, sign_content};
 use alipay_sidecar::sidecar::Sidecar;
 use alipay_sidecar::simulator::{
     AppMode, DEFAULT_APP_ID, Event, PlatformCertificate, Simulator, TriggerOptions,
 };
 
-use crate::support::{ALIAS, TestSidecar, header, json, text};
+use crate::support::{ALIAS, TestSidecar, header, json, keys, text};
 
 /// Puts the app into certificate mode, at Alipay and here.
 pub fn certified(simulator: &Simulator, config: &mut Config) {
@@ -64,6 +69,31 @@ async fn requests_name_both_serial_numbers_and_replies_their_certificate() {
         let series = format!("{expiry}{{kind=\"{kind}\"}}");
         assert!(sidecar.metric(&series).await > 1.8e9, "{series}");
     }
+}
+
+#[tokio::test]
+async fn what_is_signed_for_others_names_both_serial_numbers() {
+    let sidecar = TestSidecar::start_before(certified).await;
+    let reply = sidecar
+        .post("/v2/alipay.trade.app.pay/order-string", ORDER)
+        .await;
+    let params = Params::from_form(&reply.body, Charset::Utf8).expect("a form");
+    let files = sidecar
+        .simulator
+        .certificate_files(DEFAULT_APP_ID)
+        .expect("files");
+    let own = cert::app_cert_sn(&files.app_cert).expect("a certificate");
+    let roots = cert::alipay_root_cert_sn(&files.alipay_root_cert).expect("certificates");
+    assert_eq!(params.get("app_cert_sn"), Some(own.as_str()));
+    assert_eq!(params.get("alipay_root_cert_sn"), roots.as_deref());
+    let key = RsaPublicKey::from_text(&keys::public("app2048")).expect("a key");
+    let content = sign_content::v2_request(&params);
+    key.verify(
+        SignType::Rsa2,
+        content.as_bytes(),
+        params.get("sign").expect("signed"),
+    )
+    .expect("over both");
 }
 
 #[tokio::test]
