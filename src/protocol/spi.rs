@@ -60,6 +60,13 @@ impl UnverifiedSpiCall {
         named(name::INVOKE_APP_ID).or_else(|| named(name::APP_ID))
     }
 
+    /// Names the platform certificate that signed the call, where it says so. Nobody has vouched
+    /// for it yet.
+    #[must_use]
+    pub fn alipay_cert_sn(&self) -> Option<&str> {
+        text(&self.params, name::ALIPAY_CERT_SN)
+    }
+
     /// Checks the signature with each key in turn, as
     /// [`UnverifiedNotification::verify`] does.
     ///

@@ -57,6 +57,8 @@ mod simulator_encryption;
 mod simulator_uploads;
 #[cfg(feature = "simulator")]
 mod simulator_v3;
+#[cfg(feature = "simulator")]
+mod spi;
 mod store;
 mod store_embedded;
 #[cfg(feature = "simulator")]
