@@ -5,11 +5,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::flight::Flights;
 use crate::model::merchant::Merchant;
 use crate::store::error::StoreError;
 use crate::store::{Change, MemoKey, MerchantKey};
 use crate::token::error::TokenError;
-use crate::token::flight::Flights;
 use crate::token::{TokenParts, calls};
 
 /// How long Alipay isn't asked again about a merchant after a refusal, or after a key that opened
@@ -24,6 +24,12 @@ pub enum ContentKeyError {
     /// A bug ended the work.
     #[error("asking for it ended in a bug; see the log")]
     Internal,
+    /// Alipay tells keys in encrypted calls alone, and the app has no key for those.
+    #[error("Alipay tells it in an encrypted call alone, and app {app_id} has no `encrypt_key`")]
+    NoOwnKey {
+        /// Which app of ours.
+        app_id: String,
+    },
     /// Alipay said no, and signed it.
     #[error("Alipay was asked for it and refused: {sub_code} ({code})")]
     Refused {
@@ -61,7 +67,7 @@ impl From<StoreError> for ContentKeyError {
 /// What is fetched at present, and about whom Alipay isn't asked for now. Clones share it.
 #[derive(Clone)]
 pub(super) struct ContentKeys {
-    flights: Flights<Result<Merchant, ContentKeyError>>,
+    flights: Flights<MemoKey, Result<Merchant, ContentKeyError>>,
     refused: Arc<Mutex<HashMap<MemoKey, Refused>>>,
 }
 
@@ -90,6 +96,11 @@ impl ContentKeys {
         let key = MemoKey::new("content-key", &[app_id, auth_app_id]);
         if let Some(error) = self.refusal(key, parts.clock.now_ms()) {
             return Err(error);
+        }
+        if calls::app(&parts, &known.app_id)?.content_key().is_none() {
+            return Err(ContentKeyError::NoOwnKey {
+                app_id: app_id.to_owned(),
+            });
         }
         let keys = self.clone();
         let work = async move {

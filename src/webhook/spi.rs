@@ -228,6 +228,7 @@ fn question(arrival: &Arrival<'_>, verified: &Verified) -> Result<InboxEntry, Pr
         notify_path: arrival.path.to_owned(),
         order_key: None,
         body: Some(form(arrival, call)?),
+        opened_content: None,
         event: None,
         form: DeliveryForm::AsConfigured,
     })

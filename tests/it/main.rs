@@ -70,4 +70,6 @@ mod support;
 #[cfg(feature = "simulator")]
 mod token;
 #[cfg(feature = "simulator")]
+mod verify;
+#[cfg(feature = "simulator")]
 mod webhook;
