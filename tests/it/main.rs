@@ -16,6 +16,8 @@ mod certificates;
 mod cli;
 #[cfg(feature = "cli")]
 mod cli_live;
+#[cfg(feature = "simulator")]
+mod client_data;
 mod config;
 mod crash;
 #[cfg(feature = "simulator")]
