@@ -132,8 +132,8 @@ fn sent_at(params: &Params) -> Result<i64, ProtocolError> {
         return Err(invalid("it is a notification"));
     }
     let written = text(params, name::UTC_TIMESTAMP);
-    let written = written.ok_or(invalid("it has no `utc_timestamp`"))?;
-    timestamp(written).ok_or(invalid("its `utc_timestamp` isn't a number of seconds"))
+    let written = written.ok_or_else(|| invalid("it has no `utc_timestamp`"))?;
+    timestamp(written).ok_or_else(|| invalid("its `utc_timestamp` isn't a number of seconds"))
 }
 
 /// Reads `utc_timestamp`: seconds, as documented for SPI, or milliseconds, which the parameter of

@@ -71,7 +71,7 @@ fn asked(sidecar: &TestSidecar) -> usize {
 async fn stored_key(sidecar: &TestSidecar) -> Option<Secret<String>> {
     let key = MerchantKey::Alias(ALIAS.parse().expect("an alias"));
     let found = sidecar.sidecar.store().find(key).await.expect("readable");
-    assert_eq!(found[0].auth_time_estimated, false);
+    assert!(!found[0].auth_time_estimated);
     found[0].encrypt_key.clone()
 }
 

@@ -4,6 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use alipay_sidecar::config::delivery::{DeliveryConfig, DeliveryFormat, DeliveryRoute};
+use alipay_sidecar::config::upstream::UpstreamConfig;
+use alipay_sidecar::model::app::{App, AppCertificates, Environment};
+use alipay_sidecar::model::id::AppId;
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::serve::serve;
 use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
@@ -574,4 +577,51 @@ async fn white_space_around_the_object_is_no_part_of_it() {
     world.backend.says(Says::json(&format!("\r\n {ANSWER}\n")));
     let reply = world.post("", &signed(call(&[]))).await;
     world.check_signed(&reply, ANSWER.as_bytes(), Charset::Utf8);
+}
+
+/// The app in certificate mode, with certificates of both sides' keys.
+fn certified() -> App {
+    let read = |name| AppPrivateKey::from_text(&key(name)).expect("a key");
+    let rsa = |key: &AppPrivateKey| {
+        rcgen::KeyPair::from_pem(key.to_pkcs8_pem().expose()).expect("an RSA key")
+    };
+    let mut authority = rcgen::CertificateParams::default();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root_key = rsa(&AppPrivateKey::generate(2048).expect("a key"));
+    let root = authority.self_signed(&root_key).expect("a certificate");
+    let issuer = rcgen::Issuer::new(authority, root_key);
+    let issue = |name| {
+        let issued = rcgen::CertificateParams::default().signed_by(&rsa(&read(name)), &issuer);
+        issued.expect("a certificate").pem()
+    };
+    App {
+        app_id: AppId::new(DEFAULT_APP_ID).expect("id"),
+        private_key: Secret::new(key("app")),
+        private_key_next: None,
+        alipay_public_keys: Vec::new(),
+        certificates: Some(AppCertificates {
+            app: vec![issue("app")],
+            alipay: vec![issue("platform")],
+            roots: root.pem(),
+        }),
+        encrypt_key: None,
+        environment: Environment::Production,
+        sign_type: SignType::Rsa2,
+    }
+}
+
+#[tokio::test]
+async fn in_certificate_mode_the_answer_names_the_apps_certificate() {
+    let world = World::new().await;
+    let (apps, upstream) = (&world.parts.apps, UpstreamConfig::default());
+    apps.replace(&[certified()], &upstream).expect("good keys");
+    let reply = world.post("", &signed(call(&[]))).await;
+    let app = world.parts.app();
+    let expected = app.app_cert_sn().expect("certificate mode");
+    let value: serde_json::Value = serde_json::from_slice(&reply.body).expect("JSON");
+    assert_eq!(value["app_cert_sn"], expected);
+    let sign = value["sign"].as_str().expect("signed");
+    check_sign(ANSWER.as_bytes(), sign);
+    let head = format!("{{\"response\":{ANSWER},\"sign\":");
+    assert!(reply.text().starts_with(&head), "{}", reply.text());
 }

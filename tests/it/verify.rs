@@ -343,6 +343,17 @@ async fn client_data_is_verified_and_decrypted_with_the_merchants_key() {
 }
 
 #[tokio::test]
+async fn the_isvs_own_client_data_opens_with_its_own_key() {
+    let case = client_data("encrypted");
+    let key = case["aes_key"].as_str().expect("text").to_owned();
+    let sidecar =
+        TestSidecar::start_with(|config| config.apps[0].encrypt_key = Some(Secret::new(key))).await;
+    let path = "/m/self/v2/client-data/decrypt";
+    let reply = post(&sidecar, path, &message("encrypted")).await;
+    assert_eq!(text(&reply), case["plaintext"].as_str().expect("text"));
+}
+
+#[tokio::test]
 async fn a_key_that_opens_nothing_says_what_to_do() {
     let sidecar = with_keyed_merchant().await;
     let wrong = Authorization {
