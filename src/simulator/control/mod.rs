@@ -14,6 +14,7 @@ use super::{
     error::SimulatorError,
     faults::{Fault, FaultRequest},
     gateway::Body,
+    spi::SpiCall,
     trigger::{Event, TriggerOptions},
 };
 
@@ -40,6 +41,13 @@ struct AnswerV3Request {
     path: String,
     status: u16,
     body: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SpiRequest {
+    url: String,
+    call: SpiCall,
 }
 
 #[derive(Default, Deserialize)]
@@ -94,6 +102,10 @@ async fn route(
             let app: AppRequest = read_or_default(body)?;
             simulator.set_app_gateway(app.app_id.as_deref(), app.app_gateway.as_deref())?;
             json!({})
+        }
+        (&Method::POST, "spi") => {
+            let spi: SpiRequest = read(body)?;
+            json!(simulator.spi(&spi.url, &spi.call).await?)
         }
         (&Method::POST, "pay") => trigger(simulator, Event::Payment, body).await?,
         (&Method::POST, path) => match path.strip_prefix("trigger/") {
