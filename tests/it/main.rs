@@ -56,6 +56,8 @@ mod simulator_certificates;
 #[cfg(feature = "simulator")]
 mod simulator_encryption;
 #[cfg(feature = "simulator")]
+mod simulator_spi;
+#[cfg(feature = "simulator")]
 mod simulator_uploads;
 #[cfg(feature = "simulator")]
 mod simulator_v3;
