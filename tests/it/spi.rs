@@ -17,7 +17,7 @@ use alipay_sidecar::protocol::params::Params;
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::protocol::signed_answer::SpiShape;
-use alipay_sidecar::simulator::DEFAULT_APP_ID;
+use alipay_sidecar::simulator::{DEFAULT_APP_ID, SpiCall};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -624,4 +624,38 @@ async fn in_certificate_mode_the_answer_names_the_apps_certificate() {
     check_sign(ANSWER.as_bytes(), sign);
     let head = format!("{{\"response\":{ANSWER},\"sign\":");
     assert!(reply.text().starts_with(&head), "{}", reply.text());
+}
+
+#[tokio::test]
+async fn the_simulator_which_signs_and_checks_by_itself_agrees() {
+    let world = World::new().await;
+    let url = format!("{}/alipay/spi/stock", world.parts.address);
+    for (charset, http_method) in [
+        ("UTF-8", "POST"),
+        ("UTF-8", "GET"),
+        ("GBK", "POST"),
+        ("GBK", "GET"),
+    ] {
+        let answer = r#"{ "a":"中\/" ,"n":1.0}"#;
+        world.backend.says(Says::json(answer));
+        let mut call = SpiCall {
+            method: METHOD.to_owned(),
+            charset: Some(charset.to_owned()),
+            http_method: Some(http_method.to_owned()),
+            ..SpiCall::default()
+        };
+        let item = ("item".to_owned(), "苹果 +%&=".to_owned());
+        call.params.extend([item]);
+        let record = world.parts.simulator.spi(&url, &call).await.expect("made");
+        assert_eq!(record.problem, None, "{}", record.body);
+        assert!(record.body.contains(answer), "{}", record.body);
+        let got = world.backend.next().await;
+        let read = Charset::from_label(charset).expect("known");
+        let params = Params::from_form(&got.body, read).expect("a form");
+        assert_eq!(params.get("item"), Some("苹果 +%&="));
+        call.tampered = true;
+        let record = world.parts.simulator.spi(&url, &call).await.expect("made");
+        assert!(!record.verified && record.body.contains("ISV-VERIFICATION-FAILED"));
+        world.backend.was_not_asked().await;
+    }
 }
