@@ -1,7 +1,8 @@
-//! Runs the Alipay simulator alone: `simulator [--dir D] [--listen A]… [--proxy A] [--time-scale F]`.
+//! Runs the Alipay simulator alone: `simulator [--dir D] [--listen A]… [--proxy A] [--time-scale F]
+//! [--mode key|certificate] [--encrypt-key BASE64]`.
 use std::path::PathBuf;
 
-use alipay_sidecar::simulator::{self, Options};
+use alipay_sidecar::simulator::{self, AppMode, Options};
 use anyhow::{Context as _, bail};
 
 #[tokio::main]
@@ -26,6 +27,8 @@ fn options(mut args: impl Iterator<Item = String>) -> anyhow::Result<Options> {
         match flag.as_str() {
             "--dir" => options.dir = Some(PathBuf::from(value)),
             "--proxy" => options.sidecar.proxy = value,
+            "--encrypt-key" => options.encrypt_key = Some(value),
+            "--mode" => options.mode = mode(&value)?,
             "--listen" => listen.push(value),
             "--time-scale" => options.time_scale = value.parse()?,
             _ => bail!("unknown flag {flag}"),
@@ -35,4 +38,12 @@ fn options(mut args: impl Iterator<Item = String>) -> anyhow::Result<Options> {
         options.listen = listen;
     }
     Ok(options)
+}
+
+fn mode(name: &str) -> anyhow::Result<AppMode> {
+    match name {
+        "certificate" => Ok(AppMode::Certificate),
+        "key" => Ok(AppMode::Key),
+        _ => bail!("unknown mode {name}; there are certificate and key"),
+    }
 }

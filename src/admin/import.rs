@@ -66,7 +66,7 @@ impl MerchantRecord {
             app_auth_token: members.secret("app_auth_token")?,
             app_refresh_token: members.secret("app_refresh_token")?,
             auth_time: members.integer("auth_time")?,
-            encrypt_key: members.secret("encrypt_key")?,
+            encrypt_key: members.content_key("encrypt_key")?,
         };
         members.finish()?;
         let needs_token = path.is_none() || !has_alias || !record.is_name_alone();

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::admin::error::AdminError;
+use crate::protocol::encryption::ContentKey;
 use crate::protocol::secret::Secret;
 
 /// One JSON object, whose members are taken out one by one; what is left over is unknown.
@@ -32,6 +33,16 @@ impl Members {
 
     pub(crate) fn secret(&mut self, name: &str) -> Result<Option<Secret<String>>, AdminError> {
         self.text(name).map(|text| text.map(Secret::new))
+    }
+
+    /// An AES key in base64.
+    pub(crate) fn content_key(&mut self, name: &str) -> Result<Option<Secret<String>>, AdminError> {
+        let key = self.secret(name)?;
+        if let Some(key) = &key {
+            ContentKey::from_base64(key.expose())
+                .map_err(|error| invalid(&format!("`{name}`: {error}")))?;
+        }
+        Ok(key)
     }
 
     /// A string, parsed.

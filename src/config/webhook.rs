@@ -9,6 +9,7 @@ use crate::config::error::Mismatch;
 use crate::config::listen::Listen;
 use crate::config::section::Section;
 use crate::config::{tls, url, value, view};
+use crate::protocol::signed_answer::SpiShape;
 
 /// `[webhook]`.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct WebhookConfig {
     pub auth_redirect_uri: Option<String>,
     /// Old public paths and the route each stands for.
     pub aliases: BTreeMap<String, String>,
+    /// How the `response` stands in the answer to an SPI call.
+    pub spi_response: SpiShape,
     /// Largest notification, bytes.
     pub max_body: usize,
     /// Certificate chain for TLS, PEM.
@@ -55,6 +58,9 @@ impl WebhookConfig {
                 .unwrap_or(default.accept_stateless_auth),
             auth_redirect_uri: section.optional("auth_redirect_uri", url::any),
             aliases: aliases.unwrap_or_default().into_iter().collect(),
+            spi_response: section
+                .word("spi_response", &SPI_RESPONSES)
+                .unwrap_or(default.spi_response),
             max_body: section
                 .text("max_body", value::memory_size)
                 .unwrap_or(default.max_body),
@@ -74,12 +80,16 @@ impl WebhookConfig {
             "accept_stateless_auth": self.accept_stateless_auth,
             "auth_redirect_uri": self.auth_redirect_uri,
             "aliases": self.aliases,
+            "spi_response": view::word(&SPI_RESPONSES, self.spi_response),
             "max_body": self.max_body,
             "tls_cert": view::path(self.tls_cert.as_deref()),
             "tls_key": view::path(self.tls_key.as_deref()),
         })
     }
 }
+
+const SPI_RESPONSES: [(&str, SpiShape); 2] =
+    [("object", SpiShape::Object), ("string", SpiShape::Text)];
 
 /// A path without a trailing slash; `/` becomes empty, so that routes can be put behind it.
 fn base_path(text: &str) -> Result<String, Mismatch> {
@@ -112,6 +122,7 @@ impl Default for WebhookConfig {
             accept_stateless_auth: true,
             auth_redirect_uri: None,
             aliases: BTreeMap::new(),
+            spi_response: SpiShape::Object,
             max_body: 1 << 20,
             tls_cert: None,
             tls_key: None,

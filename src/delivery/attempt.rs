@@ -77,7 +77,11 @@ fn judge(ack: AckRule, answer: Result<Reply, SendError>) -> (Option<u16>, Option
     (Some(reply.status.as_u16()), error)
 }
 
-fn request(attempted: &Try<'_>, outgoing: Outgoing) -> Result<Request<Full<Bytes>>, http::Error> {
+/// The request that hands the entry over.
+pub(super) fn request(
+    attempted: &Try<'_>,
+    outgoing: Outgoing,
+) -> Result<Request<Full<Bytes>>, http::Error> {
     let mut request = Request::post(&attempted.target.url);
     if let Some(headers) = request.headers_mut() {
         describe(headers, attempted);

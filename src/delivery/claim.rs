@@ -13,7 +13,7 @@ use crate::model::delivery::Delivery;
 use crate::model::id::EventId;
 use crate::model::notification::InboxEntry;
 use crate::store::error::StoreError;
-use crate::store::{Change, Due, MerchantKey};
+use crate::store::{Change, Due, MerchantKey, Store};
 
 /// The longest sleep: whatever became owed without a word to us is seen after that.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -131,7 +131,7 @@ impl Desk {
 
     /// Starts one entry, or puts it where it is in nobody's way.
     async fn place(&mut self, entry: InboxEntry, delivery: Delivery, now: i64) -> Placed {
-        let known = match self.known(&entry).await {
+        let known = match known(&*self.inner.store, &self.plan, &entry).await {
             Ok(known) => known,
             Err(error) => {
                 tracing::warn!(%error, event_id = %entry.id, "the merchant can't be looked up");
@@ -182,21 +182,6 @@ impl Desk {
         self.inner.store.commit(changes).await.map(drop)
     }
 
-    async fn known(&self, entry: &InboxEntry) -> Result<Known, StoreError> {
-        let Some(auth_app_id) = &entry.auth_app_id else {
-            return Ok(Known::default());
-        };
-        if !self.plan.routes.need_merchant() {
-            return Ok(Known::default());
-        }
-        let key = MerchantKey::Exact(entry.app_id.clone(), auth_app_id.clone());
-        let merchant = self.inner.store.find(key).await?.pop();
-        Ok(merchant.map_or_else(Known::default, |merchant| Known {
-            alias: merchant.alias,
-            pid: merchant.pid,
-        }))
-    }
-
     fn set_aside(&mut self, id: EventId) {
         if self.aside.len() < ASIDE {
             self.aside.insert(id);
@@ -219,6 +204,26 @@ impl Desk {
             self.set_aside(id);
         }
     }
+}
+
+/// What choosing a route needs to know of the entry's merchant.
+pub(super) async fn known(
+    store: &dyn Store,
+    plan: &Plan,
+    entry: &InboxEntry,
+) -> Result<Known, StoreError> {
+    let Some(auth_app_id) = &entry.auth_app_id else {
+        return Ok(Known::default());
+    };
+    if !plan.routes.need_merchant() {
+        return Ok(Known::default());
+    }
+    let key = MerchantKey::Exact(entry.app_id.clone(), auth_app_id.clone());
+    let merchant = store.find(key).await?.pop();
+    Ok(merchant.map_or_else(Known::default, |merchant| Known {
+        alias: merchant.alias,
+        pid: merchant.pid,
+    }))
 }
 
 /// What became of an entry that is due.

@@ -20,6 +20,7 @@ use crate::config::delivery::DeliveryConfig;
 use crate::net::client::Client;
 use crate::store::Store;
 
+pub mod ask;
 mod attempt;
 mod claim;
 mod glob;
@@ -32,6 +33,7 @@ pub mod schedule;
 mod settle;
 mod webhook_signature;
 
+use ask::Asker;
 use claim::Desk;
 use metrics::DeliveryMetrics;
 use routes::Routes;
@@ -84,6 +86,12 @@ impl Dispatcher {
     #[must_use]
     pub fn waker(&self) -> Arc<Notify> {
         Arc::clone(&self.0.wake)
+    }
+
+    /// Asks the same backends what can't wait in the inbox.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        Asker(Arc::clone(&self.0))
     }
 
     /// Looks at the inbox now.

@@ -33,6 +33,8 @@ pub struct Merchant {
     pub source: Source,
     /// The merchant's AES key for client data, base64.
     pub encrypt_key: Option<Secret<String>>,
+    /// Whether Alipay told us that key, so that it may be asked again; else an operator gave it.
+    pub encrypt_key_fetched: bool,
     /// When the record was last changed, Unix milliseconds.
     pub updated_at: i64,
 }
@@ -109,6 +111,8 @@ impl Merchant {
                 .encrypt_key
                 .clone()
                 .or_else(|| stored.and_then(|m| m.encrypt_key.clone())),
+            encrypt_key_fetched: authorization.encrypt_key.is_none()
+                && stored.is_some_and(|m| m.encrypt_key_fetched),
             updated_at: now,
         }))
     }

@@ -19,6 +19,7 @@ use super::{
 };
 
 /// Holds what the front end sent: `{"response":"…","sign":"…"}`. `Debug` shows no content.
+#[derive(Clone)]
 pub struct UnverifiedClientData {
     response: String,
     sign: String,
@@ -26,7 +27,8 @@ pub struct UnverifiedClientData {
 }
 
 impl UnverifiedClientData {
-    /// Reads the JSON text that the front end sent. Spaces in base64 become `+` again, which forms
+    /// Reads what the front end sent: the JSON text that a callback has in its `response`, or the
+    /// whole object that the callback got, around it. Spaces in base64 become `+` again, which forms
     /// turn them into.
     ///
     /// # Errors
@@ -35,6 +37,14 @@ impl UnverifiedClientData {
     /// [`ClientDataError::Unsupported`], or [`ClientDataError::Protocol`] for a charset that isn't
     /// supported.
     pub fn parse(message: &[u8]) -> Result<Self, ClientDataError> {
+        let members = json::members(message, Charset::Utf8).map_err(ClientDataError::Malformed)?;
+        match text_around(message, &members) {
+            Some(inner) => Self::signed(&inner),
+            None => Self::signed(message),
+        }
+    }
+
+    fn signed(message: &[u8]) -> Result<Self, ClientDataError> {
         let members = json::members(message, Charset::Utf8).map_err(ClientDataError::Malformed)?;
         let read = |name| text(message, &members, name);
         let required = |name| read(name)?.ok_or(ClientDataError::Member { name });
@@ -93,7 +103,7 @@ impl std::fmt::Debug for UnverifiedClientData {
 }
 
 /// Holds client data whose signature is Alipay's.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct VerifiedClientData(UnverifiedClientData);
 
 impl VerifiedClientData {
@@ -245,6 +255,24 @@ impl ClientDataError {
     }
 }
 
+/// Takes the signed text out of a callback's object, which has no `sign` of its own.
+fn text_around(message: &[u8], members: &[Member]) -> Option<Vec<u8>> {
+    if members.iter().any(|member| member.name == "sign") {
+        return None;
+    }
+    let mut found = members.iter().filter(|member| member.name == "response");
+    let (response, second) = (found.next()?, found.next());
+    let raw = message.get(response.value.clone())?;
+    match (response.kind, second) {
+        (Kind::Object, None) => Some(raw.to_vec()),
+        (Kind::String, None) => {
+            let text = json::decode_string(raw, Charset::Utf8).ok()?;
+            is_plain(&text).then(|| text.into_bytes())
+        }
+        _ => None,
+    }
+}
+
 fn is_plain(response: &str) -> bool {
     response.starts_with('{')
 }
@@ -315,6 +343,24 @@ mod tests {
         refused(
             r#"{"response":"a","sign":"c","charset":"latin1"}"#,
             "charset-unsupported",
+        );
+    }
+
+    #[test]
+    fn the_callbacks_whole_object_is_read_too() {
+        let text = r#"{"response":"a","sign":"c"}"#;
+        let quoted = serde_json::Value::from(text).to_string();
+        for message in [
+            text.to_owned(),
+            format!(r#"{{"response":{quoted},"errMsg":"ok"}}"#),
+            format!(r#"{{"response":{text}}}"#),
+        ] {
+            let data = UnverifiedClientData::parse(message.as_bytes()).unwrap();
+            assert_eq!(data.sign_content(), "\"a\"", "{message}");
+        }
+        refused(
+            &format!(r#"{{"response":{quoted},"response":{quoted}}}"#),
+            "client-data-invalid",
         );
     }
 

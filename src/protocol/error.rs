@@ -49,6 +49,9 @@ pub enum ProtocolError {
         /// The label as it was given, shortened.
         label: String,
     },
+    /// A reply of `alipay.open.auth.app.aes.get` without a usable key.
+    #[error("the reply holds no AES key; expected `aes_key`, base64 of 16 bytes")]
+    KeyReplyInvalid,
     /// A parameter stands twice.
     #[error("parameter `{name}` is given twice; send it once")]
     ParameterDuplicate {
@@ -99,6 +102,14 @@ pub enum ProtocolError {
         /// What was asked for.
         sign_type: SignType,
     },
+    /// Something signed that isn't an SPI call.
+    #[error(
+        "this is no SPI call: {reason}; expected `method` and `utc_timestamp` among the parameters"
+    )]
+    SpiCallInvalid {
+        /// What was found.
+        reason: &'static str,
+    },
     /// A time that isn't written as Alipay writes it.
     #[error("found a timestamp that isn't `yyyy-MM-dd HH:mm:ss` at UTC+8, zero padded")]
     TimestampInvalid,
@@ -122,6 +133,7 @@ impl ProtocolError {
             Self::CharacterMissing { .. } => "character-missing",
             Self::CharsetMalformed { .. } => "charset-malformed",
             Self::CharsetUnsupported { .. } => "charset-unsupported",
+            Self::KeyReplyInvalid => "key-reply-invalid",
             Self::ParameterDuplicate { .. } => "parameter-duplicate",
             Self::PercentInvalid { .. } => "parameter-invalid",
             Self::SignMissing => "sign-missing",
@@ -130,6 +142,7 @@ impl ProtocolError {
             Self::SignTypeWeaker { .. } => "sign-type-weaker",
             Self::SignatureMismatch { .. } => "signature-mismatch",
             Self::SigningFailed { .. } => "signing-failed",
+            Self::SpiCallInvalid { .. } => "spi-call-invalid",
             Self::TimestampInvalid => "timestamp-invalid",
             Self::TokenReplyInvalid { .. } => "token-reply-invalid",
         }

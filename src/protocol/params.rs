@@ -1,6 +1,9 @@
 //! The parameters of a v2 request or of a notification.
 
-use std::{collections::HashSet, fmt};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+};
 
 use super::{
     charset::Charset,
@@ -62,6 +65,24 @@ impl Params {
         }
         self.pairs.push((name, value.into()));
         Ok(())
+    }
+
+    /// Appends the parameters of another list; one that stands in both with one value counts once.
+    ///
+    /// # Errors
+    ///
+    /// [`ProtocolError::ParameterDuplicate`] for one with two values.
+    pub fn union(mut self, other: Self) -> Result<Self, ProtocolError> {
+        // Lists from outside may be long, so that a search of one for each of the other won't do.
+        let known: HashMap<String, String> = self.pairs.iter().cloned().collect();
+        for (name, value) in other.pairs {
+            match known.get(&name) {
+                None => self.pairs.push((name, value)),
+                Some(same) if *same == value => {}
+                Some(_) => return Err(duplicate(&name)),
+            }
+        }
+        Ok(self)
     }
 
     /// Replaces the value of a parameter, or appends it.
@@ -205,11 +226,13 @@ pub mod name {
         APP_ID = "app_id", "The calling or the receiving app.";
         AUTH_APP_ID = "auth_app_id", "The merchant's app that authorised us.";
         AUTH_TOKEN = "auth_token", "A user's access token.";
+        BIZ_APP_ID = "biz_app_id", "The merchant's app, in SPI calls.";
         BIZ_CONTENT = "biz_content", "The business parameters, as opaque text.";
         CHARSET = "charset", "Charset of everything else.";
         ENCRYPT_TYPE = "encrypt_type", "`AES` on an encrypted call.";
         FORMAT = "format", "`JSON`.";
         INVOKE_APP_ID = "invoke_app_id", "The app that an SPI call is for.";
+        MERCHANT_APP_ID = "merchant_app_id", "The merchant's app, in SPI calls that tell it apart.";
         METHOD = "method", "Name of the API.";
         MSG_METHOD = "msg_method", "Kind of a platform message.";
         NOTIFY_ID = "notify_id", "Identity of a notification, kept over its resends.";
@@ -227,7 +250,7 @@ pub mod name {
         TERMINAL_INFO = "terminal_info", "Terminal of the call.";
         TERMINAL_TYPE = "terminal_type", "Kind of the terminal.";
         TIMESTAMP = "timestamp", "Time of the call, see [`timestamp`](crate::protocol::timestamp).";
-        UTC_TIMESTAMP = "utc_timestamp", "Time of a platform message, in milliseconds.";
+        UTC_TIMESTAMP = "utc_timestamp", "Time of a platform message, in milliseconds, or of an SPI call, in seconds.";
         VERSION = "version", "Version of the interface.";
         WS_SERVICE_URL = "ws_service_url", "Passed on for the Java SDK.";
     }

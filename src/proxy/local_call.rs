@@ -171,6 +171,10 @@ pub(crate) fn biz_content(body: &[u8]) -> Result<&str, ProxyError> {
     std::str::from_utf8(body).map_err(|e| invalid(e.to_string()))
 }
 
+/// The tags of a request without parameters.
+///
+/// # Errors
+/// `merchant-conflict`, `parameter-duplicate`.
 pub(super) fn tags(headers: &HeaderMap, selector: Option<String>) -> Result<Tags, ProxyError> {
     let header = single(headers, "alipay-merchant").map_err(|()| {
         ProxyError::refused(
@@ -192,6 +196,10 @@ pub(super) fn tags(headers: &HeaderMap, selector: Option<String>) -> Result<Tags
     })
 }
 
+/// `Alipay-Timeout`.
+///
+/// # Errors
+/// `parameter-invalid`.
 pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ProxyError> {
     let invalid = || {
         ProxyError::refused(

@@ -23,6 +23,8 @@ use crate::protocol::params::name;
 use crate::token::Tokens;
 
 mod call;
+mod check;
+mod client_data;
 pub mod error;
 pub(crate) mod front_door;
 pub mod local_call;
@@ -129,6 +131,9 @@ impl Proxy {
     {
         let (head, body) = request.into_parts();
         let route = Route::of(head.uri.path());
+        if matches!(route.target, Target::Check(_)) {
+            return self.check(&head, route, body).await;
+        }
         let shape = shape(&route.target);
         let mut story = Story::new(&head, &route);
         let request_id = story.request_id.clone();
@@ -190,7 +195,7 @@ impl Proxy {
         if route.target == Target::Unknown {
             return Err(ProxyError::refused(
                 ErrorCode::RouteUnknown,
-                "there are `/gateway.do`, `/v2/{method}`, `/v3/…` and, before them, `/m/{selector}`",
+                "there are `/gateway.do`, `/v2/{method}`, `/v2/client-data/decrypt`, `/v3/…`, `/verify/return`, `/verify/app-result` and, before each, `/m/{selector}`",
             ));
         }
         let slot = self.slot()?;
@@ -344,7 +349,7 @@ fn shape(target: &Target) -> Shape {
     match target {
         Target::Gateway => Shape::Gateway,
         Target::V3 { .. } => Shape::V3,
-        Target::Unknown | Target::V2 { .. } => Shape::Http,
+        Target::Check(_) | Target::Unknown | Target::V2 { .. } => Shape::Http,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::gateway::v3::VerifiedV3Reply;
 use crate::protocol::envelope::Verification;
 use crate::protocol::request::SignedParams;
 use crate::protocol::v3_response::V3Verification;
+use crate::proxy::check::Checked;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::route::Action;
 
@@ -76,6 +77,19 @@ pub(crate) fn v3(reply: &VerifiedV3Reply) -> Response<Full<Bytes>> {
         V3Verification::NoContent => "no-content",
     };
     set(&mut response, "alipay-sidecar-verified", Some(verified));
+    response
+}
+
+/// What turned out to be Alipay's.
+pub(super) fn checked(checked: &Checked) -> Response<Full<Bytes>> {
+    let mut response = respond(StatusCode::OK, JSON, checked.body.clone());
+    set(&mut response, "alipay-sidecar-verified", Some("true"));
+    set(&mut response, "alipay-code", checked.code.as_deref());
+    set(
+        &mut response,
+        "alipay-sub-code",
+        checked.sub_code.as_deref(),
+    );
     response
 }
 

@@ -110,6 +110,27 @@ impl Resolver {
         }
     }
 
+    /// The app whose id that text is, which may come from anywhere.
+    pub(super) fn app(&self, app_id: &str) -> Option<Arc<SigningApp>> {
+        self.apps.named(app_id)
+    }
+
+    /// The app that `Alipay-App` names, else the only one.
+    ///
+    /// # Errors
+    /// `app-unknown`, `app-required`.
+    pub(super) fn app_of_header(
+        &self,
+        header: Option<&str>,
+    ) -> Result<Arc<SigningApp>, ProxyError> {
+        let tags = Tags {
+            app: header.map(ToOwned::to_owned),
+            ..Tags::default()
+        };
+        let app = self.app_hint(&tags)?.or_else(|| self.apps.only());
+        app.ok_or_else(|| self.app_required())
+    }
+
     fn app_hint(&self, tags: &Tags) -> Result<Option<Arc<SigningApp>>, ProxyError> {
         if let Some(app_id) = &tags.app {
             let app = self.apps.named(app_id).ok_or_else(|| {

@@ -4,6 +4,7 @@ use http::Method;
 
 use crate::protocol::charset::Charset;
 use crate::protocol::params::Params;
+use crate::proxy::check::Check;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::v3;
 
@@ -19,6 +20,8 @@ pub(crate) struct Route {
 /// The routes of the proxy listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
+    /// `/verify/…` and `/v2/client-data/decrypt`.
+    Check(Check),
     /// `/gateway.do`.
     Gateway,
     /// None that exists.
@@ -71,8 +74,12 @@ impl Route {
 
 impl Target {
     fn of(path: &str) -> Self {
-        if path == "/gateway.do" {
-            return Self::Gateway;
+        match path {
+            "/gateway.do" => return Self::Gateway,
+            "/v2/client-data/decrypt" => return Self::Check(Check::ClientData),
+            "/verify/app-result" => return Self::Check(Check::AppResult),
+            "/verify/return" => return Self::Check(Check::Return),
+            _ => {}
         }
         if path.starts_with("/v3/") {
             return Self::V3 {
@@ -112,9 +119,9 @@ const V3_METHODS: [Method; 5] = [
 pub(crate) fn check_http_method(target: &Target, method: &Method) -> Result<(), ProxyError> {
     let allow = match target {
         Target::Gateway if *method == Method::GET || *method == Method::POST => return Ok(()),
-        Target::V2 { .. } if *method == Method::POST => return Ok(()),
+        Target::Check(_) | Target::V2 { .. } if *method == Method::POST => return Ok(()),
         Target::Gateway => "GET, POST",
-        Target::V2 { .. } => "POST",
+        Target::Check(_) | Target::V2 { .. } => "POST",
         Target::V3 { .. } if V3_METHODS.contains(method) => return Ok(()),
         Target::V3 { .. } => v3::METHODS,
         Target::Unknown => return Ok(()),
@@ -175,6 +182,16 @@ mod tests {
         check("/v2/a.b/page-form", None, v2("a.b", Action::PageForm));
         check("/v2/a.b/other", None, Target::Unknown);
         check("/v2/a.b/page-url/x", None, Target::Unknown);
+        for (path, wanted) in [
+            ("/verify/return", Check::Return),
+            ("/verify/app-result", Check::AppResult),
+            ("/v2/client-data/decrypt", Check::ClientData),
+        ] {
+            check(path, None, Target::Check(wanted));
+            check(&format!("/m/a{path}"), Some("a"), Target::Check(wanted));
+            check(&format!("{path}/"), None, Target::Unknown);
+        }
+        check("/verify", None, Target::Unknown);
         check("/m/a/m/b/gateway.do", Some("a"), Target::Unknown);
         check("/m/a", Some("a"), Target::Unknown);
         check("/gateway.do/", None, Target::Unknown);

@@ -11,6 +11,7 @@ use crate::gateway::v3::{VerifiedV3Reply, method_of};
 use crate::protocol::envelope::Verification;
 use crate::protocol::v3_response::V3Verification;
 use crate::proxy::ProxyParts;
+use crate::proxy::check::Checked;
 use crate::proxy::error::ProxyError;
 use crate::proxy::parameters;
 use crate::proxy::resolve::Credentials;
@@ -40,6 +41,7 @@ impl Story {
             // A refused request is counted under its method only if that is one.
             Target::V2 { method, .. } => (Api::V2.as_str(), parameters::method(method).ok()),
             Target::V3 { path } => (Api::V3.as_str(), Some(method_of(path))),
+            Target::Check(_) => ("verify", None),
             Target::Unknown => ("none", None),
         };
         Self {
@@ -100,6 +102,25 @@ impl Story {
             may_have_acted = error.is_some_and(|e| e.outcome == Outcome::Unknown),
             duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "call"
+        );
+    }
+
+    /// Counts and logs what was checked for a backend.
+    pub(super) fn tell_checked(&self, parts: &ProxyParts, checked: Result<&Checked, &ProxyError>) {
+        let outcome = checked.map_or_else(|error| error.code.as_str(), Checked::outcome);
+        parts.metrics.count(self.api, None, outcome);
+        let known = checked.ok();
+        tracing::info!(
+            request_id = self.request_id,
+            caller_request_id = self.caller_request_id,
+            api = self.api,
+            app_id = known.map(|checked| checked.app.app_id.as_str()),
+            auth_app_id = known.and_then(|checked| checked.auth_app_id.as_deref()),
+            outcome,
+            sub_code = known.and_then(|checked| checked.sub_code.as_deref()),
+            error = checked.err().map(|error| error.detail.as_str()),
+            duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "checked"
         );
     }
 

@@ -241,6 +241,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         clock: Arc::clone(&clock),
         metrics: WebhookMetrics::register(&registry)?,
         state_key: state_key(&config)?,
+        asker: dispatcher.asker(),
         wake: Arc::clone(&wake),
     };
     let webhook = Webhook::new(webhook_parts, &config.webhook, &config.delivery);

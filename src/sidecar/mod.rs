@@ -20,8 +20,10 @@ use crate::net::body::BoxError;
 use crate::net::listener::Listener;
 use crate::net::serve::serve;
 use crate::net::shutdown::Shutdown;
+use crate::protocol::params::Params;
 use crate::protocol::secret::Secret;
 use crate::proxy::Proxy;
+use crate::proxy::error::ProxyError;
 use crate::store::Store;
 use crate::token::Tokens;
 use crate::webhook::Webhook;
@@ -85,6 +87,25 @@ impl Sidecar {
     /// Begins a call of Alipay's `method` in this process.
     pub fn request(&self, method: &str) -> CallRequest {
         CallRequest::new(self.parts.proxy.clone(), method)
+    }
+
+    /// Checks the query with which a browser came back to a `return_url`; gives its parameters.
+    /// That somebody paid it doesn't show: the notification does.
+    ///
+    /// # Errors
+    /// [`ProxyError`], as `/verify/return` answers it.
+    pub fn verify_return(&self, query: &str) -> Result<Params, ProxyError> {
+        self.parts.proxy.verify_return(query)
+    }
+
+    /// Checks what an app's payment gave its front end; gives the JSON that Alipay signed. `app`
+    /// tells which of several apps it is for, where it doesn't itself. That somebody paid it
+    /// doesn't show: the notification does.
+    ///
+    /// # Errors
+    /// [`ProxyError`], as `/verify/app-result` answers it.
+    pub fn verify_app_result(&self, app: Option<&str>, result: &str) -> Result<Bytes, ProxyError> {
+        self.parts.proxy.verify_app_result(app, result)
     }
 
     /// What the proxy listener serves, to be mounted in a host's own server.

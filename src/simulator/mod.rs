@@ -5,7 +5,7 @@
 //! that it cannot agree with the sidecar's mistakes, and knows nothing of it.
 //!
 //! Documents followed: v2 公共请求参数, 公共错误码, 第三方应用授权, 小程序插件, 异步通知, 消息服务,
-//! 公钥证书签名, 接口内容加密方式, 开放平台 V3 协议.
+//! 公钥证书签名, 接口内容加密方式, 开放平台 V3 协议, SPI接入指南.
 //!
 //! | route | what it is |
 //! |---|---|
@@ -57,6 +57,7 @@ mod seed;
 mod server;
 mod service_check;
 mod sign;
+mod spi;
 mod stand_alone;
 mod trades;
 mod trigger;
@@ -92,6 +93,7 @@ pub use self::{
         SECOND_PID, SimulatedApp, SimulatedGrant, SimulatedMerchant,
     },
     sign::SignType,
+    spi::{SpiCall, SpiRecord},
     stand_alone::{Options, run, start},
     trigger::{Event, TriggerOptions},
     workspace::{WorkspaceListeners, write_workspace},

@@ -4,7 +4,7 @@ use std::{future::Future, path::PathBuf};
 use super::{
     Simulator,
     error::SimulatorError,
-    seed::{DEFAULT_APP_ID, SimulatedApp},
+    seed::{AppMode, DEFAULT_APP_ID, SimulatedApp},
     workspace::{self, WorkspaceListeners, write_workspace},
 };
 
@@ -15,6 +15,10 @@ pub struct Options {
     pub listen: Vec<String>,
     /// Where the workspace for a sidecar goes; none: no files. Keys already there are kept.
     pub dir: Option<PathBuf>,
+    /// The mode of the app; certificates are new at every start.
+    pub mode: AppMode,
+    /// The app's AES key, base64 of 16 bytes; none: its calls are not encrypted.
+    pub encrypt_key: Option<String>,
     /// Where the sidecar listens.
     pub sidecar: WorkspaceListeners,
     /// How many times sooner than Alipay's the retries come.
@@ -26,6 +30,8 @@ impl Default for Options {
         Self {
             listen: vec!["127.0.0.1:2099".to_owned()],
             dir: None,
+            mode: AppMode::Key,
+            encrypt_key: None,
             sidecar: WorkspaceListeners::default(),
             time_scale: 1.0,
         }
@@ -36,14 +42,18 @@ impl Default for Options {
 ///
 /// # Errors
 /// [`SimulatorError::Bind`], [`SimulatorError::NoListener`], [`SimulatorError::Key`],
-/// [`SimulatorError::Write`].
+/// [`SimulatorError::EncryptKey`], [`SimulatorError::Certificate`], [`SimulatorError::Write`].
 pub async fn start(options: &Options) -> Result<Simulator, SimulatorError> {
     let kept = options.dir.as_deref().and_then(workspace::kept_keys);
     let app_gateway = format!("http://{}/alipay/gateway", options.sidecar.webhook);
-    let app = match &kept {
+    let mut app = match &kept {
         Some(keys) => SimulatedApp::with_private_key(DEFAULT_APP_ID, &keys.app)?,
         None => SimulatedApp::generate(DEFAULT_APP_ID)?,
     };
+    app.mode = options.mode;
+    if let Some(key) = &options.encrypt_key {
+        app = app.encrypt_key(key)?;
+    }
     let mut builder = Simulator::builder()
         .app(app.app_gateway(app_gateway))
         .default_merchants(DEFAULT_APP_ID)

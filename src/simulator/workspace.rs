@@ -15,12 +15,18 @@ use rsa::{
 };
 use serde_json::{Value, json};
 
-use super::{Simulator, error::SimulatorError};
+use super::{
+    Simulator,
+    error::SimulatorError,
+    seed::{AppMode, SimulatedApp},
+};
 
 /// The app's private key, below the folder.
 const APP_KEY: &str = "keys/app_private_key.pem";
 /// The platform's public key, below the folder.
 const ALIPAY_KEY: &str = "keys/alipay_public_key.pem";
+/// The app's AES key, below the folder.
+const ENCRYPT_KEY: &str = "keys/encrypt_key";
 /// The platform's private key: the simulator's own, so that a second start keeps it.
 const PLATFORM_KEY: &str = "keys/simulator_private_key.pem";
 
@@ -60,32 +66,33 @@ pub(super) fn kept_keys(dir: &Path) -> Option<KeptKeys> {
     })
 }
 
-/// Writes the workspace of one app into `dir`; an existing store key stays.
+/// Writes the workspace of one app into `dir`, as its mode and encryption are; an existing store
+/// key stays.
 ///
 /// # Errors
 /// [`SimulatorError::AppUnknown`] when there is no such app or its private key is not known,
-/// [`SimulatorError::Write`].
+/// [`SimulatorError::Certificate`], [`SimulatorError::Write`].
 pub fn write_workspace(
     simulator: &Simulator,
     dir: &Path,
     app_id: Option<&str>,
     listeners: &WorkspaceListeners,
 ) -> Result<(), SimulatorError> {
-    let app = simulator.0.with_world(|world| world.app(app_id).cloned())?;
+    let (app, platform) = simulator.0.with_world(|world| {
+        let app = world.app(app_id)?.clone();
+        Ok::<_, SimulatorError>((app, Arc::clone(world.platform.key())))
+    })?;
     let unknown = || SimulatorError::AppUnknown(app.app_id.clone());
     let key = app.private_key.as_ref().ok_or_else(unknown)?;
-    let platform = simulator
-        .0
-        .with_world(|world| Arc::clone(world.platform.key()));
-    let public = platform
-        .to_public_key()
-        .to_public_key_pem(LineEnding::LF)
-        .unwrap_or_default();
     make_dir(&dir.join("keys"))?;
     make_dir(&dir.join("data"))?;
     write(dir.join(APP_KEY), &pem(key), 0o600)?;
     write(dir.join(PLATFORM_KEY), &pem(&platform), 0o600)?;
-    write(dir.join(ALIPAY_KEY), &public, 0o644)?;
+    let credentials = match app.mode {
+        AppMode::Certificate => write_certificates(simulator, dir, &app)?,
+        AppMode::Key => write_public_key(dir, &platform)?,
+    };
+    let encryption = write_encrypt_key(dir, &app)?;
     if !dir.join("store.key").exists() {
         write(dir.join("store.key"), &format!("{}\n", store_key()), 0o600)?;
     }
@@ -95,7 +102,51 @@ pub fn write_workspace(
         0o600,
     )?;
     let config = config(&simulator.url(), &app.app_id, listeners);
+    let config = format!("{config}{credentials}{encryption}");
     write(dir.join("config.toml"), &config, 0o644)
+}
+
+/// Writes the platform's public key and gives the keys of `[[app]]` for it.
+fn write_public_key(dir: &Path, platform: &RsaPrivateKey) -> Result<String, SimulatorError> {
+    let public = platform
+        .to_public_key()
+        .to_public_key_pem(LineEnding::LF)
+        .unwrap_or_default();
+    write(dir.join(ALIPAY_KEY), &public, 0o644)?;
+    Ok(format!("alipay_public_key = \"file:{ALIPAY_KEY}\"\n"))
+}
+
+/// Writes the three certificate files and gives the keys of `[[app]]` for them.
+fn write_certificates(
+    simulator: &Simulator,
+    dir: &Path,
+    app: &SimulatedApp,
+) -> Result<String, SimulatorError> {
+    let files = simulator.certificate_files(&app.app_id)?;
+    let mut config = String::new();
+    for (name, text) in [
+        ("app_cert", &files.app_cert),
+        ("alipay_cert", &files.alipay_cert),
+        ("alipay_root_cert", &files.alipay_root_cert),
+    ] {
+        let file = format!("keys/{name}.crt");
+        write(dir.join(&file), text, 0o644)?;
+        config.push_str(&format!("{name} = \"file:{file}\"\n"));
+    }
+    Ok(config)
+}
+
+/// Writes the app's AES key, if it has one, and gives the key of `[[app]]` for it.
+fn write_encrypt_key(dir: &Path, app: &SimulatedApp) -> Result<String, SimulatorError> {
+    let Some(key) = &app.encryption.key else {
+        return Ok(String::new());
+    };
+    write(
+        dir.join(ENCRYPT_KEY),
+        &format!("{}\n", key.to_base64()),
+        0o600,
+    )?;
+    Ok(format!("encrypt_key = \"file:{ENCRYPT_KEY}\"\n"))
 }
 
 /// Writes a private key as PKCS#8 PEM.
@@ -171,7 +222,6 @@ key = "file:store.key"
 [[app]]
 app_id = "{app_id}"
 private_key = "file:{APP_KEY}"
-alipay_public_key = "file:{ALIPAY_KEY}"
 "#
     )
 }

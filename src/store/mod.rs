@@ -165,6 +165,15 @@ pub enum Change {
         /// The inbox entry that goes with it.
         entry: Option<Box<InboxEntry>>,
     },
+    /// Keeps a merchant's AES key that Alipay told us. One that an operator gave stays (stale).
+    FetchedKey {
+        /// Our application.
+        app_id: AppId,
+        /// The merchant's application.
+        auth_app_id: AuthAppId,
+        /// The key, base64.
+        encrypt_key: Secret<String>,
+    },
     /// Keeps a platform certificate, in the place of one with the same name.
     KeepCertificate(Box<KeptCertificate>),
     /// Sets or clears the operator's name of a merchant.

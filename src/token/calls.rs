@@ -11,6 +11,7 @@ use crate::gateway::v2::{Encryption, V2Call};
 use crate::model::id::AppId;
 use crate::model::merchant::Merchant;
 use crate::protocol::charset::CharsetLabel;
+use crate::protocol::encryption::ContentKey;
 use crate::protocol::envelope::{Verification, VerifiedEnvelope};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::params::{Params, name};
@@ -18,6 +19,8 @@ use crate::protocol::secret::Secret;
 use crate::token::error::TokenError;
 use crate::token::{TOKEN_METHOD, TokenParts};
 
+/// Alipay's name of the method that tells a merchant's AES key; itself an encrypted call.
+const KEY_METHOD: &str = "alipay.open.auth.app.aes.get";
 const QUERY_METHOD: &str = "alipay.open.auth.token.app.query";
 /// Alipay's `code` of a call that was executed.
 const SUCCESS: &str = "10000";
@@ -44,6 +47,16 @@ pub(super) enum Grant<'a> {
 #[derive(Serialize)]
 struct Query<'a> {
     app_auth_token: &'a str,
+}
+
+#[derive(Serialize)]
+struct KeyQuery<'a> {
+    merchant_app_id: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Keyed {
+    aes_key: String,
 }
 
 #[derive(Deserialize)]
@@ -87,6 +100,25 @@ pub(super) async fn query(
         "invalid" => Ok(TokenStatus::Invalid),
         "valid" => Ok(TokenStatus::Valid),
         _ => Err(unusable("its `status` is neither `valid` nor `invalid`")),
+    }
+}
+
+/// Asks for the AES key of the merchant's app, and checks that it is one.
+pub(super) async fn content_key(
+    parts: &TokenParts,
+    merchant: &Merchant,
+) -> Result<Secret<String>, TokenError> {
+    let app = app(parts, &merchant.app_id)?;
+    let content = biz_content(&KeyQuery {
+        merchant_app_id: merchant.auth_app_id.as_str(),
+    });
+    let node = call(parts, &app, KEY_METHOD, &content).await?;
+    let unusable = || TokenError::Reply(ProtocolError::KeyReplyInvalid);
+    let keyed: Keyed = serde_json::from_slice(&node).map_err(|_| unusable())?;
+    let encrypt_key = Secret::new(keyed.aes_key);
+    match ContentKey::from_base64(encrypt_key.expose()) {
+        Ok(_) => Ok(encrypt_key),
+        Err(_) => Err(unusable()),
     }
 }
 

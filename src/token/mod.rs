@@ -22,6 +22,7 @@ use crate::protocol::token_reply;
 use crate::store::{MemoKey, Store};
 
 mod calls;
+mod content_key;
 pub mod error;
 mod exchange;
 pub mod metrics;
@@ -29,11 +30,13 @@ mod refresh;
 mod storing;
 mod turn;
 
+use content_key::ContentKeys;
 use error::TokenError;
 use metrics::TokenMetrics;
 use turn::Turns;
 
 pub use calls::TokenStatus;
+pub use content_key::ContentKeyError;
 pub use turn::Turn;
 
 /// Alipay's name of the method that exchanges and refreshes.
@@ -69,6 +72,7 @@ pub struct Tokens {
     slots: Arc<Semaphore>,
     refreshes: Flights<MemoKey, Result<Merchant, TokenError>>,
     turns: Turns,
+    content_keys: ContentKeys,
 }
 
 /// What is known about whose authorisation an exchange is.
@@ -90,6 +94,7 @@ impl Tokens {
             slots: Arc::new(Semaphore::new(EXCHANGES)),
             refreshes: Flights::new(),
             turns: Turns::default(),
+            content_keys: ContentKeys::new(),
         }
     }
 
@@ -183,6 +188,7 @@ impl Tokens {
     pub async fn idle(&self) {
         self.exchanges.landed().await;
         self.refreshes.landed().await;
+        self.content_keys.landed().await;
     }
 
     /// Waits for the right to send `refresh_token` to Alipay. Who passes on somebody else's call of
@@ -204,6 +210,24 @@ impl Tokens {
     /// Safe: a query changes nothing.
     pub async fn query(&self, merchant: &Merchant) -> Result<TokenStatus, TokenError> {
         calls::query(&self.parts, merchant).await
+    }
+}
+
+impl Tokens {
+    /// Asks Alipay for the merchant's AES key (`alipay.open.auth.app.aes.get`), keeps it, and gives
+    /// the record with it. Who asks while that is under way joins.
+    ///
+    /// `merchant` is the record as its caller knew it: where another key is stored by now, Alipay
+    /// isn't asked. After an error it isn't asked about this merchant for a minute.
+    ///
+    /// # Errors
+    /// [`ContentKeyError`].
+    ///
+    /// # Cancel safety
+    /// Safe: the work goes on in a task of its own.
+    pub async fn content_key(&self, merchant: &Merchant) -> Result<Merchant, ContentKeyError> {
+        let parts = Arc::clone(&self.parts);
+        self.content_keys.fetch(parts, merchant.clone()).await
     }
 }
 

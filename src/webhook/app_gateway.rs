@@ -99,7 +99,7 @@ fn open(app: &SigningApp, notification: Notification) -> Notification {
 
 /// Makes the certificate known that a notification names, if that can be done while Alipay waits.
 /// If not, it is refused, and Alipay sends it again.
-async fn learn(inner: &Inner, app: &Arc<SigningApp>, sn: &str) {
+pub(super) async fn learn(inner: &Inner, app: &Arc<SigningApp>, sn: &str) {
     let learning = inner.parts.certificates.learn(app, sn, Asker::Notification);
     // Why it failed is told where it failed.
     let _ = tokio::time::timeout(CERTIFICATE_PATIENCE, learning).await;

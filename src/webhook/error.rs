@@ -34,6 +34,9 @@ pub(super) enum Refusal {
     /// The answer to a check couldn't be signed.
     #[error("the answer could not be signed")]
     Sign(#[from] SignError),
+    /// Its time is far from ours: a captured call, or a clock that is wrong.
+    #[error("it was sent more than 25 h before or after the time here; is the clock right?")]
+    Stale,
     /// It couldn't be stored.
     #[error("it could not be stored: {0}")]
     Store(#[from] StoreError),
@@ -42,7 +45,7 @@ pub(super) enum Refusal {
 impl Refusal {
     pub(super) fn outcome(&self) -> Outcome {
         match self {
-            Self::Backlog { .. } | Self::Body(_) => Outcome::Refused,
+            Self::Backlog { .. } | Self::Body(_) | Self::Stale => Outcome::Refused,
             Self::Encoded | Self::Malformed(_) => Outcome::Malformed,
             Self::Foreign => Outcome::Foreign,
             Self::Forged(_) => Outcome::Forged,
@@ -60,7 +63,8 @@ impl Refusal {
             | Self::Encoded
             | Self::Foreign
             | Self::Forged(_)
-            | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            | Self::Malformed(_)
+            | Self::Stale => StatusCode::BAD_REQUEST,
         }
     }
 }

@@ -20,6 +20,8 @@ pub(super) enum Kind {
     Other,
     Payment,
     ServiceCheck,
+    /// A call that isn't kept, but answered at once.
+    Spi,
 }
 
 impl Kind {
@@ -50,6 +52,7 @@ impl Kind {
             Self::Other => "other",
             Self::Payment => "payment",
             Self::ServiceCheck => "service-check",
+            Self::Spi => "spi",
         }
     }
 }

@@ -2,9 +2,8 @@
 //!
 //! Invariants: nothing is stored, handed on or acted upon before its signature and `app_id` were
 //! checked; `success` is said only after the commit; `notify_id`s are compared only behind the
-//! signature, or a forged one would swallow the true one.
-//!
-//! Alipay's SPI calls aren't served yet: `/spi/…` is no route.
+//! signature, or a forged one would swallow the true one. (An SPI call is handed on at once and
+//! never stored.)
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +14,12 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::Body;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::clock::Clock;
 use crate::config::delivery::{AuthorizationDelivery, DeliveryConfig};
 use crate::config::webhook::WebhookConfig;
+use crate::delivery::ask::Asker;
 use crate::gateway::app::Apps;
 use crate::gateway::platform::CertificateSource;
 use crate::model::id::EventIds;
@@ -36,6 +36,7 @@ pub mod link;
 pub mod metrics;
 mod pages;
 mod service_check;
+mod spi;
 pub mod state;
 
 use app_gateway::Arrival;
@@ -63,6 +64,8 @@ pub struct WebhookParts {
     pub metrics: WebhookMetrics,
     /// Makes the `state` of links.
     pub state_key: StateKey,
+    /// Puts SPI calls to the backend.
+    pub asker: Asker,
     /// Told when something became owed to the backend.
     pub wake: Arc<Notify>,
 }
@@ -74,6 +77,8 @@ pub struct Webhook(Arc<Inner>);
 struct Inner {
     parts: WebhookParts,
     ids: EventIds,
+    /// Room for SPI calls that wait for the backend.
+    spi_slots: Semaphore,
     settings: ArcSwap<Settings>,
 }
 
@@ -92,6 +97,8 @@ enum Route<'a> {
     AuthStart,
     /// With the rest of the notify path, empty for the app gateway.
     Notification(&'a str),
+    /// With the path that the backend is told: `/spi/{name}`.
+    Spi(&'a str),
 }
 
 impl Webhook {
@@ -102,6 +109,7 @@ impl Webhook {
         Self(Arc::new(Inner {
             parts,
             ids: EventIds::new(),
+            spi_slots: spi::slots(),
             settings: ArcSwap::from_pointee(settings),
         }))
     }
@@ -134,7 +142,7 @@ impl Webhook {
             return answer::not_found();
         };
         let query = head.uri.query().unwrap_or_default();
-        match (route, head.method) {
+        match (route, head.method.clone()) {
             (Route::Notification(notify_path), Method::POST) => {
                 let read = body::read(body, settings.webhook.max_body, BODY_DEADLINE).await;
                 let arrival = match read.map_err(Refusal::from).and_then(|body| {
@@ -151,12 +159,16 @@ impl Webhook {
                 };
                 app_gateway::receive(&self.0, &settings, &arrival).await
             }
+            (Route::Spi(path), Method::GET | Method::POST) => {
+                spi::receive(&self.0, &settings, path, &head, body).await
+            }
             (Route::AuthCallback, Method::GET) => {
                 auth_redirect::callback(&self.0, &settings, query).await
             }
             (Route::AuthStart, Method::GET) => {
                 auth_redirect::start(&self.0, &settings, query).await
             }
+            (Route::Spi(_), _) => answer::method_not_allowed("GET, POST"),
             (Route::Notification(_), _) => answer::method_not_allowed("POST"),
             (Route::AuthCallback | Route::AuthStart, _) => answer::method_not_allowed("GET"),
         }
@@ -166,6 +178,12 @@ impl Webhook {
 impl Inner {
     /// Says `fail`, counts and logs why.
     fn refuse(&self, kind: Kind, refusal: &Refusal) -> answer::Answer {
+        self.report(kind, refusal);
+        answer::fail(refusal.status())
+    }
+
+    /// Counts and logs why something is refused.
+    fn report(&self, kind: Kind, refusal: &Refusal) {
         let outcome = refusal.outcome();
         self.parts.metrics.count(kind, outcome);
         tracing::warn!(
@@ -174,7 +192,6 @@ impl Inner {
             reason = %refusal,
             "notification refused"
         );
-        answer::fail(refusal.status())
     }
 }
 
@@ -211,8 +228,15 @@ fn route<'a>(config: &'a WebhookConfig, path: &'a str) -> Option<Route<'a>> {
         other => other
             .strip_prefix("/notify")
             .filter(|rest| rest.starts_with('/'))
-            .map(Route::Notification),
+            .map(Route::Notification)
+            .or_else(|| spi_name(other).map(|_| Route::Spi(other))),
     }
+}
+
+/// The one segment behind `/spi/`.
+fn spi_name(below: &str) -> Option<&str> {
+    let name = below.strip_prefix("/spi/")?;
+    (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
 /// Alipay encodes nothing; what is signed wouldn't be what came.
@@ -250,6 +274,10 @@ mod tests {
             Some(Route::Notification("/orders/42")),
         );
         check("/pay/notify.php", Some(Route::Notification("/php")));
+        check(
+            "/alipay/spi/order.query",
+            Some(Route::Spi("/spi/order.query")),
+        );
         check("/alipay/auth", Some(Route::AuthCallback));
         check("/alipay/auth/start", Some(Route::AuthStart));
         for nowhere in [
@@ -259,7 +287,9 @@ mod tests {
             "/alipay/gateway/",
             "/alipay/notifyx",
             "/gateway",
-            "/alipay/spi/x",
+            "/alipay/spi",
+            "/alipay/spi/",
+            "/alipay/spi/x/y",
             "/alipayx/gateway",
             "/pay/notify.php/x",
         ] {

@@ -16,6 +16,8 @@ mod certificates;
 mod cli;
 #[cfg(feature = "cli")]
 mod cli_live;
+#[cfg(feature = "simulator")]
+mod client_data;
 mod config;
 mod crash;
 #[cfg(feature = "simulator")]
@@ -54,9 +56,13 @@ mod simulator_certificates;
 #[cfg(feature = "simulator")]
 mod simulator_encryption;
 #[cfg(feature = "simulator")]
+mod simulator_spi;
+#[cfg(feature = "simulator")]
 mod simulator_uploads;
 #[cfg(feature = "simulator")]
 mod simulator_v3;
+#[cfg(feature = "simulator")]
+mod spi;
 mod store;
 mod store_embedded;
 #[cfg(feature = "simulator")]
@@ -67,5 +73,7 @@ mod store_embedded;
 mod support;
 #[cfg(feature = "simulator")]
 mod token;
+#[cfg(feature = "simulator")]
+mod verify;
 #[cfg(feature = "simulator")]
 mod webhook;

@@ -71,7 +71,7 @@ pub(crate) struct Parts {
     _dir: tempfile::TempDir,
 }
 
-fn key(name: &str) -> String {
+pub(crate) fn key(name: &str) -> String {
     let keys: Value = serde_json::from_str(KEYS).expect("JSON");
     keys.get(name)
         .and_then(Value::as_str)
@@ -114,6 +114,7 @@ impl Parts {
             clock: Arc::new(clock.clone()),
             metrics: WebhookMetrics::register(&registry).expect("new"),
             state_key: StateKey::derive(&[7; 32]),
+            asker: dispatcher.asker(),
             wake: dispatcher.waker(),
         };
         let webhook = Webhook::new(parts, &setting.webhook, &setting.delivery);
@@ -242,7 +243,7 @@ fn store(clock: &ManualClock) -> (tempfile::TempDir, Arc<EmbeddedStore>) {
 }
 
 fn apps(simulator: &Simulator) -> Apps {
-    let workers = Workers::start("signer", 1, 16).expect("a thread");
+    let workers = Workers::start("signer", 1, 256).expect("a thread");
     let apps = Apps::new(Arc::new(LocalSigners::new(workers)));
     let app = App {
         app_id: AppId::new(DEFAULT_APP_ID).expect("id"),

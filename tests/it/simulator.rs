@@ -805,3 +805,84 @@ async fn a_workspace_keeps_its_keys() {
     let config: toml::Table = config.parse().unwrap();
     assert_eq!(config["upstream"]["v3"].as_str().unwrap(), second.url());
 }
+
+#[tokio::test]
+async fn a_workspace_follows_mode_and_encryption() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let key = "aa4BtZ4tspm2wnXLb1ThQA==";
+    let options = simulator::Options {
+        listen: vec!["127.0.0.1:0".to_owned()],
+        dir: Some(dir.path().to_owned()),
+        mode: simulator::AppMode::Certificate,
+        encrypt_key: Some(key.to_owned()),
+        ..Default::default()
+    };
+    let simulator = simulator::start(&options).await.unwrap();
+    let config = std::fs::read_to_string(dir.path().join("config.toml")).unwrap();
+    let config: toml::Table = config.parse().unwrap();
+    let app = &config["app"][0];
+    assert!(app.get("alipay_public_key").is_none());
+    let read = |name: &str| {
+        let file = app[name].as_str().unwrap().strip_prefix("file:").unwrap();
+        let path = dir.path().join(file);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        (std::fs::read_to_string(path).unwrap(), mode)
+    };
+    let files = simulator.certificate_files(DEFAULT_APP_ID).unwrap();
+    assert_eq!(read("app_cert"), (files.app_cert, 0o644));
+    assert_eq!(read("alipay_cert"), (files.alipay_cert, 0o644));
+    assert_eq!(read("alipay_root_cert"), (files.alipay_root_cert, 0o644));
+    assert_eq!(read("encrypt_key"), (format!("{key}\n"), 0o600));
+    let refused = simulator::Options {
+        encrypt_key: Some("no key".to_owned()),
+        ..options
+    };
+    assert!(matches!(
+        simulator::start(&refused).await,
+        Err(SimulatorError::EncryptKey)
+    ));
+}
+
+#[tokio::test]
+async fn the_control_routes_change_keys_and_modes() {
+    let platform = platform().await;
+    let post = async |path: &str, body: Value| {
+        let request = Request::post(format!("{}/simulator/{path}", platform.simulator.url()))
+            .body(Full::new(Bytes::from(body.to_string())))
+            .unwrap();
+        let (head, text) = send(request).await.unwrap();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(head.status(), StatusCode::OK, "{path}: {value}");
+        value
+    };
+    let files = post("certificates", json!({})).await;
+    let expected = platform.simulator.certificate_files(DEFAULT_APP_ID);
+    assert_eq!(files, json!(expected.unwrap()));
+    post("rotate-certificate", json!({})).await;
+    let rotated = post("certificates", json!({})).await;
+    assert_eq!(files["alipay_root_cert"], rotated["alipay_root_cert"]);
+    assert_ne!(files["alipay_cert"], rotated["alipay_cert"]);
+    post("platform-certificate", json!({"certificate": "expired"})).await;
+    assert_ne!(post("certificates", json!({})).await, rotated);
+    post("platform-certificate", json!({"certificate": "current"})).await;
+    assert_eq!(post("certificates", json!({})).await, rotated);
+
+    post("app-mode", json!({"mode": "certificate"})).await;
+    assert_eq!(platform.simulator.state()["apps"][0]["mode"], "certificate");
+    let data = json!({"json": "{\"mobile\":\"1\"}"});
+    let message = post("client-data", data).await;
+    assert!(message["message"].as_str().unwrap().contains("\"sign\":"));
+    post(
+        "encrypt-key",
+        json!({"encrypt_key": simulator::FIRST_ENCRYPT_KEY}),
+    )
+    .await;
+    let key: Value = serde_json::from_str(KEYS).unwrap();
+    let before = platform.simulator.platform_public_key();
+    post("platform-key", json!({"private_key": key["app"]})).await;
+    assert_ne!(before, platform.simulator.platform_public_key());
+    post("app-key", json!({"public_key": before})).await;
+    let fixed = json!({"method": "GET", "path": "/v3/x", "status": 204, "body": ""});
+    post("answer-v3", fixed).await;
+}

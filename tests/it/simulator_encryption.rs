@@ -13,6 +13,7 @@ use aws_lc_rs::cipher::{
     PaddedBlockEncryptingKey, UnboundCipherKey,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use encoding_rs::GB18030;
 use serde_json::{Value, json};
 
 use crate::support::isv::{Isv, Reply, content, decode, verifies};
@@ -26,7 +27,10 @@ fn unbound(key: &str) -> UnboundCipherKey {
 }
 
 fn encrypt(key: &str, text: &str) -> String {
-    let mut bytes = text.as_bytes().to_vec();
+    encrypt_bytes(key, text.as_bytes().to_vec())
+}
+
+fn encrypt_bytes(key: &str, mut bytes: Vec<u8>) -> String {
     let key = PaddedBlockEncryptingKey::cbc_pkcs7(unbound(key)).unwrap();
     let zeros = EncryptionContext::Iv128([0; 16].into());
     key.less_safe_encrypt(&mut bytes, zeros).unwrap();
@@ -34,11 +38,15 @@ fn encrypt(key: &str, text: &str) -> String {
 }
 
 fn decrypt(key: &str, text: &str) -> Option<String> {
+    decrypt_bytes(key, text).map(|bytes| String::from_utf8(bytes).unwrap())
+}
+
+fn decrypt_bytes(key: &str, text: &str) -> Option<Vec<u8>> {
     let mut bytes = STANDARD.decode(text).unwrap();
     let key = PaddedBlockDecryptingKey::cbc_pkcs7(unbound(key)).unwrap();
     let zeros = DecryptionContext::Iv128([0; 16].into());
     let plain = key.decrypt(&mut bytes, zeros).ok()?;
-    Some(String::from_utf8(plain.to_vec()).unwrap())
+    Some(plain.to_vec())
 }
 
 async fn start() -> Isv {
@@ -71,6 +79,27 @@ async fn the_signature_covers_the_quotes_of_the_ciphertext() {
         .call(QUERY, &[("biz_content", "{\"out_trade_no\":\"e1\"}")])
         .await;
     assert_eq!(plain.json()["trade_status"], "WAIT_BUYER_PAY");
+}
+
+#[tokio::test]
+async fn what_is_encrypted_is_a_text_in_the_charset_of_the_call() {
+    let isv = start().await;
+    let trade = json!({"out_trade_no": "中1", "total_amount": "1.00", "subject": "€"});
+    let trade = trade.to_string();
+    let (bytes, _, _) = GB18030.encode(&trade);
+    let biz = encrypt_bytes(KEY, bytes.into_owned());
+    let changes = [
+        ("biz_content", biz.as_str()),
+        ("encrypt_type", "AES"),
+        ("charset", "GBK"),
+    ];
+    let reply = isv.call("alipay.trade.create", &changes).await;
+    assert!(reply.verifies(&isv.platform_key()));
+    let ciphertext: String = serde_json::from_str(&reply.node).expect(&reply.text);
+    let plain = decrypt_bytes(KEY, &ciphertext).unwrap();
+    let (text, _, _) = GB18030.decode(&plain);
+    let node: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(node["out_trade_no"], "中1");
 }
 
 #[tokio::test]

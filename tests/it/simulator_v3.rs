@@ -1,8 +1,4 @@
 //! The simulator's v3: a judge as strict as that of v2.
-#![expect(
-    clippy::unwrap_used,
-    reason = "clippy.toml allows them in tests, but not in the helpers beside them"
-)]
 use std::sync::Arc;
 
 use alipay_sidecar::simulator::{

@@ -417,6 +417,51 @@ async fn an_alias_belongs_to_one_merchant_of_an_app() {
 }
 
 #[tokio::test]
+async fn a_key_that_alipay_told_is_kept_and_never_replaces_an_operators() {
+    on_every_store(async |fixture: Fixture| {
+        let fetched = |n, key: &str| Change::FetchedKey {
+            app_id: app(),
+            auth_app_id: merchant_app(n),
+            encrypt_key: secret(key),
+        };
+        let exact = || MerchantKey::Exact(app(), merchant_app(1));
+        let unknown = fixture.commit(fetched(1, "k1")).await;
+        assert!(matches!(unknown, Effect::Missing));
+        let given = authorization(1, "t1", Rank::AuthTime(5));
+        fixture.commit(authorize(given, None)).await;
+        for key in ["k1", "k1", "k2"] {
+            let kept = fixture.commit(fetched(1, key)).await;
+            assert!(matches!(kept, Effect::Applied));
+            let merchant = fixture.only(exact()).await;
+            assert!(merchant.encrypt_key_fetched);
+            assert_eq!(merchant.encrypt_key, Some(secret(key)));
+            assert_eq!(merchant.token.app_auth_token, secret("t1"));
+            assert_eq!(
+                (merchant.auth_time, merchant.auth_time_estimated),
+                (5, false)
+            );
+        }
+        // A newer authorisation keeps it, an operator's own key takes its place.
+        let newer = authorization(1, "t2", Rank::AuthTime(6));
+        fixture.commit(authorize(newer, None)).await;
+        let merchant = fixture.only(exact()).await;
+        assert!(merchant.encrypt_key_fetched);
+        assert_eq!(merchant.encrypt_key, Some(secret("k2")));
+        let own = Authorization {
+            encrypt_key: Some(secret("own")),
+            ..authorization(1, "t2", Rank::AuthTime(7))
+        };
+        fixture.commit(authorize(own, None)).await;
+        let stale = fixture.commit(fetched(1, "k3")).await;
+        assert!(matches!(stale, Effect::Stale));
+        let merchant = fixture.only(exact()).await;
+        assert!(!merchant.encrypt_key_fetched);
+        assert_eq!(merchant.encrypt_key, Some(secret("own")));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_removed_merchant_takes_its_names_and_tokens_with_it() {
     on_every_store(async |fixture: Fixture| {
         for token in ["old", "new"] {

@@ -125,7 +125,7 @@ async fn routes_and_methods_are_as_the_contract_says() {
     let parts = parts().await;
     for (path, status, allow) in [
         ("/", 404, ""),
-        ("/alipay/spi/x", 404, ""),
+        ("/alipay/spi", 404, ""),
         ("/alipay/gateway", 405, "POST"),
         ("/alipay/notify/a/b", 405, "POST"),
         ("/alipay/auth", 400, ""),
@@ -538,6 +538,7 @@ impl Parts {
             clock: Arc::new(self.clock.clone()),
             metrics: WebhookMetrics::register(&prometheus::Registry::new()).expect("new"),
             state_key: StateKey::derive(&[7; 32]),
+            asker: self.dispatcher.asker(),
             wake: self.dispatcher.waker(),
         };
         let (webhook, delivery) = (WebhookConfig::default(), DeliveryConfig::default());

@@ -46,6 +46,11 @@ impl UnverifiedNotification {
         Ok(Self { params, charset })
     }
 
+    /// Takes parameters that were read elsewhere.
+    pub(super) fn of(params: Params, charset: Charset) -> Self {
+        Self { params, charset }
+    }
+
     /// Names the app that the notification says it is for, to choose the keys by. Nobody has
     /// vouched for it yet. A life account's event names it in its XML.
     #[must_use]

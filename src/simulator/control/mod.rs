@@ -1,4 +1,17 @@
-//! `/simulator/…`: what a test can ask of the simulator over HTTP.
+//! `/simulator/…`: what a test can ask of the simulator over HTTP; bodies and answers are JSON.
+//!
+//! | route | does |
+//! |---|---|
+//! | `GET state`, `requests`, `notifications` | shows what is known and what was seen |
+//! | `POST fault`, `DELETE fault` | plays faults; forgets them |
+//! | `POST trigger/{event}`, `pay` | lets an event happen |
+//! | `POST spi` | calls an SPI address: `url`, `call` |
+//! | `POST answer`, `answer-v3` | answers a method, or a verb and path, with a given text |
+//! | `POST app` | sets the app gateway |
+//! | `POST app-key`, `app-mode`, `encrypt-key` | changes an app's key, mode, encryption |
+//! | `POST platform-key`, `platform-certificate`, `rotate-certificate` | changes the platform's |
+//! | `POST certificates`, `client-data` | gives an app's files; a front end's message |
+//! | `POST auth-code`, `app-auth-code`, `time-out-tokens`, `revoke` | issues codes, retires tokens |
 mod keys;
 
 use std::sync::Arc;
@@ -14,6 +27,7 @@ use super::{
     error::SimulatorError,
     faults::{Fault, FaultRequest},
     gateway::Body,
+    spi::SpiCall,
     trigger::{Event, TriggerOptions},
 };
 
@@ -40,6 +54,13 @@ struct AnswerV3Request {
     path: String,
     status: u16,
     body: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SpiRequest {
+    url: String,
+    call: SpiCall,
 }
 
 #[derive(Default, Deserialize)]
@@ -94,6 +115,10 @@ async fn route(
             let app: AppRequest = read_or_default(body)?;
             simulator.set_app_gateway(app.app_id.as_deref(), app.app_gateway.as_deref())?;
             json!({})
+        }
+        (&Method::POST, "spi") => {
+            let spi: SpiRequest = read(body)?;
+            json!(simulator.spi(&spi.url, &spi.call).await?)
         }
         (&Method::POST, "pay") => trigger(simulator, Event::Payment, body).await?,
         (&Method::POST, path) => match path.strip_prefix("trigger/") {

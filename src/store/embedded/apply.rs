@@ -67,7 +67,8 @@ impl<'t> Applier<'t> {
                 .as_deref()
                 .map_or(Ok(None), |entry| self.known_entry(entry)),
             Change::Remember { key, .. } => Ok(self.remembered(*key)?.map(Effect::Remembered)),
-            Change::KeepCertificate(_)
+            Change::FetchedKey { .. }
+            | Change::KeepCertificate(_)
             | Change::NameMerchant { .. }
             | Change::Postpone { .. }
             | Change::PutApp(_)
@@ -97,6 +98,11 @@ impl<'t> Applier<'t> {
                 authorization,
                 entry,
             } => self.authorize(authorization, entry.as_deref()),
+            Change::FetchedKey {
+                app_id,
+                auth_app_id,
+                encrypt_key,
+            } => self.fetched_key(&MerchantId::new(app_id, auth_app_id), encrypt_key),
             Change::KeepCertificate(certificate) => self.keep_certificate(certificate),
             Change::NameMerchant {
                 app_id,

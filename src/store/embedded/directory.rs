@@ -15,6 +15,7 @@ use crate::model::event::AuthorizationEvent;
 use crate::model::id::{Alias, AppId};
 use crate::model::merchant::{Authorized, Merchant, MerchantStatus};
 use crate::model::notification::{DeliveryForm, InboxEntry};
+use crate::protocol::secret::Secret;
 use crate::store::Effect;
 use crate::store::error::StoreError;
 use crate::store::seal::Place;
@@ -133,6 +134,29 @@ impl Applier<'_> {
             self.put_entry(&without_event(entry), DeliveryState::Ignored)?;
         }
         Ok(Effect::Stale)
+    }
+
+    pub(super) fn fetched_key(
+        &mut self,
+        id: &MerchantId,
+        encrypt_key: &Secret<String>,
+    ) -> Result<Effect, Fault> {
+        let Some(stored) = self.merchant(id)? else {
+            return Ok(Effect::Missing);
+        };
+        if stored.encrypt_key.is_some() && !stored.encrypt_key_fetched {
+            return Ok(Effect::Stale);
+        }
+        if stored.encrypt_key.as_ref() != Some(encrypt_key) {
+            let keyed = Merchant {
+                encrypt_key: Some(encrypt_key.clone()),
+                encrypt_key_fetched: true,
+                updated_at: self.now,
+                ..stored.clone()
+            };
+            self.put_merchant(id, Some(&stored), &keyed)?;
+        }
+        Ok(Effect::Applied)
     }
 
     pub(super) fn name_merchant(
@@ -315,6 +339,7 @@ fn says_the_same(stored: &Merchant, merchant: &Merchant) -> bool {
     estimated
         && same_token(&stored.token, &merchant.token)
         && same_secret(stored.encrypt_key.as_ref(), merchant.encrypt_key.as_ref())
+        && stored.encrypt_key_fetched == merchant.encrypt_key_fetched
         && (&stored.pid, &stored.alias, &stored.reference)
             == (&merchant.pid, &merchant.alias, &merchant.reference)
         && (stored.status, stored.source) == (merchant.status, merchant.source)

@@ -191,6 +191,8 @@ pub(super) struct MerchantRecord {
     revoked_at: Option<i64>,
     source: String,
     encrypt_key: Option<Hidden>,
+    #[serde(default)]
+    encrypt_key_fetched: bool,
     updated_at: i64,
 }
 
@@ -220,6 +222,7 @@ impl From<&Merchant> for MerchantRecord {
             },
             source: merchant.source.as_str().to_owned(),
             encrypt_key: merchant.encrypt_key.clone().map(Hidden),
+            encrypt_key_fetched: merchant.encrypt_key_fetched,
             updated_at: merchant.updated_at,
         }
     }
@@ -246,6 +249,7 @@ impl TryFrom<MerchantRecord> for Merchant {
             }),
             source: record.source.parse::<Source>().map_err(|()| Unreadable)?,
             encrypt_key: record.encrypt_key.map(|key| key.0),
+            encrypt_key_fetched: record.encrypt_key_fetched,
             updated_at: record.updated_at,
         })
     }

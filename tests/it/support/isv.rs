@@ -100,8 +100,12 @@ pub fn decode(form: &str) -> Params {
 }
 
 pub fn form(params: &Params) -> String {
-    let encode =
-        |text: &str| -> String { text.bytes().map(|byte| format!("%{byte:02X}")).collect() };
+    let byte = |byte: u8| match byte {
+        // The charset must be readable before anything is decoded.
+        b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    let encode = |text: &str| -> String { text.bytes().map(byte).collect() };
     let pairs: Vec<_> = params
         .iter()
         .map(|(n, v)| format!("{n}={}", encode(v)))

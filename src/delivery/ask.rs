@@ -1,0 +1,84 @@
+//! One question to the backend, which has no second chance: it isn't stored, and Alipay waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::delivery::attempt::{self, Try};
+use crate::delivery::routes::Target;
+use crate::delivery::{Inner, claim, outgoing};
+use crate::model::notification::InboxEntry;
+use crate::net::client::{Reply, SendError};
+use crate::store::error::StoreError;
+
+/// Asks the backends of a [`Dispatcher`](crate::delivery::Dispatcher), by its routes as they are
+/// configured at the time. Clones share them.
+#[derive(Clone)]
+pub struct Asker(pub(super) Arc<Inner>);
+
+/// Why a question got no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// Nobody is configured to be asked.
+    #[error("no [[delivery.route]] fits it and there is no delivery.url")]
+    NoRoute,
+    /// The backend's answer wasn't a 2xx.
+    #[error("the backend answered with status {0}, expected 2xx")]
+    Status(u16),
+    /// The merchant's record, which a route asks for, couldn't be read.
+    #[error("the merchant's record could not be read: {0}")]
+    Store(#[from] StoreError),
+    /// The backend didn't answer.
+    #[error("the backend did not answer: {0}")]
+    Unanswered(#[from] SendError),
+    /// The question couldn't be laid out as a request.
+    #[error("it could not be put as a request to the route's url")]
+    Url(#[source] http::Error),
+    /// The time was over.
+    #[error("there was no time left for the backend to answer")]
+    TooLate,
+}
+
+impl Asker {
+    /// Posts `question` once to the backend that its route names, as a delivery is posted, and
+    /// gives the 2xx answer. `deadline` is for everything; the route's own is kept where shorter.
+    ///
+    /// # Errors
+    /// [`AskError`]. The backend may have acted after all of them but [`AskError::NoRoute`] and
+    /// [`AskError::Store`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future breaks the connection off; the backend may have acted.
+    pub async fn ask(&self, question: &InboxEntry, deadline: Duration) -> Result<Reply, AskError> {
+        let asked = tokio::time::timeout(deadline, self.send(question, deadline)).await;
+        let reply = asked.map_err(|_| AskError::TooLate)??;
+        match reply.status.is_success() {
+            true => Ok(reply),
+            false => Err(AskError::Status(reply.status.as_u16())),
+        }
+    }
+
+    async fn send(&self, question: &InboxEntry, deadline: Duration) -> Result<Reply, AskError> {
+        let plan = self.0.plan.load_full();
+        let known = claim::known(&*self.0.store, &plan, question).await?;
+        let target = plan.routes.target(question, &known);
+        let target: &Target = target.ok_or(AskError::NoRoute)?;
+        let asked = Try {
+            entry: question,
+            target,
+            signer: plan.signer.as_ref(),
+            number: 1,
+            now: question.received_at,
+        };
+        let outgoing = outgoing::lay_out(question, target.format);
+        let request = attempt::request(&asked, outgoing).map_err(AskError::Url)?;
+        let deadline = deadline.min(target.timeout);
+        Ok(self.0.client.send(request, deadline).await?)
+    }
+}
+
+impl std::fmt::Debug for Asker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Asker")
+    }
+}

@@ -1,0 +1,218 @@
+//! What came back through a browser or an app, checked for a backend; nothing is sent for it, but
+//! that a merchant's key may be asked for.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Response};
+use http_body_util::Full;
+use hyper::body::Body;
+use serde::Serializer;
+
+use crate::gateway::app::SigningApp;
+use crate::net::body::{self, BoxError};
+use crate::protocol::app_result::{AppResultError, UnverifiedAppResult};
+use crate::protocol::error::{EnvelopeError, ProtocolError};
+use crate::protocol::key::RsaPublicKey;
+use crate::protocol::notification::UnverifiedNotification;
+use crate::protocol::params::{Params, name};
+use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::proxy::reply::{self, Shape};
+use crate::proxy::route::{self, Route, Target};
+use crate::proxy::story::Story;
+use crate::proxy::{BODY_DEADLINE, Proxy, client_data, front_door, local_call, upload};
+
+/// What is to be checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// `/verify/app-result`: what an app's payment gave its front end.
+    AppResult,
+    /// `/v2/client-data/decrypt`: what `my.getPhoneNumber` and the like gave theirs.
+    ClientData,
+    /// `/verify/return`: the query that a browser came back with.
+    Return,
+}
+
+/// What turned out to be Alipay's.
+pub(super) struct Checked {
+    pub(super) app: Arc<SigningApp>,
+    pub(super) auth_app_id: Option<String>,
+    /// JSON in UTF-8.
+    pub(super) body: Bytes,
+    pub(super) code: Option<String>,
+    pub(super) sub_code: Option<String>,
+}
+
+impl Checked {
+    /// What the metrics say of it.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self.code.as_deref() {
+            None | Some("10000") => "ok",
+            Some(_) => "business-error",
+        }
+    }
+}
+
+impl Proxy {
+    /// Checks the query of a `return_url` in process, as `/verify/return` would; gives all its
+    /// parameters.
+    ///
+    /// # Errors
+    /// [`ProxyError`], as the route answers it.
+    pub fn verify_return(&self, query: &str) -> Result<Params, ProxyError> {
+        self.returned(query.as_bytes()).map(|(_, params)| params)
+    }
+
+    /// Checks the result of a payment in an app in process, as `/verify/app-result` would; gives
+    /// the JSON that was signed. `app` tells which of several apps, where the result doesn't.
+    ///
+    /// # Errors
+    /// [`ProxyError`], as the route answers it.
+    pub fn verify_app_result(&self, app: Option<&str>, result: &str) -> Result<Bytes, ProxyError> {
+        self.app_result(app, result.as_bytes())
+            .map(|checked| checked.body)
+    }
+
+    /// Answers a request of one of the routes that check.
+    pub(super) async fn check<B>(
+        &self,
+        head: &Parts,
+        route: Route,
+        body: B,
+    ) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let story = Story::new(head, &route);
+        let checked = self.checked(head, &route, body).await;
+        story.tell_checked(&self.parts, checked.as_ref());
+        let mut response = match &checked {
+            Ok(checked) => reply::checked(checked),
+            Err(error) => reply::error(error, Shape::Http, &story.request_id),
+        };
+        reply::identify(&mut response, &story.request_id);
+        response
+    }
+
+    async fn checked<B>(&self, head: &Parts, route: &Route, body: B) -> Result<Checked, ProxyError>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        front_door::check(head, &self.parts.limits.allowed_hosts)?;
+        route::check_http_method(&route.target, &head.method)?;
+        let _slot = self.slot()?;
+        let _in_flight = self.parts.metrics.begin();
+        refuse_parts(&head.headers)?;
+        let body = body::read(body, self.parts.limits.max_body, BODY_DEADLINE).await?;
+        let tags = local_call::tags(&head.headers, route.selector.clone())?;
+        match &route.target {
+            Target::Check(Check::AppResult) => self.app_result(tags.app.as_deref(), &body),
+            Target::Check(Check::ClientData) => {
+                let timeout = local_call::timeout(&head.headers)?;
+                client_data::open(&self.parts, &tags, timeout, &body).await
+            }
+            _ => self.page_return(&body),
+        }
+    }
+
+    fn page_return(&self, query: &[u8]) -> Result<Checked, ProxyError> {
+        let (app, params) = self.returned(query)?;
+        Ok(Checked {
+            app,
+            auth_app_id: None,
+            body: fields(&params),
+            code: None,
+            sub_code: None,
+        })
+    }
+
+    /// Checks the query of a `return_url`, by the rules of notifications.
+    fn returned(&self, query: &[u8]) -> Result<(Arc<SigningApp>, Params), ProxyError> {
+        // As `location.search` has it.
+        let query = query.strip_prefix(b"?").unwrap_or(query);
+        // The type of this request is the backend's; it says nothing about Alipay's charset.
+        let unverified = UnverifiedNotification::parse(None, query)?;
+        let claimed = unverified.claimed_app_id().unwrap_or_default();
+        let app = self.parts.resolver.app(claimed).ok_or_else(not_ours)?;
+        let verified = unverified
+            .verify(&platform_keys(&app), app.sign_type)
+            .map_err(|error| invalid(&error))?;
+        Ok((app, verified.params().clone()))
+    }
+
+    /// Checks the result of a payment in an app, by the rules of replies.
+    fn app_result(&self, app: Option<&str>, text: &[u8]) -> Result<Checked, ProxyError> {
+        let unverified = UnverifiedAppResult::parse(text).map_err(|e| not_a_result(&e))?;
+        let app = match unverified.claimed_app_id() {
+            Some(claimed) => self.parts.resolver.app(claimed).ok_or_else(not_ours)?,
+            None => self.parts.resolver.app_of_header(app)?,
+        };
+        let verified = unverified
+            .verify(&platform_keys(&app), app.sign_type)
+            .map_err(|error| of_result(&error))?;
+        if verified.is_ciphertext() {
+            return Err(ProxyError::refused(
+                ErrorCode::ResponseDecryptionFailed,
+                "the result is encrypted; results that pass through an app are expected plain",
+            ));
+        }
+        Ok(Checked {
+            app,
+            auth_app_id: None,
+            body: verified.node_text().into(),
+            code: verified.code().map(ToOwned::to_owned),
+            sub_code: verified.sub_code().map(ToOwned::to_owned),
+        })
+    }
+}
+
+/// The keys that Alipay signs with for this app.
+pub(super) fn platform_keys(app: &SigningApp) -> Arc<[RsaPublicKey]> {
+    app.platform.all_keys()
+}
+
+fn refuse_parts(headers: &HeaderMap) -> Result<(), ProxyError> {
+    if upload::is_multipart(headers) {
+        return Err(ProxyError::refused(
+            ErrorCode::BodyInvalid,
+            "this route takes the text itself as the body, not a form with parts",
+        ));
+    }
+    Ok(())
+}
+
+/// Everything that says something, as one JSON object of texts in their order.
+fn fields(params: &Params) -> Bytes {
+    let says = |(name, _): &(&str, &str)| !matches!(*name, name::SIGN | name::SIGN_TYPE);
+    let mut json = Vec::new();
+    let mut serializer = serde_json::Serializer::new(&mut json);
+    // Maps with text keys, written to memory, always serialise.
+    let _ = serializer.collect_map(params.iter().filter(says));
+    json.into()
+}
+
+fn invalid(error: &ProtocolError) -> ProxyError {
+    ProxyError::refused(ErrorCode::ResponseSignatureInvalid, error.to_string())
+}
+
+fn not_ours() -> ProxyError {
+    ProxyError::refused(
+        ErrorCode::ResponseSignatureInvalid,
+        "its app_id is none of the configured apps, so that no key can vouch for it",
+    )
+}
+
+fn not_a_result(error: &EnvelopeError) -> ProxyError {
+    let code = match error.is_about_signature() {
+        true => ErrorCode::ResponseSignatureInvalid,
+        false => ErrorCode::BodyInvalid,
+    };
+    ProxyError::refused(code, format!("this is no result of a payment: {error}"))
+}
+
+fn of_result(error: &AppResultError) -> ProxyError {
+    ProxyError::refused(ErrorCode::ResponseSignatureInvalid, error.to_string())
+}
