@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{
     super::{
+        aes::ContentKey,
         content::{self, Content},
         judge::{
             check_certificates, content_key, identify_caller, signature_refusal, undecryptable,
@@ -83,11 +84,9 @@ pub(super) fn judge(
     let encrypt_type = text(headers, "alipay-encrypt-type")?;
     let key = content_key(encrypt_type, (&app, sent.files))?;
     let body = match &key {
-        Some(key) => members(
-            &key.decrypt(sent.signed.as_bytes())
-                .ok_or_else(undecryptable)?,
-        )?,
-        None => members(sent.signed.as_bytes())?,
+        // A call without a body has nothing to encrypt; its answer is encrypted all the same.
+        Some(key) if !sent.signed.is_empty() => decrypt(key, sent.signed)?,
+        _ => members(sent.signed.as_bytes())?,
     };
     let query = Received::read_query(request.uri().query().unwrap_or_default())?;
     let mut call = Call {
@@ -223,6 +222,11 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Refus
     };
     let broken = || Refusal::parameter(format!("请求头{name}无效"));
     value.map(Some).ok_or_else(broken)
+}
+
+fn decrypt(key: &ContentKey, ciphertext: &str) -> Result<Members, Refusal> {
+    let plaintext = key.decrypt(ciphertext.as_bytes());
+    members(&plaintext.ok_or_else(undecryptable)?)
 }
 
 fn members(json: &[u8]) -> Result<Members, Refusal> {
