@@ -63,19 +63,7 @@ pub(super) fn judge(
     let sent = Sent::read(request)?;
     let token = text(headers, "alipay-app-auth-token")?;
     let sign_content = sign_content(request, (&authorization, sent.signed), token);
-    // v3 knows no other signature, whatever the app is set to.
-    if !SignType::Rsa2.verify(
-        &app.public_key,
-        sign_content.as_bytes(),
-        &authorization.sign,
-    ) {
-        return Err(signature_refusal(&sign_content));
-    }
-    let nonce = authorization.item("nonce").unwrap_or_default();
-    if !world.use_nonce(&app.app_id, nonce) {
-        let text = "nonce重复，疑似重放请求";
-        return Err(Refusal::new("40002", "isv.suspected-attack", text));
-    }
+    verify(world, (&app, &authorization), &sign_content)?;
 
     let route = route.ok_or_else(Refusal::unknown_method)?;
     // A path that a test answers belongs to a business API.
@@ -105,6 +93,24 @@ pub(super) fn judge(
         body,
         sign_content,
     })
+}
+
+/// Verifies the signature, and only then uses the nonce up: a forged call must not.
+fn verify(
+    world: &mut World,
+    (app, authorization): (&SimulatedApp, &Authorization),
+    content: &str,
+) -> Result<(), Refusal> {
+    // v3 knows no other signature, whatever the app is set to.
+    if !SignType::Rsa2.verify(&app.public_key, content.as_bytes(), &authorization.sign) {
+        return Err(signature_refusal(content));
+    }
+    let nonce = authorization.item("nonce").unwrap_or_default();
+    if world.use_nonce(&app.app_id, nonce) {
+        return Ok(());
+    }
+    let text = "nonce重复，疑似重放请求";
+    Err(Refusal::new("40002", "isv.suspected-attack", text))
 }
 
 fn identify(world: &World, authorization: &Authorization) -> Result<SimulatedApp, Refusal> {
