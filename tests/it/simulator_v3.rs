@@ -226,6 +226,23 @@ async fn ciphertext_is_signed_and_answered_with_ciphertext() {
     assert!(STANDARD.decode(&answer.body).is_ok(), "{answer:?}");
     let error = call(QUERY).send().await;
     check_error(&isv, &error, (400, "ACQ.TRADE_NOT_EXIST"));
+    let target =
+        format!("/v3/alipay/open/auth/token/app/query?app_auth_token={FIRST_APP_AUTH_TOKEN}");
+    let get = isv
+        .v3("GET", &target, "")
+        .header("alipay-encrypt-type", "AES");
+    let answer = get.token(None).send().await;
+    assert!(STANDARD.decode(&answer.body).is_ok(), "{answer:?}");
+    // Java encrypts the data part of an upload.
+    let upload = format!(
+        "--b\r\nContent-Disposition:form-data;name=\"data\"\r\n\r\n{ciphertext}\r\n--b\r\n\
+         Content-Disposition:form-data;name=\"f\";filename=\"a\"\r\n\r\nx\r\n--b--\r\n"
+    );
+    let answer = call("/v3/alipay/open/file/upload")
+        .wire("multipart/form-data;boundary=b", upload.into_bytes())
+        .send()
+        .await;
+    assert!(STANDARD.decode(&answer.body).is_ok(), "{answer:?}");
     let answer = call(QUERY).content_type("application/json").send().await;
     check_error(&isv, &answer, (400, "invalid-parameter"));
     isv.simulator

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{
     super::{
+        aes::ContentKey,
         content::{self, Content},
         judge::{
             check_certificates, content_key, identify_caller, signature_refusal, undecryptable,
@@ -62,19 +63,7 @@ pub(super) fn judge(
     let sent = Sent::read(request)?;
     let token = text(headers, "alipay-app-auth-token")?;
     let sign_content = sign_content(request, (&authorization, sent.signed), token);
-    // v3 knows no other signature, whatever the app is set to.
-    if !SignType::Rsa2.verify(
-        &app.public_key,
-        sign_content.as_bytes(),
-        &authorization.sign,
-    ) {
-        return Err(signature_refusal(&sign_content));
-    }
-    let nonce = authorization.item("nonce").unwrap_or_default();
-    if !world.use_nonce(&app.app_id, nonce) {
-        let text = "nonce重复，疑似重放请求";
-        return Err(Refusal::new("40002", "isv.suspected-attack", text));
-    }
+    verify(world, (&app, &authorization), &sign_content)?;
 
     let route = route.ok_or_else(Refusal::unknown_method)?;
     // A path that a test answers belongs to a business API.
@@ -83,11 +72,9 @@ pub(super) fn judge(
     let encrypt_type = text(headers, "alipay-encrypt-type")?;
     let key = content_key(encrypt_type, (&app, sent.files))?;
     let body = match &key {
-        Some(key) => members(
-            &key.decrypt(sent.signed.as_bytes())
-                .ok_or_else(undecryptable)?,
-        )?,
-        None => members(sent.signed.as_bytes())?,
+        // A call without a body has nothing to encrypt; its answer is encrypted all the same.
+        Some(key) if !sent.signed.is_empty() => decrypt(key, sent.signed)?,
+        _ => members(sent.signed.as_bytes())?,
     };
     let query = Received::read_query(request.uri().query().unwrap_or_default())?;
     let mut call = Call {
@@ -106,6 +93,24 @@ pub(super) fn judge(
         body,
         sign_content,
     })
+}
+
+/// Verifies the signature, and only then uses the nonce up: a forged call must not.
+fn verify(
+    world: &mut World,
+    (app, authorization): (&SimulatedApp, &Authorization),
+    content: &str,
+) -> Result<(), Refusal> {
+    // v3 knows no other signature, whatever the app is set to.
+    if !SignType::Rsa2.verify(&app.public_key, content.as_bytes(), &authorization.sign) {
+        return Err(signature_refusal(content));
+    }
+    let nonce = authorization.item("nonce").unwrap_or_default();
+    if world.use_nonce(&app.app_id, nonce) {
+        return Ok(());
+    }
+    let text = "nonce重复，疑似重放请求";
+    Err(Refusal::new("40002", "isv.suspected-attack", text))
 }
 
 fn identify(world: &World, authorization: &Authorization) -> Result<SimulatedApp, Refusal> {
@@ -223,6 +228,11 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Refus
     };
     let broken = || Refusal::parameter(format!("请求头{name}无效"));
     value.map(Some).ok_or_else(broken)
+}
+
+fn decrypt(key: &ContentKey, ciphertext: &str) -> Result<Members, Refusal> {
+    let plaintext = key.decrypt(ciphertext.as_bytes());
+    members(&plaintext.ok_or_else(undecryptable)?)
 }
 
 fn members(json: &[u8]) -> Result<Members, Refusal> {
