@@ -18,6 +18,7 @@ mod config;
 mod crash;
 #[cfg(feature = "simulator")]
 mod delivery;
+mod differential;
 #[cfg(feature = "simulator")]
 mod embedding;
 #[cfg(feature = "simulator")]
