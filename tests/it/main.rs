@@ -26,6 +26,7 @@ mod examples;
 mod layering;
 #[cfg(feature = "simulator")]
 mod parts;
+mod properties;
 mod protocol;
 mod protocol_more;
 #[cfg(feature = "simulator")]
@@ -52,5 +53,6 @@ mod store_embedded;
 mod support;
 #[cfg(feature = "simulator")]
 mod token;
+mod vectors;
 #[cfg(feature = "simulator")]
 mod webhook;
