@@ -75,6 +75,10 @@ impl Gateway {
         let began = Instant::now();
         let params = call.params(self.clock.now_ms());
         let charset = call.charset.charset();
+        // Before the whole is encoded: this error names the parameter.
+        params
+            .check_writable(charset)
+            .map_err(GatewayError::Charset)?;
         let content = charset
             .encode(&sign_content::v2_request(&params))
             .map_err(GatewayError::Charset)?;
@@ -120,7 +124,7 @@ impl Gateway {
         deadline: Instant,
     ) -> Result<Reply, GatewayError> {
         let url = format!("{}?{}", call.app.endpoints.gateway, signed.query());
-        let body = Outgoing::of(call, signed);
+        let body = Outgoing::of(call, signed)?;
         let tries = if v2::is_pure_query(&call.method) {
             QUERY_TRIES
         } else {
@@ -175,12 +179,13 @@ enum Outgoing {
 }
 
 impl Outgoing {
-    fn of(call: &V2Call, signed: &SignedParams) -> Self {
+    fn of(call: &V2Call, signed: &SignedParams) -> Result<Self, GatewayError> {
         if call.files.is_empty() {
-            Self::Form(signed.body().into())
-        } else {
-            Self::Upload(UploadBody::new(signed.body_parameters(), &call.files))
+            return Ok(Self::Form(signed.body().into()));
         }
+        UploadBody::new(call.charset.clone(), signed.body_parameters(), &call.files)
+            .map(Self::Upload)
+            .map_err(GatewayError::Charset)
     }
 }
 

@@ -49,6 +49,19 @@ pub enum ProtocolError {
         /// The label as it was given, shortened.
         label: String,
     },
+    /// A parameter holds a character that the charset of the call lacks.
+    #[error(
+        "the character at byte {at} of `{name}` has no code in {charset}; leave it out, escape it \
+         (`\\uXXXX` in JSON), or use `charset=utf-8`"
+    )]
+    ParameterCharacterMissing {
+        /// The parameter's name, shortened.
+        name: String,
+        /// The charset to be written in.
+        charset: &'static str,
+        /// Offset of the character in the value as UTF-8.
+        at: usize,
+    },
     /// A parameter stands twice.
     #[error("parameter `{name}` is given twice; send it once")]
     ParameterDuplicate {
@@ -119,7 +132,9 @@ impl ProtocolError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::AuthorizationInvalid { .. } => "authorization-invalid",
-            Self::CharacterMissing { .. } => "character-missing",
+            Self::CharacterMissing { .. } | Self::ParameterCharacterMissing { .. } => {
+                "character-missing"
+            }
             Self::CharsetMalformed { .. } => "charset-malformed",
             Self::CharsetUnsupported { .. } => "charset-unsupported",
             Self::ParameterDuplicate { .. } => "parameter-duplicate",

@@ -11,10 +11,12 @@ use alipay_sidecar::protocol::authorization::{AuthString, Authorization};
 use alipay_sidecar::protocol::cert::{self, Bundle, Certificate};
 use alipay_sidecar::protocol::charset::{self, Charset, CharsetLabel};
 use alipay_sidecar::protocol::client_data::UnverifiedClientData;
+use alipay_sidecar::protocol::disposition::Disposition;
 use alipay_sidecar::protocol::encryption::ContentKey;
 use alipay_sidecar::protocol::envelope::Envelope;
 use alipay_sidecar::protocol::json;
 use alipay_sidecar::protocol::key::{AppPrivateKey, RsaPublicKey};
+use alipay_sidecar::protocol::multipart::{FileHead, Layout};
 use alipay_sidecar::protocol::notification::UnverifiedNotification;
 use alipay_sidecar::protocol::params::Params;
 use alipay_sidecar::protocol::signature::SignType;
@@ -436,4 +438,85 @@ proptest! {
             prop_assert_eq!(rest, "<sign>c2ln</sign><sign_type>RSA2</sign_type></alipay>");
         }
     }
+
+    /// What we build as an upload is taken apart by multer, and its heads by our own reader too.
+    #[test]
+    fn an_upload_is_read_as_it_was_written(
+        random: u128,
+        texts in vec(("[ -~]{1,12}", "[ -~\r\n\u{4e00}-\u{9fa5}€-]{0,40}"), 0..4),
+        file_name in "[ -~\r\n\u{4e00}-\u{9fa5}乗]{0,20}",
+        content in vec(any::<u8>(), 0..300),
+    ) {
+        let layout = Layout::new(random);
+        let head = FileHead { name: "image_content", file_name: &file_name, content_type: "image/png" };
+        let mut whole = Vec::new();
+        for (name, value) in &texts {
+            whole.extend(layout.text(name, value).expect("writable"));
+        }
+        whole.extend(layout.before_file(&head).expect("writable"));
+        whole.extend([&content, Layout::AFTER_FILE.as_bytes(), layout.end().as_bytes()].concat());
+        let found = parts(&layout.content_type(), whole);
+        let mut expected: Vec<_> = texts
+            .iter()
+            .map(|(name, value)| (in_quotes(name), None, value.clone().into_bytes()))
+            .collect();
+        expected.push(("image_content".to_owned(), Some(in_quotes(&file_name)), content));
+        prop_assert_eq!(found, expected);
+    }
+
+    /// In GBK nobody but us reads the heads as bytes: what is written is read again.
+    #[test]
+    fn the_head_of_a_gbk_file_is_read_as_it_was_written(file_name in "[ -~\u{4e00}-\u{9fa5}乗€]{0,20}") {
+        let layout = Layout::new(1).in_charset(CharsetLabel::parse("GBK").expect("a charset"));
+        let head = FileHead { name: "f", file_name: &file_name, content_type: "image/png" };
+        let head = layout.before_file(&head).expect("writable");
+        let line = head.split(|byte| *byte == b'\n').nth(1).expect("the second line");
+        let value = line.strip_prefix(b"Content-Disposition: ").expect("the header");
+        let read = Disposition::parse(value.trim_ascii_end(), Charset::Gbk).expect("readable");
+        prop_assert_eq!(read.name, "f");
+        prop_assert_eq!(read.file_name, Some(in_quotes(&file_name)));
+    }
+}
+
+type Part = (String, Option<String>, Vec<u8>);
+
+/// The parts of an upload as multer finds them; our own reader must find the same heads.
+fn parts(content_type: &str, whole: Vec<u8>) -> Vec<Part> {
+    let boundary = multer::parse_boundary(content_type).expect("a boundary");
+    let stream = futures_util::stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from(whole))]);
+    let mut parts = multer::Multipart::new(stream, boundary);
+    let mut found = Vec::new();
+    let read = async {
+        while let Some(field) = parts.next_field().await.expect("parts") {
+            let head = field.headers()["content-disposition"].as_bytes();
+            let head = Disposition::parse(head, Charset::Utf8).expect("readable");
+            let name = field.name().expect("a name").to_owned();
+            let file_name = field.file_name().map(str::to_owned);
+            assert_eq!(
+                (head.name, head.file_name),
+                (name.clone(), file_name.clone())
+            );
+            found.push((
+                name,
+                file_name,
+                field.bytes().await.expect("content").to_vec(),
+            ));
+        }
+    };
+    // Everything is there already: nothing is waited for.
+    futures_util::FutureExt::now_or_never(read).expect("at once");
+    found
+}
+
+/// How a text stands between quotes: what could end them is percent-encoded.
+fn in_quotes(text: &str) -> String {
+    let escapes = [('"', "%22"), ('\\', "%5C"), ('\r', "%0D"), ('\n', "%0A")];
+    let escape = |c: char| escapes.iter().find(|(special, _)| *special == c);
+    text.chars().fold(String::new(), |mut out, c| {
+        match escape(c) {
+            Some((_, escaped)) => out.push_str(escaped),
+            None => out.push(c),
+        }
+        out
+    })
 }
