@@ -41,6 +41,7 @@ mod proxy_gbk;
 mod proxy_merchants;
 #[cfg(feature = "simulator")]
 mod proxy_uploads;
+mod sdk_verdicts;
 #[cfg(feature = "simulator")]
 mod simulator;
 mod store;
