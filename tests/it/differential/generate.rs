@@ -137,7 +137,8 @@ impl Set {
             '\u{2028}',
             '\u{10ffff}',
         ]);
-        let (_, value) = self.pairs.last_mut().expect("three at least");
+        let mut signed = self.pairs.iter_mut().filter(|(name, _)| name != "sign");
+        let (_, value) = signed.next_back().expect("three at least");
         value.push('x');
         value.push(lacking);
     }
