@@ -54,10 +54,9 @@ fn replies(rows: &mut Rows) {
 fn notifications(rows: &mut Rows) {
     for case in cases("notify") {
         let expected = &case["expect"];
-        let is_valid = match expected["valid"].as_bool() {
-            Some(is_valid) => is_valid,
+        let Some(is_valid) = expected["valid"].as_bool() else {
             // Accepting is allowed, refusing too.
-            None => continue,
+            continue;
         };
         let java = match expected["scheme"].as_str() {
             Some("v2") => "java_rsaCheckV2",

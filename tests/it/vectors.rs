@@ -67,7 +67,6 @@ fn files() -> Vec<String> {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the number is what the test is for")]
 fn every_case_of_every_file_is_run_and_counted() {
     let run = run();
     assert_eq!(files(), run.keys().copied().collect::<Vec<_>>());
