@@ -122,6 +122,10 @@ impl Params {
     ///
     /// [`ProtocolError::ParameterCharacterMissing`] for the first that can't be written.
     pub fn check_writable(&self, charset: Charset) -> Result<(), ProtocolError> {
+        if charset == Charset::Utf8 {
+            // It has them all.
+            return Ok(());
+        }
         self.iter().try_for_each(|(name, value)| {
             charset.encode_parameter(name, name)?;
             charset.encode_parameter(name, value).map(drop)

@@ -20,7 +20,7 @@ use crate::net::body::BoxError;
 use crate::net::spool::{IN_MEMORY, Spool};
 use crate::protocol::charset::{self, Charset};
 use crate::protocol::disposition::Disposition;
-use crate::protocol::params::Params;
+use crate::protocol::params::{self, Params};
 use crate::proxy::error::{ErrorCode, ProxyError};
 
 /// How many parts an upload may have: APIs take a few files and some dozen parameters.
@@ -120,9 +120,11 @@ async fn collect(
             memory = memory.saturating_sub(file.content.in_memory());
             upload.files.push(file);
         } else {
-            let value = text(field, &mut room, (charset, limits)).await?;
-            check_new(&upload, &disposition.name)?;
-            upload.parameters.push(disposition.name, value)?;
+            let name = disposition.name;
+            let value = text(field, &mut room, limits).await?;
+            let value = decoded(&value, charset).map_err(|reason| unreadable(&name, &reason))?;
+            check_new(&upload, &name)?;
+            upload.parameters.push(name, value)?;
         }
     }
     Err(invalid("it has more than 100 parts"))
@@ -147,13 +149,14 @@ fn disposition(field: &Field<'_>, charset: Charset) -> Result<Disposition, Proxy
     Disposition::parse(header, charset).map_err(|error| invalid(&error.to_string()))
 }
 
+/// The bytes of a text part, and the charset that it says it is in.
 async fn text(
     mut field: Field<'_>,
     room: &mut usize,
-    (charset, limits): (Charset, UploadLimits),
-) -> Result<String, ProxyError> {
+    limits: UploadLimits,
+) -> Result<Text, ProxyError> {
     let named = charset::label_of_content_type(content_type(field.headers()));
-    let mut value = Vec::new();
+    let mut bytes = Vec::new();
     while let Some(piece) = next_piece(&mut field, limits).await? {
         *room = room.checked_sub(piece.len()).ok_or_else(|| {
             ProxyError::refused(
@@ -161,33 +164,40 @@ async fn text(
                 "the text parts together are larger than `proxy.max_body`",
             )
         })?;
-        value.extend_from_slice(&piece);
+        bytes.extend_from_slice(&piece);
     }
-    check_text_charset(named.as_deref(), charset, &value)?;
-    let value = charset.decode(&value);
-    value.map_err(|error| invalid(&format!("a text part can't be read: {error}")))
+    Ok(Text { bytes, named })
+}
+
+/// A text part, still as it came.
+struct Text {
+    bytes: Vec<u8>,
+    named: Option<String>,
 }
 
 /// Alipay reads every part in the charset of the call, so a part that names another means another
 /// text. Plain ASCII is the same text in each (HTTP libraries call it `ISO-8859-1` or `US-ASCII`).
-fn check_text_charset(
-    named: Option<&str>,
-    charset: Charset,
-    value: &[u8],
-) -> Result<(), ProxyError> {
-    let Some(label) = named else {
-        return Ok(());
-    };
+fn decoded(text: &Text, charset: Charset) -> Result<String, String> {
+    let label = text.named.as_deref().unwrap_or(charset.label());
     let known = Charset::from_label(label).ok();
     let is = |other: &&str| other.eq_ignore_ascii_case(label);
     let is_like_ascii = known.is_some() || ["us-ascii", "iso-8859-1"].iter().any(is);
-    if known == Some(charset) || (is_like_ascii && value.is_ascii()) {
-        return Ok(());
+    if known != Some(charset) && !(is_like_ascii && text.bytes.is_ascii()) {
+        let expected = charset.label();
+        return Err(format!(
+            "its `Content-Type` names another charset than the call, which is in {expected}"
+        ));
     }
-    Err(invalid(&format!(
-        "a text part names another charset in its `Content-Type` than the call, which is in {}",
-        charset.label()
-    )))
+    charset
+        .decode(&text.bytes)
+        .map_err(|error| error.to_string())
+}
+
+fn unreadable(name: &str, reason: &str) -> ProxyError {
+    match params::is_name(name) {
+        true => invalid(&format!("part `{name}`: {reason}")),
+        false => invalid(&format!("a text part: {reason}")),
+    }
 }
 
 async fn file(

@@ -413,6 +413,13 @@ async fn an_upload_that_is_not_in_its_charset_is_refused_and_nothing_is_sent() {
         );
         assert_eq!(header(&reply, "alipay-sidecar-outcome"), "not-sent");
     }
+    let parts = [part("name=\"image_name\"", b"a\x80")];
+    let reply = post_parts(&sidecar, "&charset=GBK", &parts).await;
+    let told = json(&reply)["error_response"]["sub_msg"].to_string();
+    assert!(
+        told.contains("part `image_name`: the text isn't valid GBK (near byte 1)"),
+        "{told}"
+    );
     assert!(alipay.is_quiet().await);
 }
 
