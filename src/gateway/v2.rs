@@ -60,6 +60,10 @@ impl V2Call {
     /// aren't.
     pub(super) fn params(&self, key: &KeyInUse, now_ms: i64) -> Result<Params, GatewayError> {
         let mut params = self.parameters.clone().without_empty();
+        // Before the whole is encoded: this error names the parameter.
+        params
+            .check_writable(self.charset.charset())
+            .map_err(GatewayError::Charset)?;
         if let Some(content_key) = self.content_key()
             && let Some(plaintext) = params.get(name::BIZ_CONTENT)
         {
@@ -109,7 +113,9 @@ impl V2Call {
             let content_type = format!("{FORM};charset={}", self.charset);
             return outgoing.form(&content_type, signed.body().into());
         }
-        outgoing.upload(UploadBody::new(signed.body_parameters(), &self.files))
+        let charset = self.charset.clone();
+        let body = UploadBody::new(charset, signed.body_parameters(), &self.files);
+        outgoing.upload(body.map_err(GatewayError::Charset)?)
     }
 }
 

@@ -191,7 +191,8 @@ impl V3Call {
         }
         match &self.body {
             V3Body::Upload { data, files } => {
-                outgoing.upload(UploadBody::with_json((DATA_PART, data), files))
+                let body = UploadBody::with_json((DATA_PART, data), files);
+                outgoing.upload(body.map_err(GatewayError::Charset)?)
             }
             V3Body::Plain(_) if body.is_empty() && self.http_method == Method::GET => Ok(outgoing),
             V3Body::Plain(_) => outgoing.form(self.content_type(), body),

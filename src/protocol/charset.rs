@@ -68,6 +68,24 @@ impl Charset {
         }
     }
 
+    /// Encodes the value of a parameter.
+    ///
+    /// # Errors
+    ///
+    /// [`ProtocolError::ParameterCharacterMissing`], which names the parameter.
+    pub fn encode_parameter(self, name: &str, value: &str) -> Result<Vec<u8>, ProtocolError> {
+        self.encode(value).map_err(|error| match error {
+            ProtocolError::CharacterMissing { charset, at } => {
+                ProtocolError::ParameterCharacterMissing {
+                    name: shorten(name),
+                    charset,
+                    at,
+                }
+            }
+            other => other,
+        })
+    }
+
     /// Decodes bytes.
     ///
     /// # Errors

@@ -52,6 +52,19 @@ pub enum ProtocolError {
     /// A reply of `alipay.open.auth.app.aes.get` without a usable key.
     #[error("the reply holds no AES key; expected `aes_key`, base64 of 16 bytes")]
     KeyReplyInvalid,
+    /// A parameter holds a character that the charset of the call lacks.
+    #[error(
+        "the character at byte {at} of `{name}` has no code in {charset}; leave it out, escape it \
+         (`\\uXXXX` in JSON), or use `charset=utf-8`"
+    )]
+    ParameterCharacterMissing {
+        /// The parameter's name, shortened.
+        name: String,
+        /// The charset to be written in.
+        charset: &'static str,
+        /// Offset of the character in the value as UTF-8.
+        at: usize,
+    },
     /// A parameter stands twice.
     #[error("parameter `{name}` is given twice; send it once")]
     ParameterDuplicate {
@@ -130,7 +143,9 @@ impl ProtocolError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::AuthorizationInvalid { .. } => "authorization-invalid",
-            Self::CharacterMissing { .. } => "character-missing",
+            Self::CharacterMissing { .. } | Self::ParameterCharacterMissing { .. } => {
+                "character-missing"
+            }
             Self::CharsetMalformed { .. } => "charset-malformed",
             Self::CharsetUnsupported { .. } => "charset-unsupported",
             Self::KeyReplyInvalid => "key-reply-invalid",

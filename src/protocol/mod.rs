@@ -23,6 +23,7 @@ pub mod cert;
 pub mod charset;
 pub mod client_data;
 pub mod crypto;
+pub mod disposition;
 pub mod encryption;
 pub mod envelope;
 pub mod error;

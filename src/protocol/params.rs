@@ -137,6 +137,22 @@ impl Params {
         self
     }
 
+    /// Checks that a charset has every character of the names and values.
+    ///
+    /// # Errors
+    ///
+    /// [`ProtocolError::ParameterCharacterMissing`] for the first that can't be written.
+    pub fn check_writable(&self, charset: Charset) -> Result<(), ProtocolError> {
+        if charset == Charset::Utf8 {
+            // It has them all.
+            return Ok(());
+        }
+        self.iter().try_for_each(|(name, value)| {
+            charset.encode_parameter(name, name)?;
+            charset.encode_parameter(name, value).map(drop)
+        })
+    }
+
     /// Writes `application/x-www-form-urlencoded` with a space as `%20`.
     ///
     /// # Errors

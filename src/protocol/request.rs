@@ -33,12 +33,9 @@ impl SignedParams {
     ///
     /// # Errors
     ///
-    /// [`ProtocolError::CharacterMissing`] where the charset lacks a character.
+    /// [`ProtocolError::ParameterCharacterMissing`] where the charset lacks a character.
     pub fn in_charset(self, charset: Charset) -> Result<Self, ProtocolError> {
-        for (key, value) in self.params.iter() {
-            charset.encode(key)?;
-            charset.encode(value)?;
-        }
+        self.params.check_writable(charset)?;
         Ok(Self { charset, ..self })
     }
 

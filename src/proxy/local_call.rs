@@ -61,7 +61,7 @@ impl LocalCall {
             }
             Sent::Upload(upload) => {
                 let charset = parameters::charset(query, &[])?;
-                parameters::check_upload_charset(charset.charset())?;
+                parameters::check_upload_charset(&upload.parameters, charset.charset())?;
                 (charset, upload.parameters, upload.files)
             }
         };

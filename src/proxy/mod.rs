@@ -19,6 +19,7 @@ use crate::gateway::error::Outcome;
 use crate::gateway::metrics::CallMetrics;
 use crate::gateway::{Gateway, VerifiedReply};
 use crate::net::body::{self, BodyError, BoxError};
+use crate::protocol::charset::Charset;
 use crate::protocol::params::name;
 use crate::token::Tokens;
 
@@ -199,7 +200,7 @@ impl Proxy {
             ));
         }
         let slot = self.slot()?;
-        let sent = self.read(head, body).await?;
+        let sent = self.read(head, &route.target, body).await?;
         let selector = route.selector.clone();
         let call = match &route.target {
             Target::V2 { method, .. } => LocalCall::from_v2(head, (selector, method), sent)?,
@@ -220,7 +221,7 @@ impl Proxy {
         self.admitted(call, slot)
     }
 
-    async fn read<B>(&self, head: &Parts, body: B) -> Result<Sent, ProxyError>
+    async fn read<B>(&self, head: &Parts, target: &Target, body: B) -> Result<Sent, ProxyError>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
@@ -232,7 +233,15 @@ impl Proxy {
                 text: limits.max_body,
                 deadline: BODY_DEADLINE,
             };
-            return upload::read(&head.headers, body, limits)
+            // Every part is written in it, so it is known before the first is read.
+            let charset = match target {
+                Target::Gateway => {
+                    let query = head.uri.query().unwrap_or_default().as_bytes();
+                    parameters::charset(query, &[])?.charset()
+                }
+                _ => Charset::Utf8,
+            };
+            return upload::read(&head.headers, charset, body, limits)
                 .await
                 .map(Sent::Upload);
         }

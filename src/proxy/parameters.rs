@@ -134,15 +134,18 @@ pub(super) fn charset(query: &[u8], body: &[u8]) -> Result<CharsetLabel, ProxyEr
     }
 }
 
-/// Parts don't say what they are written in, and SDKs send uploads in UTF-8.
-pub(super) fn check_upload_charset(charset: Charset) -> Result<(), ProxyError> {
-    if charset == Charset::Utf8 {
-        return Ok(());
+/// The parts of an upload were read by the `charset` of its query; one among them that names another
+/// came too late.
+pub(super) fn check_upload_charset(parts: &Params, read_in: Charset) -> Result<(), ProxyError> {
+    let named = parts.get(name::CHARSET).filter(|label| !label.is_empty());
+    match named.map(Charset::from_label).transpose()? {
+        Some(other) if other != read_in => Err(ProxyError::refused(
+            ErrorCode::ParameterInvalid,
+            "a part of the upload names another `charset` than its query; it must stand in the \
+             query, as Alipay reads everything else by it",
+        )),
+        _ => Ok(()),
     }
-    Err(ProxyError::refused(
-        ErrorCode::CharsetUnsupported,
-        "an upload is sent with `charset=utf-8`; this version takes no other",
-    ))
 }
 
 /// A file is a parameter, too: its name has the same form, and may stand once.

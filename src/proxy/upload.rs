@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt;
 use hyper::body::Body;
 use multer::{Constraints, Field, Multipart, SizeLimit};
@@ -18,7 +18,9 @@ use multer::{Constraints, Field, Multipart, SizeLimit};
 use crate::gateway::upload::FilePart;
 use crate::net::body::BoxError;
 use crate::net::spool::{IN_MEMORY, Spool};
-use crate::protocol::params::Params;
+use crate::protocol::charset::{self, Charset};
+use crate::protocol::disposition::Disposition;
+use crate::protocol::params::{self, Params};
 use crate::proxy::error::{ErrorCode, ProxyError};
 
 /// How many parts an upload may have: APIs take a few files and some dozen parameters.
@@ -54,12 +56,13 @@ pub(super) fn is_multipart(headers: &HeaderMap) -> bool {
         .starts_with("multipart/")
 }
 
-/// Reads an upload; files over a size go to a nameless file, so memory doesn't grow with them.
+/// Reads an upload whose texts and names are written in `charset`; files over a size go to a nameless file, so memory doesn't grow with them.
 ///
 /// # Errors
 /// `body-too-large`, `body-invalid`, `parameter-duplicate`, `internal` (no room for the file).
 pub(super) async fn read<B>(
     headers: &HeaderMap,
+    charset: Charset,
     body: B,
     limits: UploadLimits,
 ) -> Result<Upload, ProxyError>
@@ -86,12 +89,16 @@ where
     let sizes = SizeLimit::new().whole_stream(limits.whole);
     let constraints = Constraints::new().size_limit(sizes);
     let parts = Multipart::with_constraints(pieces, boundary, constraints);
-    tokio::time::timeout(limits.deadline, collect(parts, limits))
+    tokio::time::timeout(limits.deadline, collect(parts, charset, limits))
         .await
         .map_err(|_| invalid("it didn't arrive in time"))?
 }
 
-async fn collect(mut parts: Multipart<'_>, limits: UploadLimits) -> Result<Upload, ProxyError> {
+async fn collect(
+    mut parts: Multipart<'_>,
+    charset: Charset,
+    limits: UploadLimits,
+) -> Result<Upload, ProxyError> {
     let mut upload = Upload {
         parameters: Params::new(),
         files: Vec::new(),
@@ -102,21 +109,20 @@ async fn collect(mut parts: Multipart<'_>, limits: UploadLimits) -> Result<Uploa
         let Some(field) = next.map_err(|error| broken(&error, limits))? else {
             return Ok(upload);
         };
-        let name = field.name().unwrap_or_default().to_owned();
-        if name.is_empty() {
-            return Err(invalid("a part has no name"));
-        }
-        if field.file_name().is_some() {
+        let disposition = disposition(&field, charset)?;
+        if disposition.file_name.is_some() {
             if upload.files.len() >= FILES {
                 return Err(invalid("it has more than 10 files"));
             }
-            let file = file(name, field, (limits, memory)).await?;
+            let file = file(disposition, field, (limits, memory)).await?;
             check_new(&upload, &file.name)?;
             // All files together may hold as much memory as one.
             memory = memory.saturating_sub(file.content.in_memory());
             upload.files.push(file);
         } else {
+            let name = disposition.name;
             let value = text(field, &mut room, limits).await?;
+            let value = decoded(&value, charset).map_err(|reason| unreadable(&name, &reason))?;
             check_new(&upload, &name)?;
             upload.parameters.push(name, value)?;
         }
@@ -135,12 +141,22 @@ fn check_new(upload: &Upload, name: &str) -> Result<(), ProxyError> {
     Ok(())
 }
 
+/// What a part says of itself, read here and not by multer, which takes a file whose name isn't
+/// UTF-8 for a text.
+fn disposition(field: &Field<'_>, charset: Charset) -> Result<Disposition, ProxyError> {
+    let header = field.headers().get(CONTENT_DISPOSITION);
+    let header = header.map(HeaderValue::as_bytes).unwrap_or_default();
+    Disposition::parse(header, charset).map_err(|error| invalid(&error.to_string()))
+}
+
+/// The bytes of a text part, and the charset that it says it is in.
 async fn text(
     mut field: Field<'_>,
     room: &mut usize,
     limits: UploadLimits,
-) -> Result<String, ProxyError> {
-    let mut value = Vec::new();
+) -> Result<Text, ProxyError> {
+    let named = charset::label_of_content_type(content_type(field.headers()));
+    let mut bytes = Vec::new();
     while let Some(piece) = next_piece(&mut field, limits).await? {
         *room = room.checked_sub(piece.len()).ok_or_else(|| {
             ProxyError::refused(
@@ -148,17 +164,47 @@ async fn text(
                 "the text parts together are larger than `proxy.max_body`",
             )
         })?;
-        value.extend_from_slice(&piece);
+        bytes.extend_from_slice(&piece);
     }
-    String::from_utf8(value).map_err(|_| invalid("a text part isn't UTF-8"))
+    Ok(Text { bytes, named })
+}
+
+/// A text part, still as it came.
+struct Text {
+    bytes: Vec<u8>,
+    named: Option<String>,
+}
+
+/// Alipay reads every part in the charset of the call, so a part that names another means another
+/// text. Plain ASCII is the same text in each (HTTP libraries call it `ISO-8859-1` or `US-ASCII`).
+fn decoded(text: &Text, charset: Charset) -> Result<String, String> {
+    let label = text.named.as_deref().unwrap_or(charset.label());
+    let known = Charset::from_label(label).ok();
+    let is = |other: &&str| other.eq_ignore_ascii_case(label);
+    let is_like_ascii = known.is_some() || ["us-ascii", "iso-8859-1"].iter().any(is);
+    if known != Some(charset) && !(is_like_ascii && text.bytes.is_ascii()) {
+        let expected = charset.label();
+        return Err(format!(
+            "its `Content-Type` names another charset than the call, which is in {expected}"
+        ));
+    }
+    charset
+        .decode(&text.bytes)
+        .map_err(|error| error.to_string())
+}
+
+fn unreadable(name: &str, reason: &str) -> ProxyError {
+    match params::is_name(name) {
+        true => invalid(&format!("part `{name}`: {reason}")),
+        false => invalid(&format!("a text part: {reason}")),
+    }
 }
 
 async fn file(
-    name: String,
+    disposition: Disposition,
     mut field: Field<'_>,
     (limits, memory): (UploadLimits, usize),
 ) -> Result<FilePart, ProxyError> {
-    let file_name = field.file_name().unwrap_or_default().to_owned();
     let declared = field.content_type().map(ToString::to_string);
     let content_type = declared.unwrap_or_else(|| "application/octet-stream".to_owned());
     let mut spool = Spool::new(memory);
@@ -167,8 +213,8 @@ async fn file(
     }
     let content = spool.finish().await.map_err(|e| no_room(&e))?;
     Ok(FilePart {
-        name,
-        file_name,
+        name: disposition.name,
+        file_name: disposition.file_name.unwrap_or_default(),
         content_type,
         content,
     })

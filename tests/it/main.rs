@@ -22,6 +22,7 @@ mod config;
 mod crash;
 #[cfg(feature = "simulator")]
 mod delivery;
+mod differential;
 #[cfg(feature = "simulator")]
 mod embedding;
 #[cfg(feature = "simulator")]
@@ -33,6 +34,7 @@ mod key_change;
 mod layering;
 #[cfg(feature = "simulator")]
 mod parts;
+mod properties;
 mod protocol;
 mod protocol_more;
 #[cfg(feature = "simulator")]
@@ -49,6 +51,7 @@ mod proxy_merchants;
 mod proxy_uploads;
 #[cfg(feature = "simulator")]
 mod proxy_v3;
+mod sdk_verdicts;
 #[cfg(feature = "simulator")]
 mod simulator;
 #[cfg(feature = "simulator")]
@@ -73,6 +76,7 @@ mod store_embedded;
 mod support;
 #[cfg(feature = "simulator")]
 mod token;
+mod vectors;
 #[cfg(feature = "simulator")]
 mod verify;
 #[cfg(feature = "simulator")]

@@ -11,7 +11,7 @@ use alipay_sidecar::simulator::{Event, NotificationRecord, NotificationState, Tr
 use http::{Method, Request};
 
 use crate::proxy::watched;
-use crate::support::upstream::{Answer, gbk_reply_of, is_signed_by};
+use crate::support::upstream::{Answer, Arrived, gbk_reply_of, is_signed_by};
 use crate::support::{ALIAS, TestSidecar, header, json, keys, text};
 
 const QUERY: &str = "alipay.trade.query";
@@ -261,5 +261,176 @@ async fn a_service_check_in_gbk_is_answered_in_gbk() {
         assert_eq!(sent.state, NotificationState::Acked, "{:?}", sent.attempts);
         let answer = &sent.attempts[0].answer;
         assert!(answer.starts_with(&format!("<?xml version=\"1.0\" encoding=\"{expected}\"?>")));
+    }
+}
+
+const UPLOAD: &str = "alipay.offline.material.image.upload";
+const FILE_NAME: &str = "乗€.png";
+
+fn part(head: &str, content: &[u8]) -> Vec<u8> {
+    let head = format!("--xyz\r\nContent-Disposition:form-data;{head}\r\n\r\n");
+    [&gbk(&head), content, b"\r\n"].concat()
+}
+
+/// Posts parts to `/gateway.do`, as the Java SDK does.
+async fn post_parts(sidecar: &TestSidecar, query: &str, parts: &[Vec<u8>]) -> Reply {
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("/gateway.do?method={UPLOAD}{query}"))
+        .header("alipay-merchant", ALIAS)
+        .header(
+            "content-type",
+            "multipart/form-data;boundary=xyz;charset=GBK",
+        );
+    let body = [parts.concat(), b"--xyz--\r\n".to_vec()].concat();
+    sidecar.proxy(request, body).await
+}
+
+fn image() -> Vec<u8> {
+    (0..=255).cycle().take(600_000).collect()
+}
+
+fn holds(arrived: &Arrived, piece: &[u8]) -> bool {
+    arrived
+        .body
+        .windows(piece.len())
+        .any(|found| found == piece)
+}
+
+#[tokio::test]
+async fn a_gbk_upload_reaches_alipay_in_gbk_byte_for_byte() {
+    let (alipay, sidecar) = watched().await;
+    for label in ["GBK", "gbk", "GB2312"] {
+        let file = format!("name=\"image_content\";filename=\"{FILE_NAME}\"");
+        let parts = [
+            part(
+                "name=\"image_name\"\r\nContent-Type:text/plain",
+                &gbk(SUBJECT),
+            ),
+            part(
+                "name=\"image_type\"\r\nContent-Type:text/plain;charset=utf-8",
+                b"png",
+            ),
+            part(&format!("{file}\r\nContent-Type:image/png"), &image()),
+        ];
+        let reply = post_parts(&sidecar, &format!("&charset={label}"), &parts).await;
+        assert_eq!(
+            header(&reply, "alipay-sidecar-verified"),
+            "true",
+            "{}",
+            text(&reply)
+        );
+        let arrived = alipay.next().await;
+        let content_type = arrived.content_type();
+        let start = format!("multipart/form-data;charset={label};boundary=");
+        assert!(content_type.starts_with(&start), "{content_type}");
+        let written =
+            format!("\r\nContent-Type: text/plain;charset={label}\r\n\r\n{SUBJECT}\r\n--");
+        assert!(holds(&arrived, &gbk(&written)), "{label}");
+        let name = format!("; filename=\"{FILE_NAME}\"\r\nContent-Type: image/png\r\n\r\n");
+        assert!(holds(&arrived, &[gbk(&name), image()].concat()), "{label}");
+        let mut params = arrived.params();
+        params.push("image_name", SUBJECT).expect("once");
+        params.push("image_type", "png").expect("once");
+        assert!(is_signed_by("app2048", &params), "{label}");
+        let length = arrived.body.len().to_string();
+        assert_eq!(arrived.headers["content-length"], length);
+    }
+}
+
+#[tokio::test]
+async fn the_simulator_verifies_a_gbk_upload_and_answers_in_gbk() {
+    let sidecar = TestSidecar::start().await;
+    let file = format!("name=\"image_content\";filename=\"{FILE_NAME}\"");
+    let parts = [
+        part("name=\"image_type\"", b"png"),
+        part("name=\"image_name\"", &gbk(SUBJECT)),
+        part(&file, &image()),
+    ];
+    let reply = post_parts(&sidecar, "&charset=GBK", &parts).await;
+    assert_eq!(
+        header(&reply, "alipay-sidecar-verified"),
+        "true",
+        "{}",
+        text(&reply)
+    );
+    verified(&reply, UPLOAD);
+    let seen = sidecar.simulator.requests().pop().expect("a request");
+    assert_eq!(seen.verdict, "ok");
+    assert_eq!(seen.files, ["image_content"]);
+}
+
+#[tokio::test]
+async fn an_upload_that_is_not_in_its_charset_is_refused_and_nothing_is_sent() {
+    let (alipay, sidecar) = watched().await;
+    let file = |name: &[u8]| {
+        let head = b"--xyz\r\nContent-Disposition:form-data;name=\"f\";filename=\"";
+        [&head[..], name, b"\"\r\n\r\nx\r\n"].concat()
+    };
+    let typed = |label: &str, value: &[u8]| {
+        part(
+            &format!("name=\"a\"\r\nContent-Type:text/plain;charset={label}"),
+            value,
+        )
+    };
+    let plain = |value: &[u8]| part("name=\"a\"", value);
+    for (query, wrong, code) in [
+        // UTF-8, an emoji of GB18030, the Web's euro sign, half a character.
+        ("&charset=GBK", plain("中".as_bytes()), "body-invalid"),
+        ("&charset=GBK", plain(b"\x94\x39\xfc\x36"), "body-invalid"),
+        ("&charset=gbk", plain(b"\x80"), "body-invalid"),
+        ("&charset=gbk", plain(b"\xd6"), "body-invalid"),
+        ("&charset=GBK", file("中".as_bytes()), "body-invalid"),
+        ("&charset=GBK", file(b"\xff"), "body-invalid"),
+        ("", file(b"\xd6\xd0"), "body-invalid"),
+        ("&charset=utf-8", plain(&gbk("中")), "body-invalid"),
+        // Whatever the part says, Alipay would read it otherwise.
+        ("&charset=GBK", typed("utf-8", &gbk("中")), "body-invalid"),
+        ("", typed("GBK", "中".as_bytes()), "body-invalid"),
+        ("", typed("utf-16", b"a"), "body-invalid"),
+        ("", part("name=\"charset\"", b"GBK"), "parameter-invalid"),
+        (
+            "&charset=GBK",
+            part("name=\"charset\"", b"utf-8"),
+            "parameter-invalid",
+        ),
+        ("&charset=GB18030", plain(b"a"), "charset-unsupported"),
+        (
+            "",
+            part("name=\"a\";filename*=utf-8''x", b"x"),
+            "body-invalid",
+        ),
+    ] {
+        let parts = [part("name=\"g\";filename=\"y.png\"", b"x"), wrong];
+        let reply = post_parts(&sidecar, query, &parts).await;
+        let found = header(&reply, "alipay-sidecar-error");
+        assert_eq!(
+            found,
+            code,
+            "{query} {} {}",
+            parts[1].escape_ascii(),
+            text(&reply)
+        );
+        assert_eq!(header(&reply, "alipay-sidecar-outcome"), "not-sent");
+    }
+    let parts = [part("name=\"image_name\"", b"a\x80")];
+    let reply = post_parts(&sidecar, "&charset=GBK", &parts).await;
+    let told = json(&reply)["error_response"]["sub_msg"].to_string();
+    assert!(
+        told.contains("part `image_name`: the text isn't valid GBK (near byte 1)"),
+        "{told}"
+    );
+    assert!(alipay.is_quiet().await);
+}
+
+#[tokio::test]
+async fn ascii_parts_may_be_called_what_http_libraries_call_them() {
+    let (alipay, sidecar) = watched().await;
+    for label in ["ISO-8859-1", "us-ascii", "GBK", "utf-8"] {
+        let head = format!("name=\"image_type\"\r\nContent-Type:text/plain;charset={label}");
+        let file = part("name=\"image_content\";filename=\"a.png\"", b"x");
+        let reply = post_parts(&sidecar, "", &[part(&head, b"png"), file]).await;
+        assert_eq!(header(&reply, "alipay-sidecar-verified"), "true", "{label}");
+        assert!(holds(&alipay.next().await, b"charset=utf-8\r\n\r\npng\r\n"));
     }
 }
