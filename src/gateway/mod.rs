@@ -238,6 +238,16 @@ impl Gateway {
         }
     }
 
+    /// Makes the certificate known that something names which a stranger carried here, if that can
+    /// be done within `patience`. Why it can't is told where it failed.
+    pub(crate) async fn meet(&self, app: &Arc<SigningApp>, sn: Option<&str>, patience: Duration) {
+        let Some(sn) = sn.filter(|sn| app.platform.may_learn(sn)) else {
+            return;
+        };
+        let learning = self.certificates.learn(app, sn, Asker::Notification);
+        let _ = tokio::time::timeout(patience, learning).await;
+    }
+
     async fn learn(
         &self,
         app: &Arc<SigningApp>,

@@ -74,6 +74,13 @@ impl UnverifiedAppResult {
         self.claimed_app_id.as_deref()
     }
 
+    /// Names the platform certificate that signed the result (certificate mode). Nobody has
+    /// vouched for it yet.
+    #[must_use]
+    pub fn alipay_cert_sn(&self) -> Option<&str> {
+        self.envelopes.first()?.alipay_cert_sn()
+    }
+
     /// Checks the signature with each key in turn. Here an error, too, counts only with one: the
     /// user could have written it.
     ///

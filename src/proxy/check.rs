@@ -2,6 +2,7 @@
 //! that a merchant's key may be asked for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -14,7 +15,6 @@ use crate::gateway::app::SigningApp;
 use crate::net::body::{self, BoxError};
 use crate::protocol::app_result::{AppResultError, UnverifiedAppResult};
 use crate::protocol::error::{EnvelopeError, ProtocolError};
-use crate::protocol::key::RsaPublicKey;
 use crate::protocol::notification::UnverifiedNotification;
 use crate::protocol::params::{Params, name};
 use crate::proxy::error::{ErrorCode, ProxyError};
@@ -22,6 +22,9 @@ use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route, Target};
 use crate::proxy::story::Story;
 use crate::proxy::{BODY_DEADLINE, Proxy, client_data, front_door, local_call, upload};
+
+/// How long a platform certificate that isn't known yet may take to be fetched: a user waits.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What is to be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +63,12 @@ impl Proxy {
     ///
     /// # Errors
     /// [`ProxyError`], as the route answers it.
-    pub fn verify_return(&self, query: &str) -> Result<Params, ProxyError> {
-        self.returned(query.as_bytes()).map(|(_, params)| params)
+    ///
+    /// # Cancel safety
+    /// Safe: it changes nothing.
+    pub async fn verify_return(&self, query: &str) -> Result<Params, ProxyError> {
+        let (_, params) = self.returned(query.as_bytes()).await?;
+        Ok(params)
     }
 
     /// Checks the result of a payment in an app in process, as `/verify/app-result` would; gives
@@ -69,9 +76,16 @@ impl Proxy {
     ///
     /// # Errors
     /// [`ProxyError`], as the route answers it.
-    pub fn verify_app_result(&self, app: Option<&str>, result: &str) -> Result<Bytes, ProxyError> {
-        self.app_result(app, result.as_bytes())
-            .map(|checked| checked.body)
+    ///
+    /// # Cancel safety
+    /// Safe: it changes nothing.
+    pub async fn verify_app_result(
+        &self,
+        app: Option<&str>,
+        result: &str,
+    ) -> Result<Bytes, ProxyError> {
+        let checked = self.app_result(app, result.as_bytes()).await?;
+        Ok(checked.body)
     }
 
     /// Answers a request of one of the routes that check.
@@ -107,19 +121,25 @@ impl Proxy {
         let _in_flight = self.parts.metrics.begin();
         refuse_parts(&head.headers)?;
         let body = body::read(body, self.parts.limits.max_body, BODY_DEADLINE).await?;
+        if body.is_empty() {
+            return Err(ProxyError::refused(
+                ErrorCode::BodyInvalid,
+                "there is no body; send what is to be checked as the body, as it came",
+            ));
+        }
         let tags = local_call::tags(&head.headers, route.selector.clone())?;
         match &route.target {
-            Target::Check(Check::AppResult) => self.app_result(tags.app.as_deref(), &body),
+            Target::Check(Check::AppResult) => self.app_result(tags.app.as_deref(), &body).await,
             Target::Check(Check::ClientData) => {
                 let timeout = local_call::timeout(&head.headers)?;
                 client_data::open(&self.parts, &tags, timeout, &body).await
             }
-            _ => self.page_return(&body),
+            _ => self.page_return(&body).await,
         }
     }
 
-    fn page_return(&self, query: &[u8]) -> Result<Checked, ProxyError> {
-        let (app, params) = self.returned(query)?;
+    async fn page_return(&self, query: &[u8]) -> Result<Checked, ProxyError> {
+        let (app, params) = self.returned(query).await?;
         Ok(Checked {
             app,
             auth_app_id: None,
@@ -130,28 +150,32 @@ impl Proxy {
     }
 
     /// Checks the query of a `return_url`, by the rules of notifications.
-    fn returned(&self, query: &[u8]) -> Result<(Arc<SigningApp>, Params), ProxyError> {
+    async fn returned(&self, query: &[u8]) -> Result<(Arc<SigningApp>, Params), ProxyError> {
         // As `location.search` has it.
         let query = query.strip_prefix(b"?").unwrap_or(query);
         // The type of this request is the backend's; it says nothing about Alipay's charset.
         let unverified = UnverifiedNotification::parse(None, query)?;
         let claimed = unverified.claimed_app_id().unwrap_or_default();
         let app = self.parts.resolver.app(claimed).ok_or_else(not_ours)?;
+        let sn = unverified.alipay_cert_sn();
+        self.parts.gateway.meet(&app, sn, PATIENCE).await;
         let verified = unverified
-            .verify(&platform_keys(&app), app.sign_type)
+            .verify(&app.platform.all_keys(), app.sign_type)
             .map_err(|error| invalid(&error))?;
         Ok((app, verified.params().clone()))
     }
 
     /// Checks the result of a payment in an app, by the rules of replies.
-    fn app_result(&self, app: Option<&str>, text: &[u8]) -> Result<Checked, ProxyError> {
+    async fn app_result(&self, app: Option<&str>, text: &[u8]) -> Result<Checked, ProxyError> {
         let unverified = UnverifiedAppResult::parse(text).map_err(|e| not_a_result(&e))?;
         let app = match unverified.claimed_app_id() {
             Some(claimed) => self.parts.resolver.app(claimed).ok_or_else(not_ours)?,
             None => self.parts.resolver.app_of_header(app)?,
         };
+        let sn = unverified.alipay_cert_sn();
+        self.parts.gateway.meet(&app, sn, PATIENCE).await;
         let verified = unverified
-            .verify(&platform_keys(&app), app.sign_type)
+            .verify(&app.platform.all_keys(), app.sign_type)
             .map_err(|error| of_result(&error))?;
         if verified.is_ciphertext() {
             return Err(ProxyError::refused(
@@ -167,11 +191,6 @@ impl Proxy {
             sub_code: verified.sub_code().map(ToOwned::to_owned),
         })
     }
-}
-
-/// The keys that Alipay signs with for this app.
-pub(super) fn platform_keys(app: &SigningApp) -> Arc<[RsaPublicKey]> {
-    app.platform.all_keys()
 }
 
 fn refuse_parts(headers: &HeaderMap) -> Result<(), ProxyError> {

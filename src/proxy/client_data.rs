@@ -11,7 +11,7 @@ use crate::protocol::client_data::{
 };
 use crate::protocol::encryption::ContentKey;
 use crate::proxy::ProxyParts;
-use crate::proxy::check::{Checked, platform_keys};
+use crate::proxy::check::Checked;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::resolve::{Credentials, Tags};
 use crate::token::ContentKeyError;
@@ -29,7 +29,7 @@ pub(super) async fn open(
     let until = Instant::now() + deadline(parts.limits.timeout, timeout);
     let unverified = UnverifiedClientData::parse(message)?;
     let Credentials { app, merchant } = parts.resolver.resolve(tags).await?;
-    let verified = unverified.verify(&platform_keys(&app))?;
+    let verified = unverified.verify(&app.platform.all_keys())?;
     let opened = match &merchant {
         _ if !verified.is_ciphertext() => verified.into_plain_error()?,
         Some(merchant) => with_merchants_key(parts, merchant, verified, until).await?,

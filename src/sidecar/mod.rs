@@ -94,8 +94,11 @@ impl Sidecar {
     ///
     /// # Errors
     /// [`ProxyError`], as `/verify/return` answers it.
-    pub fn verify_return(&self, query: &str) -> Result<Params, ProxyError> {
-        self.parts.proxy.verify_return(query)
+    ///
+    /// # Cancel safety
+    /// Safe: it changes nothing.
+    pub async fn verify_return(&self, query: &str) -> Result<Params, ProxyError> {
+        self.parts.proxy.verify_return(query).await
     }
 
     /// Checks what an app's payment gave its front end; gives the JSON that Alipay signed. `app`
@@ -104,8 +107,15 @@ impl Sidecar {
     ///
     /// # Errors
     /// [`ProxyError`], as `/verify/app-result` answers it.
-    pub fn verify_app_result(&self, app: Option<&str>, result: &str) -> Result<Bytes, ProxyError> {
-        self.parts.proxy.verify_app_result(app, result)
+    ///
+    /// # Cancel safety
+    /// Safe: it changes nothing.
+    pub async fn verify_app_result(
+        &self,
+        app: Option<&str>,
+        result: &str,
+    ) -> Result<Bytes, ProxyError> {
+        self.parts.proxy.verify_app_result(app, result).await
     }
 
     /// What the proxy listener serves, to be mounted in a host's own server.

@@ -24,7 +24,9 @@ use http_body_util::{BodyExt as _, Full};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
+use crate::certificates;
 use crate::parts::{NOW, Parts, Setting, key};
+use crate::support::TestSidecar;
 
 const NOTIFICATIONS: &str = "alipay_sidecar_notifications_total";
 const METHOD: &str = "spi.alipay.order.stock.query";
@@ -657,5 +659,23 @@ async fn the_simulator_which_signs_and_checks_by_itself_agrees() {
         let record = world.parts.simulator.spi(&url, &call).await.expect("made");
         assert!(!record.verified && record.body.contains("ISV-VERIFICATION-FAILED"));
         world.backend.was_not_asked().await;
+    }
+}
+
+#[tokio::test]
+async fn a_renewed_platform_certificate_is_fetched_while_alipay_waits() {
+    let sidecar = TestSidecar::start_before(certificates::certified).await;
+    let rotated = sidecar.simulator.rotate_platform_certificate();
+    rotated.expect("certificates");
+    let url = format!("{}/alipay/spi/stock", sidecar.webhook);
+    let call = SpiCall {
+        method: METHOD.to_owned(),
+        ..SpiCall::default()
+    };
+    for _ in 0..2 {
+        sidecar.backend.answer_next(200, ANSWER);
+        let record = sidecar.simulator.spi(&url, &call).await.expect("made");
+        assert_eq!(record.problem, None, "{}", record.body);
+        assert!(record.body.contains("\"app_cert_sn\":"), "{}", record.body);
     }
 }

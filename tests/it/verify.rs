@@ -122,7 +122,7 @@ async fn a_return_that_isnt_alipays_is_refused() {
             query.replace("charset=utf-8", "charset=latin1"),
             "charset-unsupported",
         ),
-        (String::new(), "response-signature-invalid"),
+        (String::new(), "body-invalid"),
     ] {
         is_refused(&post(&sidecar, "/verify/return", &body).await, code, &body);
     }
@@ -208,14 +208,17 @@ async fn an_apps_result_that_isnt_alipays_is_refused() {
 #[tokio::test]
 async fn a_host_program_checks_without_http() {
     let sidecar = TestSidecar::start().await;
-    let params = sidecar.sidecar.verify_return(&returned(Charset::Gbk, &[]));
+    let params = sidecar
+        .sidecar
+        .verify_return(&returned(Charset::Gbk, &[]))
+        .await;
     assert_eq!(params.expect("verified").get("seller"), Some("商店"));
     let node = node("UTF-8");
     let result = result(&node, Charset::Utf8);
-    let read = sidecar.sidecar.verify_app_result(None, &result);
+    let read = sidecar.sidecar.verify_app_result(None, &result).await;
     assert_eq!(read.expect("verified"), node);
     let forged = result.replace("9.00", "0.01");
-    let error = sidecar.sidecar.verify_app_result(None, &forged);
+    let error = sidecar.sidecar.verify_app_result(None, &forged).await;
     assert_eq!(
         error.expect_err("forged").code.as_str(),
         "response-signature-invalid"
