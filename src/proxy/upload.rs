@@ -178,7 +178,8 @@ struct Text {
 /// Alipay reads every part in the charset of the call, so a part that names another means another
 /// text. Plain ASCII is the same text in each (HTTP libraries call it `ISO-8859-1` or `US-ASCII`).
 fn decoded(text: &Text, charset: Charset) -> Result<String, String> {
-    let label = text.named.as_deref().unwrap_or(charset.label());
+    let label = text.named.as_deref();
+    let label = label.unwrap_or_else(|| charset.label());
     let known = Charset::from_label(label).ok();
     let is = |other: &&str| other.eq_ignore_ascii_case(label);
     let is_like_ascii = known.is_some() || ["us-ascii", "iso-8859-1"].iter().any(is);
