@@ -22,6 +22,7 @@ mod delivery;
 mod embedding;
 #[cfg(feature = "simulator")]
 mod examples;
+mod explain;
 mod layering;
 #[cfg(feature = "simulator")]
 mod parts;
