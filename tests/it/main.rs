@@ -13,6 +13,8 @@ mod auth_redirect;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
+mod cli_explain;
+#[cfg(feature = "cli")]
 mod cli_live;
 mod config;
 mod crash;
