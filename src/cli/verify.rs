@@ -225,6 +225,7 @@ fn say_cause(arguments: &VerifyArguments, cause: &Cause) -> Result<(), Failure> 
             "signed_content": Value::Null,
             "seal": Value::Null,
             "tried": 0,
+            "tried_changes": [],
         }))?;
     }
     Err(Failure::NotVerified(format!(
@@ -258,6 +259,10 @@ fn say_details(explanation: &Explanation, charset: Charset) {
         && explanation.rule_content() != Some(content)
     {
         show("sign content that was signed", content);
+        let rule = explanation.rule_content().unwrap_or_default();
+        let pairs = rule.iter().zip(content);
+        let common = pairs.take_while(|(left, right)| left == right).count();
+        output::say(format!("they differ from byte {} on", common + 1));
     }
     match explanation.seal() {
         Some(seal) => output::say(format!(
@@ -267,7 +272,14 @@ fn say_details(explanation: &Explanation, charset: Charset) {
         None if explanation.holds() => {}
         None => output::say("signature: no key at hand opens it"),
     }
-    output::say(format!("tried: {} sign contents", explanation.tried()));
+    let changes = match explanation.tried_changes() {
+        [] => "the rules alone".to_owned(),
+        changes => changes.join(", "),
+    };
+    output::say(format!(
+        "tried: {} sign contents ({changes})",
+        explanation.tried()
+    ));
 }
 
 fn as_json(explanation: &Explanation, charset: Charset) -> Value {
@@ -294,6 +306,7 @@ fn as_json(explanation: &Explanation, charset: Charset) -> Value {
         "signed_content": text(explanation.signed_content()),
         "seal": seal,
         "tried": explanation.tried(),
+        "tried_changes": explanation.tried_changes(),
     })
 }
 

@@ -363,6 +363,9 @@ fn keys_by_mistake_are_answers_and_missing_ones_wrong_usage() {
         78,
         &["app_id"],
     );
+    place.write("alipay.txt", public_key("app2048").to_bare_base64());
+    let configured = ["verify", "--kind", "notification", "--app", APP, "message"];
+    place.check(&configured, 78, &["应用公钥", "alipay_public_key"]);
     place.write("config.toml", "nonsense = 1\n");
     place.check(
         &["verify", "--kind", "response", "--app", APP, "message"],

@@ -48,6 +48,7 @@ pub struct Explanation {
     signed_content: Option<Vec<u8>>,
     seal: Option<Seal>,
     tried: usize,
+    tried_changes: Vec<&'static str>,
 }
 
 /// What the signature itself tells: who made it, how, and over which digest.
@@ -72,6 +73,7 @@ impl Explanation {
             signed_content: None,
             seal: None,
             tried: 0,
+            tried_changes: Vec::new(),
         }
     }
 
@@ -130,6 +132,12 @@ impl Explanation {
         self.tried
     }
 
+    /// Names the changes that were tried, each by the [`kind`](Cause::kind) of its cause.
+    #[must_use]
+    pub fn tried_changes(&self) -> &[&'static str] {
+        &self.tried_changes
+    }
+
     pub(super) fn accept(&mut self, content: Vec<u8>) {
         self.holds = true;
         self.rule_content = Some(content.clone());
@@ -159,8 +167,9 @@ impl Explanation {
         self.signed_content = Some(content);
     }
 
-    pub(super) fn set_tried(&mut self, tried: usize) {
+    pub(super) fn set_tried(&mut self, tried: usize, changes: Vec<&'static str>) {
         self.tried = tried;
+        self.tried_changes = changes;
     }
 
     pub(super) fn set_seal(&mut self, key: &RsaPublicKey, sealed: &Sealed) {

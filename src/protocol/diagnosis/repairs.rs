@@ -56,7 +56,21 @@ pub(super) fn of_all(fields: &Fields) -> Vec<Repaired> {
         .collect();
     found.extend(without_unknown(fields));
     found.extend(misread(fields));
+    found.extend(renamed_charset(fields));
     found
+}
+
+/// Puts other names into `charset`.
+fn renamed_charset(fields: &Fields) -> impl Iterator<Item = Repaired> {
+    const LABELS: [&str; 7] = ["utf-8", "UTF-8", "GBK", "gbk", "GB2312", "gb2312", "utf8"];
+    let current = fields.get(name::CHARSET);
+    let others = LABELS
+        .into_iter()
+        .filter(move |label| current.is_some_and(|current| current != *label));
+    others.map(|signed| {
+        let cause = TextCause::CharsetRenamed { signed };
+        (vec![cause.into()], fields.replace(name::CHARSET, signed))
+    })
 }
 
 /// Changes the value of one parameter, for each of them.

@@ -1,5 +1,7 @@
 //! From a `sign` to the key that made it, and on to the content it was made over.
 
+use std::collections::BTreeSet;
+
 use super::{
     cause::{Cause, SignCause},
     explanation::Explanation,
@@ -51,7 +53,7 @@ pub(super) fn investigate(
     explanation.set_seal(opened.key, &opened.sealed);
     let mut search = Search::new(&opened.sealed);
     let found = search.first(candidates);
-    explanation.set_tried(search.tried);
+    explanation.set_tried(search.tried, search.kinds.iter().copied().collect());
     let mut causes = opened.causes;
     if opened.sealed.sign_type != claim.declared {
         causes.push(
@@ -179,6 +181,7 @@ struct Search<'a> {
     sealed: &'a Sealed,
     tried: usize,
     bytes: usize,
+    kinds: BTreeSet<&'static str>,
 }
 
 impl<'a> Search<'a> {
@@ -187,6 +190,7 @@ impl<'a> Search<'a> {
             sealed,
             tried: 0,
             bytes: 0,
+            kinds: BTreeSet::new(),
         }
     }
 
@@ -197,6 +201,7 @@ impl<'a> Search<'a> {
             }
             self.tried += 1;
             self.bytes += candidate.content.len();
+            self.kinds.extend(candidate.causes.iter().map(Cause::kind));
             if self.sealed.is_of(&candidate.content) {
                 return Some(candidate);
             }

@@ -14,8 +14,6 @@ mod replies;
 mod requests;
 mod v3;
 
-use std::time::{Duration, Instant};
-
 use alipay_sidecar::protocol::{
     charset::Charset,
     diagnosis::{self, Cause, Explanation, Keys, V3Message},
@@ -68,5 +66,45 @@ proptest! {
         let _ = diagnosis::request(&raw, &raw, None, &keys(), NOW).to_string();
         let _ = diagnosis::reply(&raw, Some("a.b"), Charset::Gbk, &keys()).to_string();
         let _ = diagnosis::reply(&raw, None, Charset::Utf8, &keys()).to_string();
+        let headers = [
+            ("alipay-timestamp".to_owned(), b"1".to_vec()),
+            ("alipay-nonce".to_owned(), raw.clone()),
+            ("alipay-signature".to_owned(), b"abcd".to_vec()),
+            ("authorization".to_owned(), raw.clone()),
+        ];
+        let message = V3Message { headers: &headers, body: &raw };
+        let _ = diagnosis::v3_response(200, message, &keys()).to_string();
+        let _ = diagnosis::v3_request("GET", "/v3/x", message, &keys(), NOW).to_string();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    /// Whatever happens to a signed message, the search ends within its bounds. Where nothing
+    /// happened to it, it holds.
+    #[test]
+    fn harmed_messages_are_explained_within_bounds(
+        at in 0_usize..2_000,
+        length in 0_usize..9,
+        put in proptest::collection::vec(any::<u8>(), 0..9),
+    ) {
+        let form = notifications::signed(&notifications::params());
+        let form = form.to_form(Charset::Utf8).unwrap().into_bytes();
+        let body = replies::reply(replies::NODE, replies::NODE).into_bytes();
+        let harmed = |mut bytes: Vec<u8>| {
+            let start = at % bytes.len();
+            let end = (start + length).min(bytes.len());
+            bytes.splice(start..end, put.clone());
+            bytes
+        };
+        for explanation in [
+            diagnosis::notification(None, &harmed(form.clone()), &keys()),
+            diagnosis::request(&harmed(form), b"", None, &keys(), NOW),
+            diagnosis::reply(&harmed(body), Some(replies::METHOD), Charset::Utf8, &keys()),
+        ] {
+            prop_assert!(explanation.tried() <= 5_000);
+            prop_assert!(explanation.holds() == explanation.causes().is_empty());
+        }
     }
 }

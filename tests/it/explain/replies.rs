@@ -2,8 +2,8 @@
 
 use super::*;
 
-const METHOD: &str = "alipay.trade.query";
-const NODE: &str = r#"{"code":"10000","msg":"Success","subject":"中文","url":"https://a/b","total_amount":"88.88"}"#;
+pub(super) const METHOD: &str = "alipay.trade.query";
+pub(super) const NODE: &str = r#"{"code":"10000","msg":"Success","subject":"中文","url":"https://a/b","total_amount":"88.88"}"#;
 
 fn sign(content: &[u8], key: &str) -> String {
     private_key(key).sign(SignType::Rsa2, content).unwrap()
@@ -14,7 +14,7 @@ fn body(node: &str, sign: &str) -> String {
 }
 
 /// A reply whose node was `signed` and arrived as `node`.
-fn reply(signed: &str, node: &str) -> String {
+pub(super) fn reply(signed: &str, node: &str) -> String {
     body(node, &sign(signed.as_bytes(), "alipay2048"))
 }
 

@@ -31,6 +31,15 @@ pub enum TextCause {
         /// The charset of what is here.
         arrived: &'static str,
     },
+    /// The `charset` parameter was changed after signing.
+    #[error(
+        "`charset` was signed as `{signed}`, but another value arrived; pass it on as it was \
+         signed, spelling included"
+    )]
+    CharsetRenamed {
+        /// The value that was signed.
+        signed: &'static str,
+    },
     /// Bytes that aren't of the declared charset.
     #[error(
         "the text isn't valid {declared} (near byte {at}), which is what it says it is; let \
@@ -97,6 +106,7 @@ impl TextCause {
         match self {
             Self::CharsetMisread { .. } => "charset-misread",
             Self::CharsetConverted { .. } => "charset-converted",
+            Self::CharsetRenamed { .. } => "charset-renamed",
             Self::CharsetMalformed { .. } => "charset-malformed",
             Self::CharactersLost { .. } => "characters-lost",
             Self::CharsetUnknown(_) => "charset-unknown",
