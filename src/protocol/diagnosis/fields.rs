@@ -123,6 +123,11 @@ impl Fields {
                 faults.extend(fault(piece, at, charset, raw.len()));
             }
         }
+        if form::segments(raw).count() > MOST_FIELDS {
+            let reason =
+                format!("more than {MOST_FIELDS} parameters, of which the rest wasn't looked at");
+            faults.push(TextCause::NotTheMessage { reason }.into());
+        }
         let fields = Self::read(raw, charset);
         faults.extend(fields.duplicate().map(|name| {
             let name = named(name);

@@ -34,9 +34,9 @@ pub fn notification(content_type: Option<&str>, body: &[u8], keys: &Keys) -> Exp
     match verified {
         Ok(notification) => {
             remark_on_notification(&mut explanation, &notification, Fields::read(body, charset));
-            if keys.is_own_in_place() {
-                explanation.remark(KeyCause::OwnPublicKey);
-            }
+            keys.own_in_place()
+                .into_iter()
+                .for_each(|cause| explanation.remark(cause));
             let content = charset.encode(notification.sign_content());
             explanation.accept(content.unwrap_or_default());
         }
@@ -89,9 +89,9 @@ pub fn request(
     match verified {
         Ok(content) => {
             explanation.accept(content);
-            if keys.is_own_in_place() {
-                explanation.remark(KeyCause::OwnPublicKey);
-            }
+            keys.own_in_place()
+                .into_iter()
+                .for_each(|cause| explanation.remark(cause));
         }
         Err(error) => {
             let missing = KeyCause::Missing {

@@ -79,18 +79,24 @@ impl Keys {
         self.alipay.iter().map(|given| given.key.clone()).collect()
     }
 
-    /// Tells whether everything given as Alipay's is the app's own.
-    pub(super) fn is_own_in_place(&self) -> bool {
+    /// Says so if everything given as Alipay's is the app's own.
+    pub(super) fn own_in_place(&self) -> Option<Cause> {
         let is_own = |given: &PlatformKey| self.own.contains(&given.key);
-        !self.alipay.is_empty() && self.alipay.iter().all(is_own)
+        let all_own = !self.alipay.is_empty() && self.alipay.iter().all(is_own);
+        all_own.then(|| match self.certificate() {
+            Some(_) => KeyCause::OwnCertificate.into(),
+            None => KeyCause::OwnPublicKey.into(),
+        })
     }
 
     /// Says what it means that the app's own key made a signature that should be Alipay's.
     pub(super) fn if_own_signed(&self) -> Cause {
-        match self.is_own_in_place() {
-            true => KeyCause::OwnPublicKey.into(),
-            false => KeyCause::SignedByOwnKey.into(),
-        }
+        self.own_in_place()
+            .unwrap_or_else(|| KeyCause::SignedByOwnKey.into())
+    }
+
+    fn certificate(&self) -> Option<&CertificateFacts> {
+        self.alipay.iter().find_map(|key| key.certificate.as_ref())
     }
 
     /// Says why no key given as Alipay's made a signature; `serial` is the certificate that the
@@ -100,13 +106,10 @@ impl Keys {
             let expected = "Alipay's public key (支付宝公钥)";
             return KeyCause::Missing { expected }.into();
         }
-        let certificate = self.alipay.iter().find_map(|key| key.certificate.as_ref());
-        if self.is_own_in_place() {
-            return match certificate {
-                Some(_) => KeyCause::OwnCertificate.into(),
-                None => KeyCause::OwnPublicKey.into(),
-            };
+        if let Some(cause) = self.own_in_place() {
+            return cause;
         }
+        let certificate = self.certificate();
         match (certificate, serial) {
             (Some(facts), _) if facts.is_root => KeyCause::RootCertificate.into(),
             (Some(facts), Some(serial)) if !self.has_serial(serial) => {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     Keys, bodies,
-    cause::{Cause, KeyCause, ReplyCause, SignCause, TextCause, named},
+    cause::{Cause, ReplyCause, SignCause, TextCause, named},
     explanation::{Explanation, Subject},
     html, outlines,
     search::{self, Candidate, Claim},
@@ -48,8 +48,8 @@ fn judge(explanation: &mut Explanation, reply: &VerifiedEnvelope, keys: &Keys) {
     if content != reply.node() {
         explanation.remark(ReplyCause::JsonSlashes { place: None });
     }
-    if keys.is_own_in_place() {
-        explanation.remark(KeyCause::OwnPublicKey);
+    if let Some(cause) = keys.own_in_place() {
+        explanation.remark(cause);
     }
     explanation.accept(content);
 }
@@ -235,10 +235,13 @@ fn parts(body: &[u8], charset: Charset, root: &str) -> Result<Parts, JsonError> 
     match (own, node) {
         (None, Some(found)) => faults.push(other_method(root, found)),
         (None, None) => {
-            let reason = format!(
-                "there is neither `{}` nor `{ERROR_RESPONSE}` in it",
-                named(root)
-            );
+            let reason = match root {
+                "" => "there is no `…_response` in it".to_owned(),
+                root => format!(
+                    "there is neither `{}` nor `{ERROR_RESPONSE}` in it",
+                    named(root)
+                ),
+            };
             faults.push(TextCause::NotTheMessage { reason }.into());
         }
         _ => {}

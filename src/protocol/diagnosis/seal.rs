@@ -22,10 +22,10 @@ impl Sealed {
     /// Opens a signature with a key; `None` where the key isn't the one that made it, or the
     /// signature was changed, or its hash is neither SHA-1 nor SHA-256.
     pub(super) fn open(key: &RsaPublicKey, signature: &[u8]) -> Option<Self> {
-        let key = rsa::RsaPublicKey::from_public_key_der(key.spki()).ok()?;
-        if signature.len() != key.size() {
+        if signature.len() != key.bits().div_ceil(8) {
             return None;
         }
+        let key = rsa::RsaPublicKey::from_public_key_der(key.spki()).ok()?;
         let number = BigUint::from_bytes_be(signature);
         if number >= *key.n() {
             return None;

@@ -6,7 +6,7 @@ use super::{
     cause::{Cause, SignCause},
     explanation::Explanation,
     seal::Sealed,
-    sign_text,
+    sign_text::{self, Decoded},
 };
 use crate::protocol::{key::RsaPublicKey, signature::SignType};
 
@@ -54,45 +54,25 @@ pub(super) fn investigate(
     let mut search = Search::new(&opened.sealed);
     let found = search.first(candidates);
     explanation.set_tried(search.tried, search.kinds.iter().copied().collect());
-    let mut causes = opened.causes;
-    if opened.sealed.sign_type != claim.declared {
-        causes.push(
-            SignCause::TypeOther {
-                declared: claim.declared,
-                used: opened.sealed.sign_type,
-            }
-            .into(),
-        );
-    }
-    if opened.is_other {
-        causes.insert(0, claim.if_other.clone());
-    }
-    match found {
-        Some(candidate) => {
-            explanation.set_signed_content(candidate.content);
-            let is_new = |fault: &Cause| candidate.causes.is_empty() || is_final(fault);
-            faults
-                .into_iter()
-                .filter(is_new)
-                .chain(candidate.causes.clone())
-                .chain(
-                    causes
-                        .into_iter()
-                        .filter(|cause| !follows(cause, &candidate.causes)),
-                )
-                .for_each(|cause| explanation.refuse(cause));
-        }
-        None => {
-            let tried = search.tried;
-            let unknown = faults.is_empty() && !opened.is_other;
-            faults
-                .into_iter()
-                .chain(causes)
-                .for_each(|cause| explanation.refuse(cause));
-            if unknown {
-                explanation.refuse(Cause::ContentChanged { tried });
-            }
-        }
+    let explained = found.as_ref().map(|candidate| candidate.causes.clone());
+    let explained = explained.unwrap_or_default();
+    let is_unknown = found.is_none() && faults.is_empty() && !opened.is_other;
+    let unknown = is_unknown.then_some(Cause::ContentChanged {
+        tried: search.tried,
+    });
+    let stays = |fault: &Cause| explained.is_empty() || is_final(fault);
+    let faults = faults.into_iter().filter(stays);
+    let by_other = opened.is_other.then(|| claim.if_other.clone());
+    let about_sign = opened.about_sign(claim);
+    let about_sign = about_sign.filter(|cause| !follows(cause, &explained));
+    faults
+        .chain(by_other)
+        .chain(explained.iter().cloned())
+        .chain(about_sign)
+        .chain(unknown)
+        .for_each(|cause| explanation.refuse(cause));
+    if let Some(candidate) = found {
+        explanation.set_signed_content(candidate.content);
     }
 }
 
@@ -103,6 +83,14 @@ fn is_final(fault: &Cause) -> bool {
         fault,
         Cause::Params(ParamsCause::Duplicate { .. })
             | Cause::Reply(ReplyCause::OtherMethod { .. } | ReplyCause::MemberDuplicate { .. })
+    )
+}
+
+fn is_own_in_place(cause: &Cause) -> bool {
+    use super::cause::KeyCause;
+    matches!(
+        cause,
+        Cause::Key(KeyCause::OwnPublicKey | KeyCause::OwnCertificate)
     )
 }
 
@@ -129,19 +117,38 @@ fn follows(cause: &Cause, of: &[Cause]) -> bool {
 struct Opened<'a> {
     key: &'a RsaPublicKey,
     sealed: Sealed,
+    /// What had to be taken back in `sign`.
     causes: Vec<Cause>,
     is_other: bool,
+}
+
+impl Opened<'_> {
+    /// Says what is wrong with the signature itself.
+    fn about_sign(&self, claim: &Claim<'_>) -> impl Iterator<Item = Cause> {
+        let (declared, used) = (claim.declared, self.sealed.sign_type);
+        let other_type = (declared != used).then(|| SignCause::TypeOther { declared, used }.into());
+        self.causes.clone().into_iter().chain(other_type)
+    }
+}
+
+/// Lists what `sign` may decode to, each once.
+fn decodings(claim: &Claim<'_>) -> Vec<Decoded> {
+    let mut found: Vec<Decoded> = Vec::new();
+    let signs = claim.signs.iter();
+    for decoded in signs.flat_map(|sign| sign_text::decodings(sign)) {
+        let mut known = found.iter();
+        if known.all(|known| known.signature != decoded.signature) {
+            found.push(decoded);
+        }
+    }
+    found
 }
 
 fn open<'a>(claim: &'a Claim<'_>) -> Result<Opened<'a>, Cause> {
     if claim.signs.iter().all(|sign| sign.trim().is_empty()) {
         return Err(SignCause::Missing.into());
     }
-    let decodings: Vec<_> = claim
-        .signs
-        .iter()
-        .flat_map(|sign| sign_text::decodings(sign))
-        .collect();
+    let decodings = decodings(claim);
     let keys = claim.expected.iter().map(|key| (key, false));
     let keys = keys.chain(claim.other.iter().map(|key| (key, true)));
     for (key, is_other) in keys {
@@ -152,7 +159,8 @@ fn open<'a>(claim: &'a Claim<'_>) -> Result<Opened<'a>, Cause> {
                     key,
                     sealed,
                     causes,
-                    is_other,
+                    // The app's own key may stand among those that are expected.
+                    is_other: is_other || is_own_in_place(&claim.if_other),
                 });
             }
         }

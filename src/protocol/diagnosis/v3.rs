@@ -59,9 +59,9 @@ pub fn v3_response(status: u16, message: V3Message<'_>, keys: &Keys) -> Explanat
     match verified.map(|verified| verified.verification()) {
         Ok(V3Verification::Signed) => {
             explanation.accept(content);
-            if keys.is_own_in_place() {
-                explanation.remark(KeyCause::OwnPublicKey);
-            }
+            keys.own_in_place()
+                .into_iter()
+                .for_each(|cause| explanation.remark(cause));
         }
         Err(error @ V3Error::HeaderDuplicate { .. }) => {
             explanation.refuse(V3Cause::HeaderInvalid(error));

@@ -14,6 +14,8 @@ mod replies;
 mod requests;
 mod v3;
 
+use std::sync::LazyLock;
+
 use alipay_sidecar::protocol::{
     charset::Charset,
     diagnosis::{self, Cause, Explanation, Keys, V3Message},
@@ -30,7 +32,9 @@ use crate::protocol::{bytes, file, private_key, public_key, text};
 const NOW: i64 = 1_795_314_030_000;
 
 fn keys() -> Keys {
-    Keys::new(&[public_key("alipay2048")], &[public_key("app2048")])
+    static KEYS: LazyLock<Keys> =
+        LazyLock::new(|| Keys::new(&[public_key("alipay2048")], &[public_key("app2048")]));
+    KEYS.clone()
 }
 
 fn kinds(causes: &[Cause]) -> Vec<&'static str> {
@@ -79,7 +83,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(8))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     /// Whatever happens to a signed message, the search ends within its bounds. Where nothing
     /// happened to it, it holds.

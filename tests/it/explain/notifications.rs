@@ -111,6 +111,18 @@ fn the_apps_own_public_key_in_place_of_alipays() {
 }
 
 #[test]
+fn the_apps_own_key_on_both_sides() {
+    let own = Keys::new(&[public_key("app2048")], &[public_key("app2048")]);
+    let content = content(&params());
+    let ours = signed_as(&params(), content.as_bytes(), "app2048", SignType::Rsa2);
+    let good = diagnosis::notification(None, form(&ours).as_bytes(), &own);
+    check_holds(&good, &["own-public-key"]);
+    let changed = with("total_amount", |_| "0.01".to_owned())(ours);
+    let explanation = diagnosis::notification(None, form(&changed).as_bytes(), &own);
+    check(&explanation, &["own-public-key"], &[]);
+}
+
+#[test]
 fn signed_with_the_apps_own_key() {
     let content = content(&params());
     let forged = signed_as(&params(), content.as_bytes(), "app2048", SignType::Rsa2);

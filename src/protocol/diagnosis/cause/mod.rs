@@ -128,8 +128,13 @@ fn of(place: &Option<String>) -> String {
 }
 
 fn list(names: &[String]) -> String {
-    let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-    quoted.join(", ")
+    const LONGEST: usize = 8;
+    let quoted = names.iter().take(LONGEST).map(|name| format!("`{name}`"));
+    let quoted = quoted.collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(LONGEST) {
+        0 => quoted,
+        more => format!("{quoted} and {more} more"),
+    }
 }
 
 /// Writes a distance in time for people.

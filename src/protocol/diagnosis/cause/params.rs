@@ -72,7 +72,9 @@ pub enum ParamsCause {
         name: String,
     },
     /// A parameter stands twice.
-    #[error("`{name}` stands twice; sent once it would be unambiguous, so it is refused")]
+    #[error(
+        "`{name}` stands twice, so that verifier and reader could take different ones; send it once"
+    )]
     Duplicate {
         /// Which.
         name: String,
