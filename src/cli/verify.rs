@@ -13,7 +13,9 @@ use crate::cli::verify_keys::{KeyReferences, unreadable, verifying_keys};
 use crate::clock::{Clock, SystemClock};
 use crate::model::id::AppId;
 use crate::protocol::charset::{self, Charset};
-use crate::protocol::diagnosis::{self, Cause, Explanation, Keys, V3Message, visible};
+use crate::protocol::diagnosis::{
+    self, Cause, Explanation, GatewayVerdict, Keys, V3Message, gateway_difference, visible,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
@@ -46,6 +48,10 @@ pub(crate) struct VerifyArguments {
     /// A header, if the file has no head; may be given several times
     #[arg(long, value_name = "NAME: VALUE")]
     header: Vec<String>,
+    /// The sub_msg of Alipay's isv.invalid-signature, or @FILE: compare the string that Alipay
+    /// checked with this request's
+    #[arg(long, value_name = "TEXT|@FILE")]
+    gateway_says: Option<String>,
     /// Show the exact sign content, and what was found on the way to the cause
     #[arg(long)]
     explain: bool,
@@ -81,7 +87,12 @@ pub(crate) fn execute(context: &Context, arguments: &VerifyArguments) -> Result<
         Err(cause) => say_cause(arguments, &cause),
         Ok(keys) => {
             let explanation = explain(arguments, &text, charset, &keys);
-            say(arguments, &explanation, charset.unwrap_or_default())
+            let verdict = gateway_verdict(arguments, &explanation)?;
+            let answer = Answer {
+                explanation,
+                verdict,
+            };
+            say(arguments, &answer)
         }
     }
 }
@@ -192,15 +203,47 @@ fn request_parts(text: &HttpText, start: &Start) -> (Vec<u8>, Vec<u8>) {
     (query.as_bytes().to_vec(), body)
 }
 
-fn say(
+/// What was found.
+struct Answer {
+    explanation: Explanation,
+    verdict: Option<GatewayVerdict>,
+}
+
+/// Compares this request's string with Alipay's.
+fn gateway_verdict(
     arguments: &VerifyArguments,
     explanation: &Explanation,
-    charset: Charset,
-) -> Result<(), Failure> {
+) -> Result<Option<GatewayVerdict>, Failure> {
+    let Some(given) = &arguments.gateway_says else {
+        return Ok(None);
+    };
+    if arguments.kind != What::Request {
+        let text = "--gateway-says goes with --kind request: Alipay shows the string of a request";
+        return Err(Failure::Usage(text.to_owned()));
+    }
+    let sub_msg = match given.strip_prefix('@') {
+        None => given.clone(),
+        Some(path) => {
+            let bytes = input::file(path).map_err(unreadable)?;
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+    };
+    let ours = explanation.rule_content().unwrap_or_default();
+    let ours = plain(ours, explanation.charset());
+    Ok(Some(gateway_difference(&ours, &sub_msg)))
+}
+
+fn say(arguments: &VerifyArguments, answer: &Answer) -> Result<(), Failure> {
+    let explanation = &answer.explanation;
     if arguments.form.json {
-        output::say_json(&as_json(explanation, charset))?;
+        output::say_json(&as_json(answer))?;
     } else if arguments.explain {
-        say_details(explanation, charset);
+        say_details(explanation);
+    }
+    if !arguments.form.json
+        && let Some(verdict) = &answer.verdict
+    {
+        output::say(format!("gateway: {verdict}"));
     }
     match (explanation.holds(), arguments.form.json) {
         (false, _) => Err(Failure::NotVerified(explanation.to_string())),
@@ -226,6 +269,7 @@ fn say_cause(arguments: &VerifyArguments, cause: &Cause) -> Result<(), Failure> 
             "seal": Value::Null,
             "tried": 0,
             "tried_changes": [],
+            "gateway": Value::Null,
         }))?;
     }
     Err(Failure::NotVerified(format!(
@@ -243,14 +287,14 @@ fn word(what: What) -> &'static str {
     }
 }
 
-fn say_details(explanation: &Explanation, charset: Charset) {
+fn say_details(explanation: &Explanation) {
     let show = |title: &str, content: &[u8]| {
         output::say(format!(
             "{title} ({} bytes, sha256 {})",
             content.len(),
             sha256(content)
         ));
-        output::say(format!("  {}", shown(content, charset)));
+        output::say(format!("  {}", shown(content, explanation.charset())));
     };
     if let Some(content) = explanation.rule_content() {
         show("sign content by the rules", content);
@@ -282,12 +326,14 @@ fn say_details(explanation: &Explanation, charset: Charset) {
     ));
 }
 
-fn as_json(explanation: &Explanation, charset: Charset) -> Value {
+fn as_json(answer: &Answer) -> Value {
+    let explanation = &answer.explanation;
     let causes = |causes: &[Cause]| -> Vec<Value> {
         let each = |cause: &Cause| json!({"cause": cause.kind(), "text": cause.to_string()});
         causes.iter().map(each).collect()
     };
-    let text = |content: Option<&[u8]>| content.map(|content| plain(content, charset));
+    let text =
+        |content: Option<&[u8]>| content.map(|content| plain(content, explanation.charset()));
     let seal = explanation.seal().map(|seal| {
         json!({
             "key_sha256": seal.key_fingerprint,
@@ -307,6 +353,7 @@ fn as_json(explanation: &Explanation, charset: Charset) -> Value {
         "seal": seal,
         "tried": explanation.tried(),
         "tried_changes": explanation.tried_changes(),
+        "gateway": answer.verdict.as_ref().map(ToString::to_string),
     })
 }
 

@@ -444,6 +444,80 @@ fn sign_makes_the_signatures_of_the_sdks() {
 }
 
 #[test]
+fn what_alipay_says_it_checked_is_compared() {
+    let place = Place::new();
+    let cases = file("v2-wire");
+    let mut cases = cases["cases"].as_array().expect("cases").iter();
+    let case = cases
+        .find(|case| case["id"] == "java-execute-utf-8")
+        .expect("it");
+    let (_, query) = text(case, "raw_target").split_once('?').expect("a query");
+    let body = bytes(case, "raw_body_b64");
+    place.write("message", [query.as_bytes(), b"&", &body].concat());
+    let ours = text(case, "union_sign_string");
+    let escaped = |content: &str| content.replace('&', "&amp;").replace('"', "&quot;");
+    place.write(
+        "equal",
+        format!("验签出错，网关生成的验签字符串为：{}", escaped(ours)),
+    );
+    let verify = |kind: &'static str, says: &'static str| {
+        [
+            "verify",
+            "--kind",
+            kind,
+            "--app",
+            APP,
+            "--gateway-says",
+            says,
+            "message",
+        ]
+    };
+    place.check(
+        &verify("request", "@equal"),
+        0,
+        &["gateway: Alipay checked exactly"],
+    );
+    let gbk = file("v2-wire");
+    let mut cases = gbk["cases"].as_array().expect("cases").iter();
+    let gbk = cases
+        .find(|case| case["id"] == "java-execute-gbk")
+        .expect("it");
+    let (_, query) = text(gbk, "raw_target").split_once('?').expect("a query");
+    place.write(
+        "gbk",
+        [query.as_bytes(), b"&", &bytes(gbk, "raw_body_b64")].concat(),
+    );
+    let says = format!(
+        "网关生成的验签字符串为：{}",
+        escaped(text(gbk, "union_sign_string"))
+    );
+    let in_gbk = [
+        "verify",
+        "--kind",
+        "request",
+        "--app",
+        APP,
+        "--gateway-says",
+        &says,
+        "gbk",
+    ];
+    place.check(&in_gbk, 0, &["gateway: Alipay checked exactly"]);
+    let other = escaped(ours).replace("version=1.0", "version=1.1");
+    place.write("other", format!("网关生成的验签字符串为：{other}"));
+    place.check(
+        &verify("request", "@other"),
+        0,
+        &["`version` differs from character 3"],
+    );
+    place.check(
+        &verify("request", "无效签名"),
+        0,
+        &["doesn't show the string"],
+    );
+    place.check(&verify("notification", "x"), 2, &["--kind request"]);
+}
+
+#[test]
 fn sign_explains_what_it_signed() {
     let place = Place::new();
     let params = [
@@ -475,6 +549,14 @@ fn sign_explains_what_it_signed() {
             "`sign` is left out",
             "charset, sign_type, timestamp, version",
         ],
+    );
+    let keys = &file("keys")["keys"]["app2048"]["variants_private_ok"];
+    place.write("mixed", text(keys, "pkcs1_body_under_pkcs8_label"));
+    let mixed = ["sign", "--private-key", "file:mixed", "--explain", "a=1"];
+    place.check(
+        &mixed,
+        0,
+        &["PKCS#1 private key under the label `PRIVATE KEY`"],
     );
     place.check(&["sign", "--app", APP, "nonsense"], 2, &["NAME=VALUE"]);
     place.check(&["sign", "--app", APP, "a=1", "a=2"], 2, &["given twice"]);

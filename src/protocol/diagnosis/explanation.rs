@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{cause::Cause, seal::Sealed};
-use crate::protocol::{key::RsaPublicKey, signature::SignType};
+use crate::protocol::{charset::Charset, key::RsaPublicKey, signature::SignType};
 
 /// Names what was to be verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,7 @@ pub struct Explanation {
     holds: bool,
     causes: Vec<Cause>,
     remarks: Vec<Cause>,
+    charset: Charset,
     rule_content: Option<Vec<u8>>,
     signed_content: Option<Vec<u8>>,
     seal: Option<Seal>,
@@ -69,6 +70,7 @@ impl Explanation {
             holds: false,
             causes: Vec::new(),
             remarks: Vec::new(),
+            charset: Charset::default(),
             rule_content: None,
             signed_content: None,
             seal: None,
@@ -105,6 +107,12 @@ impl Explanation {
     #[must_use]
     pub fn remarks(&self) -> &[Cause] {
         &self.remarks
+    }
+
+    /// Tells the charset of the sign content by the rules.
+    #[must_use]
+    pub fn charset(&self) -> Charset {
+        self.charset
     }
 
     /// Gives the sign content as the rules make it from what is at hand; `None` where there is
@@ -157,6 +165,10 @@ impl Explanation {
         if !self.remarks.contains(&cause) {
             self.remarks.push(cause);
         }
+    }
+
+    pub(super) fn set_charset(&mut self, charset: Charset) {
+        self.charset = charset;
     }
 
     pub(super) fn set_rule_content(&mut self, content: Vec<u8>) {

@@ -31,6 +31,7 @@ pub fn notification(content_type: Option<&str>, body: &[u8], keys: &Keys) -> Exp
     let verified = parsed.and_then(|parsed| parsed.verify(&keys.platform(), keys.sign_type));
     let declared = notifications::charset(content_type, body);
     let charset = declared.as_ref().copied().unwrap_or_default();
+    explanation.set_charset(charset);
     match verified {
         Ok(notification) => {
             remark_on_notification(&mut explanation, &notification, Fields::read(body, charset));
@@ -84,6 +85,7 @@ pub fn request(
                 .unwrap_or_default(),
         )
     };
+    explanation.set_charset(form.charset);
     remark_on_request(&mut explanation, &form, query, now_ms);
     let verified = declared.and_then(|_| verify_request(query, body, form.charset, keys));
     match verified {

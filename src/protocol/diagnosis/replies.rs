@@ -24,6 +24,7 @@ use crate::protocol::{
 #[must_use]
 pub fn reply(body: &[u8], method: Option<&str>, charset: Charset, keys: &Keys) -> Explanation {
     let mut explanation = Explanation::new(Subject::Reply);
+    explanation.set_charset(charset);
     let root = method.map(|method| format!("{}_response", method.replace('.', "_")));
     let root = root
         .or_else(|| guess_root(body, charset))
