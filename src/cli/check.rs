@@ -58,7 +58,7 @@ async fn stored_apps(context: &Context, config: &Config) -> Result<Option<Vec<Ap
         Failure::Other(error) => {
             matches!(error.downcast_ref(), Some(StoreError::Locked { .. }))
         }
-        Failure::Configuration(_) | Failure::Usage(_) => false,
+        Failure::Configuration(_) | Failure::NotVerified(_) | Failure::Usage(_) => false,
     };
     match store::open(context, config) {
         Ok(store) => Ok(Some(store.apps().await?)),

@@ -12,6 +12,8 @@ use crate::store::error::StoreError;
 pub(crate) enum Failure {
     /// The configuration is wrong.
     Configuration(ConfigErrors),
+    /// A signature doesn't hold; the text says why.
+    NotVerified(String),
     /// Anything else.
     Other(anyhow::Error),
     /// The arguments don't fit each other.
@@ -22,7 +24,7 @@ impl Failure {
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
             Self::Configuration(_) => Outcome::Misconfigured,
-            Self::Other(_) => Outcome::Failed,
+            Self::NotVerified(_) | Self::Other(_) => Outcome::Failed,
             Self::Usage(_) => Outcome::Usage,
         }
     }
@@ -33,7 +35,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Configuration(errors) => errors.fmt(f),
             Self::Other(error) => write!(f, "alipay-sidecar: {error:#}"),
-            Self::Usage(text) => write!(f, "alipay-sidecar: {text}"),
+            Self::NotVerified(text) | Self::Usage(text) => write!(f, "alipay-sidecar: {text}"),
         }
     }
 }

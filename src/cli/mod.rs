@@ -21,6 +21,7 @@ mod exchange;
 mod failure;
 mod files;
 mod health;
+mod http_text;
 mod inbox;
 mod init;
 mod input;
@@ -29,10 +30,13 @@ mod merchant;
 mod output;
 mod pinned;
 mod run;
+mod sign;
 mod signals;
 mod simulator;
 mod store;
 mod trigger;
+mod verify;
+mod verify_keys;
 mod version;
 
 /// How the program ended.
@@ -100,6 +104,8 @@ enum Verb {
     Merchant(merchant::MerchantVerb),
     /// Serve
     Run(run::RunArguments),
+    /// Sign parameters offline, and show what was signed
+    Sign(sign::SignArguments),
     /// The Alipay simulator alone
     Simulator(simulator::SimulatorArguments),
     /// The store
@@ -107,6 +113,8 @@ enum Verb {
     Store(store::StoreVerb),
     /// Send a signed test notification from the simulator
     Trigger(trigger::TriggerArguments),
+    /// Verify a reply, a notification or a request offline, and say why it doesn't hold
+    Verify(verify::VerifyArguments),
     /// Say which version this is
     Version(version::VersionArguments),
 }
@@ -145,9 +153,11 @@ fn execute(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Init(arguments) => init::execute(&arguments),
         Verb::Merchant(verb) => context.block_on(merchant::execute(context, verb)),
         Verb::Run(arguments) => run::execute(context, &arguments),
+        Verb::Sign(arguments) => sign::execute(context, &arguments),
         Verb::Simulator(arguments) => simulator::execute(context, &arguments),
         Verb::Store(verb) => store::execute(context, &verb),
         Verb::Trigger(arguments) => context.block_on(trigger::execute(&arguments)),
+        Verb::Verify(arguments) => verify::execute(context, &arguments),
         Verb::Version(arguments) => version::execute(&arguments),
     }
 }

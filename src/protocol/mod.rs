@@ -10,8 +10,9 @@
 //! [`envelope::Envelope`], what Alipay sends by itself is read by
 //! [`notification::UnverifiedNotification`]; the types that can be acted upon only come out of
 //! their `verify`. For v3 these are [`authorization`] and [`v3_response`]; [`cert`] and
-//! [`encryption`] serve both, [`client_data`] and [`app_result`] check what a front end was given, [`spi`] what Alipay
-//! asks, and [`signed_answer`] writes what Alipay wants signed back.
+//! [`encryption`] serve both, [`client_data`] and [`app_result`] check what a front end was given,
+//! [`spi`] what Alipay asks, and [`signed_answer`] writes what Alipay wants signed back.
+//! [`diagnosis`] says why something doesn't verify.
 //!
 //! Protocol: 支付宝开放平台文档, “签名专区” (signing), “异步通知” (asynchronous notifications),
 //! “第三方应用授权” (authorisation of third-party applications) and the sources of the official
@@ -23,6 +24,7 @@ pub mod cert;
 pub mod charset;
 pub mod client_data;
 pub mod crypto;
+pub mod diagnosis;
 pub mod disposition;
 pub mod encryption;
 pub mod envelope;

@@ -15,6 +15,8 @@ mod certificates;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
+mod cli_explain;
+#[cfg(feature = "cli")]
 mod cli_live;
 #[cfg(feature = "simulator")]
 mod client_data;
@@ -29,6 +31,7 @@ mod embedding;
 mod encryption;
 #[cfg(feature = "simulator")]
 mod examples;
+mod explain;
 #[cfg(feature = "simulator")]
 mod key_change;
 mod layering;

@@ -1,6 +1,7 @@
 //! The keys of apps and of Alipay, parsed once and cheap to share.
 
 mod der;
+mod form;
 mod text;
 
 #[cfg(test)]
@@ -15,6 +16,7 @@ use rsa::{
 };
 use sha2::{Digest, Sha256};
 
+pub use self::form::KeyForm;
 use self::{der::Found, text::Block};
 use super::{
     crypto::{SigningKey, VerifyingKey, aws_lc, rustcrypto},

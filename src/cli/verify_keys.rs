@@ -1,0 +1,115 @@
+//! The keys that `sign` and `verify` work with: a configured app's, or those of references.
+
+use std::path::Path;
+
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::input;
+use crate::config::error::{ConfigErrors, Mismatch};
+use crate::config::process_environment;
+use crate::config::reference::References;
+use crate::model::app::App;
+use crate::model::id::AppId;
+use crate::protocol::diagnosis::{self, Cause, Keys};
+use crate::protocol::key::AppPrivateKey;
+use crate::protocol::signature::SignType;
+
+/// References to keys, as arguments give them.
+pub(crate) struct KeyReferences<'a> {
+    pub(crate) app: Option<&'a AppId>,
+    pub(crate) alipay_public_key: &'a [String],
+    pub(crate) app_public_key: &'a [String],
+    pub(crate) private_key: Option<&'a str>,
+}
+
+/// The key that signs, the app's algorithm, and what is odd about the key's text.
+pub(crate) fn signing_key(
+    context: &Context,
+    (app, private_key): (Option<&AppId>, Option<&str>),
+) -> Result<(AppPrivateKey, SignType, Option<String>), Failure> {
+    let (text, sign_type) = match (app, private_key) {
+        (Some(app), _) => {
+            let app = configured(context, app)?;
+            (app.private_key, app.sign_type)
+        }
+        (None, reference) => {
+            let reference = reference.unwrap_or_default();
+            (
+                input::secret_text("--private-key", reference)?,
+                SignType::Rsa2,
+            )
+        }
+    };
+    let key = diagnosis::private_key(text.expose())
+        .map_err(|cause| anyhow::anyhow!("--private-key: {cause}"))?;
+    let mix_up = diagnosis::label_mix_up(text.expose()).map(|cause| cause.to_string());
+    Ok((key, sign_type, mix_up))
+}
+
+/// The keys that verify. `Err` in the inner result: what is wrong with a key, which is an answer.
+pub(crate) fn verifying_keys(
+    context: &Context,
+    references: &KeyReferences<'_>,
+) -> Result<Result<Keys, Cause>, Failure> {
+    let mut platform = Vec::new();
+    let mut own = Vec::new();
+    let mut private = Vec::new();
+    let mut sign_type = SignType::Rsa2;
+    if let Some(app) = references.app {
+        let app = configured(context, app)?;
+        sign_type = app.sign_type;
+        platform.extend(app.alipay_public_keys);
+        private.push(app.private_key);
+        private.extend(app.private_key_next);
+    }
+    for reference in references.alipay_public_key {
+        platform.push(any_text("--alipay-public-key", reference)?);
+    }
+    for reference in references.app_public_key {
+        own.push(any_text("--app-public-key", reference)?);
+    }
+    if let Some(reference) = references.private_key {
+        private.push(input::secret_text("--private-key", reference).map_err(unreadable)?);
+    }
+    let gathered = || {
+        let mut keys = Keys::new(&[], &[]).with_sign_type(sign_type);
+        for text in &private {
+            let key = diagnosis::private_key(text.expose())?;
+            keys = keys.with_own_text(&key.public_key().to_bare_base64())?;
+        }
+        for text in &own {
+            keys = keys.with_own_text(text)?;
+        }
+        platform
+            .iter()
+            .try_fold(keys, |keys, text| keys.with_alipay_text(text))
+    };
+    Ok(gathered())
+}
+
+/// The text of a reference to a public key. A private key by mistake is read, too: that is what
+/// is to be explained.
+fn any_text(argument: &str, reference: &str) -> Result<String, Failure> {
+    let references = References::new(Path::new(""), process_environment());
+    let text = references.public(reference);
+    text.map_err(|mismatch| Failure::Usage(format!("{argument}: {mismatch}")))
+}
+
+fn configured(context: &Context, app_id: &AppId) -> Result<App, Failure> {
+    let config = context.load()?;
+    let mut apps = config.apps.into_iter();
+    apps.find(|app| app.app_id == *app_id).ok_or_else(|| {
+        let found = Mismatch::new(format!("no `{app_id}`"), "an `[[app]]` of that app_id");
+        let hint = "an app that lives in the store is no use here: give --private-key or \
+                    --alipay-public-key";
+        ConfigErrors::of_key(context.path(), "app", found.hint(hint)).into()
+    })
+}
+
+/// What can't be read says nothing about a signature: not 1 but 2.
+pub(crate) fn unreadable(failure: Failure) -> Failure {
+    match failure {
+        Failure::Other(error) => Failure::Usage(format!("{error:#}")),
+        other => other,
+    }
+}

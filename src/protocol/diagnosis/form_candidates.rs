@@ -1,0 +1,184 @@
+//! The sign contents that a form may have been signed over, the likeliest first.
+
+use super::{
+    cause::{Cause, ParamsCause},
+    fields::{Fields, Order, Reading},
+    forms::{Form, Kind},
+    outlines::Outline,
+    repairs::{self, Repaired},
+    search::Candidate,
+};
+use crate::protocol::form;
+
+/// Lists every sign content worth trying, the likeliest first.
+pub(super) fn candidates(form: &Form) -> impl Iterator<Item = Candidate> {
+    let readings = readings(form.kind);
+    let plain = form.outlines.iter().flat_map(move |outline| {
+        readings
+            .clone()
+            .into_iter()
+            .filter_map(move |(causes, reading)| {
+                candidate(outline, &outline.fields, causes, reading)
+            })
+    });
+    let kind = form.kind;
+    let repaired = move |outline: &Outline, (causes, fields): Repaired| {
+        let usual = usual_readings(kind).into_iter();
+        let made = usual.filter_map(|(more, reading)| {
+            let causes = causes.iter().cloned().chain(more).collect();
+            candidate(outline, &fields, causes, reading)
+        });
+        made.collect::<Vec<_>>()
+    };
+    let cheap_single = form.outlines.iter().flat_map(move |outline| {
+        cheap(&outline.fields).flat_map(move |repair| repaired(outline, repair))
+    });
+    let first = form.outlines.iter().take(1);
+    let of_values = first.flat_map(move |outline| {
+        repairs::of_each(&outline.fields).flat_map(move |repair| repaired(outline, repair))
+    });
+    plain
+        .chain(signer_mistakes(form))
+        .chain(cheap_single)
+        .chain(of_values)
+        .chain(doubles(form))
+}
+
+/// The changes that touch all parameters, or leave one out, or put one back.
+fn cheap(fields: &Fields) -> impl Iterator<Item = Repaired> {
+    repairs::of_all(fields)
+        .into_iter()
+        .chain(repairs::without_each(fields))
+        .chain(repairs::with_dropped(fields))
+}
+
+/// Takes two changes back, the cheap ones first: one of all parameters and then another, two
+/// parameters left out, one of all parameters and then one of a single value.
+fn doubles(form: &Form) -> impl Iterator<Item = Candidate> {
+    let (rule, first) = (form.rule(), form.outlines.first());
+    first.into_iter().flat_map(move |outline| {
+        let pairs = repairs::without_pairs(&outline.fields);
+        after_all(&outline.fields, |fields| cheap(fields).collect())
+            .chain(pairs)
+            .chain(after_all(&outline.fields, |fields| {
+                repairs::of_each(fields).collect()
+            }))
+            .filter_map(move |(causes, fields)| candidate(outline, &fields, causes, rule))
+    })
+}
+
+/// Takes a change of all parameters back, and then what `second` says.
+fn after_all(
+    fields: &Fields,
+    second: impl Fn(&Fields) -> Vec<Repaired>,
+) -> impl Iterator<Item = Repaired> {
+    let first = repairs::of_all(fields).into_iter();
+    first.flat_map(move |(causes, fields)| {
+        let found = second(&fields).into_iter();
+        found.map(move |(more, fields)| ([causes.clone(), more].concat(), fields))
+    })
+}
+
+/// What signers of requests get wrong, seen from the receiving side.
+fn signer_mistakes(form: &Form) -> impl Iterator<Item = Candidate> {
+    let is_request = form.kind == Kind::Request;
+    let first = form.outlines.first().filter(|_| is_request);
+    first.into_iter().flat_map(move |outline| {
+        let rule = Reading::REQUEST;
+        let encoded = outline.fields.map(|value| {
+            let mut text = String::new();
+            match form::escape_into(&mut text, value, outline.charset) {
+                Ok(()) => text,
+                Err(_) => value.to_owned(),
+            }
+        });
+        let form_encoded = encoded
+            .as_ref()
+            .and_then(|fields| fields.map(|value| value.replace("%20", "+")));
+        let query = outline
+            .fields
+            .keep(|name, _| form.query.get(name).is_some());
+        let encoded = [encoded, form_encoded].into_iter().flatten();
+        encoded
+            .filter_map(move |fields| {
+                candidate(
+                    outline,
+                    &fields,
+                    vec![ParamsCause::SignedEncoded.into()],
+                    rule,
+                )
+            })
+            .chain(candidate(
+                outline,
+                &query,
+                vec![ParamsCause::QueryAlone.into()],
+                rule,
+            ))
+    })
+}
+
+fn candidate(
+    outline: &Outline,
+    fields: &Fields,
+    causes: Vec<Cause>,
+    reading: Reading,
+) -> Option<Candidate> {
+    let content = reading.content(fields);
+    Some(Candidate {
+        content: outline.charset.encode(&content).ok()?,
+        causes: outline.causes.iter().cloned().chain(causes).collect(),
+    })
+}
+
+/// The readings that aren't mistakes of whoever verifies, or are the commonest.
+fn usual_readings(kind: Kind) -> Vec<(Vec<Cause>, Reading)> {
+    let rule = match kind {
+        Kind::Notification => Reading::NOTIFICATION,
+        Kind::Request => return vec![(Vec::new(), Reading::REQUEST)],
+    };
+    let kept = Reading {
+        with_sign_type: true,
+        ..rule
+    };
+    vec![(Vec::new(), rule), (Vec::new(), kept)]
+}
+
+/// Every reading, each with what is unusual about it. Whether `sign_type`, empty values and
+/// `alipay_cert_sn` take part is disputed for notifications, so there it is no cause.
+fn readings(kind: Kind) -> Vec<(Vec<Cause>, Reading)> {
+    let mut found = Vec::new();
+    for order in [Order::Bytes, Order::Arrival, Order::Letters] {
+        for with_certificate in [true, false] {
+            for with_empty in [false, true] {
+                for flip in [false, true] {
+                    let reading = Reading {
+                        with_sign_type: flip != (kind == Kind::Request),
+                        with_empty,
+                        with_certificate,
+                        order,
+                    };
+                    found.push((unusual(kind, reading), reading));
+                }
+            }
+        }
+    }
+    found
+}
+
+fn unusual(kind: Kind, reading: Reading) -> Vec<Cause> {
+    let mut causes: Vec<Cause> = Vec::new();
+    if kind == Kind::Request {
+        if !reading.with_sign_type {
+            causes.push(ParamsCause::SignTypeDropped.into());
+        }
+        if reading.with_empty {
+            causes.push(ParamsCause::EmptyValuesKept.into());
+        }
+    }
+    match reading.order {
+        Order::Arrival => causes.push(ParamsCause::NotSorted.into()),
+        Order::Bytes => {}
+        Order::Letters => causes.push(ParamsCause::SortedByLetters.into()),
+    }
+    causes
+}

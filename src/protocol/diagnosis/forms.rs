@@ -1,0 +1,317 @@
+//! Forms: what Alipay posts, and what is sent to it.
+
+use super::{
+    Keys,
+    cause::{Cause, KeyCause, ParamsCause, SignCause, TextCause},
+    clock,
+    explanation::{Explanation, Subject},
+    fields::{Fields, Reading},
+    form_candidates::candidates,
+    outlines::{self, Outline},
+    search::{self, Claim},
+};
+use crate::protocol::{
+    charset::{self, Charset},
+    error::ProtocolError,
+    key::{self, RsaPublicKey},
+    notification::{self as notifications, Notification, UnverifiedNotification},
+    params::{Params, is_blank, name},
+    sign_content::{self, Scheme},
+    signature::SignType,
+};
+
+/// Says why a notification doesn't verify, or what is special about one that does.
+///
+/// Bounded (one RSA operation for each key and spelling of `sign`, then hashes), so it may run
+/// whenever a notification is refused; on a thread that may block.
+#[must_use]
+pub fn notification(content_type: Option<&str>, body: &[u8], keys: &Keys) -> Explanation {
+    let mut explanation = Explanation::new(Subject::Notification);
+    let parsed = UnverifiedNotification::parse(content_type, body);
+    let verified = parsed.and_then(|parsed| parsed.verify(&keys.platform(), keys.sign_type));
+    let declared = notifications::charset(content_type, body);
+    let charset = declared.as_ref().copied().unwrap_or_default();
+    explanation.set_charset(charset);
+    match verified {
+        Ok(notification) => {
+            remark_on_notification(&mut explanation, &notification, Fields::read(body, charset));
+            keys.own_in_place()
+                .into_iter()
+                .for_each(|cause| explanation.remark(cause));
+            let content = charset.encode(notification.sign_content());
+            explanation.accept(content.unwrap_or_default());
+        }
+        Err(error) => {
+            let form = Form::new(Kind::Notification, body.to_vec(), charset);
+            let claim = Expected {
+                keys: keys.platform(),
+                other: keys.own.clone(),
+                if_none: keys.why_none_fits(form.get(name::ALIPAY_CERT_SN).as_deref()),
+                if_other: keys.if_own_signed(),
+            };
+            explain(&mut explanation, &form, claim, faults(&form, &error));
+        }
+    }
+    explanation
+}
+
+/// Says why a v2 request, or an order string given as the query, doesn't verify with the app's own
+/// key, as Alipay verifies it; and whether its time is right.
+///
+/// `charset` overrides the `charset` parameter.
+#[must_use]
+pub fn request(
+    query: &[u8],
+    body: &[u8],
+    charset: Option<Charset>,
+    keys: &Keys,
+    now_ms: i64,
+) -> Explanation {
+    let mut explanation = Explanation::new(Subject::Request);
+    let raw = match (query, body) {
+        (query, b"") => query.to_vec(),
+        (b"", body) => body.to_vec(),
+        (query, body) => [query, b"&", body].concat(),
+    };
+    let label = charset::label_of_form(&raw);
+    let declared = label.map_or(Ok(Charset::Utf8), |label| Charset::from_label(&label));
+    let form = Form {
+        query: Fields::read(query, charset.unwrap_or_default()),
+        ..Form::new(
+            Kind::Request,
+            raw,
+            charset
+                .or_else(|| declared.clone().ok())
+                .unwrap_or_default(),
+        )
+    };
+    explanation.set_charset(form.charset);
+    remark_on_request(&mut explanation, &form, query, now_ms);
+    let verified = declared.and_then(|_| verify_request(query, body, form.charset, keys));
+    match verified {
+        Ok(content) => {
+            explanation.accept(content);
+            keys.own_in_place()
+                .into_iter()
+                .for_each(|cause| explanation.remark(cause));
+        }
+        Err(error) => {
+            let missing = KeyCause::Missing {
+                expected: "the app's own key (its private key, or 应用公钥)",
+            };
+            let keys_given = keys.own.len();
+            let claim = Expected {
+                keys: keys.own.clone(),
+                other: keys.platform(),
+                if_none: match keys_given {
+                    0 => missing.into(),
+                    keys => KeyCause::WrongPrivateKey { keys }.into(),
+                },
+                if_other: KeyCause::KeysSwapped.into(),
+            };
+            explain(&mut explanation, &form, claim, faults(&form, &error));
+        }
+    }
+    explanation
+}
+
+/// Which rules a form follows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Notification,
+    Request,
+}
+
+/// A form to be explained, read in every way.
+pub(super) struct Form {
+    pub(super) kind: Kind,
+    raw: Vec<u8>,
+    charset: Charset,
+    pub(super) outlines: Vec<Outline>,
+    /// Which of the parameters stood in the query.
+    pub(super) query: Fields,
+}
+
+impl Form {
+    fn new(kind: Kind, raw: Vec<u8>, charset: Charset) -> Self {
+        let if_verbatim = match kind {
+            Kind::Request if raw.contains(&b'%') => ParamsCause::SignedEncoded,
+            _ => ParamsCause::DecodedTwice { place: None },
+        };
+        Self {
+            kind,
+            outlines: outlines::all(&raw, charset, if_verbatim),
+            raw,
+            charset,
+            query: Fields::default(),
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<String> {
+        let mut outlines = self.outlines.iter();
+        outlines.find_map(|outline| outline.fields.get(name).map(str::to_owned))
+    }
+
+    /// The rule that such a form is signed by.
+    pub(super) fn rule(&self) -> Reading {
+        match self.kind {
+            Kind::Notification => Reading::NOTIFICATION,
+            Kind::Request => Reading::REQUEST,
+        }
+    }
+
+    /// Lists the different `sign`s that the outlines give, the strict reader's first.
+    fn signs(&self) -> Vec<&str> {
+        let mut signs: Vec<&str> = Vec::new();
+        for outline in &self.outlines {
+            let sign = outline.fields.get(name::SIGN).unwrap_or_default();
+            if !sign.is_empty() && !signs.contains(&sign) {
+                signs.push(sign);
+            }
+        }
+        signs
+    }
+}
+
+/// Who should have signed, and what it means if somebody else did.
+struct Expected {
+    keys: Vec<RsaPublicKey>,
+    other: Vec<RsaPublicKey>,
+    if_none: Cause,
+    if_other: Cause,
+}
+
+fn explain(explanation: &mut Explanation, form: &Form, expected: Expected, faults: Vec<Cause>) {
+    if form.raw.trim_ascii().is_empty() {
+        explanation.refuse(TextCause::Empty);
+        return;
+    }
+    if let Some(outline) = form.outlines.first() {
+        let content = form.rule().content(&outline.fields);
+        explanation.set_rule_content(encoded(form.charset, &content));
+    }
+    let claim = Claim {
+        signs: form.signs(),
+        declared: declared_sign_type(form),
+        expected: expected.keys,
+        other: expected.other,
+        if_none: expected.if_none,
+        if_other: expected.if_other,
+    };
+    search::investigate(explanation, &claim, faults, candidates(form));
+}
+
+fn faults(form: &Form, error: &ProtocolError) -> Vec<Cause> {
+    match error {
+        ProtocolError::CharsetUnsupported { .. } => {
+            vec![TextCause::CharsetUnknown(error.clone()).into()]
+        }
+        ProtocolError::SignTypeUnknown { .. } => {
+            let reason = error.to_string();
+            vec![TextCause::NotTheMessage { reason }.into()]
+        }
+        ProtocolError::SignTypeWeaker { .. } => vec![SignCause::TypeWeaker.into()],
+        _ if form.raw.starts_with(b"\x1f\x8b") => vec![TextCause::Compressed.into()],
+        _ if form.raw.trim_ascii_start().starts_with(b"<") => vec![TextCause::HtmlPage.into()],
+        _ => {
+            let mut faults = Fields::faults(&form.raw, form.charset);
+            faults.extend(lost_characters(form));
+            faults
+        }
+    }
+}
+
+/// Finds what a conversion between charsets couldn't carry over.
+fn lost_characters(form: &Form) -> Option<Cause> {
+    let outline = form.outlines.first()?;
+    let mut fields = outline.fields.iter();
+    let (name, _) =
+        fields.find(|(_, value)| value.contains('\u{fffd}') || value.contains("锟斤拷"))?;
+    let place = Some(super::cause::named(name));
+    Some(TextCause::CharactersLost { place }.into())
+}
+
+fn declared_sign_type(form: &Form) -> SignType {
+    let named = form.get(name::SIGN_TYPE);
+    named
+        .and_then(|name| name.trim().parse().ok())
+        .unwrap_or(SignType::Rsa2)
+}
+
+fn encoded(charset: Charset, content: &str) -> Vec<u8> {
+    charset
+        .encode(content)
+        .unwrap_or_else(|_| content.as_bytes().to_vec())
+}
+
+/// Verifies a request as Alipay does: over the union of query and body. A parameter that stands in
+/// both with one value counts once (the official Node SDK's uploads do that).
+fn verify_request(
+    query: &[u8],
+    body: &[u8],
+    charset: Charset,
+    keys: &Keys,
+) -> Result<Vec<u8>, ProtocolError> {
+    let mut params = Params::from_form(query, charset)?;
+    for (name, value) in Params::from_form(body, charset)?.iter() {
+        if params.get(name) != Some(value) {
+            params.push(name, value)?;
+        }
+    }
+    let sign_type = match params.get(name::SIGN_TYPE) {
+        None => SignType::Rsa2,
+        Some(name) => name.parse()?,
+    };
+    let signature = key::decode_signature(params.get(name::SIGN).unwrap_or_default())?;
+    let content = charset.encode(&sign_content::v2_request(&params))?;
+    let fits = |key: &RsaPublicKey| key.fits(sign_type, &content, &signature);
+    match keys.own.iter().any(fits) {
+        true => Ok(content),
+        false => Err(ProtocolError::SignatureMismatch {
+            keys: keys.own.len(),
+        }),
+    }
+}
+
+fn remark_on_request(explanation: &mut Explanation, form: &Form, query: &[u8], now_ms: i64) {
+    let time = form.get(name::TIMESTAMP);
+    if let Some(cause) = time.and_then(|time| clock::of_v2(&time, now_ms)) {
+        explanation.remark(cause);
+    }
+    let is_in_query = charset::label_of_form(query).is_some();
+    if form.get(name::CHARSET).is_some() && !is_in_query {
+        explanation.remark(ParamsCause::CharsetNotInQuery);
+    }
+}
+
+/// Says which of the disputed readings held.
+fn remark_on_notification(
+    explanation: &mut Explanation,
+    notification: &Notification,
+    fields: Fields,
+) {
+    let content = notification.sign_content();
+    let has_part = |name: &str| {
+        let start = format!("{name}=");
+        content.starts_with(&start) || content.contains(&format!("&{start}"))
+    };
+    if notification.scheme() == Scheme::V2 && fields.get(name::SIGN_TYPE).is_some() {
+        explanation.remark(ParamsCause::SignTypeKept);
+    }
+    if fields.get(name::ALIPAY_CERT_SN).is_some() && !has_part(name::ALIPAY_CERT_SN) {
+        explanation.remark(ParamsCause::CertificateSerialLeftOut);
+    }
+    let empty = fields.iter().find(|(_, value)| is_blank(value));
+    if let Some((name, _)) = empty {
+        explanation.remark(match has_part(name) {
+            true => ParamsCause::EmptyValuesKept,
+            false => ParamsCause::EmptyValuesDropped,
+        });
+    }
+    if fields
+        .get(name::SIGN)
+        .is_some_and(|sign| sign.contains(' '))
+    {
+        explanation.remark(SignCause::PlusAsSpace);
+    }
+}

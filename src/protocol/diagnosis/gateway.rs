@@ -1,0 +1,394 @@
+//! Our sign content against the one that Alipay says it has checked.
+//!
+//! Protocol: 公共错误码, `isv.invalid-signature`: `sub_msg` holds the gateway's own sign string,
+//! HTML-escaped.
+
+use std::{cmp::Ordering, fmt};
+
+use super::{
+    cause::{Cause, named},
+    html, repairs,
+    visible::visible_text,
+};
+use crate::protocol::params::is_name;
+
+/// Tells what the comparison found. `Display` is one line, fit for a log: names, and of a value
+/// that isn't secret at most some twenty characters around the difference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GatewayVerdict {
+    /// Both strings differ, first here.
+    Different(Difference),
+    /// Both are equal, so it is the key.
+    Equal,
+    /// Alipay's string stops in the middle of ours, and is equal up to there.
+    EqualSoFar {
+        /// How many characters there are of it.
+        characters: usize,
+    },
+    /// `sub_msg` holds no such string.
+    NoString,
+}
+
+/// Tells where two sign contents begin to differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    name: String,
+    kind: DifferenceKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum DifferenceKind {
+    /// Alipay has a parameter that we didn't sign.
+    Extra,
+    /// Alipay doesn't see a parameter that we signed.
+    Missing,
+    Value(Values),
+}
+
+/// Two values of one parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Values {
+    /// The character, counted from 1.
+    at: usize,
+    ours: String,
+    theirs: String,
+    why: Option<String>,
+}
+
+impl Difference {
+    /// Names the parameter.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Compares the sign content that we signed with the `sub_msg` of `isv.invalid-signature`.
+#[must_use]
+pub fn gateway_difference(ours: &str, sub_msg: &str) -> GatewayVerdict {
+    let once = html::unescape(sub_msg);
+    let twice = html::unescape(&once);
+    let texts = [sub_msg, &once, &twice];
+    if texts.iter().any(|text| string_in(text, ours) == Some(ours)) {
+        return GatewayVerdict::Equal;
+    }
+    let is_escaped = |text: &&str| escapes(text) > escapes(ours);
+    let text = texts.into_iter().find(|text| !is_escaped(text));
+    let Some(theirs) = string_in(text.unwrap_or(&twice), ours) else {
+        return GatewayVerdict::NoString;
+    };
+    let ends_within = ours
+        .strip_prefix(theirs)
+        .is_some_and(|rest| !rest.starts_with('&'));
+    match ends_within {
+        true => GatewayVerdict::EqualSoFar {
+            characters: theirs.chars().count(),
+        },
+        false => GatewayVerdict::Different(first_difference(ours, theirs)),
+    }
+}
+
+/// Counts the quotes, and the `&` between parameters, that are still escaped.
+fn escapes(text: &str) -> usize {
+    let is_parameter = |piece: &&str| {
+        let name = piece.split('=').next().unwrap_or_default();
+        is_name(name) && name.len() < piece.len()
+    };
+    let separators = text.split("&amp;").skip(1).filter(is_parameter);
+    separators.count() + text.matches("&quot;").count()
+}
+
+/// Finds the sign string in a text: behind the words that lead to it, else from our own first
+/// parameter, else from whatever looks like one.
+fn string_in<'t>(text: &'t str, ours: &str) -> Option<&'t str> {
+    let first = ours
+        .split_inclusive('=')
+        .next()
+        .filter(|first| first.ends_with('='));
+    let led = text.split_once("字符串为").map(|(_, behind)| behind);
+    let known = || text.get(text.find(first?)?..);
+    let any = || text.get(parameter_start(text)?..);
+    let found = led.or_else(known).or_else(any)?;
+    let is_frame = |c: char| c.is_whitespace() || "：:“”\"'【】[]。".contains(c);
+    let found = found.trim_start_matches(is_frame);
+    let theirs = match ours.ends_with(is_frame) {
+        true => found,
+        false => found.trim_end_matches(is_frame),
+    };
+    parameter_start(theirs)
+        .filter(|&at| at == 0)
+        .map(|_| theirs)
+}
+
+/// Finds where `name=` begins.
+fn parameter_start(text: &str) -> Option<usize> {
+    let equals = text.find('=')?;
+    let before = text.get(..equals)?;
+    let name = before.rsplit(|c: char| !is_name_character(c)).next()?;
+    is_name(name).then(|| equals - name.len())
+}
+
+fn is_name_character(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_.-".contains(c)
+}
+
+fn common_characters(left: &str, right: &str) -> usize {
+    let pairs = left.chars().zip(right.chars());
+    pairs.take_while(|(left, right)| left == right).count()
+}
+
+fn first_difference(ours: &str, theirs: &str) -> Difference {
+    let (ours, theirs) = (split(ours), split(theirs));
+    let (mut left, mut right) = (ours.iter().peekable(), theirs.iter().peekable());
+    loop {
+        let (name, kind) = match (left.peek(), right.peek()) {
+            (Some((name, _)), None) => (name, DifferenceKind::Missing),
+            (None, Some((name, _))) => (name, DifferenceKind::Extra),
+            // Both end: the difference is one of spelling that splitting doesn't show.
+            (None, None) => (&"", DifferenceKind::Missing),
+            (Some((ours, value)), Some((theirs, other))) => match ours.cmp(theirs) {
+                Ordering::Less => (ours, DifferenceKind::Missing),
+                Ordering::Greater => (theirs, DifferenceKind::Extra),
+                Ordering::Equal if value == other => {
+                    left.next();
+                    right.next();
+                    continue;
+                }
+                Ordering::Equal => (ours, DifferenceKind::Value(values(ours, value, other))),
+            },
+        };
+        let name = named(name);
+        return Difference { name, kind };
+    }
+}
+
+/// Splits a sign content. Values may hold `&` and `=`, but names are sorted: what isn't behind the
+/// name before belongs to a value.
+fn split(content: &str) -> Vec<(&str, &str)> {
+    let mut found: Vec<(&str, &str)> = Vec::new();
+    let mut start = 0;
+    for (at, _) in content.match_indices('&').chain([(content.len(), "")]) {
+        let next = content.get(at + 1..).unwrap_or_default();
+        let name = next.split('=').next().unwrap_or_default();
+        let current = content.get(start..at).unwrap_or_default();
+        let (current_name, value) = current.split_once('=').unwrap_or((current, ""));
+        let begins = at == content.len()
+            || (is_name(name) && next.len() > name.len() && name > current_name);
+        if begins {
+            found.push((current_name, value));
+            start = at + 1;
+        }
+    }
+    found
+}
+
+fn values(name: &str, ours: &str, theirs: &str) -> Values {
+    let at = common_characters(ours, theirs);
+    let show = |value: &str| match is_secret(name, ours) || is_secret(name, theirs) {
+        true => format!("(hidden, {} characters)", value.chars().count()),
+        false => excerpt(value, at),
+    };
+    let why = repairs::between(name, theirs, ours).map(|causes| {
+        let texts: Vec<_> = causes.iter().map(Cause::to_string).collect();
+        texts.join("; ")
+    });
+    Values {
+        at: at + 1,
+        ours: show(ours),
+        theirs: show(theirs),
+        why,
+    }
+}
+
+/// Shows a few characters around the difference.
+fn excerpt(value: &str, at: usize) -> String {
+    const BEFORE: usize = 8;
+    const LENGTH: usize = 20;
+    let start = at.saturating_sub(BEFORE);
+    let shown: String = value.chars().skip(start).take(LENGTH).collect();
+    let lead = if start > 0 { "…" } else { "" };
+    let is_cut = value.chars().count() > start + LENGTH;
+    let tail = if is_cut { "…" } else { "" };
+    format!("`{lead}{}{tail}`", visible_text(&shown))
+}
+
+/// Tells whether a value is or may hold a token, a code or a signature.
+fn is_secret(name: &str, value: &str) -> bool {
+    const WORDS: [&str; 4] = ["token", "auth_code", "secret", "password"];
+    let named = WORDS.iter().any(|word| name.contains(word)) || matches!(name, "code" | "sign");
+    let inside = WORDS.iter().any(|word| value.contains(word))
+        || value.contains("\"code\"")
+        || (name == "biz_content" && value.contains("\\u00"));
+    named || inside
+}
+
+impl fmt::Display for GatewayVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Different(difference) => difference.fmt(f),
+            Self::Equal => f.write_str(
+                "Alipay checked exactly the string that was signed, so it is the key: the private \
+                 key doesn't belong to the public one (应用公钥) uploaded for this app and \
+                 environment; upload the public half of the key in use, or configure the right one",
+            ),
+            Self::EqualSoFar { characters } => write!(
+                f,
+                "the {characters} characters that Alipay shows of the string it checked equal \
+                 ours; if the rest does, too, it is the key: 应用公钥 of this app isn't the public \
+                 half of the private key in use"
+            ),
+            Self::NoString => f.write_str(
+                "Alipay doesn't show the string it checked; make sure that `charset` stands in \
+                 the query and names what is really sent, and that the public half of the private \
+                 key in use is the 应用公钥 of this app",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.name;
+        write!(f, "Alipay checked another string than was signed: ")?;
+        match &self.kind {
+            DifferenceKind::Extra => write!(
+                f,
+                "it sees `{name}`, which wasn't signed; sign all that is sent, and send nothing else"
+            ),
+            DifferenceKind::Missing => write!(
+                f,
+                "it doesn't see `{name}`, which was signed; it was dropped on the way, or sent empty"
+            ),
+            DifferenceKind::Value(values) => {
+                write!(
+                    f,
+                    "`{name}` differs from character {} on: signed {}, checked {}",
+                    values.at, values.ours, values.theirs
+                )?;
+                match &values.why {
+                    Some(why) => write!(f, ": {why}"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OURS: &str = "app_auth_token=202611BBsecret&app_id=1&biz_content={\"subject\":\"a+b & \
+                        c\"}&charset=utf-8&method=alipay.trade.query";
+
+    fn escaped(content: &str) -> String {
+        let escaped = content
+            .replace('&', "&amp;")
+            .replace('"', "&quot;")
+            .replace('<', "&lt;");
+        format!(
+            "验签出错，建议检查签名字符串或签名私钥与应用公钥是否匹配，网关生成的验签字符串为：{escaped}"
+        )
+    }
+
+    fn check(theirs: &str, texts: &[&str]) {
+        let said = gateway_difference(OURS, &escaped(theirs)).to_string();
+        for text in texts {
+            assert!(said.contains(text), "no {text} in: {said}");
+        }
+        assert!(!said.contains("202611BB"), "{said}");
+        assert!(!said.contains('\n'));
+    }
+
+    #[test]
+    fn equal_strings_mean_the_key() {
+        assert_eq!(
+            gateway_difference(OURS, &escaped(OURS)),
+            GatewayVerdict::Equal
+        );
+        // An answer that isn't escaped, or escaped twice, is understood, too.
+        assert_eq!(
+            gateway_difference(OURS, &format!("验签字符串为：{OURS}")),
+            GatewayVerdict::Equal
+        );
+        let twice = escaped(OURS).replace('&', "&amp;");
+        assert_eq!(gateway_difference(OURS, &twice), GatewayVerdict::Equal);
+        let bare = escaped(OURS).split_once('：').unwrap().1.to_owned();
+        assert_eq!(gateway_difference(OURS, &bare), GatewayVerdict::Equal);
+    }
+
+    #[test]
+    fn the_first_difference_is_named_with_a_few_characters() {
+        check(
+            &OURS.replace("a+b", "a b"),
+            &[
+                "`biz_content` differs from character 14 on",
+                "a+b & c",
+                "a b & c",
+                "`+` became a space",
+            ],
+        );
+        check(
+            &OURS.replace("=1", "=1\u{a0}"),
+            &["`app_id`", "`1`", "`1\\u{a0}`"],
+        );
+    }
+
+    #[test]
+    fn parameters_more_and_less_are_named() {
+        check(&OURS.replace("app_id=1&", ""), &["doesn't see `app_id`"]);
+        check(
+            &OURS.replace("&charset", "&biz_zone=x&charset"),
+            &["it sees `biz_zone`"],
+        );
+        check(
+            &OURS.replace("&method=alipay.trade.query", ""),
+            &["doesn't see `method`"],
+        );
+        check(&format!("{OURS}&z=1"), &["it sees `z`"]);
+    }
+
+    #[test]
+    fn secrets_are_hidden() {
+        let theirs = OURS.replace("BBsecret", "BBother");
+        check(
+            &theirs,
+            &[
+                "`app_auth_token` differs",
+                "(hidden, 14 characters)",
+                "(hidden, 13 characters)",
+            ],
+        );
+        let ours = "app_id=1&biz_content={\"code\":\"4b203fe6\"}";
+        let said = gateway_difference(ours, &escaped(&ours.replace("4b2", "4c2"))).to_string();
+        assert!(
+            said.contains("hidden") && !said.contains("203fe6"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_string_cut_short_and_none_at_all_are_told_apart() {
+        let cut = escaped(OURS.get(..60).unwrap());
+        assert_eq!(
+            gateway_difference(OURS, &cut),
+            GatewayVerdict::EqualSoFar { characters: 60 }
+        );
+        assert_eq!(
+            gateway_difference(OURS, "无效签名"),
+            GatewayVerdict::NoString
+        );
+        assert_eq!(gateway_difference("", ""), GatewayVerdict::NoString);
+    }
+
+    proptest! {
+        #[test]
+        fn comparing_never_panics(ours in "[a-c=&\"中;]{0,30}", theirs in "[a-c=&\"中;为：]{0,30}") {
+            let _ = gateway_difference(&ours, &theirs).to_string();
+            let _ = gateway_difference(&ours, &format!("字符串为{theirs}")).to_string();
+        }
+    }
+}
