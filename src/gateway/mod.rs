@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 
@@ -18,6 +19,7 @@ use crate::protocol::request::SignedParams;
 use crate::protocol::sign_content;
 
 pub mod app;
+pub mod diagnosis;
 pub mod error;
 pub mod metrics;
 mod outgoing;
@@ -29,6 +31,7 @@ pub mod v2;
 pub mod v3;
 
 use app::SigningApp;
+use diagnosis::Diagnostics;
 use error::{DecryptionError, GatewayError, Outcome};
 use metrics::{CallMetrics, Phase};
 use platform::{Asker, CertificateRefusal, CertificateSource, Choice, DOWNLOAD_METHOD, NoSource};
@@ -42,6 +45,7 @@ pub struct Gateway {
     clock: Arc<dyn Clock>,
     metrics: CallMetrics,
     certificates: Arc<dyn CertificateSource>,
+    diagnostics: Diagnostics,
 }
 
 /// A reply whose signature held, or an error that Alipay doesn't sign.
@@ -58,6 +62,8 @@ pub struct VerifiedReply {
 /// A reply that nobody has verified, with what its headers tell.
 struct RawReply {
     envelope: Envelope,
+    body: Bytes,
+    charset: Charset,
     trace_id: Option<String>,
     content_type: Option<String>,
 }
@@ -71,6 +77,7 @@ impl Gateway {
             clock,
             metrics,
             certificates: Arc::new(NoSource),
+            diagnostics: Diagnostics::new(),
         }
     }
 
@@ -82,6 +89,12 @@ impl Gateway {
             certificates,
             ..self
         }
+    }
+
+    /// What explains refused signatures in the log.
+    #[must_use]
+    pub fn diagnostics(&self) -> Diagnostics {
+        self.diagnostics.clone()
     }
 
     /// Builds and signs a request without sending it (order strings and pages).
@@ -126,11 +139,23 @@ impl Gateway {
         key: &KeyInUse,
         deadline: Instant,
     ) -> Result<VerifiedReply, GatewayError> {
-        let reply = self.exchange(call, key, deadline).await?;
+        let (signed, reply) = self.exchange(call, key, deadline).await?;
+        let received = (reply.body.clone(), reply.charset);
         let began = Instant::now();
         let verified = self.verify(call, reply, deadline).await;
         self.metrics
             .observe(call.api, Phase::Verify, began.elapsed());
+        match &verified {
+            Ok(reply) if reply.envelope.sub_code() == Some("isv.invalid-signature") => {
+                let sub_msg = reply.envelope.sub_msg().unwrap_or_default();
+                let ours = signed.sign_content();
+                Diagnostics::refused_signature(&call.app, &call.method, &ours, sub_msg);
+            }
+            Err(GatewayError::ResponseSignature(_)) => {
+                self.diagnostics.reply(&call.app, &call.method, received);
+            }
+            _ => {}
+        }
         verified
     }
 
@@ -140,7 +165,7 @@ impl Gateway {
         call: &V2Call,
         key: &KeyInUse,
         deadline: Instant,
-    ) -> Result<RawReply, GatewayError> {
+    ) -> Result<(SignedParams, RawReply), GatewayError> {
         let signing = tokio::time::timeout(left(deadline), self.sign_with(call, key));
         let signed = signing.await.map_err(|_| GatewayError::Timeout {
             outcome: Outcome::NotSent,
@@ -149,7 +174,7 @@ impl Gateway {
         let reply = call.outgoing(&signed)?.send(&self.client, deadline).await;
         self.metrics
             .observe(call.api, Phase::Upstream, began.elapsed());
-        read(call, reply?)
+        Ok((signed, read(call, reply?)?))
     }
 
     async fn sign_with(&self, call: &V2Call, key: &KeyInUse) -> Result<SignedParams, GatewayError> {
@@ -177,6 +202,7 @@ impl Gateway {
             envelope,
             trace_id,
             content_type,
+            ..
         } = reply;
         let platform = &call.app.platform;
         let envelope = match platform.roots().filter(|_| call.method == DOWNLOAD_METHOD) {
@@ -330,7 +356,9 @@ fn read(call: &V2Call, reply: Reply) -> Result<RawReply, GatewayError> {
     let content_type = header(&reply.headers, CONTENT_TYPE.as_str());
     let charset = reply_charset(content_type.as_deref(), &reply.body, call.charset.charset());
     Ok(RawReply {
-        envelope: Envelope::parse_in(reply.body, &call.method, charset)?,
+        envelope: Envelope::parse_in(reply.body.clone(), &call.method, charset)?,
+        body: reply.body,
+        charset,
         trace_id: header(&reply.headers, "trace_id"),
         content_type,
     })

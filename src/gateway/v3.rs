@@ -271,7 +271,8 @@ impl Gateway {
         refuse_encoded(&reply.headers)?;
         let pairs = reply.headers.iter();
         let pairs = pairs.map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let response = V3Response::new(reply.status.as_u16(), pairs, reply.body)
+        let status = reply.status.as_u16();
+        let response = V3Response::new(status, pairs, reply.body.clone())
             .map_err(GatewayError::V3Signature)?;
         let sn = response.alipay_sn().map(ToOwned::to_owned);
         let response = match self.keys(&call.app, sn.as_deref(), deadline).await? {
@@ -287,7 +288,11 @@ impl Gateway {
                 verified
             }
         };
-        let response = response.map_err(GatewayError::V3Signature)?;
+        let response = response.map_err(|error| {
+            let received = (status, &reply.headers, reply.body.clone());
+            self.diagnostics.v3_response(&call.app, received);
+            GatewayError::V3Signature(error)
+        })?;
         refuse_foreign(&response)?;
         Ok(VerifiedV3Reply {
             opened: open(call, &response)?,

@@ -5,6 +5,7 @@ use super::{
     error::ProtocolError,
     form,
     params::{Params, name},
+    sign_content,
 };
 
 /// Lays a signed request out. The same signature serves every shape.
@@ -27,6 +28,12 @@ impl SignedParams {
             params,
             charset: Charset::Utf8,
         }
+    }
+
+    /// Gives the text that was signed.
+    #[must_use]
+    pub fn sign_content(&self) -> String {
+        sign_content::v2_request(&self.params)
     }
 
     /// Writes in this charset, which must be the one that the sign content was encoded in.

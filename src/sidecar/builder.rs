@@ -203,6 +203,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         call_metrics.clone(),
     )
     .with_certificates(Arc::clone(&source));
+    let diagnostics = gateway.diagnostics();
     let dispatcher = Dispatcher::new(
         Arc::clone(&store),
         backend_client(&config)?,
@@ -236,6 +237,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
     let webhook_parts = WebhookParts {
         apps: apps.clone(),
         certificates: source,
+        diagnostics,
         store: Arc::clone(&store),
         tokens: tokens.clone(),
         clock: Arc::clone(&clock),

@@ -76,7 +76,12 @@ async fn verify(inner: &Inner, arrival: &Arrival) -> Result<Verified, Refusal> {
     }
     let notification = unverified
         .verify(&app.platform.all_keys(), app.sign_type)
-        .map_err(Refusal::Forged)?;
+        .map_err(|error| {
+            let (content_type, body) = (arrival.content_type.clone(), arrival.body.clone());
+            let diagnostics = &inner.parts.diagnostics;
+            diagnostics.notification(&app, content_type, body);
+            Refusal::Forged(error)
+        })?;
     let notification = open(&app, notification);
     Ok(Verified { app, notification })
 }

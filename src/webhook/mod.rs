@@ -21,6 +21,7 @@ use crate::config::delivery::{AuthorizationDelivery, DeliveryConfig};
 use crate::config::webhook::WebhookConfig;
 use crate::delivery::ask::Asker;
 use crate::gateway::app::Apps;
+use crate::gateway::diagnosis::Diagnostics;
 use crate::gateway::platform::CertificateSource;
 use crate::model::id::EventIds;
 use crate::net::body::{self, BoxError};
@@ -54,6 +55,8 @@ pub struct WebhookParts {
     pub apps: Apps,
     /// Fetches platform certificates that notifications name and nobody knows yet.
     pub certificates: Arc<dyn CertificateSource>,
+    /// Explains refused signatures in the log.
+    pub diagnostics: Diagnostics,
     /// Where records and the inbox are kept.
     pub store: Arc<dyn Store>,
     /// Exchanges codes, asks about tokens.

@@ -10,7 +10,8 @@ use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::protocol::{cert, sign_content};
 use alipay_sidecar::sidecar::Sidecar;
 use alipay_sidecar::simulator::{
-    AppMode, DEFAULT_APP_ID, Event, PlatformCertificate, Simulator, TriggerOptions,
+    AppMode, DEFAULT_APP_ID, Event, Fault, FaultKind, PlatformCertificate, Simulator,
+    TriggerOptions,
 };
 
 use crate::support::{ALIAS, TestSidecar, header, json, keys, text};
@@ -163,6 +164,24 @@ async fn a_certificate_that_isnt_trusted_is_refused_and_not_asked_for_again() {
             .use_platform_certificate(current)
             .expect("certificates");
         assert_eq!(query(&sidecar, BOTH[0]).await, "", "{bad:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_forged_serial_number_is_refused() {
+    let sidecar = TestSidecar::start_before(certified).await;
+    create(&sidecar).await;
+    for path in BOTH {
+        sidecar
+            .simulator
+            .fault(Fault::once(FaultKind::ForgedCertSn));
+        let error = query(&sidecar, path).await;
+        assert_eq!(error, "response-signature-invalid", "{path}");
+        assert_eq!(
+            query(&sidecar, path).await,
+            "",
+            "{path}: the next is genuine"
+        );
     }
 }
 

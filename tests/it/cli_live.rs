@@ -263,6 +263,49 @@ fn a_call_and_a_trigger_go_through() {
 }
 
 #[test]
+fn a_refused_signature_is_explained_in_the_log_without_values() {
+    let world = World::start();
+    let (sidecar, _) = world.run();
+    world.check(&["merchant", "import", "merchants.jsonl"], 0, &[]);
+    let fault = |name: &str| {
+        let body = format!("{{\"name\":\"{name}\"}}");
+        let url = format!("{}/simulator/fault", world.simulator);
+        send(&url, None, body).expect("answered");
+    };
+    let call = || {
+        let biz = r#"{"out_trade_no":"secret-order"}"#;
+        let tag = ["--merchant", "2088000000001001", "--biz", biz];
+        output(
+            world.path(),
+            &[&["call", "alipay.trade.query"][..], &tag].concat(),
+        )
+    };
+    fault("invalid-signature");
+    call();
+    let said = sidecar.line("Alipay refused our signature");
+    assert!(said.contains("alipay.trade.query"), "{said}");
+    fault("tampered");
+    call();
+    let reply = sidecar.line("why a signature was refused");
+    assert!(
+        reply.contains("the signature of the response doesn't hold"),
+        "{reply}"
+    );
+    fault("tampered-notification");
+    let simulator = ["--simulator", &world.simulator];
+    let trigger = [&["trigger", "order-message"][..], &simulator].concat();
+    world.check(&trigger, 1, &["wasn't taken"]);
+    let notification = sidecar.line("why a signature was refused");
+    let expected = "the signature of the notification doesn't hold";
+    assert!(notification.contains(expected), "{notification}");
+    for line in [said, reply, notification] {
+        for secret in ["secret-order", "202611BB"] {
+            assert!(!line.contains(secret), "{line}");
+        }
+    }
+}
+
+#[test]
 fn a_trigger_that_nobody_takes_fails() {
     let world = World::start();
     let said = [

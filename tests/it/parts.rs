@@ -12,6 +12,7 @@ use alipay_sidecar::delivery::Dispatcher;
 use alipay_sidecar::delivery::metrics::DeliveryMetrics;
 use alipay_sidecar::gateway::Gateway;
 use alipay_sidecar::gateway::app::{Apps, SigningApp};
+use alipay_sidecar::gateway::diagnosis::Diagnostics;
 use alipay_sidecar::gateway::metrics::CallMetrics;
 use alipay_sidecar::gateway::platform::NoSource;
 use alipay_sidecar::gateway::signer::LocalSigners;
@@ -108,6 +109,7 @@ impl Parts {
         });
         let parts = WebhookParts {
             certificates: Arc::new(NoSource),
+            diagnostics: Diagnostics::new(),
             apps: apps.clone(),
             store: store.clone(),
             tokens: tokens.clone(),

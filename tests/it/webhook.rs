@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use alipay_sidecar::config::delivery::{AuthorizationDelivery, DeliveryConfig};
 use alipay_sidecar::config::webhook::WebhookConfig;
+use alipay_sidecar::gateway::diagnosis::Diagnostics;
 use alipay_sidecar::gateway::platform::NoSource;
 use alipay_sidecar::model::app::App;
 use alipay_sidecar::model::certificate::KeptCertificate;
@@ -532,6 +533,7 @@ impl Parts {
         });
         let parts = WebhookParts {
             certificates: Arc::new(NoSource),
+            diagnostics: Diagnostics::new(),
             apps: self.apps.clone(),
             store: held.clone(),
             tokens: self.tokens.clone(),
