@@ -136,10 +136,10 @@ impl Signed {
 
 fn params(given: &[String]) -> Result<Params, Failure> {
     let mut params = Params::new();
-    for param in given {
+    for (number, param) in given.iter().enumerate() {
         let Some((name, value)) = param.split_once('=') else {
-            let name = visible(param.as_bytes());
-            let text = format!("`{name}`: expected NAME=VALUE");
+            // It isn't shown: it may be a value.
+            let text = format!("parameter {}: expected NAME=VALUE", number + 1);
             return Err(Failure::Usage(text));
         };
         params.push(name, value).map_err(usage)?;

@@ -102,7 +102,7 @@ fn message(arguments: &VerifyArguments) -> Result<HttpText, Failure> {
     let mut text = HttpText::read(&bytes);
     for line in &arguments.header {
         let header = http_text::header(line);
-        let expected = || Failure::Usage(format!("--header `{line}`: expected NAME: VALUE"));
+        let expected = || Failure::Usage("--header: expected NAME: VALUE".to_owned());
         text.headers.push(header.ok_or_else(expected)?);
     }
     Ok(text)

@@ -23,6 +23,9 @@ pub(super) fn variants(body: &[u8], charset: Charset) -> impl Iterator<Item = Re
 
 fn single(body: &[u8], charset: Charset) -> Vec<Repaired> {
     let mut found = ends(body);
+    if body.len() > LONGEST {
+        return found;
+    }
     found.extend(conversions(body, charset));
     let Ok(text) = charset.decode(body) else {
         return found;
@@ -85,3 +88,6 @@ fn conversions(body: &[u8], charset: Charset) -> Vec<Repaired> {
     add(charset, other);
     found
 }
+
+/// Of a longer body only the ends are looked at: a dozen copies of it would be held at once.
+const LONGEST: usize = 1 << 20;

@@ -21,15 +21,16 @@ impl Fields {
             let bytes = form::unescape(piece, 0).unwrap_or_else(|_| leniently(piece));
             lossy(&bytes, charset)
         };
-        let pairs = form::segments(raw).map(|(_, key, value)| (text(key), text(value)));
-        Self(pairs.take(MOST_FIELDS).collect())
+        form::segments(raw)
+            .map(|(_, key, value)| (text(key), text(value)))
+            .collect()
     }
 
     /// Splits a form that is decoded already.
     pub(super) fn read_verbatim(raw: &[u8], charset: Charset) -> Self {
-        let pairs =
-            form::segments(raw).map(|(_, key, value)| (lossy(key, charset), lossy(value, charset)));
-        Self(pairs.take(MOST_FIELDS).collect())
+        form::segments(raw)
+            .map(|(_, key, value)| (lossy(key, charset), lossy(value, charset)))
+            .collect()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -195,6 +196,12 @@ fn lossy(bytes: &[u8], charset: Charset) -> String {
             .collect(),
     };
     charset.decode(bytes).unwrap_or_else(|_| replaced())
+}
+
+impl FromIterator<(String, String)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().take(MOST_FIELDS).collect())
+    }
 }
 
 /// Says how a sign content is made of fields.

@@ -5,7 +5,7 @@ use super::{
     fields::Fields,
     html,
 };
-use crate::protocol::{charset::Charset, form};
+use crate::protocol::{charset::Charset, form, params::name};
 
 /// A form as it may have been, the charset it was signed in, and what then happened to it.
 pub(super) struct Outline {
@@ -56,6 +56,13 @@ pub(super) fn all(raw: &[u8], declared: Charset, if_verbatim: ParamsCause) -> Ve
     outlines.extend(
         rewritten.map(|(cause, raw)| outline(Some(cause), Fields::read(&raw, declared), declared)),
     );
+    if let Some((fields, charset)) = of_json(raw) {
+        let reason = "a JSON object, where the form that Alipay posts is expected; keep the bytes \
+                      that arrived"
+            .to_owned();
+        let cause = TextCause::NotTheMessage { reason };
+        outlines.push(outline(Some(cause.into()), fields, charset));
+    }
     outlines.push(outline(
         Some(if_verbatim.into()),
         Fields::read_verbatim(raw, declared),
@@ -77,6 +84,20 @@ pub(super) fn trimmed(raw: &[u8]) -> (Vec<Cause>, &[u8]) {
         causes.push(TextCause::OuterWhiteSpace.into());
     }
     (causes, trimmed)
+}
+
+/// Reads the members of an object as parameters: so frameworks dump a form into a log.
+fn of_json(raw: &[u8]) -> Option<(Fields, Charset)> {
+    use serde_json::{Map, Value};
+    let members: Map<String, Value> = serde_json::from_slice(raw).ok()?;
+    let pairs = members.into_iter().map(|(name, value)| match value {
+        Value::String(text) => (name, text),
+        other => (name, other.to_string()),
+    });
+    let fields: Fields = pairs.collect();
+    let label = fields.get(name::CHARSET).unwrap_or_default();
+    let charset = Charset::from_label(label).unwrap_or_default();
+    Some((fields, charset))
 }
 
 /// Undoes what tools do to a whole form.

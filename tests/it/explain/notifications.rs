@@ -594,6 +594,17 @@ fn other_things_than_a_form() {
 }
 
 #[test]
+fn a_form_dumped_as_json() {
+    for message in [signed(&params()), gbk()] {
+        let members: std::collections::BTreeMap<_, _> = message.iter().collect();
+        let dumped = serde_json::to_string(&members).unwrap();
+        let explanation = explain(dumped);
+        check(&explanation, &["not-the-message"], &["a JSON object"]);
+        assert!(explanation.signed_content().is_some());
+    }
+}
+
+#[test]
 fn two_changes_at_once() {
     let change = |params: Params| {
         let escaped = all(|value| value.replace('&', "&amp;").replace('"', "&quot;"))(params);

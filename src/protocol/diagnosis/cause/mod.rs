@@ -1,6 +1,7 @@
 //! Every cause that a diagnosis can name, each with one line that says what to do.
 //!
-//! No text holds a value of a parameter, a key or a body: names, counts and places alone.
+//! No text holds a value of a parameter, a key or a body: names, counts, places and the serial
+//! numbers of certificates alone (and, shortened, a `charset` or `sign_type` that nobody knows).
 
 mod clock;
 mod key;
