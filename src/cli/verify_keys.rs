@@ -59,6 +59,7 @@ pub(crate) fn verifying_keys(
         let app = configured(context, app)?;
         sign_type = app.sign_type;
         platform.extend(app.alipay_public_keys);
+        platform.extend(app.certificates.into_iter().flat_map(|files| files.alipay));
         private.push(app.private_key);
         private.extend(app.private_key_next);
     }

@@ -251,3 +251,55 @@ async fn an_sdk_that_downloads_a_certificate_itself_gets_it_proved_by_its_chain(
     // A business error comes unsigned, too.
     assert_eq!(header(&reply, "alipay-sidecar-verified"), "unsigned-error");
 }
+
+#[cfg(feature = "cli")]
+#[tokio::test]
+async fn the_program_verifies_by_the_certificates_of_a_configured_app() {
+    let sidecar = TestSidecar::start_before(certified).await;
+    let options = TriggerOptions {
+        wait: true,
+        ..TriggerOptions::default()
+    };
+    let sent = sidecar.simulator.trigger(Event::OrderMessage, &options);
+    let notification = sent.await.expect("an app gateway").body;
+    let files = sidecar
+        .simulator
+        .certificate_files(DEFAULT_APP_ID)
+        .expect("files");
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        let private = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(path, private).expect("private");
+    };
+    write("app.pem", &keys::private("app2048"));
+    write("app.crt", &files.app_cert);
+    write("alipay.crt", &files.alipay_cert);
+    write("root.crt", &files.alipay_root_cert);
+    write("store.key", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=");
+    write("message", &notification);
+    let config = format!(
+        "[store]\nkey = \"file:store.key\"\n[[app]]\napp_id = \"{DEFAULT_APP_ID}\"\n\
+         private_key = \"file:app.pem\"\napp_cert = \"file:app.crt\"\n\
+         alipay_cert = \"file:alipay.crt\"\nalipay_root_cert = \"file:root.crt\"\n"
+    );
+    write("config.toml", &config);
+    let verify = [
+        "verify",
+        "--kind",
+        "notification",
+        "--app",
+        DEFAULT_APP_ID,
+        "message",
+    ];
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_alipay-sidecar"))
+        .args(verify)
+        .current_dir(directory.path())
+        .env_clear()
+        .output()
+        .expect("started");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+}
