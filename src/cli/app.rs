@@ -14,7 +14,7 @@ use crate::model::id::AppId;
 #[derive(Debug, Subcommand)]
 pub(crate) enum AppVerb {
     /// Keep an app, sealed, in the store
-    Add(AddArguments),
+    Add(Box<AddArguments>),
     /// List the apps of the configuration and of the store
     List {
         #[command(flatten)]
@@ -72,7 +72,7 @@ pub(crate) struct AddArguments {
 
 pub(crate) async fn execute(context: &Context, verb: AppVerb) -> Result<(), Failure> {
     match verb {
-        AppVerb::Add(arguments) => add(context, arguments).await,
+        AppVerb::Add(arguments) => add(context, *arguments).await,
         AppVerb::List { form } => list(context, &form).await,
         AppVerb::Remove { app_id } => {
             let backend = Backend::of(context).await?;

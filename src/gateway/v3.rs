@@ -91,7 +91,7 @@ impl VerifiedV3Reply {
     /// The body: decrypted where the sidecar encrypted the call, else byte for byte.
     #[must_use]
     pub fn body(&self) -> &Bytes {
-        self.opened.as_ref().unwrap_or(self.response.body())
+        self.opened.as_ref().unwrap_or_else(|| self.response.body())
     }
 
     /// Whether the body is another than the one that Alipay signed.

@@ -78,7 +78,7 @@ impl Load {
         for caller in self.callers {
             caller.await.expect("no call failed");
         }
-        println!("{} calls, 0 failed", self.done.load(Ordering::Relaxed));
+        eprintln!("{} calls, 0 failed", self.done.load(Ordering::Relaxed));
         Arc::into_inner(self.sidecar).expect("the callers are gone")
     }
 }
