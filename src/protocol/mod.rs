@@ -11,7 +11,8 @@
 //! [`notification::UnverifiedNotification`]; the types that can be acted upon only come out of
 //! their `verify`. For v3 these are [`authorization`] and [`v3_response`]; [`cert`] and
 //! [`encryption`] serve both, [`client_data`] checks what a front end was given, and
-//! [`signed_answer`] writes what Alipay wants signed back.
+//! [`signed_answer`] writes what Alipay wants signed back, [`signed_reply`] what is signed anew for
+//! backends.
 //!
 //! Protocol: 支付宝开放平台文档, “签名专区” (signing), “异步通知” (asynchronous notifications),
 //! “第三方应用授权” (authorisation of third-party applications) and the sources of the official
@@ -38,6 +39,7 @@ pub mod secret;
 pub mod sign_content;
 pub mod signature;
 pub mod signed_answer;
+pub mod signed_reply;
 pub mod timestamp;
 pub mod token_reply;
 pub mod v3_response;
