@@ -10,7 +10,9 @@ use http_body_util::Full;
 use crate::config::delivery::AckRule;
 use crate::delivery::outgoing::{self, Outgoing};
 use crate::delivery::routes::Target;
+use crate::delivery::signed_anew;
 use crate::delivery::webhook_signature::WebhookSigner;
+use crate::install_key::InstallKey;
 use crate::model::delivery::{Attempt, AttemptError};
 use crate::model::notification::InboxEntry;
 use crate::net::client::{Client, Reply, SendCause, SendError};
@@ -31,6 +33,8 @@ pub(super) struct Try<'a> {
     pub(super) entry: &'a InboxEntry,
     pub(super) target: &'a Target,
     pub(super) signer: Option<&'a WebhookSigner>,
+    /// Signs forms anew.
+    pub(super) install_key: Option<&'a InstallKey>,
     /// Which attempt it is, from 1.
     pub(super) number: u32,
     /// Unix milliseconds.
@@ -42,10 +46,9 @@ pub(super) async fn make(client: &Client, attempted: &Try<'_>) -> Attempt {
     let began = Instant::now();
     let outgoing = outgoing::lay_out(attempted.entry, attempted.target.format);
     let ack = attempted.target.ack(outgoing.format);
-    let (status, error) = match request(attempted, outgoing) {
-        Ok(request) => judge(ack, client.send(request, attempted.target.timeout).await),
-        // Only a url that is none gets here; the configuration is checked, so it never does.
-        Err(_) => (None, Some(AttemptError::Connect)),
+    let (status, error) = match sealed(attempted, outgoing).await {
+        Some(request) => judge(ack, client.send(request, attempted.target.timeout).await),
+        None => (None, Some(AttemptError::Connect)),
     };
     Attempt {
         at: attempted.now,
@@ -75,6 +78,23 @@ fn judge(ack: AckRule, answer: Result<Reply, SendError>) -> (Option<u16>, Option
         None
     };
     (Some(reply.status.as_u16()), error)
+}
+
+/// The request, under the signatures that are configured. `None` only for what can't be: a url that
+/// is none although the configuration is checked, a verified form that can't be read or signed.
+async fn sealed(attempted: &Try<'_>, outgoing: Outgoing) -> Option<Request<Full<Bytes>>> {
+    let outgoing = match attempted.install_key {
+        None => outgoing,
+        Some(key) => match signed_anew::sign(key, outgoing).await {
+            Ok(outgoing) => outgoing,
+            Err(error) => {
+                let event_id = attempted.entry.id;
+                tracing::error!(%error, %event_id, "a delivery can't be signed anew; it isn't made");
+                return None;
+            }
+        },
+    };
+    request(attempted, outgoing).ok()
 }
 
 fn request(attempted: &Try<'_>, outgoing: Outgoing) -> Result<Request<Full<Bytes>>, http::Error> {
