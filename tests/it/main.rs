@@ -30,6 +30,8 @@ mod examples;
 mod key_change;
 mod layering;
 #[cfg(feature = "simulator")]
+mod local_signature;
+#[cfg(feature = "simulator")]
 mod parts;
 mod protocol;
 mod protocol_more;
