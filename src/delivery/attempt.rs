@@ -85,7 +85,7 @@ fn judge(ack: AckRule, answer: Result<Reply, SendError>) -> (Option<u16>, Option
 async fn sealed(attempted: &Try<'_>, outgoing: Outgoing) -> Option<Request<Full<Bytes>>> {
     let outgoing = match attempted.install_key {
         None => outgoing,
-        Some(key) => match signed_anew::sign(key, outgoing).await {
+        Some(key) => match signed_anew::sign(key, outgoing, attempted.entry.scheme).await {
             Ok(outgoing) => outgoing,
             Err(error) => {
                 let event_id = attempted.entry.id;

@@ -5,6 +5,7 @@ use crate::config::delivery::DeliveryFormat;
 use crate::delivery::outgoing::Outgoing;
 use crate::install_key::{InstallKey, InstallKeyError};
 use crate::protocol::error::ProtocolError;
+use crate::protocol::sign_content::Scheme;
 use crate::protocol::signed_reply::NotificationForm;
 
 /// A form wasn't signed.
@@ -18,12 +19,17 @@ pub(super) enum Error {
     Key(#[from] InstallKeyError),
 }
 
-/// Replaces the signature of a form, and leaves our own JSON, which carries none, as it is.
-pub(super) async fn sign(key: &InstallKey, outgoing: Outgoing) -> Result<Outgoing, Error> {
+/// Replaces the signature of a form by one of the same scheme, and leaves our own JSON, which
+/// carries none, as it is.
+pub(super) async fn sign(
+    key: &InstallKey,
+    outgoing: Outgoing,
+    scheme: Option<Scheme>,
+) -> Result<Outgoing, Error> {
     if outgoing.format != DeliveryFormat::Form {
         return Ok(outgoing);
     }
-    let form = NotificationForm::parse(&outgoing.content_type, &outgoing.body)?;
+    let form = NotificationForm::parse(&outgoing.content_type, &outgoing.body, scheme)?;
     let sign = key.sign(form.sign_type(), form.sign_content()?).await?;
     Ok(Outgoing {
         body: form.signed(&sign)?.into(),

@@ -43,6 +43,7 @@ pub struct NotificationForm {
     params: Params,
     charset: Charset,
     sign_type: SignType,
+    scheme: Scheme,
 }
 
 impl NotificationForm {
@@ -50,19 +51,32 @@ impl NotificationForm {
     /// stay. Left out are `alipay_cert_sn`, which names another key, and what Alipay takes for
     /// empty, over which the SDKs disagree whether it is signed.
     ///
+    /// `scheme` is the one that it was verified by, as its receiver verifies it; where that isn't
+    /// known, events of life accounts (`service`) keep `sign_type` under the signature, and
+    /// everything else leaves it out. Protocol: 异步通知, “验签”; 生活号, “开发者网关验证”.
+    ///
     /// # Errors
     ///
     /// Those of [`UnverifiedNotification::parse`](notification::UnverifiedNotification::parse), and
     /// [`ProtocolError::SignTypeUnknown`].
-    pub fn parse(content_type: &str, body: &[u8]) -> Result<Self, ProtocolError> {
+    pub fn parse(
+        content_type: &str,
+        body: &[u8],
+        scheme: Option<Scheme>,
+    ) -> Result<Self, ProtocolError> {
         let charset = notification::charset(Some(content_type), body)?;
         let mut params = Params::from_form(body, charset)?.without_empty();
         params.remove(name::ALIPAY_CERT_SN);
         let sign_type = params.get(name::SIGN_TYPE).map(str::parse).transpose()?;
+        let usual = match params.get(name::SERVICE) {
+            Some(_) => Scheme::V2,
+            None => Scheme::V1,
+        };
         Ok(Self {
             params,
             charset,
             sign_type: sign_type.unwrap_or(SignType::Rsa2),
+            scheme: scheme.unwrap_or(usual),
         })
     }
 
@@ -72,18 +86,6 @@ impl NotificationForm {
         self.sign_type
     }
 
-    /// Tells which scheme its receiver verifies by: the events of life accounts keep `sign_type`
-    /// under the signature, everything else leaves it out.
-    ///
-    /// Protocol: 异步通知, “验签”; 生活号, “开发者网关验证” (`service`).
-    #[must_use]
-    pub fn scheme(&self) -> Scheme {
-        match self.params.get(name::SERVICE) {
-            Some(_) => Scheme::V2,
-            None => Scheme::V1,
-        }
-    }
-
     /// Gives the bytes to sign.
     ///
     /// # Errors
@@ -91,7 +93,7 @@ impl NotificationForm {
     /// [`ProtocolError::CharsetMalformed`], which doesn't happen to what [`parse`](Self::parse)
     /// took.
     pub fn sign_content(&self) -> Result<Vec<u8>, ProtocolError> {
-        let content = sign_content::notification(&self.params, self.scheme(), EmptyValues::Dropped);
+        let content = sign_content::notification(&self.params, self.scheme, EmptyValues::Dropped);
         self.charset.encode(&content)
     }
 
@@ -116,7 +118,7 @@ mod tests {
     const UTF8: &str = "application/x-www-form-urlencoded; charset=utf-8";
 
     fn content(body: &str) -> String {
-        let form = NotificationForm::parse(UTF8, body.as_bytes()).unwrap();
+        let form = NotificationForm::parse(UTF8, body.as_bytes(), None).unwrap();
         String::from_utf8(form.sign_content().unwrap()).unwrap()
     }
 
@@ -142,7 +144,7 @@ mod tests {
     fn a_notification_keeps_its_parameters_but_for_what_the_sdks_disagree_on() {
         let body = "b=2&sign=old&e=&a=%2525+%26&alipay_cert_sn=1&sign_type=RSA2&w=%20";
         assert_eq!(content(body), "a=%25 &&b=2");
-        let form = NotificationForm::parse(UTF8, body.as_bytes()).unwrap();
+        let form = NotificationForm::parse(UTF8, body.as_bytes(), None).unwrap();
         let signed = form.signed("a+b=").unwrap();
         assert_eq!(signed, "b=2&sign=a%2Bb%3D&a=%2525%20%26&sign_type=RSA2");
     }
@@ -151,14 +153,23 @@ mod tests {
     fn a_life_accounts_event_is_signed_with_its_sign_type() {
         let body = "service=alipay.service.check&sign=x&sign_type=RSA";
         assert_eq!(content(body), "service=alipay.service.check&sign_type=RSA");
-        let form = NotificationForm::parse(UTF8, body.as_bytes()).unwrap();
+        let form = NotificationForm::parse(UTF8, body.as_bytes(), None).unwrap();
         assert_eq!(form.sign_type(), SignType::Rsa);
+    }
+
+    #[test]
+    fn a_scheme_that_is_known_is_kept() {
+        for (scheme, expected) in [(Scheme::V1, "a=1"), (Scheme::V2, "a=1&sign_type=RSA2")] {
+            let body = b"a=1&sign=x&sign_type=RSA2";
+            let form = NotificationForm::parse(UTF8, body, Some(scheme)).unwrap();
+            assert_eq!(form.sign_content().unwrap(), expected.as_bytes());
+        }
     }
 
     #[test]
     fn gbk_stays_gbk() {
         let body = b"a=%D6%D0%A2%E3&charset=GBK&sign=x";
-        let form = NotificationForm::parse("text/plain", body).unwrap();
+        let form = NotificationForm::parse("text/plain", body, None).unwrap();
         assert_eq!(
             form.sign_content().unwrap(),
             b"a=\xd6\xd0\xa2\xe3&charset=GBK"
@@ -171,7 +182,7 @@ mod tests {
 
     #[test]
     fn an_unknown_algorithm_is_refused() {
-        let error = NotificationForm::parse(UTF8, b"a=1&sign_type=SM2").unwrap_err();
+        let error = NotificationForm::parse(UTF8, b"a=1&sign_type=SM2", None).unwrap_err();
         assert_eq!(error.kind(), "sign-type-unknown");
     }
 
@@ -195,7 +206,7 @@ mod tests {
             params.push("b", other).unwrap();
             let params = params.without_empty();
             let body = params.to_form(Charset::Utf8).unwrap();
-            let form = NotificationForm::parse(UTF8, body.as_bytes()).unwrap();
+            let form = NotificationForm::parse(UTF8, body.as_bytes(), None).unwrap();
             let signed = form.signed("x").unwrap();
             let mut read = Params::from_form(signed.as_bytes(), Charset::Utf8).unwrap();
             read.remove(name::SIGN);

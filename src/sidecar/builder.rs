@@ -293,10 +293,8 @@ fn local_signers() -> Result<LocalSigners, BuildError> {
 /// What signs replies and deliveries anew, where that is configured. Each call under way has a place
 /// in its queue, so that no reply is ever refused its signature.
 fn install_key(config: &Config) -> Result<Option<InstallKey>, BuildError> {
-    let key = match super::reply_key::read(config) {
-        Ok(None) => return Ok(None),
-        Ok(Some(key)) => key,
-        Err(fault) => return Err(ConfigErrors::new(vec![fault]).into()),
+    let Some(key) = super::reply_key::read(config)? else {
+        return Ok(None);
     };
     let places = config.proxy.max_in_flight + REFUSALS + SIGNED_DELIVERIES;
     let install = InstallKey::start(key, places).map_err(BuildError::Threads)?;

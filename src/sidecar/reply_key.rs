@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use crate::config::Config;
-use crate::config::error::{Fault, Mismatch};
+use crate::config::error::{ConfigErrors, Fault, Mismatch};
 use crate::config::proxy::ReplySignature;
 use crate::protocol::key::AppPrivateKey;
 
@@ -11,7 +11,7 @@ use crate::protocol::key::AppPrivateKey;
 ///
 /// # Errors
 /// What can't be read or isn't a key, by its place in the configuration.
-pub(super) fn read(config: &Config) -> Result<Option<AppPrivateKey>, Fault> {
+pub(super) fn read(config: &Config) -> Result<Option<AppPrivateKey>, ConfigErrors> {
     let proxy = &config.proxy;
     if proxy.reply_signature != ReplySignature::Local {
         return Ok(None);
@@ -19,7 +19,7 @@ pub(super) fn read(config: &Config) -> Result<Option<AppPrivateKey>, Fault> {
     let fault = |found: String| {
         let hint = "`alipay-sidecar init` makes one, `keys/reply_private_key.pem`";
         let mismatch = Mismatch::new(found, "the install's RSA private key, PEM").hint(hint);
-        Fault::of_key("proxy.reply_key", mismatch)
+        ConfigErrors::new(vec![Fault::of_key("proxy.reply_key", mismatch)])
     };
     let path = proxy.reply_key.as_deref();
     let path = path.ok_or_else(|| fault("nothing".to_owned()))?;

@@ -63,7 +63,9 @@ pub fn unusable_files(config: &Config) -> Vec<Fault> {
         let mismatch = Mismatch::new(error.to_string(), "root certificates, PEM");
         faults.push(Fault::of_key("upstream.ca_file", mismatch));
     }
-    faults.extend(reply_key::read(config).err());
+    if let Err(errors) = reply_key::read(config) {
+        faults.extend_from_slice(errors.faults());
+    }
     faults
 }
 

@@ -11,7 +11,7 @@ use alipay_sidecar::protocol::key::{AppPrivateKey, RsaPublicKey};
 use alipay_sidecar::protocol::notification::{Notification, UnverifiedNotification};
 use alipay_sidecar::protocol::params::Params;
 use alipay_sidecar::protocol::secret::Secret;
-use alipay_sidecar::protocol::sign_content::Scheme;
+use alipay_sidecar::protocol::sign_content::{self, EmptyValues, Scheme};
 use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::protocol::v3_response::{V3Response, V3Verification};
 use alipay_sidecar::sidecar::{Sidecar, unusable_files};
@@ -450,6 +450,34 @@ async fn a_notification_is_delivered_with_the_same_parameters_in_its_charset() {
         assert_eq!(said(read.params()), said(&before));
         assert_ne!(read.params().get("sign"), before.get("sign"));
     }
+}
+
+#[tokio::test]
+async fn a_notification_that_was_signed_with_its_sign_type_is_signed_so_again() {
+    let sidecar = TestSidecar::start_with(local).await;
+    let mut params = Params::new();
+    for (name, value) in [
+        ("app_id", DEFAULT_APP_ID),
+        ("notify_id", "old-product-1"),
+        ("notify_type", "old_product"),
+        ("refund_fee", ""),
+        ("sign_type", "RSA2"),
+    ] {
+        params.set(name, value);
+    }
+    let content = sign_content::notification(&params, Scheme::V2, EmptyValues::Kept);
+    let key = AppPrivateKey::from_text(&keys::private("alipay2048")).expect("a key");
+    let sign = key.sign(SignType::Rsa2, content.as_bytes());
+    params.set("sign", sign.expect("signed"));
+    let request = Request::post("/alipay/notify/old")
+        .header("content-type", "application/x-www-form-urlencoded");
+    let body = params.to_form(Charset::Utf8).expect("UTF-8");
+    let reply = sidecar.webhook(request, body).await;
+    assert_eq!(text(&reply), "success");
+    let read = read(&sidecar.backend.next().await);
+    assert_eq!(read.scheme(), Scheme::V2);
+    // An empty value is left out: whether it is signed, the SDKs disagree.
+    assert_eq!(read.params().get("refund_fee"), None);
 }
 
 #[tokio::test]
