@@ -1,39 +1,35 @@
-//! `proxy.reply_signature = "local"`: what backends verify with the install key alone.
+//! `proxy.reply_signature = "local"`: replies, the sidecar's own errors and answers of v3, verified
+//! with the install key alone.
 
 use alipay_sidecar::config::Config;
-use alipay_sidecar::config::delivery::AuthorizationDelivery;
 use alipay_sidecar::config::proxy::ReplySignature;
 use alipay_sidecar::net::client::Reply;
 use alipay_sidecar::protocol::charset::Charset;
 use alipay_sidecar::protocol::encryption::ContentKey;
 use alipay_sidecar::protocol::envelope::{Envelope, Verification, VerifiedEnvelope};
 use alipay_sidecar::protocol::key::{AppPrivateKey, RsaPublicKey};
-use alipay_sidecar::protocol::notification::{Notification, UnverifiedNotification};
 use alipay_sidecar::protocol::params::Params;
 use alipay_sidecar::protocol::secret::Secret;
-use alipay_sidecar::protocol::sign_content::{self, EmptyValues, Scheme};
 use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::protocol::v3_response::{V3Response, V3Verification};
 use alipay_sidecar::sidecar::{Sidecar, unusable_files};
-use alipay_sidecar::simulator::{
-    DEFAULT_APP_ID, Event, Fault, FaultKind, NotificationRecord, NotificationState, Simulator,
-    TriggerOptions,
-};
+use alipay_sidecar::simulator::{DEFAULT_APP_ID, Fault, FaultKind, Simulator};
+use alipay_sidecar::store::embedded::EmbeddedStore;
+use alipay_sidecar::store::seal::StoreKey;
 use http::Request;
 
 use crate::certificates::certified;
-use crate::support::backend::Seen;
 use crate::support::upstream::{Answer, FakeAlipay, SUCCESS, gbk_reply_of, reply_of};
 use crate::support::{ALIAS, TestSidecar, header, json, keys, text};
 
 const INSTALL: &str = "alipay2048_other";
-const QUERY: &str = "alipay.trade.query";
-const QUERY_V3: &str = "/v3/alipay/trade/query";
-const ORDER: &str = r#"{"out_trade_no":"1","total_amount":"8.80","subject":"茶"}"#;
+pub(crate) const QUERY: &str = "alipay.trade.query";
+pub(crate) const QUERY_V3: &str = "/v3/alipay/trade/query";
+pub(crate) const ORDER: &str = r#"{"out_trade_no":"1","total_amount":"8.80","subject":"茶"}"#;
 const UTF8: &str = "text/html;charset=utf-8";
 
 /// Replies and deliveries carry the install key's signature.
-fn local(config: &mut Config) {
+pub(crate) fn local(config: &mut Config) {
     let path = config.store.path.with_file_name("reply_private_key.pem");
     std::fs::write(&path, keys::private(INSTALL)).expect("written");
     config.proxy.reply_signature = ReplySignature::Local;
@@ -41,7 +37,7 @@ fn local(config: &mut Config) {
 }
 
 /// The one key that a backend has.
-fn backends_keys() -> [RsaPublicKey; 1] {
+pub(crate) fn backends_keys() -> [RsaPublicKey; 1] {
     [RsaPublicKey::from_text(&keys::public(INSTALL)).expect("a key")]
 }
 
@@ -57,7 +53,7 @@ async fn watched() -> (FakeAlipay, TestSidecar) {
 }
 
 /// Calls as an SDK does, further parameters in the query.
-async fn post(sidecar: &TestSidecar, method: &str, query: &str) -> Reply {
+pub(crate) async fn post(sidecar: &TestSidecar, method: &str, query: &str) -> Reply {
     let path = format!("/gateway.do?method={method}&charset=utf-8{query}");
     let body = "biz_content=%7B%22out_trade_no%22%3A%221%22%7D";
     let request = Request::builder()
@@ -83,7 +79,7 @@ fn verified_as(reply: &Reply, method: &str, sign_type: SignType) -> VerifiedEnve
     verified
 }
 
-fn verified(reply: &Reply, method: &str) -> VerifiedEnvelope {
+pub(crate) fn verified(reply: &Reply, method: &str) -> VerifiedEnvelope {
     verified_as(reply, method, SignType::Rsa2)
 }
 
@@ -232,6 +228,27 @@ async fn errors_of_our_own_are_signed_and_every_sdk_finds_what_is_signed() {
 }
 
 #[tokio::test]
+async fn every_answer_of_a_burst_is_signed_whether_its_call_was_made_or_not() {
+    let sidecar = TestSidecar::start_with(|config| {
+        config.proxy.max_in_flight = 2;
+        local(config);
+    })
+    .await;
+    let created = sidecar.post("/v2/alipay.trade.create", ORDER).await;
+    assert_eq!(json(&created)["code"], "10000", "{}", text(&created));
+    let calls = (0..40).map(|_| post(&sidecar, QUERY, ""));
+    let replies = futures_util::future::join_all(calls).await;
+    let (made, refused): (Vec<_>, Vec<_>) = replies
+        .iter()
+        .partition(|reply| verified(reply, QUERY).code() == Some("10000"));
+    assert!(made.len() >= 2 && !refused.is_empty());
+    for reply in refused {
+        check_error(reply, QUERY, "overloaded");
+        assert_eq!(header(reply, "alipay-sidecar-outcome"), "not-sent");
+    }
+}
+
+#[tokio::test]
 async fn the_algorithm_is_the_one_that_the_sdk_names_else_the_apps() {
     let (alipay, sidecar) = watched().await;
     let reply = post(&sidecar, QUERY, "&sign_type=RSA").await;
@@ -281,10 +298,10 @@ async fn a_gbk_reply_stays_gbk() {
     assert_eq!(verified.node(), Charset::Gbk.encode(node).expect("GBK"));
 }
 
-const CONTENT_KEY: &str = "AAECAwQFBgcICQoLDA0ODw==";
+pub(crate) const CONTENT_KEY: &str = "AAECAwQFBgcICQoLDA0ODw==";
 
 /// Both sides have an AES key.
-fn encrypted(simulator: &Simulator, config: &mut Config) {
+pub(crate) fn encrypted(simulator: &Simulator, config: &mut Config) {
     let key = Some(CONTENT_KEY);
     simulator
         .set_encrypt_key(DEFAULT_APP_ID, key)
@@ -320,7 +337,7 @@ async fn an_encrypted_reply_goes_to_an_sdk_as_its_ciphertext() {
 }
 
 /// Reads an answer of v3 as a client with the install's key does.
-fn check_v3(reply: &Reply) {
+pub(crate) fn check_v3(reply: &Reply) {
     let headers = reply.headers.iter();
     let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
     let response = V3Response::new(reply.status.as_u16(), headers, reply.body.clone());
@@ -392,203 +409,6 @@ async fn plain_nodes_and_problems_of_v2_carry_no_signature() {
     }
 }
 
-async fn trigger(
-    sidecar: &TestSidecar,
-    event: Event,
-    change: TriggerOptions,
-) -> NotificationRecord {
-    let options = TriggerOptions {
-        attempts: Some(1),
-        wait: true,
-        ..change
-    };
-    let sent = sidecar.simulator.trigger(event, &options).await;
-    let sent = sent.expect("sent");
-    assert_eq!(sent.state, NotificationState::Acked, "{:?}", sent.attempts);
-    sent
-}
-
-/// Reads a delivery as a handler written for Alipay does, with the install's key.
-fn read(seen: &Seen) -> Notification {
-    let notification = UnverifiedNotification::parse(Some(seen.header("content-type")), &seen.body);
-    let notification = notification.expect("a form");
-    let body = String::from_utf8_lossy(&seen.body);
-    let verified = notification.verify(&backends_keys(), SignType::Rsa2);
-    verified.unwrap_or_else(|error| panic!("{error}: {body}"))
-}
-
-/// The parameters but those that a new signature changes.
-fn said(params: &Params) -> Vec<(String, String)> {
-    let changed = ["sign", "alipay_cert_sn"];
-    let kept = params.iter().filter(|(name, _)| !changed.contains(name));
-    kept.map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
-}
-
-#[tokio::test]
-async fn a_notification_is_delivered_with_the_same_parameters_in_its_charset() {
-    let sidecar = TestSidecar::start_before(|simulator, config| {
-        certified(simulator, config);
-        local(config);
-    })
-    .await;
-    for label in ["utf-8", "GBK", "gb2312"] {
-        let options = TriggerOptions {
-            charset: Some(label.to_owned()),
-            params: [("subject".to_owned(), "乗亇 中文+&=%2B€".to_owned())].into(),
-            url: Some(format!("{}/alipay/notify/orders/42", sidecar.webhook)),
-            ..TriggerOptions::default()
-        };
-        let sent = trigger(&sidecar, Event::Payment, options).await;
-        let seen = sidecar.backend.next().await;
-        let read = read(&seen);
-        assert_eq!(read.scheme(), Scheme::V1);
-        assert_eq!(read.params().get("sign_type"), Some("RSA2"));
-        assert_eq!(read.params().get("alipay_cert_sn"), None);
-        let charset = Charset::from_label(label).expect("a charset");
-        let before = Params::from_form(sent.body.as_bytes(), charset).expect("a form");
-        assert_eq!(said(read.params()), said(&before));
-        assert_ne!(read.params().get("sign"), before.get("sign"));
-    }
-}
-
-#[tokio::test]
-async fn a_notification_that_was_signed_with_its_sign_type_is_signed_so_again() {
-    let sidecar = TestSidecar::start_with(local).await;
-    let mut params = Params::new();
-    for (name, value) in [
-        ("app_id", DEFAULT_APP_ID),
-        ("notify_id", "old-product-1"),
-        ("notify_type", "old_product"),
-        ("refund_fee", ""),
-        ("sign_type", "RSA2"),
-    ] {
-        params.set(name, value);
-    }
-    let content = sign_content::notification(&params, Scheme::V2, EmptyValues::Kept);
-    let key = AppPrivateKey::from_text(&keys::private("alipay2048")).expect("a key");
-    let sign = key.sign(SignType::Rsa2, content.as_bytes());
-    params.set("sign", sign.expect("signed"));
-    let request = Request::post("/alipay/notify/old")
-        .header("content-type", "application/x-www-form-urlencoded");
-    let body = params.to_form(Charset::Utf8).expect("UTF-8");
-    let reply = sidecar.webhook(request, body).await;
-    assert_eq!(text(&reply), "success");
-    let read = read(&sidecar.backend.next().await);
-    assert_eq!(read.scheme(), Scheme::V2);
-    // An empty value is left out: whether it is signed, the SDKs disagree.
-    assert_eq!(read.params().get("refund_fee"), None);
-}
-
-#[tokio::test]
-async fn an_encrypted_notification_stays_encrypted() {
-    let sidecar = TestSidecar::start_before(|simulator, config| {
-        encrypted(simulator, config);
-        config.delivery.authorization = AuthorizationDelivery::Verbatim;
-    })
-    .await;
-    let options = TriggerOptions {
-        encrypted: true,
-        ..TriggerOptions::default()
-    };
-    let sent = trigger(&sidecar, Event::PluginOrder, options).await;
-    let read = read(&sidecar.backend.next().await);
-    assert!(read.is_encrypted());
-    let before = Params::from_form(sent.body.as_bytes(), Charset::Utf8).expect("a form");
-    assert_eq!(said(read.params()), said(&before));
-    let key = ContentKey::from_base64(CONTENT_KEY).expect("a key");
-    let opened = read.open(&key).expect("ours");
-    assert!(opened.authorization().is_some());
-}
-
-#[tokio::test]
-async fn a_verbatim_authorisation_is_signed_too_and_an_event_is_json() {
-    let sidecar = TestSidecar::start_with(|config| {
-        config.delivery.authorization = AuthorizationDelivery::Both;
-        local(config);
-    })
-    .await;
-    trigger(&sidecar, Event::PluginOrder, TriggerOptions::default()).await;
-    let deliveries = [sidecar.backend.next().await, sidecar.backend.next().await];
-    let is_json = |seen: &&Seen| seen.header("content-type") == "application/json";
-    let (events, forms): (Vec<_>, Vec<_>) = deliveries.iter().partition(is_json);
-    assert_eq!(events[0].json()["type"], "merchant.authorized");
-    assert!(read(forms[0]).authorization().is_some());
-}
-
-/// Makes calls on both dialects until told to end, and verifies each as a backend does.
-async fn call_on(sidecar: &TestSidecar, end: &tokio::sync::Notify) -> u32 {
-    let mut done = 0;
-    let ended = end.notified();
-    let mut ended = std::pin::pin!(ended);
-    ended.as_mut().enable();
-    loop {
-        let (v2, v3) = tokio::join!(
-            post(sidecar, QUERY, ""),
-            sidecar.post(QUERY_V3, r#"{"out_trade_no":"1"}"#),
-        );
-        assert_eq!(verified(&v2, QUERY).code(), Some("10000"), "{}", text(&v2));
-        assert_eq!(v3.status, 200, "{}", text(&v3));
-        check_v3(&v3);
-        done += 2;
-        if futures_util::FutureExt::now_or_never(ended.as_mut()).is_some() {
-            return done;
-        }
-    }
-}
-
-/// Changes Alipay's key or certificate three times under load.
-async fn check_change(sidecar: TestSidecar, change: impl Fn(&Simulator, usize)) {
-    let created = sidecar.post("/v2/alipay.trade.create", ORDER).await;
-    assert_eq!(json(&created)["code"], "10000", "{}", text(&created));
-    let end = tokio::sync::Notify::new();
-    let changes = async {
-        for turn in 0..3 {
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-            change(&sidecar.simulator, turn);
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        end.notify_waiters();
-    };
-    let callers = futures_util::future::join_all((0..4).map(|_| call_on(&sidecar, &end)));
-    let (done, ()) = tokio::join!(callers, changes);
-    let done: u32 = done.iter().sum();
-    assert!(done >= 16, "only {done} calls were made");
-    println!("{done} calls verified with one key, 0 failed");
-}
-
-#[tokio::test]
-async fn no_backend_notices_when_alipays_key_changes() {
-    let platform = AppPrivateKey::generate(2048).expect("a key");
-    let public_key = platform.public_key().to_bare_base64();
-    let sidecar = TestSidecar::start_with(|config| {
-        config.apps[0].alipay_public_keys.push(public_key);
-        local(config);
-    });
-    let both = [
-        platform.to_pkcs8_pem().expose().clone(),
-        keys::private("alipay2048"),
-    ];
-    check_change(sidecar.await, |simulator, turn| {
-        simulator.set_platform_key(&both[turn % 2]).expect("a key");
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn no_backend_notices_when_alipays_certificate_changes() {
-    let sidecar = TestSidecar::start_before(|simulator, config| {
-        certified(simulator, config);
-        local(config);
-    });
-    check_change(sidecar.await, |simulator, _| {
-        simulator
-            .rotate_platform_certificate()
-            .expect("certificates");
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn what_is_no_key_is_a_fault_of_the_configuration() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -612,15 +432,9 @@ async fn what_is_no_key_is_a_fault_of_the_configuration() {
         assert!(fault.contains(found), "{fault}");
     }
     config.store.path = directory.path().join("sidecar.redb");
-    config.store.key = Some(alipay_sidecar::store::seal::StoreKey::generate().to_base64());
-    let key = alipay_sidecar::store::seal::StoreKey::from_base64(
-        config.store.key.as_ref().expect("a key").expose(),
-    );
-    alipay_sidecar::store::embedded::EmbeddedStore::create(
-        &config.store.path,
-        &key.expect("a key"),
-    )
-    .expect("a store");
+    let key = StoreKey::generate();
+    EmbeddedStore::create(&config.store.path, &key).expect("a store");
+    config.store.key = Some(key.to_base64());
     let refused = Sidecar::builder(config).build().await;
     let refused = refused.expect_err("no key").to_string();
     assert!(refused.contains("`proxy.reply_key`"), "{refused}");

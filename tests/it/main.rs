@@ -32,6 +32,8 @@ mod layering;
 #[cfg(feature = "simulator")]
 mod local_signature;
 #[cfg(feature = "simulator")]
+mod local_signature_deliveries;
+#[cfg(feature = "simulator")]
 mod parts;
 mod protocol;
 mod protocol_more;
