@@ -69,6 +69,7 @@
 //! | [`token`] | the life of an `app_auth_token` |
 //! | [`store`] | durable state, sealed at rest |
 //! | [`admin`] | health, metrics, and the operator's API |
+//! | [`install_key`] | signs anew what backends verify |
 //! | [`net`], [`workers`], [`clock`] | sockets, threads and time, which know nothing of Alipay |
 #![cfg_attr(
     feature = "simulator",
@@ -85,6 +86,7 @@ pub mod config;
 pub mod delivery;
 mod flight;
 pub mod gateway;
+pub mod install_key;
 pub mod model;
 pub mod net;
 pub mod protocol;

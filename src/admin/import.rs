@@ -146,6 +146,7 @@ pub(crate) fn authorize(authorization: Authorization, now: i64) -> Change {
         notify_path: String::new(),
         order_key: None,
         opened_content: None,
+        scheme: None,
         body: None,
         event: None,
         form: DeliveryForm::Event,

@@ -3,7 +3,6 @@
 
 use crate::config::Config;
 use crate::config::error::{Fault, Mismatch};
-use crate::config::proxy::ReplySignature;
 use crate::config::token::{RefreshMode, UnknownToken};
 
 impl Config {
@@ -22,14 +21,6 @@ impl Config {
                 "an address off loopback",
                 LOCAL,
                 OFF_LOOPBACK,
-            );
-        }
-        if proxy.reply_signature == ReplySignature::Local {
-            refuse(
-                "proxy.reply_signature",
-                "\"local\"",
-                "\"alipay\"",
-                LOCAL_SIGNATURE,
             );
         }
         if self.upstream.proxy.is_some() {
@@ -66,8 +57,6 @@ pub(crate) const OFF_LOOPBACK: &str = "off loopback the proxy needs a [[caller]]
 
 const CALLERS: &str = "callers aren't checked in this version: whoever reaches the proxy may call; \
                        remove the section, or guard a unix socket by its directory";
-
-const LOCAL_SIGNATURE: &str = "replies aren't signed anew in this version";
 
 const EGRESS: &str = "an HTTP proxy isn't used in this version: calls would leave directly";
 

@@ -28,12 +28,12 @@ pub enum AskError {
     /// The merchant's record, which a route asks for, couldn't be read.
     #[error("the merchant's record could not be read: {0}")]
     Store(#[from] StoreError),
+    /// The question couldn't be laid out as a request.
+    #[error("{0}")]
+    Unmade(String),
     /// The backend didn't answer.
     #[error("the backend did not answer: {0}")]
     Unanswered(#[from] SendError),
-    /// The question couldn't be laid out as a request.
-    #[error("it could not be put as a request to the route's url")]
-    Url(#[source] http::Error),
     /// The time was over.
     #[error("there was no time left for the backend to answer")]
     TooLate,
@@ -67,11 +67,13 @@ impl Asker {
             entry: question,
             target,
             signer: plan.signer.as_ref(),
+            install_key: self.0.install_key.get(),
             number: 1,
             now: question.received_at,
         };
         let outgoing = outgoing::lay_out(question, target.format);
-        let request = attempt::request(&asked, outgoing).map_err(AskError::Url)?;
+        let request = attempt::request(&asked, outgoing).await;
+        let request = request.map_err(|error| AskError::Unmade(error.to_string()))?;
         let deadline = deadline.min(target.timeout);
         Ok(self.0.client.send(request, deadline).await?)
     }

@@ -10,7 +10,9 @@ use http_body_util::Full;
 use crate::config::delivery::AckRule;
 use crate::delivery::outgoing::{self, Outgoing};
 use crate::delivery::routes::Target;
+use crate::delivery::signed_anew;
 use crate::delivery::webhook_signature::WebhookSigner;
+use crate::install_key::InstallKey;
 use crate::model::delivery::{Attempt, AttemptError};
 use crate::model::notification::InboxEntry;
 use crate::net::client::{Client, Reply, SendCause, SendError};
@@ -31,6 +33,8 @@ pub(super) struct Try<'a> {
     pub(super) entry: &'a InboxEntry,
     pub(super) target: &'a Target,
     pub(super) signer: Option<&'a WebhookSigner>,
+    /// Signs forms anew.
+    pub(super) install_key: Option<&'a InstallKey>,
     /// Which attempt it is, from 1.
     pub(super) number: u32,
     /// Unix milliseconds.
@@ -42,10 +46,13 @@ pub(super) async fn make(client: &Client, attempted: &Try<'_>) -> Attempt {
     let began = Instant::now();
     let outgoing = outgoing::lay_out(attempted.entry, attempted.target.format);
     let ack = attempted.target.ack(outgoing.format);
-    let (status, error) = match request(attempted, outgoing) {
+    let (status, error) = match request(attempted, outgoing).await {
         Ok(request) => judge(ack, client.send(request, attempted.target.timeout).await),
-        // Only a url that is none gets here; the configuration is checked, so it never does.
-        Err(_) => (None, Some(AttemptError::Connect)),
+        Err(error) => {
+            let event_id = attempted.entry.id;
+            tracing::error!(%error, %event_id, "a delivery isn't made");
+            (None, Some(AttemptError::Connect))
+        }
     };
     Attempt {
         at: attempted.now,
@@ -77,11 +84,30 @@ fn judge(ack: AckRule, answer: Result<Reply, SendError>) -> (Option<u16>, Option
     (Some(reply.status.as_u16()), error)
 }
 
-/// The request that hands the entry over.
-pub(super) fn request(
+/// A request that isn't made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unmade {
+    /// A verified form that can't be read or signed.
+    #[error("it can't be signed anew: {0}")]
+    Signature(#[from] signed_anew::Error),
+    /// A url that is none, although the configuration is checked.
+    #[error("it could not be put as a request to the route's url")]
+    Url(#[from] http::Error),
+}
+
+/// The request that hands the entry over, under the signatures that are configured.
+pub(super) async fn request(
     attempted: &Try<'_>,
     outgoing: Outgoing,
-) -> Result<Request<Full<Bytes>>, http::Error> {
+) -> Result<Request<Full<Bytes>>, Unmade> {
+    let outgoing = match attempted.install_key {
+        None => outgoing,
+        Some(key) => signed_anew::sign(key, outgoing, attempted.entry.scheme).await?,
+    };
+    Ok(laid_out(attempted, outgoing)?)
+}
+
+fn laid_out(attempted: &Try<'_>, outgoing: Outgoing) -> Result<Request<Full<Bytes>>, http::Error> {
     let mut request = Request::post(&attempted.target.url);
     if let Some(headers) = request.headers_mut() {
         describe(headers, attempted);

@@ -9,7 +9,7 @@
 //! and so is what is owed to a backend that hangs, so that neither is in the way of the rest.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::config::delivery::DeliveryConfig;
+use crate::install_key::InstallKey;
 use crate::net::client::Client;
 use crate::store::Store;
 
@@ -31,6 +32,7 @@ mod redaction;
 mod routes;
 pub mod schedule;
 mod settle;
+mod signed_anew;
 mod webhook_signature;
 
 use ask::Asker;
@@ -52,6 +54,7 @@ struct Inner {
     metrics: DeliveryMetrics,
     plan: ArcSwap<Plan>,
     wake: Arc<Notify>,
+    install_key: OnceLock<InstallKey>,
 }
 
 /// The configuration, ready for use; replaced as a whole.
@@ -78,7 +81,19 @@ impl Dispatcher {
             metrics,
             plan: ArcSwap::from_pointee(Plan::new(config)),
             wake: Arc::new(Notify::new()),
+            install_key: OnceLock::new(),
         }))
+    }
+
+    /// The same, which signs forms anew with `key`, if there is one; without it they go out as
+    /// Alipay sent them. The first key counts.
+    #[must_use]
+    pub fn with_install_key(self, key: Option<InstallKey>) -> Self {
+        if let Some(key) = key {
+            // A second one would be a second key for the backends.
+            let _ = self.0.install_key.set(key);
+        }
+        self
     }
 
     /// What to tell (`notify_one`) when an entry became owed: for the webhook, tokens and whoever

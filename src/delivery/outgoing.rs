@@ -126,6 +126,7 @@ mod tests {
             notify_path: String::new(),
             order_key: None,
             opened_content: None,
+            scheme: None,
             body: Some(Body {
                 content_type: "application/x-www-form-urlencoded; charset=utf-8".to_owned(),
                 bytes: Bytes::from_static(body.as_bytes()),

@@ -158,6 +158,7 @@ mod tests {
             notify_path: "/orders/42".to_owned(),
             order_key: None,
             opened_content: None,
+            scheme: None,
             body: None,
             event: None,
             form: DeliveryForm::AsConfigured,

@@ -35,6 +35,7 @@ pub(super) async fn deliver(inner: Arc<Inner>, owed: Owed) {
         entry,
         target,
         signer: plan.signer.as_ref(),
+        install_key: inner.install_key.get(),
         number,
         now: inner.clock.now_ms(),
     };

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::model::event::AuthorizationEvent;
 use crate::model::id::{AppId, AuthAppId, EventId, Pid};
 use crate::protocol::secret::Secret;
+use crate::protocol::sign_content::Scheme;
 
 /// One entry of the inbox, immutable once stored; its fate is the [`Delivery`] of the same id.
 ///
@@ -33,6 +34,9 @@ pub struct InboxEntry {
     pub body: Option<Body>,
     /// What an encrypted `biz_content` was decrypted to.
     pub opened_content: Option<Secret<String>>,
+    /// The scheme that Alipay's signature held by; `None` for an event of our own, and for what was
+    /// stored before this was kept.
+    pub scheme: Option<Scheme>,
     /// The event to deliver; filled in by the store when an authorisation is applied.
     pub event: Option<AuthorizationEvent>,
     /// In which form it goes to the backend.

@@ -11,8 +11,8 @@
 //! [`notification::UnverifiedNotification`]; the types that can be acted upon only come out of
 //! their `verify`. For v3 these are [`authorization`] and [`v3_response`]; [`cert`] and
 //! [`encryption`] serve both, [`client_data`] and [`app_result`] check what a front end was given,
-//! [`spi`] what Alipay asks, and [`signed_answer`] writes what Alipay wants signed back.
-//! [`diagnosis`] says why something doesn't verify.
+//! [`spi`] what Alipay asks; [`signed_answer`] writes what Alipay wants signed back, and
+//! [`signed_reply`] what is signed anew for backends. [`diagnosis`] says why something doesn't verify.
 //!
 //! Protocol: 支付宝开放平台文档, “签名专区” (signing), “异步通知” (asynchronous notifications),
 //! “第三方应用授权” (authorisation of third-party applications) and the sources of the official
@@ -42,6 +42,7 @@ pub mod secret;
 pub mod sign_content;
 pub mod signature;
 pub mod signed_answer;
+pub mod signed_reply;
 pub mod spi;
 pub mod timestamp;
 pub mod token_reply;

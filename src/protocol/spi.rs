@@ -8,6 +8,7 @@ use super::{
     key::RsaPublicKey,
     notification::{self, UnverifiedNotification},
     params::{Params, name},
+    sign_content::Scheme,
     signature::SignType,
 };
 
@@ -75,45 +76,54 @@ impl UnverifiedSpiCall {
     /// Those of [`UnverifiedNotification::verify`].
     pub fn verify(self, keys: &[RsaPublicKey], app: SignType) -> Result<SpiCall, ProtocolError> {
         let signed = UnverifiedNotification::of(self.params.clone(), self.charset);
-        signed.verify(keys, app)?;
-        Ok(SpiCall(self))
+        let scheme = signed.verify(keys, app)?.scheme();
+        Ok(SpiCall { call: self, scheme })
     }
 }
 
 /// Holds a call whose signature holds. `Debug` shows names alone.
 #[derive(Clone, Debug)]
-pub struct SpiCall(UnverifiedSpiCall);
+pub struct SpiCall {
+    call: UnverifiedSpiCall,
+    scheme: Scheme,
+}
 
 impl SpiCall {
     /// Gives all parameters, decoded once.
     #[must_use]
     pub fn params(&self) -> &Params {
-        &self.0.params
+        &self.call.params
     }
 
     /// Gives the charset that the call came in, and that its answer is to be in.
     #[must_use]
     pub fn charset(&self) -> Charset {
-        self.0.charset
+        self.call.charset
     }
 
     /// Names what is asked, such as `spi.alipay.merchant.order.query`.
     #[must_use]
     pub fn method(&self) -> &str {
-        text(&self.0.params, name::METHOD).unwrap_or_default()
+        text(&self.call.params, name::METHOD).unwrap_or_default()
     }
 
     /// Names the merchant's app: `biz_app_id`, else `merchant_app_id`.
     #[must_use]
     pub fn merchant(&self) -> Option<&str> {
-        let named = |name| text(&self.0.params, name);
+        let named = |name| text(&self.call.params, name);
         named(name::BIZ_APP_ID).or_else(|| named(name::MERCHANT_APP_ID))
+    }
+
+    /// Tells which scheme the signature was made by.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
     }
 
     /// Tells when Alipay sent the call, in Unix milliseconds.
     #[must_use]
     pub fn sent_at(&self) -> i64 {
-        self.0.sent_at
+        self.call.sent_at
     }
 }
 

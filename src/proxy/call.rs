@@ -18,10 +18,12 @@ use crate::protocol::envelope::Verification;
 use crate::protocol::params::name;
 use crate::protocol::request::SignedParams;
 use crate::protocol::secret::Secret;
+use crate::protocol::signature::SignType;
 use crate::proxy::ProxyParts;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::local_call::LocalCall;
 use crate::proxy::reply::{self, Shape};
+use crate::proxy::reply_signature::ReplySigner;
 use crate::proxy::resolve::Credentials;
 use crate::proxy::route::{Action, Target};
 use crate::proxy::story::Story;
@@ -58,8 +60,8 @@ impl Wanted {
 /// What a call gave.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// Alipay's reply.
-    Reply(Box<VerifiedReply>),
+    /// Alipay's reply, and the algorithm that its signature is due in.
+    Reply(Box<VerifiedReply>, SignType),
     /// Alipay's reply on v3.
     V3(Box<VerifiedV3Reply>),
     /// Nothing was sent: the signed request, for the gateway named.
@@ -73,14 +75,34 @@ pub(super) enum Answer {
 impl Answer {
     pub(super) fn respond(&self, shape: Shape) -> Response<Full<Bytes>> {
         match self {
-            Self::Reply(reply) if shape == Shape::Gateway => reply::whole(reply),
-            Self::Reply(reply) => reply::node(reply),
+            Self::Reply(reply, _) if shape == Shape::Gateway => {
+                reply::whole(reply, reply.envelope.body().clone())
+            }
+            Self::Reply(reply, _) => reply::node(reply),
             Self::V3(reply) => reply::v3(reply),
             Self::Signed {
                 action,
                 params,
                 gateway,
             } => reply::signed(*action, params, gateway),
+        }
+    }
+
+    /// The same, signed anew where a signature belongs to the shape.
+    ///
+    /// # Errors
+    /// `internal`: the call was made, but its reply can't be signed.
+    pub(super) async fn respond_signed(
+        &self,
+        shape: Shape,
+        signer: &ReplySigner,
+    ) -> Result<Response<Full<Bytes>>, ProxyError> {
+        match self {
+            Self::Reply(reply, sign_type) if shape == Shape::Gateway => {
+                signer.whole(reply, *sign_type).await
+            }
+            Self::V3(reply) => signer.v3(reply).await,
+            other => Ok(other.respond(shape)),
         }
     }
 }
@@ -113,7 +135,8 @@ pub(super) async fn make(
     parts
         .call_metrics
         .observe(api, Phase::Total, story.began.elapsed());
-    result.map(|reply| Answer::Reply(Box::new(reply)))
+    let sign_type = call.sign_type.unwrap_or(known.app.sign_type);
+    result.map(|reply| Answer::Reply(Box::new(reply), sign_type))
 }
 
 async fn resolve(parts: &ProxyParts, call: &LocalCall) -> Result<Credentials, ProxyError> {

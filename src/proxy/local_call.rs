@@ -11,6 +11,7 @@ use crate::protocol::charset::{Charset, CharsetLabel};
 use crate::protocol::json;
 use crate::protocol::params::{self, Params, name};
 use crate::protocol::secret::Secret;
+use crate::protocol::signature::SignType;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::parameters;
 use crate::proxy::resolve::Tags;
@@ -38,6 +39,8 @@ pub struct LocalCall {
     pub charset: CharsetLabel,
     /// For whom.
     pub tags: Tags,
+    /// The algorithm that its caller signs and verifies by, where it names one.
+    pub sign_type: Option<SignType>,
     /// `Alipay-Timeout`.
     pub timeout: Option<Duration>,
 }
@@ -86,6 +89,8 @@ impl LocalCall {
             .filter(|token| !token.is_empty())
             .map(|token| Secret::new(token.to_owned()));
         tags.own_app_id = parameters.get(name::APP_ID).map(ToOwned::to_owned);
+        let sign_type = parameters.get(name::SIGN_TYPE);
+        let sign_type = sign_type.and_then(|named| named.parse().ok());
         let encrypt_type = parameters.remove(name::ENCRYPT_TYPE);
         let owned: Vec<String> = parameters
             .iter()
@@ -105,6 +110,7 @@ impl LocalCall {
             files,
             charset,
             tags,
+            sign_type,
             timeout: timeout(&head.headers)?,
         })
     }
@@ -151,6 +157,7 @@ impl LocalCall {
             files,
             charset: CharsetLabel::default(),
             tags: tags(&head.headers, selector)?,
+            sign_type: None,
             timeout: timeout(&head.headers)?,
         })
     }

@@ -21,6 +21,7 @@ use crate::gateway::{Gateway, VerifiedReply};
 use crate::net::body::{self, BodyError, BoxError};
 use crate::protocol::charset::Charset;
 use crate::protocol::params::name;
+use crate::protocol::signature::SignType;
 use crate::token::Tokens;
 
 mod call;
@@ -33,6 +34,7 @@ pub mod metrics;
 pub mod notify_url;
 pub(crate) mod parameters;
 pub mod reply;
+pub mod reply_signature;
 pub mod resolve;
 mod route;
 mod story;
@@ -45,6 +47,7 @@ use local_call::{LocalCall, Sent};
 use metrics::{InFlight, ProxyMetrics};
 use notify_url::{NotifyUrl, NotifyUrlRule};
 use reply::Shape;
+use reply_signature::{Place, ReplySigner};
 use resolve::Resolver;
 use route::{Action, Route, Target};
 use story::Story;
@@ -71,6 +74,8 @@ pub struct ProxyParts {
     pub tokens: Tokens,
     /// Where a `notify_url` may point.
     pub notify_urls: NotifyUrlRule,
+    /// Signs replies anew; `None`: they carry Alipay's signature.
+    pub reply_signer: Option<ReplySigner>,
     /// Sizes and deadlines.
     pub limits: Limits,
     /// Counts calls.
@@ -135,20 +140,25 @@ impl Proxy {
         if matches!(route.target, Target::Check(_)) {
             return self.check(&head, route, body).await;
         }
-        let shape = shape(&route.target);
         let mut story = Story::new(&head, &route);
-        let request_id = story.request_id.clone();
-        let answer = match self.admit(&head, &route, body).await {
+        let back = Back {
+            shape: shape(&route.target),
+            request_id: story.request_id.clone(),
+            sign_type: SignType::Rsa2,
+        };
+        let admitted = self.admit(&head, &route, body).await;
+        let mut response = match admitted {
             Ok(admitted) => {
                 story.method = Some(admitted.call.method());
-                self.finish(admitted, Wanted::on(&route.target), story)
-                    .await
+                let wanted = Wanted::on(&route.target);
+                self.finish_for(admitted, wanted, story, &back).await
             }
-            Err(error) => Err(story.refused(&self.parts, error)),
+            Err(error) => {
+                let error = story.refused(&self.parts, error);
+                self.tell(&error, &back, Place::IfFree).await
+            }
         };
-        let answer = answer.map(|answer| answer.respond(shape));
-        let mut response = answer.unwrap_or_else(|error| reply::error(&error, shape, &request_id));
-        reply::identify(&mut response, &request_id);
+        reply::identify(&mut response, &back.request_id);
         response
     }
 
@@ -163,11 +173,15 @@ impl Proxy {
         let story = Story::internal(&call.method);
         let admitted = self.slot().and_then(|slot| self.admitted(call, slot));
         let answer = match admitted {
-            Ok(admitted) => self.finish(admitted, Wanted::NODE, story).await,
+            Ok(admitted) => {
+                let as_it_is = |_, answer| std::future::ready(answer);
+                let finished = self.finish(admitted, Wanted::NODE, story, as_it_is);
+                finished.await.unwrap_or_else(Err)
+            }
             Err(error) => Err(story.refused(&self.parts, error)),
         };
         match answer? {
-            Answer::Reply(reply) => Ok(*reply),
+            Answer::Reply(reply, _) => Ok(*reply),
             Answer::Signed { .. } | Answer::V3(_) => Err(bug()),
         }
     }
@@ -267,13 +281,65 @@ impl Proxy {
         }
     }
 
-    /// The call itself, in a task that outlives its caller.
-    async fn finish(
+    /// The call itself, and its answer laid out and signed while it still holds its slot.
+    async fn finish_for(
         &self,
         admitted: Admitted,
         wanted: Wanted,
         story: Story,
-    ) -> Result<Answer, ProxyError> {
+        back: &Back,
+    ) -> Response<Full<Bytes>> {
+        let mut to = back.clone();
+        to.sign_type = admitted.call.sign_type().unwrap_or(to.sign_type);
+        let respond = move |proxy: Self, answer| async move { proxy.respond(answer, &to).await };
+        match self.finish(admitted, wanted, story, respond).await {
+            Ok(response) => response,
+            Err(error) => self.tell(&error, back, Place::IfFree).await,
+        }
+    }
+
+    async fn respond(
+        &self,
+        answer: Result<Answer, ProxyError>,
+        back: &Back,
+    ) -> Response<Full<Bytes>> {
+        let response = match (answer, &self.parts.reply_signer) {
+            (Ok(answer), None) => Ok(answer.respond(back.shape)),
+            (Ok(answer), Some(signer)) => answer.respond_signed(back.shape, signer).await,
+            (Err(error), _) => Err(error),
+        };
+        match response {
+            Ok(response) => response,
+            Err(error) => self.tell(&error, back, Place::Held).await,
+        }
+    }
+
+    /// An error, laid out and, where that is configured and there is a place, signed.
+    async fn tell(&self, error: &ProxyError, back: &Back, place: Place) -> Response<Full<Bytes>> {
+        let mut response = reply::error(error, back.shape, &back.request_id);
+        if let Some(signer) = &self.parts.reply_signer {
+            let form = (back.shape, back.sign_type);
+            signer.error(&mut response, error, form, place).await;
+        }
+        response
+    }
+
+    /// The call itself, in a task that outlives its caller, and `end` made of its answer while it
+    /// still holds its slot.
+    ///
+    /// # Errors
+    /// A bug ended it.
+    async fn finish<T, F>(
+        &self,
+        admitted: Admitted,
+        wanted: Wanted,
+        story: Story,
+        end: impl FnOnce(Self, Result<Answer, ProxyError>) -> F + Send + 'static,
+    ) -> Result<T, ProxyError>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send,
+    {
         let (proxy, story) = (self.clone(), Arc::new(story));
         let told = Arc::clone(&story);
         let task = tokio::spawn(async move {
@@ -286,11 +352,11 @@ impl Proxy {
                 Call::V2(call) => call::make(&proxy.parts, call, wanted, &told).await,
                 Call::V3(call) => v3::make(&proxy.parts, call, &told).await,
             };
+            let ended = end(proxy, answer).await;
             drop((slot, in_flight));
-            answer
+            ended
         });
-        task.await
-            .unwrap_or_else(|_| Err(story.refused(&self.parts, bug())))
+        task.await.map_err(|_| story.refused(&self.parts, bug()))
     }
 
     fn check_notify_url(&self, call: &mut LocalCall) -> Result<(), ProxyError> {
@@ -331,6 +397,15 @@ impl std::fmt::Debug for Proxy {
     }
 }
 
+/// How an answer goes back.
+#[derive(Debug, Clone)]
+struct Back {
+    shape: Shape,
+    request_id: String,
+    /// By which algorithm the caller verifies an error; RSA2 while that isn't known.
+    sign_type: SignType,
+}
+
 /// A request that may be made.
 struct Admitted {
     call: Call,
@@ -350,6 +425,14 @@ impl Call {
         match self {
             Self::V2(call) => call.method.clone(),
             Self::V3(call) => call.method(),
+        }
+    }
+
+    /// The algorithm that its caller names.
+    fn sign_type(&self) -> Option<SignType> {
+        match self {
+            Self::V2(call) => call.sign_type,
+            Self::V3(_) => None,
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::gateway::VerifiedReply;
 use crate::gateway::v3::VerifiedV3Reply;
 use crate::protocol::envelope::Verification;
 use crate::protocol::request::SignedParams;
+use crate::protocol::signed_reply::ERROR_RESPONSE;
 use crate::protocol::v3_response::V3Verification;
 use crate::proxy::check::Checked;
 use crate::proxy::error::{ErrorCode, ProxyError};
@@ -29,11 +30,11 @@ pub enum Shape {
     V3,
 }
 
-/// Alipay's reply, byte for byte.
-pub(crate) fn whole(reply: &VerifiedReply) -> Response<Full<Bytes>> {
+/// Alipay's reply: its own bytes, or its node in an envelope of ours.
+pub(crate) fn whole(reply: &VerifiedReply, body: Bytes) -> Response<Full<Bytes>> {
     let ours = format!("text/html;charset={}", reply.envelope.charset().label());
     let content_type = reply.content_type.as_deref().unwrap_or(&ours);
-    let mut response = respond(StatusCode::OK, content_type, reply.envelope.body().clone());
+    let mut response = respond(StatusCode::OK, content_type, body);
     mark(&mut response, reply);
     response
 }
@@ -60,15 +61,8 @@ pub(crate) fn v3(reply: &VerifiedV3Reply) -> Response<Full<Bytes>> {
     let headers = response.headers_mut();
     headers.extend(reply.headers.clone());
     if reply.is_opened() {
-        for name in [
-            "alipay-signature",
-            "alipay-nonce",
-            "alipay-timestamp",
-            "alipay-sn",
-        ] {
-            headers.remove(name);
-        }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        remove_v3_signature(&mut response);
     }
     set(&mut response, CACHE_CONTROL.as_str(), Some("no-store"));
     let verified = match reply.response.verification() {
@@ -91,6 +85,18 @@ pub(super) fn checked(checked: &Checked) -> Response<Full<Bytes>> {
         checked.sub_code.as_deref(),
     );
     response
+}
+
+/// Removes the headers that vouch for a body which isn't there as it was signed.
+pub(crate) fn remove_v3_signature(response: &mut Response<Full<Bytes>>) {
+    for name in [
+        "alipay-signature",
+        "alipay-nonce",
+        "alipay-timestamp",
+        "alipay-sn",
+    ] {
+        response.headers_mut().remove(name);
+    }
 }
 
 /// What a call that isn't sent gives.
@@ -199,11 +205,6 @@ fn problem(error: &ProxyError, request_id: &str) -> Bytes {
 }
 
 #[derive(Serialize)]
-struct GatewayBody<'a> {
-    error_response: GatewayError<'a>,
-}
-
-#[derive(Serialize)]
 struct GatewayError<'a> {
     code: &'a str,
     msg: &'a str,
@@ -213,23 +214,29 @@ struct GatewayError<'a> {
     candidates: &'a [String],
 }
 
-/// In ASCII alone, so that it reads the same in whatever charset the caller expects.
 fn gateway_body(error: &ProxyError) -> Bytes {
+    format!("{{\"{ERROR_RESPONSE}\":{}}}", gateway_node(error)).into()
+}
+
+/// An error as Alipay tells it: in ASCII alone, so that it reads the same in whatever charset the
+/// caller expects, and without the names by which SDKs search a reply for what is signed.
+pub(crate) fn gateway_node(error: &ProxyError) -> String {
     let (code, msg) = if error.code.status().is_client_error() {
         ("40002", "Invalid Arguments")
     } else {
         ("20000", "Service Currently Unavailable")
     };
-    let body = json(&GatewayBody {
-        error_response: GatewayError {
-            code,
-            msg,
-            sub_code: format!("sidecar.{}", error.code.as_str()),
-            sub_msg: &error.detail,
-            candidates: &error.candidates,
-        },
+    let node = json(&GatewayError {
+        code,
+        msg,
+        sub_code: format!("sidecar.{}", error.code.as_str()),
+        sub_msg: &error.detail,
+        candidates: &error.candidates,
     });
-    escape_non_ascii(&String::from_utf8_lossy(&body)).into()
+    let node = escape_non_ascii(&String::from_utf8_lossy(&node));
+    // No name of ours holds either, so they stand in strings, where the escape means the same.
+    node.replace("_response", "\\u005fresponse")
+        .replace("alipay_cert_sn", "alipay\\u005fcert\\u005fsn")
 }
 
 /// Writes `\uXXXX` for whatever isn't ASCII: in JSON that stands in strings alone.
@@ -254,7 +261,7 @@ struct V3Body<'a> {
     message: &'a str,
 }
 
-fn v3_body(error: &ProxyError) -> Bytes {
+pub(crate) fn v3_body(error: &ProxyError) -> Bytes {
     json(&V3Body {
         code: format!("sidecar.{}", error.code.as_str()),
         message: &error.detail,
@@ -279,5 +286,17 @@ mod tests {
         assert!(body.is_ascii());
         let read: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(read["error_response"]["sub_msg"], "a 中 and a 😀");
+    }
+
+    #[test]
+    fn an_error_never_holds_what_sdks_search_for() {
+        let detail = "neither `a_response` nor \"alipay_cert_sn\"";
+        let node = gateway_node(&ProxyError::refused(ErrorCode::UpstreamInvalid, detail));
+        assert!(
+            !node.contains("_response") && !node.contains("alipay_cert_sn"),
+            "{node}"
+        );
+        let read: serde_json::Value = serde_json::from_str(&node).unwrap();
+        assert_eq!(read["sub_msg"], detail);
     }
 }

@@ -20,10 +20,12 @@ use crate::gateway::metrics::CallMetrics;
 use crate::gateway::platform::CertificateSource;
 use crate::gateway::signer::LocalSigners;
 use crate::gateway::{Gateway, MAX_REPLY};
+use crate::install_key::InstallKey;
 use crate::net::client::{Client, ClientError, ClientOptions};
 use crate::protocol::secret::Secret;
 use crate::proxy::metrics::ProxyMetrics;
 use crate::proxy::notify_url::NotifyUrlRule;
+use crate::proxy::reply_signature::{REFUSALS, ReplySigner};
 use crate::proxy::resolve::Resolver;
 use crate::proxy::{Limits, Proxy, ProxyParts};
 use crate::sidecar::{Sidecar, SidecarParts};
@@ -41,6 +43,8 @@ use crate::workers::Workers;
 /// Requests that may wait for a signing thread: more than `proxy.max_in_flight` by default, so
 /// that the queue is never the first limit met.
 const SIGN_QUEUE: usize = 4096;
+/// Deliveries that may wait for a signature: far more than go to as many backends at once.
+const SIGNED_DELIVERIES: usize = 1024;
 /// The largest answer read from a backend, bytes: it only has to say `success`.
 const MAX_BACKEND_ANSWER: usize = 64 << 10;
 
@@ -139,6 +143,7 @@ impl SidecarBuilder {
             Some(signers) => signers,
             None => Arc::new(local_signers()?),
         };
+        let install_key = install_key(config)?;
         let call_metrics = CallMetrics::register(&self.registry)?;
         let apps = Apps::new(signers);
         let mut all = config.apps.clone();
@@ -163,6 +168,7 @@ impl SidecarBuilder {
             registry: self.registry,
             store,
             apps,
+            install_key,
         };
         assemble(self.config, parts)
     }
@@ -182,6 +188,7 @@ struct Common {
     registry: Registry,
     store: Arc<dyn Store>,
     apps: Apps,
+    install_key: Option<InstallKey>,
 }
 
 fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
@@ -192,6 +199,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         registry,
         store,
         apps,
+        install_key,
     } = common;
     // Fails where the system has no such metrics, or where the host registered them already.
     let _ = registry.register(Box::new(ProcessCollector::for_self()));
@@ -210,7 +218,8 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         Arc::clone(&clock),
         &config.delivery,
         DeliveryMetrics::register(&registry)?,
-    );
+    )
+    .with_install_key(install_key.clone());
     let wake = dispatcher.waker();
     let tokens = Tokens::new(TokenParts {
         store: Arc::clone(&store),
@@ -230,6 +239,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         gateway,
         tokens: tokens.clone(),
         notify_urls: notify_url_rule(&config),
+        reply_signer: install_key.map(|key| ReplySigner::new(key, Arc::clone(&clock))),
         limits: Limits::new(&config),
         metrics: ProxyMetrics::register(&registry)?,
         call_metrics,
@@ -281,6 +291,21 @@ fn local_signers() -> Result<LocalSigners, BuildError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = Workers::start("sign", threads, SIGN_QUEUE).map_err(BuildError::Threads)?;
     Ok(LocalSigners::new(workers))
+}
+
+/// What signs replies and deliveries anew, where that is configured. Each call under way has a place
+/// in its queue, so that no reply is ever refused its signature.
+fn install_key(config: &Config) -> Result<Option<InstallKey>, BuildError> {
+    let Some(key) = super::reply_key::read(config)? else {
+        return Ok(None);
+    };
+    let places = config.proxy.max_in_flight + REFUSALS + SIGNED_DELIVERIES;
+    let install = InstallKey::start(key, places).map_err(BuildError::Threads)?;
+    tracing::info!(
+        public_key = install.public_key().fingerprint(),
+        "replies and deliveries are signed with the install key"
+    );
+    Ok(Some(install))
 }
 
 fn open_store(config: &Config, clock: &Arc<dyn Clock>) -> Result<EmbeddedStore, BuildError> {

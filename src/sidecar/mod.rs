@@ -29,6 +29,7 @@ use crate::token::Tokens;
 use crate::webhook::Webhook;
 
 mod builder;
+mod reply_key;
 mod request;
 mod tls;
 

@@ -103,6 +103,7 @@ impl CallRequest {
             method: parameters::method(&self.method)?,
             parameters: parameters::canonical(self.parameters)?,
             files: Vec::new(),
+            sign_type: None,
             tags: self.tags,
             timeout: self.timeout,
         };

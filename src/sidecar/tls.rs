@@ -14,6 +14,7 @@ use crate::gateway::app::Apps;
 use crate::net::listener::tls_acceptor;
 use crate::protocol::cert::Bundle;
 use crate::sidecar::builder::upstream_client;
+use crate::sidecar::reply_key;
 
 /// What accepts TLS on each listener; `None`: it speaks plain HTTP.
 pub(super) struct Acceptors {
@@ -45,7 +46,7 @@ impl Acceptors {
 }
 
 /// The files that `config` names and that can't be used: a certificate that doesn't fit its key,
-/// roots that are none. Blocks.
+/// roots that are none, an install key that is no key. Blocks.
 #[must_use]
 pub fn unusable_files(config: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();
@@ -61,6 +62,9 @@ pub fn unusable_files(config: &Config) -> Vec<Fault> {
     if let Err(error) = upstream_client(config) {
         let mismatch = Mismatch::new(error.to_string(), "root certificates, PEM");
         faults.push(Fault::of_key("upstream.ca_file", mismatch));
+    }
+    if let Err(errors) = reply_key::read(config) {
+        faults.extend_from_slice(errors.faults());
     }
     faults
 }

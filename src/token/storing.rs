@@ -156,6 +156,7 @@ fn event_entry(authorization: &Authorization, now: i64) -> InboxEntry {
         notify_path: String::new(),
         order_key: None,
         opened_content: None,
+        scheme: None,
         body: None,
         event: None,
         form: DeliveryForm::Event,

@@ -161,6 +161,7 @@ impl Intake<'_> {
             received_at: arrival.now,
             notify_path: arrival.notify_path.clone(),
             order_key: notification.out_trade_no(),
+            scheme: Some(notification.scheme()),
             opened_content: notification
                 .opened_content()
                 .map(|text| Secret::new(text.to_owned())),

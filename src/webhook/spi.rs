@@ -230,6 +230,7 @@ fn question(arrival: &Arrival<'_>, verified: &Verified) -> Result<InboxEntry, Pr
         body: Some(form(arrival, call)?),
         opened_content: None,
         event: None,
+        scheme: Some(call.scheme()),
         form: DeliveryForm::AsConfigured,
     })
 }

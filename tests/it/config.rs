@@ -220,11 +220,6 @@ fn what_this_version_does_not_do_is_refused_where_it_stands() {
          address or a unix socket; off loopback the proxy needs a [[caller]], and callers aren't \
          checked in this version",
     );
-    check_unsupported(
-        "[proxy]\nreply_signature = \"local\"\nreply_key = \"file:data/store.key\"\n",
-        "config.toml:2: `proxy.reply_signature`: found \"local\", expected \"alipay\"; replies \
-         aren't signed anew in this version",
-    );
 }
 
 #[test]

@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may import, besides itself.
-const ALLOWED: [(&str, &[&str]); 21] = [
+const ALLOWED: [(&str, &[&str]); 22] = [
     ("protocol", &[]),
     ("model", &["protocol"]),
     ("config", &["protocol", "model"]),
     ("clock", &["config"]),
     ("flight", &[]),
     ("workers", &["config"]),
+    ("install_key", &["protocol", "workers"]),
     ("telemetry", &["config"]),
     ("net", &["config"]),
     ("store", LOWER),
@@ -72,6 +73,7 @@ const DELIVERY: &[&str] = &[
     "config",
     "clock",
     "workers",
+    "install_key",
     "flight",
     "telemetry",
     "net",
@@ -83,6 +85,7 @@ const UPPER: &[&str] = &[
     "config",
     "clock",
     "workers",
+    "install_key",
     "flight",
     "telemetry",
     "net",
@@ -98,6 +101,7 @@ const ADMIN: &[&str] = &[
     "config",
     "clock",
     "workers",
+    "install_key",
     "flight",
     "telemetry",
     "net",
@@ -115,6 +119,7 @@ const SIDECAR: &[&str] = &[
     "config",
     "clock",
     "workers",
+    "install_key",
     "flight",
     "telemetry",
     "net",
@@ -133,6 +138,7 @@ const CLI: &[&str] = &[
     "config",
     "clock",
     "workers",
+    "install_key",
     "flight",
     "telemetry",
     "net",

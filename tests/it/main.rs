@@ -36,6 +36,10 @@ mod explain;
 mod key_change;
 mod layering;
 #[cfg(feature = "simulator")]
+mod local_signature;
+#[cfg(feature = "simulator")]
+mod local_signature_deliveries;
+#[cfg(feature = "simulator")]
 mod parts;
 mod properties;
 mod protocol;

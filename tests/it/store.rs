@@ -175,6 +175,7 @@ pub(crate) fn entry(received_at: i64, notify_id: Option<&str>) -> InboxEntry {
         notify_path: "/orders".to_owned(),
         order_key: None,
         opened_content: None,
+        scheme: None,
         body: Some(Body {
             content_type: "application/x-www-form-urlencoded".to_owned(),
             bytes: Bytes::from_static(b"out_trade_no=plain-to-see"),

@@ -237,8 +237,14 @@ impl VerifiedEnvelope {
     pub fn node(&self) -> Bytes {
         match &self.opened {
             Some((plaintext, _)) => plaintext.clone(),
-            None => self.envelope.body.slice(self.envelope.node.clone()),
+            None => self.sent_node(),
         }
+    }
+
+    /// Gives the exact bytes of the node as it stands in the body: a ciphertext stays one.
+    #[must_use]
+    pub fn sent_node(&self) -> Bytes {
+        self.envelope.body.slice(self.envelope.node.clone())
     }
 
     /// Takes what the node's ciphertext was decrypted to: one JSON object in the reply's charset.

@@ -9,6 +9,7 @@ use crate::model::delivery::{Attempt, Delivery, DeliveryState};
 use crate::model::event::AuthorizationEvent;
 use crate::model::id::{AppId, AuthAppId, EventId, Pid};
 use crate::model::notification::{Body, DeliveryForm, InboxEntry};
+use crate::protocol::sign_content::Scheme;
 use crate::store::error::StoreError;
 use crate::store::seal::{Place, Sealer};
 
@@ -26,8 +27,36 @@ struct EntryHead {
     content_type: Option<String>,
     #[serde(default)]
     opened_content: Option<Hidden>,
+    #[serde(default)]
+    scheme: Option<SignScheme>,
     event: Option<AuthorizationEvent>,
     form: Form,
+}
+
+/// [`Scheme`], as `rsaCheckV1` and `rsaCheckV2` of the SDKs.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum SignScheme {
+    V1,
+    V2,
+}
+
+impl From<Scheme> for SignScheme {
+    fn from(scheme: Scheme) -> Self {
+        match scheme {
+            Scheme::V1 => Self::V1,
+            Scheme::V2 => Self::V2,
+        }
+    }
+}
+
+impl From<SignScheme> for Scheme {
+    fn from(scheme: SignScheme) -> Self {
+        match scheme {
+            SignScheme::V1 => Self::V1,
+            SignScheme::V2 => Self::V2,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -74,6 +103,7 @@ impl From<&InboxEntry> for EntryHead {
             order_key: entry.order_key.clone(),
             content_type: entry.body.as_ref().map(|body| body.content_type.clone()),
             opened_content: entry.opened_content.clone().map(Hidden::from),
+            scheme: entry.scheme.map(SignScheme::from),
             event: entry.event.clone(),
             form: entry.form.into(),
         }
@@ -99,6 +129,7 @@ impl EntryHead {
                 bytes: Bytes::copy_from_slice(body),
             }),
             opened_content: self.opened_content.map(Into::into),
+            scheme: self.scheme.map(Into::into),
             event: self.event,
             form: self.form.into(),
         })

@@ -46,9 +46,11 @@ async function test(name, body) {
   }
 }
 
-/** One verified call in the merchant's name. */
-function call(method, params = {}) {
-  return sdk.exec(method, { appAuthToken, ...params }, { validateSign: true });
+/** One verified call in the merchant's name; a signed error of the sidecar's own is no reply. */
+async function call(method, params = {}) {
+  const reply = await sdk.exec(method, { appAuthToken, ...params }, { validateSign: true });
+  if (reply.subCode?.startsWith('sidecar.')) throw new Error(reply.subCode);
+  return reply;
 }
 
 async function control(verb, path, body) {

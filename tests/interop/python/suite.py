@@ -54,7 +54,11 @@ def call(name, biz_content=None, **fields):
         made.biz_content = biz_content
     for field, value in fields.items():
         setattr(made, field, value)
-    return json.loads(CLIENT.execute(made))
+    reply = json.loads(CLIENT.execute(made))
+    # A signed error of the sidecar's own is no reply.
+    if str(reply.get("sub_code", "")).startswith("sidecar."):
+        raise RuntimeError(reply["sub_code"])
+    return reply
 
 
 def control(verb, path, body=None):
