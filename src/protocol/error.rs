@@ -71,6 +71,12 @@ pub enum ProtocolError {
         /// The decoded name, shortened.
         name: String,
     },
+    /// More parameters than any call or notification has.
+    #[error("there are more than {most} parameters")]
+    ParametersTooMany {
+        /// How many may stand there.
+        most: usize,
+    },
     /// A percent sign without two hexadecimal digits behind it.
     #[error(
         "byte {at} of the form is a `%` without two hexadecimal digits; percent-encode each value \
@@ -150,7 +156,7 @@ impl ProtocolError {
             Self::CharsetUnsupported { .. } => "charset-unsupported",
             Self::KeyReplyInvalid => "key-reply-invalid",
             Self::ParameterDuplicate { .. } => "parameter-duplicate",
-            Self::PercentInvalid { .. } => "parameter-invalid",
+            Self::ParametersTooMany { .. } | Self::PercentInvalid { .. } => "parameter-invalid",
             Self::SignMissing => "sign-missing",
             Self::SignMalformed => "sign-malformed",
             Self::SignTypeUnknown { .. } => "sign-type-unknown",

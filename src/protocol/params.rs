@@ -34,11 +34,15 @@ impl Params {
     /// # Errors
     ///
     /// [`ProtocolError::PercentInvalid`], [`ProtocolError::CharsetMalformed`], and
-    /// [`ProtocolError::ParameterDuplicate`] for a name given twice, be its values empty or equal.
+    /// [`ProtocolError::ParameterDuplicate`] for a name given twice, be its values empty or equal,
+    /// and [`ProtocolError::ParametersTooMany`].
     pub fn from_form(raw: &[u8], charset: Charset) -> Result<Self, ProtocolError> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         let mut names = HashSet::new();
         for (at, name, value) in form::segments(raw) {
+            if pairs.len() == MOST {
+                return Err(ProtocolError::ParametersTooMany { most: MOST });
+            }
             let value_at = at + name.len() + 1;
             let name = decode(name, at, charset)?;
             if !names.insert(name.clone()) {
@@ -187,7 +191,8 @@ pub fn is_owned(name: &str) -> bool {
 }
 
 /// Tells whether Alipay's own code takes a value for empty.
-pub(super) fn is_blank(value: &str) -> bool {
+#[must_use]
+pub fn is_blank(value: &str) -> bool {
     value.chars().all(is_java_whitespace)
 }
 
@@ -210,6 +215,10 @@ fn duplicate(name: &str) -> ProtocolError {
         name: shorten(name),
     }
 }
+
+/// How many parameters a form may have: the largest of Alipay's have some fifty, and what is done
+/// with them (sorting, several readings) costs more than one pass.
+const MOST: usize = 1000;
 
 const OWNED: [&str; 11] = [
     name::ALIPAY_ROOT_CERT_SN,
@@ -296,6 +305,14 @@ mod tests {
         );
         check("a=中".as_bytes(), &[("a", "中")]);
         check(b"sign=a+b/c==", &[("sign", "a b/c==")]);
+    }
+
+    #[test]
+    fn a_form_has_an_end() {
+        let form = |count: usize| (0..count).map(|n| format!("p{n}=1&")).collect::<String>();
+        let read = Params::from_form(form(1000).as_bytes(), Charset::Utf8).unwrap();
+        assert_eq!(read.len(), 1000);
+        check_refused(form(1001).as_bytes(), "parameter-invalid");
     }
 
     #[test]
