@@ -82,7 +82,15 @@ async fn verify(inner: &Inner, arrival: &Arrival) -> Result<Verified, Refusal> {
             diagnostics.notification(&app, content_type, body);
             Refusal::Forged(error)
         })?;
+    if !notification.is_genuine() {
+        return Err(Refusal::Other);
+    }
     let notification = open(&app, notification);
+    let decides = notification.authorization().is_some() || notification.cancellation().is_some();
+    if decides && notification.is_encrypted() {
+        // Acked, the token in it would be lost: Alipay asks again once the key is mended.
+        return Err(Refusal::Closed);
+    }
     Ok(Verified { app, notification })
 }
 

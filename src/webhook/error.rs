@@ -19,6 +19,9 @@ pub(super) enum Refusal {
     /// It didn't arrive whole.
     #[error(transparent)]
     Body(#[from] BodyError),
+    /// An encrypted authorisation or cancellation that can't be opened.
+    #[error("it is encrypted, and the app's encrypt_key is missing or doesn't open it")]
+    Closed,
     /// A `Content-Encoding`: Alipay uses none, and what is signed isn't what came.
     #[error("it has a Content-Encoding")]
     Encoded,
@@ -31,6 +34,11 @@ pub(super) enum Refusal {
     /// It can't be read.
     #[error("it can't be read: {0}")]
     Malformed(#[source] ProtocolError),
+    /// Something else that Alipay signed by the same rules.
+    #[error(
+        "it is no notification, although Alipay signed it: a return_url's query, an SPI call, or one whose notify_id is hidden"
+    )]
+    Other,
     /// The answer to a check couldn't be signed.
     #[error("the answer could not be signed")]
     Sign(#[from] SignError),
@@ -46,16 +54,16 @@ impl Refusal {
     pub(super) fn outcome(&self) -> Outcome {
         match self {
             Self::Backlog { .. } | Self::Body(_) | Self::Stale => Outcome::Refused,
-            Self::Encoded | Self::Malformed(_) => Outcome::Malformed,
+            Self::Encoded | Self::Malformed(_) | Self::Other => Outcome::Malformed,
             Self::Foreign => Outcome::Foreign,
             Self::Forged(_) => Outcome::Forged,
-            Self::Sign(_) | Self::Store(_) => Outcome::Unavailable,
+            Self::Closed | Self::Sign(_) | Self::Store(_) => Outcome::Unavailable,
         }
     }
 
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Backlog { .. } | Self::Sign(_) | Self::Store(_) => {
+            Self::Backlog { .. } | Self::Closed | Self::Sign(_) | Self::Store(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Body(BodyError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -64,6 +72,7 @@ impl Refusal {
             | Self::Foreign
             | Self::Forged(_)
             | Self::Malformed(_)
+            | Self::Other
             | Self::Stale => StatusCode::BAD_REQUEST,
         }
     }

@@ -252,7 +252,15 @@ fn form(arrival: &Arrival<'_>, call: &SpiCall) -> Result<Body, ProtocolError> {
     Ok(match (arrival.query, &arrival.body) {
         ("", body) => came(arrival.content_type.clone(), body.clone()),
         (query, body) if body.is_empty() => came(None, Bytes::copy_from_slice(query.as_bytes())),
-        _ => came(None, call.params().to_form(charset)?.into()),
+        // Without what may not be signed: anybody may have added it.
+        _ => came(
+            None,
+            call.params()
+                .clone()
+                .without_empty()
+                .to_form(charset)?
+                .into(),
+        ),
     })
 }
 

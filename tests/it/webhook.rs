@@ -347,6 +347,64 @@ async fn a_confirmed_cancellation_blocks_though_the_clock_went_back() {
     assert!(told.contains(&("merchant.revoked", at)), "{told:?}");
 }
 
+/// Triggers a payment with these parameters changed (an empty value takes one away), and gives the
+/// status that the webhook answered with.
+async fn status_of(parts: &Parts, changed: &[(&str, &str)]) -> Option<u16> {
+    let mut options = TriggerOptions {
+        wait: true,
+        attempts: Some(1),
+        ..TriggerOptions::default()
+    };
+    for (name, value) in changed {
+        options
+            .params
+            .insert((*name).to_owned(), (*value).to_owned());
+    }
+    let sent = parts.trigger(Event::Payment, options).await;
+    sent.attempts.last().expect("waited for").status
+}
+
+#[tokio::test]
+async fn what_alipay_signs_by_the_same_rules_is_no_notification() {
+    let parts = parts().await;
+    // As the query of a `return_url`, which the customer's browser holds.
+    let returned = [
+        ("notify_id", ""),
+        ("notify_type", ""),
+        ("method", "alipay.trade.page.pay.return"),
+    ];
+    assert_eq!(status_of(&parts, &returned).await, Some(400));
+    // With its own type it is a notification, whatever else it has.
+    assert_eq!(
+        status_of(&parts, &[("method", "alipay.trade.pay")]).await,
+        Some(200)
+    );
+    assert_eq!(parts.inbox().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_notify_id_hidden_in_the_value_before_it_brings_nothing_in_again() {
+    let parts = parts().await;
+    let options = TriggerOptions {
+        wait: true,
+        ..TriggerOptions::default()
+    };
+    let sent = parts.trigger(Event::OrderMessage, options).await;
+    assert_eq!(parts.inbox().await.len(), 1);
+    // Nothing is escaped in what is signed, so both bodies have the same sign content.
+    let mut fields: Vec<_> = sent.body.split('&').map(str::to_owned).collect();
+    fields.sort();
+    let at = fields
+        .iter()
+        .position(|field| field.starts_with("notify_id="))
+        .expect("there");
+    let hidden = fields.remove(at).replace('&', "%26").replace('=', "%3D");
+    fields[at - 1].push_str(&format!("%26{hidden}"));
+    let (status, said) = parts.post("/alipay/gateway", &fields.join("&")).await;
+    assert_eq!((status.as_u16(), said.as_str()), (400, "fail"));
+    assert_eq!(parts.inbox().await.len(), 1);
+}
+
 #[tokio::test]
 async fn what_has_no_notify_id_is_known_by_what_was_signed() {
     let parts = parts().await;

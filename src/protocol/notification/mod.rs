@@ -142,6 +142,27 @@ impl Notification {
         &self.params
     }
 
+    /// Tells whether it is a notification at all. Alipay signs other things by the same rules, the
+    /// query of a `return_url`, which every customer sees, and SPI calls: those name a `method` and
+    /// have none of a notification's marks. And since nothing is escaped in what is signed, a
+    /// `notify_id` can be hidden in the value before it, so as to be taken for a new one.
+    #[must_use]
+    pub fn is_genuine(&self) -> bool {
+        let has = |name: &str| self.params.get(name).is_some_and(|value| !value.is_empty());
+        let marks = [
+            name::NOTIFY_ID,
+            name::NOTIFY_TYPE,
+            name::MSG_METHOD,
+            name::SERVICE,
+        ];
+        let is_other = has(name::METHOD) && !marks.into_iter().any(has);
+        let hides_id = !has(name::NOTIFY_ID) && {
+            let mut pieces = self.sign_content.split('&');
+            pieces.any(|piece| piece.starts_with("notify_id="))
+        };
+        !is_other && !hides_id
+    }
+
     /// Tells whether `biz_content` is a ciphertext that nobody has opened.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
