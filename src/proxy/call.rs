@@ -195,7 +195,7 @@ async fn send_once(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedReply, Pro
 /// tokens can't be stored, the reply goes to its caller all the same: a code is good for one
 /// exchange, so that reply may be the only copy there will ever be.
 async fn send_for_tokens(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedReply, ProxyError> {
-    let refresh_token = refresh_token(v2);
+    let refresh_token = refresh_token(v2)?;
     let began = Instant::now();
     let _turn = match &refresh_token {
         Some(refresh_token) => Some(turn(parts, v2.timeout, refresh_token).await?),
@@ -302,15 +302,40 @@ fn v2_call(parts: &ProxyParts, call: &LocalCall, credentials: Credentials, api: 
     }
 }
 
-/// The refresh token a call would spend.
-fn refresh_token(v2: &V2Call) -> Option<Secret<String>> {
+/// The refresh token a call of [`TOKEN_METHOD`] would spend.
+fn refresh_token(v2: &V2Call) -> Result<Option<Secret<String>>, ProxyError> {
+    let content = v2.parameters.get(name::BIZ_CONTENT).unwrap_or_default();
+    if v2.parameters.get(name::ENCRYPT_TYPE).is_none() {
+        return Ok(spent(content.as_bytes()));
+    }
+    let opened = opened(&v2.app, content)?;
+    Ok(spent(opened.expose()))
+}
+
+/// The refresh token in the content of a call of [`TOKEN_METHOD`].
+pub(super) fn spent(content: &[u8]) -> Option<Secret<String>> {
     #[derive(Deserialize)]
     struct Spent {
         refresh_token: String,
     }
-    let biz_content = v2.parameters.get(name::BIZ_CONTENT)?;
-    let spent: Spent = serde_json::from_str(biz_content).ok()?;
+    let spent: Spent = serde_json::from_slice(content).ok()?;
     Some(Secret::new(spent.refresh_token))
+}
+
+/// What a caller has encrypted in a call of [`TOKEN_METHOD`]: a refresh of the same token from two
+/// places could retire the answer to one of them, so what can't be read isn't sent.
+pub(super) fn opened(app: &SigningApp, ciphertext: &str) -> Result<Secret<Vec<u8>>, ProxyError> {
+    let refused = |reason: &str| {
+        let detail = format!(
+            "a call that hands out tokens is encrypted, and {reason}: its tokens could not be kept"
+        );
+        ProxyError::refused(ErrorCode::BodyInvalid, detail)
+    };
+    let Some(key) = app.content_key() else {
+        return Err(refused("the app has no encrypt_key here"));
+    };
+    key.decrypt(&ciphertext.replace(' ', "+"))
+        .map_err(|_| refused("the app's encrypt_key doesn't open it"))
 }
 
 /// Whoever opened such a URL would get tokens that nobody has verified and nobody stores.

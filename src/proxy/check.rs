@@ -14,9 +14,10 @@ use serde::Serializer;
 use crate::gateway::app::SigningApp;
 use crate::net::body::{self, BoxError};
 use crate::protocol::app_result::{AppResultError, UnverifiedAppResult};
+use crate::protocol::envelope::VerifiedEnvelope;
 use crate::protocol::error::{EnvelopeError, ProtocolError};
 use crate::protocol::notification::UnverifiedNotification;
-use crate::protocol::params::{Params, name};
+use crate::protocol::params::{self, Params, name};
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route, Target};
@@ -159,9 +160,15 @@ impl Proxy {
         let app = self.parts.resolver.app(claimed).ok_or_else(not_ours)?;
         let sn = unverified.alipay_cert_sn();
         self.parts.gateway.meet(&app, sn, PATIENCE).await;
-        let verified = unverified
-            .verify(&app.platform.all_keys(), app.sign_type)
-            .map_err(|error| invalid(&error))?;
+        let verified = unverified.verify(&app.platform.all_keys(), app.sign_type);
+        let verified = verified.map_err(|error| {
+            let query = Bytes::copy_from_slice(query);
+            self.parts
+                .gateway
+                .diagnostics()
+                .notification(&app, None, query);
+            invalid(&error)
+        })?;
         Ok((app, verified.params().clone()))
     }
 
@@ -177,12 +184,7 @@ impl Proxy {
         let verified = unverified
             .verify(&app.platform.all_keys(), app.sign_type)
             .map_err(|error| of_result(&error))?;
-        if verified.is_ciphertext() {
-            return Err(ProxyError::refused(
-                ErrorCode::ResponseDecryptionFailed,
-                "the result is encrypted; results that pass through an app are expected plain",
-            ));
-        }
+        let verified = opened(&app, verified)?;
         Ok(Checked {
             app,
             auth_app_id: None,
@@ -191,6 +193,21 @@ impl Proxy {
             sub_code: verified.sub_code().map(ToOwned::to_owned),
         })
     }
+}
+
+/// The result, open: an order string that left encrypted may bring an encrypted one back.
+fn opened(app: &SigningApp, result: VerifiedEnvelope) -> Result<VerifiedEnvelope, ProxyError> {
+    if !result.is_ciphertext() {
+        return Ok(result);
+    }
+    let failed = |reason: String| ProxyError::refused(ErrorCode::ResponseDecryptionFailed, reason);
+    let Some(key) = app.content_key() else {
+        return Err(failed(
+            "the result is encrypted, and the app has no encrypt_key".to_owned(),
+        ));
+    };
+    key.open_reply(result)
+        .map_err(|error| failed(error.to_string()))
 }
 
 fn refuse_parts(headers: &HeaderMap) -> Result<(), ProxyError> {
@@ -205,7 +222,11 @@ fn refuse_parts(headers: &HeaderMap) -> Result<(), ProxyError> {
 
 /// Everything that says something, as one JSON object of texts in their order.
 fn fields(params: &Params) -> Bytes {
-    let says = |(name, _): &(&str, &str)| !matches!(*name, name::SIGN | name::SIGN_TYPE);
+    // What no reading of the rules surely signs, anybody may have added.
+    let says = |(name, value): &(&str, &str)| {
+        let is_about_it = [name::SIGN, name::SIGN_TYPE, name::ALIPAY_CERT_SN].contains(name);
+        !is_about_it && !params::is_blank(value)
+    };
     let mut json = Vec::new();
     let mut serializer = serde_json::Serializer::new(&mut json);
     // Maps with text keys, written to memory, always serialise.

@@ -5,6 +5,7 @@
 //! transfer encoding); all are taken, and written anew.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,6 +49,24 @@ pub(super) struct UploadLimits {
     pub(super) deadline: Duration,
 }
 
+/// How many bytes may be taken in before a part or a piece of one can be handed on. What has no end
+/// is held in memory meanwhile, and searched anew with each piece.
+const UNREAD: usize = 2 << 20;
+
+/// An upload while it is read.
+#[derive(Clone, Copy)]
+struct Reading<'a> {
+    limits: UploadLimits,
+    /// Bytes that were taken in since something was handed on.
+    unread: &'a AtomicUsize,
+}
+
+impl Reading<'_> {
+    fn goes_on(self) {
+        self.unread.store(0, Ordering::Relaxed);
+    }
+}
+
 /// Whether a body says that it is one of parts.
 pub(super) fn is_multipart(headers: &HeaderMap) -> bool {
     content_type(headers)
@@ -76,12 +95,16 @@ where
     let boundary = multer::parse_boundary(content_type(headers))
         .map_err(|_| invalid("it is multipart, but not `multipart/form-data` with a boundary"))?;
     let body = Box::pin(body);
-    let pieces = stream::try_unfold(body, |mut body| async move {
+    let unread = &AtomicUsize::new(0);
+    let pieces = stream::try_unfold(body, move |mut body| async move {
         loop {
             let Some(frame) = body.frame().await else {
                 return Ok::<_, BoxError>(None);
             };
             if let Ok(piece) = frame.map_err(Into::into)?.into_data() {
+                if unread.fetch_add(piece.len(), Ordering::Relaxed) > UNREAD {
+                    return Err(BoxError::from("a part, or the head of one, has no end"));
+                }
                 return Ok(Some((piece, body)));
             }
         }
@@ -89,16 +112,20 @@ where
     let sizes = SizeLimit::new().whole_stream(limits.whole);
     let constraints = Constraints::new().size_limit(sizes);
     let parts = Multipart::with_constraints(pieces, boundary, constraints);
-    tokio::time::timeout(limits.deadline, collect(parts, charset, limits))
-        .await
-        .map_err(|_| invalid("it didn't arrive in time"))?
+    tokio::time::timeout(
+        limits.deadline,
+        collect(parts, charset, Reading { limits, unread }),
+    )
+    .await
+    .map_err(|_| invalid("it didn't arrive in time"))?
 }
 
 async fn collect(
     mut parts: Multipart<'_>,
     charset: Charset,
-    limits: UploadLimits,
+    reading: Reading<'_>,
 ) -> Result<Upload, ProxyError> {
+    let limits = reading.limits;
     let mut upload = Upload {
         parameters: Params::new(),
         files: Vec::new(),
@@ -106,6 +133,7 @@ async fn collect(
     let (mut room, mut memory) = (limits.text, IN_MEMORY);
     for _ in 0..PARTS {
         let next = parts.next_field().await;
+        reading.goes_on();
         let Some(field) = next.map_err(|error| broken(&error, limits))? else {
             return Ok(upload);
         };
@@ -114,14 +142,14 @@ async fn collect(
             if upload.files.len() >= FILES {
                 return Err(invalid("it has more than 10 files"));
             }
-            let file = file(disposition, field, (limits, memory)).await?;
+            let file = file(disposition, field, (reading, memory)).await?;
             check_new(&upload, &file.name)?;
             // All files together may hold as much memory as one.
             memory = memory.saturating_sub(file.content.in_memory());
             upload.files.push(file);
         } else {
             let name = disposition.name;
-            let value = text(field, &mut room, limits).await?;
+            let value = text(field, &mut room, reading).await?;
             let value = decoded(&value, charset).map_err(|reason| unreadable(&name, &reason))?;
             check_new(&upload, &name)?;
             upload.parameters.push(name, value)?;
@@ -153,11 +181,11 @@ fn disposition(field: &Field<'_>, charset: Charset) -> Result<Disposition, Proxy
 async fn text(
     mut field: Field<'_>,
     room: &mut usize,
-    limits: UploadLimits,
+    reading: Reading<'_>,
 ) -> Result<Text, ProxyError> {
     let named = charset::label_of_content_type(content_type(field.headers()));
     let mut bytes = Vec::new();
-    while let Some(piece) = next_piece(&mut field, limits).await? {
+    while let Some(piece) = next_piece(&mut field, reading).await? {
         *room = room.checked_sub(piece.len()).ok_or_else(|| {
             ProxyError::refused(
                 ErrorCode::BodyTooLarge,
@@ -204,12 +232,12 @@ fn unreadable(name: &str, reason: &str) -> ProxyError {
 async fn file(
     disposition: Disposition,
     mut field: Field<'_>,
-    (limits, memory): (UploadLimits, usize),
+    (reading, memory): (Reading<'_>, usize),
 ) -> Result<FilePart, ProxyError> {
     let declared = field.content_type().map(ToString::to_string);
     let content_type = declared.unwrap_or_else(|| "application/octet-stream".to_owned());
     let mut spool = Spool::new(memory);
-    while let Some(piece) = next_piece(&mut field, limits).await? {
+    while let Some(piece) = next_piece(&mut field, reading).await? {
         spool.push(&piece).await.map_err(|e| no_room(&e))?;
     }
     let content = spool.finish().await.map_err(|e| no_room(&e))?;
@@ -223,9 +251,11 @@ async fn file(
 
 async fn next_piece(
     field: &mut Field<'_>,
-    limits: UploadLimits,
+    reading: Reading<'_>,
 ) -> Result<Option<Bytes>, ProxyError> {
-    field.chunk().await.map_err(|error| broken(&error, limits))
+    let piece = field.chunk().await;
+    reading.goes_on();
+    piece.map_err(|error| broken(&error, reading.limits))
 }
 
 fn content_type(headers: &HeaderMap) -> &str {

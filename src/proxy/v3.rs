@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{HeaderMap, Method};
-use serde::Deserialize;
 
 use crate::gateway::metrics::{Api, Phase};
 use crate::gateway::v3::{V3Body, V3Call, V3Encryption, VerifiedV3Reply, method_of};
@@ -30,7 +29,6 @@ pub(super) const METHODS: &str = "DELETE, GET, PATCH, POST, PUT";
 const DATA_PART: &str = "data";
 
 /// One unsigned v3 request of a backend, checked, still without credentials.
-#[derive(Debug, Clone)]
 pub(super) struct LocalV3Call {
     http_method: Method,
     /// Path and query, as they came.
@@ -159,7 +157,7 @@ async fn send_for_tokens(
     parts: &ProxyParts,
     mut v3: V3Call,
 ) -> Result<VerifiedV3Reply, ProxyError> {
-    let refresh_token = refresh_token(&v3.body);
+    let refresh_token = refresh_token(&v3)?;
     let began = Instant::now();
     let _turn = match &refresh_token {
         Some(refresh_token) => Some(call::turn(parts, v3.timeout, refresh_token).await?),
@@ -175,7 +173,7 @@ async fn send_for_tokens(
         Some(_) => Source::Refresh,
         None => Source::Callback,
     };
-    call::absorb(parts, &v3.app, reply.body(), source).await;
+    call::absorb(parts, &v3.app, content(&v3, &reply).expose(), source).await;
     Ok(reply)
 }
 
@@ -197,18 +195,29 @@ fn v3_call(
     }
 }
 
-/// The refresh token a call would spend.
-fn refresh_token(body: &V3Body) -> Option<Secret<String>> {
-    #[derive(Deserialize)]
-    struct Spent {
-        refresh_token: String,
-    }
-    let V3Body::Plain(body) = body else {
-        return None;
+/// The refresh token that a call of [`TOKEN_METHOD`] would spend.
+fn refresh_token(v3: &V3Call) -> Result<Option<Secret<String>>, ProxyError> {
+    let V3Body::Plain(body) = &v3.body else {
+        return Ok(None);
     };
-    let spent: Spent = serde_json::from_slice(body).ok()?;
-    Some(Secret::new(spent.refresh_token))
+    if v3.encryption != V3Encryption::Callers {
+        return Ok(call::spent(body));
+    }
+    let ciphertext = String::from_utf8_lossy(body);
+    Ok(call::spent(
+        call::opened(&v3.app, ciphertext.trim())?.expose(),
+    ))
 }
+
+/// The content of a reply that hands out tokens, opened for ourselves where it goes on closed.
+fn content(v3: &V3Call, reply: &VerifiedV3Reply) -> Secret<Vec<u8>> {
+    let opened = v3.app.content_key().filter(|_| !reply.is_opened());
+    let opened = opened.and_then(|key| reply.response.open_body(key).ok());
+    opened.unwrap_or_else(|| Secret::new(reply.body().to_vec()))
+}
+
+/// What servers divide a path at, plain or percent-encoded: segments, and Java's path parameters.
+const DIVIDERS: [u8; 3] = [b'/', b'\\', b';'];
 
 /// The path is signed as it stands, so it must mean one thing to everybody it passes.
 fn check_path(path: &str) -> Result<(), ProxyError> {
@@ -219,6 +228,12 @@ fn check_path(path: &str) -> Result<(), ProxyError> {
     let segments = path.strip_prefix("/v3/").unwrap_or_default();
     if segments.is_empty() {
         return refused("nothing follows `/v3/`");
+    }
+    if path
+        .bytes()
+        .any(|byte| byte != b'/' && DIVIDERS.contains(&byte))
+    {
+        return refused("it has a `;` or a `\\`, which some servers divide at");
     }
     for segment in segments.split('/') {
         if matches!(segment, "" | "." | "..") {
@@ -234,6 +249,9 @@ fn check_path(path: &str) -> Result<(), ProxyError> {
         };
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             return refused("it percent-encodes a character that needs none");
+        }
+        if DIVIDERS.contains(&byte) {
+            return refused("it percent-encodes `/`, `\\` or `;`, which some servers divide at");
         }
         rest = behind;
     }
@@ -267,11 +285,12 @@ fn encryption(headers: &HeaderMap, body: &V3Body) -> Result<V3Encryption, ProxyE
         let detail = "the header `alipay-encrypt-type` stands twice";
         ProxyError::refused(ErrorCode::ParameterDuplicate, detail)
     };
-    match single(headers, "alipay-encrypt-type")
-        .map_err(duplicate)?
+    let asked = single(headers, "alipay-encrypt-type").map_err(duplicate)?;
+    match asked
         .as_deref()
+        .filter(|_| !is_empty(headers, "alipay-encrypt-type"))
     {
-        None | Some("") => return Ok(V3Encryption::None),
+        None => return Ok(V3Encryption::None),
         Some("AES") => {}
         Some(_) => {
             let detail = "`alipay-encrypt-type` is `AES`, or left out";
@@ -301,10 +320,18 @@ fn tags(headers: &HeaderMap, selector: Option<String>) -> Result<Tags, ProxyErro
     let own_app_id =
         authorization.and_then(|read| read.auth_string.get("app_id").map(ToOwned::to_owned));
     Ok(Tags {
-        token: token.filter(|token| !token.is_empty()).map(Secret::new),
+        // One that can't be read names nobody; only an empty one isn't there.
+        token: token
+            .filter(|_| !is_empty(headers, "alipay-app-auth-token"))
+            .map(Secret::new),
         own_app_id,
         ..local_call::tags(headers, selector)?
     })
+}
+
+/// Whether a header stands there without a value.
+fn is_empty(headers: &HeaderMap, name: &str) -> bool {
+    headers.get(name).is_some_and(http::HeaderValue::is_empty)
 }
 
 fn invalid(detail: &str) -> ProxyError {
@@ -317,17 +344,17 @@ mod tests {
 
     #[test]
     fn a_path_means_one_thing_or_is_refused() {
-        for good in [
-            "/v3/alipay/trade/query",
-            "/v3/a/%E4%B8%AD",
-            "/v3/a/b%2Fc",
-            "/v3/a/b:c@d",
-        ] {
+        for good in ["/v3/alipay/trade/query", "/v3/a/%E4%B8%AD", "/v3/a/b:c@d"] {
             assert!(check_path(good).is_ok(), "{good}");
         }
         for bad in [
             "/v3/",
             "/v3//a",
+            "/v3/a/b%2Fc",
+            "/v3/a/..%5Cb",
+            "/v3/a/..;/b",
+            "/v3/a;x",
+            "/v3/a%3bx",
             "/v3/a/",
             "/v3/a/../b",
             "/v3/./a",

@@ -7,7 +7,8 @@ use alipay_sidecar::protocol::encryption::ContentKey;
 use alipay_sidecar::protocol::params::Params;
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{
-    DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, Fault, FaultKind, Simulator, TriggerOptions,
+    DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, Fault, FaultKind, SECOND_AUTH_APP_ID, Simulator,
+    TriggerOptions,
 };
 use http::Request;
 
@@ -186,4 +187,70 @@ async fn an_encrypted_cancellation_marks_the_merchant() {
         header(&reply, "alipay-sidecar-error"),
         "merchant-unauthorized"
     );
+}
+
+#[tokio::test]
+async fn an_encrypted_authorisation_that_cant_be_opened_is_not_acked() {
+    let sidecar = TestSidecar::start_before(|simulator, config| {
+        encrypted(simulator, config);
+        config.apps[0].encrypt_key = None;
+    })
+    .await;
+    let options = TriggerOptions {
+        encrypted: true,
+        wait: true,
+        attempts: Some(1),
+        auth_app_id: Some(FIRST_AUTH_APP_ID.to_owned()),
+        ..TriggerOptions::default()
+    };
+    for event in [Event::PluginOrder, Event::Cancel] {
+        let sent = sidecar
+            .simulator
+            .trigger(event, &options)
+            .await
+            .expect("sent");
+        let answer = sent.attempts.last().expect("waited for");
+        assert_eq!(
+            (answer.status, answer.answer.as_str()),
+            (Some(503), "fail"),
+            "{event:?}"
+        );
+    }
+    assert!(sidecar.backend.is_quiet().await);
+}
+
+#[tokio::test]
+async fn tokens_that_an_sdk_asked_for_encrypted_are_stored_or_not_asked_for() {
+    for (held, status) in [(true, 200), (false, 400)] {
+        let sidecar = TestSidecar::start_before(|simulator, config| {
+            encrypted(simulator, config);
+            if !held {
+                config.apps[0].encrypt_key = None;
+            }
+        })
+        .await;
+        let code = sidecar
+            .simulator
+            .app_auth_code(None, &[SECOND_AUTH_APP_ID])
+            .expect("a code");
+        let grant = format!(r#"{{"grant_type":"authorization_code","code":"{code}"}}"#);
+        let ciphertext = key().encrypt(grant.as_bytes()).expect("encrypted");
+        let request = Request::builder()
+            .method("POST")
+            .uri("/v3/alipay/open/auth/token/app")
+            .header("alipay-merchant", ALIAS)
+            .header("alipay-encrypt-type", "AES");
+        let reply = sidecar.proxy(request, ciphertext).await;
+        assert_eq!(reply.status, status, "{}", text(&reply));
+        if !held {
+            assert_eq!(header(&reply, "alipay-sidecar-outcome"), "not-sent");
+            continue;
+        }
+        let request = Request::builder()
+            .method("POST")
+            .uri("/v2/alipay.trade.create");
+        let request = request.header("alipay-merchant", SECOND_AUTH_APP_ID);
+        let reply = sidecar.proxy(request, ORDER).await;
+        assert_eq!(json(&reply)["code"], "10000", "{}", text(&reply));
+    }
 }

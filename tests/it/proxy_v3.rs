@@ -119,6 +119,28 @@ async fn the_merchant_is_tagged_by_header_path_or_token() {
 }
 
 #[tokio::test]
+async fn a_tag_that_cant_be_read_never_falls_back_to_the_default_merchant() {
+    let sidecar = TestSidecar::start_with(|config| {
+        config.proxy.default_merchant = Some(ALIAS.parse().expect("a selector"));
+    })
+    .await;
+    let reply = send(&sidecar, ("POST", CREATE), &[], ORDER).await;
+    assert_eq!(reply.status, 200, "untagged: {}", text(&reply));
+    let request = Request::builder().method("POST").uri(CREATE);
+    let tag = http::HeaderValue::from_bytes("merchant:店铺".as_bytes()).expect("a value");
+    let reply = sidecar
+        .proxy(request.header("alipay-app-auth-token", tag), ORDER)
+        .await;
+    check_error(&reply, 404, "token-unknown", "not-sent");
+    let request = Request::builder().method("POST").uri(CREATE);
+    let asked = http::HeaderValue::from_bytes(b"\xff").expect("a value");
+    let reply = sidecar
+        .proxy(request.header("alipay-encrypt-type", asked), ORDER)
+        .await;
+    check_error(&reply, 400, "parameter-invalid", "not-sent");
+}
+
+#[tokio::test]
 async fn every_http_method_goes_through_with_its_query_and_body_as_they_came() {
     let sidecar = TestSidecar::start().await;
     let path = "/v3/alipay/test/thing";
