@@ -36,7 +36,7 @@ pub struct AppView {
     pub key_bits: Option<usize>,
     /// SHA-256 of each platform key.
     pub alipay_public_key_fingerprints: Vec<String>,
-    /// `app_cert_sn` of the key in force, in certificate mode.
+    /// `app_cert_sn` of `private_key`, in certificate mode.
     #[serde(default)]
     pub app_cert_sn: Option<String>,
     /// `alipay_root_cert_sn`, in certificate mode.

@@ -74,12 +74,14 @@ async fn apps_page(parts: &AdminParts) -> Result<crate::admin::page::Page<apps::
 }
 
 async fn put_app(parts: &AdminParts, app_id: &AppId, body: &[u8]) -> Answer {
+    let _alone = parts.apps.changing().await;
     let view = apps::put(&*parts.store, app_id, body).await?;
     reload_apps(parts).await?;
     ok(&view)
 }
 
 async fn remove_app(parts: &AdminParts, app_id: &AppId) -> Answer {
+    let _alone = parts.apps.changing().await;
     apps::remove(&*parts.store, app_id).await?;
     reload_apps(parts).await?;
     Ok(done())

@@ -66,7 +66,7 @@ impl SigningApp {
     /// Takes over what `former`, the same app, has learned while it ran.
     fn inherit(&self, former: &Self) {
         self.platform.inherit(&former.platform);
-        self.signing.promote(former.signing.in_force());
+        self.signing.inherit(&former.signing);
     }
 }
 
@@ -90,6 +90,7 @@ pub trait Signers: Send + Sync + 'static {
 pub struct Apps {
     set: Arc<ArcSwap<BTreeMap<AppId, Arc<SigningApp>>>>,
     signers: Arc<dyn Signers>,
+    changing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// An app that can't be used.
@@ -109,6 +110,7 @@ impl Apps {
         Self {
             set: Arc::default(),
             signers,
+            changing: Arc::default(),
         }
     }
 
@@ -131,6 +133,15 @@ impl Apps {
         }
         self.set.store(Arc::new(set));
         Ok(())
+    }
+
+    /// Waits for the right to change the set: who stores an app, reads all of them and replaces the
+    /// set must be alone meanwhile, or an older list could overwrite a newer one.
+    ///
+    /// # Cancel safety
+    /// Safe: who leaves gives up the place in the queue.
+    pub async fn changing(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        Arc::clone(&self.changing).lock_owned().await
     }
 
     /// The app of that id.
