@@ -11,9 +11,11 @@ use crate::model::id::AppId;
 const DOWNLOADS: usize = 6;
 /// The time that [`DOWNLOADS`] counts for, milliseconds.
 const WINDOW_MS: i64 = 60_000;
-/// How long a failure is remembered, milliseconds: an outage of Alipay's must not last longer here
-/// than there.
-const FAILURE_MS: i64 = 60_000;
+/// How long a certificate that isn't to be believed is remembered, milliseconds.
+const REFUSED_MS: i64 = 60_000;
+/// How long a download that failed on its way is remembered, milliseconds: what is executed
+/// meanwhile can't be verified, so an outage must not last longer here than there.
+const UNAVAILABLE_MS: i64 = 1_000;
 /// How many failures are remembered for each app and kind of asker.
 const FAILURES: usize = 64;
 
@@ -26,8 +28,8 @@ pub(super) struct Allowances(Mutex<HashMap<(AppId, Asker), Used>>);
 struct Used {
     /// When the last downloads began.
     begun: VecDeque<i64>,
-    /// What failed, and when.
-    failed: VecDeque<(String, i64)>,
+    /// What failed, when, and for how long that counts.
+    failed: VecDeque<(String, i64, i64)>,
 }
 
 impl Allowances {
@@ -45,7 +47,7 @@ impl Allowances {
         let mut all = self.lock();
         let used = all.entry((app_id.clone(), asker)).or_default();
         used.forget(now);
-        let has_failed = used.failed.iter().any(|(failed, _)| failed == sn);
+        let has_failed = used.failed.iter().any(|(failed, ..)| failed == sn);
         if has_failed || used.begun.len() >= DOWNLOADS {
             return Err(CertificateRefusal::TooMany);
         }
@@ -53,11 +55,22 @@ impl Allowances {
         Ok(())
     }
 
-    /// Remembers that a download of `sn` failed.
-    pub(super) fn failed(&self, app_id: &AppId, sn: &str, asker: Asker, now: i64) {
+    /// Remembers that a download of `sn` failed, and why.
+    pub(super) fn failed(
+        &self,
+        app_id: &AppId,
+        (sn, refusal): (&str, &CertificateRefusal),
+        asker: Asker,
+        now: i64,
+    ) {
+        // Strangers may name what they like; only replies are worth another try at once.
+        let counts = match (refusal, asker) {
+            (CertificateRefusal::Unavailable(_), Asker::Reply) => UNAVAILABLE_MS,
+            _ => REFUSED_MS,
+        };
         let mut all = self.lock();
         let used = all.entry((app_id.clone(), asker)).or_default();
-        used.failed.push_back((sn.to_owned(), now));
+        used.failed.push_back((sn.to_owned(), now, counts));
         if used.failed.len() > FAILURES {
             used.failed.pop_front();
         }
@@ -74,7 +87,7 @@ impl Used {
     fn forget(&mut self, now: i64) {
         self.begun.retain(|at| (0..WINDOW_MS).contains(&(now - at)));
         self.failed
-            .retain(|(_, at)| (0..FAILURE_MS).contains(&(now - at)));
+            .retain(|(_, at, counts)| (0..*counts).contains(&(now - at)));
     }
 }
 
@@ -110,11 +123,24 @@ mod tests {
     fn what_failed_is_asked_for_again_after_a_minute_and_what_a_jumping_clock_dated_at_once() {
         let allowances = Allowances::default();
         assert!(may(&allowances, "a", Asker::Reply, 1_000));
-        allowances.failed(&app(), "a", Asker::Reply, 1_000);
+        let refused = CertificateRefusal::KeyMode;
+        allowances.failed(&app(), ("a", &refused), Asker::Reply, 1_000);
         assert!(!may(&allowances, "a", Asker::Reply, 60_999));
         assert!(may(&allowances, "b", Asker::Reply, 60_999));
         assert!(may(&allowances, "a", Asker::Reply, 61_000));
-        allowances.failed(&app(), "a", Asker::Reply, 9_000_000);
+        allowances.failed(&app(), ("a", &refused), Asker::Reply, 9_000_000);
         assert!(may(&allowances, "a", Asker::Reply, 5_000));
+    }
+
+    #[test]
+    fn a_reply_tries_again_a_second_after_an_outage() {
+        let allowances = Allowances::default();
+        let outage = CertificateRefusal::Unavailable("no connection".to_owned());
+        for asker in [Asker::Notification, Asker::Reply] {
+            allowances.failed(&app(), ("a", &outage), asker, 0);
+            assert!(!may(&allowances, "a", asker, 999));
+        }
+        assert!(may(&allowances, "a", Asker::Reply, 1_000));
+        assert!(!may(&allowances, "a", Asker::Notification, 1_000));
     }
 }

@@ -59,7 +59,7 @@ pub struct Certificates(Arc<Inner>);
 
 struct Inner {
     parts: CertificateParts,
-    flights: Flights<(AppId, String), Result<(), CertificateRefusal>>,
+    flights: Flights<(AppId, String, Asker), Result<(), CertificateRefusal>>,
     allowances: Allowances,
 }
 
@@ -107,14 +107,31 @@ impl CertificateSource for Certificates {
         asker: Asker,
     ) -> BoxFuture<'a, Result<(), CertificateRefusal>> {
         async move {
-            let key = (app.app_id.clone(), sn.to_owned());
-            let (inner, app, sn) = (Arc::clone(&self.0), Arc::clone(app), sn.to_owned());
-            let work = async move { inner.fetch(&app, &sn, asker).await };
-            let fetched = self.0.flights.run(key, work).await;
-            let bug = || CertificateRefusal::Unavailable("a bug; see the log".to_owned());
-            fetched.unwrap_or_else(|| Err(bug()))
+            let joined = self.join(app, sn, asker).await;
+            // Who joined a flight for a set of keys that was replaced meanwhile asks for its own.
+            match joined {
+                Ok(()) if app.platform.may_learn(sn) => self.join(app, sn, asker).await,
+                joined => joined,
+            }
         }
         .boxed()
+    }
+}
+
+impl Certificates {
+    async fn join(
+        &self,
+        app: &Arc<SigningApp>,
+        sn: &str,
+        asker: Asker,
+    ) -> Result<(), CertificateRefusal> {
+        // A reply never shares the fate of what a stranger caused.
+        let key = (app.app_id.clone(), sn.to_owned(), asker);
+        let (inner, app, sn) = (Arc::clone(&self.0), Arc::clone(app), sn.to_owned());
+        let work = async move { inner.fetch(&app, &sn, asker).await };
+        let fetched = self.0.flights.run(key, work).await;
+        let bug = || CertificateRefusal::Unavailable("a bug; see the log".to_owned());
+        fetched.unwrap_or_else(|| Err(bug()))
     }
 }
 
@@ -141,14 +158,15 @@ impl Inner {
         }
         let now = self.parts.clock.now_ms();
         self.allowances.take(&app.app_id, sn, asker, now)?;
-        let fetched = self.download(app, sn).await;
+        let fetched = self.download(app, sn, asker).await;
         self.parts.metrics.fetched(&fetched);
         match &fetched {
             Ok(()) => {
                 tracing::info!(app_id = %app.app_id, sn, "a new platform certificate is trusted");
             }
             Err(refusal) => {
-                self.allowances.failed(&app.app_id, sn, asker, now);
+                self.allowances
+                    .failed(&app.app_id, (sn, refusal), asker, now);
                 tracing::warn!(
                     app_id = %app.app_id, sn, %refusal,
                     "a platform certificate that Alipay named can't be trusted"
@@ -158,7 +176,12 @@ impl Inner {
         fetched
     }
 
-    async fn download(&self, app: &Arc<SigningApp>, sn: &str) -> Result<(), CertificateRefusal> {
+    async fn download(
+        &self,
+        app: &Arc<SigningApp>,
+        sn: &str,
+        asker: Asker,
+    ) -> Result<(), CertificateRefusal> {
         let call = download_call(app, sn, self.parts.timeout);
         let unavailable = |reason: String| CertificateRefusal::Unavailable(reason);
         let reply = match self.parts.gateway.call(&call).await {
@@ -171,7 +194,11 @@ impl Inner {
             let sub_code = reply.envelope.sub_code().unwrap_or_default();
             unavailable(format!("Alipay refused it ({sub_code})"))
         })?;
-        believe(app, sn, &pem, self.parts.clock.now_ms())?;
+        let chain = Bundle::parse(&pem)?;
+        if asker == Asker::Notification {
+            app.platform.check_holder(&chain)?;
+        }
+        app.platform.learn(sn, &chain, self.parts.clock.now_ms())?;
         let kept = KeptCertificate {
             app_id: app.app_id.clone(),
             sn: sn.to_owned(),

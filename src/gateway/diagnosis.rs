@@ -5,7 +5,7 @@
 //! a thread of its own, one at a time, and a few times a minute.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,21 +14,36 @@ use tokio::sync::Semaphore;
 
 use crate::gateway::app::SigningApp;
 use crate::protocol::charset::Charset;
-use crate::protocol::diagnosis::{self, Explanation, Keys, V3Message};
+use crate::protocol::diagnosis::{self, Keys, V3Message};
 
 /// How many diagnoses are begun within [`WINDOW`].
 const DIAGNOSES: usize = 10;
 /// The time that [`DIAGNOSES`] counts for.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Explains refusals in the log. Clones share the allowance.
+/// Explains refusals in the log. Clones share the allowances.
 #[derive(Debug, Clone)]
 pub struct Diagnostics(Arc<Inner>);
 
+/// What strangers send has an allowance of its own: it must not silence what Alipay's replies are
+/// worth.
 #[derive(Debug)]
 struct Inner {
+    strangers: Allowance,
+    alipay: Allowance,
+}
+
+#[derive(Debug)]
+struct Allowance {
     free: Arc<Semaphore>,
-    begun: Mutex<VecDeque<Instant>>,
+    used: Mutex<Used>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    begun: VecDeque<Instant>,
+    /// How many were passed over since the last one.
+    skipped: u64,
 }
 
 impl Diagnostics {
@@ -36,23 +51,23 @@ impl Diagnostics {
     #[must_use]
     pub fn new() -> Self {
         Self(Arc::new(Inner {
-            free: Arc::new(Semaphore::new(1)),
-            begun: Mutex::default(),
+            strangers: Allowance::new(),
+            alipay: Allowance::new(),
         }))
     }
 
     /// Tells why a notification for `app` was refused.
     pub fn notification(&self, app: &SigningApp, content_type: Option<String>, body: Bytes) {
-        self.explain(app, move |keys| {
-            diagnosis::notification(content_type.as_deref(), &body, keys)
+        self.0.strangers.explain(app, move |keys| {
+            diagnosis::notification(content_type.as_deref(), &body, keys).to_string()
         });
     }
 
     /// Tells why Alipay's reply to a call of `method` was refused.
     pub(super) fn reply(&self, app: &SigningApp, method: &str, (body, charset): (Bytes, Charset)) {
         let method = method.to_owned();
-        self.explain(app, move |keys| {
-            diagnosis::reply(&body, Some(&method), charset, keys)
+        self.0.alipay.explain(app, move |keys| {
+            diagnosis::reply(&body, Some(&method), charset, keys).to_string()
         });
     }
 
@@ -66,44 +81,26 @@ impl Diagnostics {
             .iter()
             .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
             .collect();
-        self.explain(app, move |keys| {
+        self.0.alipay.explain(app, move |keys| {
             let message = V3Message {
                 headers: &headers,
                 body: &body,
             };
-            diagnosis::v3_response(status, message, keys)
+            diagnosis::v3_response(status, message, keys).to_string()
         });
     }
 
     /// Tells where our sign content differs from the one that Alipay says it has checked.
-    pub(super) fn refused_signature(app: &SigningApp, method: &str, ours: &str, sub_msg: &str) {
-        let verdict = diagnosis::gateway_difference(ours, sub_msg);
-        tracing::warn!(app_id = %app.app_id, method, %verdict, "Alipay refused our signature");
-    }
-
-    fn explain(
+    pub(super) fn refused_signature(
         &self,
         app: &SigningApp,
-        explain: impl FnOnce(&Keys) -> Explanation + Send + 'static,
+        method: &str,
+        (ours, sub_msg): (String, &str),
     ) {
-        let Ok(free) = Arc::clone(&self.0.free).try_acquire_owned() else {
-            return;
-        };
-        if !self.0.take(Instant::now()) {
-            return;
-        }
-        let own: Vec<_> = app
-            .signing
-            .iter()
-            .map(|key| key.public_key.clone())
-            .collect();
-        let keys = Keys::new(&app.platform.all_keys(), &own).with_sign_type(app.sign_type);
-        let app_id = app.app_id.clone();
-        tokio::task::spawn_blocking(move || {
-            // Names and causes alone: an explanation prints no value.
-            let explanation = explain(&keys);
-            tracing::warn!(%app_id, %explanation, "why a signature was refused");
-            drop(free);
+        let (method, sub_msg) = (method.to_owned(), sub_msg.to_owned());
+        self.0.alipay.explain(app, move |_| {
+            let verdict = diagnosis::gateway_difference(&ours, &sub_msg);
+            format!("Alipay refused our signature of {method}: {verdict}")
         });
     }
 }
@@ -114,17 +111,49 @@ impl Default for Diagnostics {
     }
 }
 
-impl Inner {
-    /// Takes the right to one diagnosis.
-    fn take(&self, now: Instant) -> bool {
-        // Nothing that can panic runs under the lock.
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        begun.retain(|at| now.duration_since(*at) < WINDOW);
-        let may = begun.len() < DIAGNOSES;
-        if may {
-            begun.push_back(now);
+impl Allowance {
+    fn new() -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(1)),
+            used: Mutex::default(),
         }
-        may
+    }
+
+    fn explain(&self, app: &SigningApp, explain: impl FnOnce(&Keys) -> String + Send + 'static) {
+        let free = Arc::clone(&self.free).try_acquire_owned().ok();
+        let Some((free, skipped)) = free.zip(self.take(Instant::now())) else {
+            self.used().skipped += 1;
+            return;
+        };
+        let own: Vec<_> = app
+            .signing
+            .iter()
+            .map(|key| key.public_key.clone())
+            .collect();
+        let keys = Keys::new(&app.platform.all_keys(), &own).with_sign_type(app.sign_type);
+        let app_id = app.app_id.clone();
+        tokio::task::spawn_blocking(move || {
+            // Names and causes alone: an explanation prints no value.
+            let explanation = explain(&keys);
+            tracing::warn!(%app_id, explanation, skipped, "why a signature was refused");
+            drop(free);
+        });
+    }
+
+    /// Takes the right to one diagnosis, and tells how many were passed over before it.
+    fn take(&self, now: Instant) -> Option<u64> {
+        let mut used = self.used();
+        used.begun.retain(|at| now.duration_since(*at) < WINDOW);
+        if used.begun.len() >= DIAGNOSES {
+            return None;
+        }
+        used.begun.push_back(now);
+        Some(std::mem::take(&mut used.skipped))
+    }
+
+    /// Nothing that can panic runs under the lock.
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -134,12 +163,13 @@ mod tests {
 
     #[test]
     fn ten_diagnoses_a_minute_are_begun() {
-        let diagnostics = Diagnostics::new();
+        let allowance = Allowance::new();
         let start = Instant::now();
         for _ in 0..DIAGNOSES {
-            assert!(diagnostics.0.take(start));
+            assert_eq!(allowance.take(start), Some(0));
         }
-        assert!(!diagnostics.0.take(start + WINDOW / 2));
-        assert!(diagnostics.0.take(start + WINDOW));
+        assert_eq!(allowance.take(start + WINDOW / 2), None);
+        allowance.used().skipped += 1;
+        assert_eq!(allowance.take(start + WINDOW), Some(1));
     }
 }

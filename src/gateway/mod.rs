@@ -119,15 +119,20 @@ impl Gateway {
     pub async fn call(&self, call: &V2Call) -> Result<VerifiedReply, GatewayError> {
         let deadline = Instant::now() + call.timeout;
         let key = call.app.signing.in_force();
-        let reply = self.attempt(call, key, deadline).await?;
-        if !refuses_key(&reply.envelope) || Instant::now() >= deadline {
+        let (signed, reply) = self.attempt(call, key, deadline).await?;
+        if !refuses_key(call, &reply.envelope) {
             return Ok(reply);
         }
-        let Some(other) = call.app.signing.other(key) else {
+        let other = call.app.signing.other(key);
+        let Some(other) = other.filter(|_| Instant::now() < deadline) else {
+            self.tell_refused(call, &signed, &reply);
             return Ok(reply);
         };
-        let again = self.attempt(call, other, deadline).await?;
-        if !refuses_key(&again.envelope) {
+        let (signed, again) = self.attempt(call, other, deadline).await?;
+        if refuses_key(call, &again.envelope) {
+            self.tell_refused(call, &signed, &again);
+        } else if again.envelope.verification() == Verification::Signed {
+            // Anything less would let an unsigned error choose the key.
             self.promote(&call.app, other);
         }
         Ok(again)
@@ -138,25 +143,17 @@ impl Gateway {
         call: &V2Call,
         key: &KeyInUse,
         deadline: Instant,
-    ) -> Result<VerifiedReply, GatewayError> {
+    ) -> Result<(SignedParams, VerifiedReply), GatewayError> {
         let (signed, reply) = self.exchange(call, key, deadline).await?;
         let received = (reply.body.clone(), reply.charset);
         let began = Instant::now();
         let verified = self.verify(call, reply, deadline).await;
         self.metrics
             .observe(call.api, Phase::Verify, began.elapsed());
-        match &verified {
-            Ok(reply) if reply.envelope.sub_code() == Some("isv.invalid-signature") => {
-                let sub_msg = reply.envelope.sub_msg().unwrap_or_default();
-                let ours = signed.sign_content();
-                Diagnostics::refused_signature(&call.app, &call.method, &ours, sub_msg);
-            }
-            Err(GatewayError::ResponseSignature(_)) => {
-                self.diagnostics.reply(&call.app, &call.method, received);
-            }
-            _ => {}
+        if let Err(GatewayError::ResponseSignature(_)) = &verified {
+            self.diagnostics.reply(&call.app, &call.method, received);
         }
-        verified
+        Ok((signed, verified?))
     }
 
     /// Signed, sent, and cut into its parts.
@@ -171,7 +168,9 @@ impl Gateway {
             outcome: Outcome::NotSent,
         })??;
         let began = Instant::now();
-        let reply = call.outgoing(&signed)?.send(&self.client, deadline).await;
+        let reply = call.outgoing(&signed)?;
+        let how = (deadline, call.repetition());
+        let reply = reply.send(&self.client, how).await;
         self.metrics
             .observe(call.api, Phase::Upstream, began.elapsed());
         Ok((signed, read(call, reply?)?))
@@ -226,6 +225,10 @@ impl Gateway {
         deadline: Instant,
     ) -> Result<VerifiedEnvelope, GatewayError> {
         let sign_type = call.app.sign_type;
+        if !envelope.is_signed() {
+            // Whatever it names: there is nothing that a key could verify.
+            return Ok(envelope.verify(&[], sign_type)?);
+        }
         let sn = envelope.alipay_cert_sn().map(ToOwned::to_owned);
         // Inline, on the async worker: a verification costs a twentieth of a signature, less than
         // two hops to the signing pool would under load.
@@ -287,6 +290,16 @@ impl Gateway {
             .unwrap_or_else(|_| Err(late()))
     }
 
+    /// Says in the log where our string and Alipay's begin to differ, once no key helped.
+    fn tell_refused(&self, call: &V2Call, signed: &SignedParams, reply: &VerifiedReply) {
+        if reply.envelope.sub_code() == Some("isv.invalid-signature") {
+            let sub_msg = reply.envelope.sub_msg().unwrap_or_default();
+            let strings = (signed.sign_content(), sub_msg);
+            self.diagnostics
+                .refused_signature(&call.app, &call.method, strings);
+        }
+    }
+
     fn promote(&self, app: &SigningApp, key: &KeyInUse) {
         if app.signing.promote(key) {
             self.metrics.key_changed();
@@ -314,10 +327,11 @@ enum Keys {
 }
 
 /// Tells whether Alipay says, signed, that nothing was executed because of the key or its
-/// certificate.
-fn refuses_key(envelope: &VerifiedEnvelope) -> bool {
+/// certificate. (A download changes nothing, and its reply is never believed for its signature.)
+fn refuses_key(call: &V2Call, envelope: &VerifiedEnvelope) -> bool {
+    let is_signed = envelope.verification() == Verification::Signed;
     let refusals = ["isv.invalid-signature", "isv.app-cert-not-exist"];
-    envelope.verification() == Verification::Signed
+    (is_signed || call.method == DOWNLOAD_METHOD)
         && envelope
             .sub_code()
             .is_some_and(|code| refusals.contains(&code))

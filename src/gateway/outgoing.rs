@@ -1,6 +1,6 @@
 //! One signed request on its way: its bytes, and how often it may be sent.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, USER_AGENT};
@@ -9,7 +9,7 @@ use http_body_util::Full;
 
 use crate::gateway::error::{GatewayError, Outcome};
 use crate::gateway::upload::UploadBody;
-use crate::net::client::{Client, Reply, SendCause};
+use crate::net::client::{Client, Reply, SendCause, SendError};
 
 /// How often a pure query is tried in all, within its deadline.
 const QUERY_TRIES: usize = 3;
@@ -22,7 +22,6 @@ pub(super) struct Outgoing {
     url: String,
     headers: HeaderMap,
     body: OutgoingBody,
-    tries: usize,
 }
 
 /// The body of a request.
@@ -40,8 +39,31 @@ pub(super) enum Repetition {
     Never,
 }
 
+/// How often a call may still be sent, and what its tries have come to.
+pub(super) struct Tries {
+    left: usize,
+    outcome: Outcome,
+}
+
+impl Tries {
+    pub(super) fn of(repetition: Repetition) -> Self {
+        Self {
+            left: match repetition {
+                Repetition::Harmless => QUERY_TRIES,
+                Repetition::Never => 1,
+            },
+            outcome: Outcome::NotSent,
+        }
+    }
+
+    /// Whether bytes of an earlier try may have left.
+    pub(super) fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+}
+
 impl Outgoing {
-    pub(super) fn new(method: Method, url: String, repetition: Repetition) -> Self {
+    pub(super) fn new(method: Method, url: String) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         Self {
@@ -49,10 +71,6 @@ impl Outgoing {
             url,
             headers,
             body: OutgoingBody::Plain(Bytes::new()),
-            tries: match repetition {
-                Repetition::Harmless => QUERY_TRIES,
-                Repetition::Never => 1,
-            },
         }
     }
 
@@ -73,45 +91,64 @@ impl Outgoing {
         Self { body, ..self }.header(CONTENT_TYPE, &content_type)
     }
 
-    /// Sends it until there is a reply; a pure query up to three times, after transport failures
-    /// alone.
+    /// Sends it until there is a reply, or no try is left: a pure query is sent up to three times,
+    /// after transport failures alone.
     pub(super) async fn send(
         &self,
         client: &Client,
-        deadline: Instant,
+        (deadline, repetition): (Instant, Repetition),
     ) -> Result<Reply, GatewayError> {
-        let mut outcome = Outcome::NotSent;
-        for last in (0..self.tries).rev() {
-            let remaining = deadline.saturating_duration_since(Instant::now());
-            // A request begun now could still be handed to a connection, and leave too late.
-            if remaining.is_zero() {
-                return Err(GatewayError::Timeout { outcome });
+        let mut tries = Tries::of(repetition);
+        loop {
+            if let Some(reply) = self.send_once(client, (deadline, &mut tries)).await? {
+                return Ok(reply);
             }
-            let sent = match &self.body {
-                OutgoingBody::Plain(body) => {
-                    let request = self.request(Full::new(body.clone()))?;
-                    client.send(request, remaining).await
-                }
-                OutgoingBody::Upload(upload) => {
-                    let mut request = self.request(upload.read())?;
-                    let length = HeaderValue::from(upload.len());
-                    request.headers_mut().insert(CONTENT_LENGTH, length);
-                    client.send(request, remaining).await
-                }
-            };
-            let error = match sent {
-                Ok(reply) => return Ok(reply),
-                Err(error) => error,
-            };
-            let transport = matches!(error.cause, SendCause::Broken(_) | SendCause::Connect(_));
-            let error = GatewayError::from(error).no_better_than(outcome);
-            if last == 0 || !transport || Instant::now() >= deadline {
-                return Err(error);
-            }
-            outcome = error.outcome();
         }
-        // `tries` is at least one, so the loop has returned; the deadline is the honest answer.
-        Err(GatewayError::Timeout { outcome })
+    }
+
+    /// Sends it once; `None`: it failed on the way, and another try is left.
+    pub(super) async fn send_once(
+        &self,
+        client: &Client,
+        (deadline, tries): (Instant, &mut Tries),
+    ) -> Result<Option<Reply>, GatewayError> {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let outcome = tries.outcome;
+        // A request begun now could still be handed to a connection, and leave too late.
+        if remaining.is_zero() || tries.left == 0 {
+            return Err(GatewayError::Timeout { outcome });
+        }
+        tries.left -= 1;
+        let error = match self.transmit(client, remaining).await? {
+            Ok(reply) => return Ok(Some(reply)),
+            Err(error) => error,
+        };
+        let transport = matches!(error.cause, SendCause::Broken(_) | SendCause::Connect(_));
+        let error = GatewayError::from(error).no_better_than(outcome);
+        if tries.left == 0 || !transport || Instant::now() >= deadline {
+            return Err(error);
+        }
+        tries.outcome = error.outcome();
+        Ok(None)
+    }
+
+    async fn transmit(
+        &self,
+        client: &Client,
+        time: Duration,
+    ) -> Result<Result<Reply, SendError>, GatewayError> {
+        match &self.body {
+            OutgoingBody::Plain(body) => {
+                let request = self.request(Full::new(body.clone()))?;
+                Ok(client.send(request, time).await)
+            }
+            OutgoingBody::Upload(upload) => {
+                let mut request = self.request(upload.read())?;
+                let length = HeaderValue::from(upload.len());
+                request.headers_mut().insert(CONTENT_LENGTH, length);
+                Ok(client.send(request, time).await)
+            }
+        }
     }
 
     fn request<B>(&self, body: B) -> Result<Request<B>, GatewayError> {

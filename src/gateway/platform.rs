@@ -19,6 +19,8 @@ pub const DOWNLOAD_METHOD: &str = "alipay.open.app.alipaycert.download";
 /// The platform keys that one app trusts at present.
 pub struct PlatformKeys {
     bare: Arc<[RsaPublicKey]>,
+    /// The app's own keys, which are never Alipay's.
+    own: Vec<RsaPublicKey>,
     trust: Option<Trust>,
     /// Newest first. Replaced as a whole, so that a reader waits for no lock.
     certificates: ArcSwap<Vec<PlatformCertificate>>,
@@ -47,7 +49,9 @@ impl PlatformKeys {
     #[must_use]
     pub fn new(keys: &AppKeys) -> Self {
         let trust = keys.certificates.as_ref();
+        let own = std::iter::once(&keys.current).chain(&keys.next);
         Self {
+            own: own.map(|key| key.private.public_key().clone()).collect(),
             bare: keys.alipay.clone().into(),
             certificates: ArcSwap::from_pointee(
                 trust.map_or_else(Vec::new, |trust| trust.platform.clone()),
@@ -116,10 +120,35 @@ impl PlatformKeys {
             return Err(CertificateRefusal::AnotherSerial { found: first.sn() });
         }
         bundle.check_trust(&trust.roots, now_ms)?;
+        let key = first.public_key();
+        if key.is_ok_and(|key| self.own.contains(&key)) {
+            return Err(CertificateRefusal::Own);
+        }
         let certificate = PlatformCertificate::first_of(bundle)
             .map_err(|error| CertificateRefusal::Key(error.to_string()))?;
-        self.add(certificate);
+        self.add(PlatformCertificate {
+            is_learned: true,
+            ..certificate
+        });
         Ok(())
+    }
+
+    /// Checks that the first certificate of `bundle` is held by whom a configured one is held by:
+    /// the authorities that issue Alipay's certificates issue those of all apps, too, and anybody
+    /// can name one of those in a notification. (What a reply names over TLS, Alipay itself named.)
+    ///
+    /// # Errors
+    /// [`CertificateRefusal::Holder`].
+    pub fn check_holder(&self, bundle: &Bundle) -> Result<(), CertificateRefusal> {
+        let subject = bundle.first()?.subject().to_owned();
+        let holder = organisation(&subject);
+        let is_configured = |known: &PlatformCertificate| {
+            !known.is_learned && organisation(&known.subject) == holder
+        };
+        match self.certificates().iter().any(is_configured) {
+            true => Ok(()),
+            false => Err(CertificateRefusal::Holder { subject }),
+        }
     }
 
     /// What platform certificates must lead up to, in certificate mode.
@@ -149,12 +178,30 @@ impl PlatformKeys {
         if self.trust.is_none() || roots(self) != roots(former) {
             return;
         }
-        let known = self.certificates();
-        let learned = former.certificates();
-        let new = |other: &&PlatformCertificate| known.iter().all(|own| own.sn != other.sn);
-        // Added oldest first, so that their order stays.
-        for certificate in learned.iter().rev().filter(new) {
-            self.add(certificate.clone());
+        // Added oldest first, so that their order stays. What was configured there and isn't here
+        // is no longer to be believed.
+        for certificate in former.certificates().iter().rev() {
+            let is_known = self
+                .certificates()
+                .iter()
+                .any(|own| own.sn == certificate.sn);
+            if certificate.is_learned && !is_known {
+                self.add(certificate.clone());
+            }
+        }
+    }
+
+    /// Forgets certificates that were learned and have ended at `now_ms`: those that the operator
+    /// configured are believed until they are taken away.
+    pub fn forget_ended(&self, now_ms: i64) {
+        let has_ended = |known: &PlatformCertificate| {
+            known.is_learned && known.not_after.is_none_or(|end| end < now_ms)
+        };
+        if self.certificates().iter().any(has_ended) {
+            self.certificates.rcu(|known| {
+                let standing = known.iter().filter(|known| !has_ended(known));
+                standing.cloned().collect::<Vec<_>>()
+            });
         }
     }
 }
@@ -165,6 +212,24 @@ impl std::fmt::Debug for PlatformKeys {
             .field("bare", &self.bare)
             .field("certificates", &self.certificates())
             .finish_non_exhaustive()
+    }
+}
+
+/// The `O=…` of a name as Java prints it; a comma that belongs to a value stands behind a backslash.
+fn organisation(name: &str) -> Option<&str> {
+    let mut rest = name;
+    loop {
+        let mut is_escaped = false;
+        let end = rest.find(|c| {
+            let is_end = c == ',' && !is_escaped;
+            is_escaped = c == '\\' && !is_escaped;
+            is_end
+        });
+        let (part, behind) = rest.split_at_checked(end.unwrap_or(rest.len()))?;
+        if part.starts_with("O=") {
+            return Some(part);
+        }
+        rest = behind.strip_prefix(',')?;
     }
 }
 
@@ -231,6 +296,15 @@ pub enum CertificateRefusal {
     /// Its chain doesn't hold, or it can't be read.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// It is held by somebody else than the configured one.
+    #[error("it is held by `{subject}`, and the configured one by another")]
+    Holder {
+        /// Whose it is.
+        subject: String,
+    },
+    /// It is of a key of the app's own.
+    #[error("it is of the application's own key")]
+    Own,
     /// Its key isn't one that Alipay signs with.
     #[error("{0}")]
     Key(String),
@@ -252,10 +326,29 @@ impl CertificateRefusal {
         match self {
             Self::AnotherSerial { .. } => "certificate-foreign",
             Self::Certificate(error) => error.kind(),
+            Self::Holder { .. } | Self::Own => "certificate-holder",
             Self::Key(_) => "certificate-key",
             Self::KeyMode => "certificate-key-mode",
             Self::TooMany => "certificate-limited",
             Self::Unavailable(_) => "certificate-unavailable",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_organisation_of_a_name_is_found_between_commas_that_divide() {
+        for (name, expected) in [
+            ("CN=a,OU=b,O=c,C=CN", Some("O=c")),
+            ("O=c", Some("O=c")),
+            (r"CN=x\,O=forged,O=real\, Ltd.,C=CN", Some(r"O=real\, Ltd.")),
+            ("CN=O=c,OU=O=d", None),
+            ("", None),
+        ] {
+            assert_eq!(organisation(name), expected, "{name}");
         }
     }
 }

@@ -61,6 +61,15 @@ impl SigningKeys {
         self.in_force.swap(index, Ordering::AcqRel) != index
     }
 
+    /// Takes over a promotion, where the same key was configured to be first: another order is the
+    /// operator's word.
+    pub(crate) fn inherit(&self, former: &Self) {
+        let first = |keys: &Self| keys.keys.first().map(|key| key.public_key.clone());
+        if first(self) == first(former) {
+            self.promote(former.in_force());
+        }
+    }
+
     /// All keys, the configured order.
     pub fn iter(&self) -> impl Iterator<Item = &KeyInUse> {
         self.keys.iter()

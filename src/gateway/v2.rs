@@ -101,14 +101,17 @@ impl V2Call {
         self.app.content_key().filter(|_| ours)
     }
 
+    pub(super) fn repetition(&self) -> Repetition {
+        match is_pure_query(&self.method) {
+            true => Repetition::Harmless,
+            false => Repetition::Never,
+        }
+    }
+
     /// The signed request as it is sent.
     pub(super) fn outgoing(&self, signed: &SignedParams) -> Result<Outgoing, GatewayError> {
         let url = format!("{}?{}", self.app.endpoints.gateway, signed.query());
-        let repetition = match is_pure_query(&self.method) {
-            true => Repetition::Harmless,
-            false => Repetition::Never,
-        };
-        let outgoing = Outgoing::new(Method::POST, url, repetition);
+        let outgoing = Outgoing::new(Method::POST, url);
         if self.files.is_empty() {
             let content_type = format!("{FORM};charset={}", self.charset);
             return outgoing.form(&content_type, signed.body().into());

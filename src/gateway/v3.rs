@@ -11,9 +11,9 @@ use http::{HeaderMap, HeaderValue, Method};
 use zeroize::Zeroizing;
 
 use crate::gateway::app::SigningApp;
-use crate::gateway::error::{DecryptionError, GatewayError, Outcome};
+use crate::gateway::error::{DecryptionError, GatewayError};
 use crate::gateway::metrics::{Api, Phase};
-use crate::gateway::outgoing::{Outgoing, Repetition};
+use crate::gateway::outgoing::{Outgoing, Repetition, Tries};
 use crate::gateway::signing::KeyInUse;
 use crate::gateway::upload::{FilePart, UploadBody};
 use crate::gateway::v2::is_pure_query;
@@ -31,8 +31,8 @@ const JSON: &str = "application/json";
 /// The part of an upload that is signed.
 const DATA_PART: &str = "data";
 
-/// One v3 call, still unsigned.
-#[derive(Debug, Clone)]
+/// One v3 call, still unsigned. `Debug` shows no content: a query may hold a user's token.
+#[derive(Clone)]
 pub struct V3Call {
     /// Who signs.
     pub app: Arc<SigningApp>,
@@ -52,8 +52,8 @@ pub struct V3Call {
     pub timeout: Duration,
 }
 
-/// The body of a v3 call.
-#[derive(Debug, Clone)]
+/// The body of a v3 call. `Debug` shows no content.
+#[derive(Clone)]
 pub enum V3Body {
     /// A text, mostly JSON, that is signed whole; it may be empty.
     Plain(Bytes),
@@ -77,14 +77,46 @@ pub enum V3Encryption {
     Ours,
 }
 
-/// A v3 reply whose signature held, or an error that Alipay doesn't sign.
-#[derive(Debug)]
+/// A v3 reply whose signature held, or an error that Alipay doesn't sign. `Debug` shows no content.
 pub struct VerifiedV3Reply {
     /// What Alipay sent.
     pub response: VerifiedV3Response,
     /// Alipay's `Content-Type`, and its headers that begin with `alipay-`.
     pub headers: HeaderMap,
     opened: Option<Bytes>,
+}
+
+impl std::fmt::Debug for V3Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("V3Call")
+            .field("app", &self.app)
+            .field("http_method", &self.http_method)
+            .field("method", &self.method())
+            .field("body", &self.body)
+            .field("encryption", &self.encryption)
+            .field("request_id", &self.request_id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for V3Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Plain(bytes) => write!(f, "Plain({} bytes)", bytes.len()),
+            Self::Upload { data, files } => {
+                write!(f, "Upload({} bytes, {} files)", data.len(), files.len())
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for VerifiedV3Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VerifiedV3Reply")
+            .field("response", &self.response)
+            .field("is_opened", &self.opened.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl VerifiedV3Reply {
@@ -171,11 +203,7 @@ impl V3Call {
         body: Bytes,
     ) -> Result<Outgoing, GatewayError> {
         let url = format!("{}{}", self.app.endpoints.v3, self.target);
-        let repetition = match self.is_pure_query() {
-            true => Repetition::Harmless,
-            false => Repetition::Never,
-        };
-        let mut outgoing = Outgoing::new(self.http_method.clone(), url, repetition)
+        let mut outgoing = Outgoing::new(self.http_method.clone(), url)
             .header(AUTHORIZATION, authorization)?
             .header(http::header::ACCEPT, JSON)?
             .header(REQUEST_ID, &self.request_id)?;
@@ -226,7 +254,8 @@ impl Gateway {
             return Ok(reply);
         };
         let again = self.attempt_v3(call, other, deadline).await?;
-        if !refuses_key(&again) {
+        let is_signed = again.response.verification() == V3Verification::Signed;
+        if is_signed && !refuses_key(&again) {
             self.promote(&call.app, other);
         }
         Ok(again)
@@ -238,19 +267,43 @@ impl Gateway {
         key: &KeyInUse,
         deadline: Instant,
     ) -> Result<VerifiedV3Reply, GatewayError> {
-        let signing = tokio::time::timeout(left(deadline), self.sign_v3(call, key));
-        let outgoing = signing.await.map_err(|_| GatewayError::Timeout {
-            outcome: Outcome::NotSent,
-        })??;
+        let reply = self.exchange_v3(call, key, deadline).await?;
         let began = Instant::now();
-        let reply = outgoing.send(&self.client, deadline).await;
-        self.metrics
-            .observe(Api::V3, Phase::Upstream, began.elapsed());
-        let began = Instant::now();
-        let verified = self.verify_v3(call, reply?, deadline).await;
+        let verified = self.verify_v3(call, reply, deadline).await;
         self.metrics
             .observe(Api::V3, Phase::Verify, began.elapsed());
         verified
+    }
+
+    /// Signed and sent; a pure query up to three times, each under a signature and a nonce of its
+    /// own.
+    async fn exchange_v3(
+        &self,
+        call: &V3Call,
+        key: &KeyInUse,
+        deadline: Instant,
+    ) -> Result<Reply, GatewayError> {
+        let mut tries = Tries::of(match call.is_pure_query() {
+            true => Repetition::Harmless,
+            false => Repetition::Never,
+        });
+        loop {
+            let signing = tokio::time::timeout(left(deadline), self.sign_v3(call, key));
+            let outcome = tries.outcome();
+            let signed = signing
+                .await
+                .map_err(|_| GatewayError::Timeout { outcome })?;
+            let outgoing = signed.map_err(|error| error.no_better_than(outcome))?;
+            let began = Instant::now();
+            let sent = outgoing
+                .send_once(&self.client, (deadline, &mut tries))
+                .await;
+            self.metrics
+                .observe(Api::V3, Phase::Upstream, began.elapsed());
+            if let Some(reply) = sent? {
+                return Ok(reply);
+            }
+        }
     }
 
     async fn sign_v3(&self, call: &V3Call, key: &KeyInUse) -> Result<Outgoing, GatewayError> {
@@ -275,17 +328,22 @@ impl Gateway {
         let response = V3Response::new(status, pairs, reply.body.clone())
             .map_err(GatewayError::V3Signature)?;
         let sn = response.alipay_sn().map(ToOwned::to_owned);
-        let response = match self.keys(&call.app, sn.as_deref(), deadline).await? {
-            Keys::Named(keys) => response.verify(&keys),
-            Keys::Unnamed(keys) => {
-                let verified = response.clone().verify(&keys);
-                let is_error = verified.as_ref().is_ok_and(VerifiedV3Response::is_error);
-                let bare = call.app.platform.bare();
-                // A success counts only under a bare key.
-                if verified.is_ok() && !is_error && response.verify(bare).is_err() {
-                    return Err(GatewayError::CertificateUnnamed);
+        let response = if !response.is_signed() {
+            // Whatever it names: there is nothing that a key could verify.
+            response.verify(&[])
+        } else {
+            match self.keys(&call.app, sn.as_deref(), deadline).await? {
+                Keys::Named(keys) => response.verify(&keys),
+                Keys::Unnamed(keys) => {
+                    let verified = response.clone().verify(&keys);
+                    let is_error = verified.as_ref().is_ok_and(VerifiedV3Response::is_error);
+                    let bare = call.app.platform.bare();
+                    // A success counts only under a bare key.
+                    if verified.is_ok() && !is_error && response.verify(bare).is_err() {
+                        return Err(GatewayError::CertificateUnnamed);
+                    }
+                    verified
                 }
-                verified
             }
         };
         let response = response.map_err(|error| {
@@ -356,7 +414,9 @@ fn open(call: &V3Call, response: &VerifiedV3Response) -> Result<Option<Bytes>, G
 fn handed_on(headers: &HeaderMap) -> HeaderMap {
     let mut kept = HeaderMap::new();
     for (name, value) in headers {
-        if name.as_str().starts_with("alipay-") {
+        // Those of ours say what Alipay must not.
+        let name_text = name.as_str();
+        if name_text.starts_with("alipay-") && !name_text.starts_with("alipay-sidecar-") {
             kept.append(name.clone(), value.clone());
         }
     }

@@ -57,6 +57,10 @@ pub struct PlatformCertificate {
     pub sn: String,
     /// The key that it vouches for.
     pub key: RsaPublicKey,
+    /// Whose it is, as Java prints names.
+    pub subject: String,
+    /// Whether it was fetched, and not configured.
+    pub is_learned: bool,
     /// The last moment of its validity, Unix milliseconds, where it can be read.
     pub not_after: Option<i64>,
 }
@@ -71,6 +75,8 @@ impl PlatformCertificate {
         Ok(Self {
             sn: first.sn(),
             key: first.public_key().map_err(AppKeysError::AlipayCertKey)?,
+            subject: first.subject().to_owned(),
+            is_learned: false,
             not_after: first.not_after(),
         })
     }

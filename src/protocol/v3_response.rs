@@ -79,6 +79,12 @@ impl V3Response {
         Ok(())
     }
 
+    /// Tells whether there is a signature at all.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        self.signature.is_some()
+    }
+
     /// Names the certificate that signed the response (`alipay-sn`, certificate mode). Nobody has
     /// vouched for it yet: it only chooses the key. One that isn't known must be fetched, or the
     /// response refused.

@@ -45,8 +45,9 @@ use crate::workers::Workers;
 const SIGN_QUEUE: usize = 4096;
 /// Deliveries that may wait for a signature: far more than go to as many backends at once.
 const SIGNED_DELIVERIES: usize = 1024;
-/// The largest answer read from a backend, bytes: it only has to say `success`.
-const MAX_BACKEND_ANSWER: usize = 64 << 10;
+/// The largest answer read from a backend, bytes: to a delivery it only has to say `success`, but
+/// what it answers to an SPI call may be a list.
+const MAX_BACKEND_ANSWER: usize = 1 << 20;
 
 /// Takes what a host wants to hand in; everything has a default.
 #[must_use = "a builder does nothing until `build`"]
@@ -258,6 +259,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
     };
     let webhook = Webhook::new(webhook_parts, &config.webhook, &config.delivery);
     let admin_token = admin_token(&config)?;
+    let all_apps = apps.clone();
     let admin = Admin::new(AdminParts {
         health: Health::new(apps.clone(), Arc::clone(&store)),
         metrics: Metrics::register(&registry)?,
@@ -272,6 +274,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         wake,
     });
     let parts = SidecarParts {
+        apps: all_apps,
         config,
         clock,
         store,

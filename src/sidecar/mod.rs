@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::listen::Listen;
 use crate::delivery::Dispatcher;
+use crate::gateway::app::Apps;
 use crate::net::body::BoxError;
 use crate::net::listener::Listener;
 use crate::net::serve::serve;
@@ -51,6 +52,7 @@ pub struct Sidecar {
 
 struct SidecarParts {
     config: Config,
+    apps: Apps,
     clock: Arc<dyn Clock>,
     store: Arc<dyn Store>,
     tokens: Tokens,
@@ -232,6 +234,9 @@ impl Sidecar {
             {
                 Ok(pruned) => tracing::debug!(?pruned, "old records removed"),
                 Err(error) => tracing::warn!(%error, "old records could not be removed"),
+            }
+            for app in self.parts.apps.all() {
+                app.platform.forget_ended(self.parts.clock.now_ms());
             }
             // The pause ends early on shutdown.
             let _ = tokio::time::timeout(PRUNE_EVERY, shutdown.wait()).await;

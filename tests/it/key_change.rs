@@ -10,6 +10,7 @@ use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{AppMode, DEFAULT_APP_ID, Simulator};
 
 use crate::certificates::certified;
+use crate::support::upstream::{Answer, FakeAlipay, is_signed_by};
 use crate::support::{TestSidecar, header, json, keys, text};
 
 /// How many calls are made between two changes, at the least.
@@ -171,6 +172,21 @@ async fn no_call_fails_while_both_certificates_change() {
     assert!((key_changes(&sidecar).await - 1.0).abs() < f64::EPSILON);
 }
 
+#[tokio::test]
+async fn no_call_fails_when_both_certificates_changed_before_it() {
+    let load = Load::on(TestSidecar::start_before(certified_twice).await).await;
+    let simulator = load.sidecar.simulator.clone();
+    // The refusal of the former key names a certificate that nobody knows, and its download is
+    // refused for the former key, too.
+    simulator
+        .rotate_platform_certificate()
+        .expect("certificates");
+    simulator
+        .set_app_public_key(DEFAULT_APP_ID, &public(NEXT))
+        .expect("an app");
+    load.end().await;
+}
+
 /// In key mode with the first key, ready for certificate mode with the next.
 fn moving(simulator: &Simulator, config: &mut Config) {
     let next = public(NEXT);
@@ -203,4 +219,27 @@ async fn no_call_fails_while_the_app_moves_to_certificate_mode() {
     load.go_on().await;
     let sidecar = load.end().await;
     assert!((key_changes(&sidecar).await - 1.0).abs() < f64::EPSILON);
+}
+
+#[tokio::test]
+async fn an_unsigned_error_puts_no_key_in_force() {
+    let alipay = FakeAlipay::start().await;
+    let sidecar = TestSidecar::start_with(|config| {
+        with_next_key(config);
+        config.upstream.gateway = Some(alipay.gateway());
+    })
+    .await;
+    let refused = r#"{"code":"40002","msg":"x","sub_code":"isv.invalid-signature","sub_msg":"x"}"#;
+    alipay.answer(Answer::Node(refused.to_owned()));
+    let unsigned = r#"{"error_response":{"code":"20000","msg":"x"}}"#;
+    alipay.answer(Answer::Body(200, unsigned.to_owned()));
+    sidecar.post("/v2/alipay.trade.query", "{}").await;
+    sidecar.post("/v2/alipay.trade.query", "{}").await;
+    let signed_by = [
+        alipay.next().await,
+        alipay.next().await,
+        alipay.next().await,
+    ]
+    .map(|arrived| is_signed_by("app2048", &arrived.params()));
+    assert_eq!(signed_by, [true, false, true]);
 }

@@ -98,6 +98,12 @@ impl Envelope {
         self.alipay_cert_sn.as_deref()
     }
 
+    /// Tells whether there is a signature at all.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        self.sign.is_some()
+    }
+
     /// Decides what a reply to `alipay.open.app.alipaycert.download` is worth, which carries no
     /// signature that could be verified: the certificate in it proves itself, by its way up to one
     /// of the roots at a moment (milliseconds since 1970).
