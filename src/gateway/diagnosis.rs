@@ -130,7 +130,13 @@ impl Allowance {
             .iter()
             .map(|key| key.public_key.clone())
             .collect();
-        let keys = Keys::new(&app.platform.all_keys(), &own).with_sign_type(app.sign_type);
+        let keys = Keys::new(app.platform.bare(), &own).with_sign_type(app.sign_type);
+        // As certificates, so that the causes of certificate mode can be told.
+        let certificates = app.platform.certificates();
+        let keys = certificates.iter().fold(keys, |keys, known| {
+            let with = keys.clone().with_alipay_text(&known.text);
+            with.unwrap_or(keys)
+        });
         let app_id = app.app_id.clone();
         tokio::task::spawn_blocking(move || {
             // Names and causes alone: an explanation prints no value.

@@ -1,5 +1,8 @@
 //! The keys of an [`App`], parsed and checked against each other.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::model::app::{App, AppCertificates};
 use crate::protocol::cert::{Bundle, Certificate, CertificateError};
 use crate::protocol::encryption::{ContentKey, EncryptionError};
@@ -59,6 +62,8 @@ pub struct PlatformCertificate {
     pub key: RsaPublicKey,
     /// Whose it is, as Java prints names.
     pub subject: String,
+    /// The certificate itself, base64 of its DER.
+    pub text: String,
     /// Whether it was fetched, and not configured.
     pub is_learned: bool,
     /// The last moment of its validity, Unix milliseconds, where it can be read.
@@ -76,6 +81,7 @@ impl PlatformCertificate {
             sn: first.sn(),
             key: first.public_key().map_err(AppKeysError::AlipayCertKey)?,
             subject: first.subject().to_owned(),
+            text: STANDARD.encode(first.der()),
             is_learned: false,
             not_after: first.not_after(),
         })
