@@ -9,6 +9,7 @@ use super::{
     form_candidates::candidates,
     outlines::{self, Outline},
     search::{self, Claim},
+    work::Work,
 };
 use crate::protocol::{
     charset::{self, Charset},
@@ -130,6 +131,7 @@ pub(super) struct Form {
     pub(super) outlines: Vec<Outline>,
     /// Which of the parameters stood in the query.
     pub(super) query: Fields,
+    work: Work,
 }
 
 impl Form {
@@ -138,12 +140,14 @@ impl Form {
             Kind::Request if raw.contains(&b'%') => ParamsCause::SignedEncoded,
             _ => ParamsCause::DecodedTwice { place: None },
         };
+        let work = Work::default();
         Self {
             kind,
-            outlines: outlines::all(&raw, charset, if_verbatim),
+            outlines: outlines::all(&raw, charset, if_verbatim, &work),
             raw,
             charset,
             query: Fields::default(),
+            work,
         }
     }
 
@@ -191,6 +195,7 @@ fn explain(explanation: &mut Explanation, form: &Form, expected: Expected, fault
         explanation.set_rule_content(encoded(form.charset, &content));
     }
     let claim = Claim {
+        size: form.raw.len(),
         signs: form.signs(),
         declared: declared_sign_type(form),
         expected: expected.keys,
@@ -198,7 +203,7 @@ fn explain(explanation: &mut Explanation, form: &Form, expected: Expected, fault
         if_none: expected.if_none,
         if_other: expected.if_other,
     };
-    search::investigate(explanation, &claim, faults, candidates(form));
+    search::investigate(explanation, &claim, faults, (candidates(form), &form.work));
 }
 
 fn faults(form: &Form, error: &ProtocolError) -> Vec<Cause> {

@@ -34,6 +34,7 @@ mod search;
 mod sign_text;
 mod v3;
 mod visible;
+mod work;
 
 pub use self::{
     cause::{

@@ -8,6 +8,7 @@ use super::{
     explanation::{Explanation, Subject},
     html, outlines,
     search::{self, Candidate, Claim},
+    work::Work,
 };
 use crate::protocol::{
     charset::Charset,
@@ -75,6 +76,7 @@ fn explain(
         return explanation.refuse(cause.unwrap_or_else(|| SignCause::Missing.into()));
     }
     let claim = Claim {
+        size: body.len(),
         signs: vec![&parts.sign],
         declared: keys.sign_type,
         expected: keys.platform(),
@@ -82,10 +84,12 @@ fn explain(
         if_none: keys.why_none_fits(parts.serial.as_deref()),
         if_other: keys.if_own_signed(),
     };
-    search::investigate(explanation, &claim, faults, candidates(&parts));
+    let work = Work::default();
+    let candidates = candidates(&parts, &work).map(Some);
+    search::investigate(explanation, &claim, faults, (candidates, &work));
 }
 
-fn candidates(parts: &Parts) -> impl Iterator<Item = Candidate> {
+fn candidates(parts: &Parts, work: &Work) -> impl Iterator<Item = Candidate> {
     let caused = |more: Vec<Cause>| [parts.causes.clone(), more].concat();
     let plain = Candidate {
         causes: parts.causes.clone(),
@@ -103,7 +107,7 @@ fn candidates(parts: &Parts) -> impl Iterator<Item = Candidate> {
         causes: caused(vec![cause.clone()]),
         content: content.clone(),
     });
-    let variants = bodies::variants(&parts.node, parts.charset);
+    let variants = bodies::variants(&parts.node, parts.charset, work);
     std::iter::once(plain)
         .chain(unquoted)
         .chain(others)

@@ -47,6 +47,12 @@ pub enum Cause {
     Sign(SignCause),
     /// The text as a whole.
     Text(TextCause),
+    /// The key is right, but another text was signed, and this one is too large for trying what
+    /// may have happened to it.
+    TooLarge {
+        /// How many bytes it has.
+        bytes: usize,
+    },
     /// A v3 request or answer.
     V3(V3Cause),
 }
@@ -69,6 +75,7 @@ impl Cause {
             Self::Reply(cause) => cause.kind(),
             Self::Sign(cause) => cause.kind(),
             Self::Text(cause) => cause.kind(),
+            Self::TooLarge { .. } => "too-large",
             Self::V3(cause) => cause.kind(),
         }
     }
@@ -90,6 +97,14 @@ impl fmt::Display for Cause {
             Self::Reply(cause) => cause.fmt(f),
             Self::Sign(cause) => cause.fmt(f),
             Self::Text(cause) => cause.fmt(f),
+            Self::TooLarge { bytes } => write!(
+                f,
+                "the key is right (the signature opens under it), but another text was signed; \
+                 this one has {bytes} bytes, and above {} KiB no known changes are tried: take \
+                 the bytes as they arrive, before any middleware, and compare the digest of what \
+                 was signed with your own",
+                super::search::LARGEST / 1024
+            ),
             Self::V3(cause) => cause.fmt(f),
         }
     }
