@@ -2,7 +2,7 @@
 
 use super::{
     Keys,
-    cause::{Cause, KeyCause, ParamsCause, SignCause, TextCause},
+    cause::{Cause, KeyCause, ParamsCause, SignCause, TextCause, labelled},
     clock,
     explanation::{Explanation, Subject},
     fields::{Fields, Reading},
@@ -208,11 +208,13 @@ fn explain(explanation: &mut Explanation, form: &Form, expected: Expected, fault
 
 fn faults(form: &Form, error: &ProtocolError) -> Vec<Cause> {
     match error {
-        ProtocolError::CharsetUnsupported { .. } => {
-            vec![TextCause::CharsetUnknown(error.clone()).into()]
+        ProtocolError::CharsetUnsupported { label } => {
+            let label = labelled(label);
+            vec![TextCause::CharsetUnknown(ProtocolError::CharsetUnsupported { label }).into()]
         }
-        ProtocolError::SignTypeUnknown { .. } => {
-            let reason = error.to_string();
+        ProtocolError::SignTypeUnknown { found } => {
+            let found = labelled(found);
+            let reason = ProtocolError::SignTypeUnknown { found }.to_string();
             vec![TextCause::NotTheMessage { reason }.into()]
         }
         ProtocolError::SignTypeWeaker { .. } => vec![SignCause::TypeWeaker.into()],

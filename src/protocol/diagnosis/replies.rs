@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     Keys, bodies,
-    cause::{Cause, ReplyCause, SignCause, TextCause, named},
+    cause::{Cause, ReplyCause, SignCause, TextCause, quoted, rooted},
     explanation::{Explanation, Subject},
     html, outlines,
     search::{self, Candidate, Claim},
@@ -230,7 +230,10 @@ fn parts(body: &[u8], charset: Charset, root: &str) -> Result<Parts, JsonError> 
     let mut faults: Vec<Cause> = Vec::new();
     for wanted in [root, ERROR_RESPONSE, name::SIGN] {
         if all(wanted).len() > 1 {
-            let name = named(wanted);
+            let name = match wanted {
+                name::SIGN => wanted.to_owned(),
+                root => rooted(root),
+            };
             faults.push(ReplyCause::MemberDuplicate { name }.into());
         }
     }
@@ -243,8 +246,8 @@ fn parts(body: &[u8], charset: Charset, root: &str) -> Result<Parts, JsonError> 
             let reason = match root {
                 "" => "there is no `…_response` in it".to_owned(),
                 root => format!(
-                    "there is neither `{}` nor `{ERROR_RESPONSE}` in it",
-                    named(root)
+                    "there is neither {} nor `{ERROR_RESPONSE}` in it",
+                    quoted(&rooted(root))
                 ),
             };
             faults.push(TextCause::NotTheMessage { reason }.into());
@@ -274,8 +277,8 @@ fn parts(body: &[u8], charset: Charset, root: &str) -> Result<Parts, JsonError> 
 
 fn other_method(root: &str, found: &Member) -> Cause {
     ReplyCause::OtherMethod {
-        expected: named(root),
-        found: named(&found.name),
+        expected: rooted(root),
+        found: rooted(&found.name),
     }
     .into()
 }
