@@ -42,6 +42,18 @@ pub(super) fn candidates(form: &Form) -> impl Iterator<Item = Option<Candidate>>
         .chain(doubles(form))
 }
 
+/// Lists the sign contents of the strict reader's outline that are no mistake.
+pub(super) fn rightful(form: &Form) -> impl Iterator<Item = Vec<u8>> {
+    let outline = first(form).filter(|outline| outline.causes.is_empty());
+    let readings = readings(form.kind).into_iter();
+    let readings = readings.filter(|(causes, _)| causes.is_empty());
+    let made = readings.filter_map(move |(causes, reading)| {
+        let outline = outline?;
+        candidate(outline, &outline.fields, causes, reading)
+    });
+    made.map(|candidate| candidate.content)
+}
+
 fn writable(form: &Form) -> impl Iterator<Item = &Outline> {
     form.outlines.iter().filter(|outline| outline.is_writable())
 }

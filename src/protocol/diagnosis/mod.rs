@@ -42,7 +42,7 @@ pub use self::{
         V3Cause,
     },
     explanation::{Explanation, Seal, Subject},
-    forms::{notification, request},
+    forms::{notification, notification_in, request},
     gateway::{Difference, GatewayVerdict, gateway_difference},
     keys::{Keys, label_mix_up, private_key},
     replies::reply,
