@@ -8,12 +8,9 @@ use std::str::Chars;
 
 use super::{
     cause::{Cause, ReplyCause},
+    json_order::orders,
     search::LARGEST,
     work::Work,
-};
-use crate::protocol::{
-    charset::Charset,
-    json::{self, Member},
 };
 
 /// Gives other writings of a text, the simplest changes first, each with what differs. Nothing
@@ -339,89 +336,12 @@ fn digits(rest: &mut Peekable<Chars<'_>>, spelled: &mut String) -> Option<u32> {
     Some(number)
 }
 
-/// Gives the members of an object in other orders: Alipay's (`code` and `msg` first), by name, and
-/// every order of the rest where there are few.
-fn orders(text: &str, work: &Work) -> Vec<String> {
-    work.charge(WRITING * text.len());
-    if !work.is_left() {
-        return Vec::new();
-    }
-    let Ok(members) = json::members(text.as_bytes(), Charset::Utf8) else {
-        return Vec::new();
-    };
-    let (mut head, mut rest) = (Vec::new(), Vec::new());
-    for member in &members {
-        match HEAD.iter().position(|name| *name == member.name) {
-            Some(place) => head.push((place, member)),
-            None => rest.push(member),
-        }
-    }
-    head.sort_by_key(|&(place, _)| place);
-    let head: Vec<_> = head.into_iter().map(|(_, member)| member).collect();
-    let mut by_name: Vec<_> = members.iter().collect();
-    by_name.sort_by(|left, right| left.name.cmp(&right.name));
-    let mut rest_by_name = rest.clone();
-    rest_by_name.sort_by(|left, right| left.name.cmp(&right.name));
-    let mut orders = vec![
-        [head.clone(), rest.clone()].concat(),
-        [head.clone(), rest_by_name].concat(),
-        by_name,
-    ];
-    if (2..=MOST_PERMUTED).contains(&rest.len()) {
-        let permuted = permutations(&rest).into_iter();
-        orders.extend(permuted.map(|rest| [head.clone(), rest].concat()));
-    }
-    let mut written: Vec<_> = work
-        .while_left(orders.iter())
-        .map(|order| {
-            work.charge(text.len());
-            write_members(text, order)
-        })
-        .collect();
-    written.dedup();
-    written.retain(|written| written != text);
-    written
-}
-
-fn write_members(text: &str, members: &[&Member]) -> String {
-    let joined: Vec<_> = members
-        .iter()
-        .map(|member| {
-            let name = serde_json::Value::from(member.name.as_str());
-            let value = text.get(member.value.clone()).unwrap_or_default();
-            format!("{name}:{value}")
-        })
-        .collect();
-    format!("{{{}}}", joined.join(","))
-}
-
-fn permutations<'a>(items: &[&'a Member]) -> Vec<Vec<&'a Member>> {
-    let Some((first, rest)) = items.split_first() else {
-        return vec![Vec::new()];
-    };
-    let mut all = Vec::new();
-    for shorter in permutations(rest) {
-        for place in 0..=shorter.len() {
-            let mut longer = shorter.clone();
-            longer.insert(place, *first);
-            all.push(longer);
-        }
-    }
-    all
-}
-
-/// What Alipay's nodes begin with.
-const HEAD: [&str; 4] = ["code", "msg", "sub_code", "sub_msg"];
-
-/// Five members have 120 orders.
-const MOST_PERMUTED: usize = 5;
-
 /// Brackets in brackets make an indented text long. One that is longer is given up: it was never
 /// signed.
 const LONGEST_WRITTEN: usize = 4 * LARGEST;
 
 /// What it costs to write a byte anew.
-const WRITING: usize = 4;
+pub(super) const WRITING: usize = 4;
 
 #[cfg(test)]
 mod tests {

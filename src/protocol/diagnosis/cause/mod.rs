@@ -89,8 +89,10 @@ impl fmt::Display for Cause {
                 f,
                 "the key is right (the signature opens under it), but another text was signed: \
                  the content was changed on the way (or written otherwise by who signed), and none \
-                 of the {tried} known changes tried explains it; take the bytes as they arrive, \
-                 before any middleware, and compare the digest of what was signed with your own"
+                 of the {tried} known changes tried explains it (JSON objects of more than five \
+                 members may have stood in an order that wasn't tried); take the bytes as they \
+                 arrive, before any middleware, and compare the digest of what was signed with \
+                 your own"
             ),
             Self::Key(cause) => cause.fmt(f),
             Self::Params(cause) => cause.fmt(f),
