@@ -341,7 +341,7 @@ fn digits(rest: &mut Peekable<Chars<'_>>, spelled: &mut String) -> Option<u32> {
 const LONGEST_WRITTEN: usize = 4 * LARGEST;
 
 /// What it costs to write a byte anew.
-pub(super) const WRITING: usize = 4;
+pub(super) const WRITING: usize = 6;
 
 #[cfg(test)]
 mod tests {
