@@ -21,8 +21,13 @@ pub(crate) struct SignArguments {
     /// The configured application that signs
     #[arg(long, value_name = "APP_ID", required_unless_present = "private_key")]
     app: Option<AppId>,
-    /// Reference of the private key that signs, instead of an application's
-    #[arg(long, value_name = "REF", conflicts_with = "app")]
+    /// Reference of the private key that signs, instead of an application's; never the key itself
+    #[arg(
+        long,
+        value_name = "REF",
+        conflicts_with = "app",
+        allow_hyphen_values = true
+    )]
     private_key: Option<String>,
     /// The charset to sign in; by default that of the parameter `charset`, else utf-8
     #[arg(long, value_name = "CHARSET")]

@@ -16,7 +16,7 @@ pub(crate) struct SimulatorArguments {
     #[arg(long, value_name = "D")]
     pub(crate) dir: Option<PathBuf>,
     /// Its port
-    #[arg(long, value_name = "PORT", default_value_t = 2099)]
+    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
     pub(crate) listen_base: u16,
 }
 
@@ -43,13 +43,38 @@ fn introduce(simulator: &Simulator, arguments: &SimulatorArguments) {
     ));
     if let Some(dir) = &arguments.dir {
         let dir = dir.display();
+        let which = named_by(arguments.listen_base, &simulator.url());
         say(format!(
             "\nA sidecar that talks to it:
   alipay-sidecar -c {dir}/config.toml run --create-store
 Its merchants' tokens, as read in Alipay's console:
   alipay-sidecar -c {dir}/config.toml merchant import {dir}/merchants.jsonl
 A notification:
-  alipay-sidecar trigger plugin-order     (merchant {FIRST_AUTH_APP_ID})"
+  alipay-sidecar trigger {which}plugin-order     (merchant {FIRST_AUTH_APP_ID})"
         ));
+    }
+}
+
+/// How `trigger` is told which simulator is meant, where it isn't the one it looks for by itself.
+fn named_by(port: u16, url: &str) -> String {
+    match port {
+        DEFAULT_PORT => String::new(),
+        _ => format!("--simulator {url} "),
+    }
+}
+
+/// Where `trigger` looks by itself.
+const DEFAULT_PORT: u16 = 2099;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_simulator_than_the_usual_one_is_named() {
+        let url = "http://127.0.0.1:3000";
+        assert_eq!(named_by(DEFAULT_PORT, url), "");
+        assert_eq!(named_by(3000, url), format!("--simulator {url} "));
+        assert_eq!(named_by(0, url), format!("--simulator {url} "));
     }
 }

@@ -7,6 +7,7 @@ use http::{Method, Request, Uri, header};
 use http_body_util::Full;
 use serde_json::{Value, json};
 
+use crate::cli::exchange::NoReply;
 use crate::cli::failure::Failure;
 use crate::cli::output::Form;
 use crate::cli::{exchange, output};
@@ -59,7 +60,7 @@ pub(crate) async fn execute(arguments: &TriggerArguments) -> Result<(), Failure>
         .context("the arguments make no HTTP request")?;
     let reply = exchange::send(&listen, None, request)
         .await
-        .map_err(|no_reply| no_reply.into_error("simulator", &listen))?;
+        .map_err(|no_reply| unreached(no_reply, &listen))?;
     let record: Value = serde_json::from_slice(&reply.body)
         .with_context(|| format!("the simulator answered {}", reply.status))?;
     if !reply.status.is_success() {
@@ -68,6 +69,17 @@ pub(crate) async fn execute(arguments: &TriggerArguments) -> Result<(), Failure>
         return Err(anyhow!("the simulator refused ({}): {why}", reply.status).into());
     }
     tell(arguments, &record)
+}
+
+/// The configuration has no say in where the simulator is: the flag has.
+fn unreached(no_reply: NoReply, listen: &Listen) -> anyhow::Error {
+    match no_reply {
+        NoReply::NobodyListens => anyhow!(
+            "no simulator listens at {listen}; start one (`alipay-sidecar simulator`), or say \
+             where it is with --simulator http://host:port, as it printed when it started"
+        ),
+        other => other.into_error("simulator", listen).context("--simulator"),
+    }
 }
 
 /// The first attempt is waited for, so that its answer can be told.

@@ -30,16 +30,17 @@ pub(crate) struct VerifyArguments {
     app: Option<AppId>,
     /// Reference of Alipay's public key (支付宝公钥) or certificate, or the key itself; may be given
     /// several times
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", allow_hyphen_values = true)]
     alipay_public_key: Vec<String>,
     /// Reference of the app's public key (应用公钥): it verifies requests, and tells keys that were
     /// mixed up
-    #[arg(long, value_name = "REF")]
+    #[arg(long, value_name = "REF", allow_hyphen_values = true)]
     app_public_key: Vec<String>,
-    /// Reference of the app's private key, instead of its public one
-    #[arg(long, value_name = "REF")]
+    /// Reference of the app's private key, instead of its public one; never the key itself
+    #[arg(long, value_name = "REF", allow_hyphen_values = true)]
     private_key: Option<String>,
-    /// The charset, if neither a parameter nor a header says it
+    /// The charset to read in, whatever the message says of itself; by default that of its charset
+    /// parameter, else of its Content-Type, else utf-8. v3 is always utf-8
     #[arg(long, value_name = "CHARSET")]
     charset: Option<String>,
     /// The HTTP status of a v3 answer, if the file has no head
@@ -85,8 +86,10 @@ pub(crate) fn execute(context: &Context, arguments: &VerifyArguments) -> Result<
     check_keys_given(arguments, &text)?;
     match verifying_keys(context, &references)? {
         Err(cause) => say_cause(arguments, &cause),
-        Ok(keys) => {
-            let explanation = explain(arguments, &text, charset, &keys);
+        Ok((keys, remarks)) => {
+            let mut explanation = explain(arguments, &text, charset, &keys);
+            let remarks = remarks.into_iter();
+            remarks.for_each(|remark| explanation.remark(remark));
             let verdict = gateway_verdict(arguments, &explanation)?;
             let answer = Answer {
                 explanation,
@@ -152,12 +155,13 @@ fn explain(
         body: &text.body,
     };
     match (arguments.kind, &text.start) {
-        (What::Notification, _) => {
-            let forced = arguments.charset.as_ref();
-            let forced =
-                forced.map(|label| format!("application/x-www-form-urlencoded; charset={label}"));
-            let content_type = forced.or_else(|| text.header("content-type"));
-            diagnosis::notification(content_type.as_deref(), &text.body, keys)
+        (What::Notification, start) => {
+            let form = posted_form(text, start);
+            let content_type = text.header("content-type");
+            match charset.filter(|_| arguments.charset.is_some()) {
+                Some(forced) => diagnosis::notification_in(forced, &form, keys),
+                None => diagnosis::notification(content_type.as_deref(), &form, keys),
+            }
         }
         (What::Response, _) => {
             let charset = charset.unwrap_or_default();
@@ -176,18 +180,33 @@ fn explain(
     }
 }
 
+/// The form of a notification: the body, or the query of a URL or a request without a body, as it
+/// comes to a return_url.
+fn posted_form(text: &HttpText, start: &Start) -> Vec<u8> {
+    let bare = text.body.trim_ascii();
+    let is_url = bare.starts_with(b"http://") || bare.starts_with(b"https://");
+    match start {
+        Start::Request { .. } if bare.is_empty() => request_parts(text, start).0,
+        Start::Nothing if is_url => query_of(bare).to_vec(),
+        _ => text.body.clone(),
+    }
+}
+
+/// The query of a URL: what stands between `?` and `#`. All of it where there is no `?` before the
+/// first `=`.
+fn query_of(url: &[u8]) -> &[u8] {
+    let before_equals = url.split(|&byte| byte == b'=').next().unwrap_or_default();
+    let start = before_equals.iter().position(|&byte| byte == b'?');
+    let Some(query) = start.and_then(|at| url.get(at + 1..)) else {
+        return url;
+    };
+    query.split(|&byte| byte == b'#').next().unwrap_or_default()
+}
+
 /// The query and the form of a request: from its head, from a URL, or all of it a query.
 fn request_parts(text: &HttpText, start: &Start) -> (Vec<u8>, Vec<u8>) {
     let Start::Request { target, .. } = start else {
-        let before_equals = text
-            .body
-            .split(|&byte| byte == b'=')
-            .next()
-            .unwrap_or_default();
-        let query = match before_equals.iter().position(|&byte| byte == b'?') {
-            Some(at) => text.body.get(at + 1..).unwrap_or_default(),
-            None => &text.body,
-        };
+        let query = query_of(&text.body);
         return (query.to_vec(), Vec::new());
     };
     let query = target
@@ -243,7 +262,7 @@ fn say(arguments: &VerifyArguments, answer: &Answer) -> Result<(), Failure> {
     if !arguments.form.json
         && let Some(verdict) = &answer.verdict
     {
-        output::say(format!("gateway: {verdict}"));
+        output::say(format!("gateway: {}", verdict.with_excerpts()));
     }
     match (explanation.holds(), arguments.form.json) {
         (false, _) => Err(Failure::NotVerified(explanation.to_string())),
@@ -353,7 +372,7 @@ fn as_json(answer: &Answer) -> Value {
         "seal": seal,
         "tried": explanation.tried(),
         "tried_changes": explanation.tried_changes(),
-        "gateway": answer.verdict.as_ref().map(ToString::to_string),
+        "gateway": answer.verdict.as_ref().map(|verdict| verdict.with_excerpts().to_string()),
     })
 }
 

@@ -12,6 +12,7 @@ use crate::model::app::App;
 use crate::model::id::AppId;
 use crate::protocol::diagnosis::{self, Cause, Keys};
 use crate::protocol::key::AppPrivateKey;
+use crate::protocol::secret::Secret;
 use crate::protocol::signature::SignType;
 
 /// References to keys, as arguments give them.
@@ -34,23 +35,21 @@ pub(crate) fn signing_key(
         }
         (None, reference) => {
             let reference = reference.unwrap_or_default();
-            (
-                input::secret_text("--private-key", reference)?,
-                SignType::Rsa2,
-            )
+            (private_text(reference)?, SignType::Rsa2)
         }
     };
     let key = diagnosis::private_key(text.expose())
-        .map_err(|cause| anyhow::anyhow!("--private-key: {cause}"))?;
+        .map_err(|cause| Failure::Usage(format!("--private-key: {cause}")))?;
     let mix_up = diagnosis::label_mix_up(text.expose()).map(|cause| cause.to_string());
     Ok((key, sign_type, mix_up))
 }
 
-/// The keys that verify. `Err` in the inner result: what is wrong with a key, which is an answer.
+/// The keys that verify, and what is odd about their texts. `Err` in the inner result: what is wrong
+/// with a key, which is an answer.
 pub(crate) fn verifying_keys(
     context: &Context,
     references: &KeyReferences<'_>,
-) -> Result<Result<Keys, Cause>, Failure> {
+) -> Result<Result<(Keys, Vec<Cause>), Cause>, Failure> {
     let mut platform = Vec::new();
     let mut own = Vec::new();
     let mut private = Vec::new();
@@ -70,7 +69,7 @@ pub(crate) fn verifying_keys(
         own.push(any_text("--app-public-key", reference)?);
     }
     if let Some(reference) = references.private_key {
-        private.push(input::secret_text("--private-key", reference).map_err(unreadable)?);
+        private.push(private_text(reference)?);
     }
     let gathered = || {
         let mut keys = Keys::new(&[], &[]).with_sign_type(sign_type);
@@ -85,7 +84,24 @@ pub(crate) fn verifying_keys(
             .iter()
             .try_fold(keys, |keys, text| keys.with_alipay_text(text))
     };
-    Ok(gathered())
+    let texts = private.iter().map(|text| text.expose());
+    let texts = texts.chain(&own).chain(&platform);
+    let remarks = texts.filter_map(|text| diagnosis::label_mix_up(text));
+    Ok(gathered().map(|keys| (keys, remarks.collect())))
+}
+
+/// The text of a reference to a private key. The key itself is refused, and not repeated: whoever
+/// may list processes sees it.
+fn private_text(reference: &str) -> Result<Secret<String>, Failure> {
+    let is_inline = reference.contains("-----BEGIN") || reference.starts_with("MII");
+    if is_inline {
+        let text = "--private-key: found the key itself (not shown), where every user of this \
+                    machine sees it in the list of processes; expected a reference such as \
+                    `file:app_private.pem`, or `-` for standard input. Treat this key as \
+                    disclosed if others use the machine";
+        return Err(Failure::Usage(text.to_owned()));
+    }
+    input::secret_text("--private-key", reference).map_err(unreadable)
 }
 
 /// The text of a reference to a public key. A private key by mistake is read, too: that is what

@@ -507,7 +507,7 @@ fn what_alipay_says_it_checked_is_compared() {
     place.check(
         &verify("request", "@other"),
         0,
-        &["`version` differs from character 3"],
+        &["`version` differs from character 3", "`1.0`, checked `1.1`"],
     );
     place.check(
         &verify("request", "无效签名"),
@@ -570,7 +570,159 @@ fn sign_explains_what_it_signed() {
     place.check(&["sign", "--app", "1", "a=1"], 78, &["app_id"]);
     place.check(
         &["sign", "--private-key", "file:alipay.txt", "a=1"],
-        1,
+        2,
         &["public key"],
     );
+    place.check(
+        &["sign", "--private-key", "file:none", "a=1"],
+        2,
+        &["--private-key", "none"],
+    );
+}
+
+/// What a buyer's browser brings to return_url is a query.
+#[test]
+fn a_notification_in_a_url_or_a_request_line_is_read() {
+    let place = Place::new();
+    let query = form(&notification());
+    let verify = ["verify", "--kind", "notification", "--app", APP, "message"];
+    for message in [
+        format!("https://shop.example/return?{query}"),
+        format!("http://shop.example/return?{query}#top\n"),
+        format!("GET /return?{query} HTTP/1.1\r\nHost: shop.example\r\n\r\n"),
+        format!("POST /notify?from=x HTTP/1.1\r\nHost: shop.example\r\n\r\n{query}"),
+    ] {
+        place.write("message", &message);
+        place.check(&verify, 0, &["the signature of the notification holds"]);
+    }
+    place.refused(
+        "notification",
+        format!("https://shop.example/return?from=x&{query}"),
+        "parameter-added",
+    );
+}
+
+#[test]
+fn pems_may_be_arguments_and_private_keys_may_not() {
+    let place = Place::new();
+    place.write("message", form(&notification()));
+    let keys = file("keys");
+    let public = text(&keys["keys"]["alipay2048"], "spki_pem");
+    let verify = |argument: &'static str, key: &str| -> Vec<String> {
+        let kind = match argument {
+            "--private-key" => "request",
+            _ => "notification",
+        };
+        let fixed = ["verify", "--kind", kind, argument, key, "message"];
+        fixed.map(str::to_owned).to_vec()
+    };
+    let run = |arguments: &[String], code: i32, texts: &[&str]| {
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        place.check(&arguments, code, texts)
+    };
+    run(&verify("--alipay-public-key", public), 0, &["holds"]);
+    for form in ["pkcs8_pem", "pkcs8_bare"] {
+        let private = text(&keys["keys"]["app2048"], form);
+        // `check` sees to it that the key isn't repeated.
+        run(
+            &verify("--private-key", private),
+            2,
+            &["the key itself (not shown)", "file:"],
+        );
+        let sign = ["sign", "--private-key", private, "a=1"];
+        place.check(&sign, 2, &["the key itself (not shown)"]);
+    }
+    let pem = text(&keys["keys"]["app2048"], "pkcs8_pem");
+    run(
+        &verify("--alipay-public-key", pem),
+        1,
+        &["[private-key-given]"],
+    );
+}
+
+#[test]
+fn the_charset_argument_overrides_the_message() {
+    let place = Place::new();
+    let mut unknown = notification();
+    unknown.set("charset", "latin1");
+    let content = sign_content::notification(&unknown, Scheme::V1, EmptyValues::Dropped);
+    let sign = private_key("alipay2048").sign(SignType::Rsa2, content.as_bytes());
+    unknown.set("sign", sign.expect("signed"));
+    place.refused("notification", form(&unknown), "charset-unknown");
+    let verify = |kind: &'static str, charset: &'static str| {
+        let fixed = ["verify", "--kind", kind, "--app", APP, "--charset", charset];
+        [&fixed[..], &["message"]].concat()
+    };
+    place.check(&verify("notification", "utf-8"), 0, &["holds"]);
+    place.write("message", form(&notification()));
+    place.check(&verify("notification", "utf-8"), 0, &["holds"]);
+    place.check(
+        &verify("notification", "GBK"),
+        1,
+        &["[charset-misread]", "is utf-8, but was read as GBK"],
+    );
+    let content = "a=中&charset=latin1";
+    let sign = private_key("app2048").sign(SignType::Rsa2, content.as_bytes());
+    let mut request = Params::new();
+    let pairs = [
+        ("a", "中"),
+        ("charset", "latin1"),
+        ("sign", &sign.expect("signed")),
+    ];
+    for (name, value) in pairs {
+        request.push(name, value).expect("once");
+    }
+    place.write("message", form(&request));
+    place.check(&verify("request", "utf-8"), 0, &["holds"]);
+    place.refused("request", form(&request), "charset-unknown");
+}
+
+#[test]
+fn a_key_under_the_label_of_another_format_is_noted() {
+    let place = Place::new();
+    let keys = &file("keys")["keys"]["app2048"]["variants_private_ok"];
+    place.write("mixed", text(keys, "pkcs1_body_under_pkcs8_label"));
+    place.write("message", form(&notification()));
+    let verify = [
+        "verify",
+        "--kind",
+        "notification",
+        "--alipay-public-key",
+        "file:alipay.txt",
+        "--private-key",
+        "file:mixed",
+        "message",
+    ];
+    place.check(&verify, 0, &["note: [key-label]", "`PRIVATE KEY`"]);
+}
+
+/// The name of a parameter is anyone's to choose.
+#[test]
+fn names_that_are_none_are_not_shown() {
+    let place = Place::new();
+    let good = form(&notification());
+    for name in [
+        "app_auth_token%3D202611BB",
+        "a%60+[wrong-key]+x",
+        "%E2%80%AEab",
+    ] {
+        place.write("message", format!("{good}&{name}=1"));
+        let verify = ["verify", "--kind", "notification", "--app", APP, "message"];
+        let said = place.check(&verify, 1, &["a parameter whose name isn't one ("]);
+        for forged in ["202611BB", "[wrong-key]", "\u{202e}"] {
+            assert!(!said.contains(forged), "{said}");
+        }
+    }
+}
+
+#[test]
+fn trigger_names_the_flag_that_says_where_the_simulator_is() {
+    let place = Place::new();
+    let nobody = [
+        "trigger",
+        "--simulator",
+        "http://127.0.0.1:1",
+        "plugin-order",
+    ];
+    place.check(&nobody, 1, &["no simulator listens", "--simulator http://"]);
 }

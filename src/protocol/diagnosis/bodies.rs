@@ -1,48 +1,67 @@
 //! What may have happened to a signed text as a whole: a node of a reply, a body of v3.
 
+use std::rc::Rc;
+
 use super::{
     cause::{Cause, Newline, TextCause, V3Cause},
     fields::Fields,
     json_text, repairs,
+    search::LARGEST,
+    work::{GBK, Work},
 };
 use crate::protocol::charset::Charset;
 
 /// A text before a change, and the change.
 pub(super) type Repaired = (Vec<Cause>, Vec<u8>);
 
-/// Lists what a text may have been: one change taken back, then two.
-pub(super) fn variants(body: &[u8], charset: Charset) -> impl Iterator<Item = Repaired> {
-    let once = single(body, charset);
-    let again = once.clone();
-    let twice = again.into_iter().flat_map(move |(causes, body)| {
-        let second = single(&body, charset).into_iter();
+/// Lists what a text may have been: one change taken back, then two. Nothing for a large one.
+pub(super) fn variants(
+    body: &[u8],
+    charset: Charset,
+    work: &Work,
+) -> impl Iterator<Item = Repaired> + use<> {
+    let body = Some(body).filter(|body| body.len() <= LARGEST);
+    let body: Option<Rc<[u8]>> = body.map(Rc::from);
+    let (again, account) = (body.clone(), work.clone());
+    let once = body.into_iter();
+    let once = once.flat_map(move |body| single(&body, charset, &account));
+    let (first, account) = (again.into_iter(), work.clone());
+    let first = first.flat_map(move |body| single(&body, charset, &account));
+    let work = work.clone();
+    let twice = first.flat_map(move |(causes, body)| {
+        let second = single(&body, charset, &work);
         second.map(move |(more, body)| ([causes.clone(), more].concat(), body))
     });
-    once.into_iter().chain(twice)
+    once.chain(twice)
 }
 
-fn single(body: &[u8], charset: Charset) -> Vec<Repaired> {
+fn single(body: &[u8], charset: Charset, work: &Work) -> impl Iterator<Item = Repaired> + use<> {
+    work.charge(ENDS * body.len());
     let mut found = ends(body);
-    if body.len() > LONGEST {
-        return found;
-    }
     found.extend(conversions(body, charset));
-    let Ok(text) = charset.decode(body) else {
-        return found;
-    };
-    let encode = |(causes, text): (Vec<Cause>, String)| Some((causes, charset.encode(&text).ok()?));
-    found.extend(
-        json_text::rewritings(&text, None)
-            .into_iter()
-            .filter_map(encode),
-    );
-    let field = Fields::default().with("", &text);
-    let repaired = repairs::of_all(&field).into_iter();
-    found.extend(repaired.filter_map(|(causes, fields)| {
-        let text = fields.get("")?.to_owned();
-        encode((causes, text))
-    }));
-    found
+    let text = charset.decode(body).ok();
+    let work = work.clone();
+    let written = text.into_iter().flat_map(move |text| {
+        let account = work.clone();
+        let json = json_text::rewritings(&text, None, &work);
+        let whole = std::iter::once_with(move || of_whole(&text, &account));
+        let (both, work) = (json.chain(whole.flatten()), work.clone());
+        both.filter_map(move |(causes, text)| {
+            if charset == Charset::Gbk {
+                work.charge(GBK * text.len());
+            }
+            Some((causes, charset.encode(&text).ok()?))
+        })
+    });
+    found.into_iter().chain(written)
+}
+
+/// Takes back what happens to whole values.
+fn of_whole(text: &str, work: &Work) -> Vec<(Vec<Cause>, String)> {
+    let field = Fields::default().metered(work).with("", text);
+    let repaired = repairs::of_all(&field);
+    let text = |(causes, fields): repairs::Repaired| Some((causes, fields.get("")?.to_owned()));
+    repaired.filter_map(text).collect()
 }
 
 /// Undoes what editors and shells do to the ends.
@@ -89,5 +108,5 @@ fn conversions(body: &[u8], charset: Charset) -> Vec<Repaired> {
     found
 }
 
-/// Of a longer body only the ends are looked at: a dozen copies of it would be held at once.
-const LONGEST: usize = 1 << 20;
+/// What the ends and the charsets of a byte cost.
+const ENDS: usize = 16;

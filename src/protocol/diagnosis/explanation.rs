@@ -160,7 +160,8 @@ impl Explanation {
         }
     }
 
-    pub(super) fn remark(&mut self, cause: impl Into<Cause>) {
+    /// Adds what isn't the cause, but was found elsewhere: in a key's file, say.
+    pub fn remark(&mut self, cause: impl Into<Cause>) {
         let cause = cause.into();
         if !self.remarks.contains(&cause) {
             self.remarks.push(cause);

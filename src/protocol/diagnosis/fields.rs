@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::cause::{Cause, ParamsCause, TextCause, named};
+use super::{
+    cause::{Cause, ParamsCause, TextCause, named},
+    work::Work,
+};
 use crate::protocol::{
     charset::Charset,
     form,
@@ -10,9 +13,12 @@ use crate::protocol::{
 };
 
 /// Holds names and values in their order; a name may stand twice, and what can't be decoded is
-/// replaced.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Fields(Vec<(String, String)>);
+/// replaced. Every changed copy is charged.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fields {
+    pairs: Vec<(String, String)>,
+    work: Work,
+}
 
 impl Fields {
     /// Reads a form leniently: a `%` without digits stays.
@@ -33,8 +39,35 @@ impl Fields {
             .collect()
     }
 
+    /// The same, charged to another account.
+    pub(super) fn metered(self, work: &Work) -> Self {
+        let work = work.clone();
+        Self { work, ..self }
+    }
+
+    /// The account that copies are charged to.
+    pub(super) fn work(&self) -> &Work {
+        &self.work
+    }
+
+    /// What a copy costs.
+    fn cost(&self) -> usize {
+        let pairs = self.pairs.iter();
+        pairs
+            .map(|(name, value)| name.len() + value.len() + PAIR)
+            .sum()
+    }
+
+    fn copy(&self, pairs: impl Iterator<Item = (String, String)>) -> Self {
+        self.work.charge(self.cost());
+        Self {
+            pairs: pairs.collect(),
+            work: self.work.clone(),
+        }
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
+        self.pairs
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -64,66 +97,62 @@ impl Fields {
     }
 
     pub(super) fn keep(&self, wanted: impl Fn(&str, &str) -> bool) -> Self {
-        let kept = self.0.iter().filter(|(name, value)| wanted(name, value));
-        Self(kept.cloned().collect())
+        let kept = self.pairs.iter();
+        let kept = kept.filter(|(name, value)| wanted(name, value));
+        self.copy(kept.cloned())
     }
 
     pub(super) fn with(&self, name: &str, value: &str) -> Self {
-        let mut more = self.clone();
-        more.0.push((name.to_owned(), value.to_owned()));
-        more
+        let added = (name.to_owned(), value.to_owned());
+        self.copy(self.pairs.iter().cloned().chain([added]))
     }
 
     /// Changes each value but the signature's; `None` if nothing changes.
     pub(super) fn map(&self, change: impl Fn(&str) -> String) -> Option<Self> {
-        let changed = self.0.iter().map(|(name, value)| {
+        let changed = self.pairs.iter().map(|(name, value)| {
             let value = match name.as_str() {
                 name::SIGN => value.clone(),
                 _ => change(value),
             };
             (name.clone(), value)
         });
-        let changed = Self(changed.collect());
-        (changed != *self).then_some(changed)
+        let changed = self.copy(changed);
+        (changed.pairs != self.pairs).then_some(changed)
     }
 
     /// Changes the value of one parameter.
     pub(super) fn replace(&self, target: &str, value: &str) -> Self {
-        let replaced = self.0.iter().map(|(name, old)| {
+        self.work.charge(value.len());
+        self.copy(self.pairs.iter().map(|(name, old)| {
             let value = if name == target { value } else { old };
             (name.clone(), value.to_owned())
-        });
-        Self(replaced.collect())
+        }))
     }
 
     /// Keeps one of those that stand twice: the first.
     pub(super) fn first_of_duplicates(&self) -> Self {
         let mut seen = BTreeSet::new();
-        let kept = self.0.iter().filter(|(name, _)| seen.insert(name.as_str()));
-        Self(kept.cloned().collect())
+        let kept = self.pairs.iter();
+        let kept = kept.filter(|(name, _)| seen.insert(name.as_str()));
+        self.copy(kept.cloned())
     }
 
     /// Keeps one of those that stand twice: the last.
     pub(super) fn last_of_duplicates(&self) -> Self {
         let mut seen = BTreeSet::new();
-        let kept = self
-            .0
-            .iter()
-            .rev()
-            .filter(|(name, _)| seen.insert(name.as_str()));
-        let mut kept: Vec<_> = kept.cloned().collect();
-        kept.reverse();
-        Self(kept)
+        let kept = self.pairs.iter().rev();
+        let kept = kept.filter(|(name, _)| seen.insert(name.as_str()));
+        let mut kept = self.copy(kept.cloned());
+        kept.pairs.reverse();
+        kept
     }
 
     /// Says what a strict reader finds wrong with a form.
     pub(super) fn faults(raw: &[u8], charset: Charset) -> Vec<Cause> {
-        let mut faults: Vec<Cause> = Vec::new();
-        for (at, key, value) in form::segments(raw) {
-            for (at, piece) in [(at, key), (at + key.len() + 1, value)] {
-                faults.extend(fault(piece, at, charset, raw.len()));
-            }
-        }
+        let pieces = form::segments(raw)
+            .flat_map(|(at, key, value)| [(at, key), (at + key.len() + 1, value)]);
+        let faults = pieces.filter_map(|(at, piece)| fault(piece, at, charset, raw.len()));
+        let mut faults: Vec<Cause> = faults.take(MOST_FAULTS).collect();
         if form::segments(raw).count() > MOST_FIELDS {
             let reason =
                 format!("more than {MOST_FIELDS} parameters, of which the rest wasn't looked at");
@@ -134,7 +163,7 @@ impl Fields {
             let name = named(name);
             ParamsCause::Duplicate { name }.into()
         }));
-        faults.truncate(3);
+        faults.truncate(MOST_FAULTS);
         faults
     }
 }
@@ -200,7 +229,10 @@ fn lossy(bytes: &[u8], charset: Charset) -> String {
 
 impl FromIterator<(String, String)> for Fields {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().take(MOST_FIELDS).collect())
+        Self {
+            pairs: pairs.into_iter().take(MOST_FIELDS).collect(),
+            work: Work::default(),
+        }
     }
 }
 
@@ -244,11 +276,16 @@ impl Reading {
             Order::Bytes => pairs.sort_by_key(|&(name, _)| name),
             Order::Letters => pairs.sort_by_key(|(name, _)| name.to_ascii_lowercase()),
         }
-        let joined: Vec<_> = pairs
-            .into_iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
-        joined.join("&")
+        fields.work.charge(2 * fields.cost());
+        let length = |(name, value): &(&str, &str)| name.len() + value.len() + 2;
+        let mut content = String::with_capacity(pairs.iter().map(length).sum());
+        for (name, value) in pairs {
+            if !content.is_empty() {
+                content.push('&');
+            }
+            content.extend([name, "=", value]);
+        }
+        content
     }
 
     fn takes(self, (name, value): (&str, &str)) -> bool {
@@ -258,6 +295,12 @@ impl Reading {
         !left_out && (self.with_empty || !is_blank(value))
     }
 }
+
+/// What a pair costs besides its bytes.
+const PAIR: usize = 32;
+
+/// The first ones tell enough.
+const MOST_FAULTS: usize = 3;
 
 /// More than that is an attack, and its diagnosis isn't worth the time.
 const MOST_FIELDS: usize = 256;

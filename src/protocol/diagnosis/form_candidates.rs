@@ -7,33 +7,31 @@ use super::{
     outlines::Outline,
     repairs::{self, Repaired},
     search::Candidate,
+    work::GBK,
 };
-use crate::protocol::form;
+use crate::protocol::{charset::Charset, form};
 
-/// Lists every sign content worth trying, the likeliest first.
-pub(super) fn candidates(form: &Form) -> impl Iterator<Item = Candidate> {
+/// Lists every sign content worth trying, the likeliest first; `None` stands for one that can't be
+/// written. Each is made when it is asked for.
+pub(super) fn candidates(form: &Form) -> impl Iterator<Item = Option<Candidate>> {
     let readings = readings(form.kind);
-    let plain = form.outlines.iter().flat_map(move |outline| {
-        readings
-            .clone()
-            .into_iter()
-            .filter_map(move |(causes, reading)| {
-                candidate(outline, &outline.fields, causes, reading)
-            })
+    let plain = writable(form).flat_map(move |outline| {
+        let readings = readings.clone().into_iter();
+        readings.map(move |(causes, reading)| candidate(outline, &outline.fields, causes, reading))
     });
     let kind = form.kind;
     let repaired = move |outline: &Outline, (causes, fields): Repaired| {
         let usual = usual_readings(kind).into_iter();
-        let made = usual.filter_map(|(more, reading)| {
+        let made = usual.map(|(more, reading)| {
             let causes = causes.iter().cloned().chain(more).collect();
             candidate(outline, &fields, causes, reading)
         });
         made.collect::<Vec<_>>()
     };
-    let cheap_single = form.outlines.iter().flat_map(move |outline| {
+    let cheap_single = writable(form).flat_map(move |outline| {
         cheap(&outline.fields).flat_map(move |repair| repaired(outline, repair))
     });
-    let first = form.outlines.iter().take(1);
+    let first = first(form).into_iter();
     let of_values = first.flat_map(move |outline| {
         repairs::of_each(&outline.fields).flat_map(move |repair| repaired(outline, repair))
     });
@@ -44,26 +42,50 @@ pub(super) fn candidates(form: &Form) -> impl Iterator<Item = Candidate> {
         .chain(doubles(form))
 }
 
+/// Lists the sign contents of the strict reader's outline that are no mistake.
+pub(super) fn rightful(form: &Form) -> impl Iterator<Item = Vec<u8>> {
+    let outline = first(form).filter(|outline| outline.causes.is_empty());
+    let readings = readings(form.kind).into_iter();
+    let readings = readings.filter(|(causes, _)| causes.is_empty());
+    let made = readings.filter_map(move |(causes, reading)| {
+        let outline = outline?;
+        candidate(outline, &outline.fields, causes, reading)
+    });
+    made.map(|candidate| candidate.content)
+}
+
+fn writable(form: &Form) -> impl Iterator<Item = &Outline> {
+    form.outlines.iter().filter(|outline| outline.is_writable())
+}
+
+/// The strict reader's outline, if it can have been signed.
+fn first(form: &Form) -> Option<&Outline> {
+    form.outlines
+        .first()
+        .filter(|outline| outline.is_writable())
+}
+
 /// The changes that touch all parameters, or leave one out, or put one back.
 fn cheap(fields: &Fields) -> impl Iterator<Item = Repaired> {
     repairs::of_all(fields)
-        .into_iter()
         .chain(repairs::without_each(fields))
         .chain(repairs::with_dropped(fields))
 }
 
 /// Takes two changes back, the cheap ones first: one of all parameters and then another, two
 /// parameters left out, one of all parameters and then one of a single value.
-fn doubles(form: &Form) -> impl Iterator<Item = Candidate> {
-    let (rule, first) = (form.rule(), form.outlines.first());
-    first.into_iter().flat_map(move |outline| {
+fn doubles(form: &Form) -> impl Iterator<Item = Option<Candidate>> {
+    let rule = form.rule();
+    first(form).into_iter().flat_map(move |outline| {
         let pairs = repairs::without_pairs(&outline.fields);
-        after_all(&outline.fields, |fields| cheap(fields).collect())
-            .chain(pairs)
-            .chain(after_all(&outline.fields, |fields| {
-                repairs::of_each(fields).collect()
-            }))
-            .filter_map(move |(causes, fields)| candidate(outline, &fields, causes, rule))
+        after_all(&outline.fields, |fields| {
+            fields.work().while_left(cheap(fields)).collect()
+        })
+        .chain(pairs)
+        .chain(after_all(&outline.fields, |fields| {
+            fields.work().while_left(repairs::of_each(fields)).collect()
+        }))
+        .map(move |(causes, fields)| candidate(outline, &fields, causes, rule))
     })
 }
 
@@ -72,7 +94,7 @@ fn after_all(
     fields: &Fields,
     second: impl Fn(&Fields) -> Vec<Repaired>,
 ) -> impl Iterator<Item = Repaired> {
-    let first = repairs::of_all(fields).into_iter();
+    let first = repairs::of_all(fields);
     first.flat_map(move |(causes, fields)| {
         let found = second(&fields).into_iter();
         found.map(move |(more, fields)| ([causes.clone(), more].concat(), fields))
@@ -80,10 +102,10 @@ fn after_all(
 }
 
 /// What signers of requests get wrong, seen from the receiving side.
-fn signer_mistakes(form: &Form) -> impl Iterator<Item = Candidate> {
+fn signer_mistakes(form: &Form) -> impl Iterator<Item = Option<Candidate>> {
     let is_request = form.kind == Kind::Request;
-    let first = form.outlines.first().filter(|_| is_request);
-    first.into_iter().flat_map(move |outline| {
+    let outline = first(form).filter(|_| is_request);
+    outline.into_iter().flat_map(move |outline| {
         let rule = Reading::REQUEST;
         let encoded = outline.fields.map(|value| {
             let mut text = String::new();
@@ -100,20 +122,16 @@ fn signer_mistakes(form: &Form) -> impl Iterator<Item = Candidate> {
             .keep(|name, _| form.query.get(name).is_some());
         let encoded = [encoded, form_encoded].into_iter().flatten();
         encoded
-            .filter_map(move |fields| {
-                candidate(
-                    outline,
-                    &fields,
-                    vec![ParamsCause::SignedEncoded.into()],
-                    rule,
-                )
+            .map(move |fields| {
+                let causes = vec![ParamsCause::SignedEncoded.into()];
+                candidate(outline, &fields, causes, rule)
             })
-            .chain(candidate(
+            .chain([candidate(
                 outline,
                 &query,
                 vec![ParamsCause::QueryAlone.into()],
                 rule,
-            ))
+            )])
     })
 }
 
@@ -124,6 +142,9 @@ fn candidate(
     reading: Reading,
 ) -> Option<Candidate> {
     let content = reading.content(fields);
+    if outline.charset == Charset::Gbk {
+        fields.work().charge(GBK * content.len());
+    }
     Some(Candidate {
         content: outline.charset.encode(&content).ok()?,
         causes: outline.causes.iter().cloned().chain(causes).collect(),

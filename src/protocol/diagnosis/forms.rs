@@ -2,13 +2,14 @@
 
 use super::{
     Keys,
-    cause::{Cause, KeyCause, ParamsCause, SignCause, TextCause},
+    cause::{Cause, KeyCause, ParamsCause, SignCause, TextCause, labelled},
     clock,
     explanation::{Explanation, Subject},
     fields::{Fields, Reading},
-    form_candidates::candidates,
+    form_candidates::{candidates, rightful},
     outlines::{self, Outline},
     search::{self, Claim},
+    work::Work,
 };
 use crate::protocol::{
     charset::{self, Charset},
@@ -43,22 +44,72 @@ pub fn notification(content_type: Option<&str>, body: &[u8], keys: &Keys) -> Exp
         }
         Err(error) => {
             let form = Form::new(Kind::Notification, body.to_vec(), charset);
-            let claim = Expected {
-                keys: keys.platform(),
-                other: keys.own.clone(),
-                if_none: keys.why_none_fits(form.get(name::ALIPAY_CERT_SN).as_deref()),
-                if_other: keys.if_own_signed(),
-            };
-            explain(&mut explanation, &form, claim, faults(&form, &error));
+            explain_notification(&mut explanation, &form, keys, &error);
         }
     }
     explanation
 }
 
+/// The same for a notification that is to be read in `charset`, whatever it says itself.
+#[must_use]
+pub fn notification_in(charset: Charset, body: &[u8], keys: &Keys) -> Explanation {
+    let mut explanation = Explanation::new(Subject::Notification);
+    explanation.set_charset(charset);
+    let form = Form::new(Kind::Notification, body.to_vec(), charset);
+    match verify_notification(&form, keys) {
+        Ok(content) => {
+            explanation.accept(content);
+            keys.own_in_place()
+                .into_iter()
+                .for_each(|cause| explanation.remark(cause));
+        }
+        Err(error) => explain_notification(&mut explanation, &form, keys, &error),
+    }
+    explanation
+}
+
+fn explain_notification(
+    explanation: &mut Explanation,
+    form: &Form,
+    keys: &Keys,
+    error: &ProtocolError,
+) {
+    let claim = Expected {
+        keys: keys.platform(),
+        other: keys.own.clone(),
+        if_none: keys.why_none_fits(form.get(name::ALIPAY_CERT_SN).as_deref()),
+        if_other: keys.if_own_signed(),
+    };
+    explain(explanation, form, claim, faults(form, error));
+}
+
+/// Verifies a notification in the charset of its form, by every reading that is no mistake.
+fn verify_notification(form: &Form, keys: &Keys) -> Result<Vec<u8>, ProtocolError> {
+    let params = Params::from_form(&form.raw, form.charset)?;
+    let found = match params.get(name::SIGN_TYPE) {
+        None => SignType::Rsa2,
+        Some(name) => name.parse()?,
+    };
+    let expected = keys.sign_type;
+    if found == SignType::Rsa && expected == SignType::Rsa2 {
+        return Err(ProtocolError::SignTypeWeaker { found, expected });
+    }
+    let signature = key::decode_signature(params.get(name::SIGN).unwrap_or_default())?;
+    let platform = keys.platform();
+    let fits = |content: &Vec<u8>| {
+        let mut keys = platform.iter();
+        keys.any(|key| key.fits(found, content, &signature))
+    };
+    let keys = platform.len();
+    rightful(form)
+        .find(fits)
+        .ok_or(ProtocolError::SignatureMismatch { keys })
+}
+
 /// Says why a v2 request, or an order string given as the query, doesn't verify with the app's own
 /// key, as Alipay verifies it; and whether its time is right.
 ///
-/// `charset` overrides the `charset` parameter.
+/// `charset` overrides the `charset` parameter, be it known or not.
 #[must_use]
 pub fn request(
     query: &[u8],
@@ -75,15 +126,11 @@ pub fn request(
     };
     let label = charset::label_of_form(&raw);
     let declared = label.map_or(Ok(Charset::Utf8), |label| Charset::from_label(&label));
+    let declared = charset.map_or(declared, Ok);
+    let read_as = declared.as_ref().copied().unwrap_or_default();
     let form = Form {
-        query: Fields::read(query, charset.unwrap_or_default()),
-        ..Form::new(
-            Kind::Request,
-            raw,
-            charset
-                .or_else(|| declared.clone().ok())
-                .unwrap_or_default(),
-        )
+        query: Fields::read(query, read_as),
+        ..Form::new(Kind::Request, raw, read_as)
     };
     explanation.set_charset(form.charset);
     remark_on_request(&mut explanation, &form, query, now_ms);
@@ -130,6 +177,7 @@ pub(super) struct Form {
     pub(super) outlines: Vec<Outline>,
     /// Which of the parameters stood in the query.
     pub(super) query: Fields,
+    work: Work,
 }
 
 impl Form {
@@ -138,12 +186,14 @@ impl Form {
             Kind::Request if raw.contains(&b'%') => ParamsCause::SignedEncoded,
             _ => ParamsCause::DecodedTwice { place: None },
         };
+        let work = Work::default();
         Self {
             kind,
-            outlines: outlines::all(&raw, charset, if_verbatim),
+            outlines: outlines::all(&raw, charset, if_verbatim, &work),
             raw,
             charset,
             query: Fields::default(),
+            work,
         }
     }
 
@@ -191,6 +241,7 @@ fn explain(explanation: &mut Explanation, form: &Form, expected: Expected, fault
         explanation.set_rule_content(encoded(form.charset, &content));
     }
     let claim = Claim {
+        size: form.raw.len(),
         signs: form.signs(),
         declared: declared_sign_type(form),
         expected: expected.keys,
@@ -198,16 +249,18 @@ fn explain(explanation: &mut Explanation, form: &Form, expected: Expected, fault
         if_none: expected.if_none,
         if_other: expected.if_other,
     };
-    search::investigate(explanation, &claim, faults, candidates(form));
+    search::investigate(explanation, &claim, faults, (candidates(form), &form.work));
 }
 
 fn faults(form: &Form, error: &ProtocolError) -> Vec<Cause> {
     match error {
-        ProtocolError::CharsetUnsupported { .. } => {
-            vec![TextCause::CharsetUnknown(error.clone()).into()]
+        ProtocolError::CharsetUnsupported { label } => {
+            let label = labelled(label);
+            vec![TextCause::CharsetUnknown(ProtocolError::CharsetUnsupported { label }).into()]
         }
-        ProtocolError::SignTypeUnknown { .. } => {
-            let reason = error.to_string();
+        ProtocolError::SignTypeUnknown { found } => {
+            let found = labelled(found);
+            let reason = ProtocolError::SignTypeUnknown { found }.to_string();
             vec![TextCause::NotTheMessage { reason }.into()]
         }
         ProtocolError::SignTypeWeaker { .. } => vec![SignCause::TypeWeaker.into()],

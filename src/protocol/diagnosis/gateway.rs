@@ -6,14 +6,14 @@
 use std::{cmp::Ordering, fmt};
 
 use super::{
-    cause::{Cause, named},
+    cause::{Cause, named, quoted},
+    gateway_text::{separators, split, string_in},
     html, repairs,
     visible::visible_text,
 };
-use crate::protocol::params::is_name;
 
-/// Tells what the comparison found. `Display` is one line, fit for a log: names, and of a value
-/// that isn't secret at most some twenty characters around the difference.
+/// Tells what the comparison found. `Display` is one line, fit for a log: a name, a place, which
+/// characters differ, and why; of values it shows nothing else. `Debug` shows no value either.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GatewayVerdict {
@@ -47,13 +47,51 @@ enum DifferenceKind {
 }
 
 /// Two values of one parameter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Values {
     /// The character, counted from 1.
     at: usize,
-    ours: String,
-    theirs: String,
+    ours: Side,
+    theirs: Side,
     why: Option<String>,
+}
+
+impl fmt::Debug for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Values")
+            .field("at", &self.at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One value, as far as it is shown.
+#[derive(Clone, PartialEq, Eq)]
+struct Side {
+    /// The first character that differs; `None` at the end of the value.
+    first: Option<char>,
+    /// Some twenty characters around it, unless it may be a secret.
+    excerpt: String,
+}
+
+impl GatewayVerdict {
+    /// The same line with some twenty characters of each value around the difference, for who may
+    /// see the request; tokens and codes stay hidden. Not for a log: values hold personal data.
+    pub fn with_excerpts(&self) -> impl fmt::Display + '_ {
+        Excerpts(self)
+    }
+}
+
+struct Excerpts<'a>(&'a GatewayVerdict);
+
+impl fmt::Display for Excerpts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            GatewayVerdict::Different(difference) => {
+                difference.write(f, |side| side.excerpt.clone())
+            }
+            other => other.fmt(f),
+        }
+    }
 }
 
 impl Difference {
@@ -69,15 +107,19 @@ impl Difference {
 pub fn gateway_difference(ours: &str, sub_msg: &str) -> GatewayVerdict {
     let once = html::unescape(sub_msg);
     let twice = html::unescape(&once);
-    let texts = [sub_msg, &once, &twice];
-    if texts.iter().any(|text| string_in(text, ours) == Some(ours)) {
-        return GatewayVerdict::Equal;
-    }
-    let is_escaped = |text: &&str| escapes(text) > escapes(ours);
-    let text = texts.into_iter().find(|text| !is_escaped(text));
-    let Some(theirs) = string_in(text.unwrap_or(&twice), ours) else {
+    let text = match separators(sub_msg) {
+        Some(0) => sub_msg,
+        Some(2) => &twice,
+        // A single parameter has none: then an answer that isn't escaped is known by being equal.
+        None if string_in(sub_msg, ours) == Some(ours) => sub_msg,
+        _ => &once,
+    };
+    let Some(theirs) = string_in(text, ours) else {
         return GatewayVerdict::NoString;
     };
+    if theirs == ours {
+        return GatewayVerdict::Equal;
+    }
     let ends_within = ours
         .strip_prefix(theirs)
         .is_some_and(|rest| !rest.starts_with('&'));
@@ -87,50 +129,6 @@ pub fn gateway_difference(ours: &str, sub_msg: &str) -> GatewayVerdict {
         },
         false => GatewayVerdict::Different(first_difference(ours, theirs)),
     }
-}
-
-/// Counts the quotes, and the `&` between parameters, that are still escaped.
-fn escapes(text: &str) -> usize {
-    let is_parameter = |piece: &&str| {
-        let name = piece.split('=').next().unwrap_or_default();
-        is_name(name) && name.len() < piece.len()
-    };
-    let separators = text.split("&amp;").skip(1).filter(is_parameter);
-    separators.count() + text.matches("&quot;").count()
-}
-
-/// Finds the sign string in a text: behind the words that lead to it, else from our own first
-/// parameter, else from whatever looks like one.
-fn string_in<'t>(text: &'t str, ours: &str) -> Option<&'t str> {
-    let first = ours
-        .split_inclusive('=')
-        .next()
-        .filter(|first| first.ends_with('='));
-    let led = text.split_once("字符串为").map(|(_, behind)| behind);
-    let known = || text.get(text.find(first?)?..);
-    let any = || text.get(parameter_start(text)?..);
-    let found = led.or_else(known).or_else(any)?;
-    let is_frame = |c: char| c.is_whitespace() || "：:“”\"'【】[]。".contains(c);
-    let found = found.trim_start_matches(is_frame);
-    let theirs = match ours.ends_with(is_frame) {
-        true => found,
-        false => found.trim_end_matches(is_frame),
-    };
-    parameter_start(theirs)
-        .filter(|&at| at == 0)
-        .map(|_| theirs)
-}
-
-/// Finds where `name=` begins.
-fn parameter_start(text: &str) -> Option<usize> {
-    let equals = text.find('=')?;
-    let before = text.get(..equals)?;
-    let name = before.rsplit(|c: char| !is_name_character(c)).next()?;
-    is_name(name).then(|| equals - name.len())
-}
-
-fn is_name_character(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "_.-".contains(c)
 }
 
 fn common_characters(left: &str, right: &str) -> usize {
@@ -163,41 +161,40 @@ fn first_difference(ours: &str, theirs: &str) -> Difference {
     }
 }
 
-/// Splits a sign content. Values may hold `&` and `=`, but names are sorted: what isn't behind the
-/// name before belongs to a value.
-fn split(content: &str) -> Vec<(&str, &str)> {
-    let mut found: Vec<(&str, &str)> = Vec::new();
-    let mut start = 0;
-    for (at, _) in content.match_indices('&').chain([(content.len(), "")]) {
-        let next = content.get(at + 1..).unwrap_or_default();
-        let name = next.split('=').next().unwrap_or_default();
-        let current = content.get(start..at).unwrap_or_default();
-        let (current_name, value) = current.split_once('=').unwrap_or((current, ""));
-        let begins = at == content.len()
-            || (is_name(name) && next.len() > name.len() && name > current_name);
-        if begins {
-            found.push((current_name, value));
-            start = at + 1;
-        }
-    }
-    found
-}
-
 fn values(name: &str, ours: &str, theirs: &str) -> Values {
     let at = common_characters(ours, theirs);
-    let show = |value: &str| match is_secret(name, ours) || is_secret(name, theirs) {
-        true => format!("(hidden, {} characters)", value.chars().count()),
-        false => excerpt(value, at),
+    let hide = is_secret(name, ours) || is_secret(name, theirs);
+    let side = |value: &str| Side {
+        first: value.chars().nth(at),
+        excerpt: match hide {
+            true => format!("(hidden, {} characters)", value.chars().count()),
+            false => excerpt(value, at),
+        },
     };
-    let why = repairs::between(name, theirs, ours).map(|causes| {
+    let is_long = ours.len().max(theirs.len()) > LONGEST_COMPARED;
+    let causes = (!is_long).then(|| repairs::between(name, theirs, ours));
+    let why = causes.flatten().map(|causes| {
         let texts: Vec<_> = causes.iter().map(Cause::to_string).collect();
         texts.join("; ")
     });
     Values {
         at: at + 1,
-        ours: show(ours),
-        theirs: show(theirs),
+        ours: side(ours),
+        theirs: side(theirs),
         why,
+    }
+}
+
+/// Says which character stands where values part: letters and digits, which tell something of a
+/// value, only by their kind.
+fn character(side: &Side) -> String {
+    match side.first {
+        None => "nothing".to_owned(),
+        Some(' ') => "a space".to_owned(),
+        Some(c) if c.is_ascii_alphabetic() => "a letter".to_owned(),
+        Some(c) if c.is_ascii_digit() => "a digit".to_owned(),
+        Some(c) if c.is_ascii_graphic() && c != '`' => format!("`{c}`"),
+        Some(c) => format!("U+{:04X}", u32::from(c)),
     }
 }
 
@@ -249,31 +246,38 @@ impl fmt::Display for GatewayVerdict {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = &self.name;
+        self.write(f, character)
+    }
+}
+
+impl Difference {
+    fn write(&self, f: &mut fmt::Formatter<'_>, show: fn(&Side) -> String) -> fmt::Result {
+        let name = quoted(&self.name);
         write!(f, "Alipay checked another string than was signed: ")?;
         match &self.kind {
             DifferenceKind::Extra => write!(
                 f,
-                "it sees `{name}`, which wasn't signed; sign all that is sent, and send nothing else"
+                "it sees {name}, which wasn't signed; sign all that is sent, and send nothing else"
             ),
             DifferenceKind::Missing => write!(
                 f,
-                "it doesn't see `{name}`, which was signed; it was dropped on the way, or sent empty"
+                "it doesn't see {name}, which was signed; it was dropped on the way, or sent empty"
             ),
             DifferenceKind::Value(values) => {
+                let (at, why) = (values.at, values.why.as_deref());
+                let (ours, theirs) = (show(&values.ours), show(&values.theirs));
                 write!(
                     f,
-                    "`{name}` differs from character {} on: signed {}, checked {}",
-                    values.at, values.ours, values.theirs
+                    "{name} differs from character {at} on: signed {ours}, checked {theirs}"
                 )?;
-                match &values.why {
-                    Some(why) => write!(f, ": {why}"),
-                    None => Ok(()),
-                }
+                why.map_or(Ok(()), |why| write!(f, ": {why}"))
             }
         }
     }
 }
+
+/// Longer values are compared, but no cause is sought.
+const LONGEST_COMPARED: usize = 16 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -295,7 +299,18 @@ mod tests {
     }
 
     fn check(theirs: &str, texts: &[&str]) {
-        let said = gateway_difference(OURS, &escaped(theirs)).to_string();
+        check_said(
+            gateway_difference(OURS, &escaped(theirs)).to_string(),
+            texts,
+        );
+    }
+
+    fn check_excerpts(theirs: &str, texts: &[&str]) {
+        let verdict = gateway_difference(OURS, &escaped(theirs));
+        check_said(verdict.with_excerpts().to_string(), texts);
+    }
+
+    fn check_said(said: String, texts: &[&str]) {
         for text in texts {
             assert!(said.contains(text), "no {text} in: {said}");
         }
@@ -321,8 +336,48 @@ mod tests {
     }
 
     #[test]
-    fn the_first_difference_is_named_with_a_few_characters() {
+    fn the_first_difference_is_named_by_its_characters() {
         check(
+            &OURS.replace("a+b", "a b"),
+            &[
+                "`biz_content` differs from character 14 on: signed `+`, checked a space: `+` \
+                 became a space",
+            ],
+        );
+        for (theirs, shown) in [
+            ("a中b", "signed `+`, checked U+4E2D"),
+            ("a\u{fffd}b", "checked U+FFFD"),
+            ("axb", "checked a letter"),
+            ("a1b", "checked a digit"),
+            ("a`b", "checked U+0060"),
+        ] {
+            check(&OURS.replace("a+b", theirs), &[shown]);
+        }
+        check(
+            &OURS.replace("=1", "=1\u{a0}"),
+            &["signed nothing, checked U+00A0"],
+        );
+    }
+
+    /// A log gets no more of a value than that.
+    #[test]
+    fn no_value_stands_in_a_log() {
+        let ours =
+            "biz_content={\"cert_no\":\"362334196908\",\"name\":\"沙箱\",\"phone\":\"13800\"}";
+        for theirs in ["362334196909", "", "沙"] {
+            let theirs = escaped(&ours.replace("362334196908", theirs));
+            let verdict = gateway_difference(ours, &theirs);
+            for said in [verdict.to_string(), format!("{verdict:?}")] {
+                for value in ["3623", "沙", "cert_no", "13800"] {
+                    assert!(!said.contains(value), "{said}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn excerpts_are_shown_to_who_asks() {
+        check_excerpts(
             &OURS.replace("a+b", "a b"),
             &[
                 "`biz_content` differs from character 14 on",
@@ -331,7 +386,7 @@ mod tests {
                 "`+` became a space",
             ],
         );
-        check(
+        check_excerpts(
             &OURS.replace("=1", "=1\u{a0}"),
             &["`app_id`", "`1`", "`1\\u{a0}`"],
         );
@@ -354,7 +409,7 @@ mod tests {
     #[test]
     fn secrets_are_hidden() {
         let theirs = OURS.replace("BBsecret", "BBother");
-        check(
+        check_excerpts(
             &theirs,
             &[
                 "`app_auth_token` differs",
@@ -363,11 +418,48 @@ mod tests {
             ],
         );
         let ours = "app_id=1&biz_content={\"code\":\"4b203fe6\"}";
-        let said = gateway_difference(ours, &escaped(&ours.replace("4b2", "4c2"))).to_string();
+        let said = gateway_difference(ours, &escaped(&ours.replace("4b2", "4c2")));
+        let said = said.with_excerpts().to_string();
         assert!(
             said.contains("hidden") && !said.contains("203fe6"),
             "{said}"
         );
+    }
+
+    /// A value that a template escaped once more is no reason to blame the key.
+    #[test]
+    fn a_value_escaped_once_more_is_no_equal_string() {
+        let ours = r#"app_id=1&biz_content={"a":"<b> & c"}&charset=utf-8"#;
+        let value = ours.replace('"', "&quot;").replace('<', "&lt;");
+        let said = gateway_difference(ours, &escaped(&value)).to_string();
+        for text in ["`biz_content` differs from character 2 on", "HTML escapes"] {
+            assert!(said.contains(text), "{said}");
+        }
+        let one = r#"biz_content={"a":1}"#;
+        let said = gateway_difference(one, &escaped(&one.replace('"', "&quot;"))).to_string();
+        assert!(said.contains("HTML escapes"), "{said}");
+        assert_eq!(gateway_difference(one, one), GatewayVerdict::Equal);
+        assert_eq!(
+            gateway_difference(one, &escaped(one)),
+            GatewayVerdict::Equal
+        );
+        // Our own text may hold escapes, too.
+        let own = "app_id=1&body=a&amp;amp;b=1&lt;&charset=utf-8";
+        assert_eq!(
+            gateway_difference(own, &escaped(own)),
+            GatewayVerdict::Equal
+        );
+    }
+
+    /// Texts of one separator cost as much as they are long.
+    #[test]
+    fn large_texts_are_compared() {
+        for piece in ["&", "=", "a&", "&amp;", "&a"] {
+            let text = piece.repeat((1 << 18) / piece.len());
+            let theirs = format!("验签字符串为：a=1{text}");
+            let _ = gateway_difference(&format!("a=2{text}"), &theirs).to_string();
+            let _ = gateway_difference(&text, &text).to_string();
+        }
     }
 
     #[test]

@@ -24,11 +24,8 @@ pub(super) fn unescape(text: &str) -> String {
 
 /// Reads one entity behind its `&`: the character, and what follows.
 fn entity(text: &str) -> Option<(char, &str)> {
-    const LONGEST: usize = 8;
-    let (name, after) = text.split_once(';')?;
-    if name.len() > LONGEST {
-        return None;
-    }
+    let end = end(text)?;
+    let (name, after) = (text.get(..end)?, text.get(end + 1..)?);
     let c = match name {
         "amp" => '&',
         "lt" => '<',
@@ -39,6 +36,14 @@ fn entity(text: &str) -> Option<(char, &str)> {
         numeric => char::from_u32(number(numeric.strip_prefix('#')?)?)?,
     };
     Some((c, after))
+}
+
+/// Finds the `;` of an entity. Only as far as the longest one reaches: a text of nothing but `&`
+/// would else be read to its end at each of them.
+fn end(text: &str) -> Option<usize> {
+    const LONGEST: usize = 8;
+    let mut near = text.bytes().take(LONGEST + 1);
+    near.position(|byte| byte == b';')
 }
 
 fn number(digits: &str) -> Option<u32> {
@@ -59,9 +64,18 @@ mod tests {
             ("&amp;amp;", "&amp;"),
             ("a&b;c&&", "a&b;c&&"),
             ("&#0;&#xd800;&;", "\0&#xd800;&;"),
+            ("&中文字;&中;", "&中文字;&中;"),
             ("", ""),
         ] {
             assert_eq!(unescape(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn no_entity_is_sought_further_than_one_reaches() {
+        assert_eq!(end("12345678;"), Some(8));
+        assert_eq!(end("123456789;"), None);
+        let hostile = "&".repeat(1 << 20);
+        assert_eq!(unescape(&hostile), hostile);
     }
 }

@@ -3,48 +3,71 @@
 //! Works on the text, not on a parsed copy: what isn't touched stays, numbers and names above all.
 
 use std::iter::Peekable;
+use std::rc::Rc;
 use std::str::Chars;
 
-use super::cause::{Cause, ReplyCause};
-use crate::protocol::{
-    charset::Charset,
-    json::{self, Member},
+use super::{
+    cause::{Cause, ReplyCause},
+    json_order::orders,
+    search::LARGEST,
+    work::Work,
 };
 
 /// Gives other writings of a text, the simplest changes first, each with what differs. Nothing
 /// for what isn't an object or a list, or is too long to be worth it.
-pub(super) fn rewritings(text: &str, place: Option<&str>) -> Vec<(Vec<Cause>, String)> {
-    let is_json = text.trim_start().starts_with(['{', '[']);
-    if !is_json || text.len() > LONGEST {
-        return Vec::new();
-    }
-    let place = place.map(super::cause::named);
+pub(super) fn rewritings(
+    text: &str,
+    place: Option<&str>,
+    work: &Work,
+) -> impl Iterator<Item = (Vec<Cause>, String)> + use<> {
+    let is_json = text.trim_start().starts_with(['{', '[']) && text.len() <= LARGEST;
+    let text: Option<Rc<str>> = is_json.then(|| text.into());
+    let (place, work) = (place.map(super::cause::named), work.clone());
+    text.into_iter().flat_map(move |text| {
+        let respelled = respelled(Rc::clone(&text), place.clone(), work.clone());
+        respelled.chain(reordered(text, place.clone(), work.clone()))
+    })
+}
+
+fn respelled(
+    text: Rc<str>,
+    place: Option<String>,
+    work: Work,
+) -> impl Iterator<Item = (Vec<Cause>, String)> {
     let mut styles: Vec<_> = styles().collect();
     styles.sort_by_key(|style| style.changes());
-    let respelled = styles.into_iter().filter_map(|style| {
-        let written = style.write(text);
-        (written != text).then(|| (style.causes(&place), written))
-    });
+    let styles = work.while_left(styles.into_iter());
+    styles.filter_map(move |style| {
+        let written = style.write(&text);
+        work.charge(WRITING * written.len().max(text.len()));
+        (*written != *text).then(|| (style.causes(&place), written))
+    })
+}
+
+fn reordered(
+    text: Rc<str>,
+    place: Option<String>,
+    work: Work,
+) -> impl Iterator<Item = (Vec<Cause>, String)> {
     let order: Cause = ReplyCause::JsonOrder {
         place: place.clone(),
     }
     .into();
-    let spacing: Cause = ReplyCause::JsonSpacing {
-        place: place.clone(),
-    }
-    .into();
-    let is_compact = Style::KEPT.with(Space::Compact).write(text) == text;
-    let caused = |is_respaced: bool| {
-        let spacing = Some(spacing.clone()).filter(|_| is_respaced);
-        std::iter::once(order.clone())
-            .chain(spacing)
-            .collect::<Vec<_>>()
-    };
-    let reordered = orders(text).into_iter().flat_map(|written| {
+    let spacing: Cause = ReplyCause::JsonSpacing { place }.into();
+    let (whole, account) = (Rc::clone(&text), work.clone());
+    let orders = std::iter::once_with(move || orders(&whole, &account)).flatten();
+    let mut is_compact = None;
+    orders.flat_map(move |written| {
+        let is_compact = *is_compact
+            .get_or_insert_with(|| *Style::KEPT.with(Space::Compact).write(&text) == *text);
+        let caused = |is_respaced: bool| {
+            let spacing = Some(spacing.clone()).filter(|_| is_respaced);
+            std::iter::once(order.clone()).chain(spacing).collect()
+        };
+        work.charge(WRITING * text.len());
         let spaced = Style::KEPT.with(Space::Spaced).write(&written);
         [(caused(!is_compact), written), (caused(is_compact), spaced)]
-    });
-    respelled.chain(reordered).collect()
+    })
 }
 
 /// How tokens are set apart.
@@ -151,6 +174,9 @@ impl Style {
         };
         let mut chars = text.chars().peekable();
         while let Some(c) = chars.next() {
+            if writer.out.len() > LONGEST_WRITTEN {
+                break;
+            }
             match c {
                 '"' => writer.string(&mut chars),
                 c if c.is_ascii_whitespace() && self.space != Space::Kept => {}
@@ -310,78 +336,12 @@ fn digits(rest: &mut Peekable<Chars<'_>>, spelled: &mut String) -> Option<u32> {
     Some(number)
 }
 
-/// Gives the members of an object in other orders: Alipay's (`code` and `msg` first), by name, and
-/// every order of the rest where there are few.
-fn orders(text: &str) -> Vec<String> {
-    let Ok(members) = json::members(text.as_bytes(), Charset::Utf8) else {
-        return Vec::new();
-    };
-    let (mut head, mut rest) = (Vec::new(), Vec::new());
-    for member in &members {
-        match HEAD.iter().position(|name| *name == member.name) {
-            Some(place) => head.push((place, member)),
-            None => rest.push(member),
-        }
-    }
-    head.sort_by_key(|&(place, _)| place);
-    let head: Vec<_> = head.into_iter().map(|(_, member)| member).collect();
-    let mut by_name: Vec<_> = members.iter().collect();
-    by_name.sort_by(|left, right| left.name.cmp(&right.name));
-    let mut rest_by_name = rest.clone();
-    rest_by_name.sort_by(|left, right| left.name.cmp(&right.name));
-    let mut orders = vec![
-        [head.clone(), rest.clone()].concat(),
-        [head.clone(), rest_by_name].concat(),
-        by_name,
-    ];
-    if (2..=MOST_PERMUTED).contains(&rest.len()) {
-        let permuted = permutations(&rest).into_iter();
-        orders.extend(permuted.map(|rest| [head.clone(), rest].concat()));
-    }
-    let mut written: Vec<_> = orders
-        .iter()
-        .map(|order| write_members(text, order))
-        .collect();
-    written.dedup();
-    written.retain(|written| written != text);
-    written
-}
+/// Brackets in brackets make an indented text long. One that is longer is given up: it was never
+/// signed.
+const LONGEST_WRITTEN: usize = 4 * LARGEST;
 
-fn write_members(text: &str, members: &[&Member]) -> String {
-    let joined: Vec<_> = members
-        .iter()
-        .map(|member| {
-            let name = serde_json::Value::from(member.name.as_str());
-            let value = text.get(member.value.clone()).unwrap_or_default();
-            format!("{name}:{value}")
-        })
-        .collect();
-    format!("{{{}}}", joined.join(","))
-}
-
-fn permutations<'a>(items: &[&'a Member]) -> Vec<Vec<&'a Member>> {
-    let Some((first, rest)) = items.split_first() else {
-        return vec![Vec::new()];
-    };
-    let mut all = Vec::new();
-    for shorter in permutations(rest) {
-        for place in 0..=shorter.len() {
-            let mut longer = shorter.clone();
-            longer.insert(place, *first);
-            all.push(longer);
-        }
-    }
-    all
-}
-
-/// What Alipay's nodes begin with.
-const HEAD: [&str; 4] = ["code", "msg", "sub_code", "sub_msg"];
-
-/// Five members have 120 orders.
-const MOST_PERMUTED: usize = 5;
-
-/// Longer texts aren't rewritten a hundred times.
-const LONGEST: usize = 64 << 10;
+/// What it costs to write a byte anew.
+pub(super) const WRITING: usize = 6;
 
 #[cfg(test)]
 mod tests {
@@ -390,9 +350,9 @@ mod tests {
     use super::*;
 
     fn check(arrived: &str, signed: &str, kinds: &[&str]) {
-        let found = rewritings(arrived, None);
+        let work = Work::default();
+        let mut found = rewritings(arrived, None, &work);
         let (causes, _) = found
-            .iter()
             .find(|(_, written)| written == signed)
             .unwrap_or_else(|| panic!("{signed}"));
         assert_eq!(causes.iter().map(Cause::kind).collect::<Vec<_>>(), kinds);
@@ -451,14 +411,15 @@ mod tests {
             signed,
             &["json-order"],
         );
-        assert!(rewritings("no JSON", None).is_empty());
+        assert_eq!(rewritings("no JSON", None, &Work::default()).count(), 0);
     }
 
     proptest! {
         #[test]
         fn rewriting_never_panics(text in "[\\[{\"\\\\u0-9a-f:,}/ 中\\]]{0,40}") {
-            let _ = rewritings(&text, None);
-            let _ = rewritings(&format!("{{{text}"), None);
+            let work = Work::default();
+            let _ = rewritings(&text, None, &work).count();
+            let _ = rewritings(&format!("{{{text}"), None, &work).count();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The keys at hand, and the texts they are read from.
 
-use super::cause::{Cause, KeyCause, named};
+use super::cause::{Cause, KeyCause, labelled, numbered};
 use crate::protocol::{
     cert::Bundle,
     error::KeyError,
@@ -114,7 +114,7 @@ impl Keys {
             (Some(facts), _) if facts.is_root => KeyCause::RootCertificate.into(),
             (Some(facts), Some(serial)) if !self.has_serial(serial) => {
                 KeyCause::CertificateSerial {
-                    named: named(serial),
+                    named: numbered(serial),
                     given: facts.sn.clone(),
                 }
                 .into()
@@ -165,7 +165,7 @@ pub fn label_mix_up(text: &str) -> Option<Cause> {
     Some(
         KeyCause::Label {
             found: form.describe(),
-            label: named(label),
+            label: labelled(label),
         }
         .into(),
     )

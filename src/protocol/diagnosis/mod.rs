@@ -22,7 +22,9 @@ mod fields;
 mod form_candidates;
 mod forms;
 mod gateway;
+mod gateway_text;
 mod html;
+mod json_order;
 mod json_text;
 mod keys;
 mod known_names;
@@ -34,6 +36,7 @@ mod search;
 mod sign_text;
 mod v3;
 mod visible;
+mod work;
 
 pub use self::{
     cause::{
@@ -41,7 +44,7 @@ pub use self::{
         V3Cause,
     },
     explanation::{Explanation, Seal, Subject},
-    forms::{notification, request},
+    forms::{notification, notification_in, request},
     gateway::{Difference, GatewayVerdict, gateway_difference},
     keys::{Keys, label_mix_up, private_key},
     replies::reply,

@@ -4,6 +4,8 @@ use super::{
     cause::{Cause, ParamsCause, TextCause},
     fields::Fields,
     html,
+    search::LARGEST,
+    work::Work,
 };
 use crate::protocol::{charset::Charset, form, params::name};
 
@@ -14,9 +16,29 @@ pub(super) struct Outline {
     pub(super) charset: Charset,
 }
 
-/// Lists the readings of a form's text, that of the strict reader first. `if_verbatim` is what it
+impl Outline {
+    /// Tells whether its charset has all of its characters. One that isn't writable was never
+    /// signed, whatever one change is taken back.
+    pub(super) fn is_writable(&self) -> bool {
+        let writable = |text: &str| self.charset.encode(text).is_ok();
+        let is_utf_8 = self.charset == Charset::Utf8;
+        is_utf_8
+            || self
+                .fields
+                .iter()
+                .all(|(name, value)| writable(name) && writable(value))
+    }
+}
+
+/// Lists the readings of a form's text, that of the strict reader first (of a large text this one
+/// alone). `if_verbatim` is what it
 /// means if the text was signed without decoding.
-pub(super) fn all(raw: &[u8], declared: Charset, if_verbatim: ParamsCause) -> Vec<Outline> {
+pub(super) fn all(
+    raw: &[u8],
+    declared: Charset,
+    if_verbatim: ParamsCause,
+    work: &Work,
+) -> Vec<Outline> {
     let (trimming, raw) = trimmed(raw);
     let other = match declared {
         Charset::Gbk => Charset::Utf8,
@@ -24,10 +46,13 @@ pub(super) fn all(raw: &[u8], declared: Charset, if_verbatim: ParamsCause) -> Ve
     };
     let outline = |cause: Option<Cause>, fields: Fields, charset: Charset| Outline {
         causes: trimming.iter().cloned().chain(cause).collect(),
-        fields,
+        fields: fields.metered(work),
         charset,
     };
     let read = Fields::read(raw, declared);
+    if raw.len() > LARGEST {
+        return vec![outline(None, read, declared)];
+    }
     let converted = |signed: Charset, arrived: Charset| {
         let (signed, arrived) = (signed.label(), arrived.label());
         Some(TextCause::CharsetConverted { signed, arrived }.into())

@@ -4,60 +4,95 @@ use super::{
     cause::{Cause, ParamsCause, TextCause, named},
     fields::Fields,
     html, json_text, known_names,
+    work::{self, Work},
 };
 use crate::protocol::{charset::Charset, form, params::name};
 
 /// Fields before a change, and the change.
 pub(super) type Repaired = (Vec<Cause>, Fields);
 
+/// What a change is called, and how it is taken back in a value.
+type Change = (fn(Place) -> ParamsCause, fn(&str) -> String);
+
+/// Which parameter a change is found in; `None` for several.
+type Place = Option<String>;
+
 /// Takes back what happens to all parameters alike.
-pub(super) fn of_all(fields: &Fields) -> Vec<Repaired> {
-    let none = || None;
-    let mapped = [
-        (
-            ParamsCause::HtmlEscaped { place: none() },
-            fields.map(html::unescape),
-        ),
-        (
-            ParamsCause::PlusAsSpace { place: none() },
-            fields.map(plus_for_space_in_base64),
-        ),
-        (
-            ParamsCause::SpaceAsPlus { place: none() },
-            fields.map(|value| value.replace('+', " ")),
-        ),
-        (
-            ParamsCause::EncodedTwice { place: none() },
-            fields.map(decoded),
-        ),
-        (
-            ParamsCause::ValuePadded { place: none() },
-            fields.map(|value| value.trim().to_owned()),
-        ),
-        (
-            ParamsCause::LineEndings { place: none() },
-            fields.map(|value| value.replace("\r\n", "\n")),
-        ),
-        (
-            ParamsCause::LineEndings { place: none() },
-            fields.map(|value| value.replace("\r\n", "\n").replace('\n', "\r\n")),
-        ),
-        (
-            ParamsCause::NullWord,
-            fields.map(|value| match value {
-                "null" | "undefined" | "None" => String::new(),
-                other => other.to_owned(),
-            }),
-        ),
+pub(super) fn of_all(fields: &Fields) -> impl Iterator<Item = Repaired> {
+    const CHANGES: [Change; 8] = [
+        (html_escaped, html::unescape),
+        (plus_as_space, plus_for_space_in_base64),
+        (space_as_plus, space_for_plus),
+        (encoded_twice, decoded),
+        (padded, trimmed),
+        (line_endings, line_feeds),
+        (line_endings, carriage_returns),
+        (|_| ParamsCause::NullWord, empty_for_null),
     ];
-    let mut found: Vec<Repaired> = mapped
-        .into_iter()
-        .filter_map(|(cause, fields)| Some((vec![cause.into()], fields?)))
-        .collect();
-    found.extend(without_unknown(fields));
-    found.extend(misread(fields));
-    found.extend(renamed_charset(fields));
-    found
+    let mapped = fields.work().while_left(CHANGES.into_iter());
+    let mapped = mapped.filter_map(|(cause, change)| {
+        let changed = fields.map(change)?;
+        Some((vec![cause(None).into()], changed))
+    });
+    mapped
+        .chain(std::iter::once_with(|| without_unknown(fields)).flatten())
+        .chain(misread(fields))
+        .chain(renamed_charset(fields))
+}
+
+fn html_escaped(place: Place) -> ParamsCause {
+    ParamsCause::HtmlEscaped { place }
+}
+
+fn plus_as_space(place: Place) -> ParamsCause {
+    ParamsCause::PlusAsSpace { place }
+}
+
+fn space_as_plus(place: Place) -> ParamsCause {
+    ParamsCause::SpaceAsPlus { place }
+}
+
+fn decoded_twice(place: Place) -> ParamsCause {
+    ParamsCause::DecodedTwice { place }
+}
+
+fn encoded_twice(place: Place) -> ParamsCause {
+    ParamsCause::EncodedTwice { place }
+}
+
+fn padded(place: Place) -> ParamsCause {
+    ParamsCause::ValuePadded { place }
+}
+
+fn line_endings(place: Place) -> ParamsCause {
+    ParamsCause::LineEndings { place }
+}
+
+fn space_for_plus(value: &str) -> String {
+    value.replace('+', " ")
+}
+
+fn plus_for_space(value: &str) -> String {
+    value.replace(' ', "+")
+}
+
+fn trimmed(value: &str) -> String {
+    value.trim().to_owned()
+}
+
+fn line_feeds(value: &str) -> String {
+    value.replace("\r\n", "\n")
+}
+
+fn carriage_returns(value: &str) -> String {
+    line_feeds(value).replace('\n', "\r\n")
+}
+
+fn empty_for_null(value: &str) -> String {
+    match value {
+        "null" | "undefined" | "None" => String::new(),
+        other => other.to_owned(),
+    }
 }
 
 /// Puts other names into `charset`.
@@ -77,7 +112,7 @@ fn renamed_charset(fields: &Fields) -> impl Iterator<Item = Repaired> {
 pub(super) fn of_each(fields: &Fields) -> impl Iterator<Item = Repaired> {
     signed_names(fields).flat_map(move |name| {
         let value = fields.get(name).unwrap_or_default();
-        let values = other_values(name, value).into_iter();
+        let values = other_values(name, value, fields.work());
         values.map(move |(causes, value)| (causes, fields.replace(name, &value)))
     })
 }
@@ -131,63 +166,66 @@ pub(super) fn without_pairs(fields: &Fields) -> impl Iterator<Item = Repaired> {
 
 /// Says what made one value of a parameter of another; `None` if no single known change did.
 pub(super) fn between(name: &str, arrived: &str, signed: &str) -> Option<Vec<Cause>> {
-    let known = other_values(name, arrived).into_iter();
-    if signed != arrived && signed.replace('+', " ") == arrived {
-        let place = Some(named(name));
-        return Some(vec![ParamsCause::PlusAsSpace { place }.into()]);
+    if signed != arrived && space_for_plus(signed) == arrived {
+        return Some(vec![plus_as_space(Some(named(name))).into()]);
     }
-    let direct = known
-        .filter_map(|(causes, value)| (value == signed).then_some(causes))
-        .next();
+    let field = Fields::default().with(name, arrived);
+    let mut known = other_values(name, arrived, field.work());
+    let direct = known.find_map(|(causes, value)| (value == signed).then_some(causes));
     direct.or_else(|| {
-        let field = Fields::default().with(name, arrived);
-        let ways = misread(&field).into_iter();
-        ways.filter_map(|(causes, field)| (field.get(name) == Some(signed)).then_some(causes))
-            .next()
+        let mut ways = misread(&field);
+        ways.find_map(|(causes, field)| (field.get(name) == Some(signed)).then_some(causes))
     })
 }
 
 /// Lists what the value of one parameter may have been.
-fn other_values(name: &str, value: &str) -> Vec<(Vec<Cause>, String)> {
-    let place = || Some(named(name));
-    let mut found: Vec<(Vec<Cause>, String)> = Vec::new();
-    let mut add = |cause: ParamsCause, other: String| {
-        if other != value {
-            found.push((vec![cause.into()], other));
-        }
-    };
-    let plus = ParamsCause::PlusAsSpace { place: place() };
-    add(plus, value.replace(' ', "+"));
-    for (at, _) in value.match_indices(' ').take(MOST_SPACES) {
-        let plus = ParamsCause::PlusAsSpace { place: place() };
+fn other_values<'a>(
+    name: &'a str,
+    value: &'a str,
+    work: &'a Work,
+) -> impl Iterator<Item = (Vec<Cause>, String)> + 'a {
+    const LAST: [Change; 5] = [
+        (encoded_twice, decoded),
+        (html_escaped, html::unescape),
+        (padded, trimmed),
+        (line_endings, line_feeds),
+        (line_endings, carriage_returns),
+    ];
+    let place = move || Some(named(name));
+    let changed = move |(cause, change): Change| (cause(place()), change(value));
+    let spaces = value.match_indices(' ').take(MOST_SPACES);
+    let one_space = spaces.map(move |(at, _)| {
         let (before, behind) = value.split_at(at);
-        add(
-            plus,
-            format!("{before}+{}", behind.get(1..).unwrap_or_default()),
-        );
-    }
-    let space = ParamsCause::SpaceAsPlus { place: place() };
-    add(space, value.replace('+', " "));
-    for encoded in encodings(value) {
-        add(ParamsCause::DecodedTwice { place: place() }, encoded);
-    }
-    add(ParamsCause::EncodedTwice { place: place() }, decoded(value));
-    add(
-        ParamsCause::HtmlEscaped { place: place() },
-        html::unescape(value),
-    );
-    let padded = ParamsCause::ValuePadded { place: place() };
-    add(padded, value.trim().to_owned());
-    let lines = ParamsCause::LineEndings { place: place() };
-    add(lines.clone(), value.replace("\r\n", "\n"));
-    add(lines, value.replace("\r\n", "\n").replace('\n', "\r\n"));
-    for padding in [" ", "\n", "\r\n", "\t", "\u{3000}"] {
-        let trimmed = || ParamsCause::ValueTrimmed { name: named(name) };
-        add(trimmed(), format!("{value}{padding}"));
-        add(trimmed(), format!("{padding}{value}"));
-    }
-    found.extend(json_text::rewritings(value, Some(name)));
-    found
+        let behind = behind.get(1..).unwrap_or_default();
+        (plus_as_space(place()), format!("{before}+{behind}"))
+    });
+    let encoded = std::iter::once_with(move || encodings(value)).flatten();
+    let known = std::iter::once_with(move || changed((plus_as_space, plus_for_space)))
+        .chain(one_space)
+        .chain(std::iter::once_with(move || {
+            changed((space_as_plus, space_for_plus))
+        }))
+        .chain(encoded.map(move |encoded| (decoded_twice(place()), encoded)))
+        .chain(LAST.into_iter().map(changed))
+        .chain(with_ends(name, value));
+    let known = known.inspect(|(_, other)| work.charge(2 * other.len()));
+    work.while_left(known)
+        .filter(move |(_, other)| other != value)
+        .map(|(cause, other)| (vec![cause.into()], other))
+        .chain(json_text::rewritings(value, Some(name), work))
+}
+
+/// Puts white space back to the ends of a value.
+fn with_ends<'a>(
+    name: &'a str,
+    value: &'a str,
+) -> impl Iterator<Item = (ParamsCause, String)> + 'a {
+    const PADDINGS: [&str; 5] = [" ", "\n", "\r\n", "\t", "\u{3000}"];
+    let trimmed = |name: &str| ParamsCause::ValueTrimmed { name: named(name) };
+    PADDINGS.into_iter().flat_map(move |padding| {
+        let ends = [format!("{value}{padding}"), format!("{padding}{value}")];
+        ends.map(|padded| (trimmed(name), padded))
+    })
 }
 
 /// Encodes a value as it may have stood before a second decoding: as JavaScript and as Java write
@@ -239,56 +277,43 @@ fn plus_for_space_in_base64(value: &str) -> String {
 
 /// Leaves out all that isn't one of Alipay's names.
 fn without_unknown(fields: &Fields) -> Option<Repaired> {
-    let unknown: Vec<_> = fields
-        .names()
-        .into_iter()
-        .filter(|name| !known_names::is_known(name))
-        .collect();
-    let names: Vec<_> = unknown.iter().map(|name| named(name)).collect();
+    let names = fields.names().into_iter();
+    let unknown = names.filter(|name| !known_names::is_known(name));
+    let names: Vec<_> = unknown.map(named).collect();
     (!names.is_empty()).then(|| {
         let cause = ParamsCause::Added { names };
-        (vec![cause.into()], fields.without(&unknown))
+        let known = fields.keep(|name, _| known_names::is_known(name));
+        (vec![cause.into()], known)
     })
 }
 
 /// Undoes what a reader of another charset made of the text.
-fn misread(fields: &Fields) -> Vec<Repaired> {
-    let latin = |value: &str| -> Option<Vec<u8>> {
-        value
-            .chars()
-            .map(|c| u8::try_from(u32::from(c)).ok())
-            .collect()
-    };
-    let reread = |bytes: Option<Vec<u8>>, charset: Charset, value: &str| {
-        bytes
-            .and_then(|bytes| charset.decode(&bytes).ok())
-            .unwrap_or_else(|| value.to_owned())
-    };
-    let cause = |meant: &'static str, read: &'static str| {
-        vec![TextCause::CharsetMisread { meant, read }.into()]
-    };
-    let (utf_8, gbk) = (Charset::Utf8, Charset::Gbk);
-    let ways = [
-        (
-            cause("utf-8", "GBK"),
-            fields.map(|value| reread(gbk.encode(value).ok(), utf_8, value)),
-        ),
-        (
-            cause("GBK", "utf-8"),
-            fields.map(|value| reread(utf_8.encode(value).ok(), gbk, value)),
-        ),
-        (
-            cause("utf-8", "ISO-8859-1"),
-            fields.map(|value| reread(latin(value), utf_8, value)),
-        ),
-        (
-            cause("GBK", "ISO-8859-1"),
-            fields.map(|value| reread(latin(value), gbk, value)),
-        ),
+fn misread(fields: &Fields) -> impl Iterator<Item = Repaired> {
+    const UTF_8: Charset = Charset::Utf8;
+    const GBK: Charset = Charset::Gbk;
+    type Bytes = fn(&str) -> Option<Vec<u8>>;
+    const WAYS: [(Charset, &str, Bytes); 4] = [
+        (UTF_8, "GBK", |value| GBK.encode(value).ok()),
+        (GBK, "utf-8", |value| UTF_8.encode(value).ok()),
+        (UTF_8, "ISO-8859-1", latin),
+        (GBK, "ISO-8859-1", latin),
     ];
-    ways.into_iter()
-        .filter_map(|(cause, fields)| Some((cause, fields?)))
-        .collect()
+    let ways = fields.work().while_left(WAYS.into_iter());
+    ways.filter_map(|(charset, read, bytes)| {
+        let reread = |value: &str| {
+            fields.work().charge(work::GBK * value.len());
+            let text = bytes(value).and_then(|bytes| charset.decode(&bytes).ok());
+            text.unwrap_or_else(|| value.to_owned())
+        };
+        let meant = charset.label();
+        let cause = TextCause::CharsetMisread { meant, read };
+        Some((vec![cause.into()], fields.map(reread)?))
+    })
+}
+
+fn latin(value: &str) -> Option<Vec<u8>> {
+    let bytes = value.chars().map(|c| u8::try_from(u32::from(c)).ok());
+    bytes.collect()
 }
 
 /// What a framework may take for its own and drop, with the usual values.

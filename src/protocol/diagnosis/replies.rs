@@ -4,10 +4,11 @@ use bytes::Bytes;
 
 use super::{
     Keys, bodies,
-    cause::{Cause, ReplyCause, SignCause, TextCause, named},
+    cause::{Cause, ReplyCause, SignCause, TextCause, quoted, rooted},
     explanation::{Explanation, Subject},
     html, outlines,
     search::{self, Candidate, Claim},
+    work::Work,
 };
 use crate::protocol::{
     charset::Charset,
@@ -75,6 +76,7 @@ fn explain(
         return explanation.refuse(cause.unwrap_or_else(|| SignCause::Missing.into()));
     }
     let claim = Claim {
+        size: body.len(),
         signs: vec![&parts.sign],
         declared: keys.sign_type,
         expected: keys.platform(),
@@ -82,10 +84,12 @@ fn explain(
         if_none: keys.why_none_fits(parts.serial.as_deref()),
         if_other: keys.if_own_signed(),
     };
-    search::investigate(explanation, &claim, faults, candidates(&parts));
+    let work = Work::default();
+    let candidates = candidates(&parts, &work).map(Some);
+    search::investigate(explanation, &claim, faults, (candidates, &work));
 }
 
-fn candidates(parts: &Parts) -> impl Iterator<Item = Candidate> {
+fn candidates(parts: &Parts, work: &Work) -> impl Iterator<Item = Candidate> {
     let caused = |more: Vec<Cause>| [parts.causes.clone(), more].concat();
     let plain = Candidate {
         causes: parts.causes.clone(),
@@ -103,7 +107,7 @@ fn candidates(parts: &Parts) -> impl Iterator<Item = Candidate> {
         causes: caused(vec![cause.clone()]),
         content: content.clone(),
     });
-    let variants = bodies::variants(&parts.node, parts.charset);
+    let variants = bodies::variants(&parts.node, parts.charset, work);
     std::iter::once(plain)
         .chain(unquoted)
         .chain(others)
@@ -226,7 +230,10 @@ fn parts(body: &[u8], charset: Charset, root: &str) -> Result<Parts, JsonError> 
     let mut faults: Vec<Cause> = Vec::new();
     for wanted in [root, ERROR_RESPONSE, name::SIGN] {
         if all(wanted).len() > 1 {
-            let name = named(wanted);
+            let name = match wanted {
+                name::SIGN => wanted.to_owned(),
+                root => rooted(root),
+            };
             faults.push(ReplyCause::MemberDuplicate { name }.into());
         }
     }
@@ -239,8 +246,8 @@ fn parts(body: &[u8], charset: Charset, root: &str) -> Result<Parts, JsonError> 
             let reason = match root {
                 "" => "there is no `…_response` in it".to_owned(),
                 root => format!(
-                    "there is neither `{}` nor `{ERROR_RESPONSE}` in it",
-                    named(root)
+                    "there is neither {} nor `{ERROR_RESPONSE}` in it",
+                    quoted(&rooted(root))
                 ),
             };
             faults.push(TextCause::NotTheMessage { reason }.into());
@@ -270,8 +277,8 @@ fn parts(body: &[u8], charset: Charset, root: &str) -> Result<Parts, JsonError> 
 
 fn other_method(root: &str, found: &Member) -> Cause {
     ReplyCause::OtherMethod {
-        expected: named(root),
-        found: named(&found.name),
+        expected: rooted(root),
+        found: rooted(&found.name),
     }
     .into()
 }

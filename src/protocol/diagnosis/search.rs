@@ -7,6 +7,7 @@ use super::{
     explanation::Explanation,
     seal::Sealed,
     sign_text::{self, Decoded},
+    work::Work,
 };
 use crate::protocol::{key::RsaPublicKey, signature::SignType};
 
@@ -18,6 +19,8 @@ pub(super) struct Candidate {
 
 /// A signature to be explained.
 pub(super) struct Claim<'a> {
+    /// How many bytes the message has.
+    pub(super) size: usize,
     /// `sign`, as it stands in the message; several where the message can be read in several ways.
     pub(super) signs: Vec<&'a str>,
     /// What the message (or the app) says the algorithm is.
@@ -32,13 +35,28 @@ pub(super) struct Claim<'a> {
     pub(super) if_other: Cause,
 }
 
+impl Claim<'_> {
+    /// Tells whether the content by the rules is all that is tried.
+    fn is_large(&self) -> bool {
+        self.size > LARGEST
+    }
+
+    fn if_unknown(&self, tried: usize) -> Cause {
+        match self.is_large() {
+            true => Cause::TooLarge { bytes: self.size },
+            false => Cause::ContentChanged { tried },
+        }
+    }
+}
+
 /// Finds the key and then the content. `faults` are what a strict reader has already found wrong:
-/// they stand first, but for what a candidate explains better.
+/// they stand first, but for what a candidate explains better. A candidate that is none (it can't
+/// be written in its charset) counts as an attempt like any other.
 pub(super) fn investigate(
     explanation: &mut Explanation,
     claim: &Claim<'_>,
     faults: Vec<Cause>,
-    candidates: impl IntoIterator<Item = Candidate>,
+    (candidates, work): (impl Iterator<Item = Option<Candidate>>, &Work),
 ) {
     let opened = match open(claim) {
         Ok(opened) => opened,
@@ -51,15 +69,14 @@ pub(super) fn investigate(
         }
     };
     explanation.set_seal(opened.key, &opened.sealed);
-    let mut search = Search::new(&opened.sealed);
-    let found = search.first(candidates);
+    let mut search = Search::new(&opened.sealed, work);
+    let most = if claim.is_large() { 1 } else { MOST_CANDIDATES };
+    let found = search.first(candidates.take(most));
     explanation.set_tried(search.tried, search.kinds.iter().copied().collect());
     let explained = found.as_ref().map(|candidate| candidate.causes.clone());
     let explained = explained.unwrap_or_default();
     let is_unknown = found.is_none() && faults.is_empty() && !opened.is_other;
-    let unknown = is_unknown.then_some(Cause::ContentChanged {
-        tried: search.tried,
-    });
+    let unknown = is_unknown.then(|| claim.if_unknown(search.tried));
     let stays = |fault: &Cause| explained.is_empty() || is_final(fault);
     let faults = faults.into_iter().filter(stays);
     let by_other = opened.is_other.then(|| claim.if_other.clone());
@@ -134,7 +151,7 @@ impl Opened<'_> {
 /// Lists what `sign` may decode to, each once.
 fn decodings(claim: &Claim<'_>) -> Vec<Decoded> {
     let mut found: Vec<Decoded> = Vec::new();
-    let signs = claim.signs.iter();
+    let signs = claim.signs.iter().filter(|sign| sign.len() <= LONGEST_SIGN);
     for decoded in signs.flat_map(|sign| sign_text::decodings(sign)) {
         let mut known = found.iter();
         if known.all(|known| known.signature != decoded.signature) {
@@ -147,6 +164,11 @@ fn decodings(claim: &Claim<'_>) -> Vec<Decoded> {
 fn open<'a>(claim: &'a Claim<'_>) -> Result<Opened<'a>, Cause> {
     if claim.signs.iter().all(|sign| sign.trim().is_empty()) {
         return Err(SignCause::Missing.into());
+    }
+    if let Some(found) = claim.signs.iter().map(|sign| sign.len()).min()
+        && found > LONGEST_SIGN
+    {
+        return Err(SignCause::TooLong { found }.into());
     }
     let decodings = decodings(claim);
     let keys = claim.expected.iter().map(|key| (key, false));
@@ -187,41 +209,46 @@ fn open<'a>(claim: &'a Claim<'_>) -> Result<Opened<'a>, Cause> {
 /// Compares candidates with the digest, within bounds.
 struct Search<'a> {
     sealed: &'a Sealed,
+    work: &'a Work,
     tried: usize,
-    bytes: usize,
     kinds: BTreeSet<&'static str>,
 }
 
 impl<'a> Search<'a> {
-    fn new(sealed: &'a Sealed) -> Self {
+    fn new(sealed: &'a Sealed, work: &'a Work) -> Self {
         Self {
             sealed,
+            work,
             tried: 0,
-            bytes: 0,
             kinds: BTreeSet::new(),
         }
     }
 
-    fn first(&mut self, candidates: impl IntoIterator<Item = Candidate>) -> Option<Candidate> {
+    fn first(&mut self, candidates: impl Iterator<Item = Option<Candidate>>) -> Option<Candidate> {
         for candidate in candidates {
-            if self.tried >= MOST_CANDIDATES || self.bytes >= MOST_BYTES {
-                return None;
+            if let Some(candidate) = candidate {
+                self.tried += 1;
+                self.work.charge(candidate.content.len());
+                self.kinds.extend(candidate.causes.iter().map(Cause::kind));
+                if self.sealed.is_of(&candidate.content) {
+                    return Some(candidate);
+                }
             }
-            self.tried += 1;
-            self.bytes += candidate.content.len();
-            self.kinds.extend(candidate.causes.iter().map(Cause::kind));
-            if self.sealed.is_of(&candidate.content) {
-                return Some(candidate);
+            if !self.work.is_left() {
+                return None;
             }
         }
         None
     }
 }
 
-/// How many contents are hashed at most: a form of thirty parameters has about two thousand for
+/// A signature of the largest key has 1 KB in base64; percent-encoded and wrapped it may have
+/// thrice that.
+const LONGEST_SIGN: usize = 4 << 10;
+
+/// Of a larger message only the content by the rules is tried. Alipay's have a few KB.
+pub(super) const LARGEST: usize = 64 << 10;
+
+/// How many contents are made at most: a form of thirty parameters has about two thousand for
 /// every single change, and as many for pairs of the cheap ones.
 const MOST_CANDIDATES: usize = 5_000;
-
-/// How many bytes are hashed at most. A notification of 4 KB is tried in full; one of 1 MiB, which
-/// nobody but an attacker sends, costs some tens of milliseconds and no more.
-const MOST_BYTES: usize = 16 << 20;

@@ -10,6 +10,7 @@ use super::{
     clock,
     explanation::{Explanation, Subject},
     search::{self, Candidate, Claim},
+    work::Work,
 };
 use crate::protocol::{
     authorization::Authorization,
@@ -83,7 +84,9 @@ fn explain_response(explanation: &mut Explanation, message: V3Message<'_>, keys:
     let serial = message
         .header("alipay-sn")
         .filter(|serial| !serial.is_empty());
+    let mut content = message.response_content(message.body);
     let claim = Claim {
+        size: content.len(),
         signs: vec![&sign],
         declared: SignType::Rsa2,
         expected: keys.platform(),
@@ -92,20 +95,21 @@ fn explain_response(explanation: &mut Explanation, message: V3Message<'_>, keys:
         if_other: keys.if_own_signed(),
     };
     let plain = (Vec::new(), message.body.to_vec());
-    let variants = bodies::variants(message.body, Charset::Utf8);
+    let work = Work::default();
+    let variants = bodies::variants(message.body, Charset::Utf8, &work);
     let bodies = std::iter::once(plain).chain(variants);
     let whole = bodies.map(|(causes, body)| Candidate {
         causes,
         content: message.response_content(&body),
     });
-    let mut content = message.response_content(message.body);
     content.pop();
     let unended = Candidate {
         causes: vec![V3Cause::LastLineBreak.into()],
         content,
     };
-    let candidates = whole.chain([unended]);
-    search::investigate(explanation, &claim, compressed(message.body), candidates);
+    let candidates = whole.chain([unended]).map(Some);
+    let faults = compressed(message.body);
+    search::investigate(explanation, &claim, faults, (candidates, &work));
 }
 
 /// Says why a v3 request doesn't verify with the app's own key, as Alipay verifies it; and whether
@@ -168,6 +172,7 @@ fn judge_request(explanation: &mut Explanation, request: &V3Request<'_>, sign: &
         expected: "the app's own key (its private key, or 应用公钥)",
     };
     let claim = Claim {
+        size: lines.content().len(),
         signs: vec![sign],
         declared: SignType::Rsa2,
         expected: keys.own.clone(),
@@ -178,8 +183,10 @@ fn judge_request(explanation: &mut Explanation, request: &V3Request<'_>, sign: &
         },
         if_other: KeyCause::KeysSwapped.into(),
     };
-    let candidates = request_candidates(request, &lines);
-    search::investigate(explanation, &claim, compressed(request.body), candidates);
+    let work = Work::default();
+    let candidates = request_candidates(request, &lines, &work).map(Some);
+    let faults = compressed(request.body);
+    search::investigate(explanation, &claim, faults, (candidates, &work));
 }
 
 /// The lines that a v3 request is signed over.
@@ -219,38 +226,55 @@ impl Lines {
     }
 }
 
-fn request_candidates(request: &V3Request<'_>, lines: &Lines) -> Vec<Candidate> {
-    let heads = head_variants(request, lines);
-    let variants: Vec<_> = bodies::variants(request.body, Charset::Utf8)
-        .take(MOST_BODIES)
-        .collect();
-    let empty = (vec![V3Cause::BodyNotSigned.into()], Vec::new());
-    let bodies: Vec<_> = std::iter::once((Vec::new(), request.body.to_vec()))
-        .chain([empty])
-        .chain(variants)
-        .collect();
-    let made = |(causes, lines): &(Vec<Cause>, Lines), (more, body): &bodies::Repaired| Candidate {
-        causes: [causes.clone(), more.clone()].concat(),
-        content: Lines {
-            body: body.clone(),
-            ..lines.clone()
-        }
-        .content(),
+fn request_candidates<'a>(
+    request: &V3Request<'a>,
+    lines: &Lines,
+    work: &Work,
+) -> impl Iterator<Item = Candidate> + use<'a> {
+    let bare = Lines {
+        body: Vec::new(),
+        ..lines.clone()
     };
-    let plain = bodies.first();
-    let by_head = heads.iter().filter_map(|head| Some(made(head, plain?)));
-    let by_body = heads
-        .first()
-        .into_iter()
-        .flat_map(|head| bodies.iter().map(move |body| made(head, body)));
-    let by_both = heads
-        .iter()
-        .flat_map(|head| bodies.iter().take(6).map(move |body| made(head, body)));
-    by_head.chain(by_body).chain(by_both).collect()
+    let heads = head_variants(request, &bare);
+    let empty = (vec![V3Cause::BodyNotSigned.into()], Vec::new());
+    let mut variants = bodies::variants(request.body, Charset::Utf8, work);
+    let plain = [(Vec::new(), request.body.to_vec()), empty];
+    let near: Vec<_> = plain.into_iter().chain(variants.by_ref().take(4)).collect();
+    let work = work.clone();
+    let made = move |(causes, lines): &Head, (more, body): bodies::Repaired| {
+        work.charge(3 * body.len() + lines.target.len() + lines.auth_string.len());
+        let lines = lines.clone();
+        Candidate {
+            causes: [causes.clone(), more].concat(),
+            content: Lines { body, ..lines }.content(),
+        }
+    };
+    let rule = (Vec::new(), bare);
+    let by_head = pairs(heads.clone(), near.iter().take(1).cloned().collect());
+    let by_body = near.clone().into_iter().chain(variants.take(MOST_BODIES));
+    let by_body = by_body.map(move |body| (rule.clone(), body));
+    by_head
+        .chain(by_body)
+        .chain(pairs(heads, near))
+        .map(move |(head, body)| made(&head, body))
+}
+
+/// A head, and what it means if it was signed.
+type Head = (Vec<Cause>, Lines);
+
+/// Pairs each head with each body.
+fn pairs(
+    heads: Vec<Head>,
+    bodies: Vec<bodies::Repaired>,
+) -> impl Iterator<Item = (Head, bodies::Repaired)> {
+    heads.into_iter().flat_map(move |head| {
+        let bodies = bodies.clone().into_iter();
+        bodies.map(move |body| (head.clone(), body))
+    })
 }
 
 /// Lists the heads that may have been signed: one line changed.
-fn head_variants(request: &V3Request<'_>, lines: &Lines) -> Vec<(Vec<Cause>, Lines)> {
+fn head_variants(request: &V3Request<'_>, lines: &Lines) -> Vec<Head> {
     let mut found = vec![(Vec::new(), lines.clone())];
     let mut add = |cause: V3Cause, lines: Lines| found.push((vec![cause.into()], lines));
     let small = lines.method.to_ascii_lowercase();

@@ -104,9 +104,9 @@ fn certificates_in_place_of_alipays() {
     );
     let other = certificate("merchant", "alipay2048_other");
     check(
-        &reply_under(&other, "0011"),
+        &reply_under(&other, "00112233445566778899aabbccddeeff"),
         &["certificate-serial"],
-        &["0011"],
+        &["00112233445566778899aabbccddeeff"],
     );
     let sn = alipay_sidecar::protocol::cert::app_cert_sn(&other).unwrap();
     check(

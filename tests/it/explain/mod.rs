@@ -8,6 +8,7 @@
 )]
 
 mod gateway;
+mod hostile;
 mod key_texts;
 mod notifications;
 mod replies;

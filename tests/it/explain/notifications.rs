@@ -486,6 +486,21 @@ fn json_in_a_value_written_anew() {
 }
 
 #[test]
+fn members_of_a_list_of_objects_in_another_order() {
+    let mut message = params();
+    let signed_list = r#"[{"fundChannel":"ALIPAYACCOUNT","amount":"88.88"},{"fundChannel":"POINT","amount":"1"}]"#;
+    message.set("fund_bill_list", signed_list);
+    let mut changed = signed(&message);
+    let sorted = r#"[{"amount":"88.88","fundChannel":"ALIPAYACCOUNT"},{"amount":"1","fundChannel":"POINT"}]"#;
+    changed.set("fund_bill_list", sorted);
+    check(
+        &explain(form(&changed)),
+        &["json-order"],
+        &["in `fund_bill_list`"],
+    );
+}
+
+#[test]
 fn the_other_algorithm() {
     let content = content(&params());
     let sha_1 = signed_as(&params(), content.as_bytes(), "alipay2048", SignType::Rsa);

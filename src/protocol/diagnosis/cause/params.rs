@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{list, of};
+use super::{list, of, quoted};
 
 /// Names what happened to parameters, or how they were signed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -64,8 +64,8 @@ pub enum ParamsCause {
     },
     /// A parameter was dropped on the way.
     #[error(
-        "`{name}` was signed, but is missing here; a framework or a typed struct dropped it: \
-         verify over everything that arrived"
+        "{} was signed, but is missing here; a framework or a typed struct dropped it: verify \
+         over everything that arrived", quoted(.name)
     )]
     Dropped {
         /// Which.
@@ -73,14 +73,18 @@ pub enum ParamsCause {
     },
     /// A parameter stands twice.
     #[error(
-        "`{name}` stands twice, so that verifier and reader could take different ones; send it once"
+        "{} stands twice, so that verifier and reader could take different ones; send it once",
+        quoted(.name)
     )]
     Duplicate {
         /// Which.
         name: String,
     },
     /// White space at the ends of a value was lost.
-    #[error("white space at an end of `{name}` was trimmed on the way; keep values as they came")]
+    #[error(
+        "white space at an end of {} was trimmed on the way; keep values as they came",
+        quoted(.name)
+    )]
     ValueTrimmed {
         /// Which.
         name: String,

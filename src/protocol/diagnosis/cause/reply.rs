@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::of;
+use super::{of, quoted};
 
 /// Names what is wrong with a reply, or how its JSON was written anew.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub enum ReplyCause {
     Unsigned,
     /// The root of another method.
     #[error(
-        "the reply holds `{found}`, not `{expected}`: it answers another method; give the method \
-         that was called"
+        "the reply holds {}, not {}: it answers another method; give the method that was called",
+        quoted(.found), quoted(.expected)
     )]
     OtherMethod {
         /// The root that belongs to the method.
@@ -30,7 +30,8 @@ pub enum ReplyCause {
     },
     /// A member stands twice.
     #[error(
-        "`{name}` stands twice in the reply, so that verifier and reader could differ; refused"
+        "{} stands twice in the reply, so that verifier and reader could differ; refused",
+        quoted(.name)
     )]
     MemberDuplicate {
         /// Which.

@@ -17,6 +17,15 @@ pub enum SignCause {
          arrived"
     )]
     NotBase64,
+    /// The signature is longer than any key makes one.
+    #[error(
+        "`sign` has {found} bytes, and no key makes so long a signature: something else stands \
+         there, or the text goes on behind it; take `sign` over byte for byte"
+    )]
+    TooLong {
+        /// How many bytes there are.
+        found: usize,
+    },
     /// The signature is too short or of another key's size.
     #[error(
         "the signature has {found} bytes, but the key makes {expected}: it was cut short, or a \
@@ -79,6 +88,7 @@ impl SignCause {
         match self {
             Self::Missing => "sign-missing",
             Self::NotBase64 => "sign-not-base64",
+            Self::TooLong { .. } => "sign-too-long",
             Self::Length { .. } => "signature-length",
             Self::PlusAsSpace => "sign-plus-as-space",
             Self::UrlSafe => "sign-url-safe",
