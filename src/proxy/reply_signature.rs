@@ -4,7 +4,7 @@
 //! The rule: a call that was made is never turned into one that wasn't. Whoever holds a slot
 //! (`proxy.max_in_flight`) has a place in the queue of signatures and waits there, past the deadline
 //! of the call if need be: as many jobs as there are slots are ahead of it at most. A refusal that
-//! holds none takes one of [`REFUSALS`] places, or goes out unsigned: under a storm of bad requests
+//! holds none takes one of `REFUSALS` places, or goes out unsigned: under a storm of bad requests
 //! signing the answers would starve the good ones.
 
 use std::sync::Arc;
