@@ -65,15 +65,8 @@ pub(super) async fn receive(inner: &Inner, settings: &Settings, arrival: &Arriva
 async fn verify(inner: &Inner, arrival: &Arrival) -> Result<Verified, Refusal> {
     let unverified = UnverifiedNotification::parse(arrival.content_type.as_deref(), &arrival.body)
         .map_err(Refusal::Malformed)?;
-    let app = unverified
-        .claimed_app_id()
-        .and_then(|id| inner.parts.apps.named(id))
-        .ok_or(Refusal::Foreign)?;
-    if let Some(sn) = unverified.alipay_cert_sn()
-        && app.platform.may_learn(sn)
-    {
-        learn(inner, &app, sn).await;
-    }
+    let (app_id, cert_sn) = (unverified.claimed_app_id(), unverified.alipay_cert_sn());
+    let app = claimed_app(inner, app_id, cert_sn, CERTIFICATE_PATIENCE).await?;
     let notification = unverified
         .verify(&app.platform.all_keys(), app.sign_type)
         .map_err(|error| {
@@ -110,12 +103,27 @@ fn open(app: &SigningApp, notification: Notification) -> Notification {
     })
 }
 
-/// Makes the certificate known that a notification names, if that can be done while Alipay waits.
-/// If not, it is refused, and Alipay sends it again.
-pub(super) async fn learn(inner: &Inner, app: &Arc<SigningApp>, sn: &str) {
-    let learning = inner.parts.certificates.learn(app, sn, Asker::Notification);
-    // Why it failed is told where it failed.
-    let _ = tokio::time::timeout(CERTIFICATE_PATIENCE, learning).await;
+/// Finds the app that a message claims to be for, and makes the certificate known that it names, if
+/// that can be done within `patience`, while Alipay waits. If not, the message is refused, and the
+/// next one finds the certificate.
+pub(super) async fn claimed_app(
+    inner: &Inner,
+    app_id: Option<&str>,
+    alipay_cert_sn: Option<&str>,
+    patience: Duration,
+) -> Result<Arc<SigningApp>, Refusal> {
+    let app = app_id
+        .and_then(|id| inner.parts.apps.named(id))
+        .ok_or(Refusal::Foreign)?;
+    if let Some(sn) = alipay_cert_sn
+        && app.platform.may_learn(sn)
+    {
+        let certificates = &inner.parts.certificates;
+        let learning = certificates.learn(&app, sn, Asker::Notification);
+        // Why it failed is told where it failed.
+        let _ = tokio::time::timeout(patience, learning).await;
+    }
+    Ok(app)
 }
 
 async fn store(

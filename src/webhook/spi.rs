@@ -149,17 +149,8 @@ async fn verify(inner: &Inner, arrival: &Arrival<'_>) -> Result<Verified, Refusa
     let unverified =
         UnverifiedSpiCall::parse(arrival.query.as_bytes(), content_type, &arrival.body)
             .map_err(Refusal::Malformed)?;
-    let app = unverified
-        .claimed_app_id()
-        .and_then(|id| inner.parts.apps.named(id))
-        .ok_or(Refusal::Foreign)?;
-    if let Some(sn) = unverified.alipay_cert_sn()
-        && app.platform.may_learn(sn)
-    {
-        let learning = app_gateway::learn(inner, &app, sn);
-        // Where it takes longer, the next call finds it.
-        let _ = tokio::time::timeout(LEARN_WITHIN, learning).await;
-    }
+    let (app_id, cert_sn) = (unverified.claimed_app_id(), unverified.alipay_cert_sn());
+    let app = app_gateway::claimed_app(inner, app_id, cert_sn, LEARN_WITHIN).await?;
     let call = unverified
         .verify(&app.platform.all_keys(), app.sign_type)
         .map_err(Refusal::Forged)?;
