@@ -12,5 +12,7 @@ pub mod event;
 pub mod id;
 pub mod merchant;
 pub mod notification;
+pub mod quarantine;
+pub mod refused;
 pub mod selector;
 pub mod token;

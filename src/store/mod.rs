@@ -14,6 +14,7 @@ use crate::model::delivery::{Attempt, Delivery, DeliveryState, Settlement};
 use crate::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
 use crate::model::merchant::Merchant;
 use crate::model::notification::InboxEntry;
+use crate::model::refused::{RefusalKind, RefusedNotification, Variant};
 use crate::protocol::secret::Secret;
 
 pub mod embedded;
@@ -58,7 +59,8 @@ pub trait Store: Directory + Inbox {
     /// Forgets what is old at `now` (Unix milliseconds): delivered and ignored entries settled more
     /// than `retain_delivered_ms` ago, dead ones given up more than 30 days ago (until then they
     /// can be replayed), every `notify_id` received more than `retain_delivered_ms` ago, but three
-    /// days at the least, and what was remembered until before `now`. What is pending stays.
+    /// days at the least, what was remembered until before `now`, and what was refused more than 7
+    /// days ago. What is pending stays.
     ///
     /// # Errors
     /// [`StoreError`] when the store can't be read or written; what was forgotten until then stays
@@ -135,6 +137,31 @@ pub trait Inbox: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when the store can't be read.
     fn due(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>>;
+
+    /// A page of the notifications that were refused, in order of receipt, after the given one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn refused(
+        &self,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RefusedNotification>, StoreError>>;
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn refused_one(
+        &self,
+        id: EventId,
+    ) -> BoxFuture<'_, Result<Option<RefusedNotification>, StoreError>>;
+
+    /// What else came under the `notify_id` of the entry `of`, in order of receipt.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn variants(&self, of: EventId) -> BoxFuture<'_, Result<Vec<Variant>, StoreError>>;
 }
 
 /// By what a merchant is looked up.
@@ -176,6 +203,14 @@ pub enum Change {
     },
     /// Keeps a platform certificate, in the place of one with the same name.
     KeepCertificate(Box<KeptCertificate>),
+    /// Keeps a second body beside the entry whose `notify_id` it came under, a few of each entry
+    /// ([`Effect::Full`]) and each content once ([`Effect::Duplicate`]).
+    KeepVariant {
+        /// The entry.
+        of: EventId,
+        /// The body.
+        variant: Box<Variant>,
+    },
     /// Sets or clears the operator's name of a merchant.
     NameMerchant {
         /// Our application.
@@ -196,6 +231,21 @@ pub enum Change {
     PutApp(Box<App>),
     /// A notification or event that is owed to the backend.
     Receive(Box<InboxEntry>),
+    /// Keeps a notification that was refused, if there is room: the store bounds their number and
+    /// bytes, in all and of each network, by [`Bounds`](crate::model::quarantine::Bounds). One whose
+    /// content is kept already joins it.
+    Refuse(Box<RefusedNotification>),
+    /// Says anew why a refused notification is refused.
+    Rejudge {
+        /// Which.
+        id: EventId,
+        /// Why.
+        refusal: RefusalKind,
+        /// The same in words.
+        reason: String,
+    },
+    /// Takes a notification out of those refused.
+    Release(EventId),
     /// Keeps `value` under `key` until `expires_at`, if nothing is kept there yet.
     Remember {
         /// The key.
@@ -241,9 +291,13 @@ pub enum Change {
 pub enum Effect {
     /// It was applied.
     Applied,
+    /// It was applied, and so many refused notifications had to make room.
+    Displaced(u64),
     /// An entry with this `notify_id` is known under the given id; nothing of the commit was
     /// applied.
     Duplicate(EventId),
+    /// There is no room for it; it wasn't kept.
+    Full,
     /// There is no such record; nothing to do.
     Missing,
     /// Something is kept under that key already; nothing of the commit was applied.
@@ -294,6 +348,8 @@ pub struct Counts {
     pub oldest_pending_at: Option<i64>,
     /// Deliveries owed.
     pub pending: u64,
+    /// Refused notifications that are kept.
+    pub refused: u64,
 }
 
 /// How much was forgotten.
@@ -305,4 +361,6 @@ pub struct Pruned {
     pub memos: u64,
     /// `notify_id`s of the de-duplication.
     pub notify_ids: u64,
+    /// Refused notifications.
+    pub refused: u64,
 }

@@ -119,6 +119,8 @@ pub(super) struct Sealer {
     tokens: hmac::Key,
     notify_ids: hmac::Key,
     order_keys: hmac::Key,
+    contents: hmac::Key,
+    networks: hmac::Key,
 }
 
 impl Sealer {
@@ -132,6 +134,8 @@ impl Sealer {
             tokens: index(b"index tokens"),
             notify_ids: index(b"index notify ids"),
             order_keys: index(b"index order keys"),
+            contents: index(b"index contents"),
+            networks: index(b"index networks"),
         }
     }
 
@@ -195,6 +199,16 @@ impl Sealer {
         half(digest(&self.notify_ids, &[app_id.as_str(), notify_id]))
     }
 
+    /// The index key of a content, given its own digest.
+    pub(super) fn content_digest(&self, content: &[u8; 32]) -> [u8; 16] {
+        half(digest_bytes(&self.contents, &[content]))
+    }
+
+    /// The index key of who sent something.
+    pub(super) fn network_digest(&self, network: &str) -> [u8; 16] {
+        half(digest(&self.networks, &[network]))
+    }
+
     /// The index key of an order; `scope` tells whose order it is.
     pub(super) fn order_digest(&self, scope: [&str; 2], order_key: &str) -> [u8; 16] {
         let [app_id, auth_app_id] = scope;
@@ -212,10 +226,15 @@ fn sub_key(root: &hkdf::Prk, purpose: &[u8]) -> Zeroizing<[u8; KEY_LEN]> {
 
 /// The keyed digest of `parts`; no two different lists are hashed as the same bytes.
 fn digest(key: &hmac::Key, parts: &[&str]) -> [u8; 32] {
+    let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+    digest_bytes(key, &parts)
+}
+
+fn digest_bytes(key: &hmac::Key, parts: &[&[u8]]) -> [u8; 32] {
     let mut context = hmac::Context::with_key(key);
     for part in parts {
         context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part.as_bytes());
+        context.update(part);
     }
     let mut out = [0; 32];
     for (to, from) in out.iter_mut().zip(context.sign().as_ref()) {

@@ -75,6 +75,7 @@ mod simulator_v3;
 mod spi;
 mod store;
 mod store_embedded;
+mod store_quarantine;
 #[cfg(feature = "simulator")]
 #[allow(
     dead_code,

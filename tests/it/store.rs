@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 /// When the tests' clock begins, Unix milliseconds.
 pub(crate) const START: i64 = 1_700_000_000_000;
-const DAY: i64 = 24 * 60 * 60 * 1000;
+pub(crate) const DAY: i64 = 24 * 60 * 60 * 1000;
 
 /// A store under test.
 pub(crate) struct Fixture {
@@ -91,7 +91,7 @@ impl Fixture {
             .collect()
     }
 
-    async fn settle(&self, id: EventId, settlement: Settlement) -> Effect {
+    pub(crate) async fn settle(&self, id: EventId, settlement: Settlement) -> Effect {
         self.clock.advance_ms(1);
         let attempt = attempt(self.clock.now_ms());
         self.commit(Change::Settle {
@@ -109,7 +109,7 @@ impl Fixture {
 }
 
 /// Runs `test` on a new store of every kind.
-async fn on_every_store(test: impl AsyncFn(Fixture)) {
+pub(crate) async fn on_every_store(test: impl AsyncFn(Fixture)) {
     test(Fixture::embedded()).await;
 }
 

@@ -16,6 +16,7 @@ use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::model::merchant::MerchantStatus;
 use alipay_sidecar::model::notification::DeliveryForm;
 use alipay_sidecar::model::notification::InboxEntry;
+use alipay_sidecar::model::refused::{RefusedNotification, Variant};
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{
     Event, FIRST_AUTH_APP_ID, FIRST_PID, Fault, FaultKind, NotificationRecord, NotificationState,
@@ -577,6 +578,22 @@ impl Inbox for Held {
 
     fn due(&self, now: i64, limit: usize) -> Answer<'_, Due> {
         self.inner.due(now, limit)
+    }
+
+    fn refused(
+        &self,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Answer<'_, Vec<RefusedNotification>> {
+        self.inner.refused(after, limit)
+    }
+
+    fn refused_one(&self, id: EventId) -> Answer<'_, Option<RefusedNotification>> {
+        self.inner.refused_one(id)
+    }
+
+    fn variants(&self, of: EventId) -> Answer<'_, Vec<Variant>> {
+        self.inner.variants(of)
     }
 }
 

@@ -69,9 +69,13 @@ impl<'t> Applier<'t> {
             Change::Remember { key, .. } => Ok(self.remembered(*key)?.map(Effect::Remembered)),
             Change::FetchedKey { .. }
             | Change::KeepCertificate(_)
+            | Change::KeepVariant { .. }
             | Change::NameMerchant { .. }
             | Change::Postpone { .. }
             | Change::PutApp(_)
+            | Change::Refuse(_)
+            | Change::Rejudge { .. }
+            | Change::Release(_)
             | Change::RemoveApp(_)
             | Change::RemoveMerchant(..)
             | Change::Replay { .. }
@@ -104,6 +108,7 @@ impl<'t> Applier<'t> {
                 encrypt_key,
             } => self.fetched_key(&MerchantId::new(app_id, auth_app_id), encrypt_key),
             Change::KeepCertificate(certificate) => self.keep_certificate(certificate),
+            Change::KeepVariant { of, variant } => self.keep_variant(*of, variant),
             Change::NameMerchant {
                 app_id,
                 auth_app_id,
@@ -112,6 +117,13 @@ impl<'t> Applier<'t> {
             Change::Postpone { id, until } => self.postpone(*id, *until),
             Change::PutApp(app) => self.put_app(app),
             Change::Receive(entry) => self.receive(entry),
+            Change::Refuse(refused) => self.refuse(refused),
+            Change::Rejudge {
+                id,
+                refusal,
+                reason,
+            } => self.rejudge(*id, *refusal, reason),
+            Change::Release(id) => self.release(*id),
             Change::Remember {
                 key,
                 value,

@@ -43,7 +43,14 @@ impl Applier<'_> {
                 .insert((entry.received_at, &digest), ())?;
         }
         let order = self.order_of(entry);
-        let record = DeliveryRecord::new(state, entry.received_at, order);
+        // What was refused until now is owed only from now on, however long ago it came.
+        let was_refused = self.tables.refused_index.get(&key)?.is_some();
+        let owed_since = if was_refused {
+            entry.received_at.max(self.now)
+        } else {
+            entry.received_at
+        };
+        let record = DeliveryRecord::new(state, (entry.received_at, owed_since), order);
         self.put_delivery(entry.id, None, &record)
     }
 

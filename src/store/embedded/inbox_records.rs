@@ -136,22 +136,31 @@ impl EntryHead {
     }
 }
 
-/// Seals an entry: the head's length in 4 bytes, the head, the body.
+/// Seals an entry.
 pub(super) fn seal_entry(
     sealer: &Sealer,
     place: Place<'_>,
     entry: &InboxEntry,
 ) -> Result<Vec<u8>, StoreError> {
     let head = to_json(place, &EntryHead::from(entry))?;
+    let body = entry.body.as_ref().map_or(&[][..], |body| &body.bytes);
+    sealer.seal(place, &join(place, &head, body)?)
+}
+
+/// The head's length in 4 bytes, the head, the body.
+pub(super) fn join(
+    place: Place<'_>,
+    head: &[u8],
+    body: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let length = u32::try_from(head.len()).map_err(|_| StoreError::Unavailable {
         reason: format!("{place} is too large to be stored"),
     })?;
-    let body = entry.body.as_ref().map_or(&[][..], |body| &body.bytes);
     let mut plain = Zeroizing::new(Vec::with_capacity(4 + head.len() + body.len()));
     plain.extend(length.to_be_bytes());
-    plain.extend(head.iter());
+    plain.extend(head);
     plain.extend(body);
-    sealer.seal(place, &plain)
+    Ok(plain)
 }
 
 /// Opens an entry.
@@ -162,7 +171,7 @@ pub(super) fn open_entry(
     sealed: &[u8],
 ) -> Result<InboxEntry, StoreError> {
     let plain = sealer.open(place, sealed)?;
-    split_entry(&plain)
+    split(&plain)
         .and_then(|(head, body)| {
             let head = serde_json::from_slice::<EntryHead>(head).ok()?;
             head.into_entry(id, body).ok()
@@ -170,7 +179,8 @@ pub(super) fn open_entry(
         .ok_or_else(|| place.damaged())
 }
 
-fn split_entry(plain: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Head and body of what [`join`] put together.
+pub(super) fn split(plain: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = plain.split_first_chunk::<4>()?;
     rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }
@@ -197,16 +207,20 @@ pub(super) struct DeliveryRecord {
 }
 
 impl DeliveryRecord {
-    /// The delivery of something received at `received_at`, due at once.
-    pub(super) fn new(state: DeliveryState, received_at: i64, order: Option<[u8; 16]>) -> Self {
+    /// The delivery of something received at `received_at`, owed and due from `owed_since` on.
+    pub(super) fn new(
+        state: DeliveryState,
+        (received_at, owed_since): (i64, i64),
+        order: Option<[u8; 16]>,
+    ) -> Self {
         Self {
             state,
             attempts: 0,
-            owed_since: received_at,
-            next_attempt_at: received_at,
+            owed_since,
+            next_attempt_at: owed_since,
             history: Vec::new(),
             received_at,
-            settled_at: received_at,
+            settled_at: owed_since,
             order,
         }
     }

@@ -4,6 +4,7 @@ use redb::{ReadableTable, TableHandle};
 use serde::de::DeserializeOwned;
 
 use super::inbox_records::{DeliveryRecord, open_entry};
+use super::quarantine_records::open_refused;
 use super::records::{self, AppRecord, MerchantRecord};
 use super::tables;
 use crate::model::app::App;
@@ -11,6 +12,7 @@ use crate::model::certificate::KeptCertificate;
 use crate::model::id::{AppId, AuthAppId, EventId};
 use crate::model::merchant::Merchant;
 use crate::model::notification::InboxEntry;
+use crate::model::refused::RefusedNotification;
 use crate::store::embedded::fault::Fault;
 use crate::store::seal::{Place, Sealer};
 
@@ -200,6 +202,39 @@ pub(super) fn memo_key(key: &[u8; 32], expires_at: i64) -> Vec<u8> {
 pub(super) fn memo_place(key: &[u8]) -> Place<'_> {
     Place {
         table: tables::MEMOS.name(),
+        key,
+    }
+}
+
+/// The refused notification of `id`, if there is one.
+pub(super) fn refused<T: ReadableTable<Id, Bytes>>(
+    table: &T,
+    sealer: &Sealer,
+    id: EventId,
+) -> Result<Option<RefusedNotification>, Fault> {
+    match table.get(&id.to_bytes())? {
+        Some(row) => Ok(Some(open_refused(sealer, id, row.value())?)),
+        None => Ok(None),
+    }
+}
+
+/// Where a refused notification is sealed.
+pub(super) fn refused_place(key: &[u8; 16]) -> Place<'_> {
+    Place {
+        table: tables::REFUSED.name(),
+        key,
+    }
+}
+
+/// Where a second body is sealed: beside its entry, by its content.
+pub(super) fn variant_key(of: &[u8; 16], content: &[u8; 16]) -> Vec<u8> {
+    [of.as_slice(), content.as_slice()].concat()
+}
+
+/// The place of a [`variant_key`].
+pub(super) fn variant_place(key: &[u8]) -> Place<'_> {
+    Place {
+        table: tables::VARIANTS.name(),
         key,
     }
 }

@@ -19,6 +19,7 @@ use crate::model::delivery::{Delivery, DeliveryState};
 use crate::model::id::{AppId, AuthAppId, EventId};
 use crate::model::merchant::Merchant;
 use crate::model::notification::InboxEntry;
+use crate::model::refused::{RefusedNotification, Variant};
 use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::seal::{Sealer, StoreKey};
@@ -35,6 +36,8 @@ mod inbox_records;
 mod lookup;
 mod open;
 mod prune;
+mod quarantine;
+mod quarantine_records;
 mod read;
 mod records;
 mod shared;
@@ -254,6 +257,7 @@ impl Store for EmbeddedStore {
                 total.entries += pruned.entries;
                 total.memos += pruned.memos;
                 total.notify_ids += pruned.notify_ids;
+                total.refused += pruned.refused;
                 if batch == Batch::Last {
                     return Ok(total);
                 }
@@ -314,6 +318,26 @@ impl Inbox for EmbeddedStore {
 
     fn due(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>> {
         self.read(move |reader| reader.due(now, limit)).boxed()
+    }
+
+    fn refused(
+        &self,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RefusedNotification>, StoreError>> {
+        self.read(move |reader| reader.refused(after, limit))
+            .boxed()
+    }
+
+    fn refused_one(
+        &self,
+        id: EventId,
+    ) -> BoxFuture<'_, Result<Option<RefusedNotification>, StoreError>> {
+        self.read(move |reader| reader.refused_one(id)).boxed()
+    }
+
+    fn variants(&self, of: EventId) -> BoxFuture<'_, Result<Vec<Variant>, StoreError>> {
+        self.read(move |reader| reader.variants(of)).boxed()
     }
 }
 

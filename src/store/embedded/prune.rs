@@ -16,6 +16,9 @@ const BATCH: usize = 500;
 /// and Alipay's own resends run for 25 hours.
 const REMEMBER_NOTIFY_IDS_MS: i64 = 3 * DAY_MS;
 
+/// How long a refused notification is kept, milliseconds: contract §4.
+const RETAIN_REFUSED_MS: i64 = 7 * DAY_MS;
+
 /// How long a dead delivery can be replayed, milliseconds.
 const RETAIN_DEAD_MS: i64 = 30 * DAY_MS;
 
@@ -48,10 +51,13 @@ impl Applier<'_> {
         let remembered = before(now, retain.max(REMEMBER_NOTIFY_IDS_MS));
         let notify_ids = take(&self.tables.dedupe_at, remembered, &mut room)?;
         let memos = take(&self.tables.memo_expiry, before(now, 0), &mut room)?;
+        let refused = self.old_refused(before(now, RETAIN_REFUSED_MS).end, room)?;
+        room -= refused.len();
         let pruned = Pruned {
             entries: count(&settled) + count(&given_up),
             memos: count(&memos),
             notify_ids: count(&notify_ids),
+            refused: count(&refused),
         };
         if pruned != Pruned::default() {
             self.touch();
@@ -75,6 +81,9 @@ impl Applier<'_> {
             self.tables.memo_expiry.remove((at, &key))?;
             self.tables.memos.remove(&key)?;
         }
+        for id in refused {
+            self.forget_refused(id)?;
+        }
         let batch = if room == 0 { Batch::Full } else { Batch::Last };
         Ok((pruned, batch))
     }
@@ -86,6 +95,7 @@ impl Applier<'_> {
             tracing::error!(event_id = %EventId::from_bytes(*key), "a pending delivery stood among the settled ones");
             return Ok(());
         }
+        self.forget_variants(key)?;
         self.tables.deliveries.remove(key)?;
         self.tables.notifications.remove(key)?;
         Ok(())

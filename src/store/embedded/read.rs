@@ -8,6 +8,7 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 use super::apply::open_memo;
 use super::fault::Fault;
 use super::lookup::{self, MerchantId};
+use super::quarantine_records::{open_refused, open_variant};
 use super::tables;
 use crate::model::app::App;
 use crate::model::certificate::KeptCertificate;
@@ -15,6 +16,7 @@ use crate::model::delivery::{Delivery, DeliveryState};
 use crate::model::id::{Alias, AuthAppId, EventId, Pid};
 use crate::model::merchant::Merchant;
 use crate::model::notification::InboxEntry;
+use crate::model::refused::{RefusedNotification, Variant};
 use crate::protocol::secret::Secret;
 use crate::store::seal::{Place, Sealer};
 use crate::store::{Counts, Due, MemoKey, MerchantKey};
@@ -224,6 +226,45 @@ impl Reader<'_> {
         Ok(due)
     }
 
+    pub(super) fn refused(
+        &self,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Result<Vec<RefusedNotification>, Fault> {
+        let table = self.tx.open_table(tables::REFUSED)?;
+        let from = after.map_or([0; 16], EventId::to_bytes);
+        let mut page = Vec::new();
+        for row in table.range::<&[u8; 16]>(&from..)? {
+            if page.len() >= limit {
+                break;
+            }
+            let (key, sealed) = row?;
+            let id = EventId::from_bytes(*key.value());
+            if Some(id) != after {
+                let refused = open_refused(self.sealer, id, sealed.value());
+                page.extend(readable(refused.map_err(Fault::from))?);
+            }
+        }
+        Ok(page)
+    }
+
+    pub(super) fn refused_one(&self, id: EventId) -> Result<Option<RefusedNotification>, Fault> {
+        lookup::refused(&self.tx.open_table(tables::REFUSED)?, self.sealer, id)
+    }
+
+    pub(super) fn variants(&self, of: EventId) -> Result<Vec<Variant>, Fault> {
+        let table = self.tx.open_table(tables::VARIANTS)?;
+        let key = of.to_bytes();
+        let mut variants = Vec::new();
+        for row in table.range((&key, &[0; 16])..=(&key, &[0xff; 16]))? {
+            let (place, sealed) = row?;
+            let variant = open_variant(self.sealer, place.value(), sealed.value());
+            variants.extend(readable(variant.map_err(Fault::from))?);
+        }
+        variants.sort_by_key(|variant| variant.received_at);
+        Ok(variants)
+    }
+
     pub(super) fn recall(&self, key: MemoKey, now: i64) -> Result<Option<Secret<Vec<u8>>>, Fault> {
         let table = self.tx.open_table(tables::MEMOS)?;
         let Some(row) = table.get(&key.0)? else {
@@ -246,6 +287,7 @@ impl Reader<'_> {
             merchants_revoked: revoked,
             oldest_pending_at: pending.first()?.map(|(_, received_at)| received_at.value()),
             pending: pending.len()?,
+            refused: self.tx.open_table(tables::REFUSED)?.len()?,
         })
     }
 }

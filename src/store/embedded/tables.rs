@@ -68,6 +68,15 @@ pub(super) const MEMOS: TableDefinition<'_, Digest, (i64, Bytes)> = TableDefinit
 pub(super) const MEMO_EXPIRY: TableDefinition<'_, (i64, Digest), ()> =
     TableDefinition::new("memo_expiry");
 
+/// Sealed refused notifications.
+pub(super) const REFUSED: TableDefinition<'_, Id, Bytes> = TableDefinition::new("refused");
+/// What room for refused notifications is shared out by: standing, bytes, when received, digest of
+/// the content, digest of the sender's network. Nothing is trusted for it.
+pub(super) const REFUSED_INDEX: TableDefinition<'_, Id, (u8, u64, i64, Id, Id)> =
+    TableDefinition::new("refused_index");
+/// (entry, digest of the content) → sealed second body under the entry's `notify_id`.
+pub(super) const VARIANTS: TableDefinition<'_, (Id, Id), Bytes> = TableDefinition::new("variants");
+
 /// Where [`META`] keeps the schema version, 8 bytes big-endian.
 pub(super) const SCHEMA_KEY: &str = "schema";
 /// Where [`META`] keeps the value that only the right store key opens.
@@ -80,11 +89,19 @@ type Step = fn(&WriteTransaction) -> Result<(), Fault>;
 
 /// The step at index n leads from schema version n + 1 to n + 2. Steps are never changed once
 /// released, only added.
-const STEPS: &[Step] = &[add_certificates];
+const STEPS: &[Step] = &[add_certificates, add_quarantine];
 
 /// Version 2: platform certificates are kept.
 fn add_certificates(tx: &WriteTransaction) -> Result<(), Fault> {
     tx.open_table(CERTIFICATES)?;
+    Ok(())
+}
+
+/// Refused notifications and second bodies are kept.
+fn add_quarantine(tx: &WriteTransaction) -> Result<(), Fault> {
+    tx.open_table(REFUSED)?;
+    tx.open_table(REFUSED_INDEX)?;
+    tx.open_table(VARIANTS)?;
     Ok(())
 }
 
@@ -146,6 +163,9 @@ pub(super) struct Tables<'t> {
     pub(super) dedupe_at: Table<'t, (i64, Id), ()>,
     pub(super) memos: Table<'t, Digest, (i64, Bytes)>,
     pub(super) memo_expiry: Table<'t, (i64, Digest), ()>,
+    pub(super) refused: Table<'t, Id, Bytes>,
+    pub(super) refused_index: Table<'t, Id, (u8, u64, i64, Id, Id)>,
+    pub(super) variants: Table<'t, (Id, Id), Bytes>,
 }
 
 impl<'t> Tables<'t> {
@@ -175,6 +195,9 @@ impl<'t> Tables<'t> {
             dedupe_at: tx.open_table(DEDUPE_AT)?,
             memos: tx.open_table(MEMOS)?,
             memo_expiry: tx.open_table(MEMO_EXPIRY)?,
+            refused: tx.open_table(REFUSED)?,
+            refused_index: tx.open_table(REFUSED_INDEX)?,
+            variants: tx.open_table(VARIANTS)?,
         })
     }
 }

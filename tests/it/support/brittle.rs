@@ -14,6 +14,7 @@ use alipay_sidecar::model::delivery::{Delivery, DeliveryState};
 use alipay_sidecar::model::id::{AppId, AuthAppId, EventId};
 use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::model::notification::InboxEntry;
+use alipay_sidecar::model::refused::{RefusedNotification, Variant};
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
@@ -124,6 +125,22 @@ impl Inbox for BrittleStore {
 
     fn due(&self, now: i64, limit: usize) -> Answer<'_, Due> {
         self.unless_broken(self.inner.due(now, limit))
+    }
+
+    fn refused(
+        &self,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Answer<'_, Vec<RefusedNotification>> {
+        self.unless_broken(self.inner.refused(after, limit))
+    }
+
+    fn refused_one(&self, id: EventId) -> Answer<'_, Option<RefusedNotification>> {
+        self.unless_broken(self.inner.refused_one(id))
+    }
+
+    fn variants(&self, of: EventId) -> Answer<'_, Vec<Variant>> {
+        self.unless_broken(self.inner.variants(of))
     }
 }
 
