@@ -105,6 +105,21 @@ impl Diagnostics {
     }
 }
 
+impl SigningApp {
+    /// The keys that a signature for this app is explained by.
+    pub(crate) fn diagnosis_keys(&self) -> Keys {
+        let own = self.signing.iter().map(|key| key.public_key.clone());
+        let own: Vec<_> = own.collect();
+        let keys = Keys::new(self.platform.bare(), &own).with_sign_type(self.sign_type);
+        // As certificates, so that the causes of certificate mode can be told.
+        let certificates = self.platform.certificates();
+        certificates.iter().fold(keys, |keys, known| {
+            let with = keys.clone().with_alipay_text(&known.text);
+            with.unwrap_or(keys)
+        })
+    }
+}
+
 impl Default for Diagnostics {
     fn default() -> Self {
         Self::new()
@@ -125,18 +140,7 @@ impl Allowance {
             self.used().skipped += 1;
             return;
         };
-        let own: Vec<_> = app
-            .signing
-            .iter()
-            .map(|key| key.public_key.clone())
-            .collect();
-        let keys = Keys::new(app.platform.bare(), &own).with_sign_type(app.sign_type);
-        // As certificates, so that the causes of certificate mode can be told.
-        let certificates = app.platform.certificates();
-        let keys = certificates.iter().fold(keys, |keys, known| {
-            let with = keys.clone().with_alipay_text(&known.text);
-            with.unwrap_or(keys)
-        });
+        let keys = app.diagnosis_keys();
         let app_id = app.app_id.clone();
         tokio::task::spawn_blocking(move || {
             // Names and causes alone: an explanation prints no value.

@@ -12,13 +12,13 @@ use crate::gateway::app::SigningApp;
 use crate::gateway::platform::Asker;
 use crate::model::id::EventId;
 use crate::protocol::notification::{Notification, UnverifiedNotification};
-use crate::store::Effect;
 use crate::store::error::StoreError;
+use crate::store::{Change, Effect};
 use crate::webhook::answer::{self, Answer};
 use crate::webhook::error::Refusal;
 use crate::webhook::intake::{self, Intake};
 use crate::webhook::metrics::{Kind, Outcome};
-use crate::webhook::{Inner, Settings, service_check};
+use crate::webhook::{Inner, Settings, second_body, service_check};
 
 /// How long an unknown platform certificate is waited for: Alipay waits for our ack meanwhile.
 const CERTIFICATE_PATIENCE: Duration = Duration::from_secs(4);
@@ -31,6 +31,26 @@ pub(super) struct Arrival {
     pub(super) body: Bytes,
     /// When, Unix milliseconds.
     pub(super) now: i64,
+    pub(super) origin: Origin,
+}
+
+/// Where it arrived from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Out of what was refused; accepted, it keeps the id and leaves there.
+    Refused(EventId),
+    /// From a sender, named as the quarantine counts it.
+    Sender(String),
+}
+
+impl Arrival {
+    /// What takes it out of those refused, where it was among them.
+    fn release(&self) -> Option<Change> {
+        match self.origin {
+            Origin::Refused(id) => Some(Change::Release(id)),
+            Origin::Sender(_) => None,
+        }
+    }
 }
 
 /// What was verified, and by whose key.
@@ -43,7 +63,14 @@ pub(super) struct Verified {
 pub(super) async fn receive(inner: &Inner, settings: &Settings, arrival: &Arrival) -> Answer {
     let verified = match verify(inner, arrival).await {
         Ok(verified) => verified,
-        Err(refusal) => return inner.refuse(Kind::Other, &refusal),
+        Err(refusal) => {
+            if let (Some(kind), Origin::Sender(sender)) = (refusal.kept_as(), &arrival.origin) {
+                let id = inner.ids.next(arrival.now);
+                let reason = refusal.to_string();
+                inner.quarantine.offer(id, sender, arrival, (kind, reason));
+            }
+            return inner.refuse(Kind::Other, &refusal);
+        }
     };
     let kind = Kind::of(&verified.notification);
     if kind == Kind::ServiceCheck {
@@ -62,7 +89,7 @@ pub(super) async fn receive(inner: &Inner, settings: &Settings, arrival: &Arriva
 /// Checks that it is for an app of ours and that Alipay signed it.
 ///
 /// Verification is done here, on the async worker: it costs some 20 µs, less than a hop.
-async fn verify(inner: &Inner, arrival: &Arrival) -> Result<Verified, Refusal> {
+pub(super) async fn verify(inner: &Inner, arrival: &Arrival) -> Result<Verified, Refusal> {
     let unverified = UnverifiedNotification::parse(arrival.content_type.as_deref(), &arrival.body)
         .map_err(Refusal::Malformed)?;
     let (app_id, cert_sn) = (unverified.claimed_app_id(), unverified.alipay_cert_sn());
@@ -71,8 +98,11 @@ async fn verify(inner: &Inner, arrival: &Arrival) -> Result<Verified, Refusal> {
         .verify(&app.platform.all_keys(), app.sign_type)
         .map_err(|error| {
             let (content_type, body) = (arrival.content_type.clone(), arrival.body.clone());
-            let diagnostics = &inner.parts.diagnostics;
-            diagnostics.notification(&app, content_type, body);
+            // An operator who verifies again asks for explanations by himself.
+            if let Origin::Sender(_) = arrival.origin {
+                let diagnostics = &inner.parts.diagnostics;
+                diagnostics.notification(&app, content_type, body);
+            }
             Refusal::Forged(error)
         })?;
     if !notification.is_genuine() {
@@ -126,7 +156,9 @@ pub(super) async fn claimed_app(
     Ok(app)
 }
 
-async fn store(
+/// Makes a verified notification durable; where it was refused before, it leaves there with the
+/// same commit.
+pub(super) async fn store(
     inner: &Inner,
     settings: &Settings,
     arrival: &Arrival,
@@ -142,7 +174,8 @@ async fn store(
         arrival,
         verified,
     };
-    let plan = intake.plan().await?;
+    let mut plan = intake.plan().await?;
+    plan.changes.extend(arrival.release());
     let committed = match inner.parts.store.commit(plan.changes).await {
         Err(StoreError::TokenConflict { owner }) => {
             // Alipay can't mend it, so it is kept for the operator and acked.
@@ -150,7 +183,8 @@ async fn store(
                 event_id = %plan.event_id, owner,
                 "the token of a verified push is already another merchant's; it was not stored"
             );
-            let kept = intake::conflicting(&intake, plan.event_id);
+            let mut kept = intake::conflicting(&intake, plan.event_id);
+            kept.extend(arrival.release());
             let effects = inner.parts.store.commit(kept).await?;
             (effects, Outcome::TokenConflict)
         }
@@ -158,7 +192,11 @@ async fn store(
     };
     let (effects, outcome) = committed;
     if let Some(known) = effects.iter().find_map(known) {
-        return Ok((Outcome::Duplicate, known));
+        let outcome = second_body::judge(inner, arrival, verified, known).await?;
+        if let Some(release) = arrival.release() {
+            inner.parts.store.commit(vec![release]).await?;
+        }
+        return Ok((outcome, known));
     }
     inner.parts.wake.notify_one();
     Ok((outcome, plan.event_id))
@@ -190,7 +228,7 @@ async fn check_service(inner: &Inner, verified: &Verified) -> Answer {
     }
 }
 
-fn log(kind: Kind, outcome: Outcome, verified: &Verified, event_id: EventId) {
+pub(super) fn log(kind: Kind, outcome: Outcome, verified: &Verified, event_id: EventId) {
     tracing::info!(
         kind = kind.as_str(),
         outcome = outcome.as_str(),

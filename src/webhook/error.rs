@@ -3,6 +3,7 @@
 use http::StatusCode;
 
 use crate::gateway::signer::SignError;
+use crate::model::refused::RefusalKind;
 use crate::net::body::BodyError;
 use crate::protocol::error::ProtocolError;
 use crate::store::error::StoreError;
@@ -58,6 +59,24 @@ impl Refusal {
             Self::Foreign => Outcome::Foreign,
             Self::Forged(_) => Outcome::Forged,
             Self::Closed | Self::Sign(_) | Self::Store(_) => Outcome::Unavailable,
+        }
+    }
+
+    /// As what it is kept, so that it can be explained and verified again. What would be accepted
+    /// later by itself, what didn't arrive whole, and what isn't what was signed (encoded) isn't.
+    pub(super) fn kept_as(&self) -> Option<RefusalKind> {
+        match self {
+            Self::Closed => Some(RefusalKind::Undecryptable),
+            Self::Foreign => Some(RefusalKind::Foreign),
+            Self::Forged(_) => Some(RefusalKind::Forged),
+            Self::Malformed(_) => Some(RefusalKind::Malformed),
+            Self::Other => Some(RefusalKind::NoNotification),
+            Self::Backlog { .. }
+            | Self::Body(_)
+            | Self::Encoded
+            | Self::Sign(_)
+            | Self::Stale
+            | Self::Store(_) => None,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::{Change, MemoKey, MerchantKey};
 use crate::token::TokenStatus;
-use crate::webhook::app_gateway::{Arrival, Verified};
+use crate::webhook::app_gateway::{Arrival, Origin, Verified};
 use crate::webhook::{Inner, Settings};
 
 /// How long Alipay may take to say whether a token holds: it waits for our ack meanwhile.
@@ -49,7 +49,10 @@ impl Intake<'_> {
     /// cancellation that may be out of date.
     pub(super) async fn plan(&self) -> Result<Plan, StoreError> {
         let notification = &self.verified.notification;
-        let id = self.inner.ids.next(self.arrival.now);
+        let id = match self.arrival.origin {
+            Origin::Refused(id) => id,
+            Origin::Sender(_) => self.inner.ids.next(self.arrival.now),
+        };
         let mut changes = if let Some(push) = notification.authorization() {
             match push.ok().and_then(|push| self.authorization(push)) {
                 Some(authorization) => self.authorize(id, authorization),
@@ -83,7 +86,7 @@ impl Intake<'_> {
         Some(Change::Remember {
             key: MemoKey::new("unnamed-notification", &signed),
             value: Secret::new(id.to_bytes().to_vec()),
-            expires_at: self.arrival.now.saturating_add(UNNAMED_MS),
+            expires_at: self.inner.parts.clock.now_ms().saturating_add(UNNAMED_MS),
         })
     }
 
@@ -196,7 +199,7 @@ impl Intake<'_> {
                 app_refresh_token: push.app_refresh_token,
                 stated_expiry: push.expires_in.and_then(|s| expiry(now, s)),
             },
-            rank: push.auth_time.map_or(Rank::AfterStored, Rank::AuthTime),
+            rank: push.auth_time.map_or(self.rank_untimed(), Rank::AuthTime),
             source: Source::Push,
             bound: true,
             is_plugin: push.is_plugin,
@@ -205,6 +208,15 @@ impl Intake<'_> {
             error: push.error,
             encrypt_key: None,
         })
+    }
+
+    /// How a push without a time of its own ranks: now, but what was refused days ago must not win
+    /// over what came since.
+    fn rank_untimed(&self) -> Rank {
+        match self.arrival.origin {
+            Origin::Refused(_) => Rank::AuthTime(self.arrival.now),
+            Origin::Sender(_) => Rank::AfterStored,
+        }
     }
 
     /// The triple belongs to `detail.app_id` where that is ours, else to the receiver.

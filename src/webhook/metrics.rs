@@ -62,6 +62,7 @@ impl Kind {
 pub(super) enum Outcome {
     Accepted,
     Duplicate,
+    DuplicateDiffers,
     Foreign,
     Forged,
     Malformed,
@@ -75,6 +76,7 @@ impl Outcome {
         match self {
             Self::Accepted => "accepted",
             Self::Duplicate => "duplicate",
+            Self::DuplicateDiffers => "duplicate-differs",
             Self::Foreign => "foreign",
             Self::Forged => "forged",
             Self::Malformed => "malformed",
@@ -85,12 +87,43 @@ impl Outcome {
     }
 }
 
-/// `alipay_sidecar_notifications_total`. Clones share the counts.
+/// Why a refused notification isn't kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dropped {
+    /// Too many came at once.
+    Burst,
+    /// It was kept, and had to make room.
+    Displaced,
+    /// There was no room.
+    Full,
+    /// The store couldn't be written.
+    Store,
+    /// Its body is too large.
+    TooLarge,
+}
+
+impl Dropped {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Burst => "burst",
+            Self::Displaced => "displaced",
+            Self::Full => "full",
+            Self::Store => "store-unavailable",
+            Self::TooLarge => "too-large",
+        }
+    }
+}
+
+/// `alipay_sidecar_notifications_total` and `alipay_sidecar_inbox_refused_dropped_total`. Clones
+/// share the counts.
 #[derive(Debug, Clone)]
-pub struct WebhookMetrics(IntCounterVec);
+pub struct WebhookMetrics {
+    notifications: IntCounterVec,
+    dropped: IntCounterVec,
+}
 
 impl WebhookMetrics {
-    /// Registers the counter.
+    /// Registers the counters.
     ///
     /// # Errors
     /// The registry's, when the name is taken.
@@ -101,12 +134,26 @@ impl WebhookMetrics {
         );
         let notifications = IntCounterVec::new(options, &["kind", "outcome"])?;
         registry.register(Box::new(notifications.clone()))?;
-        Ok(Self(notifications))
+        let options = Opts::new(
+            "alipay_sidecar_inbox_refused_dropped_total",
+            "Refused notifications that aren't kept (any more) for want of room, by reason.",
+        );
+        let dropped = IntCounterVec::new(options, &["reason"])?;
+        registry.register(Box::new(dropped.clone()))?;
+        Ok(Self {
+            notifications,
+            dropped,
+        })
     }
 
     pub(super) fn count(&self, kind: Kind, outcome: Outcome) {
-        self.0
+        self.notifications
             .with_label_values(&[kind.as_str(), outcome.as_str()])
             .inc();
+    }
+
+    pub(super) fn count_dropped(&self, reason: Dropped, count: u64) {
+        let counter = self.dropped.with_label_values(&[reason.as_str()]);
+        counter.inc_by(count);
     }
 }

@@ -25,6 +25,7 @@ use crate::gateway::diagnosis::Diagnostics;
 use crate::gateway::platform::CertificateSource;
 use crate::model::id::EventIds;
 use crate::net::body::{self, BoxError};
+use crate::net::listener::Peer;
 use crate::store::Store;
 use crate::token::Tokens;
 
@@ -36,14 +37,18 @@ mod intake;
 pub mod link;
 pub mod metrics;
 mod pages;
+mod quarantine;
+pub mod reverify;
+mod second_body;
 mod service_check;
 mod spi;
 pub mod state;
 
-use app_gateway::Arrival;
+use app_gateway::{Arrival, Origin};
 use error::Refusal;
 use link::Links;
 use metrics::{Kind, WebhookMetrics};
+use quarantine::Quarantine;
 use state::StateKey;
 
 /// How long a body may take to arrive: contract §11.
@@ -80,6 +85,8 @@ pub struct Webhook(Arc<Inner>);
 struct Inner {
     parts: WebhookParts,
     ids: EventIds,
+    /// What was refused, on its way into the store.
+    quarantine: Quarantine,
     /// Room for SPI calls that wait for the backend.
     spi_slots: Semaphore,
     settings: ArcSwap<Settings>,
@@ -109,8 +116,10 @@ impl Webhook {
     #[must_use]
     pub fn new(parts: WebhookParts, webhook: &WebhookConfig, delivery: &DeliveryConfig) -> Self {
         let settings = Settings::new(&parts, webhook, delivery);
+        let quarantine = Quarantine::new(Arc::clone(&parts.store), parts.metrics.clone());
         Self(Arc::new(Inner {
             parts,
+            quarantine,
             ids: EventIds::new(),
             spi_slots: spi::slots(),
             settings: ArcSwap::from_pointee(settings),
@@ -127,6 +136,15 @@ impl Webhook {
     #[must_use]
     pub fn links(&self) -> Links {
         self.0.settings.load().links.clone()
+    }
+
+    /// Makes what was refused until now durable, as far as it is kept. Nobody waits for that
+    /// otherwise.
+    ///
+    /// # Cancel safety
+    /// What was taken out of the queue and isn't committed yet may be lost.
+    pub async fn flush(&self) {
+        self.0.quarantine.flush().await;
     }
 
     /// Answers one request.
@@ -155,6 +173,7 @@ impl Webhook {
                         content_type: text(&head.headers, CONTENT_TYPE),
                         body,
                         now: self.0.parts.clock.now_ms(),
+                        origin: Origin::Sender(sender(&head.extensions)),
                     })
                 }) {
                     Ok(arrival) => arrival,
@@ -247,6 +266,15 @@ fn refuse_encoded(headers: &HeaderMap) -> Result<(), Refusal> {
     match text(headers, CONTENT_ENCODING) {
         Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => Err(Refusal::Encoded),
         _ => Ok(()),
+    }
+}
+
+/// Who sent it: an address without its port. A host's own server may not tell.
+fn sender(extensions: &http::Extensions) -> String {
+    match extensions.get::<Peer>() {
+        Some(Peer::Tcp(address)) => address.ip().to_canonical().to_string(),
+        Some(Peer::Unix { .. }) => "unix".to_owned(),
+        None => "unknown".to_owned(),
     }
 }
 

@@ -10,6 +10,8 @@ mod tests;
 
 pub use self::authorization::{AuthorizationPush, Cancellation};
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Deserialize;
 
 use super::{
@@ -19,14 +21,15 @@ use super::{
     key,
     key::RsaPublicKey,
     loose,
-    params::{Params, name},
+    params::{Params, is_blank, name},
     sign_content::Scheme,
     signature::SignType,
 };
 
 /// Holds a notification that nobody has verified yet.
 ///
-/// It shows nothing but what choosing a key needs. `Debug` shows names alone.
+/// It shows nothing but what choosing a key needs, and what a refused one is told apart by. `Debug`
+/// shows names alone.
 #[derive(Clone, Debug)]
 pub struct UnverifiedNotification {
     params: Params,
@@ -62,6 +65,47 @@ impl UnverifiedNotification {
     #[must_use]
     pub fn alipay_cert_sn(&self) -> Option<&str> {
         self.params.get(name::ALIPAY_CERT_SN)
+    }
+
+    /// Gives the `notify_id` that it says it has. Nobody has vouched for it yet.
+    #[must_use]
+    pub fn claimed_notify_id(&self) -> Option<&str> {
+        text(&self.params, name::NOTIFY_ID)
+    }
+
+    /// Names the kind of event that it says it is. Nobody has vouched for it yet.
+    #[must_use]
+    pub fn claimed_event_type(&self) -> &str {
+        event_type(&self.params)
+    }
+
+    /// Writes what stays the same when Alipay sends a notification again: all but the time, the
+    /// signature, and the certificate it is made by. No two different lists are written alike,
+    /// which isn't so of what is signed: nothing is escaped there.
+    ///
+    /// Protocol: 异步通知: an attempt may carry its own `notify_time`, and the signature with it.
+    #[must_use]
+    pub fn lasting_content(&self) -> Vec<u8> {
+        let mut content = Vec::new();
+        for (name, value) in lasting(&self.params) {
+            for part in [name, value] {
+                content.extend((part.len() as u64).to_be_bytes());
+                content.extend(part.as_bytes());
+            }
+        }
+        content
+    }
+
+    /// Names the parameters in which another notification's [lasting
+    /// content](Self::lasting_content) differs from this one's.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let (ours, theirs) = (lasting(&self.params), lasting(&other.params));
+        let names: BTreeSet<&str> = ours.keys().chain(theirs.keys()).copied().collect();
+        let differing = names
+            .into_iter()
+            .filter(|name| ours.get(name) != theirs.get(name));
+        differing.map(str::to_owned).collect()
     }
 
     /// Checks the signature with each key in turn, in every reading of the rules that is in use
@@ -218,15 +262,7 @@ impl Notification {
     /// where there is none of them.
     #[must_use]
     pub fn event_type(&self) -> &str {
-        [
-            name::MSG_METHOD,
-            name::NOTIFY_TYPE,
-            name::SERVICE,
-            name::METHOD,
-        ]
-        .into_iter()
-        .find_map(|name| self.text(name))
-        .unwrap_or_default()
+        event_type(&self.params)
     }
 
     /// Gives the identity that Alipay keeps over resends; unique per `app_id`.
@@ -299,7 +335,7 @@ impl Notification {
     }
 
     fn text(&self, name: &str) -> Option<&str> {
-        self.params.get(name).filter(|value| !value.is_empty())
+        text(&self.params, name)
     }
 
     fn biz_content(&self) -> &str {
@@ -321,6 +357,35 @@ impl std::fmt::Debug for Notification {
             .field("scheme", &self.scheme)
             .finish_non_exhaustive()
     }
+}
+
+fn text<'a>(params: &'a Params, name: &str) -> Option<&'a str> {
+    params.get(name).filter(|value| !value.is_empty())
+}
+
+fn event_type(params: &Params) -> &str {
+    let names = [
+        name::MSG_METHOD,
+        name::NOTIFY_TYPE,
+        name::SERVICE,
+        name::METHOD,
+    ];
+    let mut texts = names.into_iter().filter_map(|name| text(params, name));
+    texts.next().unwrap_or_default()
+}
+
+/// What attempts of one notification may differ in.
+const PASSING: [&str; 5] = [
+    name::ALIPAY_CERT_SN,
+    name::NOTIFY_TIME,
+    name::SIGN,
+    name::SIGN_TYPE,
+    name::UTC_TIMESTAMP,
+];
+
+fn lasting(params: &Params) -> BTreeMap<&str, &str> {
+    let lasts = |&(name, value): &(&str, &str)| !PASSING.contains(&name) && !is_blank(value);
+    params.iter().filter(lasts).collect()
 }
 
 fn claimed_app_id(params: &Params) -> Option<&str> {

@@ -300,3 +300,41 @@ proptest! {
         let _ = (notification.auth_app_id(), notification.holds_secret(), notification.out_trade_no());
     }
 }
+
+fn unverified(form: &str) -> UnverifiedNotification {
+    UnverifiedNotification::parse(None, form.as_bytes()).unwrap()
+}
+
+#[test]
+fn attempts_of_one_notification_have_one_lasting_content() {
+    let first = unverified("notify_id=1&a=2&notify_time=3&sign=4&sign_type=RSA2&e=");
+    let again = unverified(
+        "a=2&notify_id=1&notify_time=9&sign=8&sign_type=RSA&utc_timestamp=7&alipay_cert_sn=6",
+    );
+    assert_eq!(first.lasting_content(), again.lasting_content());
+    assert!(first.differences(&again).is_empty());
+    for (other, differs) in [
+        ("notify_id=1&a=3", &["a"][..]),
+        ("notify_id=1&b=2", &["a", "b"]),
+        ("notify_id=1&a=2&Sign=4", &["Sign"]),
+    ] {
+        let other = unverified(other);
+        assert_ne!(first.lasting_content(), other.lasting_content());
+        assert_eq!(first.differences(&other), differs);
+    }
+}
+
+#[test]
+fn what_is_signed_alike_has_no_lasting_content_in_common() {
+    let one = unverified("a=1%26b%3D2");
+    let two = unverified("a=1&b=2");
+    assert_ne!(one.lasting_content(), two.lasting_content());
+}
+
+#[test]
+fn a_claim_is_read_as_the_verified_one_is() {
+    let claimed = unverified("notify_id=1&notify_type=x&msg_method=y&app_id=2");
+    assert_eq!(claimed.claimed_notify_id(), Some("1"));
+    assert_eq!(claimed.claimed_event_type(), "y");
+    assert_eq!(unverified("notify_id=").claimed_notify_id(), None);
+}
