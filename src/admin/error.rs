@@ -50,6 +50,12 @@ pub enum AdminError {
     /// A parameter of the request has an impossible value.
     #[error("{0}")]
     ParameterInvalid(String),
+    /// No refused notification of that id is kept.
+    #[error("no refused notification {id} is kept; `inbox list --state refused` shows them")]
+    RefusedUnknown {
+        /// The id asked for.
+        id: String,
+    },
     /// The store said no, or nothing.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -62,7 +68,7 @@ impl AdminError {
         match self {
             Self::AppUnknown { .. } => "app-unknown",
             Self::BodyInvalid(_) | Self::KeyInvalid(_) => "body-invalid",
-            Self::EventUnknown { .. } => "event-unknown",
+            Self::EventUnknown { .. } | Self::RefusedUnknown { .. } => "event-unknown",
             Self::Line { fault, .. } => fault.kind(),
             Self::MerchantAmbiguous { .. } => "merchant-ambiguous",
             Self::MerchantUnknown { .. } => "merchant-unknown",
@@ -77,9 +83,10 @@ impl AdminError {
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
-            Self::AppUnknown { .. } | Self::EventUnknown { .. } | Self::MerchantUnknown { .. } => {
-                404
-            }
+            Self::AppUnknown { .. }
+            | Self::EventUnknown { .. }
+            | Self::MerchantUnknown { .. }
+            | Self::RefusedUnknown { .. } => 404,
             Self::BodyInvalid(_) | Self::KeyInvalid(_) | Self::ParameterInvalid(_) => 400,
             Self::Line { fault, .. } => fault.status(),
             Self::MerchantAmbiguous { .. } => 400,

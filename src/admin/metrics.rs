@@ -12,6 +12,7 @@ pub struct Metrics {
     pending: IntGauge,
     dead: IntGauge,
     oldest: IntGauge,
+    refused: IntGauge,
     merchants: IntGaugeVec,
 }
 
@@ -29,6 +30,7 @@ impl Metrics {
         let pending = gauge("inbox_pending", "Deliveries owed to the backend.")?;
         let dead = gauge("inbox_dead", "Deliveries given up; they can be replayed.")?;
         let oldest = gauge("inbox_oldest_seconds", "Age of the oldest delivery owed.")?;
+        let refused = gauge("inbox_refused", "Refused notifications that are kept.")?;
         gauge(
             "config_generation",
             "How often the configuration was loaded.",
@@ -56,6 +58,7 @@ impl Metrics {
             pending,
             dead,
             oldest,
+            refused,
             merchants,
         })
     }
@@ -68,6 +71,7 @@ impl Metrics {
         let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         self.pending.set(number(counts.pending));
         self.dead.set(number(counts.dead));
+        self.refused.set(number(counts.refused));
         let age = counts
             .oldest_pending_at
             .map_or(0, |at| (now_ms - at).max(0) / 1000);

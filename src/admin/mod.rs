@@ -23,6 +23,7 @@ use crate::net::body::{self, BoxError};
 use crate::protocol::secret::Secret;
 use crate::proxy::front_door;
 use crate::store::Store;
+use crate::webhook::Webhook;
 
 pub mod apps;
 pub mod error;
@@ -74,6 +75,8 @@ pub struct AdminParts {
     pub upstream: UpstreamConfig,
     /// The apps that can sign.
     pub apps: Apps,
+    /// Verifies refused notifications again.
+    pub webhook: Webhook,
     /// Told when a delivery is owed again.
     pub wake: Arc<Notify>,
 }

@@ -48,7 +48,13 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
             let (state, after) = (query.get("state"), query.get("after"));
             ok(&inbox::list(&*parts.store, state, after, query.limit()?).await?)
         }
-        (["inbox", event], "GET") => ok(&inbox::show(&*parts.store, event).await?),
+        (["inbox", "reverify"], "POST") => reverify(parts, Which::InBody(body)).await,
+        (["inbox", "reverify"], _) => Err(refusal(&segments)),
+        (["inbox", event], "GET") => match query.get("explain") {
+            Some("true") => ok(&inbox::explain(&*parts.store, &parts.webhook, event).await?),
+            _ => ok(&inbox::show(&*parts.store, event).await?),
+        },
+        (["inbox", event, "reverify"], "POST") => reverify(parts, Which::One(event)).await,
         (["inbox", event, "replay"], "POST") => {
             inbox::replay(&*parts.store, parts.clock.now_ms(), event).await?;
             parts.wake.notify_one();
@@ -61,8 +67,10 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
 /// A known path was asked with another method, or the path is unknown.
 fn refusal(segments: &[&str]) -> Problem {
     match segments {
+        ["merchants", "import"] | ["inbox", "reverify"] | ["inbox", _, "replay" | "reverify"] => {
+            Problem::method_not_allowed("POST")
+        }
         ["apps" | "merchants" | "inbox"] | ["inbox", _] => Problem::method_not_allowed("GET"),
-        ["merchants", "import"] | ["inbox", _, "replay"] => Problem::method_not_allowed("POST"),
         ["apps", _] | ["merchants", _, _] => Problem::method_not_allowed("GET, PUT, DELETE"),
         _ => Problem::route_unknown(),
     }
@@ -101,6 +109,21 @@ async fn reload_apps(parts: &AdminParts) -> Result<(), Problem> {
         .apps
         .replace(&all, &parts.upstream)
         .map_err(|e| Problem::internal(&e.to_string()))
+}
+
+/// Which refused notifications.
+enum Which<'a> {
+    /// The one that the JSON names, or all.
+    InBody(&'a [u8]),
+    One(&'a str),
+}
+
+async fn reverify(parts: &AdminParts, which: Which<'_>) -> Answer {
+    let report = match which {
+        Which::InBody(body) => inbox::reverify_body(&parts.webhook, body).await?,
+        Which::One(event) => inbox::reverify(&parts.webhook, Some(event)).await?,
+    };
+    ok(&report)
 }
 
 async fn list_merchants(parts: &AdminParts, query: &Query) -> Answer {

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::admin::error::AdminError;
 use crate::cli::Outcome;
 use crate::config::error::ConfigErrors;
+use crate::sidecar::BuildError;
 use crate::store::error::StoreError;
 
 /// Why a verb wasn't done.
@@ -55,6 +56,15 @@ impl From<anyhow::Error> for Failure {
 impl From<AdminError> for Failure {
     fn from(error: AdminError) -> Self {
         Self::Other(error.into())
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Configuration(errors) => errors.into(),
+            other => Self::Other(other.into()),
+        }
     }
 }
 

@@ -1,14 +1,16 @@
-//! `inbox list|show|replay`.
+//! `inbox list|show|replay|reverify`.
 
 use clap::{Args, Subcommand};
 
-use crate::admin::inbox::EntryView;
+use crate::admin::inbox::{EntryView, RefusalView, ReverifyReport};
 use crate::admin::page::DEFAULT_LIMIT;
 use crate::cli::backend::{Backend, Part};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::output::Form;
+use crate::cli::verifier::Verifier;
+use crate::webhook::reverify::Explained;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum InboxVerb {
@@ -19,10 +21,20 @@ pub(crate) enum InboxVerb {
         /// The sidecar's id of it
         id: String,
     },
+    /// Verify refused notifications again, once a key was mended; what verifies is delivered
+    Reverify {
+        /// The sidecar's id of it; without one, all that are refused
+        id: Option<String>,
+        #[command(flatten)]
+        form: Form,
+    },
     /// Show one with its attempts
     Show {
         /// The sidecar's id of it
         id: String,
+        /// Say why its signature holds or doesn't, by the keys of now
+        #[arg(long)]
+        explain: bool,
         #[command(flatten)]
         form: Form,
     },
@@ -51,7 +63,19 @@ pub(crate) async fn execute(context: &Context, verb: InboxVerb) -> Result<(), Fa
             output::say(format!("{id} will be delivered again"));
             Ok(())
         }
-        InboxVerb::Show { id, form } => {
+        InboxVerb::Reverify { id, form } => {
+            let report = Verifier::of(context).await?.reverify(id.as_deref()).await?;
+            say_report(&report, &form)
+        }
+        InboxVerb::Show {
+            id,
+            explain: true,
+            form,
+        } => {
+            let view = Verifier::of(context).await?.explain(&id).await?;
+            show(&view, &form)
+        }
+        InboxVerb::Show { id, form, .. } => {
             let view = Backend::of(context).await?.entry(&id).await?;
             show(&view, &form)
         }
@@ -115,8 +139,65 @@ fn show(view: &EntryView, form: &Form) -> Result<(), Failure> {
             attempt.duration_ms
         ));
     }
+    if let Some(refusal) = &view.refusal {
+        say_refusal(refusal);
+    }
+    if let Some(explained) = &view.explanation {
+        say_explained(explained);
+    }
     for (name, value) in &view.params {
         output::say(format!("  {name} = {value}"));
     }
+    for variant in &view.variants {
+        let at = output::time_of(variant.received_at);
+        let differs = variant.differs.join(", ");
+        output::say(format!(
+            "also came    {at} under the same notify_id, not delivered; it differs in {differs}"
+        ));
+        for (name, value) in &variant.params {
+            output::say(format!("  {name} = {value}"));
+        }
+    }
+    Ok(())
+}
+
+fn say_refusal(refusal: &RefusalView) {
+    let last = output::time_of(refusal.last_received_at);
+    let lines = [
+        ("refused", format!("{}: {}", refusal.kind, refusal.reason)),
+        ("from", refusal.peer.clone()),
+        ("came", format!("{} times, last {last}", refusal.times)),
+        ("body", format!("{} bytes", refusal.body_bytes)),
+    ];
+    for (name, value) in lines {
+        output::say(format!("{name:12} {value}"));
+    }
+}
+
+fn say_explained(explained: &Explained) {
+    output::say(format!("{:12} {}", "signature", explained.text));
+    for cause in explained.causes.iter().skip(1) {
+        output::say(format!("{:12} [{}] {}", "and", cause.cause, cause.text));
+    }
+    for remark in &explained.remarks {
+        output::say(format!(
+            "{:12} [{}] {}",
+            "remark", remark.cause, remark.text
+        ));
+    }
+}
+
+fn say_report(report: &ReverifyReport, form: &Form) -> Result<(), Failure> {
+    if form.json {
+        return output::say_json(report);
+    }
+    for item in &report.items {
+        let reason = item.reason.as_deref().unwrap_or("it will be delivered");
+        output::say(format!("{} {}: {reason}", item.id, item.outcome.as_str()));
+    }
+    output::say(format!(
+        "{} accepted, {} duplicate, {} postponed, {} still refused",
+        report.accepted, report.duplicate, report.postponed, report.refused
+    ));
     Ok(())
 }

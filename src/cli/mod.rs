@@ -35,6 +35,7 @@ mod signals;
 mod simulator;
 mod store;
 mod trigger;
+mod verifier;
 mod verify;
 mod verify_keys;
 mod version;

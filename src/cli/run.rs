@@ -9,7 +9,7 @@ use crate::cli::failure::Failure;
 use crate::cli::logging::Log;
 use crate::cli::{logging, signals, store};
 use crate::config::Config;
-use crate::sidecar::{BuildError, Sidecar};
+use crate::sidecar::Sidecar;
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
@@ -34,10 +34,7 @@ async fn serve(config: Config, log: &Log) -> Result<(), Failure> {
     let registry = Registry::new();
     log.count_in(&registry).map_err(anyhow::Error::from)?;
     let built = Sidecar::builder(config).registry(registry).build().await;
-    let sidecar = built.map_err(|error| match error {
-        BuildError::Configuration(errors) => Failure::from(errors),
-        other => anyhow::Error::from(other).into(),
-    })?;
+    let sidecar = built?;
     let bound = sidecar.bind().await.context("the sidecar can't start")?;
     tracing::info!(
         proxy = %bound.proxy_address(),

@@ -271,6 +271,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         configured: config.apps.clone(),
         upstream: config.upstream.clone(),
         apps,
+        webhook: webhook.clone(),
         wake,
     });
     let parts = SidecarParts {

@@ -11,7 +11,9 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Body;
 
-use crate::admin::{Admin, token};
+use crate::admin::error::AdminError;
+use crate::admin::inbox::{EntryView, ReverifyReport};
+use crate::admin::{Admin, inbox, token};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::listen::Listen;
@@ -131,6 +133,31 @@ impl Sidecar {
     #[must_use]
     pub fn webhook_service(&self) -> WebhookService {
         WebhookService(self.parts.webhook.clone())
+    }
+
+    /// Verifies refused notifications again, once a key was mended: the one of that id, or every
+    /// one. What verifies now is in the inbox then, and is delivered by
+    /// [`background`](Self::background).
+    ///
+    /// # Errors
+    /// [`AdminError::RefusedUnknown`](crate::admin::error::AdminError::RefusedUnknown), or the
+    /// store's; doing it again is safe.
+    ///
+    /// # Cancel safety
+    /// Safe: each is accepted and leaves with one commit.
+    pub async fn reverify(&self, id: Option<&str>) -> Result<ReverifyReport, AdminError> {
+        inbox::reverify(&self.parts.webhook, id).await
+    }
+
+    /// Shows a notification, accepted or refused, and why its signature holds or doesn't.
+    ///
+    /// # Errors
+    /// [`AdminError::EventUnknown`](crate::admin::error::AdminError::EventUnknown), or the store's.
+    ///
+    /// # Cancel safety
+    /// Safe: it changes nothing.
+    pub async fn explain(&self, id: &str) -> Result<EntryView, AdminError> {
+        inbox::explain(&*self.parts.store, &self.parts.webhook, id).await
     }
 
     /// The store, for what this type doesn't offer.
@@ -307,6 +334,7 @@ impl Bound {
             let rest = async {
                 parts.proxy.drain().await;
                 parts.tokens.idle().await;
+                parts.webhook.flush().await;
             };
             if tokio::time::timeout(DRAIN, rest).await.is_err() {
                 tracing::warn!("calls were still under way after {} s", DRAIN.as_secs());
