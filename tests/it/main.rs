@@ -18,6 +18,8 @@ mod cli;
 mod cli_explain;
 #[cfg(feature = "cli")]
 mod cli_live;
+#[cfg(all(feature = "cli", feature = "simulator"))]
+mod cli_quarantine;
 #[cfg(feature = "simulator")]
 mod client_data;
 mod config;
@@ -58,6 +60,8 @@ mod proxy_merchants;
 mod proxy_uploads;
 #[cfg(feature = "simulator")]
 mod proxy_v3;
+#[cfg(feature = "simulator")]
+mod quarantine;
 mod sdk_verdicts;
 #[cfg(feature = "simulator")]
 mod simulator;

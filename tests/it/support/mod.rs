@@ -83,7 +83,8 @@ impl TestSidecar {
         Self::start_whole(|_, config| change(config), build).await
     }
 
-    async fn start_whole(
+    /// The same with all of that.
+    pub async fn start_whole(
         change: impl FnOnce(&Simulator, &mut Config),
         build: impl FnOnce(&Config, SidecarBuilder) -> SidecarBuilder,
     ) -> Self {

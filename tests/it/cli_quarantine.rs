@@ -1,0 +1,62 @@
+//! The program and what was refused: against a running sidecar, and against the store alone.
+
+use crate::cli_live::{PATIENCE, World};
+use crate::support::keys;
+
+#[test]
+fn what_was_refused_is_verified_again_by_a_sidecar_that_runs_and_without_one() {
+    let world = World::start();
+    let key = world.path().join("keys/alipay_public_key.pem");
+    let right = std::fs::read_to_string(&key).expect("read");
+    std::fs::write(&key, keys::public("alipay2048")).expect("written");
+    let (sidecar, _) = world.run();
+    let simulator = ["--simulator", &world.simulator];
+    let trigger = [&["trigger", "order-message"][..], &simulator].concat();
+    world.check(&trigger, 1, &["wasn't taken", "fail"]);
+    let list = ["inbox", "list", "--state", "refused", "--json"];
+    let listed = || {
+        let page: serde_json::Value =
+            serde_json::from_str(&world.check(&list, 0, &[])).expect("JSON");
+        let items = page["items"].as_array().expect("a list").clone();
+        let ids = items
+            .into_iter()
+            .map(|item| item["id"].as_str().map(str::to_owned));
+        ids.map(|id| id.expect("an id")).collect::<Vec<_>>()
+    };
+    let begun = std::time::Instant::now();
+    while listed().is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "it is never kept");
+    }
+    let id = listed().remove(0);
+    let show = ["inbox", "show", &id, "--explain"];
+    let said = [
+        "refused",
+        "forged: it could not be verified",
+        "127.0.0.1",
+        "signature ",
+    ];
+    world.check(&show, 0, &said);
+    world.check(
+        &["inbox", "reverify", &id],
+        0,
+        &["refused: ", "1 still refused"],
+    );
+    world.check(
+        &["inbox", "reverify"],
+        0,
+        &["0 accepted", "1 still refused"],
+    );
+    world.check(&["inbox", "reverify", "nonsense"], 1, &["nonsense"]);
+    assert_eq!(sidecar.terminate(), Some(0));
+
+    world.check(&["inbox", "reverify"], 0, &["1 still refused"]);
+    world.check(&show, 0, &["refused", "forged"]);
+    std::fs::write(&key, right).expect("written");
+    let said = world.check(&["inbox", "reverify", "--json"], 0, &[]);
+    let report: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(report["accepted"], 1, "{said}");
+    assert_eq!(report["items"][0]["id"], id);
+    assert!(listed().is_empty());
+    world.check(&show, 0, &["pending", "holds"]);
+    world.check(&["inbox", "reverify", &id], 1, &["no refused notification"]);
+}
