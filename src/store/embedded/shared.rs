@@ -103,6 +103,13 @@ impl Shared {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let db = self.db.get_mut().unwrap_or_else(PoisonError::into_inner);
+        close(db.take());
+    }
+}
+
 /// Closes a database. Where it is damaged redb may panic then, and has nothing left to lose: that
 /// must not spread to whoever lets go of the store.
 fn close(db: Option<Database>) {
