@@ -26,6 +26,8 @@ mod crash;
 mod delivery;
 mod differential;
 #[cfg(feature = "simulator")]
+mod disk_faults;
+#[cfg(feature = "simulator")]
 mod embedding;
 #[cfg(feature = "simulator")]
 mod encryption;
@@ -41,6 +43,7 @@ mod local_signature;
 mod local_signature_deliveries;
 #[cfg(feature = "simulator")]
 mod parts;
+mod power_cut;
 mod properties;
 mod protocol;
 mod protocol_more;

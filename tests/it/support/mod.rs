@@ -33,6 +33,7 @@ pub mod brittle;
 pub mod isv;
 pub mod keys;
 pub mod raw;
+pub mod signed;
 pub mod upstream;
 
 use backend::FakeBackend;
