@@ -36,6 +36,8 @@ mod examples;
 mod explain;
 #[cfg(feature = "simulator")]
 mod key_change;
+#[cfg(feature = "cli")]
+mod kill;
 mod layering;
 #[cfg(feature = "simulator")]
 mod local_signature;

@@ -32,6 +32,8 @@ pub mod backend;
 pub mod brittle;
 pub mod isv;
 pub mod keys;
+#[cfg(feature = "cli")]
+pub mod program;
 pub mod raw;
 pub mod signed;
 pub mod upstream;
