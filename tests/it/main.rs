@@ -10,6 +10,8 @@
 mod admin;
 #[cfg(feature = "simulator")]
 mod auth_redirect;
+#[cfg(feature = "cli")]
+mod backlog;
 #[cfg(feature = "simulator")]
 mod certificates;
 #[cfg(feature = "cli")]
