@@ -80,6 +80,7 @@ mod simulator_uploads;
 mod simulator_v3;
 #[cfg(feature = "simulator")]
 mod spi;
+mod state_machine;
 mod store;
 mod store_embedded;
 #[cfg(feature = "simulator")]
