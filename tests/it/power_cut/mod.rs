@@ -32,7 +32,7 @@ use random::Random;
 use workload::{Unit, picture, workload};
 
 /// How many images the short form looks at.
-const SHORT: usize = 200;
+const SHORT: usize = 150;
 /// How many rounds of the workload there are in the short form: some 16 commits each.
 const ROUNDS: u32 = 10;
 /// How many there are in the long one.
