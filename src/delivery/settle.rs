@@ -13,8 +13,9 @@ use crate::store::Change;
 
 /// The first pause after a settlement couldn't be stored; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest one: the store opens itself again within seconds once the disk is well.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest one: the store opens itself again within seconds once the disk is well, and until
+/// the settlement is stored the attempt keeps its place at the backend from others.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// One claimed delivery.
 pub(super) struct Owed {

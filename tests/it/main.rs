@@ -10,6 +10,8 @@
 mod admin;
 #[cfg(feature = "simulator")]
 mod auth_redirect;
+#[cfg(feature = "cli")]
+mod backlog;
 #[cfg(feature = "simulator")]
 mod certificates;
 #[cfg(feature = "cli")]
@@ -28,6 +30,8 @@ mod crash;
 mod delivery;
 mod differential;
 #[cfg(feature = "simulator")]
+mod disk_faults;
+#[cfg(feature = "simulator")]
 mod embedding;
 #[cfg(feature = "simulator")]
 mod encryption;
@@ -36,6 +40,8 @@ mod examples;
 mod explain;
 #[cfg(feature = "simulator")]
 mod key_change;
+#[cfg(feature = "cli")]
+mod kill;
 mod layering;
 #[cfg(feature = "simulator")]
 mod local_signature;
@@ -43,6 +49,7 @@ mod local_signature;
 mod local_signature_deliveries;
 #[cfg(feature = "simulator")]
 mod parts;
+mod power_cut;
 mod properties;
 mod protocol;
 mod protocol_more;
@@ -77,6 +84,7 @@ mod simulator_uploads;
 mod simulator_v3;
 #[cfg(feature = "simulator")]
 mod spi;
+mod state_machine;
 mod store;
 mod store_embedded;
 mod store_quarantine;

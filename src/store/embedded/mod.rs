@@ -35,6 +35,7 @@ mod inbox;
 mod inbox_records;
 mod lookup;
 mod open;
+mod overlay;
 mod prune;
 mod quarantine;
 mod quarantine_records;
@@ -46,9 +47,10 @@ mod writer;
 
 use fault::Fault;
 use lookup::MerchantId;
+use overlay::{Lock, Overlay};
 use prune::Batch;
 use read::Reader;
-use shared::{Opener, Shared};
+use shared::{Access, Opener, Shared};
 use writer::{Commit, Job, Prune, Writer};
 
 /// Threads that read. A read takes microseconds while its page is cached; more threads would only
@@ -123,10 +125,38 @@ impl EmbeddedStore {
     pub fn open(options: OpenOptions) -> Result<Self, StoreError> {
         let path = options.path.clone();
         let cache_bytes = options.cache_bytes;
-        let opener = Box::new(move || {
-            redb::Database::builder()
-                .set_cache_size(cache_bytes)
-                .open(&path)
+        let opener = Box::new(move |access| {
+            let mut builder = redb::Database::builder();
+            builder.set_cache_size(cache_bytes);
+            match access {
+                Access::Full => builder.open(&path),
+                Access::Reading => builder.create_with_backend(open::for_reading(&path)?),
+            }
+        });
+        Self::open_by(options, opener)
+    }
+
+    /// As [`EmbeddedStore::open`], but on what `disk` gives at each opening in the place of a file:
+    /// for proofs of what a disk that fails or loses power can do. redb's types are no part of
+    /// what this crate promises.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::open`].
+    #[doc(hidden)]
+    pub fn open_on<D: redb::StorageBackend>(
+        options: OpenOptions,
+        disk: impl Fn() -> std::io::Result<D> + Send + Sync + 'static,
+    ) -> Result<Self, StoreError> {
+        let cache_bytes = options.cache_bytes;
+        let opener = Box::new(move |access| {
+            let mut builder = redb::Database::builder();
+            builder.set_cache_size(cache_bytes);
+            match access {
+                Access::Full => builder.create_with_backend(disk()?),
+                Access::Reading => {
+                    builder.create_with_backend(Overlay::over(disk()?, Lock::Taken)?)
+                }
+            }
         });
         Self::open_by(options, opener)
     }
@@ -151,26 +181,38 @@ impl EmbeddedStore {
         })))
     }
 
-    /// Runs `work` on a snapshot, on one of the reading threads.
+    /// Runs `work` on a snapshot, on one of the reading threads. If the database turns out to be
+    /// broken, it runs once more after the writer has mended what it can.
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Reader<'_>) -> Result<T, Fault> + Send + 'static,
+        work: impl Fn(&Reader<'_>) -> Result<T, Fault> + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
+        let work = Arc::new(work);
+        match self.read_once(Arc::clone(&work)).await? {
+            Ok(value) => Ok(value),
+            Err(_) => {
+                self.0.probe().await;
+                let again = self.read_once(work).await?;
+                again.map_err(|broken| broken.into_error())
+            }
+        }
+    }
+
+    /// The inner error is one of the database, after which it has to be opened anew.
+    async fn read_once<T: Send + 'static>(
+        &self,
+        work: Arc<impl Fn(&Reader<'_>) -> Result<T, Fault> + Send + Sync + 'static>,
+    ) -> Result<Result<T, Fault>, StoreError> {
         let shared = Arc::clone(&self.0.shared);
         let job = move || {
             let sealer = &shared.sealer;
             shared.with_snapshot(|tx| work(&Reader { tx, sealer }))
         };
         match self.0.readers.run(job).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(fault)) => {
-                if matches!(fault, Fault::Broken(_)) {
-                    self.0.probe();
-                }
-                Err(fault.into_error())
-            }
+            Ok(Err(Fault::Refused(error))) => Err(error),
+            Ok(done) => Ok(done),
             Err(WorkError::Panicked) => {
-                self.0.probe();
+                self.0.probe().await;
                 Err(StoreError::Damaged {
                     record: "a page of the store file".to_owned(),
                 })
@@ -202,10 +244,14 @@ impl Inner {
         }
     }
 
-    /// Asks the writer to see whether the database still works. A full queue needs no probe: its
-    /// commits will tell.
-    fn probe(&self) {
-        let _ = self.send(Job::Probe);
+    /// Has the writer see whether the database still works, and mend what it can. A full queue
+    /// needs no probe: its commits will tell.
+    async fn probe(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.send(Job::Probe(reply)).is_ok() {
+            // A writer that has ended mends nothing.
+            let _ = answer.await;
+        }
     }
 }
 

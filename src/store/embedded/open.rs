@@ -12,6 +12,7 @@ use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
 
 use super::fault::Fault;
+use super::overlay::{Lock, Overlay};
 use super::tables::{self, CHECK_KEY, META, SCHEMA, Tables};
 use crate::store::error::StoreError;
 use crate::store::seal::{Place, Sealer};
@@ -109,6 +110,17 @@ pub(super) fn open(
         Ok(db)
     }));
     opened.unwrap_or_else(|_| Err(damaged(path, "redb panicked while it read the file")))
+}
+
+/// The file, to be read while it can't be written.
+pub(super) fn for_reading(path: &Path) -> Result<Overlay<FileBackend>, DatabaseError> {
+    let writable = File::options().read(true).write(true).open(path);
+    let (file, lock) = match writable {
+        Ok(file) => (file, Lock::Taken),
+        // On a file system that has become read-only nobody else writes it, either.
+        Err(_) => (File::open(path)?, Lock::None),
+    };
+    Ok(Overlay::over(FileBackend::new(file)?, lock)?)
 }
 
 fn check(db: &Database, path: &Path, sealer: &Sealer) -> Result<(), StoreError> {

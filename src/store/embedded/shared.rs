@@ -15,7 +15,16 @@ use crate::store::error::StoreError;
 use crate::store::seal::Sealer;
 
 /// Opens the database, without checking what is in it.
-pub(super) type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
+pub(super) type Opener = Box<dyn Fn(Access) -> Result<Database, DatabaseError> + Send + Sync>;
+
+/// What the file is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everything.
+    Full,
+    /// Reading, while the disk takes no writes.
+    Reading,
+}
 
 /// The state shared by all threads of one store.
 pub(super) struct Shared {
@@ -25,8 +34,8 @@ pub(super) struct Shared {
     pub(super) sealer: Sealer,
     path: PathBuf,
     opener: Opener,
-    /// `None` while it is closed after a failure. It is written only to swap the database, which
-    /// so waits until the last reader is done.
+    /// `None` while it can't be opened after a failure. It is written only to open the database
+    /// again, which so waits until the last reader is done.
     db: RwLock<Option<Database>>,
     writable: AtomicBool,
 }
@@ -39,7 +48,7 @@ impl Shared {
         clock: Arc<dyn Clock>,
         opener: Opener,
     ) -> Result<Self, StoreError> {
-        let db = open::open(&path, &sealer, &opener)?;
+        let db = open::open(&path, &sealer, &|| opener(Access::Full))?;
         Ok(Self {
             clock,
             sealer,
@@ -55,12 +64,12 @@ impl Shared {
         &self,
         work: impl FnOnce(&Database) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        // Readers don't poison the lock, and the swaps below can't panic while they hold it.
+        // Readers don't poison the lock, and closing and opening catch what panics in them.
         let guard = self.db.read().unwrap_or_else(PoisonError::into_inner);
         match guard.as_ref() {
             Some(db) => work(db),
             None => Err(Fault::Refused(StoreError::Unavailable {
-                reason: "it is being opened again after a failure of the disk".to_owned(),
+                reason: "it can't be opened again after a failure of the disk".to_owned(),
             })),
         }
     }
@@ -73,26 +82,14 @@ impl Shared {
         self.with_database(|db| work(&db.begin_read()?))
     }
 
-    /// Waits for the readers and closes the database.
-    pub(super) fn close(&self) {
-        let db = self.swap(None);
-        // After a failure redb has nothing left to lose; a panic of it must not spread.
-        let _ = catch_unwind(AssertUnwindSafe(move || drop(db)));
-    }
-
-    /// Opens the database again, if it is closed.
-    pub(super) fn reopen(&self) -> Result<(), StoreError> {
-        if self.with_database(|_| Ok(())).is_ok() {
-            return Ok(());
-        }
-        let db = open::open(&self.path, &self.sealer, &self.opener)?;
-        self.swap(Some(db));
-        Ok(())
-    }
-
-    fn swap(&self, db: Option<Database>) -> Option<Database> {
+    /// Waits for the readers, closes the database and opens it again; new readers wait meanwhile.
+    /// Where that fails, it stays closed.
+    pub(super) fn reopen(&self, access: Access) -> Result<(), StoreError> {
         let mut guard = self.db.write().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *guard, db)
+        close(guard.take());
+        let opener = || (self.opener)(access);
+        *guard = Some(open::open(&self.path, &self.sealer, &opener)?);
+        Ok(())
     }
 
     /// Whether the last write succeeded.
@@ -104,6 +101,19 @@ impl Shared {
     pub(super) fn set_writable(&self, to: Writable) {
         self.writable.store(to == Writable::Yes, Ordering::Release);
     }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let db = self.db.get_mut().unwrap_or_else(PoisonError::into_inner);
+        close(db.take());
+    }
+}
+
+/// Closes a database. Where it is damaged redb may panic then, and has nothing left to lose: that
+/// must not spread to whoever lets go of the store.
+fn close(db: Option<Database>) {
+    let _ = catch_unwind(AssertUnwindSafe(move || drop(db)));
 }
 
 /// Whether commits succeed.

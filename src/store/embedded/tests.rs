@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use redb::StorageBackend;
 use redb::backends::FileBackend;
-use redb::{Database, StorageBackend};
 
 use super::*;
 use crate::clock::ManualClock;
@@ -84,18 +84,16 @@ impl Faulty {
         let (writes_fail, reads_fail) = (Arc::default(), Arc::default());
         let switches = (Arc::clone(&writes_fail), Arc::clone(&reads_fail));
         let path = options.path.clone();
-        let opener = Box::new(move || {
+        let disk = move || {
             let file = File::options().read(true).write(true).open(&path)?;
-            Database::builder()
-                .set_cache_size(0)
-                .create_with_backend(FaultyDisk {
-                    file: FileBackend::new(file)?,
-                    writes_fail: Arc::clone(&switches.0),
-                    reads_fail: Arc::clone(&switches.1),
-                })
-        });
+            Ok(FaultyDisk {
+                file: FileBackend::new(file).map_err(Error::other)?,
+                writes_fail: Arc::clone(&switches.0),
+                reads_fail: Arc::clone(&switches.1),
+            })
+        };
         Self {
-            store: EmbeddedStore::open_by(options, opener).expect("opened"),
+            store: EmbeddedStore::open_on(options, disk).expect("opened"),
             writes_fail,
             reads_fail,
             _dir: dir,
@@ -133,6 +131,8 @@ async fn a_failed_disk_is_answered_at_once_and_heals_by_itself() {
         let refused = faulty.remember("lost").await;
         assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
         assert!(!faulty.store.is_writable());
+        // What needs no write goes on.
+        assert!(faulty.recalls("before").await.expect("readable"));
     }
     faulty.writes_fail.store(false, Ordering::SeqCst);
     faulty.healed().await;

@@ -2,7 +2,8 @@
 //!
 //! A durable transaction costs an fdatasync whatever is in it, so all commits that wait go into
 //! one. When the disk fails, redb refuses everything until it is opened anew: the writer does that,
-//! again and again with growing pauses, and answers meanwhile at once.
+//! again and again with growing pauses, and answers meanwhile at once. Reads go on as long as the
+//! file can be read.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tokio::sync::oneshot;
 use super::apply::Applier;
 use super::fault::Fault;
 use super::prune::Batch;
-use super::shared::{Shared, Writable};
+use super::shared::{Access, Shared, Writable};
 use super::tables::{META, PROBE_KEY, Tables};
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect, Pruned};
@@ -27,15 +28,17 @@ const GROUP: usize = 512;
 /// The first pause before a failed database is tried again; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest pause before a failed database is tried again: how late a freed disk is noticed.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause before a failed database is tried again: how late a freed disk is noticed, of
+/// the 5 s within which notifications are to be taken again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What the writer is asked to do.
 pub(super) enum Job {
     /// Apply changes.
     Commit(Commit),
-    /// A reader met a failure: see whether the database still works.
-    Probe,
+    /// A reader met a failure: see whether the database still works, and mend what can be mended
+    /// before the answer.
+    Probe(oneshot::Sender<()>),
     /// Forget one batch of what is old.
     Prune(Prune),
 }
@@ -125,7 +128,11 @@ impl Writer {
     fn work(&mut self, job: Job) {
         match job {
             Job::Commit(commit) => self.write_group(vec![commit]),
-            Job::Probe => self.probe(),
+            Job::Probe(reply) => {
+                self.probe();
+                // Whoever asked may have gone.
+                let _ = reply.send(());
+            }
             Job::Prune(prune) => self.prune(prune),
         }
     }
@@ -185,21 +192,21 @@ impl Writer {
         }
     }
 
-    /// Notes a failure; the first try to mend it follows at once.
+    /// Notes a failure, and tries to mend it at once.
     fn fail(&mut self, reason: String) -> String {
         tracing::error!(%reason, "the store can't be written; it will be opened again");
         self.shared.set_writable(Writable::No);
-        self.shared.close();
         self.failure = Some(Failure {
             reason: reason.clone(),
             retry_at: Instant::now(),
             pause: FIRST_PAUSE,
         });
+        self.mend();
         reason
     }
 
-    /// Opens the database again and tries to write. Where it opens but can't be written (a full
-    /// disk), it stays open for the readers.
+    /// Opens the database again and tries to write. Where it can't be written (a full disk), it is
+    /// opened for the readers.
     fn mend(&mut self) {
         let Some(failure) = &mut self.failure else {
             return;
@@ -220,11 +227,11 @@ impl Writer {
 }
 
 fn open_and_probe(shared: &Shared) -> Result<(), String> {
-    shared.reopen().map_err(reason)?;
-    write_probe(shared).inspect_err(|_| {
-        shared.close();
-        // If even that fails, readers hear of it until the next try.
-        let _ = shared.reopen();
+    let opened = shared.reopen(Access::Full).map_err(reason);
+    opened.and_then(|()| write_probe(shared)).inspect_err(|_| {
+        if let Err(error) = shared.reopen(Access::Reading) {
+            tracing::error!(%error, "the store can't be read either");
+        }
     })
 }
 

@@ -32,7 +32,10 @@ pub mod backend;
 pub mod brittle;
 pub mod isv;
 pub mod keys;
+#[cfg(feature = "cli")]
+pub mod program;
 pub mod raw;
+pub mod signed;
 pub mod upstream;
 
 use backend::FakeBackend;

@@ -1,0 +1,191 @@
+//! The real program, as a process of its own that can be killed.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alipay_sidecar::clock::SystemClock;
+use alipay_sidecar::net::client::{Client, Reply};
+use alipay_sidecar::simulator::DEFAULT_APP_ID;
+use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
+use alipay_sidecar::store::seal::StoreKey;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use serde_json::Value;
+
+use super::{PATIENCE, keys};
+
+/// Everything that the program needs to run: a configuration, keys and an empty store.
+pub struct Installation {
+    directory: tempfile::TempDir,
+    key: StoreKey,
+}
+
+impl Installation {
+    /// One that delivers to `backend`.
+    pub fn new(backend: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let this = Self {
+            directory,
+            key: StoreKey::generate(),
+        };
+        this.write("store.key", this.key.to_base64().expose());
+        this.write("app.pem", &keys::private("app2048"));
+        this.write("alipay.pem", &keys::public("alipay2048"));
+        let config = format!(
+            r#"
+[proxy]
+listen = "127.0.0.1:0"
+[webhook]
+listen = "127.0.0.1:0"
+[admin]
+listen = "127.0.0.1:0"
+[store]
+url = "redb:store.redb"
+key = "file:store.key"
+[[app]]
+app_id = "{DEFAULT_APP_ID}"
+private_key = "file:app.pem"
+alipay_public_key = "file:alipay.pem"
+[delivery]
+url = "{backend}"
+"#
+        );
+        this.write("config.toml", &config);
+        EmbeddedStore::create(&this.store_path(), &this.key).expect("created");
+        this
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("narrowed");
+    }
+
+    pub fn store_path(&self) -> PathBuf {
+        self.directory.path().join("store.redb")
+    }
+
+    /// Opens the store, while no program has it open.
+    pub fn open_store(&self) -> EmbeddedStore {
+        EmbeddedStore::open(OpenOptions {
+            path: self.store_path(),
+            key: self.key.clone(),
+            cache_bytes: 32 << 20,
+            clock: Arc::new(SystemClock),
+        })
+        .expect("the program closed it")
+    }
+
+    /// Starts the program, and waits until it has bound its sockets.
+    pub fn start(&self) -> Program {
+        let started = Instant::now();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_alipay-sidecar"))
+            .arg("run")
+            .current_dir(self.directory.path())
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let mut log = BufReader::new(child.stderr.take().expect("piped"));
+        let said = serving(&mut log);
+        // Read on, so that the program never finds its pipe full.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        let url = |name: &str| format!("http://{}", said[name].as_str().expect("an address"));
+        Program {
+            proxy: url("proxy"),
+            webhook: url("webhook"),
+            admin: url("admin"),
+            child,
+            started,
+        }
+    }
+}
+
+/// The line that tells where it listens.
+fn serving(log: &mut impl BufRead) -> Value {
+    let mut said = Vec::new();
+    for line in log.lines() {
+        let line = line.expect("text");
+        if line.contains("\"serving\"") {
+            return serde_json::from_str(&line).expect("JSON");
+        }
+        said.push(line);
+    }
+    panic!("the program ended:\n{}", said.join("\n"));
+}
+
+/// A running program; it is killed when this is dropped.
+pub struct Program {
+    pub proxy: String,
+    pub webhook: String,
+    pub admin: String,
+    child: Child,
+    started: Instant,
+}
+
+impl Program {
+    /// Waits until `/readyz` says yes; gives how long that took from the start.
+    pub async fn ready(&self, client: &Client) -> Duration {
+        let url = format!("{}/readyz", self.admin);
+        while get(client, &url)
+            .await
+            .is_none_or(|reply| reply.status != StatusCode::OK)
+        {
+            assert!(self.started.elapsed() < PATIENCE, "it never became ready");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        self.started.elapsed()
+    }
+
+    /// The value of one series of `/metrics`, where it is there.
+    pub async fn metric(&self, client: &Client, series: &str) -> Option<f64> {
+        let reply = get(client, &format!("{}/metrics", self.admin)).await?;
+        let metrics = super::text(&reply);
+        let line = metrics.lines().find_map(|line| line.strip_prefix(series));
+        line.and_then(|value| value.trim().parse().ok())
+    }
+
+    /// `kill -9`; returns when there is nothing left of it.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it ran");
+        self.child.wait().expect("it ended");
+    }
+
+    /// Asks it to end; gives the exit code.
+    pub fn terminate(mut self) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        let asked = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(asked.expect("kill").success());
+        self.child.wait().expect("it ended").code()
+    }
+
+    /// A line of `/proc/<pid>/status` that gives KiB, in MiB.
+    pub fn memory_mib(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let kib = line.and_then(|rest| rest.split_whitespace().next());
+        kib.and_then(|kib| kib.parse::<u64>().ok()).expect("KiB") / 1024
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+async fn get(client: &Client, url: &str) -> Option<Reply> {
+    let request = Request::get(url).body(Full::<Bytes>::default());
+    let answer = client.send(request.expect("a request"), PATIENCE).await;
+    answer.ok()
+}
