@@ -25,6 +25,7 @@ use crate::proxy::front_door;
 use crate::store::Store;
 
 pub mod apps;
+pub mod drain;
 pub mod error;
 pub mod health;
 pub mod import;
@@ -37,6 +38,7 @@ mod problem;
 mod routes;
 pub mod token;
 
+use drain::Drain;
 use health::Health;
 use metrics::Metrics;
 use problem::Problem;
@@ -54,6 +56,8 @@ pub struct Admin {
 
 /// What the admin service works with.
 pub struct AdminParts {
+    /// Takes the sidecar out of service.
+    pub drain: Drain,
     /// Answers probes.
     pub health: Health,
     /// Renders `/metrics`.
@@ -85,11 +89,6 @@ impl Admin {
         Self {
             parts: Arc::new(parts),
         }
-    }
-
-    /// Makes `/readyz` say no, from now on.
-    pub fn drain(&self) {
-        self.parts.health.drain();
     }
 
     /// Answers one request.
