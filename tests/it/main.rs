@@ -35,6 +35,8 @@ mod explain;
 #[cfg(feature = "simulator")]
 mod key_change;
 mod layering;
+#[cfg(feature = "cli")]
+mod lifecycle;
 #[cfg(feature = "simulator")]
 mod local_signature;
 #[cfg(feature = "simulator")]
@@ -58,6 +60,8 @@ mod proxy_merchants;
 mod proxy_uploads;
 #[cfg(feature = "simulator")]
 mod proxy_v3;
+#[cfg(feature = "cli")]
+mod restart;
 mod sdk_verdicts;
 #[cfg(feature = "simulator")]
 mod simulator;

@@ -30,9 +30,12 @@ use http_body_util::Full;
 
 pub mod backend;
 pub mod brittle;
+pub mod caller;
 pub mod isv;
 pub mod keys;
 pub mod raw;
+#[cfg(feature = "cli")]
+pub mod supervisor;
 pub mod upstream;
 
 use backend::FakeBackend;
