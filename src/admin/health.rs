@@ -1,11 +1,11 @@
 //! `/livez` and `/readyz`: the sidecar's own ability; that Alipay is down is a metric.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
 use crate::gateway::app::Apps;
+use crate::net::shutdown::{Ending, Stage};
 use crate::store::Store;
 
 /// Tells whether the sidecar can do its work.
@@ -13,7 +13,7 @@ use crate::store::Store;
 pub struct Health {
     apps: Apps,
     store: Arc<dyn Store>,
-    draining: Arc<AtomicBool>,
+    ending: Ending,
 }
 
 /// The answer of `/readyz`.
@@ -25,24 +25,19 @@ pub struct Readiness {
     pub store_writable: bool,
     /// At least one app can sign.
     pub app_usable: bool,
-    /// The sidecar is about to stop.
+    /// The sidecar is about to stop, or was taken out of service.
     pub draining: bool,
 }
 
 impl Health {
-    /// The health of a sidecar with these parts.
+    /// The health of a sidecar with these parts, until `ending` begins.
     #[must_use]
-    pub fn new(apps: Apps, store: Arc<dyn Store>) -> Self {
+    pub fn new(apps: Apps, store: Arc<dyn Store>, ending: Ending) -> Self {
         Self {
             apps,
             store,
-            draining: Arc::default(),
+            ending,
         }
-    }
-
-    /// Makes the sidecar unready for good.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// Whether calls should be sent here.
@@ -50,7 +45,7 @@ impl Health {
     pub fn readiness(&self) -> Readiness {
         let store_writable = self.store.is_writable();
         let app_usable = !self.apps.ids().is_empty();
-        let draining = self.draining.load(Ordering::Relaxed);
+        let draining = self.ending.stage() >= Stage::Leaving;
         Readiness {
             ready: store_writable && app_usable && !draining,
             store_writable,

@@ -26,6 +26,7 @@ use crate::store::Store;
 use crate::webhook::Webhook;
 
 pub mod apps;
+pub mod drain;
 pub mod error;
 pub mod health;
 pub mod import;
@@ -38,6 +39,7 @@ mod problem;
 mod routes;
 pub mod token;
 
+use drain::Drain;
 use health::Health;
 use metrics::Metrics;
 use problem::Problem;
@@ -55,6 +57,8 @@ pub struct Admin {
 
 /// What the admin service works with.
 pub struct AdminParts {
+    /// Takes the sidecar out of service.
+    pub drain: Drain,
     /// Answers probes.
     pub health: Health,
     /// Renders `/metrics`.
@@ -88,11 +92,6 @@ impl Admin {
         Self {
             parts: Arc::new(parts),
         }
-    }
-
-    /// Makes `/readyz` say no, from now on.
-    pub fn drain(&self) {
-        self.parts.health.drain();
     }
 
     /// Answers one request.

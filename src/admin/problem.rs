@@ -62,7 +62,7 @@ impl Problem {
         Self::new(
             StatusCode::NOT_FOUND,
             "route-unknown",
-            "there are /livez, /readyz, /metrics, /api/apps, /api/merchants and /api/inbox",
+            "there are /livez, /readyz, /metrics, /api/apps, /api/merchants, /api/inbox and /api/drain",
         )
     }
 

@@ -1,5 +1,7 @@
 //! `/api`: which operation a path and a method name.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -9,9 +11,13 @@ use crate::admin::import::ImportMode;
 use crate::admin::page::{DEFAULT_LIMIT, LARGEST_LIMIT};
 use crate::admin::problem::Problem;
 use crate::admin::{AdminParts, apps, import, inbox, json, merchants};
+use crate::config::value::duration;
 use crate::model::id::{AppId, AuthAppId, InvalidId};
 use crate::protocol::charset::Charset;
 use crate::protocol::params::Params;
+
+/// How long `POST /api/drain` waits by itself: as long as calls may take by default, and the rest.
+const DRAIN_WAIT: Duration = Duration::from_secs(25);
 
 type Answer = Result<Response<Full<Bytes>>, Problem>;
 
@@ -29,6 +35,7 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
         }
         (["apps", app_id], "PUT") => put_app(parts, &id(app_id)?, body).await,
         (["apps", app_id], "DELETE") => remove_app(parts, &id(app_id)?).await,
+        (["drain"], "POST") => drain(parts, &query).await,
         (["merchants"], "GET") => list_merchants(parts, &query).await,
         (["merchants", "import"], "POST") => import_merchants(parts, &query, body).await,
         (["merchants", app_id, auth_app_id], "GET") => {
@@ -67,13 +74,25 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
 /// A known path was asked with another method, or the path is unknown.
 fn refusal(segments: &[&str]) -> Problem {
     match segments {
-        ["merchants", "import"] | ["inbox", "reverify"] | ["inbox", _, "replay" | "reverify"] => {
-            Problem::method_not_allowed("POST")
-        }
+        ["drain"]
+        | ["merchants", "import"]
+        | ["inbox", "reverify"]
+        | ["inbox", _, "replay" | "reverify"] => Problem::method_not_allowed("POST"),
         ["apps" | "merchants" | "inbox"] | ["inbox", _] => Problem::method_not_allowed("GET"),
         ["apps", _] | ["merchants", _, _] => Problem::method_not_allowed("GET, PUT, DELETE"),
         _ => Problem::route_unknown(),
     }
+}
+
+/// 200 once nothing is under way, 202 with how far it has come when that takes longer than `wait`.
+async fn drain(parts: &AdminParts, query: &Query) -> Answer {
+    let progress = parts.drain.drain(query.wait()?).await;
+    let progress = progress.map_err(crate::admin::error::AdminError::from)?;
+    let status = match progress.drained {
+        true => StatusCode::OK,
+        false => StatusCode::ACCEPTED,
+    };
+    Ok(json(status, &progress))
 }
 
 async fn apps_page(parts: &AdminParts) -> Result<crate::admin::page::Page<apps::AppView>, Problem> {
@@ -160,6 +179,17 @@ impl Query {
 
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).filter(|value| !value.is_empty())
+    }
+
+    /// How long the answer may be waited for.
+    fn wait(&self) -> Result<Duration, Problem> {
+        let Some(text) = self.get("wait") else {
+            return Ok(DRAIN_WAIT);
+        };
+        duration(text).map_err(|mismatch| {
+            let expected = mismatch.expected;
+            Problem::parameter_invalid(format!("`wait` is {text:?}, expected {expected}"))
+        })
     }
 
     fn limit(&self) -> Result<usize, Problem> {

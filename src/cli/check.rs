@@ -21,7 +21,7 @@ pub(crate) struct CheckArguments {
 }
 
 pub(crate) async fn execute(context: &Context, arguments: &CheckArguments) -> Result<(), Failure> {
-    let config = context.load_to_serve()?;
+    let config = context.load_to_serve([])?;
     let mut warnings = Vec::new();
     let stored = stored_apps(context, &config).await?;
     let apps = config.apps.iter().chain(stored.iter().flatten());

@@ -30,9 +30,13 @@ impl Context {
     }
 
     /// The same for who is about to serve: what this version doesn't do, certificates that don't
-    /// fit their keys and unusable roots are faults, too.
-    pub(crate) fn load_to_serve(&self) -> Result<Config, Failure> {
-        let config = Config::load_to_serve(&self.path, process_environment())?;
+    /// fit their keys and unusable roots are faults, too. `variables` win over the environment.
+    pub(crate) fn load_to_serve(
+        &self,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Config, Failure> {
+        let environment = process_environment().chain(variables);
+        let config = Config::load_to_serve(&self.path, environment)?;
         let faults = crate::sidecar::unusable_files(&config);
         let named = faults.into_iter().map(|fault| Fault {
             file: Some(self.path.clone()),

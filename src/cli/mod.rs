@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 
+mod activation;
 mod admin_client;
 mod app;
 mod backend;
@@ -30,6 +31,7 @@ mod merchant;
 mod output;
 mod pinned;
 mod run;
+mod service_manager;
 mod sign;
 mod signals;
 mod simulator;

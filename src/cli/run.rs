@@ -1,41 +1,78 @@
 //! `run`: serve.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use clap::Args;
 use prometheus::Registry;
 
+use crate::cli::activation::Activation;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::logging::Log;
+use crate::cli::service_manager::ServiceManager;
 use crate::cli::{logging, signals, store};
 use crate::config::Config;
+use crate::config::error::Mismatch;
+use crate::config::value;
 use crate::sidecar::Sidecar;
+
+/// How long a program whose sockets a supervisor holds waits for the one before it: longer than
+/// that one's end takes.
+const HAND_OVER: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
     /// Create the store if there is none
     #[arg(long)]
     pub(crate) create_store: bool,
+    /// How long to wait for a store that another process has open, such as 30s; by default not at
+    /// all, or 30 s where a supervisor handed over sockets
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) wait_for_store: Option<Duration>,
+}
+
+fn duration(text: &str) -> Result<Duration, Mismatch> {
+    value::duration(text)
 }
 
 pub(crate) fn execute(context: &Context, arguments: &RunArguments) -> Result<(), Failure> {
-    let config = context.load_to_serve()?;
+    let mut activation = Activation::take()?;
+    let ended = signals::ended()?;
+    let config = activation.configure(context)?;
     let key = context.store_key(&config)?;
     if arguments.create_store && !config.store.path.exists() {
         store::create(&config.store.path, &key)?;
     }
     forbid_core_dumps();
     let log = logging::start(&config.telemetry)?;
-    context.serve(serve(config, &log))
+    let hand_over = match activation.is_empty() {
+        true => Duration::ZERO,
+        false => HAND_OVER,
+    };
+    let patience = arguments.wait_for_store.unwrap_or(hand_over);
+    context.serve(async {
+        let mut ended = std::pin::pin!(ended);
+        let sidecar = tokio::select! {
+            built = build(config, patience, &log) => built?,
+            () = ended.as_mut() => {
+                tracing::info!("stopped before it served");
+                return Ok(());
+            }
+        };
+        serve(&sidecar, activation, ended).await
+    })
 }
 
-async fn serve(config: Config, log: &Log) -> Result<(), Failure> {
-    let ended = signals::ended()?;
-    let registry = Registry::new();
-    log.count_in(&registry).map_err(anyhow::Error::from)?;
-    let built = Sidecar::builder(config).registry(registry).build().await;
-    let sidecar = built?;
-    let bound = sidecar.bind().await.context("the sidecar can't start")?;
+async fn serve(
+    sidecar: &Sidecar,
+    activation: Activation,
+    ended: impl Future<Output = ()> + Send,
+) -> Result<(), Failure> {
+    let manager = ServiceManager::of_environment();
+    let sockets = activation.listeners().context("the sidecar can't start")?;
+    let bound = sidecar.bind_beside(sockets).await;
+    let bound = bound.context("the sidecar can't start")?;
     tracing::info!(
         proxy = %bound.proxy_address(),
         webhook = %bound.webhook_address(),
@@ -43,9 +80,24 @@ async fn serve(config: Config, log: &Log) -> Result<(), Failure> {
         version = env!("CARGO_PKG_VERSION"),
         "serving"
     );
-    bound.run(ended).await;
+    manager.ready();
+    let at_most = bound.end_takes_at_most().as_secs();
+    let stopped = async {
+        ended.await;
+        tracing::info!(at_most_seconds = at_most, "ending what is under way");
+        manager.stopping();
+    };
+    bound.run(stopped).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+async fn build(config: Config, patience: Duration, log: &Log) -> Result<Sidecar, Failure> {
+    let registry = Registry::new();
+    log.count_in(&registry).map_err(anyhow::Error::from)?;
+    ServiceManager::of_environment().opening();
+    let builder = Sidecar::builder(config).registry(registry);
+    Ok(builder.wait_for_store(patience).build().await?)
 }
 
 /// A core dump would hold every key: contract §11.

@@ -20,7 +20,7 @@ pub(crate) enum Verifier {
 impl Verifier {
     /// The running sidecar of this configuration, or one made of it.
     pub(crate) async fn of(context: &Context) -> Result<Self, Failure> {
-        let config = context.load_to_serve()?;
+        let config = context.load_to_serve([])?;
         let client = AdminClient::new(&config);
         if client.is_running().await? {
             return Ok(Self::Running(client));

@@ -232,7 +232,17 @@ fn exec(command: &str) -> Result<String, Mismatch> {
     let program = words
         .next()
         .ok_or_else(|| Mismatch::new("`exec:` alone", EXEC_EXPECTED))?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    // What a service manager tells us isn't for our children.
+    for variable in [
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
+        "LISTEN_PID",
+        "NOTIFY_SOCKET",
+    ] {
+        command.env_remove(variable);
+    }
+    let mut child = command
         .args(words)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -19,6 +19,8 @@ use crate::config::listen::Listen;
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
+    /// Somebody else holds the socket, too, and keeps it when we end.
+    shared: bool,
 }
 
 #[derive(Debug)]
@@ -58,7 +60,10 @@ impl Listener {
                 path: path.clone(),
             },
         };
-        Ok(Self { socket })
+        Ok(Self {
+            socket,
+            shared: false,
+        })
     }
 
     /// A listener over a socket that was bound elsewhere.
@@ -66,7 +71,43 @@ impl Listener {
     pub fn from_tcp(listener: TcpListener) -> Self {
         Self {
             socket: Socket::Tcp(listener),
+            shared: false,
         }
+    }
+
+    /// A listener over a TCP socket that a supervisor holds: it goes on listening when we end.
+    ///
+    /// # Errors
+    /// The system's, when the socket can't be watched.
+    pub fn shared_tcp(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self {
+            socket: Socket::Tcp(TcpListener::from_std(listener)?),
+            shared: true,
+        })
+    }
+
+    /// The same over a unix socket. Its file is the supervisor's: it is left alone.
+    ///
+    /// # Errors
+    /// The system's, when the socket can't be watched.
+    pub fn shared_unix(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let path = address.as_pathname().unwrap_or(Path::new("")).to_owned();
+        Ok(Self {
+            socket: Socket::Unix {
+                listener: UnixListener::from_std(listener)?,
+                path,
+            },
+            shared: true,
+        })
+    }
+
+    /// Whether somebody else holds the socket, too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared
     }
 
     /// Where it listens: the port the system chose, where port 0 was asked for.
@@ -108,7 +149,9 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Socket::Unix { path, .. } = &self.socket {
+        if let Socket::Unix { path, .. } = &self.socket
+            && !self.shared
+        {
             // A leftover file is replaced at the next start, so failing here is harmless.
             let _ = std::fs::remove_file(path);
         }

@@ -1,5 +1,6 @@
-//! A stream whose requests must arrive at a pace: hyper's own timer can't tell a head that
-//! trickles in from a connection that is idle.
+//! A stream whose requests must arrive, and whose answers must be taken, at a pace: hyper's own
+//! timer can't tell a head that trickles in from a connection that is idle, and there is none for
+//! a reader that doesn't read.
 
 use std::io;
 use std::pin::Pin;
@@ -9,15 +10,38 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
-/// Ends a connection whose head takes longer than allowed, counted from its first byte.
+use crate::net::shutdown::{Ending, Stage};
+
+/// Ends a connection whose head takes longer than allowed, counted from its first byte, or whose
+/// peer takes nothing of an answer for longer than allowed.
 #[derive(Debug)]
 pub(crate) struct Paced<S> {
     stream: S,
-    limit: Duration,
+    limits: Limits,
     answering: Answering,
+    ending: Ending,
     head: Option<Head>,
+    stall: Option<Stall>,
+}
+
+/// What [`Paced`] allows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// For a whole head.
+    pub(crate) head: Duration,
+    /// For a peer to take anything of what is written.
+    pub(crate) stall: Duration,
+    /// The same once the end has begun.
+    pub(crate) stall_at_the_end: Duration,
+}
+
+/// A write that waits for the peer.
+#[derive(Debug)]
+struct Stall {
+    since: Instant,
+    late: Pin<Box<Sleep>>,
 }
 
 /// A head that has begun to arrive.
@@ -50,12 +74,14 @@ impl Answering {
 }
 
 impl<S> Paced<S> {
-    pub(crate) fn new(stream: S, limit: Duration, answering: Answering) -> Self {
+    pub(crate) fn new(stream: S, limits: Limits, answering: Answering, ending: Ending) -> Self {
         Self {
             stream,
-            limit,
+            limits,
             answering,
+            ending,
             head: None,
+            stall: None,
         }
     }
 
@@ -63,7 +89,7 @@ impl<S> Paced<S> {
     fn arrived(&mut self) {
         let turn = self.answering.turn();
         if self.head.is_none() && turn.is_multiple_of(2) {
-            let late = Box::pin(tokio::time::sleep(self.limit));
+            let late = Box::pin(tokio::time::sleep(self.limits.head));
             self.head = Some(Head { turn, late });
         }
     }
@@ -78,6 +104,35 @@ impl<S> Paced<S> {
             io::ErrorKind::TimedOut,
             "the head of a request took too long",
         ))
+    }
+
+    /// Gives `written` on, or an error once the peer has taken nothing for too long.
+    fn watched<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stall = None;
+            return written;
+        }
+        let limit = match self.ending.stage() {
+            Stage::Open => self.limits.stall,
+            _ => self.limits.stall_at_the_end,
+        };
+        let stall = self.stall.get_or_insert_with(|| Stall {
+            since: Instant::now(),
+            late: Box::pin(tokio::time::sleep(limit)),
+        });
+        let until = stall.since + limit;
+        if stall.late.deadline() != until {
+            stall.late.as_mut().reset(until);
+        }
+        ready!(stall.late.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the peer doesn't read its answer",
+        )))
     }
 }
 
@@ -110,15 +165,21 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.watched(cx, written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        this.watched(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
+        this.watched(cx, shut)
     }
 
     fn poll_write_vectored(
@@ -126,7 +187,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        this.watched(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -140,12 +203,28 @@ mod tests {
 
     use super::*;
 
+    use crate::net::shutdown::EndingHand;
+
     const LIMIT: Duration = Duration::from_secs(30);
+
+    fn paced(
+        server: tokio::io::DuplexStream,
+        answering: &Answering,
+    ) -> (EndingHand, Paced<tokio::io::DuplexStream>) {
+        let (hand, ending) = Ending::new();
+        let limits = Limits {
+            head: LIMIT,
+            stall: LIMIT,
+            stall_at_the_end: LIMIT / 6,
+        };
+        let paced = Paced::new(server, limits, answering.clone(), ending);
+        (hand, paced)
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_head_that_trickles_ends_the_connection() {
         let (mut client, server) = duplex(64);
-        let mut paced = Paced::new(server, LIMIT, Answering::default());
+        let (_hand, mut paced) = paced(server, &Answering::default());
         client.write_all(b"G").await.expect("room");
         assert_eq!(paced.read_u8().await.expect("a byte"), b'G');
         let late = paced.read_u8().await.expect_err("no more comes");
@@ -156,7 +235,7 @@ mod tests {
     async fn an_idle_connection_and_a_long_answer_are_left_alone() {
         let (mut client, server) = duplex(64);
         let answering = Answering::default();
-        let mut paced = Paced::new(server, LIMIT, answering.clone());
+        let (_hand, mut paced) = paced(server, &answering);
         let idle = tokio::time::timeout(LIMIT * 9, paced.read_u8()).await;
         assert!(idle.is_err(), "an idle connection is left alone");
         client.write_all(b"G").await.expect("room");
@@ -173,7 +252,7 @@ mod tests {
     async fn a_request_in_one_piece_leaves_no_timer_behind() {
         let (mut client, server) = duplex(64);
         let answering = Answering::default();
-        let mut paced = Paced::new(server, LIMIT, answering.clone());
+        let (_hand, mut paced) = paced(server, &answering);
         client.write_all(b"G").await.expect("room");
         assert_eq!(paced.read_u8().await.expect("a byte"), b'G');
         // Answered without a read in between, as hyper does.
@@ -185,5 +264,39 @@ mod tests {
         assert_eq!(paced.read_u8().await.expect("a byte"), b'P');
         let late = paced.read_u8().await.expect_err("the second head trickles");
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_ends_the_connection_and_a_slow_one_does_not() {
+        let (mut client, server) = duplex(4);
+        let (_hand, mut paced) = paced(server, &Answering::default());
+        let began = Instant::now();
+        let slow = async {
+            for _ in 0..4 {
+                tokio::time::sleep(LIMIT - Duration::from_secs(1)).await;
+                client.read_u8().await.expect("a byte");
+            }
+        };
+        let (written, ()) = tokio::join!(paced.write_all(b"12345678"), slow);
+        written.expect("a slow reader is waited for");
+        let late = paced.write_all(b"9").await.expect_err("nobody reads");
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(
+            began.elapsed(),
+            4 * (LIMIT - Duration::from_secs(1)) + LIMIT
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_end_a_reader_has_less_time() {
+        let (_client, server) = duplex(4);
+        let (hand, mut paced) = paced(server, &Answering::default());
+        let began = Instant::now();
+        let write = tokio::time::timeout(LIMIT / 3, paced.write_all(b"12345678"));
+        assert!(write.await.is_err(), "there is still time");
+        hand.reach(Stage::Leaving);
+        let late = paced.write_all(b"5678").await.expect_err("nobody reads");
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed(), LIMIT / 3);
     }
 }

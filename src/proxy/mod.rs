@@ -19,6 +19,7 @@ use crate::gateway::error::Outcome;
 use crate::gateway::metrics::CallMetrics;
 use crate::gateway::{Gateway, VerifiedReply};
 use crate::net::body::{self, BodyError, BoxError};
+use crate::net::shutdown::{Ending, Stage};
 use crate::protocol::charset::Charset;
 use crate::protocol::params::name;
 use crate::protocol::signature::SignType;
@@ -99,12 +100,14 @@ pub struct Limits {
     pub max_upload: u64,
     /// Deadline of a call.
     pub timeout: Duration,
+    /// From `Deaf` on no further call is admitted.
+    pub ending: Ending,
 }
 
 impl Limits {
-    /// The limits of a configuration.
+    /// The limits of a configuration, until `ending` is `Deaf`.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
+    pub fn new(config: &Config, ending: Ending) -> Self {
         let slots = u32::try_from(config.proxy.max_in_flight).unwrap_or(u32::MAX);
         Self {
             allowed_hosts: config.proxy.allowed_hosts.clone(),
@@ -113,6 +116,7 @@ impl Limits {
             max_body: config.proxy.max_body,
             max_upload: config.proxy.max_upload,
             timeout: config.upstream.timeout,
+            ending,
         }
     }
 }
@@ -186,17 +190,22 @@ impl Proxy {
         }
     }
 
-    /// Admits no further call, for good, and ends once none is under way: a call that began while
-    /// the program ends would be lost after its bytes had left.
+    /// Ends once no call is under way, whether or not anybody waits for its reply. Further calls
+    /// are refused meanwhile, or it might never end.
     ///
     /// # Cancel safety
-    /// Safe: until it has ended, dropping it admits calls again.
-    pub async fn drain(&self) {
-        let slots = self.parts.limits.slots;
+    /// Safe: it only watches.
+    pub async fn idle(&self) {
+        let limits = &self.parts.limits;
         // The semaphore is never closed.
-        if let Ok(all) = self.parts.limits.in_flight.acquire_many(slots).await {
-            all.forget();
-        }
+        let _ = limits.in_flight.acquire_many(limits.slots).await;
+    }
+
+    /// How many calls are under way.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        let limits = &self.parts.limits;
+        (limits.slots as usize).saturating_sub(limits.in_flight.available_permits())
     }
 
     /// Front door, slot, body, local call: everything before the call itself.
@@ -380,15 +389,22 @@ impl Proxy {
     }
 
     fn slot(&self) -> Result<OwnedSemaphorePermit, ProxyError> {
-        Arc::clone(&self.parts.limits.in_flight)
-            .try_acquire_owned()
-            .map_err(|_| {
-                ProxyError::refused(
-                    ErrorCode::Overloaded,
-                    "`proxy.max_in_flight` calls are under way; try again in a second",
-                )
-            })
+        let limits = &self.parts.limits;
+        let slot = Arc::clone(&limits.in_flight).try_acquire_owned();
+        // Looked at once the slot is held: whoever waits for the last call then waits for this one.
+        if limits.ending.stage() >= Stage::Deaf {
+            return Err(overloaded(
+                "the sidecar was taken out of service or stops; ask another one, or again in a second",
+            ));
+        }
+        slot.map_err(|_| {
+            overloaded("`proxy.max_in_flight` calls are under way; try again in a second")
+        })
     }
+}
+
+fn overloaded(detail: &str) -> ProxyError {
+    ProxyError::refused(ErrorCode::Overloaded, detail)
 }
 
 impl std::fmt::Debug for Proxy {

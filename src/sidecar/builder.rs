@@ -1,10 +1,12 @@
 //! From a configuration to a sidecar that is ready to run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus::Registry;
 use prometheus::process_collector::ProcessCollector;
 
+use crate::admin::drain::{Drain, DrainParts};
 use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
 use crate::admin::{Admin, AdminParts, token};
@@ -22,6 +24,7 @@ use crate::gateway::signer::LocalSigners;
 use crate::gateway::{Gateway, MAX_REPLY};
 use crate::install_key::InstallKey;
 use crate::net::client::{Client, ClientError, ClientOptions};
+use crate::net::shutdown::{Ending, Gate};
 use crate::protocol::secret::Secret;
 use crate::proxy::metrics::ProxyMetrics;
 use crate::proxy::notify_url::NotifyUrlRule;
@@ -45,6 +48,8 @@ use crate::workers::Workers;
 const SIGN_QUEUE: usize = 4096;
 /// Deliveries that may wait for a signature: far more than go to as many backends at once.
 const SIGNED_DELIVERIES: usize = 1024;
+/// How often a locked store is looked at: what a restart may lose of time.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The largest answer read from a backend, bytes: to a delivery it only has to say `success`, but
 /// what it answers to an SPI call may be a list.
 const MAX_BACKEND_ANSWER: usize = 1 << 20;
@@ -57,6 +62,7 @@ pub struct SidecarBuilder {
     registry: Registry,
     signers: Option<Arc<dyn Signers>>,
     store: Option<Arc<dyn Store>>,
+    wait_for_store: Duration,
 }
 
 /// Why a sidecar can't be built.
@@ -100,6 +106,7 @@ impl SidecarBuilder {
             registry: Registry::new(),
             signers: None,
             store: None,
+            wait_for_store: Duration::ZERO,
         }
     }
 
@@ -127,6 +134,13 @@ impl SidecarBuilder {
         self
     }
 
+    /// How long to wait for a store that another process has open, as the sidecar before this one
+    /// until its end; default: not at all.
+    pub fn wait_for_store(mut self, patience: Duration) -> Self {
+        self.wait_for_store = patience;
+        self
+    }
+
     /// Checks all and starts nothing that listens or delivers.
     ///
     /// # Errors
@@ -138,7 +152,7 @@ impl SidecarBuilder {
         }
         let store = match self.store {
             Some(store) => store,
-            None => Arc::new(open_store(config, &self.clock)?),
+            None => Arc::new(open_store(config, &self.clock, self.wait_for_store).await?),
         };
         let signers = match self.signers {
             Some(signers) => signers,
@@ -231,6 +245,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         metrics: TokenMetrics::register(&registry)?,
         wake: Arc::clone(&wake),
     });
+    let (hand, ending) = Ending::new();
     let proxy = Proxy::new(ProxyParts {
         resolver: Resolver::new(
             apps.clone(),
@@ -241,7 +256,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         tokens: tokens.clone(),
         notify_urls: notify_url_rule(&config),
         reply_signer: install_key.map(|key| ReplySigner::new(key, Arc::clone(&clock))),
-        limits: Limits::new(&config),
+        limits: Limits::new(&config, ending.clone()),
         metrics: ProxyMetrics::register(&registry)?,
         call_metrics,
     });
@@ -260,8 +275,19 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
     let webhook = Webhook::new(webhook_parts, &config.webhook, &config.delivery);
     let admin_token = admin_token(&config)?;
     let all_apps = apps.clone();
+    let drain = Drain::new(DrainParts {
+        hand,
+        ending: ending.clone(),
+        proxy: proxy.clone(),
+        tokens: tokens.clone(),
+        notifications: Gate::new(),
+        deliveries: Gate::new(),
+        webhook: webhook.clone(),
+        store: Arc::clone(&store),
+    });
     let admin = Admin::new(AdminParts {
-        health: Health::new(apps.clone(), Arc::clone(&store)),
+        drain: drain.clone(),
+        health: Health::new(apps.clone(), Arc::clone(&store), ending),
         metrics: Metrics::register(&registry)?,
         token: admin_token.clone(),
         allowed_hosts: config.proxy.allowed_hosts.clone(),
@@ -283,6 +309,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         proxy,
         webhook,
         dispatcher,
+        drain,
         admin,
         admin_token,
     };
@@ -312,18 +339,37 @@ fn install_key(config: &Config) -> Result<Option<InstallKey>, BuildError> {
     Ok(Some(install))
 }
 
-fn open_store(config: &Config, clock: &Arc<dyn Clock>) -> Result<EmbeddedStore, BuildError> {
+/// Opens the store, within `patience` of its being locked.
+async fn open_store(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    patience: Duration,
+) -> Result<EmbeddedStore, BuildError> {
     let key = config
         .store
         .key
         .as_ref()
         .ok_or(BuildError::StoreKeyMissing)?;
-    Ok(EmbeddedStore::open(OpenOptions {
+    let options = OpenOptions {
         path: config.store.path.clone(),
         key: StoreKey::from_base64(key.expose())?,
         cache_bytes: config.store.cache,
         clock: Arc::clone(clock),
-    })?)
+    };
+    let until = tokio::time::Instant::now() + patience;
+    let mut told = false;
+    loop {
+        match EmbeddedStore::open(options.clone()) {
+            Err(StoreError::Locked { path }) if tokio::time::Instant::now() < until => {
+                if !std::mem::replace(&mut told, true) {
+                    let (path, seconds) = (path.display(), patience.as_secs());
+                    tracing::info!(%path, seconds, "waiting for another process to close the store");
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 pub(super) fn upstream_client(config: &Config) -> Result<Client, ClientError> {

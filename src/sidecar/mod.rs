@@ -11,6 +11,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Body;
 
+use crate::admin::drain::Drain;
 use crate::admin::error::AdminError;
 use crate::admin::inbox::{EntryView, ReverifyReport};
 use crate::admin::{Admin, inbox, token};
@@ -21,8 +22,7 @@ use crate::delivery::Dispatcher;
 use crate::gateway::app::Apps;
 use crate::net::body::BoxError;
 use crate::net::listener::Listener;
-use crate::net::serve::serve;
-use crate::net::shutdown::Shutdown;
+use crate::net::shutdown::{Shutdown, Stage};
 use crate::protocol::params::Params;
 use crate::protocol::secret::Secret;
 use crate::proxy::Proxy;
@@ -32,6 +32,7 @@ use crate::token::Tokens;
 use crate::webhook::Webhook;
 
 mod builder;
+mod lifecycle;
 mod reply_key;
 mod request;
 mod tls;
@@ -41,8 +42,6 @@ pub use request::{CallReply, CallRequest};
 use tls::Acceptors;
 pub use tls::unusable_files;
 
-/// How long calls under way may take to end once the sidecar should stop.
-const DRAIN: Duration = Duration::from_secs(30);
 /// How often what is old enough is removed from the store.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
@@ -61,6 +60,7 @@ struct SidecarParts {
     proxy: Proxy,
     webhook: Webhook,
     dispatcher: Dispatcher,
+    drain: Drain,
     admin: Admin,
     admin_token: Secret<String>,
 }
@@ -74,6 +74,17 @@ pub struct Listeners {
     pub webhook: Listener,
     /// For operators and Prometheus.
     pub admin: Listener,
+}
+
+/// Sockets that a supervisor has bound; the sidecar binds those that are missing.
+#[derive(Debug, Default)]
+pub struct BoundElsewhere {
+    /// For backends.
+    pub proxy: Option<Listener>,
+    /// For Alipay, or the ingress before us.
+    pub webhook: Option<Listener>,
+    /// For operators and Prometheus.
+    pub admin: Option<Listener>,
 }
 
 /// A sidecar whose listeners are bound, not yet serving.
@@ -172,8 +183,8 @@ impl Sidecar {
         self.parts.tokens.clone()
     }
 
-    /// Delivers notifications and removes what is old, until `shutdown`: for a host that mounts
-    /// the services itself.
+    /// Delivers notifications and removes what is old, until `shutdown` or a drain: for a host that
+    /// mounts the services itself.
     ///
     /// # Errors
     /// None at present; the type leaves room.
@@ -183,13 +194,17 @@ impl Sidecar {
     ) -> Result<(), std::io::Error> {
         let (trigger, signal) = Shutdown::new();
         let work = async {
+            let _inside = self.parts.drain.deliveries().enter();
             tokio::join!(
                 self.parts.dispatcher.run(signal.wait()),
                 self.prune(&signal)
             );
         };
         let end = async {
-            shutdown.await;
+            tokio::select! {
+                () = shutdown => {}
+                () = self.parts.drain.ending().reached(Stage::Leaving) => {}
+            }
             trigger.trigger();
         };
         tokio::join!(work, end);
@@ -203,11 +218,19 @@ impl Sidecar {
     /// The system's, which names the address or file: a taken port, a certificate that can't be
     /// read.
     pub async fn bind(&self) -> Result<Bound, std::io::Error> {
+        self.bind_beside(BoundElsewhere::default()).await
+    }
+
+    /// As [`Sidecar::bind`], but for the sockets that are there already.
+    ///
+    /// # Errors
+    /// As [`Sidecar::bind`].
+    pub async fn bind_beside(&self, there: BoundElsewhere) -> Result<Bound, std::io::Error> {
         let config = &self.parts.config;
         self.bind_on(Listeners {
-            proxy: bind("proxy.listen", &config.proxy.listen).await?,
-            webhook: bind("webhook.listen", &config.webhook.listen).await?,
-            admin: bind("admin.listen", &config.admin.listen).await?,
+            proxy: bind("proxy.listen", &config.proxy.listen, there.proxy).await?,
+            webhook: bind("webhook.listen", &config.webhook.listen, there.webhook).await?,
+            admin: bind("admin.listen", &config.admin.listen, there.admin).await?,
         })
     }
 
@@ -295,67 +318,6 @@ impl Bound {
     pub fn admin_address(&self) -> Listen {
         self.listeners.admin.address()
     }
-
-    /// Serves and delivers until `shutdown`, then lets what is under way end: first nothing new
-    /// is taken, then calls end, deliveries stop, and the admin listener goes last, so that the
-    /// end can be watched.
-    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
-        let (front, front_signal) = Shutdown::new();
-        let (back, back_signal) = Shutdown::new();
-        let Self {
-            sidecar,
-            listeners,
-            tls,
-        } = self;
-        let Listeners {
-            proxy,
-            webhook,
-            admin,
-        } = listeners;
-        let parts = &sidecar.parts;
-        let (proxy_handler, webhook_handler) = (parts.proxy.clone(), parts.webhook.clone());
-        let admin_handler = parts.admin.clone();
-        let serving = async {
-            tokio::join!(
-                serve(
-                    proxy,
-                    tls.proxy,
-                    answer(proxy_handler, |p, r| async move { p.handle(r).await }),
-                    front_signal.clone()
-                ),
-                serve(
-                    webhook,
-                    tls.webhook,
-                    answer(webhook_handler, |w, r| async move { w.handle(r).await }),
-                    front_signal.clone()
-                ),
-            );
-            // Calls whose caller has gone are finished, too, and what they bought is stored.
-            let rest = async {
-                parts.proxy.drain().await;
-                parts.tokens.idle().await;
-                parts.webhook.flush().await;
-            };
-            if tokio::time::timeout(DRAIN, rest).await.is_err() {
-                tracing::warn!("calls were still under way after {} s", DRAIN.as_secs());
-            }
-            back.trigger();
-        };
-        let admin = serve(
-            admin,
-            tls.admin,
-            answer(admin_handler, |a, r| async move { a.handle(r).await }),
-            back_signal.clone(),
-        );
-        let background = sidecar.background(back_signal.wait());
-        let end = async {
-            shutdown.await;
-            parts.admin.drain();
-            front.trigger();
-        };
-        // `background` can't fail.
-        let _ = tokio::join!(serving, admin, background, end);
-    }
 }
 
 impl std::fmt::Debug for Bound {
@@ -364,7 +326,14 @@ impl std::fmt::Debug for Bound {
     }
 }
 
-async fn bind(key: &str, listen: &Listen) -> Result<Listener, std::io::Error> {
+async fn bind(
+    key: &str,
+    listen: &Listen,
+    there: Option<Listener>,
+) -> Result<Listener, std::io::Error> {
+    if let Some(listener) = there {
+        return Ok(listener);
+    }
     let named = |error: std::io::Error| {
         let hint = match error.kind() {
             std::io::ErrorKind::AddrInUse => "; stop who listens there, or choose another",
@@ -373,19 +342,6 @@ async fn bind(key: &str, listen: &Listen) -> Result<Listener, std::io::Error> {
         std::io::Error::new(error.kind(), format!("`{key}`: {error}{hint}"))
     };
     Listener::bind(listen).await.map_err(named)
-}
-
-/// Makes a handler of a service and the method that answers.
-fn answer<S, H, F>(
-    service: S,
-    handle: H,
-) -> impl Fn(Request<hyper::body::Incoming>) -> F + Clone + Send + Sync + 'static
-where
-    S: Clone + Send + Sync + 'static,
-    H: Fn(S, Request<hyper::body::Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
-{
-    move |request| handle(service.clone(), request)
 }
 
 /// The proxy as a [`tower_service::Service`]. Cheap to clone.

@@ -43,6 +43,8 @@ mod key_change;
 #[cfg(feature = "cli")]
 mod kill;
 mod layering;
+#[cfg(feature = "cli")]
+mod lifecycle;
 #[cfg(feature = "simulator")]
 mod local_signature;
 #[cfg(feature = "simulator")]
@@ -69,6 +71,8 @@ mod proxy_uploads;
 mod proxy_v3;
 #[cfg(feature = "simulator")]
 mod quarantine;
+#[cfg(feature = "cli")]
+mod restart;
 mod sdk_verdicts;
 #[cfg(feature = "simulator")]
 mod simulator;

@@ -30,12 +30,15 @@ use http_body_util::Full;
 
 pub mod backend;
 pub mod brittle;
+pub mod caller;
 pub mod isv;
 pub mod keys;
 #[cfg(feature = "cli")]
 pub mod program;
 pub mod raw;
 pub mod signed;
+#[cfg(feature = "cli")]
+pub mod supervisor;
 pub mod upstream;
 
 use backend::FakeBackend;

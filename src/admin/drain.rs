@@ -1,0 +1,146 @@
+//! Takes the sidecar out of service while its process stays: new work is refused, what is under
+//! way ends, and what was stored is durable.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::net::shutdown::{Ending, EndingHand, Gate, Stage};
+use crate::proxy::Proxy;
+use crate::store::Store;
+use crate::store::error::StoreError;
+use crate::token::Tokens;
+use crate::webhook::Webhook;
+
+/// The end of a sidecar's work. Clones share it.
+#[derive(Clone)]
+pub struct Drain(Arc<DrainParts>);
+
+/// What [`Drain`] works with.
+pub struct DrainParts {
+    /// Moves on what `ending` tells.
+    pub hand: EndingHand,
+    /// From `Leaving` on nothing new is begun by itself, from `Deaf` on calls and notifications
+    /// are refused.
+    pub ending: Ending,
+    /// Holds the calls under way.
+    pub proxy: Proxy,
+    /// Holds the exchanges and refreshes under way.
+    pub tokens: Tokens,
+    /// Holds the requests of the webhook under way.
+    pub notifications: Gate,
+    /// Holds whoever delivers.
+    pub deliveries: Gate,
+    /// Holds what it refused and hasn't written yet.
+    pub webhook: Webhook,
+    /// Where what was accepted becomes durable.
+    pub store: Arc<dyn Store>,
+}
+
+/// How far a drain has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// Whether it was begun.
+    pub draining: bool,
+    /// Nothing is under way, and what was stored is durable.
+    pub drained: bool,
+    /// Calls that still wait for Alipay.
+    pub calls: usize,
+    /// Requests of Alipay that aren't answered yet.
+    pub notifications: usize,
+    /// No delivery to the backend is under way, and none will begin.
+    pub deliveries_ended: bool,
+}
+
+impl Drain {
+    /// A drain that hasn't begun.
+    #[must_use]
+    pub fn new(parts: DrainParts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Nothing new is begun by itself from now on; `/readyz` says so.
+    pub fn leave(&self) {
+        self.0.hand.reach(Stage::Leaving);
+    }
+
+    /// Refuses new calls and notifications from now on, for good.
+    pub fn refuse(&self) {
+        self.0.hand.reach(Stage::Deaf);
+    }
+
+    /// Tells how far the end has come.
+    #[must_use]
+    pub fn ending(&self) -> &Ending {
+        &self.0.ending
+    }
+
+    /// Counts who answers Alipay.
+    #[must_use]
+    pub fn notifications(&self) -> &Gate {
+        &self.0.notifications
+    }
+
+    /// Counts who delivers.
+    #[must_use]
+    pub fn deliveries(&self) -> &Gate {
+        &self.0.deliveries
+    }
+
+    /// Ends once nothing is under way and what was stored is durable.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the store can't be written, so whether the last writes are durable isn't
+    /// known.
+    ///
+    /// # Cancel safety
+    /// Safe: it only watches.
+    pub async fn finished(&self) -> Result<(), StoreError> {
+        let Self(parts) = self;
+        parts.notifications.emptied().await;
+        parts.webhook.flush().await;
+        parts.proxy.idle().await;
+        parts.tokens.idle().await;
+        parts.deliveries.emptied().await;
+        // The writer takes its work in order: once this empty commit is answered, all before it
+        // are durable.
+        parts.store.commit(Vec::new()).await.map(drop)
+    }
+
+    /// Refuses new work, and says how far the end has come by `patience`.
+    ///
+    /// # Errors
+    /// As [`Self::finished`].
+    ///
+    /// # Cancel safety
+    /// Safe: the drain goes on.
+    pub async fn drain(&self, patience: Duration) -> Result<Progress, StoreError> {
+        self.refuse();
+        let drained = match tokio::time::timeout(patience, self.finished()).await {
+            Ok(finished) => finished.map(|()| true)?,
+            Err(_) => false,
+        };
+        Ok(Progress {
+            drained,
+            ..self.progress()
+        })
+    }
+
+    fn progress(&self) -> Progress {
+        let Self(parts) = self;
+        Progress {
+            draining: parts.ending.stage() >= Stage::Leaving,
+            drained: false,
+            calls: parts.proxy.under_way(),
+            notifications: parts.notifications.inside(),
+            deliveries_ended: parts.deliveries.inside() == 0,
+        }
+    }
+}
+
+impl std::fmt::Debug for Drain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Drain({:?})", self.progress())
+    }
+}

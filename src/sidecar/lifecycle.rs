@@ -1,0 +1,179 @@
+//! A bound sidecar's life: it serves, and it ends in the order in which nothing is lost.
+//!
+//! ```text
+//! signal    unready · accept stops · deliveries begin no more · answers say `Connection: close`
+//! + 1 s     connections on which nothing is asked are closed
+//!           calls, notifications, exchanges and attempts under way end; commits are durable
+//!           the admin listener goes last, so that the end can be watched
+//! + bound   whatever is left is broken off
+//! ```
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use crate::admin::drain::Drain;
+use crate::net::serve::serve_until;
+use crate::net::shutdown::{Ending, EndingHand, Shutdown, Stage};
+use crate::sidecar::{Bound, Listeners};
+use crate::webhook::Webhook;
+
+/// How long connections on which nothing is asked are kept once the end has begun: a request that
+/// is just being sent would be lost with them, and callers don't send such a one again.
+const GRACE: Duration = Duration::from_secs(1);
+/// The shortest bound of an end: less than the 30 s that Kubernetes gives.
+const BOUND: Duration = Duration::from_secs(25);
+/// What the end of a call may take beyond its deadline.
+const BEYOND_CALLS: Duration = Duration::from_secs(10);
+
+impl Bound {
+    /// How long the end may take, from the signal to the last connection: 25 s, or
+    /// `upstream.timeout` and 10 s where that is longer.
+    #[must_use]
+    pub fn end_takes_at_most(&self) -> Duration {
+        let calls = self.sidecar.parts.config.upstream.timeout;
+        BOUND.max(calls.saturating_add(BEYOND_CALLS))
+    }
+
+    /// Serves and delivers until `shutdown`, then lets what is under way end, for
+    /// [`Self::end_takes_at_most`]: first nothing new is taken, then calls and deliveries end, and
+    /// the admin listener goes last, so that the end can be watched.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
+        let bound = self.end_takes_at_most();
+        let Self {
+            sidecar,
+            listeners,
+            tls,
+        } = self;
+        let Listeners {
+            proxy,
+            webhook,
+            admin,
+        } = listeners;
+        let parts = &sidecar.parts;
+        let (front, front_ending) = Ending::new();
+        let (back, back_ending) = Ending::new();
+        let (finished, is_finished) = Shutdown::new();
+        let drain = &parts.drain;
+        let proxy_handler = answer(parts.proxy.clone(), |p, r| async move { p.handle(r).await });
+        let webhook_handler = guarded(parts.webhook.clone(), drain.clone());
+        let admin_handler = answer(parts.admin.clone(), |a, r| async move { a.handle(r).await });
+        let serving = async {
+            tokio::join!(
+                serve_until(proxy, tls.proxy, proxy_handler, front_ending.clone()),
+                serve_until(webhook, tls.webhook, webhook_handler, front_ending),
+            );
+            // Calls whose caller has gone are finished, too, and what they bought is stored.
+            drain.refuse();
+            if let Err(error) = drain.finished().await {
+                tracing::error!(%error, "the store can't be written at the end");
+            }
+            finished.trigger();
+        };
+        let admin = serve_until(admin, tls.admin, admin_handler, back_ending);
+        let background = sidecar.background(std::future::pending());
+        let whole = async {
+            // `background` can't fail.
+            let _ = tokio::join!(serving, admin, background);
+        };
+        let end = async {
+            shutdown.await;
+            let ends = Ends {
+                drain,
+                front,
+                back,
+                bound,
+            };
+            ends.conduct(&is_finished).await;
+        };
+        tokio::select! {
+            () = whole => {}
+            () = end => {}
+        }
+    }
+}
+
+/// What ends, and by when.
+struct Ends<'a> {
+    drain: &'a Drain,
+    front: EndingHand,
+    back: EndingHand,
+    bound: Duration,
+}
+
+impl Ends<'_> {
+    /// Moves the end on from stage to stage; ends itself at the bound.
+    async fn conduct(self, finished: &Shutdown) {
+        let cut = tokio::time::Instant::now() + self.bound;
+        self.drain.leave();
+        self.front.reach(Stage::Deaf);
+        self.back.reach(Stage::Leaving);
+        let stages = async {
+            tokio::join!(
+                async {
+                    tokio::time::sleep(GRACE).await;
+                    self.front.reach(Stage::Closing);
+                },
+                async {
+                    finished.wait().await;
+                    self.back.reach(Stage::Deaf);
+                }
+            );
+            self.back.reach(Stage::Closing);
+            std::future::pending::<()>().await;
+        };
+        // The stages never end.
+        let _ = tokio::time::timeout_at(cut, stages).await;
+        let seconds = self.bound.as_secs();
+        tracing::warn!(seconds, left = ?self.drain, "the end took too long; the rest is broken off");
+        self.front.reach(Stage::Cut);
+        self.back.reach(Stage::Cut);
+    }
+}
+
+/// Makes a handler of a service and the method that answers.
+fn answer<S, H, F>(
+    service: S,
+    handle: H,
+) -> impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static
+where
+    S: Clone + Send + Sync + 'static,
+    H: Fn(S, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    move |request| handle(service.clone(), request)
+}
+
+/// The webhook, which refuses everything once it was taken out of service: Alipay sends again.
+fn guarded(
+    webhook: Webhook,
+    drain: Drain,
+) -> impl Fn(Request<Incoming>) -> futures_util::future::BoxFuture<'static, Response<Full<Bytes>>>
++ Clone
++ Send
++ Sync
++ 'static {
+    move |request| {
+        let (webhook, drain) = (webhook.clone(), drain.clone());
+        Box::pin(async move {
+            let _inside = drain.notifications().enter();
+            // Looked at once inside: whoever waits for the last one then waits for this one.
+            match drain.ending().stage() >= Stage::Deaf {
+                true => out_of_service(),
+                false => webhook.handle(request).await,
+            }
+        })
+    }
+}
+
+fn out_of_service() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(b"fail")));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let soon = HeaderValue::from_static("1");
+    response.headers_mut().insert(RETRY_AFTER, soon);
+    response
+}
