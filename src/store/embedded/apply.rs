@@ -68,6 +68,7 @@ impl<'t> Applier<'t> {
                 .map_or(Ok(None), |entry| self.known_entry(entry)),
             Change::Remember { key, .. } => Ok(self.remembered(*key)?.map(Effect::Remembered)),
             Change::FetchedKey { .. }
+            | Change::FillPid { .. }
             | Change::KeepCertificate(_)
             | Change::NameMerchant { .. }
             | Change::Postpone { .. }
@@ -103,6 +104,11 @@ impl<'t> Applier<'t> {
                 auth_app_id,
                 encrypt_key,
             } => self.fetched_key(&MerchantId::new(app_id, auth_app_id), encrypt_key),
+            Change::FillPid {
+                app_id,
+                auth_app_id,
+                pid,
+            } => self.fill_pid(&MerchantId::new(app_id, auth_app_id), pid),
             Change::KeepCertificate(certificate) => self.keep_certificate(certificate),
             Change::NameMerchant {
                 app_id,
