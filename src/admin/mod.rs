@@ -23,9 +23,13 @@ use crate::net::body::{self, BoxError};
 use crate::protocol::secret::Secret;
 use crate::proxy::front_door;
 use crate::store::Store;
+use crate::token::Tokens;
+use crate::webhook::Webhook;
 
 pub mod apps;
+pub mod authorizations;
 pub mod error;
+pub mod export;
 pub mod health;
 pub mod import;
 pub mod inbox;
@@ -35,6 +39,7 @@ pub mod metrics;
 pub mod page;
 mod problem;
 mod routes;
+pub mod sealing;
 pub mod token;
 
 use health::Health;
@@ -74,6 +79,10 @@ pub struct AdminParts {
     pub upstream: UpstreamConfig,
     /// The apps that can sign.
     pub apps: Apps,
+    /// Asks Alipay about tokens.
+    pub tokens: Tokens,
+    /// Makes links, as it is configured at the time.
+    pub webhook: Webhook,
     /// Told when a delivery is owed again.
     pub wake: Arc<Notify>,
 }
@@ -138,6 +147,7 @@ impl Admin {
         }
         // A store that can't be read at present must not take the other metrics with it.
         let counts = self.parts.store.counts().await.unwrap_or_default();
+        self.parts.metrics.observe(self.parts.health.readiness());
         let rendered = self
             .parts
             .metrics
