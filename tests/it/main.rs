@@ -9,6 +9,8 @@
 #[cfg(feature = "simulator")]
 mod admin;
 #[cfg(feature = "simulator")]
+mod alerts;
+#[cfg(feature = "simulator")]
 mod auth_redirect;
 #[cfg(feature = "simulator")]
 mod authorizations;
