@@ -1,7 +1,11 @@
 //! What an operator's request can fail with.
 
 use crate::config::app::KeyProblem;
+use crate::gateway::error::Outcome;
 use crate::store::error::StoreError;
+use crate::token::AskError;
+use crate::token::error::TokenError;
+use crate::webhook::link::LinkError;
 
 /// An operator's request that wasn't done.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +17,9 @@ pub enum AdminError {
         /// The id asked for.
         app_id: String,
     },
+    /// Alipay wasn't asked, or didn't do it.
+    #[error(transparent)]
+    Ask(#[from] AskError),
     /// The body isn't the JSON that belongs there. The text never shows a value of it.
     #[error("{0}")]
     BodyInvalid(String),
@@ -41,6 +48,9 @@ pub enum AdminError {
         /// `app_id/auth_app_id` of each.
         candidates: Vec<String>,
     },
+    /// No link was made.
+    #[error(transparent)]
+    Link(LinkError),
     /// There is no such merchant.
     #[error("there is no merchant `{name}`; `merchant list` shows all")]
     MerchantUnknown {
@@ -59,6 +69,26 @@ pub enum AdminError {
     /// The store said no, or nothing.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A token wasn't exchanged or refreshed.
+    #[error("{}", told(.0))]
+    Token(#[from] TokenError),
+}
+
+/// An error of a token with its cause, which it doesn't say itself.
+fn told(error: &TokenError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+impl From<LinkError> for AdminError {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Store(error) => Self::Store(error),
+            other => Self::Link(other),
+        }
+    }
 }
 
 impl AdminError {
@@ -67,15 +97,30 @@ impl AdminError {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::AppUnknown { .. } => "app-unknown",
+            Self::Ask(error) => error.kind(),
             Self::BodyInvalid(_) | Self::KeyInvalid(_) => "body-invalid",
             Self::EventUnknown { .. } | Self::RefusedUnknown { .. } => "event-unknown",
             Self::Line { fault, .. } => fault.kind(),
+            Self::Link(LinkError::NoPublicUrl) => "public-url-missing",
+            Self::Link(LinkError::NoState) => "internal",
+            Self::Link(_) => "body-invalid",
             Self::MerchantAmbiguous { .. } => "merchant-ambiguous",
             Self::MerchantUnknown { .. } => "merchant-unknown",
             Self::ParameterInvalid(_) => "parameter-invalid",
             Self::Store(StoreError::AliasTaken { .. }) => "alias-conflict",
             Self::Store(StoreError::TokenConflict { .. }) => "token-conflict",
             Self::Store(_) => "store-unavailable",
+            Self::Token(error) => error.kind(),
+        }
+    }
+
+    /// Whether Alipay may have acted.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Ask(error) => error.outcome(),
+            Self::Token(error) => error.outcome(),
+            _ => Outcome::NotSent,
         }
     }
 
@@ -92,6 +137,20 @@ impl AdminError {
             Self::MerchantAmbiguous { .. } => 400,
             Self::Store(StoreError::AliasTaken { .. } | StoreError::TokenConflict { .. }) => 409,
             Self::Store(_) => 503,
+            Self::Ask(_) | Self::Link(_) | Self::Token(_) => status_of(self.kind()),
         }
+    }
+}
+
+/// The status of what isn't told from the variant alone.
+fn status_of(kind: &str) -> u16 {
+    match kind {
+        "app-unknown" | "body-invalid" | "parameter-invalid" => 400,
+        "public-url-missing" | "token-conflict" => 409,
+        "alipay-refused" | "token-refused" => 422,
+        "internal" => 500,
+        "overloaded" | "store-unavailable" => 503,
+        "upstream-timeout" => 504,
+        _ => 502,
     }
 }

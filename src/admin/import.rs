@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::error::AdminError;
 use crate::admin::json::{Members, invalid, missing};
-use crate::model::authorization::{Authorization, Rank, Source};
-use crate::model::event::MERCHANT_AUTHORIZED;
+use crate::model::authorization::{Authorization, Rank, Revocation, Source};
+use crate::model::event::{MERCHANT_AUTHORIZED, MERCHANT_REVOKED};
 use crate::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
 use crate::model::notification::{DeliveryForm, InboxEntry};
 use crate::model::token::AppAuthToken;
@@ -46,6 +46,50 @@ pub(crate) struct MerchantRecord {
     app_refresh_token: Option<Secret<String>>,
     auth_time: Option<i64>,
     encrypt_key: Option<Secret<String>>,
+    exported: Exported,
+}
+
+/// What only an export says of a merchant.
+#[derive(Default, PartialEq)]
+struct Exported {
+    auth_time_estimated: bool,
+    encrypt_key_fetched: bool,
+    previous_app_auth_token: Option<Secret<String>>,
+    previous_app_refresh_token: Option<Secret<String>>,
+    revoked_at: Option<i64>,
+    stated_expiry: Option<i64>,
+}
+
+impl Exported {
+    fn parse(members: &mut Members) -> Result<Self, AdminError> {
+        Ok(Self {
+            auth_time_estimated: members.flag("auth_time_estimated")?,
+            encrypt_key_fetched: members.flag("encrypt_key_fetched")?,
+            previous_app_auth_token: members.secret("previous_app_auth_token")?,
+            previous_app_refresh_token: members.secret("previous_app_refresh_token")?,
+            revoked_at: members.integer("revoked_at")?,
+            stated_expiry: members.integer("stated_expiry")?,
+        })
+    }
+
+    /// What is told of a time makes no sense without the time.
+    fn check(&self, auth_time: Option<i64>) -> Result<(), AdminError> {
+        let dated = self.auth_time_estimated
+            || self.previous_app_auth_token.is_some()
+            || self.revoked_at.is_some();
+        match (auth_time, self.revoked_at) {
+            (None, _) if dated => Err(missing("auth_time")),
+            (Some(given), Some(revoked)) if revoked <= given => {
+                Err(invalid("`revoked_at` isn't later than `auth_time`"))
+            }
+            _ if self.previous_app_refresh_token.is_some()
+                && self.previous_app_auth_token.is_none() =>
+            {
+                Err(missing("previous_app_auth_token"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl MerchantRecord {
@@ -67,8 +111,10 @@ impl MerchantRecord {
             app_refresh_token: members.secret("app_refresh_token")?,
             auth_time: members.integer("auth_time")?,
             encrypt_key: members.content_key("encrypt_key")?,
+            exported: Exported::parse(&mut members)?,
         };
         members.finish()?;
+        record.exported.check(record.auth_time)?;
         let needs_token = path.is_none() || !has_alias || !record.is_name_alone();
         if record.app_auth_token.is_none() && needs_token {
             return Err(missing("app_auth_token"));
@@ -89,11 +135,12 @@ impl MerchantRecord {
             && self.app_refresh_token.is_none()
             && self.auth_time.is_none()
             && self.encrypt_key.is_none()
+            && self.exported == Exported::default()
     }
 
     /// The authorisation it tells of, ranked `otherwise` where it has no `auth_time`; `None`: it
     /// has no token.
-    pub(crate) fn authorization(&self, otherwise: Rank) -> Option<Authorization> {
+    fn authorization(&self, otherwise: Rank) -> Option<Authorization> {
         let app_auth_token = self.app_auth_token.clone()?;
         Some(Authorization {
             app_id: self.app_id.clone(),
@@ -104,16 +151,79 @@ impl MerchantRecord {
             token: AppAuthToken {
                 app_auth_token,
                 app_refresh_token: self.app_refresh_token.clone(),
-                stated_expiry: None,
+                stated_expiry: self.exported.stated_expiry,
             },
-            rank: self.auth_time.map_or(otherwise, Rank::AuthTime),
+            rank: self.auth_time.map_or(otherwise, |at| self.ranked(at)),
             source: Source::Import,
             bound: true,
             is_plugin: false,
             agent_app_id: None,
             trigger: None,
             error: None,
-            encrypt_key: self.encrypt_key.clone(),
+            encrypt_key: self
+                .encrypt_key
+                .clone()
+                .filter(|_| !self.exported.encrypt_key_fetched),
+        })
+    }
+
+    fn ranked(&self, at: i64) -> Rank {
+        match self.exported.auth_time_estimated {
+            true => Rank::EstimatedTime(at),
+            false => Rank::AuthTime(at),
+        }
+    }
+
+    /// The changes that make the record of it; `None`: it has no token.
+    pub(crate) fn changes(&self, now: i64) -> Option<Vec<Change>> {
+        let authorization = self.authorization(Rank::AfterStored)?;
+        let mut changes = Vec::new();
+        if let Some(previous) = self.previous(&authorization) {
+            changes.push(silently(previous));
+        }
+        match self.exported.revoked_at {
+            None => changes.push(authorize(authorization, now)),
+            // Of an authorisation that ended long ago the backend hears the end alone.
+            Some(at) => {
+                let revocation = Revocation {
+                    app_id: self.app_id.clone(),
+                    auth_app_id: self.auth_app_id.clone(),
+                    at: Some(at),
+                };
+                let entry = entry(&authorization, MERCHANT_REVOKED, now);
+                changes.push(silently(authorization));
+                changes.push(Change::Revoke {
+                    revocation,
+                    entry: Some(Box::new(entry)),
+                });
+            }
+        }
+        if let Some(encrypt_key) = self
+            .encrypt_key
+            .clone()
+            .filter(|_| self.exported.encrypt_key_fetched)
+        {
+            changes.push(Change::FetchedKey {
+                app_id: self.app_id.clone(),
+                auth_app_id: self.auth_app_id.clone(),
+                encrypt_key,
+            });
+        }
+        Some(changes)
+    }
+
+    /// The authorisation before it, which makes the pair it had.
+    fn previous(&self, authorization: &Authorization) -> Option<Authorization> {
+        let app_auth_token = self.exported.previous_app_auth_token.clone()?;
+        let before = self.auth_time?.checked_sub(1)?;
+        Some(Authorization {
+            token: AppAuthToken {
+                app_auth_token,
+                app_refresh_token: self.exported.previous_app_refresh_token.clone(),
+                stated_expiry: None,
+            },
+            rank: self.ranked(before),
+            ..authorization.clone()
         })
     }
 }
@@ -134,12 +244,28 @@ where
 }
 
 /// The change that stores `authorization` and tells the backend.
-pub(crate) fn authorize(authorization: Authorization, now: i64) -> Change {
-    let entry = InboxEntry {
+fn authorize(authorization: Authorization, now: i64) -> Change {
+    let entry = entry(&authorization, MERCHANT_AUTHORIZED, now);
+    Change::Authorize {
+        authorization: Box::new(authorization),
+        entry: Some(Box::new(entry)),
+    }
+}
+
+/// The change that stores `authorization` and tells nobody.
+fn silently(authorization: Authorization) -> Change {
+    Change::Authorize {
+        authorization: Box::new(authorization),
+        entry: None,
+    }
+}
+
+fn entry(authorization: &Authorization, event_type: &str, now: i64) -> InboxEntry {
+    InboxEntry {
         id: EventId::new(now),
         app_id: authorization.app_id.clone(),
         notify_id: None,
-        event_type: MERCHANT_AUTHORIZED.to_owned(),
+        event_type: event_type.to_owned(),
         auth_app_id: Some(authorization.auth_app_id.clone()),
         pid: authorization.pid.clone(),
         received_at: now,
@@ -150,10 +276,6 @@ pub(crate) fn authorize(authorization: Authorization, now: i64) -> Change {
         body: None,
         event: None,
         form: DeliveryForm::Event,
-    };
-    Change::Authorize {
-        authorization: Box::new(authorization),
-        entry: Some(Box::new(entry)),
     }
 }
 
@@ -180,22 +302,34 @@ pub async fn import(
             dry_run: true,
         });
     }
-    let authorizations = records
+    let changes = records.iter().filter_map(|(_, record)| record.changes(now));
+    let changes: Vec<Vec<Change>> = changes.collect();
+    let tells: Vec<Vec<bool>> = changes
         .iter()
-        .filter_map(|(_, record)| record.authorization(Rank::AfterStored));
-    let changes = authorizations
-        .map(|authorization| authorize(authorization, now))
+        .map(|of| of.iter().map(tells).collect())
         .collect();
-    let effects = store.commit(changes).await?;
-    let applied = effects
-        .iter()
-        .filter(|effect| matches!(effect, Effect::Applied))
-        .count();
+    let effects = store
+        .commit(changes.into_iter().flatten().collect())
+        .await?;
+    let mut effects = effects.into_iter();
+    let mut is_applied = |tells: &&Vec<bool>| {
+        // Each takes its own effects, whatever the first ones say: the next record's follow.
+        let own = tells.iter().map(|tells| (*tells, effects.next()));
+        own.fold(false, |applied, (tells, effect)| {
+            applied || (tells && matches!(effect, Some(Effect::Applied)))
+        })
+    };
+    let applied = tells.iter().filter(|tells| is_applied(tells)).count();
     Ok(ImportReport {
         imported: applied,
-        stale: effects.len().saturating_sub(applied),
+        stale: tells.len().saturating_sub(applied),
         dry_run: false,
     })
+}
+
+/// Whether its effect tells that a record was new. (The key of an old one is kept again.)
+fn tells(change: &Change) -> bool {
+    !matches!(change, Change::FetchedKey { .. })
 }
 
 fn parse_lines(lines: &[u8]) -> Result<Vec<(usize, MerchantRecord)>, AdminError> {
@@ -219,7 +353,8 @@ fn parse_lines(lines: &[u8]) -> Result<Vec<(usize, MerchantRecord)>, AdminError>
 
 /// Names the line whose token or alias is another merchant's; the commit alone couldn't tell it.
 async fn owned_by_another(store: &dyn Store, record: &MerchantRecord) -> Result<(), AdminError> {
-    if let Some(token) = &record.app_auth_token {
+    let previous = record.exported.previous_app_auth_token.as_ref();
+    for token in record.app_auth_token.iter().chain(previous) {
         let owners = store.find(MerchantKey::Token(token.clone())).await?;
         let other = owners.iter().find(|owner| {
             (&owner.app_id, &owner.auth_app_id) != (&record.app_id, &record.auth_app_id)

@@ -70,6 +70,15 @@ impl Members {
         }
     }
 
+    /// `true` or `false`; absent is `false`.
+    pub(crate) fn flag(&mut self, name: &str) -> Result<bool, AdminError> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(_) => Err(invalid(&format!("`{name}` is neither true nor false"))),
+        }
+    }
+
     /// A string, or a list of strings.
     pub(crate) fn texts(&mut self, name: &str) -> Result<Vec<String>, AdminError> {
         let wrong = || {

@@ -7,7 +7,6 @@ use sha2::{Digest, Sha256};
 use crate::admin::error::AdminError;
 use crate::admin::import::MerchantRecord;
 use crate::admin::page::Page;
-use crate::model::authorization::Rank;
 use crate::model::id::{AppId, AuthAppId};
 use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::model::selector::Selector;
@@ -91,7 +90,7 @@ pub async fn list(
     Ok(Page::cut(views, limit, id))
 }
 
-fn position(text: &str) -> Result<(AppId, AuthAppId), AdminError> {
+pub(crate) fn position(text: &str) -> Result<(AppId, AuthAppId), AdminError> {
     let parsed = text
         .split_once('/')
         .and_then(|(app, merchant)| Some((app.parse().ok()?, merchant.parse().ok()?)));
@@ -115,7 +114,7 @@ pub async fn show(
         .ok_or_else(|| unknown(app_id, auth_app_id))
 }
 
-async fn exact(
+pub(crate) async fn exact(
     store: &dyn Store,
     app_id: &AppId,
     auth_app_id: &AuthAppId,
@@ -124,7 +123,7 @@ async fn exact(
     Ok(store.find(key).await?.pop())
 }
 
-fn unknown(app_id: &AppId, auth_app_id: &AuthAppId) -> AdminError {
+pub(crate) fn unknown(app_id: &AppId, auth_app_id: &AuthAppId) -> AdminError {
     AdminError::MerchantUnknown {
         name: format!("{app_id}/{auth_app_id}"),
     }
@@ -177,15 +176,14 @@ pub async fn put(
     body: &[u8],
 ) -> Result<MerchantView, AdminError> {
     let record = MerchantRecord::parse(body, Some((app_id, auth_app_id)))?;
-    let change = match record.authorization(Rank::AfterStored) {
-        Some(authorization) => super::import::authorize(authorization, now),
-        None => Change::NameMerchant {
+    let changes = record.changes(now).unwrap_or_else(|| {
+        vec![Change::NameMerchant {
             app_id: app_id.clone(),
             auth_app_id: auth_app_id.clone(),
             alias: record.alias,
-        },
-    };
-    match store.commit(vec![change]).await?.first() {
+        }]
+    });
+    match store.commit(changes).await?.first() {
         Some(Effect::Missing) => Err(unknown(app_id, auth_app_id)),
         _ => show(store, app_id, auth_app_id).await,
     }

@@ -3,6 +3,7 @@
 
 use prometheus::{Encoder, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use crate::admin::health::Readiness;
 use crate::store::Counts;
 
 /// The gauges that are read from the store, and the registry of all metrics.
@@ -13,6 +14,9 @@ pub struct Metrics {
     dead: IntGauge,
     oldest: IntGauge,
     refused: IntGauge,
+    high_water: IntGauge,
+    ready: IntGauge,
+    store_writable: IntGauge,
     merchants: IntGaugeVec,
 }
 
@@ -31,6 +35,12 @@ impl Metrics {
         let dead = gauge("inbox_dead", "Deliveries given up; they can be replayed.")?;
         let oldest = gauge("inbox_oldest_seconds", "Age of the oldest delivery owed.")?;
         let refused = gauge("inbox_refused", "Refused notifications that are kept.")?;
+        let high_water = gauge(
+            "inbox_high_water",
+            "Deliveries owed above which new notifications are refused.",
+        )?;
+        let ready = gauge("ready", "1 while /readyz says yes.")?;
+        let store_writable = gauge("store_writable", "1 while the store takes writes.")?;
         gauge(
             "config_generation",
             "How often the configuration was loaded.",
@@ -59,8 +69,24 @@ impl Metrics {
             dead,
             oldest,
             refused,
+            high_water,
+            ready,
+            store_writable,
             merchants,
         })
+    }
+
+    /// Shows `delivery.high_water` from now on.
+    #[must_use]
+    pub fn with_high_water(self, high_water: u64) -> Self {
+        self.high_water.set(number(high_water));
+        self
+    }
+
+    /// Shows what `/readyz` would say.
+    pub fn observe(&self, readiness: Readiness) {
+        self.ready.set(readiness.ready.into());
+        self.store_writable.set(readiness.store_writable.into());
     }
 
     /// All metrics in the text format, with these counts of the store at `now_ms`.
@@ -68,7 +94,6 @@ impl Metrics {
     /// # Errors
     /// The encoder's.
     pub fn render(&self, counts: &Counts, now_ms: i64) -> Result<Vec<u8>, prometheus::Error> {
-        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         self.pending.set(number(counts.pending));
         self.dead.set(number(counts.dead));
         self.refused.set(number(counts.refused));
@@ -83,4 +108,8 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
     }
+}
+
+fn number(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -23,11 +23,14 @@ use crate::net::body::{self, BoxError};
 use crate::protocol::secret::Secret;
 use crate::proxy::front_door;
 use crate::store::Store;
+use crate::token::Tokens;
 use crate::webhook::Webhook;
 
 pub mod apps;
+pub mod authorizations;
 pub mod drain;
 pub mod error;
+pub mod export;
 pub mod health;
 pub mod import;
 pub mod inbox;
@@ -37,6 +40,7 @@ pub mod metrics;
 pub mod page;
 mod problem;
 mod routes;
+pub mod sealing;
 pub mod token;
 
 use drain::Drain;
@@ -79,7 +83,9 @@ pub struct AdminParts {
     pub upstream: UpstreamConfig,
     /// The apps that can sign.
     pub apps: Apps,
-    /// Verifies refused notifications again.
+    /// Asks Alipay about tokens.
+    pub tokens: Tokens,
+    /// Makes links, as it is configured at the time, and verifies refused notifications again.
     pub webhook: Webhook,
     /// Told when a delivery is owed again.
     pub wake: Arc<Notify>,
@@ -140,6 +146,7 @@ impl Admin {
         }
         // A store that can't be read at present must not take the other metrics with it.
         let counts = self.parts.store.counts().await.unwrap_or_default();
+        self.parts.metrics.observe(self.parts.health.readiness());
         let rendered = self
             .parts
             .metrics

@@ -7,6 +7,7 @@ use http_body_util::Full;
 use serde::Serialize;
 
 use crate::admin::error::AdminError;
+use crate::gateway::error::Outcome;
 use crate::net::body::BodyError;
 use crate::proxy::error::ProxyError;
 
@@ -16,6 +17,7 @@ pub(crate) struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
+    outcome: Outcome,
     allow: Option<&'static str>,
 }
 
@@ -25,6 +27,7 @@ impl Problem {
             status,
             code,
             detail: detail.into(),
+            outcome: Outcome::NotSent,
             allow: None,
         }
     }
@@ -81,7 +84,7 @@ impl Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             code: self.code,
-            outcome: NOT_SENT,
+            outcome: self.outcome.as_str(),
             retryable: false,
             request_id,
         };
@@ -92,7 +95,8 @@ impl Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         headers.insert("alipay-sidecar-error", HeaderValue::from_static(self.code));
-        headers.insert("alipay-sidecar-outcome", HeaderValue::from_static(NOT_SENT));
+        let outcome = HeaderValue::from_static(self.outcome.as_str());
+        headers.insert("alipay-sidecar-outcome", outcome);
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
@@ -115,9 +119,6 @@ struct Body<'a> {
     request_id: &'a str,
 }
 
-/// The outcome of every problem here: an operator's request calls nobody.
-const NOT_SENT: &str = "not-sent";
-
 impl From<ProxyError> for Problem {
     fn from(error: ProxyError) -> Self {
         Self::new(error.code.status(), error.code.as_str(), error.detail)
@@ -128,6 +129,9 @@ impl From<AdminError> for Problem {
     fn from(error: AdminError) -> Self {
         let status =
             StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self::new(status, error.kind(), error.to_string())
+        Self {
+            outcome: error.outcome(),
+            ..Self::new(status, error.kind(), error.to_string())
+        }
     }
 }

@@ -10,11 +10,12 @@ use http_body_util::Full;
 use crate::admin::import::ImportMode;
 use crate::admin::page::{DEFAULT_LIMIT, LARGEST_LIMIT};
 use crate::admin::problem::Problem;
-use crate::admin::{AdminParts, apps, import, inbox, json, merchants};
+use crate::admin::{AdminParts, apps, authorizations, export, import, inbox, json, merchants};
 use crate::config::value::duration;
 use crate::model::id::{AppId, AuthAppId, InvalidId};
 use crate::protocol::charset::Charset;
 use crate::protocol::params::Params;
+use crate::token::ProofMode;
 
 /// How long `POST /api/drain` waits by itself: as long as calls may take by default, and the rest.
 const DRAIN_WAIT: Duration = Duration::from_secs(25);
@@ -36,7 +37,20 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
         (["apps", app_id], "PUT") => put_app(parts, &id(app_id)?, body).await,
         (["apps", app_id], "DELETE") => remove_app(parts, &id(app_id)?).await,
         (["drain"], "POST") => drain(parts, &query).await,
+        (["apps", app_id, "exchange"], "POST") => {
+            ok(&authorizations::exchange(parts, &id(app_id)?, body).await?)
+        }
+        (["apps", app_id, "links"], "POST") => {
+            ok(&authorizations::link(parts, &id(app_id)?, body).await?)
+        }
+        (["apps", app_id, "subscriptions"], "POST") => {
+            ok(&authorizations::subscribe(parts, &id(app_id)?, body).await?)
+        }
         (["merchants"], "GET") => list_merchants(parts, &query).await,
+        (["merchants", "export"], "POST") => {
+            let (after, limit) = (query.get("after"), query.limit()?);
+            ok(&export::sealed_page(&*parts.store, after, limit, body).await?)
+        }
         (["merchants", "import"], "POST") => import_merchants(parts, &query, body).await,
         (["merchants", app_id, auth_app_id], "GET") => {
             ok(&merchants::show(&*parts.store, &id(app_id)?, &merchant_id(auth_app_id)?).await?)
@@ -50,6 +64,20 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
         (["merchants", app_id, auth_app_id], "DELETE") => {
             merchants::remove(&*parts.store, &id(app_id)?, &merchant_id(auth_app_id)?).await?;
             Ok(done())
+        }
+        (["merchants", app_id, auth_app_id, "refresh"], "POST") => {
+            ok(&authorizations::refresh(parts, &id(app_id)?, &merchant_id(auth_app_id)?).await?)
+        }
+        (["merchants", app_id, auth_app_id, "token"], "GET") => {
+            ok(&authorizations::describe(parts, &id(app_id)?, &merchant_id(auth_app_id)?).await?)
+        }
+        (["merchants", app_id, auth_app_id, "verify"], "POST") => {
+            let ids = (&id(app_id)?, &merchant_id(auth_app_id)?);
+            let mode = match query.get("dry_run") {
+                Some("true") => ProofMode::Report,
+                _ => ProofMode::Settle,
+            };
+            ok(&authorizations::verify(parts, ids, mode).await?)
         }
         (["inbox"], "GET") => {
             let (state, after) = (query.get("state"), query.get("after"));
@@ -75,10 +103,14 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
 fn refusal(segments: &[&str]) -> Problem {
     match segments {
         ["drain"]
-        | ["merchants", "import"]
+        | ["merchants", "import" | "export"]
+        | ["apps", _, "exchange" | "links" | "subscriptions"]
+        | ["merchants", _, _, "refresh" | "verify"]
         | ["inbox", "reverify"]
         | ["inbox", _, "replay" | "reverify"] => Problem::method_not_allowed("POST"),
-        ["apps" | "merchants" | "inbox"] | ["inbox", _] => Problem::method_not_allowed("GET"),
+        ["apps" | "merchants" | "inbox"] | ["inbox", _] | ["merchants", _, _, "token"] => {
+            Problem::method_not_allowed("GET")
+        }
         ["apps", _] | ["merchants", _, _] => Problem::method_not_allowed("GET, PUT, DELETE"),
         _ => Problem::route_unknown(),
     }

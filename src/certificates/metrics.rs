@@ -4,6 +4,9 @@ use prometheus::{IntCounterVec, Opts, Registry};
 
 use crate::gateway::platform::CertificateRefusal;
 
+/// The outcomes to be expected; a certificate that isn't trusted adds its own.
+const COMMON: [&str; 3] = ["certificate-limited", "certificate-unavailable", "ok"];
+
 /// `alipay_sidecar_certificate_downloads_total`. Clones share the counts.
 #[derive(Debug, Clone)]
 pub struct CertificateMetrics(IntCounterVec);
@@ -20,6 +23,10 @@ impl CertificateMetrics {
         );
         let downloads = IntCounterVec::new(options, &["outcome"])?;
         registry.register(Box::new(downloads.clone()))?;
+        // Present from the start, so that the first one is an increase and not a new series.
+        for outcome in COMMON {
+            downloads.with_label_values(&[outcome]);
+        }
         Ok(Self(downloads))
     }
 

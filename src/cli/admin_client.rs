@@ -5,20 +5,32 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use serde::de::DeserializeOwned;
 
+use crate::cli::context::Context;
 use crate::cli::exchange::{self, NoReply, Reply};
 use crate::cli::failure::Failure;
 use crate::config::Config;
 use crate::config::listen::Listen;
 use crate::protocol::secret::Secret;
+use crate::sidecar::{BuildError, Sidecar};
 
-/// The admin API of a running sidecar.
+/// The admin API: of a running sidecar, or of one that only answers here.
 pub(crate) struct AdminClient {
-    listen: Listen,
-    tls_cert: Option<PathBuf>,
-    token: Option<Secret<String>>,
+    way: Way,
+}
+
+/// How it is reached.
+enum Way {
+    /// Nobody runs: a sidecar that neither listens nor delivers.
+    Here(Sidecar),
+    /// A running sidecar holds the store.
+    Listener {
+        listen: Listen,
+        tls_cert: Option<PathBuf>,
+        token: Option<Secret<String>>,
+    },
 }
 
 impl AdminClient {
@@ -30,11 +42,29 @@ impl AdminClient {
             let token = std::fs::read_to_string(path).ok()?;
             Some(Secret::new(token.trim_end().to_owned()))
         };
-        Self {
+        let way = Way::Listener {
             listen: config.admin.listen.clone(),
             tls_cert: config.admin.tls_cert.clone(),
             token: config.admin.token.clone().or_else(beside_store),
+        };
+        Self { way }
+    }
+
+    /// The API of the sidecar that runs with this configuration; where none does, the same API in
+    /// this process, over the store itself.
+    pub(crate) async fn of(context: &Context) -> Result<Self, Failure> {
+        let config = context.load()?;
+        let client = Self::new(&config);
+        if client.is_running().await? {
+            return Ok(client);
         }
+        let built = Sidecar::builder(config).build().await;
+        let sidecar = built.map_err(|error| match error {
+            BuildError::Configuration(errors) => Failure::Configuration(errors),
+            other => Failure::Other(other.into()),
+        })?;
+        let way = Way::Here(sidecar);
+        Ok(Self { way })
     }
 
     /// Whether somebody listens there at all.
@@ -42,9 +72,9 @@ impl AdminClient {
         match self.send(Method::GET, "/livez", Bytes::new()).await {
             Ok(reply) if reply.status == StatusCode::OK => Ok(true),
             Ok(reply) => {
-                let (listen, status) = (&self.listen, reply.status);
+                let (way, status) = (&self.way, reply.status);
                 let text = format!(
-                    "who listens at {listen} (`admin.listen`) is no sidecar: /livez gave {status}"
+                    "who listens at {way} (`admin.listen`) is no sidecar: /livez gave {status}"
                 );
                 Err(anyhow!(text).into())
             }
@@ -97,17 +127,41 @@ impl AdminClient {
             .uri(path)
             .header(header::HOST, "localhost")
             .header(header::CONTENT_TYPE, "application/json");
-        if let Some(token) = &self.token {
+        if let Way::Listener {
+            token: Some(token), ..
+        } = &self.way
+        {
             let bearer = format!("Bearer {}", token.expose());
             request = request.header(header::AUTHORIZATION, bearer);
         }
         let request = request.body(Full::new(body));
         let request = request.map_err(|e| NoReply::Other(e.into()))?;
-        exchange::send(&self.listen, self.tls_cert.as_deref(), request).await
+        match &self.way {
+            Way::Here(sidecar) => {
+                let (head, body) = sidecar.ask_admin(request).await.into_parts();
+                let body = body.collect().await.map_err(|never| match never {})?;
+                Ok(Reply {
+                    status: head.status,
+                    body: body.to_bytes(),
+                })
+            }
+            Way::Listener {
+                listen, tls_cert, ..
+            } => exchange::send(listen, tls_cert.as_deref(), request).await,
+        }
     }
 
     fn failure(&self, no_reply: NoReply) -> Failure {
-        no_reply.into_error("sidecar", &self.listen).into()
+        no_reply.into_error("sidecar", &self.way).into()
+    }
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Here(_) => f.write_str("this process"),
+            Self::Listener { listen, .. } => listen.fmt(f),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `app add|list|show|remove`.
+//! `app add|list|show|remove|subscribe`.
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -8,7 +8,7 @@ use crate::cli::backend::Backend;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::Form;
-use crate::cli::{input, output};
+use crate::cli::{app_subscribe, input, output};
 use crate::model::id::AppId;
 
 #[derive(Debug, Subcommand)]
@@ -32,6 +32,8 @@ pub(crate) enum AppVerb {
         #[command(flatten)]
         form: Form,
     },
+    /// Turn on the messages that tell of cancellations
+    Subscribe(app_subscribe::SubscribeArguments),
 }
 
 #[derive(Debug, Args)]
@@ -84,6 +86,7 @@ pub(crate) async fn execute(context: &Context, verb: AppVerb) -> Result<(), Fail
             let view = Backend::of(context).await?.app(&app_id).await?;
             show(&view, &form)
         }
+        AppVerb::Subscribe(arguments) => app_subscribe::subscribe(context, arguments).await,
     }
 }
 

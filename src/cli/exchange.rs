@@ -32,7 +32,7 @@ pub(crate) enum NoReply {
 
 impl NoReply {
     /// The error to show; `what` listens at `listen`.
-    pub(crate) fn into_error(self, what: &str, listen: &Listen) -> anyhow::Error {
+    pub(crate) fn into_error(self, what: &str, listen: &impl std::fmt::Display) -> anyhow::Error {
         match self {
             Self::NobodyListens => anyhow!("no {what} listens at {listen}; start one, or mend -c"),
             Self::Other(error) => anyhow!("the {what} at {listen} gave no reply: {error:#}"),

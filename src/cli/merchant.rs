@@ -1,31 +1,39 @@
-//! `merchant add|list|show|remove|import`.
+//! `merchant add|list|show|remove`; the verbs that do more have files of their own.
 
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::admin::error::AdminError;
-use crate::admin::import::ImportMode;
 use crate::admin::merchants::MerchantView;
 use crate::admin::page::DEFAULT_LIMIT;
 use crate::cli::backend::{Backend, Part};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::Form;
-use crate::cli::{input, output};
+use crate::cli::{
+    input, merchant_export, merchant_import, merchant_link, merchant_verify, output, records,
+};
 use crate::model::id::{Alias, AppId, AuthAppId, Pid};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MerchantVerb {
     /// Add or replace one merchant
     Add(AddArguments),
+    /// Write every merchant down: without tokens, or sealed to a key
+    Export(merchant_export::ExportArguments),
     /// Import merchants from JSON lines, all or nothing
-    Import(ImportArguments),
+    Import(merchant_import::ImportArguments),
+    /// Print a link that lets a merchant authorise us
+    Link(merchant_link::LinkArguments),
     /// List merchants
     List(ListArguments),
+    /// Open a sealed export without storing it
+    OpenExport(merchant_export::OpenArguments),
     /// Forget a merchant and its tokens
     Remove(OneArguments),
     /// Show one merchant
     Show(OneArguments),
+    /// Prove records at Alipay; exit code 1 if any isn't proved
+    Verify(merchant_verify::VerifyArguments),
 }
 
 #[derive(Debug, Args)]
@@ -56,17 +64,6 @@ pub(crate) struct AddArguments {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct ImportArguments {
-    /// JSON lines with Alipay's own names; - is standard input
-    file: String,
-    /// Check everything, store nothing
-    #[arg(long)]
-    dry_run: bool,
-    #[command(flatten)]
-    form: Form,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct ListArguments {
     /// Begin after this merchant (app_id/auth_app_id)
     #[arg(long)]
@@ -92,8 +89,11 @@ pub(crate) struct OneArguments {
 pub(crate) async fn execute(context: &Context, verb: MerchantVerb) -> Result<(), Failure> {
     match verb {
         MerchantVerb::Add(arguments) => add(context, arguments).await,
-        MerchantVerb::Import(arguments) => import(context, arguments).await,
+        MerchantVerb::Export(arguments) => merchant_export::export(context, arguments).await,
+        MerchantVerb::Import(arguments) => merchant_import::import(context, arguments).await,
+        MerchantVerb::Link(arguments) => merchant_link::link(context, arguments).await,
         MerchantVerb::List(arguments) => list(context, arguments).await,
+        MerchantVerb::OpenExport(arguments) => merchant_export::open(arguments),
         MerchantVerb::Remove(arguments) => {
             let backend = Backend::of(context).await?;
             let view = one(&backend, &arguments).await?;
@@ -106,6 +106,7 @@ pub(crate) async fn execute(context: &Context, verb: MerchantVerb) -> Result<(),
             let backend = Backend::of(context).await?;
             show(&one(&backend, &arguments).await?, &arguments.form)
         }
+        MerchantVerb::Verify(arguments) => merchant_verify::verify(context, arguments).await,
     }
 }
 
@@ -132,29 +133,6 @@ async fn add(context: &Context, arguments: AddArguments) -> Result<(), Failure> 
         ));
     }
     show(&view, &arguments.form)
-}
-
-async fn import(context: &Context, arguments: ImportArguments) -> Result<(), Failure> {
-    let lines = input::file(&arguments.file)?;
-    let mode = match arguments.dry_run {
-        true => ImportMode::DryRun,
-        false => ImportMode::Store,
-    };
-    let report = Backend::of(context).await?.import(lines, mode).await?;
-    if arguments.form.json {
-        return output::say_json(&report);
-    }
-    let verb = if report.dry_run {
-        "would be imported"
-    } else {
-        "imported"
-    };
-    let stale = report.stale;
-    output::say(format!(
-        "{} {verb}, {stale} left alone because newer ones are stored",
-        report.imported
-    ));
-    Ok(())
 }
 
 async fn list(context: &Context, arguments: ListArguments) -> Result<(), Failure> {
@@ -197,29 +175,10 @@ async fn one(backend: &Backend, arguments: &OneArguments) -> Result<MerchantView
     let found = backend
         .find_merchants(arguments.app.as_ref(), selector)
         .await?;
-    let names = found
-        .iter()
-        .map(|view| format!("{}/{}", view.app_id, view.auth_app_id));
-    let candidates: Vec<String> = names.collect();
-    let mut found = found.into_iter();
-    match (found.next(), found.next()) {
-        (Some(view), None) => Ok(view),
-        (Some(_), Some(_)) => {
-            let selector = selector.clone();
-            Err(AdminError::MerchantAmbiguous {
-                selector,
-                candidates,
-            }
-            .into())
-        }
-        (None, _) => Err(AdminError::MerchantUnknown {
-            name: selector.clone(),
-        }
-        .into()),
-    }
+    records::only(found, selector)
 }
 
-fn show(view: &MerchantView, form: &Form) -> Result<(), Failure> {
+pub(crate) fn show(view: &MerchantView, form: &Form) -> Result<(), Failure> {
     if form.json {
         return output::say_json(view);
     }

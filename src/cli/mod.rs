@@ -13,6 +13,7 @@ use crate::cli::failure::Failure;
 mod activation;
 mod admin_client;
 mod app;
+mod app_subscribe;
 mod backend;
 mod call;
 mod check;
@@ -28,14 +29,23 @@ mod init;
 mod input;
 mod logging;
 mod merchant;
+mod merchant_export;
+mod merchant_import;
+mod merchant_link;
+mod merchant_verify;
 mod output;
+mod pace;
 mod pinned;
+mod records;
 mod run;
+
+mod sealed_file;
 mod service_manager;
 mod sign;
 mod signals;
 mod simulator;
 mod store;
+mod token;
 mod trigger;
 mod verifier;
 mod verify;
@@ -114,6 +124,9 @@ enum Verb {
     /// The store
     #[command(subcommand)]
     Store(store::StoreVerb),
+    /// Merchants' app_auth_tokens by hand
+    #[command(subcommand)]
+    Token(token::TokenVerb),
     /// Send a signed test notification from the simulator
     Trigger(trigger::TriggerArguments),
     /// Verify a reply, a notification or a request offline, and say why it doesn't hold
@@ -159,6 +172,7 @@ fn execute(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Sign(arguments) => sign::execute(context, &arguments),
         Verb::Simulator(arguments) => simulator::execute(context, &arguments),
         Verb::Store(verb) => store::execute(context, &verb),
+        Verb::Token(verb) => context.block_on(token::execute(context, verb)),
         Verb::Trigger(arguments) => context.block_on(trigger::execute(&arguments)),
         Verb::Verify(arguments) => verify::execute(context, &arguments),
         Verb::Version(arguments) => version::execute(&arguments),

@@ -19,7 +19,7 @@ pub enum Outcome {
 impl Outcome {
     /// The word used in replies and logs.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotSent => "not-sent",
             Self::Unknown => "unknown",

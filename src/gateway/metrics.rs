@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 /// On which route a call came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,11 +62,15 @@ const BUCKETS: [f64; 14] = [
     1e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 1e-2, 5e-2, 0.1, 0.25, 1.0, 5.0, 15.0,
 ];
 
+/// Why Alipay doesn't take what signs for an app: what its codes have in common.
+const REFUSALS: [&str; 2] = ["invalid-signature", "app-cert-not-exist"];
+
 /// What is measured of calls, whoever makes them. Clones share the counts.
 #[derive(Debug, Clone)]
 pub struct CallMetrics {
     durations: HistogramVec,
     key_changes: IntCounter,
+    refused_signatures: IntCounterVec,
 }
 
 impl CallMetrics {
@@ -85,11 +89,24 @@ impl CallMetrics {
             "alipay_sidecar_private_key_changes_total",
             "How often the other of an app's two private keys took over.",
         )?;
+        let refused_signatures = IntCounterVec::new(
+            Opts::new(
+                "alipay_sidecar_signature_refusals_total",
+                "Calls that Alipay refused for our signature or certificate, with every key tried.",
+            ),
+            &["reason"],
+        )?;
+        // Present from the start, so that the first one is an increase and not a new series.
+        for reason in REFUSALS {
+            refused_signatures.with_label_values(&[reason]);
+        }
+        registry.register(Box::new(refused_signatures.clone()))?;
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(key_changes.clone()))?;
         Ok(Self {
             durations,
             key_changes,
+            refused_signatures,
         })
     }
 
@@ -98,6 +115,13 @@ impl CallMetrics {
         self.durations
             .with_label_values(&[api.as_str(), phase.as_str()])
             .observe(took.as_secs_f64());
+    }
+
+    /// Counts a call that Alipay refused with `code`, in either dialect's spelling.
+    pub(crate) fn signature_refused(&self, code: &str) {
+        if let Some(reason) = REFUSALS.iter().find(|reason| code.contains(**reason)) {
+            self.refused_signatures.with_label_values(&[reason]).inc();
+        }
     }
 
     /// Counts that another private key took over.

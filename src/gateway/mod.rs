@@ -290,9 +290,11 @@ impl Gateway {
             .unwrap_or_else(|_| Err(late()))
     }
 
-    /// Says in the log where our string and Alipay's begin to differ, once no key helped.
+    /// Counts it, and says in the log where our string and Alipay's begin to differ, once no key helped.
     fn tell_refused(&self, call: &V2Call, signed: &SignedParams, reply: &VerifiedReply) {
-        if reply.envelope.sub_code() == Some("isv.invalid-signature") {
+        let sub_code = reply.envelope.sub_code().unwrap_or_default();
+        self.metrics.signature_refused(sub_code);
+        if sub_code == "isv.invalid-signature" {
             let sub_msg = reply.envelope.sub_msg().unwrap_or_default();
             let strings = (signed.sign_content(), sub_msg);
             self.diagnostics

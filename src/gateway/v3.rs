@@ -247,18 +247,26 @@ impl Gateway {
         let deadline = Instant::now() + call.timeout;
         let key = call.app.signing.in_force();
         let reply = self.attempt_v3(call, key, deadline).await?;
-        if !refuses_key(&reply) || Instant::now() >= deadline {
+        if !refuses_key(&reply) {
             return Ok(reply);
         }
-        let Some(other) = call.app.signing.other(key) else {
+        let other = call.app.signing.other(key);
+        let Some(other) = other.filter(|_| Instant::now() < deadline) else {
+            self.count_refused(&reply);
             return Ok(reply);
         };
         let again = self.attempt_v3(call, other, deadline).await?;
-        let is_signed = again.response.verification() == V3Verification::Signed;
-        if is_signed && !refuses_key(&again) {
+        if refuses_key(&again) {
+            self.count_refused(&again);
+        } else if again.response.verification() == V3Verification::Signed {
             self.promote(&call.app, other);
         }
         Ok(again)
+    }
+
+    fn count_refused(&self, reply: &VerifiedV3Reply) {
+        let code = reply.response.code().unwrap_or_default();
+        self.metrics.signature_refused(&code);
     }
 
     async fn attempt_v3(

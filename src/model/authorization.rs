@@ -45,6 +45,8 @@ pub enum Rank {
     AfterStored,
     /// By Alipay's `auth_time`, Unix milliseconds.
     AuthTime(i64),
+    /// By a time that another sidecar once estimated, Unix milliseconds: what an export brings.
+    EstimatedTime(i64),
 }
 
 /// Where an authorisation came from.

@@ -81,8 +81,10 @@ impl Merchant {
     pub fn authorize(stored: Option<&Self>, authorization: &Authorization, now: i64) -> Authorized {
         let newest = stored.map(Self::newest_change);
         let auth_time = match (authorization.rank, newest) {
-            (Rank::AuthTime(at), Some(newest)) if at <= newest => return Authorized::Stale,
-            (Rank::AuthTime(at), _) => at,
+            (Rank::AuthTime(at) | Rank::EstimatedTime(at), Some(newest)) if at <= newest => {
+                return Authorized::Stale;
+            }
+            (Rank::AuthTime(at) | Rank::EstimatedTime(at), _) => at,
             (Rank::AfterStored, Some(newest)) => now.max(newest.saturating_add(1)),
             (Rank::AfterStored, None) => now,
         };
@@ -104,7 +106,7 @@ impl Merchant {
             token: authorization.token.clone(),
             previous_token: stored.map(|m| m.token.clone()),
             auth_time,
-            auth_time_estimated: matches!(authorization.rank, Rank::AfterStored),
+            auth_time_estimated: !matches!(authorization.rank, Rank::AuthTime(_)),
             status: MerchantStatus::Authorized,
             source: authorization.source,
             encrypt_key: authorization

@@ -45,5 +45,6 @@ pub mod signed_answer;
 pub mod signed_reply;
 pub mod spi;
 pub mod timestamp;
+pub mod token_description;
 pub mod token_reply;
 pub mod v3_response;

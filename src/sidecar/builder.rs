@@ -288,7 +288,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
     let admin = Admin::new(AdminParts {
         drain: drain.clone(),
         health: Health::new(apps.clone(), Arc::clone(&store), ending),
-        metrics: Metrics::register(&registry)?,
+        metrics: Metrics::register(&registry)?.with_high_water(config.delivery.high_water),
         token: admin_token.clone(),
         allowed_hosts: config.proxy.allowed_hosts.clone(),
         is_local: config.admin.listen.is_local(),
@@ -297,6 +297,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         configured: config.apps.clone(),
         upstream: config.upstream.clone(),
         apps,
+        tokens: tokens.clone(),
         webhook: webhook.clone(),
         wake,
     });

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use hyper::body::Body;
 
@@ -181,6 +181,19 @@ impl Sidecar {
     #[must_use]
     pub fn tokens(&self) -> Tokens {
         self.parts.tokens.clone()
+    }
+
+    /// Answers a request as the admin listener does, its token not asked for: for who holds the
+    /// sidecar itself, as the command line does where none runs.
+    ///
+    /// # Cancel safety
+    /// A change that was begun may be made although its caller left; each is atomic.
+    pub async fn ask_admin(&self, mut request: Request<Full<Bytes>>) -> Response<Full<Bytes>> {
+        let bearer = format!("Bearer {}", self.parts.admin_token.expose());
+        if let Ok(bearer) = HeaderValue::from_str(&bearer) {
+            request.headers_mut().insert(header::AUTHORIZATION, bearer);
+        }
+        self.parts.admin.handle(request).await
     }
 
     /// Delivers notifications and removes what is old, until `shutdown` or a drain: for a host that

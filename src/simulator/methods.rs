@@ -2,7 +2,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{
-    authorization, ids, merchant_keys,
+    authorization, ids, invitation, merchant_keys, messages,
     node::{Node, Refusal},
     trades, users,
     world::{Call, World},
@@ -68,13 +68,8 @@ pub(super) fn run(world: &mut World, call: &Call) -> Result<Node, Refusal> {
         "alipay.open.auth.app.aes.set" => merchant_keys::set(world, call),
         "alipay.open.auth.token.app" => authorization::token_app(world, call),
         "alipay.open.auth.token.app.query" => authorization::token_app_query(world, call),
-        "alipay.open.auth.appauth.invite.create" => {
-            let page = "https://b.alipay.com/page/message/tasksDetail?bizData=simulated";
-            Ok(Node::success().with("task_page_url", page))
-        }
-        "alipay.open.app.message.topic.subscribe" => {
-            call.required("topic").map(|_| Node::success())
-        }
+        "alipay.open.auth.appauth.invite.create" => invitation::create(world, call),
+        "alipay.open.app.message.topic.subscribe" => messages::subscribe(world, call),
         "alipay.offline.material.image.upload" => upload(call, ("image_id", "image_url")),
         "alipay.open.file.upload" => upload(call, ("file_id", "file_url")),
         "alipay.system.oauth.token" => users::oauth_token(world, call),

@@ -41,9 +41,11 @@ mod error;
 mod faults;
 mod gateway;
 mod ids;
+mod invitation;
 mod judge;
 mod keys;
 mod merchant_keys;
+mod messages;
 mod methods;
 mod mischief;
 mod money;
@@ -420,6 +422,7 @@ impl Simulator {
                 "apps": apps,
                 "merchants": merchants,
                 "grants": grants,
+                "subscriptions": world.subscriptions.state(),
                 "trades": world.trades.state(),
                 "faults": world.faults.state(),
             })

@@ -13,6 +13,7 @@ use super::{
     charset::Charset,
     error::SimulatorError,
     faults::Faults,
+    messages::Subscriptions,
     multipart::UploadedFile,
     node::{Refusal, Signer},
     notify::{Notice, NotificationRecord},
@@ -35,6 +36,7 @@ pub(super) struct World {
     /// By `auth_app_id`; holds no grants, those are in `grants`.
     pub(super) merchants: BTreeMap<String, SimulatedMerchant>,
     pub(super) grants: Grants,
+    pub(super) subscriptions: Subscriptions,
     pub(super) users: Users,
     pub(super) trades: Trades,
     pub(super) faults: Faults,
@@ -142,6 +144,7 @@ impl World {
             apps: BTreeMap::new(),
             merchants: BTreeMap::new(),
             grants: Grants::default(),
+            subscriptions: Subscriptions::default(),
             users: Users::default(),
             trades: Trades::default(),
             faults: Faults::default(),

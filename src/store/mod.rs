@@ -201,6 +201,15 @@ pub enum Change {
         /// The key, base64.
         encrypt_key: Secret<String>,
     },
+    /// Fills in the PID of a merchant that has none; one that is known stays (stale).
+    FillPid {
+        /// Our application.
+        app_id: AppId,
+        /// The merchant's application.
+        auth_app_id: AuthAppId,
+        /// The merchant's user id.
+        pid: Pid,
+    },
     /// Keeps a platform certificate, in the place of one with the same name.
     KeepCertificate(Box<KeptCertificate>),
     /// Keeps a second body beside the entry whose `notify_id` it came under, a few of each entry

@@ -21,7 +21,7 @@ use crate::token::{TOKEN_METHOD, TokenParts};
 
 /// Alipay's name of the method that tells a merchant's AES key; itself an encrypted call.
 const KEY_METHOD: &str = "alipay.open.auth.app.aes.get";
-const QUERY_METHOD: &str = "alipay.open.auth.token.app.query";
+pub(super) const QUERY_METHOD: &str = "alipay.open.auth.token.app.query";
 /// Alipay's `code` of a call that was executed.
 const SUCCESS: &str = "10000";
 /// Alipay's `code` of a fault of its own.
@@ -132,18 +132,18 @@ pub(super) fn app(parts: &TokenParts, app_id: &AppId) -> Result<Arc<SigningApp>,
         })
 }
 
-fn is_invalid_token(sub_code: &str) -> bool {
+pub(super) fn is_invalid_token(sub_code: &str) -> bool {
     matches!(
         sub_code,
         "aop.invalid-app-auth-token" | "isv.invalid-app-auth-token"
     )
 }
 
-fn biz_content(content: &impl Serialize) -> Secret<String> {
+pub(super) fn biz_content(content: &impl Serialize) -> Secret<String> {
     Secret::new(serde_json::to_string(content).expect("text members alone can't fail to serialise"))
 }
 
-async fn call(
+pub(super) async fn call(
     parts: &TokenParts,
     app: &Arc<SigningApp>,
     method: &str,

@@ -16,16 +16,20 @@ use crate::flight::Flights;
 use crate::gateway::Gateway;
 use crate::gateway::app::{Apps, SigningApp};
 use crate::model::authorization::Source;
+use crate::model::id::AuthAppId;
 use crate::model::merchant::Merchant;
 use crate::protocol::secret::Secret;
+use crate::protocol::token_description::TokenDescription;
 use crate::protocol::token_reply;
 use crate::store::{MemoKey, Store};
 
+mod asking;
 mod calls;
 mod content_key;
 pub mod error;
 mod exchange;
 pub mod metrics;
+mod proof;
 mod refresh;
 mod storing;
 mod turn;
@@ -35,8 +39,10 @@ use error::TokenError;
 use metrics::TokenMetrics;
 use turn::Turns;
 
+pub use asking::AskError;
 pub use calls::TokenStatus;
 pub use content_key::ContentKeyError;
+pub use proof::{Proof, ProofError, ProofMode, Verdict};
 pub use turn::Turn;
 
 /// Alipay's name of the method that exchanges and refreshes.
@@ -210,6 +216,65 @@ impl Tokens {
     /// Safe: a query changes nothing.
     pub async fn query(&self, merchant: &Merchant) -> Result<TokenStatus, TokenError> {
         calls::query(&self.parts, merchant).await
+    }
+
+    /// All that Alipay says of the merchant's token.
+    ///
+    /// # Errors
+    /// [`AskError`] when Alipay couldn't be asked or refused to say.
+    ///
+    /// # Cancel safety
+    /// Safe: a query changes nothing.
+    pub async fn describe(&self, merchant: &Merchant) -> Result<TokenDescription, AskError> {
+        let token = &merchant.token.app_auth_token;
+        let (_, described) = asking::describe(&self.parts, &merchant.app_id, token).await?;
+        Ok(described)
+    }
+
+    /// Proves the record of `merchant` by what Alipay says of its token.
+    ///
+    /// # Errors
+    /// [`ProofError`].
+    ///
+    /// # Cancel safety
+    /// Safe: what was found is stored as a whole or not at all.
+    pub async fn prove(&self, merchant: &Merchant, mode: ProofMode) -> Result<Proof, ProofError> {
+        proof::prove(&self.parts, merchant, mode).await
+    }
+
+    /// Asks a merchant again to authorise (`alipay.open.auth.appauth.invite.create`); gives the
+    /// page to send it to. `way_back` is the `redirect_url` and the `state`.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    ///
+    /// # Cancel safety
+    /// Not known: Alipay may have made an invitation that nobody hears of. It binds nobody.
+    pub async fn invite(
+        &self,
+        app: &Arc<SigningApp>,
+        auth_app_id: &AuthAppId,
+        way_back: (&str, &str),
+    ) -> Result<String, AskError> {
+        asking::invite(&self.parts, app, auth_app_id, way_back).await
+    }
+
+    /// Has messages of `topic` sent to the app gateway
+    /// (`alipay.open.app.message.topic.subscribe`): the app's own ones, or those about a merchant.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    ///
+    /// # Cancel safety
+    /// Subscribing again does no harm.
+    pub async fn subscribe(
+        &self,
+        app: &Arc<SigningApp>,
+        topic: &str,
+        merchant: Option<&Merchant>,
+    ) -> Result<(), AskError> {
+        let token = merchant.map(|merchant| &merchant.token.app_auth_token);
+        asking::subscribe(&self.parts, app, topic, token).await
     }
 }
 

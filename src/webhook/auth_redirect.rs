@@ -55,6 +55,7 @@ pub(super) async fn start(inner: &Inner, settings: &Settings, query: &str) -> An
         page,
         types: params.get("types").unwrap_or_default().to_owned(),
         reference: params.get("ref").map(ToOwned::to_owned),
+        lifetime_s: None,
     };
     match settings.links.link(&app, &request).await {
         Ok(url) => answer::found(&url),

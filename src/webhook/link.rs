@@ -8,17 +8,20 @@ use serde::Serialize;
 use crate::clock::Clock;
 use crate::config::webhook::WebhookConfig;
 use crate::gateway::app::SigningApp;
+use crate::model::id::AppId;
 use crate::protocol::charset::Charset;
 use crate::protocol::params::Params;
 use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::{Change, MemoKey, Store};
-use crate::webhook::state::{LIFETIME_S, LONGEST_REF, StateKey};
+use crate::webhook::state::{LIFETIME_S, LONGEST_LIFETIME_S, LONGEST_REF, Making, StateKey};
 
 /// The production origin of the classic pages; the page for specified applications lives on
 /// another one there, and only there.
 const PRODUCTION: &str = "https://openauth.alipay.com";
 const PRODUCTION_SPECIFIED: &str = "https://b.alipay.com";
+/// The mini program that shows the page for specified applications inside the Alipay app.
+const IN_APP: &str = "alipays://platformapi/startapp?appId=2021003130652097";
 /// Every kind of merchant application that can authorise. Protocol: 第三方应用授权,
 /// `application_type`.
 const TYPES: [&str; 5] = ["BASEAPP", "MOBILEAPP", "PUBLICAPP", "TINYAPP", "WEBAPP"];
@@ -29,6 +32,8 @@ pub enum AuthPage {
     /// The merchant chooses among its applications, several at once.
     #[default]
     Batch,
+    /// [`AuthPage::Specified`] inside the Alipay app: for a QR code, or a message on a phone.
+    InApp,
     /// The merchant's base application: of no use for mini programs.
     Single,
     /// The current page, for one application the merchant specifies.
@@ -44,12 +49,29 @@ pub struct LinkRequest {
     pub types: String,
     /// The ISV's own tenant id.
     pub reference: Option<String>,
+    /// How long it may be used, seconds: at most [`LONGEST_LIFETIME_S`]; by default
+    /// [`LIFETIME_S`].
+    pub lifetime_s: Option<i64>,
+}
+
+/// What an authorisation is begun with, on whatever page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// Where the merchant comes back to.
+    pub redirect_uri: String,
+    /// One-time, expiring, bound to the app and the `ref`.
+    pub state: String,
+    /// Until when it may be used, Unix milliseconds.
+    pub expires_at: i64,
 }
 
 /// A link wasn't made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
+    /// It would live longer than a used state is remembered, or not at all.
+    #[error("a link lives from 1 s to {} h", LONGEST_LIFETIME_S / 3600)]
+    LifetimeInvalid,
     /// Nobody said where merchants come back to.
     #[error(
         "set webhook.public_url (or webhook.auth_redirect_uri) first: merchants come back to it"
@@ -104,32 +126,78 @@ impl Links {
     /// # Errors
     /// [`LinkError`].
     pub async fn link(&self, app: &SigningApp, request: &LinkRequest) -> Result<String, LinkError> {
-        let redirect_uri = self.redirect_uri.as_deref().ok_or(LinkError::NoPublicUrl)?;
+        let (url, _) = self.link_with_ticket(app, request).await?;
+        Ok(url)
+    }
+
+    /// The same, with what the link was made of.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn link_with_ticket(
+        &self,
+        app: &SigningApp,
+        request: &LinkRequest,
+    ) -> Result<(String, Ticket), LinkError> {
         let types = types(&request.types)?;
+        let ticket = self.ticket(app, request, StateKey::make).await?;
+        Ok((url(app, request.page, &types, &ticket), ticket))
+    }
+
+    /// What an invitation by the API is made with: Alipay wants its `state` in base64. The page
+    /// and the types of `request` mean nothing here.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn invitation(
+        &self,
+        app: &SigningApp,
+        request: &LinkRequest,
+    ) -> Result<Ticket, LinkError> {
+        self.ticket(app, request, StateKey::make_base64).await
+    }
+
+    async fn ticket(
+        &self,
+        app: &SigningApp,
+        request: &LinkRequest,
+        make: impl FnOnce(&StateKey, &AppId, &Making<'_>) -> Option<String>,
+    ) -> Result<Ticket, LinkError> {
+        let redirect_uri = self.redirect_uri.clone().ok_or(LinkError::NoPublicUrl)?;
+        let lifetime_s = request.lifetime_s.unwrap_or(LIFETIME_S);
+        if !(1..=LONGEST_LIFETIME_S).contains(&lifetime_s) {
+            return Err(LinkError::LifetimeInvalid);
+        }
         let reference = request.reference.as_deref().filter(|r| !r.is_empty());
         if reference.is_some_and(|r| !is_reference(r)) {
             return Err(LinkError::ReferenceInvalid);
         }
-        let state = self
-            .key
-            .make(&app.app_id, reference, self.clock.now_ms())
-            .ok_or(LinkError::NoState)?;
-        // A state that carries its ref ends with it; no other can, for want of the characters.
+        let making = Making {
+            reference,
+            now_ms: self.clock.now_ms(),
+            lifetime_s,
+        };
+        let state = make(&self.key, &app.app_id, &making).ok_or(LinkError::NoState)?;
+        let ticket = Ticket {
+            redirect_uri,
+            expires_at: making.now_ms.saturating_add(lifetime_s * 1000),
+            state,
+        };
+        // A state that carries its ref ends with it behind the rest; no other is that long.
         if let Some(reference) = reference
-            && !state.ends_with(reference)
+            && !StateKey::carries(&ticket.state, reference)
         {
-            self.keep(&state, reference).await?;
+            self.keep(&ticket, reference).await?;
         }
-        Ok(url(app, request.page, &types, redirect_uri, &state))
+        Ok(ticket)
     }
 
-    async fn keep(&self, state: &str, reference: &str) -> Result<(), StoreError> {
-        let expires_at = self.clock.now_ms().saturating_add(LIFETIME_S * 1000);
+    async fn keep(&self, ticket: &Ticket, reference: &str) -> Result<(), StoreError> {
         let remember = Change::Remember {
-            key: reference_key(state),
+            key: reference_key(&ticket.state),
             value: Secret::new(reference.as_bytes().to_vec()),
             // A day more, so that the same answer can be given again.
-            expires_at: expires_at.saturating_add(24 * 3600 * 1000),
+            expires_at: ticket.expires_at.saturating_add(24 * 3600 * 1000),
         };
         self.store.commit(vec![remember]).await.map(drop)
     }
@@ -179,22 +247,25 @@ struct AgentOpParam<'a> {
 }
 
 /// Protocol: 第三方应用授权, “拼接授权链接”.
-fn url(
-    app: &SigningApp,
-    page: AuthPage,
-    types: &[&'static str],
-    redirect_uri: &str,
-    state: &str,
-) -> String {
+fn url(app: &SigningApp, page: AuthPage, types: &[&'static str], ticket: &Ticket) -> String {
     let origin = app.endpoints.authorize.as_str();
     let app_id = app.app_id.as_str();
     let joined = types.join(",");
-    let common = [("redirect_uri", redirect_uri), ("state", state)];
+    let common = [
+        ("redirect_uri", ticket.redirect_uri.as_str()),
+        ("state", ticket.state.as_str()),
+    ];
     match page {
         AuthPage::Batch => {
             let own = [("app_id", app_id), ("application_type", &joined)];
             let query = query(own.into_iter().chain(common));
             format!("{origin}/oauth2/appToAppBatchAuth.htm?{query}")
+        }
+        // The page is itself a query inside one: what it carries is encoded twice.
+        AuthPage::InApp => {
+            let inner = specified(app_id, types, ticket);
+            let page = query([("page", &*format!("pages/authorize/index?{inner}"))]);
+            format!("{IN_APP}&{page}")
         }
         AuthPage::Single => {
             let query = query([("app_id", app_id)].into_iter().chain(common));
@@ -205,22 +276,27 @@ fn url(
                 PRODUCTION => PRODUCTION_SPECIFIED,
                 other => other,
             };
-            let data = biz_data(app_id, types, redirect_uri, state);
-            let query = query([("bizData", data.as_str())]);
+            let query = specified(app_id, types, ticket);
             format!("{origin}/page/message/tasksDetail?{query}")
         }
     }
 }
 
-fn biz_data(app_id: &str, types: &[&'static str], redirect_uri: &str, state: &str) -> String {
+/// The query of the page for specified applications.
+fn specified(app_id: &str, types: &[&'static str], ticket: &Ticket) -> String {
+    let data = biz_data(app_id, types, ticket);
+    query([("bizData", data.as_str())])
+}
+
+fn biz_data(app_id: &str, types: &[&'static str], ticket: &Ticket) -> String {
     serde_json::to_string(&BizData {
         platform_code: "O",
         task_type: "INTERFACE_AUTH",
         agent_op_param: AgentOpParam {
-            redirect_uri,
+            redirect_uri: &ticket.redirect_uri,
             app_types: types,
             isv_app_id: app_id,
-            state,
+            state: &ticket.state,
         },
     })
     .expect("text members alone can't fail to serialise")
@@ -240,6 +316,7 @@ pub(super) fn query<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> 
 impl FromStr for AuthPage {
     type Err = ();
 
+    /// The pages that `/auth/start` can redirect a browser to: contract §4.
     fn from_str(text: &str) -> Result<Self, ()> {
         match text {
             "" | "batch" => Ok(Self::Batch),

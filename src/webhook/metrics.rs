@@ -25,6 +25,16 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    const ALL: [Self; 7] = [
+        Self::Authorization,
+        Self::Cancellation,
+        Self::Message,
+        Self::Other,
+        Self::Payment,
+        Self::ServiceCheck,
+        Self::Spi,
+    ];
+
     /// What a notification is, its content says, not its path.
     pub(super) fn of(notification: &Notification) -> Self {
         let params = notification.params();
@@ -72,6 +82,18 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    const ALL: [Self; 9] = [
+        Self::Accepted,
+        Self::Duplicate,
+        Self::DuplicateDiffers,
+        Self::Foreign,
+        Self::Forged,
+        Self::Malformed,
+        Self::Refused,
+        Self::TokenConflict,
+        Self::Unavailable,
+    ];
+
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -134,6 +156,13 @@ impl WebhookMetrics {
         );
         let notifications = IntCounterVec::new(options, &["kind", "outcome"])?;
         registry.register(Box::new(notifications.clone()))?;
+        // Present from the start, so that the first one is an increase and not a new series.
+        for (kind, outcome) in Kind::ALL
+            .iter()
+            .flat_map(|kind| Outcome::ALL.map(|o| (kind, o)))
+        {
+            notifications.with_label_values(&[kind.as_str(), outcome.as_str()]);
+        }
         let options = Opts::new(
             "alipay_sidecar_inbox_refused_dropped_total",
             "Refused notifications that aren't kept (any more) for want of room, by reason.",

@@ -2,7 +2,9 @@
 //!
 //! Protocol: 第三方应用授权, “授权链接”: at most 100 characters. Ours are all of base64url's
 //! alphabet: 36 for the expiry, a nonce and the MAC, then the `ref` itself where its characters
-//! allow (64 at most, so it just fits). Any other `ref` waits in the store under the state.
+//! allow (64 at most, so it just fits). Any other `ref` waits in the store under the state. Where
+//! Alipay insists on base64 (an invitation), the 36 characters alone are it, and made such that
+//! they are base64 by the standard alphabet, too.
 
 use aws_lc_rs::{constant_time, hmac, rand};
 use base64::Engine;
@@ -12,6 +14,9 @@ use crate::model::id::AppId;
 
 /// How long a link may be used, seconds: a merchant may have to log in and read.
 pub const LIFETIME_S: i64 = 30 * 60;
+/// How long a link may be made to live, seconds: no longer than a used state is remembered, or it
+/// could be used again.
+pub const LONGEST_LIFETIME_S: i64 = 24 * 3600;
 /// The longest `ref`, characters: contract §4.
 pub const LONGEST_REF: usize = 64;
 
@@ -19,11 +24,26 @@ pub const LONGEST_REF: usize = 64;
 /// of an HMAC-SHA-256 (16): 27 bytes are 36 characters.
 const HEAD_CHARS: usize = 36;
 const MAC_BYTES: usize = 16;
+/// The flags of where the `ref` is.
+const INLINE: u8 = 0;
+const STORED: u8 = 1;
 const NONCE_BYTES: usize = 6;
+/// How often a state of letters and digits alone is looked for: a third of all are such.
+const PLAIN_TRIES: usize = 256;
 
 /// Makes and checks states. `Debug` shows nothing.
 #[derive(Clone)]
 pub struct StateKey(hmac::Key);
+
+/// What a state is made of, besides its app.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Making<'a> {
+    /// The ISV's own tenant id.
+    pub(super) reference: Option<&'a str>,
+    pub(super) now_ms: i64,
+    /// How long it may be used, seconds.
+    pub(super) lifetime_s: i64,
+}
 
 /// Where the `ref` of a state is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,24 +71,41 @@ impl StateKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()))
     }
 
-    /// Makes a state for `app_id` that expires [`LIFETIME_S`] after `now_ms`. `None` if the system
-    /// has no random numbers.
-    pub(super) fn make(
-        &self,
-        app_id: &AppId,
-        reference: Option<&str>,
-        now_ms: i64,
-    ) -> Option<String> {
-        let expires_at = now_ms.div_euclid(1000).saturating_add(LIFETIME_S);
+    /// Makes a state for `app_id`. `None` if the system has no random numbers.
+    pub(super) fn make(&self, app_id: &AppId, making: &Making<'_>) -> Option<String> {
+        let inline = making.reference.is_none_or(is_inline);
+        let tail = making.reference.filter(|_| inline).unwrap_or_default();
+        let flag = if inline { INLINE } else { STORED };
+        Some(self.head(app_id, making, (flag, tail))? + tail)
+    }
+
+    /// Makes a state that is base64 by the standard alphabet, too; a `ref` is always in the store.
+    pub(super) fn make_base64(&self, app_id: &AppId, making: &Making<'_>) -> Option<String> {
+        let flag = making.reference.map_or(INLINE, |_| STORED);
+        (0..PLAIN_TRIES).find_map(|_| {
+            let state = self.head(app_id, making, (flag, ""))?;
+            let is_plain = state.bytes().all(|b| b.is_ascii_alphanumeric());
+            is_plain.then_some(state)
+        })
+    }
+
+    /// Whether `reference` stands in `state` itself.
+    pub(super) fn carries(state: &str, reference: &str) -> bool {
+        let tail = state.split_at_checked(HEAD_CHARS);
+        tail.is_some_and(|(_, tail)| tail == reference)
+    }
+
+    fn head(&self, app_id: &AppId, making: &Making<'_>, tail: (u8, &str)) -> Option<String> {
+        let (flag, tail) = tail;
+        let now_s = making.now_ms.div_euclid(1000);
+        let expires_at = now_s.saturating_add(making.lifetime_s);
         let mut nonce = [0; NONCE_BYTES];
         rand::fill(&mut nonce).ok()?;
-        let inline = reference.is_none_or(is_inline);
-        let tail = reference.filter(|_| inline).unwrap_or_default();
         let mut head = u32::try_from(expires_at).ok()?.to_be_bytes().to_vec();
-        head.push(u8::from(!inline));
+        head.push(flag);
         head.extend(nonce);
         head.extend(self.mac(app_id, &head, tail));
-        Some(URL_SAFE_NO_PAD.encode(head) + tail)
+        Some(URL_SAFE_NO_PAD.encode(head))
     }
 
     /// What `state` says, if it was made by [`Self::make`] for `app_id`. Whether it has expired
@@ -80,7 +117,7 @@ impl StateKey {
         constant_time::verify_slices_are_equal(&self.mac(app_id, signed, tail), mac).ok()?;
         let (expires_at, rest) = signed.split_first_chunk::<4>()?;
         let reference = match rest.first()? {
-            0 => Reference::Inline(Some(tail.to_owned()).filter(|tail| !tail.is_empty())),
+            &INLINE => Reference::Inline(Some(tail.to_owned()).filter(|tail| !tail.is_empty())),
             _ => Reference::Stored,
         };
         Some(State {
@@ -131,8 +168,21 @@ mod tests {
         AppId::new(id).expect("id")
     }
 
+    fn making(reference: Option<&str>) -> Making<'_> {
+        Making {
+            reference,
+            now_ms: NOW,
+            lifetime_s: LIFETIME_S,
+        }
+    }
+
+    fn make(app_id: &str, reference: Option<&str>) -> String {
+        let state = key().make(&app(app_id), &making(reference));
+        state.expect("random")
+    }
+
     fn check(reference: Option<&str>, expected: &Reference) {
-        let state = key().make(&app("2021"), reference, NOW).expect("random");
+        let state = make("2021", reference);
         assert!(state.len() <= 100, "{state}");
         assert!(
             state
@@ -158,14 +208,28 @@ mod tests {
     }
 
     #[test]
+    fn a_state_for_an_invitation_is_base64_and_leaves_its_ref_in_the_store() {
+        use base64::engine::general_purpose::STANDARD;
+        for (reference, expected) in [
+            (None, Reference::Inline(None)),
+            (Some("shop_17"), Reference::Stored),
+        ] {
+            let state = key().make_base64(&app("2021"), &making(reference));
+            let state = state.expect("random");
+            assert_eq!(STANDARD.decode(&state).expect("base64").len(), 27);
+            let read = key().read(&app("2021"), &state).expect("own state");
+            assert_eq!(read.reference, expected);
+        }
+    }
+
+    #[test]
     fn no_two_states_are_equal() {
-        let make = || key().make(&app("2021"), None, NOW);
-        assert_ne!(make(), make());
+        assert_ne!(make("2021", None), make("2021", None));
     }
 
     #[test]
     fn a_state_with_any_character_changed_is_no_state() {
-        let state = key().make(&app("2021"), Some("shop"), NOW).expect("random");
+        let state = make("2021", Some("shop"));
         for at in 0..state.len() {
             let mut changed = state.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
@@ -185,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_state_is_good_for_its_app_and_its_key_alone() {
-        let state = key().make(&app("2021"), None, NOW).expect("random");
+        let state = make("2021", None);
         assert_eq!(key().read(&app("2022"), &state), None);
         let other = StateKey::derive(&[8; 32]);
         assert_eq!(other.read(&app("2021"), &state), None);

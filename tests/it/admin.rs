@@ -569,7 +569,7 @@ async fn metrics_have_their_names_and_closed_label_sets() {
         assert!(!metrics.contains(word), "{word}");
     }
     let labels = [
-        "api", "kind", "le", "method", "outcome", "phase", "state", "version",
+        "api", "kind", "le", "method", "outcome", "phase", "reason", "state", "version",
     ];
     let mut names = BTreeSet::new();
     for line in metrics.lines().filter(|line| !line.starts_with('#')) {
@@ -592,6 +592,12 @@ async fn metrics_have_their_names_and_closed_label_sets() {
         "inbox_dead",
         "inbox_oldest_seconds",
         "token_refreshes_total",
+        "signature_refusals_total",
+        "notifications_total",
+        "delivery_attempts_total",
+        "inbox_high_water",
+        "ready",
+        "store_writable",
         "merchants",
         "config_generation",
         "build_info",

@@ -9,7 +9,11 @@
 #[cfg(feature = "simulator")]
 mod admin;
 #[cfg(feature = "simulator")]
+mod alerts;
+#[cfg(feature = "simulator")]
 mod auth_redirect;
+#[cfg(feature = "simulator")]
+mod authorizations;
 #[cfg(feature = "cli")]
 mod backlog;
 #[cfg(feature = "simulator")]

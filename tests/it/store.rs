@@ -463,6 +463,32 @@ async fn a_key_that_alipay_told_is_kept_and_never_replaces_an_operators() {
 }
 
 #[tokio::test]
+async fn a_missing_pid_is_filled_in_and_a_known_one_stays() {
+    on_every_store(async |fixture: Fixture| {
+        let pid = |n: u64| Pid::new(&format!("208800000000000{n}")).expect("a PID");
+        let fill = |merchant, n| Change::FillPid {
+            app_id: app(),
+            auth_app_id: merchant_app(merchant),
+            pid: pid(n),
+        };
+        let unknown = fixture.commit(fill(1, 1)).await;
+        assert!(matches!(unknown, Effect::Missing));
+        let nameless = Authorization {
+            pid: None,
+            ..authorization(1, "t1", Rank::AuthTime(5))
+        };
+        fixture.commit(authorize(nameless, None)).await;
+        let filled = fixture.commit(fill(1, 1)).await;
+        assert!(matches!(filled, Effect::Applied));
+        let again = fixture.commit(fill(1, 2)).await;
+        assert!(matches!(again, Effect::Stale));
+        let merchant = fixture.only(MerchantKey::Pid(pid(1))).await;
+        assert_eq!((merchant.pid, merchant.auth_time), (Some(pid(1)), 5));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_removed_merchant_takes_its_names_and_tokens_with_it() {
     on_every_store(async |fixture: Fixture| {
         for token in ["old", "new"] {

@@ -68,6 +68,7 @@ impl<'t> Applier<'t> {
                 .map_or(Ok(None), |entry| self.known_entry(entry)),
             Change::Remember { key, .. } => Ok(self.remembered(*key)?.map(Effect::Remembered)),
             Change::FetchedKey { .. }
+            | Change::FillPid { .. }
             | Change::KeepCertificate(_)
             | Change::KeepVariant { .. }
             | Change::NameMerchant { .. }
@@ -107,6 +108,11 @@ impl<'t> Applier<'t> {
                 auth_app_id,
                 encrypt_key,
             } => self.fetched_key(&MerchantId::new(app_id, auth_app_id), encrypt_key),
+            Change::FillPid {
+                app_id,
+                auth_app_id,
+                pid,
+            } => self.fill_pid(&MerchantId::new(app_id, auth_app_id), pid),
             Change::KeepCertificate(certificate) => self.keep_certificate(certificate),
             Change::KeepVariant { of, variant } => self.keep_variant(*of, variant),
             Change::NameMerchant {

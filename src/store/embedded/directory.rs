@@ -12,7 +12,7 @@ use crate::model::authorization::{Authorization, Revocation};
 use crate::model::certificate::KeptCertificate;
 use crate::model::delivery::DeliveryState;
 use crate::model::event::AuthorizationEvent;
-use crate::model::id::{Alias, AppId};
+use crate::model::id::{Alias, AppId, Pid};
 use crate::model::merchant::{Authorized, Merchant, MerchantStatus};
 use crate::model::notification::{DeliveryForm, InboxEntry};
 use crate::protocol::secret::Secret;
@@ -156,6 +156,22 @@ impl Applier<'_> {
             };
             self.put_merchant(id, Some(&stored), &keyed)?;
         }
+        Ok(Effect::Applied)
+    }
+
+    pub(super) fn fill_pid(&mut self, id: &MerchantId, pid: &Pid) -> Result<Effect, Fault> {
+        let Some(stored) = self.merchant(id)? else {
+            return Ok(Effect::Missing);
+        };
+        if stored.pid.is_some() {
+            return Ok(Effect::Stale);
+        }
+        let filled = Merchant {
+            pid: Some(pid.clone()),
+            updated_at: self.now,
+            ..stored.clone()
+        };
+        self.put_merchant(id, Some(&stored), &filled)?;
         Ok(Effect::Applied)
     }
 

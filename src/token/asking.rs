@@ -1,0 +1,257 @@
+//! What an operator has Alipay asked about authorisations, always as the ISV itself: what a token
+//! is, an invitation, a subscription.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::gateway::app::SigningApp;
+use crate::gateway::error::{GatewayError, Outcome};
+use crate::model::id::{AppId, AuthAppId};
+use crate::protocol::secret::Secret;
+use crate::protocol::token_description::{self, TokenDescription};
+use crate::token::calls::{self, QUERY_METHOD};
+use crate::token::error::TokenError;
+use crate::token::{TokenParts, TokenStatus};
+
+/// Alipay's name of the method that asks a merchant again to authorise.
+const INVITE_METHOD: &str = "alipay.open.auth.appauth.invite.create";
+/// Alipay's name of the method that subscribes to a kind of message.
+const SUBSCRIBE_METHOD: &str = "alipay.open.app.message.topic.subscribe";
+
+/// Alipay didn't do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError {
+    /// The app isn't among those that can sign.
+    #[error("app {app_id} is not configured; its keys are needed to sign")]
+    AppUnknown {
+        /// Which.
+        app_id: String,
+    },
+    /// There was no verified reply.
+    #[error("{method} gave no usable reply: {source}")]
+    Gateway {
+        /// What was called.
+        method: &'static str,
+        /// Why.
+        source: Arc<GatewayError>,
+    },
+    /// Alipay said no, and signed it.
+    #[error("Alipay refused {method}: {sub_code} ({code})")]
+    Refused {
+        /// What was called.
+        method: &'static str,
+        /// Alipay's `code`.
+        code: String,
+        /// Alipay's `sub_code`, empty where there is none.
+        sub_code: String,
+    },
+    /// Alipay's reply was signed, and can't be used.
+    #[error("Alipay's reply to {method} can't be used: {reason}")]
+    Reply {
+        /// What was called.
+        method: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Alipay answered with a fault of its own, or with an error it didn't sign.
+    #[error("Alipay could not answer {method}: {sub_code} ({code}); ask again")]
+    Unavailable {
+        /// What was called.
+        method: &'static str,
+        /// Alipay's `code`.
+        code: String,
+        /// Alipay's `sub_code`, empty where there is none.
+        sub_code: String,
+    },
+}
+
+impl AskError {
+    fn of(method: &'static str, error: TokenError) -> Self {
+        match error {
+            TokenError::AppUnknown { app_id } => Self::AppUnknown { app_id },
+            TokenError::Gateway(source) => Self::Gateway { method, source },
+            TokenError::Refused { code, sub_code } => Self::Refused {
+                method,
+                code,
+                sub_code,
+            },
+            TokenError::Unavailable { code, sub_code } => Self::Unavailable {
+                method,
+                code,
+                sub_code,
+            },
+            other => Self::reply(method, other.to_string()),
+        }
+    }
+
+    fn reply(method: &'static str, reason: impl Into<String>) -> Self {
+        Self::Reply {
+            method,
+            reason: reason.into(),
+        }
+    }
+
+    /// The fixed word for replies and reports.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::AppUnknown { .. } => "app-unknown",
+            Self::Gateway { source, .. } => source.kind(),
+            Self::Refused { .. } => "alipay-refused",
+            Self::Reply { .. } | Self::Unavailable { .. } => "upstream-invalid",
+        }
+    }
+
+    /// Whether Alipay may have acted.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::AppUnknown { .. } | Self::Refused { .. } => Outcome::NotSent,
+            Self::Gateway { source, .. } => source.outcome(),
+            Self::Reply { .. } | Self::Unavailable { .. } => Outcome::Unknown,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Query<'a> {
+    app_auth_token: &'a str,
+}
+
+#[derive(Serialize)]
+struct Invitation<'a> {
+    auth_app_id: &'a str,
+    redirect_url: &'a str,
+    state: &'a str,
+}
+
+#[derive(serde::Deserialize)]
+struct Invited {
+    task_page_url: String,
+}
+
+/// Protocol: alipay.open.app.message.topic.subscribe(订阅消息主题). Without `auth_type` and
+/// `auth_token` it is about the app's own messages.
+#[derive(Serialize)]
+struct Subscription<'a> {
+    topic: &'a str,
+    comm_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth_token: Option<&'a str>,
+}
+
+/// What Alipay says of the token `app_auth_token` of the app `app_id`.
+pub(super) async fn describe(
+    parts: &TokenParts,
+    app_id: &AppId,
+    app_auth_token: &Secret<String>,
+) -> Result<(TokenStatus, TokenDescription), AskError> {
+    let failed = |error| AskError::of(QUERY_METHOD, error);
+    let app = calls::app(parts, app_id).map_err(failed)?;
+    let content = calls::biz_content(&Query {
+        app_auth_token: app_auth_token.expose(),
+    });
+    let described = match calls::call(parts, &app, QUERY_METHOD, &content).await {
+        // Alipay refuses to describe a token that it no longer knows.
+        Err(TokenError::Refused { sub_code, .. }) if calls::is_invalid_token(&sub_code) => {
+            token_description::parse(br#"{"status":"invalid"}"#)
+        }
+        node => token_description::parse(&node.map_err(failed)?),
+    };
+    let described = described.ok_or_else(|| AskError::reply(QUERY_METHOD, "it has no `status`"))?;
+    let status = match described.status.as_str() {
+        "invalid" => TokenStatus::Invalid,
+        "valid" => TokenStatus::Valid,
+        _ => {
+            let reason = "its `status` is neither `valid` nor `invalid`";
+            return Err(AskError::reply(QUERY_METHOD, reason));
+        }
+    };
+    Ok((status, described))
+}
+
+/// The page on which the merchant authorises again.
+pub(super) async fn invite(
+    parts: &TokenParts,
+    app: &Arc<SigningApp>,
+    auth_app_id: &AuthAppId,
+    (redirect_url, state): (&str, &str),
+) -> Result<String, AskError> {
+    let content = calls::biz_content(&Invitation {
+        auth_app_id: auth_app_id.as_str(),
+        redirect_url,
+        state,
+    });
+    let node = calls::call(parts, app, INVITE_METHOD, &content).await;
+    let node = node.map_err(|error| AskError::of(INVITE_METHOD, error))?;
+    let invited: Option<Invited> = serde_json::from_slice(&node).ok();
+    let url = invited.map(|invited| invited.task_page_url);
+    // The operator sends it on to a merchant: nothing but a link may stand there.
+    let is_link = |url: &String| {
+        let known = ["https://", "http://", "alipays://"];
+        known.iter().any(|scheme| url.starts_with(scheme))
+            && url.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    let missing = || AskError::reply(INVITE_METHOD, "its `task_page_url` is no link");
+    url.filter(is_link).ok_or_else(missing)
+}
+
+/// Has messages of `topic` sent to the app gateway: the app's own ones, or those about the merchant
+/// whose token is given.
+pub(super) async fn subscribe(
+    parts: &TokenParts,
+    app: &Arc<SigningApp>,
+    topic: &str,
+    app_auth_token: Option<&Secret<String>>,
+) -> Result<(), AskError> {
+    let content = calls::biz_content(&Subscription {
+        topic,
+        comm_type: "HTTP",
+        auth_type: app_auth_token.map(|_| "app_auth"),
+        auth_token: app_auth_token.map(|token| token.expose().as_str()),
+    });
+    let called = calls::call(parts, app, SUBSCRIBE_METHOD, &content).await;
+    let failed = |error| AskError::of(SUBSCRIBE_METHOD, error);
+    called.map(drop).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_are_written_as_alipay_documents_them() {
+        let own = Subscription {
+            topic: "t",
+            comm_type: "HTTP",
+            auth_type: None,
+            auth_token: None,
+        };
+        assert_eq!(
+            calls::biz_content(&own).expose(),
+            r#"{"topic":"t","comm_type":"HTTP"}"#
+        );
+        let merchants = Subscription {
+            auth_type: Some("app_auth"),
+            auth_token: Some("a"),
+            ..own
+        };
+        assert_eq!(
+            calls::biz_content(&merchants).expose(),
+            r#"{"topic":"t","comm_type":"HTTP","auth_type":"app_auth","auth_token":"a"}"#
+        );
+        let invitation = Invitation {
+            auth_app_id: "1",
+            redirect_url: "https://x/y",
+            state: "s",
+        };
+        assert_eq!(
+            calls::biz_content(&invitation).expose(),
+            r#"{"auth_app_id":"1","redirect_url":"https://x/y","state":"s"}"#
+        );
+    }
+}
