@@ -578,6 +578,10 @@ impl Inbox for Held {
     fn due(&self, now: i64, limit: usize) -> Answer<'_, Due> {
         self.inner.due(now, limit)
     }
+
+    fn claimable(&self, now: i64, limit: usize) -> Answer<'_, Due> {
+        self.inner.claimable(now, limit)
+    }
 }
 
 impl Parts {

@@ -315,6 +315,11 @@ impl Inbox for EmbeddedStore {
     fn due(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>> {
         self.read(move |reader| reader.due(now, limit)).boxed()
     }
+
+    fn claimable(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>> {
+        self.read(move |reader| reader.claimable(now, limit))
+            .boxed()
+    }
 }
 
 fn no_thread(error: &std::io::Error) -> StoreError {

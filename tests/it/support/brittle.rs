@@ -125,6 +125,10 @@ impl Inbox for BrittleStore {
     fn due(&self, now: i64, limit: usize) -> Answer<'_, Due> {
         self.unless_broken(self.inner.due(now, limit))
     }
+
+    fn claimable(&self, now: i64, limit: usize) -> Answer<'_, Due> {
+        self.unless_broken(self.inner.claimable(now, limit))
+    }
 }
 
 /// How a [`BrittleSigner`] fails.
