@@ -323,6 +323,8 @@ impl Bound {
         let end = async {
             shutdown.await;
             parts.admin.drain();
+            // Claims that wait would hold the proxy's listener open.
+            parts.dispatcher.puller().close();
             front.trigger();
         };
         // `background` can't fail.
