@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::delivery::pull::Puller;
 use crate::net::shutdown::{Ending, EndingHand, Gate, Stage};
 use crate::proxy::Proxy;
 use crate::store::Store;
@@ -32,6 +33,8 @@ pub struct DrainParts {
     pub notifications: Gate,
     /// Holds whoever delivers.
     pub deliveries: Gate,
+    /// Holds the backends that wait for something to claim.
+    pub puller: Puller,
     /// Holds what it refused and hasn't written yet.
     pub webhook: Webhook,
     /// Where what was accepted becomes durable.
@@ -63,10 +66,13 @@ impl Drain {
     /// Nothing new is begun by itself from now on; `/readyz` says so.
     pub fn leave(&self) {
         self.0.hand.reach(Stage::Leaving);
+        // Claims that wait would hold the proxy's connections open.
+        self.0.puller.close();
     }
 
     /// Refuses new calls and notifications from now on, for good.
     pub fn refuse(&self) {
+        self.leave();
         self.0.hand.reach(Stage::Deaf);
     }
 

@@ -20,6 +20,8 @@ pub struct DeliveryConfig {
     pub format: DeliveryFormat,
     /// Deadline of one attempt.
     pub timeout: Duration,
+    /// How many attempts run at once towards one backend.
+    pub concurrency: usize,
     /// After how long a delivery is dead.
     pub give_up_after: Duration,
     /// The secret of the Standard Webhooks signature.
@@ -51,6 +53,7 @@ impl DeliveryConfig {
             timeout: section
                 .text("timeout", value::positive_duration)
                 .unwrap_or(default.timeout),
+            concurrency: concurrency(section).unwrap_or(default.concurrency),
             give_up_after: section
                 .text("give_up_after", value::positive_duration)
                 .unwrap_or(default.give_up_after),
@@ -75,6 +78,7 @@ impl DeliveryConfig {
             "url": self.url,
             "format": view::word(&FORMATS, self.format),
             "timeout": view::duration(self.timeout),
+            "concurrency": self.concurrency,
             "give_up_after": view::duration(self.give_up_after),
             "signing_secret": view::secret(self.signing_secret.as_ref()),
             "ack": self.ack.map(|ack| view::word(&ACKS, ack)),
@@ -85,6 +89,14 @@ impl DeliveryConfig {
         })
     }
 }
+
+fn concurrency(section: &Section<'_>) -> Option<usize> {
+    let given = section.integer("concurrency", 1..=MOST_AT_ONCE)?;
+    usize::try_from(given).ok()
+}
+
+/// Enough for any backend: each attempt is a connection, and a body in memory.
+const MOST_AT_ONCE: i64 = 1024;
 
 fn ack(section: &Section<'_>) -> Option<AckRule> {
     let is_unset = section.item("ack").and_then(|item| item.text()) == Some("");
@@ -130,6 +142,8 @@ pub struct DeliveryRoute {
     pub ack: Option<AckRule>,
     /// Deadline of one attempt, if another than `[delivery]`'s.
     pub timeout: Option<Duration>,
+    /// How many attempts run at once towards its url, if another number than `[delivery]`'s.
+    pub concurrency: Option<usize>,
 }
 
 impl DeliveryRoute {
@@ -148,6 +162,7 @@ impl DeliveryRoute {
             format: section.word("format", &FORMATS),
             ack: ack(section),
             timeout: section.text("timeout", value::positive_duration),
+            concurrency: concurrency(section),
         };
         section.finish();
         route
@@ -163,6 +178,7 @@ impl DeliveryRoute {
             "format": self.format.map(|format| view::word(&FORMATS, format)),
             "ack": self.ack.map(|ack| view::word(&ACKS, ack)),
             "timeout": self.timeout.map(view::duration),
+            "concurrency": self.concurrency,
         })
     }
 }
@@ -208,6 +224,9 @@ impl Default for DeliveryConfig {
             url: None,
             format: DeliveryFormat::Form,
             timeout: Duration::from_secs(15),
+            // Answering in 100 ms a backend takes 320 notifications a second, and a dead one holds
+            // no more connections than this.
+            concurrency: 32,
             give_up_after: Duration::from_hours(72),
             signing_secret: None,
             ack: None,

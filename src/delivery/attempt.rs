@@ -13,7 +13,7 @@ use crate::delivery::routes::Target;
 use crate::delivery::signed_anew;
 use crate::delivery::webhook_signature::WebhookSigner;
 use crate::install_key::InstallKey;
-use crate::model::delivery::{Attempt, AttemptError};
+use crate::model::delivery::{Attempt, AttemptError, Via};
 use crate::model::notification::InboxEntry;
 use crate::net::client::{Client, Reply, SendCause, SendError};
 
@@ -59,6 +59,7 @@ pub(super) async fn make(client: &Client, attempted: &Try<'_>) -> Attempt {
         duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         status,
         error,
+        via: Via::Push,
     }
 }
 

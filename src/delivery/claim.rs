@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::task::{Id, JoinError, JoinSet};
 
-use crate::delivery::lanes::{AT_ONCE, Lanes, Room, SLOW};
+use crate::delivery::lanes::{Lanes, Room, SLOW};
 use crate::delivery::routes::Known;
-use crate::delivery::{Inner, Plan, settle};
-use crate::model::delivery::Delivery;
+use crate::delivery::{Inner, Plan, pull, settle};
+use crate::model::delivery::{AttemptError, Delivery};
 use crate::model::id::EventId;
 use crate::model::notification::InboxEntry;
 use crate::store::error::StoreError;
@@ -31,7 +31,7 @@ pub(super) struct Desk {
     lanes: Lanes,
     /// Not to be attempted under this plan: no route fits, or the attempt met a bug of ours.
     aside: HashSet<EventId>,
-    /// What is to be put off, and until when.
+    /// What is to be put off, and until when, and what was given up.
     put_off: Vec<Change>,
     plan: Arc<Plan>,
 }
@@ -72,9 +72,11 @@ impl Desk {
         if self.plan.routes.is_empty() {
             return Pause::Open;
         }
+        let inner = Arc::clone(&self.inner);
+        let _turn = inner.floor.turn().await;
         let now = self.inner.clock.now_ms();
         // Entries under way and set aside are still pending, so they come again.
-        let limit = AT_ONCE + self.lanes.len() + self.aside.len();
+        let limit = self.plan.routes.most_at_once() + self.lanes.len() + self.aside.len();
         let due = match self.inner.store.due(now, limit).await {
             Ok(due) => due,
             Err(error) => {
@@ -131,6 +133,10 @@ impl Desk {
 
     /// Starts one entry, or puts it where it is in nobody's way.
     async fn place(&mut self, entry: InboxEntry, delivery: Delivery, now: i64) -> Placed {
+        if let Some(lease) = delivery.lease.filter(|_| self.plan.is_lost(&delivery)) {
+            self.give_up(pull::given_up(entry.id, lease), entry.id);
+            return Placed::Done;
+        }
         let known = match known(&*self.inner.store, &self.plan, &entry).await {
             Ok(known) => known,
             Err(error) => {
@@ -149,7 +155,7 @@ impl Desk {
             self.set_aside(entry.id);
             return Placed::Done;
         };
-        match self.lanes.room(&target.url, now) {
+        match self.lanes.room(target, now) {
             Room::Free => {}
             Room::Slow(until) if plan.routes.several_backends() => {
                 self.put_off.push(Change::Postpone {
@@ -168,6 +174,7 @@ impl Desk {
             plan: Arc::clone(&plan),
         };
         let task = settle::deliver(Arc::clone(&self.inner), owed);
+        self.inner.floor.began(id);
         let task = self.running.spawn(task);
         self.lanes.began(task.id(), id, url);
         Placed::Done
@@ -182,13 +189,23 @@ impl Desk {
         self.inner.store.commit(changes).await.map(drop)
     }
 
+    /// Whoever claimed it let the lease end, and the time to deliver it with it.
+    fn give_up(&mut self, change: Change, event_id: EventId) {
+        self.inner
+            .metrics
+            .attempted(Some(AttemptError::LeaseExpired));
+        self.inner.metrics.gave_up();
+        tracing::warn!(%event_id, "a pulled delivery is given up; `inbox replay` makes it owed again");
+        self.put_off.push(change);
+    }
+
     fn set_aside(&mut self, id: EventId) {
         if self.aside.len() < ASIDE {
             self.aside.insert(id);
             return;
         }
         let until = self.inner.clock.now_ms().saturating_add(ASIDE_MS);
-        self.put_off.push(Change::Postpone { id, until });
+        self.put_off.push(Change::Park { id, until });
     }
 
     fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
@@ -197,12 +214,22 @@ impl Desk {
             Err(error) => error.id(),
         };
         let entry = self.lanes.ended(task);
+        if let Some(id) = entry {
+            self.inner.floor.ended(id);
+        }
         if let (Err(error), Some(id)) = (ended, entry)
             && error.is_panic()
         {
             tracing::error!(event_id = %id, "a delivery was given up because of a bug in it");
             self.set_aside(id);
         }
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        // The attempts are broken off with it.
+        self.inner.floor.clear();
     }
 }
 

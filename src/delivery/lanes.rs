@@ -5,11 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio::task::Id;
 
+use crate::delivery::routes::Target;
 use crate::model::id::EventId;
 
-/// How many attempts run at once towards one backend: answering in 100 ms it takes 320
-/// notifications a second, and a dead one holds no more connections than this.
-pub(super) const AT_ONCE: usize = 32;
 /// A backend whose attempts are all under way, one of them for this long, is slow: what is owed
 /// to it steps back behind what is owed to others.
 pub(super) const SLOW: Duration = Duration::from_secs(2);
@@ -63,19 +61,21 @@ impl Lanes {
         self.under_way.remove(&task).map(|ended| ended.entry)
     }
 
-    /// Whether there is room at `url`. What is put off lines up at the pace of the backend, so
+    /// Whether there is room at the backend of `target`. What is put off lines up at the pace of the backend, so
     /// that it comes back about when its turn is.
-    pub(super) fn room(&mut self, url: &str, now: i64) -> Room {
+    pub(super) fn room(&mut self, target: &Target, now: i64) -> Room {
+        let (url, at_once) = (target.url.as_str(), target.concurrency);
         let lane = self.under_way.values().filter(|known| known.url == url);
         let ages: Vec<Duration> = lane.map(|known| known.began.elapsed()).collect();
-        if ages.len() < AT_ONCE {
+        if ages.len() < at_once {
             return Room::Free;
         }
         let oldest = ages.into_iter().max().unwrap_or_default();
         if oldest < SLOW {
             return Room::Full;
         }
-        let pace = i64::try_from(oldest.as_millis() / AT_ONCE as u128).unwrap_or(FARTHEST_MS);
+        let pace =
+            i64::try_from(oldest.as_millis() / at_once.max(1) as u128).unwrap_or(FARTHEST_MS);
         let tail = self.tails.entry(url.to_owned()).or_insert(now);
         *tail = (*tail).max(now).saturating_add(pace);
         *tail = (*tail).min(now.saturating_add(FARTHEST_MS));
@@ -88,6 +88,13 @@ mod tests {
     use super::*;
 
     const NOW: i64 = 1_700_000_000_000;
+
+    /// How many attempts the backends of these tests take at once.
+    const AT_ONCE: usize = 32;
+
+    fn target(url: &str) -> Target {
+        Target::of_test(url, AT_ONCE)
+    }
 
     /// `count` attempts at `url` that began `age` ago.
     fn fill(lanes: &mut Lanes, url: &str, count: usize, age: Duration) {
@@ -103,17 +110,17 @@ mod tests {
     async fn each_backend_has_room_of_its_own() {
         let mut lanes = Lanes::default();
         fill(&mut lanes, "a", AT_ONCE - 1, Duration::ZERO);
-        assert_eq!(lanes.room("a", NOW), Room::Free);
+        assert_eq!(lanes.room(&target("a"), NOW), Room::Free);
         fill(&mut lanes, "b", AT_ONCE, Duration::ZERO);
-        assert_eq!(lanes.room("b", NOW), Room::Full);
-        assert_eq!(lanes.room("a", NOW), Room::Free);
+        assert_eq!(lanes.room(&target("b"), NOW), Room::Full);
+        assert_eq!(lanes.room(&target("a"), NOW), Room::Free);
     }
 
     #[tokio::test]
     async fn what_waits_for_a_slow_backend_lines_up_at_its_pace() {
         let mut lanes = Lanes::default();
         fill(&mut lanes, "a", AT_ONCE, Duration::from_secs(16));
-        let mut at = |now| match lanes.room("a", now) {
+        let mut at = |now| match lanes.room(&target("a"), now) {
             Room::Slow(until) => until - now,
             room => panic!("{room:?}"),
         };

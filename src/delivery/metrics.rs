@@ -1,26 +1,41 @@
-//! How attempts end.
+//! How attempts end, and what is pulled.
 
 use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
 
 use crate::model::delivery::AttemptError;
 
-/// `alipay_sidecar_delivery_attempts_total`. Clones share the counts.
+/// The counters of deliveries. Clones share the counts.
 #[derive(Debug, Clone)]
-pub struct DeliveryMetrics(IntCounterVec);
+pub struct DeliveryMetrics {
+    attempts: IntCounterVec,
+    claimed: IntCounter,
+    given_up: IntCounter,
+}
 
 impl DeliveryMetrics {
-    /// Registers the counter.
+    /// Registers the counters.
     ///
     /// # Errors
-    /// The registry's, when the name is taken.
+    /// The registry's, when a name is taken.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let options = Opts::new(
             "alipay_sidecar_delivery_attempts_total",
-            "Attempts to hand a notification to the backend, by how they ended.",
+            "Attempts to hand a notification to the backend, pushed or pulled, by how they ended.",
         );
-        let attempts = IntCounterVec::new(options, &["outcome"])?;
-        registry.register(Box::new(attempts.clone()))?;
-        let metrics = Self(attempts);
+        let metrics = Self {
+            attempts: IntCounterVec::new(options, &["outcome"])?,
+            claimed: IntCounter::new(
+                "alipay_sidecar_events_claimed_total",
+                "Notifications and events that backends claimed.",
+            )?,
+            given_up: IntCounter::new(
+                "alipay_sidecar_deliveries_given_up_total",
+                "Deliveries that became dead after delivery.give_up_after.",
+            )?,
+        };
+        registry.register(Box::new(metrics.attempts.clone()))?;
+        registry.register(Box::new(metrics.claimed.clone()))?;
+        registry.register(Box::new(metrics.given_up.clone()))?;
         // Present from the start, so that the first one is an increase and not a new series.
         metrics.of(None);
         for error in AttemptError::ALL {
@@ -33,8 +48,17 @@ impl DeliveryMetrics {
         self.of(error).inc();
     }
 
+    pub(super) fn claimed(&self, events: usize) {
+        self.claimed
+            .inc_by(u64::try_from(events).unwrap_or(u64::MAX));
+    }
+
+    pub(super) fn gave_up(&self) {
+        self.given_up.inc();
+    }
+
     fn of(&self, error: Option<AttemptError>) -> IntCounter {
         let outcome = error.map_or("delivered", AttemptError::as_str);
-        self.0.with_label_values(&[outcome])
+        self.attempts.with_label_values(&[outcome])
     }
 }

@@ -1,33 +1,37 @@
 //! The inbox goes to the backend: claim → attempt → settle.
 //!
-//! Invariants: an entry is attempted by one task at a time, and what an attempt meant is durable
-//! before the entry is attempted again; nothing is taken off the inbox but by the store.
+//! Invariants: an entry is attempted by one task at a time, pushed or pulled, and what an attempt
+//! meant is durable before the entry is attempted again; nothing is taken off the inbox but by the
+//! store.
 //!
 //! An entry that no route fits while there is no `delivery.url` stays in the inbox: it can be
 //! pulled, and is looked at again when the configuration changes. The dispatcher remembers such
-//! entries (a hundred at most) so as not to look at them over and over; further ones are put off,
-//! and so is what is owed to a backend that hangs, so that neither is in the way of the rest.
+//! entries (a hundred at most) so as not to look at them over and over; further ones are parked,
+//! and what is owed to a backend that hangs is put off, so that neither is in the way of the rest.
 
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
-use crate::config::delivery::DeliveryConfig;
+use crate::config::delivery::{DeliveryConfig, DeliveryFormat};
 use crate::install_key::InstallKey;
+use crate::model::delivery::Delivery;
 use crate::net::client::Client;
 use crate::store::Store;
 
 pub mod ask;
 mod attempt;
 mod claim;
+mod floor;
 mod glob;
 mod lanes;
 pub mod metrics;
 mod outgoing;
+pub mod pull;
 mod redaction;
 mod routes;
 pub mod schedule;
@@ -37,7 +41,9 @@ mod webhook_signature;
 
 use ask::Asker;
 use claim::Desk;
+use floor::Floor;
 use metrics::DeliveryMetrics;
+use pull::Puller;
 use routes::Routes;
 use webhook_signature::WebhookSigner;
 
@@ -54,12 +60,24 @@ struct Inner {
     metrics: DeliveryMetrics,
     plan: ArcSwap<Plan>,
     wake: Arc<Notify>,
+    /// Tells every claim that waits; the value: whether none may wait any longer.
+    news: watch::Sender<bool>,
+    floor: Floor,
     install_key: OnceLock<InstallKey>,
+}
+
+impl Inner {
+    /// Lets claims that wait look again.
+    fn tell(&self) {
+        self.news.send_modify(|_| ());
+    }
 }
 
 /// The configuration, ready for use; replaced as a whole.
 struct Plan {
     routes: Routes,
+    /// The form of what no route fits.
+    format: DeliveryFormat,
     signer: Option<WebhookSigner>,
     give_up_after: Duration,
 }
@@ -81,6 +99,8 @@ impl Dispatcher {
             metrics,
             plan: ArcSwap::from_pointee(Plan::new(config)),
             wake: Arc::new(Notify::new()),
+            news: watch::Sender::new(false),
+            floor: Floor::default(),
             install_key: OnceLock::new(),
         }))
     }
@@ -109,6 +129,12 @@ impl Dispatcher {
         Asker(Arc::clone(&self.0))
     }
 
+    /// Gives the same inbox to backends that ask for it.
+    #[must_use]
+    pub fn puller(&self) -> Puller {
+        Puller(Arc::clone(&self.0))
+    }
+
     /// Looks at the inbox now.
     pub fn wake(&self) {
         self.0.wake.notify_one();
@@ -126,17 +152,19 @@ impl Dispatcher {
     /// # Cancel safety
     /// Dropping the future breaks running attempts off; they are made again when it runs anew.
     pub async fn run(&self, shutdown: impl Future<Output = ()> + Send) {
+        self.0.news.send_replace(false);
         let mut desk = Desk::new(Arc::clone(&self.0));
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             let pause = desk.claim().await;
             tokio::select! {
                 () = &mut shutdown => break,
-                () = self.0.wake.notified() => {}
+                () = self.0.wake.notified() => self.0.tell(),
                 () = desk.finished() => {}
                 () = pause.over() => {}
             }
         }
+        self.puller().close();
         // What is still running then is broken off with the desk.
         let _ = tokio::time::timeout(DRAIN, desk.drained()).await;
     }
@@ -146,9 +174,16 @@ impl Plan {
     fn new(config: &DeliveryConfig) -> Self {
         Self {
             routes: Routes::new(config),
+            format: config.format,
             signer: config.signing_secret.as_ref().map(WebhookSigner::new),
             give_up_after: config.give_up_after,
         }
+    }
+
+    /// Whether the last lease of a delivery ended with the time to deliver it.
+    fn is_lost(&self, delivery: &Delivery) -> bool {
+        let ended = delivery.lease.map(|lease| lease.until);
+        ended.is_some_and(|at| schedule::is_over(delivery.owed_since, at, self.give_up_after))
     }
 }
 

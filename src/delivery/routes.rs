@@ -21,6 +21,8 @@ pub(super) struct Target {
     pub(super) url: String,
     pub(super) format: DeliveryFormat,
     pub(super) timeout: Duration,
+    /// How many attempts run at once towards the url.
+    pub(super) concurrency: usize,
     ack: Option<AckRule>,
     warned: AtomicBool,
 }
@@ -49,6 +51,7 @@ impl Routes {
                     url: route.url.clone(),
                     format: route.format.unwrap_or(config.format),
                     timeout: route.timeout.unwrap_or(config.timeout),
+                    concurrency: route.concurrency.unwrap_or(config.concurrency),
                     ack: route.ack.or(config.ack),
                     warned: AtomicBool::new(false),
                 },
@@ -58,6 +61,7 @@ impl Routes {
             url: url.clone(),
             format: config.format,
             timeout: config.timeout,
+            concurrency: config.concurrency,
             ack: config.ack,
             warned: AtomicBool::new(false),
         });
@@ -71,10 +75,19 @@ impl Routes {
 
     /// Whether there is more than one backend, so that one can be in the way of another.
     pub(super) fn several_backends(&self) -> bool {
-        let targets = self.rules.iter().map(|rule| &rule.target).chain(&self.rest);
-        let mut urls = targets.map(|target| &target.url);
+        let mut urls = self.targets().map(|target| &target.url);
         let first = urls.next();
         urls.any(|url| Some(url) != first)
+    }
+
+    /// The most attempts that any backend takes at once.
+    pub(super) fn most_at_once(&self) -> usize {
+        let limits = self.targets().map(|target| target.concurrency);
+        limits.max().unwrap_or_default()
+    }
+
+    fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.rules.iter().map(|rule| &rule.target).chain(&self.rest)
     }
 
     /// Whether the merchant's record must be looked up to choose.
@@ -95,6 +108,18 @@ impl Routes {
 }
 
 impl Target {
+    #[cfg(test)]
+    pub(super) fn of_test(url: &str, concurrency: usize) -> Self {
+        Self {
+            url: url.to_owned(),
+            format: DeliveryFormat::Form,
+            timeout: Duration::from_secs(1),
+            concurrency,
+            ack: None,
+            warned: AtomicBool::new(false),
+        }
+    }
+
     /// What counts as taken: the rule follows what goes out, unless one is configured.
     pub(super) fn ack(&self, sent: DeliveryFormat) -> AckRule {
         self.ack.unwrap_or(match sent {

@@ -28,8 +28,7 @@ pub struct Failure {
 /// `give_up_after` has passed, or none.
 #[must_use]
 pub fn after(failure: Failure, give_up_after: Duration) -> Settlement {
-    let patience = i64::try_from(give_up_after.as_millis()).unwrap_or(i64::MAX);
-    let deadline = failure.owed_since.saturating_add(patience);
+    let deadline = deadline(failure.owed_since, give_up_after);
     if failure.at >= deadline {
         return Settlement::GivenUp;
     }
@@ -37,6 +36,17 @@ pub fn after(failure: Failure, give_up_after: Duration) -> Settlement {
         .at
         .saturating_add(delay_ms(failure.attempts, failure.jitter));
     Settlement::RetryAt(next.min(deadline))
+}
+
+/// Whether an attempt that failed at `at` was the last one of a delivery; Unix milliseconds.
+#[must_use]
+pub fn is_over(owed_since: i64, at: i64, give_up_after: Duration) -> bool {
+    at >= deadline(owed_since, give_up_after)
+}
+
+fn deadline(owed_since: i64, give_up_after: Duration) -> i64 {
+    let patience = i64::try_from(give_up_after.as_millis()).unwrap_or(i64::MAX);
+    owed_since.saturating_add(patience)
 }
 
 fn delay_ms(attempts: u32, jitter: u8) -> i64 {

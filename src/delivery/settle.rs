@@ -41,8 +41,14 @@ pub(super) async fn deliver(inner: Arc<Inner>, owed: Owed) {
         now: inner.clock.now_ms(),
     };
     let attempt = attempt::make(&inner.client, &attempted).await;
+    if owed.delivery.lease.is_some() {
+        inner.metrics.attempted(Some(AttemptError::LeaseExpired));
+    }
     inner.metrics.attempted(attempt.error);
     let settlement = judge(&inner, &owed, number, &attempt);
+    if settlement == Settlement::GivenUp {
+        inner.metrics.gave_up();
+    }
     report(&owed, target, &attempt, settlement);
     settle(&inner, &owed, attempt, settlement).await;
 }

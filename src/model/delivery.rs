@@ -20,6 +20,8 @@ pub struct Delivery {
     pub owed_since: i64,
     /// When the next attempt is due, Unix milliseconds; meaningful while pending.
     pub next_attempt_at: i64,
+    /// Who claimed it last has it until then, or had it and never said what became of it.
+    pub lease: Option<Lease>,
     /// The last attempts, oldest first.
     pub history: Vec<Attempt>,
 }
@@ -65,6 +67,36 @@ impl std::str::FromStr for DeliveryState {
     }
 }
 
+/// For how long a backend that pulls has claimed an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// When it was claimed, Unix milliseconds.
+    pub since: i64,
+    /// When it ends unless it is extended, Unix milliseconds: from then on others may have it.
+    pub until: i64,
+}
+
+impl Lease {
+    /// The attempt that this lease was, once it ended without a word.
+    #[must_use]
+    pub fn lapsed(self) -> Attempt {
+        self.ended(self.until, Some(AttemptError::LeaseExpired))
+    }
+
+    /// The attempt that this lease was, ended at `at` (Unix milliseconds).
+    #[must_use]
+    pub fn ended(self, at: i64, error: Option<AttemptError>) -> Attempt {
+        let duration = at.saturating_sub(self.since);
+        Attempt {
+            at: self.since,
+            duration_ms: u64::try_from(duration).unwrap_or_default(),
+            status: None,
+            error,
+            via: Via::Pull,
+        }
+    }
+}
+
 /// One try to hand an entry over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
@@ -76,6 +108,31 @@ pub struct Attempt {
     pub status: Option<u16>,
     /// What went wrong, from a closed set; `None`: taken.
     pub error: Option<AttemptError>,
+    /// Who began it.
+    #[serde(default)]
+    pub via: Via,
+}
+
+/// Which way an entry went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// The backend claimed it.
+    Pull,
+    /// The sidecar posted it.
+    #[default]
+    Push,
+}
+
+impl Via {
+    /// The word used in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pull => "pull",
+            Self::Push => "push",
+        }
+    }
 }
 
 /// Why an attempt failed.
@@ -84,6 +141,10 @@ pub struct Attempt {
 pub enum AttemptError {
     /// No connection, or it broke.
     Connect,
+    /// Who claimed it let the lease end.
+    LeaseExpired,
+    /// Who claimed it gave it back.
+    Nacked,
     /// 2xx, but the body wasn't `success`.
     NotSuccess,
     /// Another status than 2xx.
@@ -94,13 +155,22 @@ pub enum AttemptError {
 
 impl AttemptError {
     /// Every reason there is.
-    pub const ALL: [Self; 4] = [Self::Connect, Self::NotSuccess, Self::Status, Self::Timeout];
+    pub const ALL: [Self; 6] = [
+        Self::Connect,
+        Self::LeaseExpired,
+        Self::Nacked,
+        Self::NotSuccess,
+        Self::Status,
+        Self::Timeout,
+    ];
 
     /// The word used in JSON and as the metric label.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::LeaseExpired => "lease-expired",
+            Self::Nacked => "nacked",
             Self::NotSuccess => "not-success",
             Self::Status => "status",
             Self::Timeout => "timeout",

@@ -21,6 +21,10 @@ pub enum ErrorCode {
     BrowserRefused,
     /// A charset that isn't spoken here.
     CharsetUnsupported,
+    /// Nobody has the event on lease.
+    EventNotLeased,
+    /// No such event.
+    EventUnknown,
     /// The head is over the limit.
     HeadersTooLarge,
     /// The route knows other methods.
@@ -116,6 +120,8 @@ impl ErrorCode {
                 S::BAD_REQUEST,
                 "The charset isn't supported",
             ),
+            Self::EventNotLeased => ("event-not-leased", S::CONFLICT, "The event isn't on lease"),
+            Self::EventUnknown => ("event-unknown", S::NOT_FOUND, "No such event"),
             Self::HeadersTooLarge => (
                 "headers-too-large",
                 S::REQUEST_HEADER_FIELDS_TOO_LARGE,

@@ -29,6 +29,7 @@ mod call;
 mod check;
 mod client_data;
 pub mod error;
+pub mod events;
 pub(crate) mod front_door;
 pub mod local_call;
 pub mod metrics;
@@ -44,6 +45,7 @@ mod v3;
 
 use call::{Answer, Wanted};
 use error::{ErrorCode, ProxyError};
+use events::Events;
 use local_call::{LocalCall, Sent};
 use metrics::{InFlight, ProxyMetrics};
 use notify_url::{NotifyUrl, NotifyUrlRule};
@@ -77,6 +79,8 @@ pub struct ProxyParts {
     pub notify_urls: NotifyUrlRule,
     /// Signs replies anew; `None`: they carry Alipay's signature.
     pub reply_signer: Option<ReplySigner>,
+    /// What backends pull.
+    pub events: Events,
     /// Sizes and deadlines.
     pub limits: Limits,
     /// Counts calls.
@@ -143,6 +147,9 @@ impl Proxy {
         let route = Route::of(head.uri.path());
         if matches!(route.target, Target::Check(_)) {
             return self.check(&head, route, body).await;
+        }
+        if let Target::Events(event) = &route.target {
+            return self.events(&head, (&route, event), body).await;
         }
         let mut story = Story::new(&head, &route);
         let back = Back {
@@ -219,7 +226,7 @@ impl Proxy {
         if route.target == Target::Unknown {
             return Err(ProxyError::refused(
                 ErrorCode::RouteUnknown,
-                "there are `/gateway.do`, `/v2/{method}`, `/v2/client-data/decrypt`, `/v3/…`, `/verify/return`, `/verify/app-result` and, before each, `/m/{selector}`",
+                "there are `/gateway.do`, `/v2/{method}`, `/v2/client-data/decrypt`, `/v3/…`, `/verify/return`, `/verify/app-result`, before each of them `/m/{selector}`, and `/events/claim`, `/events/{id}/ack`, `nack` and `extend`",
             ));
         }
         let slot = self.slot()?;
@@ -457,7 +464,7 @@ fn shape(target: &Target) -> Shape {
     match target {
         Target::Gateway => Shape::Gateway,
         Target::V3 { .. } => Shape::V3,
-        Target::Check(_) | Target::Unknown | Target::V2 { .. } => Shape::Http,
+        Target::Check(_) | Target::Events(_) | Target::Unknown | Target::V2 { .. } => Shape::Http,
     }
 }
 

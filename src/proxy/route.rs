@@ -6,6 +6,7 @@ use crate::protocol::charset::Charset;
 use crate::protocol::params::Params;
 use crate::proxy::check::Check;
 use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::proxy::events::Event;
 use crate::proxy::v3;
 
 /// Where a request wants to go.
@@ -22,6 +23,8 @@ pub(crate) struct Route {
 pub(crate) enum Target {
     /// `/verify/…` and `/v2/client-data/decrypt`.
     Check(Check),
+    /// `/events/…`.
+    Events(Event),
     /// `/gateway.do`.
     Gateway,
     /// None that exists.
@@ -60,9 +63,14 @@ impl Route {
         if let Some(rest) = path.strip_prefix("/m/") {
             let (selector, target) = rest.split_once('/').unwrap_or((rest, ""));
             let decoded = form_decoded(selector).unwrap_or_default();
+            let target = match Target::of(&format!("/{target}")) {
+                // They aren't a merchant's: the prefix would look like a filter.
+                Target::Events(_) => Target::Unknown,
+                target => target,
+            };
             return Self {
                 selector: Some(decoded),
-                target: Target::of(&format!("/{target}")),
+                target,
             };
         }
         Self {
@@ -85,6 +93,9 @@ impl Target {
             return Self::V3 {
                 path: path.to_owned(),
             };
+        }
+        if let Some(rest) = path.strip_prefix("/events/") {
+            return Event::of(rest).map_or(Self::Unknown, Self::Events);
         }
         let Some(rest) = path.strip_prefix("/v2/") else {
             return Self::Unknown;
@@ -119,9 +130,11 @@ const V3_METHODS: [Method; 5] = [
 pub(crate) fn check_http_method(target: &Target, method: &Method) -> Result<(), ProxyError> {
     let allow = match target {
         Target::Gateway if *method == Method::GET || *method == Method::POST => return Ok(()),
-        Target::Check(_) | Target::V2 { .. } if *method == Method::POST => return Ok(()),
+        Target::Check(_) | Target::Events(_) | Target::V2 { .. } if *method == Method::POST => {
+            return Ok(());
+        }
         Target::Gateway => "GET, POST",
-        Target::Check(_) | Target::V2 { .. } => "POST",
+        Target::Check(_) | Target::Events(_) | Target::V2 { .. } => "POST",
         Target::V3 { .. } if V3_METHODS.contains(method) => return Ok(()),
         Target::V3 { .. } => v3::METHODS,
         Target::Unknown => return Ok(()),
@@ -192,6 +205,18 @@ mod tests {
             check(&format!("{path}/"), None, Target::Unknown);
         }
         check("/verify", None, Target::Unknown);
+        for (path, wanted) in [
+            ("/events/claim", Event::Claim),
+            ("/events/1/ack", Event::Ack("1".to_owned())),
+            ("/events/1/nack", Event::Nack("1".to_owned())),
+            ("/events/1/extend", Event::Extend("1".to_owned())),
+        ] {
+            check(path, None, Target::Events(wanted));
+            check(&format!("/m/a{path}"), Some("a"), Target::Unknown);
+        }
+        for path in ["/events", "/events/", "/events/1", "/events/1/ack/"] {
+            check(path, None, Target::Unknown);
+        }
         check("/m/a/m/b/gateway.do", Some("a"), Target::Unknown);
         check("/m/a", Some("a"), Target::Unknown);
         check("/gateway.do/", None, Target::Unknown);

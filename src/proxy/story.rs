@@ -42,6 +42,7 @@ impl Story {
             Target::V2 { method, .. } => (Api::V2.as_str(), parameters::method(method).ok()),
             Target::V3 { path } => (Api::V3.as_str(), Some(method_of(path))),
             Target::Check(_) => ("verify", None),
+            Target::Events(_) => ("events", None),
             Target::Unknown => ("none", None),
         };
         Self {
@@ -121,6 +122,28 @@ impl Story {
             error = checked.err().map(|error| error.detail.as_str()),
             duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "checked"
+        );
+    }
+
+    /// Counts and logs a request for events, and how many of them were claimed.
+    pub(super) fn tell_events(
+        &self,
+        parts: &ProxyParts,
+        claimed: usize,
+        error: Option<&ProxyError>,
+    ) {
+        let outcome = error.map_or("ok", |error| error.code.as_str());
+        parts.metrics.count(self.api, None, outcome);
+        // A backend that waits for events asks all day.
+        tracing::debug!(
+            request_id = self.request_id,
+            caller_request_id = self.caller_request_id,
+            api = self.api,
+            claimed,
+            outcome,
+            error = error.map(|error| error.detail.as_str()),
+            duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "events"
         );
     }
 

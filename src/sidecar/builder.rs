@@ -26,6 +26,7 @@ use crate::install_key::InstallKey;
 use crate::net::client::{Client, ClientError, ClientOptions};
 use crate::net::shutdown::{Ending, Gate};
 use crate::protocol::secret::Secret;
+use crate::proxy::events::Events;
 use crate::proxy::metrics::ProxyMetrics;
 use crate::proxy::notify_url::NotifyUrlRule;
 use crate::proxy::reply_signature::{REFUSALS, ReplySigner};
@@ -257,6 +258,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         notify_urls: notify_url_rule(&config),
         reply_signer: install_key.map(|key| ReplySigner::new(key, Arc::clone(&clock))),
         limits: Limits::new(&config, ending.clone()),
+        events: Events::new(dispatcher.puller()),
         metrics: ProxyMetrics::register(&registry)?,
         call_metrics,
     });
@@ -282,6 +284,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         tokens: tokens.clone(),
         notifications: Gate::new(),
         deliveries: Gate::new(),
+        puller: dispatcher.puller(),
         webhook: webhook.clone(),
         store: Arc::clone(&store),
     });

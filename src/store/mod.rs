@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use crate::model::app::App;
 use crate::model::authorization::{Authorization, Revocation};
 use crate::model::certificate::KeptCertificate;
-use crate::model::delivery::{Attempt, Delivery, DeliveryState, Settlement};
+use crate::model::delivery::{Attempt, Delivery, DeliveryState, Lease, Settlement};
 use crate::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
 use crate::model::merchant::Merchant;
 use crate::model::notification::InboxEntry;
@@ -162,6 +162,13 @@ pub trait Inbox: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when the store can't be read.
     fn variants(&self, of: EventId) -> BoxFuture<'_, Result<Vec<Variant>, StoreError>>;
+
+    /// The deliveries that may be claimed at `now`, at most `limit`: first those that were parked,
+    /// in order of receipt, then those that are due, as [`Inbox::due`] gives them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn claimable(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>>;
 }
 
 /// By what a merchant is looked up.
@@ -191,6 +198,24 @@ pub enum Change {
         authorization: Box<Authorization>,
         /// The inbox entry that goes with it.
         entry: Option<Box<InboxEntry>>,
+    },
+    /// Leases a delivery that may be attempted at `lease.since` to a backend that pulls: counts an
+    /// attempt, and makes it due again when the lease ends. A lease that ended before is recorded.
+    /// One that isn't pending, isn't due, or waits for an earlier one of its order key is stale.
+    Claim {
+        /// The entry.
+        id: EventId,
+        /// From now until when.
+        lease: Lease,
+    },
+    /// Moves the end of a lease that hasn't ended at `now`; stale where there is none.
+    Extend {
+        /// The entry.
+        id: EventId,
+        /// Unix milliseconds.
+        now: i64,
+        /// When it ends from now on, Unix milliseconds.
+        until: i64,
     },
     /// Keeps a merchant's AES key that Alipay told us. One that an operator gave stays (stale).
     FetchedKey {
@@ -228,6 +253,14 @@ pub enum Change {
         auth_app_id: AuthAppId,
         /// The new name.
         alias: Option<Alias>,
+    },
+    /// Puts a pending delivery off that no route fits, without an attempt; it can be claimed all
+    /// the same. One that isn't pending stays as it is.
+    Park {
+        /// The entry.
+        id: EventId,
+        /// When it is due again, Unix milliseconds.
+        until: i64,
     },
     /// Puts a pending delivery off, without an attempt. One that isn't pending stays as it is.
     Postpone {
@@ -284,7 +317,10 @@ pub enum Change {
         entry: Option<Box<InboxEntry>>,
     },
     /// Records an attempt and what follows from it. Settling a delivery that isn't pending any
-    /// more changes nothing.
+    /// more changes nothing, but that a backend that pulled a dead one may say that it is done.
+    ///
+    /// A pulled attempt was counted when it was claimed. One that failed is stale unless it is the
+    /// lease that stands; one that ended well counts whatever became of its lease.
     Settle {
         /// The entry.
         id: EventId,

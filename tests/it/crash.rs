@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use alipay_sidecar::clock::ManualClock;
 use alipay_sidecar::model::authorization::Rank;
-use alipay_sidecar::model::delivery::{Attempt, Delivery, DeliveryState, Settlement};
+use alipay_sidecar::model::delivery::{Attempt, Delivery, DeliveryState, Settlement, Via};
 use alipay_sidecar::model::id::EventId;
 use alipay_sidecar::model::notification::{DeliveryForm, InboxEntry};
 use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
@@ -75,6 +75,7 @@ fn delivered(id: EventId) -> Change {
             duration_ms: 1,
             status: Some(200),
             error: None,
+            via: Via::Push,
         },
         settlement: Settlement::Delivered,
     }

@@ -40,6 +40,8 @@ mod embedding;
 #[cfg(feature = "simulator")]
 mod encryption;
 #[cfg(feature = "simulator")]
+mod events;
+#[cfg(feature = "simulator")]
 mod examples;
 mod explain;
 #[cfg(feature = "simulator")]

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use alipay_sidecar::clock::{Clock, ManualClock};
 use alipay_sidecar::model::app::{App, Environment};
 use alipay_sidecar::model::authorization::{Authorization, Rank, Revocation, Source};
-use alipay_sidecar::model::delivery::{Attempt, AttemptError, DeliveryState, Settlement};
+use alipay_sidecar::model::delivery::{
+    Attempt, AttemptError, Delivery, DeliveryState, Lease, Settlement, Via,
+};
 use alipay_sidecar::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
 use alipay_sidecar::model::merchant::{Merchant, MerchantStatus};
 use alipay_sidecar::model::notification::{Body, DeliveryForm, InboxEntry};
@@ -198,6 +200,7 @@ fn attempt(at: i64) -> Attempt {
         duration_ms: 5,
         status: Some(500),
         error: Some(AttemptError::Status),
+        via: Via::Push,
     }
 }
 
@@ -723,6 +726,146 @@ async fn what_is_put_off_lets_others_go_first_and_counts_no_attempt() {
         let unknown = fixture.commit(postpone(EventId::new(START))).await;
         assert!(matches!(unknown, Effect::Missing));
         assert_eq!(fixture.due().await, [second, free]);
+    })
+    .await;
+}
+
+impl Fixture {
+    async fn claimable(&self) -> Vec<EventId> {
+        let found = self.store.claimable(self.clock.now_ms(), 100).await;
+        let found = found.expect("readable").now;
+        found.iter().map(|(entry, _)| entry.id).collect()
+    }
+
+    /// Claims for a second.
+    async fn claim(&self, id: EventId) -> (Lease, Effect) {
+        let since = self.clock.now_ms();
+        let lease = Lease {
+            since,
+            until: since + 1_000,
+        };
+        (lease, self.commit(Change::Claim { id, lease }).await)
+    }
+
+    async fn delivery(&self, id: EventId) -> Delivery {
+        let found = self.store.entry(id).await.expect("readable");
+        found.expect("the entry is there").1
+    }
+}
+
+fn is_stale(effect: &Effect) -> bool {
+    matches!(effect, Effect::Stale)
+}
+
+#[tokio::test]
+async fn a_claimed_delivery_is_nobody_elses_until_its_lease_ends() {
+    on_every_store(async |fixture: Fixture| {
+        let first = fixture.receive(Some("order")).await;
+        let second = fixture.receive(Some("order")).await;
+        assert_eq!(fixture.claimable().await, [first]);
+        let waits = fixture.claim(second).await.1;
+        assert!(is_stale(&waits), "the first of the order isn't done");
+        let (lease, effect) = fixture.claim(first).await;
+        assert!(matches!(effect, Effect::Applied));
+        let again = Change::Claim { id: first, lease };
+        assert!(matches!(fixture.commit(again).await, Effect::Applied));
+        fixture.clock.advance_ms(999);
+        assert!(is_stale(&fixture.claim(first).await.1));
+        assert!(fixture.due().await.is_empty() && fixture.claimable().await.is_empty());
+        let delivery = fixture.delivery(first).await;
+        assert_eq!((delivery.attempts, delivery.lease), (1, Some(lease)));
+        assert!(delivery.history.is_empty());
+
+        fixture.clock.advance_ms(1);
+        assert_eq!(fixture.due().await, [first], "push may have it, too");
+        let now = fixture.clock.now_ms();
+        let extend = |until| Change::Extend {
+            id: first,
+            now,
+            until,
+        };
+        assert!(is_stale(&fixture.commit(extend(now + 9)).await), "it ended");
+        let (second_lease, _) = fixture.claim(first).await;
+        let delivery = fixture.delivery(first).await;
+        assert_eq!(delivery.history, [lease.lapsed()]);
+        assert_eq!((delivery.attempts, delivery.lease), (2, Some(second_lease)));
+        fixture.commit(extend(now + 5_000)).await;
+        let extended = fixture.delivery(first).await.lease.expect("a lease");
+        assert_eq!((extended.since, extended.until), (now, now + 5_000));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_claim_came_to_is_settled_once() {
+    on_every_store(async |fixture: Fixture| {
+        let id = fixture.receive(None).await;
+        let (lease, _) = fixture.claim(id).await;
+        let settle = |attempt: Attempt, settlement| Change::Settle {
+            id,
+            attempt,
+            settlement,
+        };
+        let now = fixture.clock.now_ms();
+        let nacked = |lease: Lease| lease.ended(now, Some(AttemptError::Nacked));
+        let again = Settlement::RetryAt(now);
+        let foreign = Lease {
+            since: lease.since - 1,
+            ..lease
+        };
+        let late = fixture.commit(settle(nacked(foreign), again)).await;
+        assert!(is_stale(&late), "another lease stands");
+        fixture.commit(settle(nacked(lease), again)).await;
+        let delivery = fixture.delivery(id).await;
+        assert_eq!((delivery.attempts, delivery.lease), (1, None));
+        assert_eq!(delivery.history, [nacked(lease)]);
+        assert_eq!(fixture.claimable().await, [id]);
+
+        // A push that began before is counted, and the lease that it met was an attempt.
+        fixture.clock.advance_ms(1);
+        fixture.claim(id).await;
+        fixture.settle(id, Settlement::GivenUp).await;
+        let delivery = fixture.delivery(id).await;
+        assert_eq!((delivery.attempts, delivery.history.len()), (3, 3));
+        assert!(is_stale(&fixture.claim(id).await.1), "a dead one");
+        let done = lease.ended(now, None);
+        let effect = fixture.commit(settle(done, Settlement::Delivered)).await;
+        assert!(matches!(effect, Effect::Applied));
+        assert_eq!(fixture.state(id).await, DeliveryState::Delivered);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_parked_can_be_claimed_and_what_is_put_off_can_not() {
+    on_every_store(async |fixture: Fixture| {
+        let ids = [
+            fixture.receive(Some("order")).await,
+            fixture.receive(None).await,
+            fixture.receive(None).await,
+        ];
+        let until = fixture.clock.now_ms() + 600_000;
+        fixture.commit(Change::Park { id: ids[2], until }).await;
+        fixture.commit(Change::Park { id: ids[0], until }).await;
+        fixture.commit(Change::Postpone { id: ids[1], until }).await;
+        assert!(fixture.due().await.is_empty());
+        assert_eq!(fixture.claimable().await, [ids[0], ids[2]]);
+        let next = fixture.receive(Some("order")).await;
+        let now = fixture.clock.now_ms();
+        fixture.commit(Change::Replay { id: ids[1], now }).await;
+        assert_eq!(fixture.claimable().await, [ids[0], ids[2], ids[1]]);
+        let page = fixture.store.claimable(now, 1).await.expect("readable").now;
+        assert_eq!(page.len(), 1);
+        assert!(matches!(fixture.claim(ids[0]).await.1, Effect::Applied));
+        assert!(is_stale(&fixture.claim(next).await.1));
+        assert_eq!(fixture.claimable().await, [ids[2], ids[1]]);
+        fixture.settle(ids[2], Settlement::Delivered).await;
+        fixture.clock.advance_ms(1_000);
+        assert_eq!(
+            fixture.claimable().await,
+            [ids[1], ids[0]],
+            "no longer parked"
+        );
     })
     .await;
 }

@@ -595,6 +595,10 @@ impl Inbox for Held {
     fn variants(&self, of: EventId) -> Answer<'_, Vec<Variant>> {
         self.inner.variants(of)
     }
+
+    fn claimable(&self, now: i64, limit: usize) -> Answer<'_, Due> {
+        self.inner.claimable(now, limit)
+    }
 }
 
 impl Parts {

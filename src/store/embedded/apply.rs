@@ -7,6 +7,7 @@
 use redb::ReadableTable;
 
 use super::fault::Fault;
+use super::inbox::Wait;
 use super::lookup::{self, MerchantId};
 use super::tables::Tables;
 use crate::model::id::EventId;
@@ -67,11 +68,14 @@ impl<'t> Applier<'t> {
                 .as_deref()
                 .map_or(Ok(None), |entry| self.known_entry(entry)),
             Change::Remember { key, .. } => Ok(self.remembered(*key)?.map(Effect::Remembered)),
-            Change::FetchedKey { .. }
+            Change::Claim { .. }
+            | Change::Extend { .. }
+            | Change::FetchedKey { .. }
             | Change::FillPid { .. }
             | Change::KeepCertificate(_)
             | Change::KeepVariant { .. }
             | Change::NameMerchant { .. }
+            | Change::Park { .. }
             | Change::Postpone { .. }
             | Change::PutApp(_)
             | Change::Refuse(_)
@@ -103,6 +107,8 @@ impl<'t> Applier<'t> {
                 authorization,
                 entry,
             } => self.authorize(authorization, entry.as_deref()),
+            Change::Claim { id, lease } => self.claim(*id, *lease),
+            Change::Extend { id, now, until } => self.extend(*id, *now, *until),
             Change::FetchedKey {
                 app_id,
                 auth_app_id,
@@ -120,7 +126,8 @@ impl<'t> Applier<'t> {
                 auth_app_id,
                 alias,
             } => self.name_merchant(&MerchantId::new(app_id, auth_app_id), alias.as_ref()),
-            Change::Postpone { id, until } => self.postpone(*id, *until),
+            Change::Park { id, until } => self.put_off(*id, *until, Wait::ForARoute),
+            Change::Postpone { id, until } => self.put_off(*id, *until, Wait::ForItsTurn),
             Change::PutApp(app) => self.put_app(app),
             Change::Receive(entry) => self.receive(entry),
             Change::Refuse(refused) => self.refuse(refused),

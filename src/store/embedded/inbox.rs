@@ -8,9 +8,9 @@ use redb::ReadableTable;
 use super::apply::Applier;
 use super::fault::Fault;
 use super::inbox_records::{DeliveryRecord, seal_entry};
-use super::lookup::{self, delivery_place, entry_place};
+use super::lookup::{self, FARTHEST_MS, delivery_place, entry_place};
 use super::records;
-use crate::model::delivery::{Attempt, DeliveryState, REMEMBERED_ATTEMPTS, Settlement};
+use crate::model::delivery::{Attempt, DeliveryState, Lease, REMEMBERED_ATTEMPTS, Settlement, Via};
 use crate::model::id::EventId;
 use crate::model::notification::InboxEntry;
 use crate::store::Effect;
@@ -76,7 +76,7 @@ impl Applier<'_> {
             // The same commit again.
             return Ok(Effect::Applied);
         }
-        if stored.state != DeliveryState::Pending {
+        if !may_settle(&stored, attempt, settlement) {
             return Ok(Effect::Stale);
         }
         let settled = settled(&stored, attempt, settlement);
@@ -84,18 +84,73 @@ impl Applier<'_> {
         Ok(Effect::Applied)
     }
 
-    pub(super) fn postpone(&mut self, id: EventId, until: i64) -> Result<Effect, Fault> {
+    pub(super) fn put_off(&mut self, id: EventId, until: i64, wait: Wait) -> Result<Effect, Fault> {
         let Some(stored) = self.delivery(id)? else {
             return Ok(Effect::Missing);
         };
         if stored.state != DeliveryState::Pending {
             return Ok(Effect::Stale);
         }
-        let postponed = DeliveryRecord {
+        let put_off = DeliveryRecord {
             next_attempt_at: until,
+            parked: wait == Wait::ForARoute,
             ..stored.clone()
         };
-        self.put_delivery(id, Some(&stored), &postponed)?;
+        self.put_delivery(id, Some(&stored), &put_off)?;
+        Ok(Effect::Applied)
+    }
+
+    pub(super) fn claim(&mut self, id: EventId, lease: Lease) -> Result<Effect, Fault> {
+        let Some(stored) = self.delivery(id)? else {
+            return Ok(Effect::Missing);
+        };
+        if stored.state == DeliveryState::Pending && stored.lease == Some(lease) {
+            // The same commit again.
+            return Ok(Effect::Applied);
+        }
+        if !self.may_be_claimed(id, &stored, lease.since)? {
+            return Ok(Effect::Stale);
+        }
+        let mut claimed = stored.clone();
+        record_lapse(&mut claimed);
+        claimed.attempts = claimed.attempts.saturating_add(1);
+        claimed.next_attempt_at = lease.until;
+        claimed.lease = Some(lease);
+        claimed.parked = false;
+        self.put_delivery(id, Some(&stored), &claimed)?;
+        Ok(Effect::Applied)
+    }
+
+    /// Whether nobody has it, its time has come or is only a route's, and no earlier one of its
+    /// order key is pending.
+    fn may_be_claimed(
+        &self,
+        id: EventId,
+        stored: &DeliveryRecord,
+        now: i64,
+    ) -> Result<bool, Fault> {
+        let at = stored.next_attempt_at;
+        let is_due = at <= now || at >= now.saturating_add(FARTHEST_MS) || stored.parked;
+        if stored.state != DeliveryState::Pending || !is_due {
+            return Ok(false);
+        }
+        Ok(self.tables.due.get((at, &id.to_bytes()))?.is_some())
+    }
+
+    pub(super) fn extend(&mut self, id: EventId, now: i64, until: i64) -> Result<Effect, Fault> {
+        let Some(stored) = self.delivery(id)? else {
+            return Ok(Effect::Missing);
+        };
+        let lease = stored.lease.filter(|lease| lease.until > now);
+        let (DeliveryState::Pending, Some(lease)) = (stored.state, lease) else {
+            return Ok(Effect::Stale);
+        };
+        let extended = DeliveryRecord {
+            next_attempt_at: until,
+            lease: Some(Lease { until, ..lease }),
+            ..stored.clone()
+        };
+        self.put_delivery(id, Some(&stored), &extended)?;
         Ok(Effect::Applied)
     }
 
@@ -108,6 +163,8 @@ impl Applier<'_> {
             attempts: 0,
             owed_since: now,
             next_attempt_at: now,
+            lease: None,
+            parked: false,
             ..stored.clone()
         };
         self.put_delivery(id, Some(&stored), &replayed)?;
@@ -153,6 +210,9 @@ impl Applier<'_> {
             }
             DeliveryState::Pending => {
                 tables.pending.insert(key, record.received_at)?;
+                if record.parked {
+                    tables.parked.insert(key, ())?;
+                }
                 self.queue(key, record)?;
             }
         }
@@ -178,6 +238,7 @@ impl Applier<'_> {
             }
             DeliveryState::Pending => {
                 tables.pending.remove(key)?;
+                tables.parked.remove(key)?;
                 self.unqueue(key, record)?;
             }
         }
@@ -226,13 +287,41 @@ impl Applier<'_> {
     }
 }
 
+/// What a delivery that is put off waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// That a route fits it; whoever pulls needs none.
+    ForARoute,
+    /// That its backend has room.
+    ForItsTurn,
+}
+
+/// Whether what an attempt says still counts.
+fn may_settle(stored: &DeliveryRecord, attempt: &Attempt, settlement: Settlement) -> bool {
+    let is_done = settlement == Settlement::Delivered;
+    match (stored.state, attempt.via) {
+        (DeliveryState::Pending, Via::Push) => true,
+        (DeliveryState::Pending, Via::Pull) => {
+            is_done || stored.lease.is_some_and(|lease| lease.since == attempt.at)
+        }
+        (DeliveryState::Dead, Via::Pull) => is_done,
+        _ => false,
+    }
+}
+
 /// The record after an attempt.
 fn settled(stored: &DeliveryRecord, attempt: &Attempt, settlement: Settlement) -> DeliveryRecord {
     let mut record = stored.clone();
-    record.attempts = record.attempts.saturating_add(1);
-    record.history.push(attempt.clone());
-    let forgotten = record.history.len().saturating_sub(REMEMBERED_ATTEMPTS);
-    record.history.drain(..forgotten);
+    match attempt.via {
+        // Counted when it was claimed.
+        Via::Pull => record.lease = None,
+        Via::Push => {
+            record_lapse(&mut record);
+            record.attempts = record.attempts.saturating_add(1);
+        }
+    }
+    record.parked = false;
+    remember(&mut record, attempt.clone());
     let duration = i64::try_from(attempt.duration_ms).unwrap_or(i64::MAX);
     record.settled_at = attempt.at.saturating_add(duration);
     match settlement {
@@ -241,4 +330,17 @@ fn settled(stored: &DeliveryRecord, attempt: &Attempt, settlement: Settlement) -
         Settlement::RetryAt(at) => record.next_attempt_at = at,
     }
     record
+}
+
+/// Writes a lease that nobody ended into the history.
+fn record_lapse(record: &mut DeliveryRecord) {
+    if let Some(lease) = record.lease.take() {
+        remember(record, lease.lapsed());
+    }
+}
+
+fn remember(record: &mut DeliveryRecord, attempt: Attempt) {
+    record.history.push(attempt);
+    let forgotten = record.history.len().saturating_sub(REMEMBERED_ATTEMPTS);
+    record.history.drain(..forgotten);
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::records::{Hidden, Unreadable, to_json};
-use crate::model::delivery::{Attempt, Delivery, DeliveryState};
+use crate::model::delivery::{Attempt, Delivery, DeliveryState, Lease};
 use crate::model::event::AuthorizationEvent;
 use crate::model::id::{AppId, AuthAppId, EventId, Pid};
 use crate::model::notification::{Body, DeliveryForm, InboxEntry};
@@ -204,6 +204,12 @@ pub(super) struct DeliveryRecord {
     pub(super) settled_at: i64,
     /// The digest of the entry's order key.
     pub(super) order: Option<[u8; 16]>,
+    /// The last claim, while nothing was said about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) lease: Option<Lease>,
+    /// Whether it was put off only because no route fits it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) parked: bool,
 }
 
 impl DeliveryRecord {
@@ -222,6 +228,8 @@ impl DeliveryRecord {
             received_at,
             settled_at: owed_since,
             order,
+            lease: None,
+            parked: false,
         }
     }
 
@@ -233,6 +241,7 @@ impl DeliveryRecord {
             attempts: self.attempts,
             owed_since: self.owed_since,
             next_attempt_at: self.next_attempt_at,
+            lease: self.lease,
             history: self.history,
         }
     }

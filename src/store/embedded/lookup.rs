@@ -16,6 +16,10 @@ use crate::model::refused::RefusedNotification;
 use crate::store::embedded::fault::Fault;
 use crate::store::seal::{Place, Sealer};
 
+/// No delivery is ever put off for longer than an hour, milliseconds. One that is due later than
+/// this was scheduled by a clock that has since gone back, and is due at once.
+pub(super) const FARTHEST_MS: i64 = 2 * 3_600_000;
+
 /// A table whose key is bytes.
 type Bytes = &'static [u8];
 /// A table whose key is an id.

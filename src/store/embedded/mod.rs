@@ -385,6 +385,11 @@ impl Inbox for EmbeddedStore {
     fn variants(&self, of: EventId) -> BoxFuture<'_, Result<Vec<Variant>, StoreError>> {
         self.read(move |reader| reader.variants(of)).boxed()
     }
+
+    fn claimable(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>> {
+        self.read(move |reader| reader.claimable(now, limit))
+            .boxed()
+    }
 }
 
 fn no_thread(error: &std::io::Error) -> StoreError {

@@ -7,7 +7,7 @@ use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::apply::open_memo;
 use super::fault::Fault;
-use super::lookup::{self, MerchantId};
+use super::lookup::{self, FARTHEST_MS, MerchantId};
 use super::quarantine_records::{open_refused, open_variant};
 use super::tables;
 use crate::model::app::App;
@@ -20,10 +20,6 @@ use crate::model::refused::{RefusedNotification, Variant};
 use crate::protocol::secret::Secret;
 use crate::store::seal::{Place, Sealer};
 use crate::store::{Counts, Due, MemoKey, MerchantKey};
-
-/// No delivery is ever put off for longer than an hour, milliseconds. One that is due later than
-/// this was scheduled by a clock that has since gone back, and is due at once.
-const FARTHEST_MS: i64 = 2 * 3_600_000;
 
 /// One snapshot and what opens its records.
 pub(super) struct Reader<'a> {
@@ -263,6 +259,35 @@ impl Reader<'_> {
         }
         variants.sort_by_key(|variant| variant.received_at);
         Ok(variants)
+    }
+
+    pub(super) fn claimable(&self, now: i64, limit: usize) -> Result<Due, Fault> {
+        let (parked, due) = (
+            self.tx.open_table(tables::PARKED)?,
+            self.tx.open_table(tables::DUE)?,
+        );
+        // None of them stands behind another of its order key, but for one that was replayed since.
+        let mut found = Due::default();
+        for row in parked.iter()? {
+            if found.now.len() >= limit {
+                return Ok(found);
+            }
+            let id = *row?.0.value();
+            let Some((entry, delivery)) = readable(self.entry(EventId::from_bytes(id)))?.flatten()
+            else {
+                continue;
+            };
+            if due.get((delivery.next_attempt_at, &id))?.is_some() {
+                found.now.push((entry, delivery));
+            }
+        }
+        let known: Vec<EventId> = found.now.iter().map(|(entry, _)| entry.id).collect();
+        let rest = self.due(now, limit.saturating_add(known.len()))?;
+        let further = rest.now.into_iter().filter(|(e, _)| !known.contains(&e.id));
+        let room = limit.saturating_sub(known.len());
+        found.now.extend(further.take(room));
+        found.next_at = rest.next_at;
+        Ok(found)
     }
 
     pub(super) fn recall(&self, key: MemoKey, now: i64) -> Result<Option<Secret<Vec<u8>>>, Fault> {

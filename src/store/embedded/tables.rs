@@ -54,6 +54,8 @@ pub(super) const IGNORED: TableDefinition<'_, Id, ()> = TableDefinition::new("ig
 pub(super) const DUE: TableDefinition<'_, (i64, Id), ()> = TableDefinition::new("due");
 /// (order digest, id) of every pending delivery with an order key → its next attempt.
 pub(super) const ORDERED: TableDefinition<'_, (Id, Id), i64> = TableDefinition::new("ordered");
+/// The pending ones that were put off only because no route fits them.
+pub(super) const PARKED: TableDefinition<'_, Id, ()> = TableDefinition::new("parked");
 /// (when settled, id) of the delivered and ignored ones.
 pub(super) const SETTLED: TableDefinition<'_, (i64, Id), ()> = TableDefinition::new("settled");
 /// (when given up, id) of the dead ones.
@@ -89,7 +91,7 @@ type Step = fn(&WriteTransaction) -> Result<(), Fault>;
 
 /// The step at index n leads from schema version n + 1 to n + 2. Steps are never changed once
 /// released, only added.
-const STEPS: &[Step] = &[add_certificates, add_quarantine];
+const STEPS: &[Step] = &[add_certificates, add_quarantine, add_parked];
 
 /// Version 2: platform certificates are kept.
 fn add_certificates(tx: &WriteTransaction) -> Result<(), Fault> {
@@ -102,6 +104,12 @@ fn add_quarantine(tx: &WriteTransaction) -> Result<(), Fault> {
     tx.open_table(REFUSED)?;
     tx.open_table(REFUSED_INDEX)?;
     tx.open_table(VARIANTS)?;
+    Ok(())
+}
+
+/// What no route fits can be claimed, however far it is put off.
+fn add_parked(tx: &WriteTransaction) -> Result<(), Fault> {
+    tx.open_table(PARKED)?;
     Ok(())
 }
 
@@ -157,6 +165,7 @@ pub(super) struct Tables<'t> {
     pub(super) ignored: Table<'t, Id, ()>,
     pub(super) due: Table<'t, (i64, Id), ()>,
     pub(super) ordered: Table<'t, (Id, Id), i64>,
+    pub(super) parked: Table<'t, Id, ()>,
     pub(super) settled: Table<'t, (i64, Id), ()>,
     pub(super) given_up: Table<'t, (i64, Id), ()>,
     pub(super) dedupe: Table<'t, Id, Id>,
@@ -189,6 +198,7 @@ impl<'t> Tables<'t> {
             ignored: tx.open_table(IGNORED)?,
             due: tx.open_table(DUE)?,
             ordered: tx.open_table(ORDERED)?,
+            parked: tx.open_table(PARKED)?,
             settled: tx.open_table(SETTLED)?,
             given_up: tx.open_table(GIVEN_UP)?,
             dedupe: tx.open_table(DEDUPE)?,

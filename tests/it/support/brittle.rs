@@ -142,6 +142,10 @@ impl Inbox for BrittleStore {
     fn variants(&self, of: EventId) -> Answer<'_, Vec<Variant>> {
         self.unless_broken(self.inner.variants(of))
     }
+
+    fn claimable(&self, now: i64, limit: usize) -> Answer<'_, Due> {
+        self.unless_broken(self.inner.claimable(now, limit))
+    }
 }
 
 /// How a [`BrittleSigner`] fails.

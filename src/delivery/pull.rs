@@ -1,0 +1,375 @@
+//! Pull instead of push: a backend claims what is due with a lease, and says what became of it.
+//!
+//! A lease is a change of the store: it counts an attempt and makes the entry due again when it
+//! ends, so that nobody else has it meanwhile, and a restart changes nothing about that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::delivery::{Inner, claim, outgoing, schedule, signed_anew};
+use crate::model::delivery::{Attempt, AttemptError, Delivery, DeliveryState, Lease, Settlement};
+use crate::model::id::EventId;
+use crate::model::notification::InboxEntry;
+use crate::store::error::StoreError;
+use crate::store::{Change, Effect};
+
+/// How much the bodies of one claim may have, bytes; the first is given whatever it has.
+const CLAIM_BYTES: usize = 8 << 20;
+/// The longest a claim that waits goes without a look: for a host that runs no dispatcher, which
+/// would tell what arrived.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+
+/// Gives the inbox to backends that ask for it. Clones share it.
+#[derive(Clone)]
+pub struct Puller(pub(super) Arc<Inner>);
+
+/// What is claimed.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    /// At most so many.
+    pub max: usize,
+    /// For how long; an hour at most.
+    pub lease: Duration,
+    /// How long to wait where nothing is due.
+    pub wait: Duration,
+}
+
+/// One entry that was claimed, as a push would have posted it.
+#[derive(Debug)]
+pub struct Pulled {
+    /// The entry.
+    pub entry: InboxEntry,
+    /// Which attempt it is, from 1.
+    pub attempt: u32,
+    /// When the lease ends, Unix milliseconds.
+    pub lease_until: i64,
+    /// The type of the body.
+    pub content_type: String,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Why something about a claim wasn't done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PullError {
+    /// Nobody has it on lease, or no longer.
+    #[error(
+        "event {0} isn't on lease: it ended, or was acked or nacked; claim it again if it is owed"
+    )]
+    NotLeased(EventId),
+    /// The store can't be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no such entry.
+    #[error("the inbox has no event {0}; it may have been pruned after it was delivered")]
+    Unknown(EventId),
+}
+
+/// What one look at the inbox gave.
+#[derive(Default)]
+struct Look {
+    claimed: Vec<(InboxEntry, u32)>,
+    lease_until: i64,
+    /// Whether something was given up, so that there may be more at once.
+    gave_up: bool,
+    /// How long until the next is due.
+    next: Option<Duration>,
+}
+
+impl Puller {
+    /// Claims what is due and not being pushed, or waits for it.
+    ///
+    /// # Errors
+    /// The store's.
+    ///
+    /// # Cancel safety
+    /// What was claimed when the future is dropped comes again when its lease ends.
+    pub async fn claim(&self, wanted: Claim) -> Result<Vec<Pulled>, StoreError> {
+        let mut news = self.0.news.subscribe();
+        let end = Instant::now() + wanted.wait;
+        loop {
+            let is_closed = *news.borrow_and_update();
+            let look = self.look(wanted).await?;
+            if look.gave_up && look.claimed.is_empty() {
+                continue;
+            }
+            let now = Instant::now();
+            if !look.claimed.is_empty() || is_closed || now >= end {
+                return Ok(self.lay_out(look).await);
+            }
+            let sleep = look
+                .next
+                .map_or(LONGEST_SLEEP, |next| next.min(LONGEST_SLEEP));
+            tokio::select! {
+                // The sender lives as long as this does.
+                _ = news.changed() => {}
+                () = tokio::time::sleep_until(end.min(now + sleep)) => {}
+            }
+        }
+    }
+
+    /// Records that the backend did what the event asked for, whatever became of the lease. Once
+    /// is enough; a dead one is owed no longer, either.
+    ///
+    /// # Errors
+    /// [`PullError::Unknown`] and [`PullError::Store`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future doesn't take it back.
+    pub async fn ack(&self, id: EventId) -> Result<(), PullError> {
+        let delivery = self.delivery(id).await?;
+        if matches!(
+            delivery.state,
+            DeliveryState::Delivered | DeliveryState::Ignored
+        ) {
+            return Ok(());
+        }
+        let now = self.0.clock.now_ms();
+        let lease = delivery.lease.unwrap_or(Lease {
+            since: now,
+            until: now,
+        });
+        self.settle(id, lease.ended(now, None), Settlement::Delivered)
+            .await
+    }
+
+    /// Gives an event back: it can be claimed again at once, or is dead when the time to deliver
+    /// it is over. Where it isn't on lease any more nothing changes.
+    ///
+    /// # Errors
+    /// [`PullError::Unknown`] and [`PullError::Store`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future doesn't take it back.
+    pub async fn nack(&self, id: EventId) -> Result<(), PullError> {
+        let delivery = self.delivery(id).await?;
+        let (DeliveryState::Pending, Some(lease)) = (delivery.state, delivery.lease) else {
+            return Ok(());
+        };
+        let now = self.0.clock.now_ms();
+        let settlement = match self.is_over(&delivery, now) {
+            true => Settlement::GivenUp,
+            false => Settlement::RetryAt(now),
+        };
+        let attempt = lease.ended(now, Some(AttemptError::Nacked));
+        self.settle(id, attempt, settlement).await
+    }
+
+    /// Lets a lease that stands end `lease` from now, and gives when that is, Unix milliseconds.
+    ///
+    /// # Errors
+    /// [`PullError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future doesn't take it back.
+    pub async fn extend(&self, id: EventId, lease: Duration) -> Result<i64, PullError> {
+        // The dispatcher may be about to push what it read as ended.
+        let _turn = self.0.floor.turn().await;
+        let now = self.0.clock.now_ms();
+        let until = now.saturating_add(milliseconds(lease));
+        let change = Change::Extend { id, now, until };
+        match self.0.store.commit(vec![change]).await?.first() {
+            Some(Effect::Applied) => Ok(until),
+            Some(Effect::Missing) => Err(PullError::Unknown(id)),
+            _ => Err(PullError::NotLeased(id)),
+        }
+    }
+
+    /// Lets nobody wait any longer: claims answer with what there is.
+    pub fn close(&self) {
+        self.0.news.send_replace(true);
+    }
+
+    /// Chooses and leases.
+    async fn look(&self, wanted: Claim) -> Result<Look, StoreError> {
+        let inner = &self.0;
+        let _turn = inner.floor.turn().await;
+        let (now, pushed) = (inner.clock.now_ms(), inner.floor.under_way());
+        let limit = wanted.max.saturating_add(pushed.len());
+        let found = inner.store.claimable(now, limit).await?;
+        let lease = Lease {
+            since: now,
+            until: now.saturating_add(milliseconds(wanted.lease)),
+        };
+        let free = found
+            .now
+            .into_iter()
+            .filter(|(e, _)| !pushed.contains(&e.id));
+        let chosen = fitting(free.take(wanted.max));
+        let changes = chosen
+            .iter()
+            .map(|(_, delivery)| self.change(delivery, lease));
+        let effects = match chosen.is_empty() {
+            true => Vec::new(),
+            false => inner.store.commit(changes.collect()).await?,
+        };
+        let mut look = Look {
+            lease_until: lease.until,
+            next: found.next_at.map(|at| until(at, now)),
+            ..Look::default()
+        };
+        let applied = chosen.into_iter().zip(effects);
+        let applied = applied.filter(|(_, effect)| matches!(effect, Effect::Applied));
+        for ((entry, delivery), _) in applied {
+            if delivery.lease.is_some() {
+                inner.metrics.attempted(Some(AttemptError::LeaseExpired));
+            }
+            if self.is_lost(&delivery) {
+                self.report_given_up(entry.id);
+                look.gave_up = true;
+            } else {
+                look.claimed
+                    .push((entry, delivery.attempts.saturating_add(1)));
+            }
+        }
+        inner.metrics.claimed(look.claimed.len());
+        Ok(look)
+    }
+
+    /// A new lease, or the end where the last one ended with the time to deliver.
+    fn change(&self, delivery: &Delivery, lease: Lease) -> Change {
+        match delivery.lease {
+            Some(ended) if self.is_lost(delivery) => given_up(delivery.id, ended),
+            _ => Change::Claim {
+                id: delivery.id,
+                lease,
+            },
+        }
+    }
+
+    fn is_lost(&self, delivery: &Delivery) -> bool {
+        self.0.plan.load().is_lost(delivery)
+    }
+
+    fn is_over(&self, delivery: &Delivery, at: i64) -> bool {
+        let patience = self.0.plan.load().give_up_after;
+        schedule::is_over(delivery.owed_since, at, patience)
+    }
+
+    fn report_given_up(&self, event_id: EventId) {
+        self.0.metrics.gave_up();
+        tracing::warn!(%event_id, "a pulled delivery is given up; `inbox replay` makes it owed again");
+    }
+
+    async fn delivery(&self, id: EventId) -> Result<Delivery, PullError> {
+        let found = self.0.store.entry(id).await?;
+        found
+            .map(|(_, delivery)| delivery)
+            .ok_or(PullError::Unknown(id))
+    }
+
+    async fn settle(
+        &self,
+        id: EventId,
+        attempt: Attempt,
+        settlement: Settlement,
+    ) -> Result<(), PullError> {
+        let error = attempt.error;
+        let change = Change::Settle {
+            id,
+            attempt,
+            settlement,
+        };
+        match self.0.store.commit(vec![change]).await?.first() {
+            Some(Effect::Missing) => return Err(PullError::Unknown(id)),
+            Some(Effect::Applied) => self.0.metrics.attempted(error),
+            // Somebody else was first to say what became of it.
+            _ => return Ok(()),
+        }
+        if settlement == Settlement::GivenUp {
+            self.report_given_up(id);
+        }
+        // What waits for it has its turn, and what was given back is due.
+        self.0.wake.notify_one();
+        self.0.tell();
+        Ok(())
+    }
+
+    /// What a push would post, of each entry that was claimed.
+    async fn lay_out(&self, look: Look) -> Vec<Pulled> {
+        let mut pulled = Vec::with_capacity(look.claimed.len());
+        for (entry, attempt) in look.claimed {
+            match self.outgoing(&entry).await {
+                Ok(sent) => pulled.push(Pulled {
+                    entry,
+                    attempt,
+                    lease_until: look.lease_until,
+                    content_type: sent.content_type,
+                    body: sent.body,
+                }),
+                Err(error) => {
+                    tracing::error!(%error, event_id = %entry.id, "a claimed event isn't given out; it comes again when its lease ends");
+                }
+            }
+        }
+        pulled
+    }
+
+    async fn outgoing(&self, entry: &InboxEntry) -> Result<outgoing::Outgoing, Unmade> {
+        let plan = self.0.plan.load_full();
+        let known = claim::known(&*self.0.store, &plan, entry).await?;
+        let target = plan.routes.target(entry, &known);
+        let format = target.map_or(plan.format, |target| target.format);
+        let sent = outgoing::lay_out(entry, format);
+        match self.0.install_key.get() {
+            None => Ok(sent),
+            Some(key) => Ok(signed_anew::sign(key, sent, entry.scheme).await?),
+        }
+    }
+}
+
+impl std::fmt::Debug for Puller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Puller")
+    }
+}
+
+/// Why a claimed entry isn't given out.
+#[derive(Debug, thiserror::Error)]
+enum Unmade {
+    #[error("it can't be signed anew: {0}")]
+    Signature(#[from] signed_anew::Error),
+    #[error("the merchant can't be looked up: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// The end of a delivery whose last lease ended without a word.
+pub(super) fn given_up(id: EventId, lease: Lease) -> Change {
+    Change::Settle {
+        id,
+        attempt: lease.lapsed(),
+        settlement: Settlement::GivenUp,
+    }
+}
+
+/// The first of them, as many as one answer holds.
+fn fitting(found: impl Iterator<Item = (InboxEntry, Delivery)>) -> Vec<(InboxEntry, Delivery)> {
+    let mut bytes = 0;
+    let fits = |(entry, _): &(InboxEntry, Delivery)| {
+        let is_first = bytes == 0;
+        // An entry without a body is small, and counts so that it can be the first.
+        bytes += entry
+            .body
+            .as_ref()
+            .map_or(1, |body| body.bytes.len().max(1));
+        is_first || bytes <= CLAIM_BYTES
+    };
+    found.take_while(fits).collect()
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// How long it is from `now` until `at`, both Unix milliseconds.
+fn until(at: i64, now: i64) -> Duration {
+    Duration::from_millis(
+        u64::try_from(at.saturating_sub(now))
+            .unwrap_or_default()
+            .max(1),
+    )
+}

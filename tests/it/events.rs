@@ -1,0 +1,539 @@
+//! `/events`: notifications that a backend pulls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alipay_sidecar::clock::{Clock as _, ManualClock};
+use alipay_sidecar::config::Config;
+use alipay_sidecar::config::delivery::{DeliveryFormat, DeliveryRoute};
+use alipay_sidecar::model::delivery::{AttemptError, Delivery, DeliveryState, Via};
+use alipay_sidecar::model::id::EventId;
+use alipay_sidecar::model::notification::{Body, InboxEntry};
+use alipay_sidecar::net::client::Reply;
+use alipay_sidecar::protocol::notification::UnverifiedNotification;
+use alipay_sidecar::protocol::signature::SignType;
+use alipay_sidecar::simulator::{Event, FIRST_AUTH_APP_ID, TriggerOptions};
+use alipay_sidecar::store::Change;
+use bytes::Bytes;
+use http::{Method, Request};
+use serde_json::{Value, json};
+
+use crate::local_signature::{backends_keys, local};
+use crate::store::{START, entry};
+use crate::support::brittle::BrittleStore;
+use crate::support::{PATIENCE, TestSidecar, header, json, text};
+
+const CLAIMED: &str = "alipay_sidecar_events_claimed_total";
+const GIVEN_UP: &str = "alipay_sidecar_deliveries_given_up_total";
+
+/// A sidecar that pushes nothing, and its clock.
+async fn pulled_from(change: impl FnOnce(&mut Config)) -> (TestSidecar, ManualClock) {
+    let clock = ManualClock::new(START);
+    let change = |config: &mut Config| {
+        config.delivery.url = None;
+        change(config);
+    };
+    let build_clock = clock.clone();
+    let sidecar = TestSidecar::start_built(change, |_, b| b.clock(Arc::new(build_clock))).await;
+    (sidecar, clock)
+}
+
+impl TestSidecar {
+    async fn event(&self, path: &str, body: &str) -> Reply {
+        let request = Request::builder().method(Method::POST).uri(path);
+        self.proxy(request, body.to_owned()).await
+    }
+
+    async fn claim(&self, body: &str) -> Vec<Value> {
+        let reply = self.event("/events/claim", body).await;
+        assert_eq!(reply.status, 200, "{}", text(&reply));
+        let items = json(&reply)["items"].take();
+        items.as_array().expect("a list").clone()
+    }
+
+    async fn claimed_ids(&self, body: &str) -> Vec<String> {
+        let items = self.claim(body).await;
+        items.iter().map(|item| id_of(item)).collect()
+    }
+
+    async fn say(&self, id: &str, verb: &str, body: &str) {
+        let reply = self.event(&format!("/events/{id}/{verb}"), body).await;
+        assert_eq!((reply.status.as_u16(), text(&reply)), (204, String::new()));
+    }
+
+    async fn refused(&self, path: &str, body: &str, expected: (u16, &str)) -> Value {
+        let reply = self.event(path, body).await;
+        let found = (
+            reply.status.as_u16(),
+            header(&reply, "alipay-sidecar-error"),
+        );
+        assert_eq!(found, expected, "{path} {body}");
+        assert_eq!(header(&reply, "content-type"), "application/problem+json");
+        json(&reply)
+    }
+
+    async fn owe(&self, order_key: Option<&str>, change: impl FnOnce(&mut InboxEntry)) -> String {
+        let mut entry = entry(START, None);
+        entry.order_key = order_key.map(str::to_owned);
+        change(&mut entry);
+        let id = entry.id.to_string();
+        let change = Change::Receive(Box::new(entry));
+        self.sidecar
+            .store()
+            .commit(vec![change])
+            .await
+            .expect("stored");
+        id
+    }
+
+    async fn delivery(&self, id: &str) -> Delivery {
+        let id: EventId = id.parse().expect("an id");
+        let found = self.sidecar.store().entry(id).await.expect("readable");
+        found.expect("there").1
+    }
+
+    async fn outcome(&self, outcome: &str) -> f64 {
+        let series = format!("alipay_sidecar_delivery_attempts_total{{outcome=\"{outcome}\"}}");
+        self.metric(&series).await
+    }
+}
+
+fn id_of(item: &Value) -> String {
+    item["id"].as_str().expect("an id").to_owned()
+}
+
+#[tokio::test]
+async fn a_claimed_event_is_what_a_push_would_have_been_until_it_is_acked() {
+    let (sidecar, clock) = pulled_from(|_| ()).await;
+    let options = TriggerOptions {
+        attempts: Some(1),
+        wait: true,
+        url: Some(format!("{}/alipay/notify/orders/42", sidecar.webhook)),
+        ..TriggerOptions::default()
+    };
+    let sent = sidecar.simulator.trigger(Event::Payment, &options).await;
+    let sent = sent.expect("sent");
+    let item = sidecar.claim("").await.remove(0);
+    assert_eq!(item["body"], sent.body);
+    assert_eq!(item["type"], "trade_status_sync");
+    assert_eq!(item["notify_path"], "/orders/42");
+    assert_eq!(item["attempt"], 1);
+    assert_eq!(item["lease_until"], clock.now_ms() + 30_000);
+    assert!(item.get("body_base64").is_none());
+    let content_type = item["content_type"].as_str().expect("a type");
+    assert!(content_type.starts_with("application/x-www-form-urlencoded"));
+    for name in ["notify_id", "app_id"] {
+        assert!(item[name].is_string(), "{name}");
+    }
+    let members = item.as_object().expect("an object");
+    assert!(members.contains_key("auth_app_id"));
+    assert!(sidecar.claim("{}").await.is_empty(), "it is on lease");
+
+    let id = id_of(&item);
+    clock.advance_ms(250);
+    sidecar.say(&id, "ack", "").await;
+    sidecar.say(&id, "ack", "{}").await;
+    let delivery = sidecar.delivery(&id).await;
+    assert_eq!(delivery.state, DeliveryState::Delivered);
+    assert_eq!((delivery.attempts, delivery.history.len()), (1, 1));
+    let attempt = &delivery.history[0];
+    assert_eq!(
+        (attempt.via, attempt.error, attempt.status),
+        (Via::Pull, None, None)
+    );
+    assert_eq!((attempt.at, attempt.duration_ms), (START, 250));
+    assert_eq!(sidecar.outcome("delivered").await, 1.0);
+    assert_eq!(sidecar.metric(CLAIMED).await, 1.0);
+    let shown = sidecar
+        .admin(Method::GET, &format!("/api/inbox/{id}"), "")
+        .await;
+    assert_eq!(json(&shown)["history"][0]["via"], "pull");
+}
+
+#[tokio::test]
+async fn a_nacked_event_can_be_claimed_again_at_once() {
+    let (sidecar, clock) = pulled_from(|_| ()).await;
+    let id = sidecar.owe(None, |_| ()).await;
+    for attempt in 1..=3 {
+        let item = sidecar.claim("").await.remove(0);
+        assert_eq!(
+            (id_of(&item), &item["attempt"]),
+            (id.clone(), &json!(attempt))
+        );
+        clock.advance_ms(1);
+        sidecar.say(&id, "nack", "{}").await;
+        sidecar.say(&id, "nack", "").await;
+    }
+    let delivery = sidecar.delivery(&id).await;
+    assert_eq!(
+        (delivery.state, delivery.attempts),
+        (DeliveryState::Pending, 3)
+    );
+    let errors: Vec<_> = delivery.history.iter().map(|a| a.error).collect();
+    assert_eq!(errors, [Some(AttemptError::Nacked); 3]);
+    assert_eq!(sidecar.outcome("nacked").await, 3.0);
+}
+
+#[tokio::test]
+async fn an_expired_lease_makes_it_claimable_and_a_late_ack_still_counts() {
+    let (sidecar, clock) = pulled_from(|_| ()).await;
+    let id = sidecar.owe(None, |_| ()).await;
+    let lease = r#"{"lease":"5s"}"#;
+    assert_eq!(sidecar.claimed_ids(lease).await, [id.clone()]);
+    clock.advance_ms(4_999);
+    assert!(sidecar.claim("").await.is_empty());
+    sidecar.say(&id, "extend", lease).await;
+    clock.advance_ms(4_999);
+    assert!(sidecar.claim("").await.is_empty(), "it was extended");
+    clock.advance_ms(1);
+    let path = format!("/events/{id}/extend");
+    sidecar
+        .refused(&path, lease, (409, "event-not-leased"))
+        .await;
+    let again = sidecar.claim(lease).await.remove(0);
+    assert_eq!(again["attempt"], 2);
+    // Whoever had the first lease did the work after all.
+    sidecar.say(&id, "ack", "").await;
+    let delivery = sidecar.delivery(&id).await;
+    assert_eq!(delivery.state, DeliveryState::Delivered);
+    let lapsed = &delivery.history[0];
+    assert_eq!(lapsed.error, Some(AttemptError::LeaseExpired));
+    assert_eq!((lapsed.at, lapsed.duration_ms), (START, 9_999));
+    assert_eq!(delivery.history[1].error, None);
+    assert_eq!(sidecar.outcome("lease-expired").await, 1.0);
+    sidecar.refused(&path, "", (409, "event-not-leased")).await;
+    // A word that comes too late changes nothing.
+    sidecar.say(&id, "nack", "").await;
+    assert_eq!(sidecar.delivery(&id).await.state, DeliveryState::Delivered);
+}
+
+#[tokio::test]
+async fn of_one_order_only_the_first_can_be_claimed() {
+    let (sidecar, _) = pulled_from(|_| ()).await;
+    let first = sidecar.owe(Some("T1"), |_| ()).await;
+    let later = |entry: &mut InboxEntry| entry.id = EventId::new(START + 1);
+    let second = sidecar.owe(Some("T1"), later).await;
+    let other = sidecar
+        .owe(Some("T2"), |entry| entry.id = EventId::new(START + 2))
+        .await;
+    assert_eq!(sidecar.claimed_ids("").await, [first.clone(), other]);
+    assert!(sidecar.claim("").await.is_empty());
+    sidecar.say(&first, "nack", "").await;
+    assert_eq!(sidecar.claimed_ids("").await, [first.clone()]);
+    sidecar.say(&first, "ack", "").await;
+    assert_eq!(sidecar.claimed_ids("").await, [second]);
+}
+
+#[tokio::test]
+async fn what_nobody_does_in_time_is_dead_and_a_word_that_it_was_done_ends_that() {
+    let (sidecar, clock) = pulled_from(|config| {
+        config.delivery.give_up_after = Duration::from_secs(60);
+    })
+    .await;
+    let id = sidecar.owe(None, |_| ()).await;
+    sidecar.claim(r#"{"lease":"50s"}"#).await;
+    clock.advance_ms(50_000);
+    assert_eq!(sidecar.claim(r#"{"lease":"10s"}"#).await.len(), 1);
+    clock.advance_ms(10_000);
+    assert!(sidecar.claim("").await.is_empty());
+    let delivery = sidecar.delivery(&id).await;
+    assert_eq!(
+        (delivery.state, delivery.attempts),
+        (DeliveryState::Dead, 2)
+    );
+    let errors: Vec<_> = delivery.history.iter().map(|a| a.error).collect();
+    assert_eq!(errors, [Some(AttemptError::LeaseExpired); 2]);
+    assert_eq!(sidecar.metric(GIVEN_UP).await, 1.0);
+    assert_eq!(sidecar.metric("alipay_sidecar_inbox_dead").await, 1.0);
+    sidecar.say(&id, "ack", "").await;
+    assert_eq!(sidecar.delivery(&id).await.state, DeliveryState::Delivered);
+    assert_eq!(sidecar.metric("alipay_sidecar_inbox_dead").await, 0.0);
+
+    let id = sidecar
+        .owe(None, |entry| entry.id = EventId::new(START))
+        .await;
+    sidecar.claim("").await;
+    sidecar.say(&id, "nack", "").await;
+    let dead = sidecar.delivery(&id).await;
+    assert_eq!(dead.state, DeliveryState::Dead, "it was received long ago");
+    assert_eq!(sidecar.metric(GIVEN_UP).await, 2.0);
+}
+
+#[tokio::test]
+async fn a_claim_that_waits_ends_when_something_becomes_due_and_at_the_end() {
+    let (sidecar, _) = pulled_from(|_| ()).await;
+    let sidecar = Arc::new(sidecar);
+    let waiting = || {
+        let sidecar = Arc::clone(&sidecar);
+        tokio::spawn(async move { sidecar.claim(r#"{"wait":"60s","max":1}"#).await })
+    };
+    let soon = async |claim: tokio::task::JoinHandle<Vec<Value>>| {
+        let claimed = tokio::time::timeout(PATIENCE, claim).await;
+        claimed.expect("not the whole minute").expect("no panic")
+    };
+    let claim = waiting();
+    let options = TriggerOptions {
+        attempts: Some(1),
+        wait: true,
+        ..TriggerOptions::default()
+    };
+    sidecar
+        .simulator
+        .trigger(Event::Payment, &options)
+        .await
+        .expect("sent");
+    let first = soon(claim).await;
+    assert_eq!(first.len(), 1);
+    let claim = waiting();
+    sidecar.say(&id_of(&first[0]), "nack", "").await;
+    assert_eq!(soon(claim).await[0]["attempt"], 2);
+    let claim = waiting();
+    sidecar
+        .wait_for_metric(
+            "alipay_sidecar_requests_total{api=\"events\",method=\"none\",outcome=\"ok\"}",
+            3.0,
+        )
+        .await;
+    sidecar.stop();
+    assert!(soon(claim).await.is_empty());
+}
+
+#[tokio::test]
+async fn claims_that_wait_take_no_slot_of_calls_and_are_bounded() {
+    let (sidecar, _) = pulled_from(|config| config.proxy.max_in_flight = 1).await;
+    let sidecar = Arc::new(sidecar);
+    let waiting: Vec<_> = (0..64)
+        .map(|_| {
+            let sidecar = Arc::clone(&sidecar);
+            tokio::spawn(async move { sidecar.event("/events/claim", r#"{"wait":"60s"}"#).await })
+        })
+        .collect();
+    let full = async {
+        loop {
+            let reply = sidecar.event("/events/claim", r#"{"wait":"1ms"}"#).await;
+            if reply.status == 503 {
+                return reply;
+            }
+        }
+    };
+    let full = tokio::time::timeout(PATIENCE, full).await.expect("64 wait");
+    assert_eq!(header(&full, "alipay-sidecar-error"), "overloaded");
+    assert_eq!(header(&full, "retry-after"), "1");
+    let call = sidecar
+        .post("/v2/alipay.trade.query", r#"{"out_trade_no":"T"}"#)
+        .await;
+    assert_eq!(call.status, 200);
+    assert!(sidecar.claim("").await.is_empty(), "one that doesn't wait");
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn what_can_not_be_asked_is_refused_by_name() {
+    let (sidecar, _) = pulled_from(|_| ()).await;
+    let invalid = (400, "parameter-invalid");
+    let problem = sidecar
+        .refused("/events/claim", r#"{"max":101}"#, invalid)
+        .await;
+    assert_eq!(
+        problem["detail"],
+        "`max` is 101; it has to be a number from 1 to 100"
+    );
+    for body in [r#"{"lease":"2h"}"#, r#"{"wait":"61s"}"#, r#"{"limit":1}"#] {
+        sidecar.refused("/events/claim", body, invalid).await;
+    }
+    sidecar
+        .refused("/events/claim", "max=1", (400, "body-invalid"))
+        .await;
+    let id = sidecar.owe(None, |_| ()).await;
+    sidecar
+        .refused(&format!("/events/{id}/ack"), r#"{"x":1}"#, invalid)
+        .await;
+    let unknown = (404, "event-unknown");
+    for verb in ["ack", "nack", "extend"] {
+        let nobody = EventId::new(START);
+        sidecar
+            .refused(&format!("/events/{nobody}/{verb}"), "", unknown)
+            .await;
+        sidecar
+            .refused(&format!("/events/no-id/{verb}"), "", unknown)
+            .await;
+    }
+    for path in ["/events", "/events/claim/", "/m/shop/events/claim"] {
+        sidecar.refused(path, "", (404, "route-unknown")).await;
+    }
+    let get = sidecar.proxy(Request::get("/events/claim"), "").await;
+    assert_eq!((get.status.as_u16(), header(&get, "allow")), (405, "POST"));
+    let page = Request::post("/events/claim").header("origin", "http://evil.example");
+    let page = sidecar.proxy(page, "").await;
+    assert_eq!(header(&page, "alipay-sidecar-error"), "browser-refused");
+    assert_eq!(sidecar.delivery(&id).await.attempts, 0);
+}
+
+#[tokio::test]
+async fn an_authorisation_is_pulled_without_a_token_and_bytes_that_are_no_text_as_base64() {
+    let (sidecar, _) = pulled_from(|_| ()).await;
+    let options = TriggerOptions {
+        attempts: Some(1),
+        wait: true,
+        ..TriggerOptions::default()
+    };
+    sidecar
+        .simulator
+        .trigger(Event::PluginOrder, &options)
+        .await
+        .expect("sent");
+    let item = sidecar.claim("").await.remove(0);
+    assert_eq!(
+        (&item["type"], &item["auth_app_id"]),
+        (&json!("merchant.authorized"), &json!(FIRST_AUTH_APP_ID))
+    );
+    assert_eq!(item["content_type"], "application/json");
+    let event: Value = serde_json::from_str(item["body"].as_str().expect("text")).expect("JSON");
+    assert_eq!(event["id"], item["id"]);
+    assert!(!item.to_string().contains("app_auth_token"));
+
+    let raw = Bytes::from_static(b"subject=\xD6\xD0&charset=GBK");
+    sidecar
+        .owe(None, |entry| {
+            entry.body = Some(Body {
+                content_type: "application/x-www-form-urlencoded; charset=GBK".to_owned(),
+                bytes: raw.clone(),
+            });
+        })
+        .await;
+    let item = sidecar.claim("").await.remove(0);
+    assert_eq!(item["body_base64"], "c3ViamVjdD3W0CZjaGFyc2V0PUdCSw==");
+    assert!(item.get("body").is_none());
+}
+
+#[tokio::test]
+async fn the_form_of_the_route_that_fits_and_the_local_signature_hold_for_pulled_ones_too() {
+    let (sidecar, _) = pulled_from(|config| {
+        local(config);
+        // Nobody listens there; the entry is claimed while it waits for its next attempt.
+        config.delivery.format = DeliveryFormat::Json;
+        config.delivery.routes = vec![DeliveryRoute {
+            url: "http://127.0.0.1:9/".to_owned(),
+            app: Some("2021000000009999".to_owned()),
+            ..DeliveryRoute::default()
+        }];
+    })
+    .await;
+    sidecar.owe(None, |_| ()).await;
+    let item = sidecar.claim("").await.remove(0);
+    let body: Value = serde_json::from_str(item["body"].as_str().expect("text")).expect("JSON");
+    assert_eq!(body["params"]["out_trade_no"], "plain-to-see");
+
+    let (sidecar, _) = pulled_from(local).await;
+    let options = TriggerOptions {
+        attempts: Some(1),
+        wait: true,
+        ..TriggerOptions::default()
+    };
+    let sent = sidecar
+        .simulator
+        .trigger(Event::Payment, &options)
+        .await
+        .expect("sent");
+    let item = sidecar.claim("").await.remove(0);
+    assert_ne!(item["body"], sent.body);
+    let body = item["body"].as_str().expect("text").as_bytes();
+    let form = UnverifiedNotification::parse(item["content_type"].as_str(), body).expect("a form");
+    form.verify(&backends_keys(), SignType::Rsa2)
+        .expect("signed with the install key");
+}
+
+#[tokio::test]
+async fn what_no_route_fits_can_be_claimed_however_much_there_is() {
+    let (sidecar, _) = pulled_from(|config| {
+        config.delivery.routes = vec![DeliveryRoute {
+            url: "http://127.0.0.1:9/".to_owned(),
+            path: Some("/pushed/*".to_owned()),
+            ..DeliveryRoute::default()
+        }];
+    })
+    .await;
+    let changes = (0..300).map(|n| Change::Receive(Box::new(entry(START - 300 + n, None))));
+    let store = sidecar.sidecar.store();
+    store.commit(changes.collect()).await.expect("stored");
+    // The dispatcher looks at them, and parks most.
+    let options = TriggerOptions {
+        attempts: Some(1),
+        wait: true,
+        ..TriggerOptions::default()
+    };
+    sidecar
+        .simulator
+        .trigger(Event::Payment, &options)
+        .await
+        .expect("sent");
+    let parked = async {
+        while store.due(START, 1_000).await.expect("readable").now.len() > 150 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, parked)
+        .await
+        .expect("parked");
+    let mut claimed = 0;
+    loop {
+        let ids = sidecar.claimed_ids(r#"{"max":100}"#).await;
+        if ids.is_empty() {
+            break;
+        }
+        claimed += ids.len();
+    }
+    assert_eq!(claimed, 301);
+}
+
+#[tokio::test]
+async fn what_is_being_pushed_is_not_claimed() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let url = format!("http://{}/", silent.local_addr().expect("bound"));
+    let (sidecar, clock) = pulled_from(|config| {
+        config.delivery.url = Some(url);
+        config.delivery.timeout = Duration::from_millis(500);
+    })
+    .await;
+    let options = TriggerOptions {
+        attempts: Some(1),
+        wait: true,
+        ..TriggerOptions::default()
+    };
+    sidecar
+        .simulator
+        .trigger(Event::Payment, &options)
+        .await
+        .expect("sent");
+    let (_connection, _) = silent.accept().await.expect("an attempt");
+    assert!(sidecar.claim("").await.is_empty(), "it is under way");
+    let failed = "alipay_sidecar_delivery_attempts_total{outcome=\"timeout\"}";
+    sidecar.wait_for_metric(failed, 1.0).await;
+    assert!(sidecar.claim("").await.is_empty(), "it isn't due");
+    clock.advance_ms(1_200);
+    let item = sidecar.claim("").await.remove(0);
+    assert_eq!(item["attempt"], 2);
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_gives_nothing_out() {
+    let mut brittle = None;
+    let sidecar = TestSidecar::start_built(
+        |config| config.delivery.url = None,
+        |config, builder| {
+            let store = BrittleStore::open(config);
+            brittle = Some(store.clone());
+            builder.store(Arc::new(store))
+        },
+    )
+    .await;
+    let id = sidecar.owe(None, |_| ()).await;
+    brittle.expect("built").break_down();
+    let down = (503, "store-unavailable");
+    sidecar.refused("/events/claim", "", down).await;
+    sidecar
+        .refused(&format!("/events/{id}/ack"), "", down)
+        .await;
+}
