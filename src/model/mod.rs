@@ -6,6 +6,7 @@
 pub mod app;
 pub mod app_keys;
 pub mod authorization;
+pub mod call;
 pub mod certificate;
 pub mod delivery;
 pub mod event;
@@ -16,3 +17,4 @@ pub mod quarantine;
 pub mod refused;
 pub mod selector;
 pub mod token;
+pub mod user_token;

@@ -47,4 +47,5 @@ pub mod spi;
 pub mod timestamp;
 pub mod token_description;
 pub mod token_reply;
+pub mod user_token_reply;
 pub mod v3_response;

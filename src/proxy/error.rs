@@ -19,6 +19,8 @@ pub enum ErrorCode {
     BodyTooLarge,
     /// The request comes from a web page.
     BrowserRefused,
+    /// No such call is on record.
+    CallUnknown,
     /// A charset that isn't spoken here.
     CharsetUnsupported,
     /// Nobody has the event on lease.
@@ -115,6 +117,7 @@ impl ErrorCode {
                 S::FORBIDDEN,
                 "Web pages may not call the sidecar",
             ),
+            Self::CallUnknown => ("call-unknown", S::NOT_FOUND, "No such call"),
             Self::CharsetUnsupported => (
                 "charset-unsupported",
                 S::BAD_REQUEST,
@@ -239,7 +242,7 @@ impl ErrorCode {
 }
 
 /// An error born in the sidecar.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{}: {detail}", .code.as_str())]
 pub struct ProxyError {
     /// Which.

@@ -26,12 +26,15 @@ use crate::protocol::signature::SignType;
 use crate::token::Tokens;
 
 mod call;
+mod call_lookup;
+pub mod calls;
 mod check;
 mod client_data;
 pub mod error;
 pub mod events;
 pub(crate) mod front_door;
 pub mod local_call;
+pub mod logins;
 pub mod metrics;
 pub mod notify_url;
 pub(crate) mod parameters;
@@ -41,12 +44,15 @@ pub mod resolve;
 mod route;
 mod story;
 mod upload;
+mod users;
 mod v3;
 
 use call::{Answer, Wanted};
+use calls::CallRecords;
 use error::{ErrorCode, ProxyError};
 use events::Events;
 use local_call::{LocalCall, Sent};
+use logins::Logins;
 use metrics::{InFlight, ProxyMetrics};
 use notify_url::{NotifyUrl, NotifyUrlRule};
 use reply::Shape;
@@ -79,6 +85,10 @@ pub struct ProxyParts {
     pub notify_urls: NotifyUrlRule,
     /// Signs replies anew; `None`: they carry Alipay's signature.
     pub reply_signer: Option<ReplySigner>,
+    /// What became of calls.
+    pub calls: CallRecords,
+    /// The logins under way.
+    pub logins: Logins,
     /// What backends pull.
     pub events: Events,
     /// Sizes and deadlines.
@@ -148,6 +158,9 @@ impl Proxy {
         if matches!(route.target, Target::Check(_)) {
             return self.check(&head, route, body).await;
         }
+        if let Target::Calls { id } = &route.target {
+            return self.look_up_call(&head, &route, id).await;
+        }
         if let Target::Events(event) = &route.target {
             return self.events(&head, (&route, event), body).await;
         }
@@ -197,8 +210,8 @@ impl Proxy {
         }
     }
 
-    /// Ends once no call is under way, whether or not anybody waits for its reply. Further calls
-    /// are refused meanwhile, or it might never end.
+    /// Ends once no call is under way, whether or not anybody waits for its reply, and what became
+    /// of all is written. Further calls are refused meanwhile, or it might never end.
     ///
     /// # Cancel safety
     /// Safe: it only watches.
@@ -206,6 +219,7 @@ impl Proxy {
         let limits = &self.parts.limits;
         // The semaphore is never closed.
         let _ = limits.in_flight.acquire_many(limits.slots).await;
+        self.parts.calls.written().await;
     }
 
     /// How many calls are under way.
@@ -226,7 +240,7 @@ impl Proxy {
         if route.target == Target::Unknown {
             return Err(ProxyError::refused(
                 ErrorCode::RouteUnknown,
-                "there are `/gateway.do`, `/v2/{method}`, `/v2/client-data/decrypt`, `/v3/…`, `/verify/return`, `/verify/app-result`, before each of them `/m/{selector}`, and `/events/claim`, `/events/{id}/ack`, `nack` and `extend`",
+                "there are `/gateway.do`, `/v2/{method}`, `/v2/client-data/decrypt`, `/v3/…`, `/verify/return`, `/verify/app-result`, before each of them `/m/{selector}`, and `/calls/{request_id}`, `/events/claim`, `/events/{id}/ack`, `nack` and `extend`",
             ));
         }
         let slot = self.slot()?;
@@ -464,7 +478,11 @@ fn shape(target: &Target) -> Shape {
     match target {
         Target::Gateway => Shape::Gateway,
         Target::V3 { .. } => Shape::V3,
-        Target::Check(_) | Target::Events(_) | Target::Unknown | Target::V2 { .. } => Shape::Http,
+        Target::Calls { .. }
+        | Target::Check(_)
+        | Target::Events(_)
+        | Target::Unknown
+        | Target::V2 { .. } => Shape::Http,
     }
 }
 

@@ -26,7 +26,9 @@ use crate::install_key::InstallKey;
 use crate::net::client::{Client, ClientError, ClientOptions};
 use crate::net::shutdown::{Ending, Gate};
 use crate::protocol::secret::Secret;
+use crate::proxy::calls::{CallRecordMetrics, CallRecords};
 use crate::proxy::events::Events;
+use crate::proxy::logins::Logins;
 use crate::proxy::metrics::ProxyMetrics;
 use crate::proxy::notify_url::NotifyUrlRule;
 use crate::proxy::reply_signature::{REFUSALS, ReplySigner};
@@ -244,6 +246,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         clock: Arc::clone(&clock),
         timeout: config.upstream.timeout,
         metrics: TokenMetrics::register(&registry)?,
+        remember_users: config.tokens.remember_users,
         wake: Arc::clone(&wake),
     });
     let (hand, ending) = Ending::new();
@@ -257,6 +260,12 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         tokens: tokens.clone(),
         notify_urls: notify_url_rule(&config),
         reply_signer: install_key.map(|key| ReplySigner::new(key, Arc::clone(&clock))),
+        calls: CallRecords::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            CallRecordMetrics::register(&registry)?,
+        ),
+        logins: Logins::default(),
         limits: Limits::new(&config, ending.clone()),
         events: Events::new(dispatcher.puller()),
         metrics: ProxyMetrics::register(&registry)?,

@@ -9,12 +9,14 @@ use futures_util::future::BoxFuture;
 
 use crate::model::app::App;
 use crate::model::authorization::{Authorization, Revocation};
+use crate::model::call::{CallKey, CallRecord};
 use crate::model::certificate::KeptCertificate;
 use crate::model::delivery::{Attempt, Delivery, DeliveryState, Lease, Settlement};
 use crate::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
 use crate::model::merchant::Merchant;
 use crate::model::notification::InboxEntry;
 use crate::model::refused::{RefusalKind, RefusedNotification, Variant};
+use crate::model::user_token::{UserKey, UserToken};
 use crate::protocol::secret::Secret;
 
 pub mod embedded;
@@ -50,6 +52,13 @@ pub trait Store: Directory + Inbox {
         now: i64,
     ) -> BoxFuture<'_, Result<Option<Secret<Vec<u8>>>, StoreError>>;
 
+    /// What became of a call, until [`KEPT_MS`](crate::model::call::KEPT_MS) after its end.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn call(&self, key: CallKey, now: i64)
+    -> BoxFuture<'_, Result<Option<CallRecord>, StoreError>>;
+
     /// How much there is of everything, for metrics and readiness. Doesn't read records.
     ///
     /// # Errors
@@ -59,8 +68,9 @@ pub trait Store: Directory + Inbox {
     /// Forgets what is old at `now` (Unix milliseconds): delivered and ignored entries settled more
     /// than `retain_delivered_ms` ago, dead ones given up more than 30 days ago (until then they
     /// can be replayed), every `notify_id` received more than `retain_delivered_ms` ago, but three
-    /// days at the least, what was remembered until before `now`, and what was refused more than 7
-    /// days ago. What is pending stays.
+    /// days at the least, what was remembered until before `now`, what was refused more than 7
+    /// days ago, records of calls older than a day, and users' tokens that have ended. What is
+    /// pending stays.
     ///
     /// # Errors
     /// [`StoreError`] when the store can't be read or written; what was forgotten until then stays
@@ -107,6 +117,12 @@ pub trait Directory: Send + Sync + 'static {
         after: Option<(AppId, AuthAppId)>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Merchant>, StoreError>>;
+
+    /// The tokens of a user who logged in, and wasn't forgotten since.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn user(&self, key: UserKey) -> BoxFuture<'_, Result<Option<UserToken>, StoreError>>;
 }
 
 /// The read view of notifications and their deliveries.
@@ -235,8 +251,22 @@ pub enum Change {
         /// The merchant's user id.
         pid: Pid,
     },
+    /// Forgets a user's tokens.
+    ForgetUser {
+        /// The user, by either name.
+        key: UserKey,
+        /// Only while this is the access token in force, else it is stale.
+        only: Option<Secret<String>>,
+    },
     /// Keeps a platform certificate, in the place of one with the same name.
     KeepCertificate(Box<KeptCertificate>),
+    /// Keeps a user's tokens in the place of those kept before.
+    KeepUserToken {
+        /// What was bought.
+        token: Box<UserToken>,
+        /// Only while this is the access token in force, else it is stale.
+        replaces: Option<Secret<String>>,
+    },
     /// Keeps a second body beside the entry whose `notify_id` it came under, a few of each entry
     /// ([`Effect::Full`]) and each content once ([`Effect::Duplicate`]).
     KeepVariant {
@@ -273,6 +303,13 @@ pub enum Change {
     PutApp(Box<App>),
     /// A notification or event that is owed to the backend.
     Receive(Box<InboxEntry>),
+    /// Keeps what became of calls; the oldest go for it when there is no room.
+    RecordCalls {
+        /// The records.
+        records: Vec<CallRecord>,
+        /// How many bytes all of them may take.
+        limit: u64,
+    },
     /// Keeps a notification that was refused, if there is room: the store bounds their number and
     /// bytes, in all and of each network, by [`Bounds`](crate::model::quarantine::Bounds). One whose
     /// content is kept already joins it.
@@ -329,6 +366,8 @@ pub enum Change {
         /// What follows.
         settlement: Settlement,
     },
+    /// Forgets what [`Change::Remember`] keeps under the key.
+    Unremember(MemoKey),
 }
 
 /// What a change did.
@@ -336,7 +375,7 @@ pub enum Change {
 pub enum Effect {
     /// It was applied.
     Applied,
-    /// It was applied, and so many refused notifications had to make room.
+    /// It was applied, and so many records or refused notifications had to make room for it.
     Displaced(u64),
     /// An entry with this `notify_id` is known under the given id; nothing of the commit was
     /// applied.
@@ -400,6 +439,8 @@ pub struct Counts {
 /// How much was forgotten.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pruned {
+    /// Records of calls.
+    pub calls: u64,
     /// Inbox entries with their deliveries.
     pub entries: u64,
     /// Values kept by [`Change::Remember`].
@@ -408,4 +449,6 @@ pub struct Pruned {
     pub notify_ids: u64,
     /// Refused notifications.
     pub refused: u64,
+    /// Users' tokens, each name of a user counted.
+    pub users: u64,
 }

@@ -121,6 +121,7 @@ pub(super) struct Sealer {
     order_keys: hmac::Key,
     contents: hmac::Key,
     networks: hmac::Key,
+    names: hmac::Key,
 }
 
 impl Sealer {
@@ -136,6 +137,7 @@ impl Sealer {
             order_keys: index(b"index order keys"),
             contents: index(b"index contents"),
             networks: index(b"index networks"),
+            names: index(b"index names"),
         }
     }
 
@@ -213,6 +215,17 @@ impl Sealer {
     pub(super) fn order_digest(&self, scope: [&str; 2], order_key: &str) -> [u8; 16] {
         let [app_id, auth_app_id] = scope;
         half(digest(&self.order_keys, &[app_id, auth_app_id, order_key]))
+    }
+
+    /// The index key of what people are known by, or name themselves: `parts` begin with the
+    /// purpose.
+    pub(super) fn name_digest(&self, parts: &[&str]) -> [u8; 32] {
+        digest(&self.names, parts)
+    }
+
+    /// The same in 16 bytes, where a mix-up would be noticed.
+    pub(super) fn short_name_digest(&self, parts: &[&str]) -> [u8; 16] {
+        half(self.name_digest(parts))
     }
 }
 

@@ -24,6 +24,7 @@ use crate::protocol::token_reply;
 use crate::store::{MemoKey, Store};
 
 mod asking;
+pub mod auth_code;
 mod calls;
 mod content_key;
 pub mod error;
@@ -33,11 +34,13 @@ mod proof;
 mod refresh;
 mod storing;
 mod turn;
+pub mod users;
 
 use content_key::ContentKeys;
 use error::TokenError;
 use metrics::TokenMetrics;
 use turn::Turns;
+use users::UserTokens;
 
 pub use asking::AskError;
 pub use calls::TokenStatus;
@@ -66,6 +69,8 @@ pub struct TokenParts {
     pub timeout: Duration,
     /// Counts refreshes.
     pub metrics: TokenMetrics,
+    /// Whether users' tokens are kept.
+    pub remember_users: bool,
     /// Told when an event was stored that is owed to the backend.
     pub wake: Arc<Notify>,
 }
@@ -79,6 +84,7 @@ pub struct Tokens {
     refreshes: Flights<MemoKey, Result<Merchant, TokenError>>,
     turns: Turns,
     content_keys: ContentKeys,
+    users: UserTokens,
 }
 
 /// What is known about whose authorisation an exchange is.
@@ -94,8 +100,10 @@ impl Tokens {
     /// Tokens that work with `parts`.
     #[must_use]
     pub fn new(parts: TokenParts) -> Self {
+        let parts = Arc::new(parts);
         Self {
-            parts: Arc::new(parts),
+            users: UserTokens::new(Arc::clone(&parts)),
+            parts,
             exchanges: Flights::new(),
             slots: Arc::new(Semaphore::new(EXCHANGES)),
             refreshes: Flights::new(),
@@ -195,6 +203,13 @@ impl Tokens {
         self.exchanges.landed().await;
         self.refreshes.landed().await;
         self.content_keys.landed().await;
+        self.users.landed().await;
+    }
+
+    /// The tokens of users.
+    #[must_use]
+    pub fn users(&self) -> &UserTokens {
+        &self.users
     }
 
     /// Waits for the right to send `refresh_token` to Alipay. Who passes on somebody else's call of

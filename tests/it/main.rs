@@ -17,6 +17,8 @@ mod authorizations;
 #[cfg(feature = "cli")]
 mod backlog;
 #[cfg(feature = "simulator")]
+mod calls;
+#[cfg(feature = "simulator")]
 mod certificates;
 #[cfg(feature = "cli")]
 mod cli;
@@ -106,6 +108,8 @@ mod store_quarantine;
 mod support;
 #[cfg(feature = "simulator")]
 mod token;
+#[cfg(feature = "simulator")]
+mod user_tokens;
 mod vectors;
 #[cfg(feature = "simulator")]
 mod verify;

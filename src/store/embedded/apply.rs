@@ -72,19 +72,23 @@ impl<'t> Applier<'t> {
             | Change::Extend { .. }
             | Change::FetchedKey { .. }
             | Change::FillPid { .. }
+            | Change::ForgetUser { .. }
             | Change::KeepCertificate(_)
+            | Change::KeepUserToken { .. }
             | Change::KeepVariant { .. }
             | Change::NameMerchant { .. }
             | Change::Park { .. }
             | Change::Postpone { .. }
             | Change::PutApp(_)
+            | Change::RecordCalls { .. }
             | Change::Refuse(_)
             | Change::Rejudge { .. }
             | Change::Release(_)
             | Change::RemoveApp(_)
             | Change::RemoveMerchant(..)
             | Change::Replay { .. }
-            | Change::Settle { .. } => Ok(None),
+            | Change::Settle { .. }
+            | Change::Unremember(_) => Ok(None),
         }
     }
 
@@ -119,7 +123,11 @@ impl<'t> Applier<'t> {
                 auth_app_id,
                 pid,
             } => self.fill_pid(&MerchantId::new(app_id, auth_app_id), pid),
+            Change::ForgetUser { key, only } => self.forget_user(key, only.as_ref()),
             Change::KeepCertificate(certificate) => self.keep_certificate(certificate),
+            Change::KeepUserToken { token, replaces } => {
+                self.keep_user_token(token, replaces.as_ref())
+            }
             Change::KeepVariant { of, variant } => self.keep_variant(*of, variant),
             Change::NameMerchant {
                 app_id,
@@ -130,6 +138,7 @@ impl<'t> Applier<'t> {
             Change::Postpone { id, until } => self.put_off(*id, *until, Wait::ForItsTurn),
             Change::PutApp(app) => self.put_app(app),
             Change::Receive(entry) => self.receive(entry),
+            Change::RecordCalls { records, limit } => self.record_calls(records, *limit),
             Change::Refuse(refused) => self.refuse(refused),
             Change::Rejudge {
                 id,
@@ -153,6 +162,7 @@ impl<'t> Applier<'t> {
                 attempt,
                 settlement,
             } => self.settle(*id, attempt, *settlement),
+            Change::Unremember(key) => self.unremember(*key),
         }
     }
 
@@ -193,6 +203,16 @@ impl<'t> Applier<'t> {
             self.tables.memo_expiry.remove((at, &key.0))?;
         }
         self.tables.memo_expiry.insert((expires_at, &key.0), ())?;
+        Ok(Effect::Applied)
+    }
+
+    fn unremember(&mut self, key: MemoKey) -> Result<Effect, Fault> {
+        self.touch();
+        let removed = self.tables.memos.remove(&key.0)?.map(|row| row.value().0);
+        let Some(expires_at) = removed else {
+            return Ok(Effect::Missing);
+        };
+        self.tables.memo_expiry.remove((expires_at, &key.0))?;
         Ok(Effect::Applied)
     }
 }

@@ -14,12 +14,14 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::model::app::App;
+use crate::model::call::{CallKey, CallRecord};
 use crate::model::certificate::KeptCertificate;
 use crate::model::delivery::{Delivery, DeliveryState};
 use crate::model::id::{AppId, AuthAppId, EventId};
 use crate::model::merchant::Merchant;
 use crate::model::notification::InboxEntry;
 use crate::model::refused::{RefusedNotification, Variant};
+use crate::model::user_token::{UserKey, UserToken};
 use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::seal::{Sealer, StoreKey};
@@ -29,6 +31,7 @@ use crate::store::{
 use crate::workers::{WorkError, Workers};
 
 mod apply;
+mod calls;
 mod directory;
 mod fault;
 mod inbox;
@@ -43,6 +46,7 @@ mod read;
 mod records;
 mod shared;
 mod tables;
+mod users;
 mod writer;
 
 use fault::Fault;
@@ -280,6 +284,14 @@ impl Store for EmbeddedStore {
         self.read(move |reader| reader.recall(key, now)).boxed()
     }
 
+    fn call(
+        &self,
+        key: CallKey,
+        now: i64,
+    ) -> BoxFuture<'_, Result<Option<CallRecord>, StoreError>> {
+        self.read(move |reader| reader.call(&key, now)).boxed()
+    }
+
     fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>> {
         self.read(|reader| reader.counts()).boxed()
     }
@@ -300,10 +312,12 @@ impl Store for EmbeddedStore {
                     })
                 });
                 let (pruned, batch) = batch.await?;
+                total.calls += pruned.calls;
                 total.entries += pruned.entries;
                 total.memos += pruned.memos;
                 total.notify_ids += pruned.notify_ids;
                 total.refused += pruned.refused;
+                total.users += pruned.users;
                 if batch == Batch::Last {
                     return Ok(total);
                 }
@@ -341,6 +355,10 @@ impl Directory for EmbeddedStore {
         });
         self.read(move |reader| reader.merchants(after.as_ref(), limit))
             .boxed()
+    }
+
+    fn user(&self, key: UserKey) -> BoxFuture<'_, Result<Option<UserToken>, StoreError>> {
+        self.read(move |reader| reader.user(&key)).boxed()
     }
 }
 

@@ -53,11 +53,15 @@ impl Applier<'_> {
         let memos = take(&self.tables.memo_expiry, before(now, 0), &mut room)?;
         let refused = self.old_refused(before(now, RETAIN_REFUSED_MS).end, room)?;
         room -= refused.len();
+        let calls = self.prune_calls(now, &mut room)?;
+        let users = self.prune_users(now, &mut room)?;
         let pruned = Pruned {
+            calls,
             entries: count(&settled) + count(&given_up),
             memos: count(&memos),
             notify_ids: count(&notify_ids),
             refused: count(&refused),
+            users,
         };
         if pruned != Pruned::default() {
             self.touch();

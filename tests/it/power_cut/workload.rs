@@ -2,7 +2,7 @@
 //! store shows, to compare two stores by.
 
 use alipay_sidecar::model::authorization::{Rank, Revocation};
-use alipay_sidecar::model::delivery::{Attempt, AttemptError, DeliveryState, Settlement};
+use alipay_sidecar::model::delivery::{Attempt, AttemptError, DeliveryState, Settlement, Via};
 use alipay_sidecar::model::id::EventId;
 use alipay_sidecar::model::notification::{Body, DeliveryForm, InboxEntry};
 use alipay_sidecar::protocol::secret::Secret;
@@ -161,6 +161,7 @@ impl Writer {
         let attempt = Attempt {
             at: self.now,
             duration_ms: 7,
+            via: Via::Push,
             status: Some(200),
             error: (settlement != Settlement::Delivered).then_some(AttemptError::NotSuccess),
         };

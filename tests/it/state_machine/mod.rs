@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use alipay_sidecar::clock::ManualClock;
 use alipay_sidecar::model::authorization::{Rank, Revocation};
-use alipay_sidecar::model::delivery::{Attempt, AttemptError, Delivery, DeliveryState, Settlement};
+use alipay_sidecar::model::delivery::{
+    Attempt, AttemptError, Delivery, DeliveryState, Settlement, Via,
+};
 use alipay_sidecar::model::id::{Alias, EventId, EventIds};
 use alipay_sidecar::model::merchant::{Merchant, MerchantStatus};
 use alipay_sidecar::model::notification::InboxEntry;
@@ -290,6 +292,7 @@ fn attempt(at: i64) -> Attempt {
     Attempt {
         at,
         duration_ms: 5,
+        via: Via::Push,
         status: Some(500),
         error: Some(AttemptError::Status),
     }
@@ -374,6 +377,7 @@ fn answer(effect: &Effect) -> Answer {
         Effect::Duplicate(id) => Answer::Duplicate(*id),
         Effect::Missing => Answer::Missing,
         Effect::Remembered(value) => Answer::Remembered(value.expose()[0]),
+        Effect::Displaced(_) | Effect::Full => panic!("{effect:?}: nothing here is bounded"),
         Effect::Stale => Answer::Stale,
         Effect::Void => Answer::Void,
     }
@@ -387,6 +391,7 @@ fn delivery(owed: &model::Owed) -> Delivery {
         owed_since: owed.owed_since,
         next_attempt_at: owed.next_at,
         history: owed.history.clone(),
+        lease: None,
     }
 }
 
