@@ -173,7 +173,8 @@ impl Sidecar {
     }
 
     /// Delivers notifications and removes what is old, until `shutdown`: for a host that mounts
-    /// the services itself.
+    /// the services itself. At first it tells in the log what would come of
+    /// [`reverify`](Self::reverify).
     ///
     /// # Errors
     /// None at present; the type leaves room.
@@ -185,8 +186,10 @@ impl Sidecar {
         let work = async {
             tokio::join!(
                 self.parts.dispatcher.run(signal.wait()),
-                self.prune(&signal)
+                self.prune(&signal),
+                self.parts.webhook.report_refused()
             );
+            self.parts.webhook.flush().await;
         };
         let end = async {
             shutdown.await;
@@ -334,7 +337,6 @@ impl Bound {
             let rest = async {
                 parts.proxy.drain().await;
                 parts.tokens.idle().await;
-                parts.webhook.flush().await;
             };
             if tokio::time::timeout(DRAIN, rest).await.is_err() {
                 tracing::warn!("calls were still under way after {} s", DRAIN.as_secs());
