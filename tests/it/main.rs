@@ -64,6 +64,8 @@ mod proxy_v3;
 mod quarantine;
 mod sdk_verdicts;
 #[cfg(feature = "simulator")]
+mod second_body;
+#[cfg(feature = "simulator")]
 mod simulator;
 #[cfg(feature = "simulator")]
 mod simulator_certificates;
