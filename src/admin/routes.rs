@@ -159,7 +159,11 @@ async fn reload_apps(parts: &AdminParts) -> Result<(), Problem> {
     parts
         .apps
         .replace(&all, &parts.upstream)
-        .map_err(|e| Problem::internal(&e.to_string()))
+        .map_err(|e| Problem::internal(&e.to_string()))?;
+    // A new key may make good what was refused; the operator needn't wait to hear of it.
+    let webhook = parts.webhook.clone();
+    tokio::spawn(async move { webhook.report_refused().await });
+    Ok(())
 }
 
 /// Which refused notifications.

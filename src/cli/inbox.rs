@@ -1,6 +1,9 @@
 //! `inbox list|show|replay|reverify`.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
 use crate::admin::inbox::{EntryView, RefusalView, ReverifyReport};
 use crate::admin::page::DEFAULT_LIMIT;
@@ -145,26 +148,33 @@ fn show(view: &EntryView, form: &Form) -> Result<(), Failure> {
     if let Some(explained) = &view.explanation {
         say_explained(explained);
     }
-    for (name, value) in &view.params {
-        output::say(format!("  {name} = {value}"));
-    }
+    say_params(&view.params);
     for variant in &view.variants {
         let at = output::time_of(variant.received_at);
         let differs = variant.differs.join(", ");
         output::say(format!(
             "also came    {at} under the same notify_id, not delivered; it differs in {differs}"
         ));
-        for (name, value) in &variant.params {
-            output::say(format!("  {name} = {value}"));
-        }
+        say_params(&variant.params);
     }
     Ok(())
+}
+
+/// Names are what somebody sent: nothing in them may reach the terminal as a command. Values are
+/// JSON, which escapes by itself.
+fn say_params(params: &BTreeMap<String, Value>) {
+    for (name, value) in params {
+        output::say(format!("  {} = {value}", name.escape_debug()));
+    }
 }
 
 fn say_refusal(refusal: &RefusalView) {
     let last = output::time_of(refusal.last_received_at);
     let lines = [
-        ("refused", format!("{}: {}", refusal.kind, refusal.reason)),
+        (
+            "refused",
+            format!("{}: {}", refusal.kind, refusal.reason.escape_debug()),
+        ),
         ("from", refusal.peer.clone()),
         ("came", format!("{} times, last {last}", refusal.times)),
         ("body", format!("{} bytes", refusal.body_bytes)),
@@ -193,7 +203,8 @@ fn say_report(report: &ReverifyReport, form: &Form) -> Result<(), Failure> {
     }
     for item in &report.items {
         let reason = item.reason.as_deref().unwrap_or("it will be delivered");
-        output::say(format!("{} {}: {reason}", item.id, item.outcome.as_str()));
+        let (outcome, reason) = (item.outcome.as_str(), reason.escape_debug());
+        output::say(format!("{} {outcome}: {reason}", item.id));
     }
     output::say(format!(
         "{} accepted, {} duplicate, {} postponed, {} still refused",

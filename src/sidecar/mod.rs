@@ -197,7 +197,8 @@ impl Sidecar {
     }
 
     /// Delivers notifications and removes what is old, until `shutdown` or a drain: for a host that
-    /// mounts the services itself.
+    /// mounts the services itself. At first it tells in the log what would come of
+    /// [`reverify`](Self::reverify).
     ///
     /// # Errors
     /// None at present; the type leaves room.
@@ -210,8 +211,10 @@ impl Sidecar {
             let _inside = self.parts.drain.deliveries().enter();
             tokio::join!(
                 self.parts.dispatcher.run(signal.wait()),
-                self.prune(&signal)
+                self.prune(&signal),
+                self.parts.webhook.report_refused()
             );
+            self.parts.webhook.flush().await;
         };
         let end = async {
             tokio::select! {

@@ -227,7 +227,9 @@ impl Intake<'_> {
                 app_refresh_token: push.app_refresh_token,
                 stated_expiry: push.expires_in.and_then(|s| expiry(now, s)),
             },
-            rank: push.auth_time.map_or(self.rank_untimed(), Rank::AuthTime),
+            rank: push
+                .auth_time
+                .map_or_else(|| self.rank_untimed(), Rank::AuthTime),
             source: Source::Push,
             bound: true,
             is_plugin: push.is_plugin,

@@ -216,8 +216,10 @@ fn with_claims(refused: RefusedNotification) -> Option<RefusedNotification> {
     })
 }
 
+/// The beginning of a claim, fit for a terminal: nobody vouches for what stands in it.
 fn claim(text: &str) -> String {
-    text.chars().take(LONGEST_CLAIM).collect()
+    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.chars().take(LONGEST_CLAIM).map(visible).collect()
 }
 
 fn size(refused: &RefusedNotification) -> u64 {

@@ -118,6 +118,24 @@ impl Webhook {
         }
     }
 
+    /// Tells in the log whether refused notifications verify with the keys of now. It changes
+    /// nothing: whether events of last week are still wanted, an operator decides.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn report_refused(&self) {
+        match self.0.count_good().await {
+            Ok((0, _)) => {}
+            Ok((kept, 0)) => tracing::info!(kept, "refused notifications are kept; none verifies"),
+            Ok((kept, verify)) => tracing::warn!(
+                kept,
+                verify,
+                "refused notifications verify now; `inbox reverify` takes and delivers them"
+            ),
+            Err(error) => tracing::warn!(%error, "refused notifications could not be read"),
+        }
+    }
+
     /// Explains the signature of a notification, refused or accepted, by the keys of now; `None`
     /// where there is none of that id.
     ///
@@ -146,18 +164,30 @@ impl Webhook {
 }
 
 impl Inner {
+    /// How many refused notifications are kept, and how many of them verify.
+    async fn count_good(&self) -> Result<(u64, u64), StoreError> {
+        let (mut kept, mut good) = (0, 0);
+        let mut after = None;
+        loop {
+            let page = self.parts.store.refused(after, PAGE).await?;
+            let Some(last) = page.last() else {
+                return Ok((kept, good));
+            };
+            after = Some(last.id);
+            for refused in &page {
+                kept += 1;
+                let verified = app_gateway::verify(self, &arrival(refused)).await;
+                good += u64::from(verified.is_ok());
+            }
+        }
+    }
+
     async fn reverify(
         &self,
         settings: &Settings,
         refused: &RefusedNotification,
     ) -> Result<Reverified, StoreError> {
-        let arrival = Arrival {
-            notify_path: refused.notify_path.clone(),
-            content_type: refused.content_type.clone(),
-            body: refused.body.clone(),
-            now: refused.received_at,
-            origin: Origin::Refused(refused.id),
-        };
+        let arrival = arrival(refused);
         let judged = |outcome, reason| Reverified {
             id: refused.id.to_string(),
             outcome,
@@ -226,6 +256,17 @@ impl Inner {
             Ok(explanation) => Explained::from(&explanation),
             Err(_) => Explained::plain("it could not be explained, because of a bug"),
         }
+    }
+}
+
+/// It arrives once more, as of when it came.
+fn arrival(refused: &RefusedNotification) -> Arrival {
+    Arrival {
+        notify_path: refused.notify_path.clone(),
+        content_type: refused.content_type.clone(),
+        body: refused.body.clone(),
+        now: refused.received_at,
+        origin: Origin::Refused(refused.id),
     }
 }
 

@@ -58,7 +58,7 @@ impl Process {
     }
 
     /// The next line that holds `text`.
-    fn line(&self, text: &str) -> String {
+    pub(crate) fn line(&self, text: &str) -> String {
         let mut seen = Vec::new();
         loop {
             let missing = |_| format!("no `{text}` in\n{}", seen.join("\n"));

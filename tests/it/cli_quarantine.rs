@@ -52,6 +52,10 @@ fn what_was_refused_is_verified_again_by_a_sidecar_that_runs_and_without_one() {
     world.check(&["inbox", "reverify"], 0, &["1 still refused"]);
     world.check(&show, 0, &["refused", "forged"]);
     std::fs::write(&key, right).expect("written");
+    let (sidecar, _) = world.run();
+    sidecar.line("refused notifications verify now");
+    assert_eq!(listed().len(), 1, "nothing happens by itself");
+    assert_eq!(sidecar.terminate(), Some(0));
     let said = world.check(&["inbox", "reverify", "--json"], 0, &[]);
     let report: serde_json::Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(report["accepted"], 1, "{said}");

@@ -83,6 +83,8 @@ mod quarantine;
 mod restart;
 mod sdk_verdicts;
 #[cfg(feature = "simulator")]
+mod second_body;
+#[cfg(feature = "simulator")]
 mod simulator;
 #[cfg(feature = "simulator")]
 mod simulator_certificates;

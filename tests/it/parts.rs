@@ -174,6 +174,13 @@ impl Parts {
         self.webhook.handle(request.expect("a request")).await
     }
 
+    /// From now on Alipay's public key is taken to be this one.
+    pub(crate) fn believe(&self, alipay_public_key: String) {
+        let app = app(alipay_public_key);
+        let replaced = self.apps.replace(&[app], &upstream(&self.simulator));
+        replaced.expect("good keys");
+    }
+
     pub(crate) fn app(&self) -> Arc<SigningApp> {
         self.apps.only().expect("one app")
     }
@@ -248,23 +255,31 @@ fn store(clock: &ManualClock) -> (tempfile::TempDir, Arc<EmbeddedStore>) {
 fn apps(simulator: &Simulator) -> Apps {
     let workers = Workers::start("signer", 1, 256).expect("a thread");
     let apps = Apps::new(Arc::new(LocalSigners::new(workers)));
-    let app = App {
+    let app = app(simulator.platform_public_key());
+    apps.replace(&[app], &upstream(simulator))
+        .expect("good keys");
+    apps
+}
+
+fn app(alipay_public_key: String) -> App {
+    App {
         app_id: AppId::new(DEFAULT_APP_ID).expect("id"),
         private_key: Secret::new(key("app")),
         private_key_next: None,
-        alipay_public_keys: vec![simulator.platform_public_key()],
+        alipay_public_keys: vec![alipay_public_key],
         certificates: None,
         encrypt_key: None,
         environment: Environment::Production,
         sign_type: SignType::Rsa2,
-    };
-    let upstream = UpstreamConfig {
+    }
+}
+
+fn upstream(simulator: &Simulator) -> UpstreamConfig {
+    UpstreamConfig {
         gateway: Some(format!("{}/gateway.do", simulator.url())),
         authorize: Some(simulator.url()),
         ..UpstreamConfig::default()
-    };
-    apps.replace(&[app], &upstream).expect("good keys");
-    apps
+    }
 }
 
 fn client() -> Client {

@@ -1,24 +1,26 @@
-//! What the webhook refused: kept, explained, verified again, delivered; and second bodies.
+//! What the webhook refused: kept, explained, verified again, delivered.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alipay_sidecar::config::Config;
+use alipay_sidecar::model::delivery::DeliveryState;
+use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::model::refused::{RefusalKind, RefusedNotification};
 use alipay_sidecar::net::listener::Peer;
-use alipay_sidecar::protocol::diagnosis;
-use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::simulator::{
-    Event, NotificationRecord, NotificationState, Simulator, TriggerOptions,
+    Event, FIRST_AUTH_APP_ID, NotificationRecord, NotificationState, Simulator, TriggerOptions,
 };
 use alipay_sidecar::store::{Inbox as _, Store};
+use alipay_sidecar::webhook::reverify::ReverifyOutcome;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use serde_json::Value;
 
 use crate::local_signature::encrypted;
-use crate::parts::{NOW, Parts, Setting, key, whole};
+use crate::parts::{NOW, Parts, Setting, whole};
+use crate::second_body::signed_again;
 use crate::store::Fixture;
 use crate::support::brittle::BrittleStore;
 use crate::support::{TestSidecar, isv, json, keys, text};
@@ -38,7 +40,7 @@ fn wrong_key(config: &mut Config) {
     config.apps[0].alipay_public_keys = vec![keys::public("alipay2048_other")];
 }
 
-async fn trigger(sidecar: &TestSidecar, params: &[(&str, &str)]) -> NotificationRecord {
+pub(crate) async fn trigger(sidecar: &TestSidecar, params: &[(&str, &str)]) -> NotificationRecord {
     let params = params.iter().map(|&(n, v)| (n.to_owned(), v.to_owned()));
     let options = TriggerOptions {
         attempts: Some(1),
@@ -59,7 +61,7 @@ async fn post(sidecar: &TestSidecar, body: &str) -> (u16, String) {
     (reply.status.as_u16(), text(&reply))
 }
 
-async fn api(sidecar: &TestSidecar, method: Method, path: &str) -> Value {
+pub(crate) async fn api(sidecar: &TestSidecar, method: Method, path: &str) -> Value {
     let reply = sidecar.admin(method, path, "").await;
     assert_eq!(reply.status, StatusCode::OK, "{path}: {}", text(&reply));
     json(&reply)
@@ -223,6 +225,7 @@ async fn tokens_are_masked_and_what_cannot_be_read_is_only_measured() {
     let form = isv::form(&BTreeMap::from([
         ("app_id".to_owned(), "2021000000000001".to_owned()),
         ("app_auth_code".to_owned(), "t0p".to_owned()),
+        ("notify_id".to_owned(), "1\u{1b}[31m".to_owned()),
         ("biz_content".to_owned(), nested.to_owned()),
     ]));
     for body in [form.as_str(), "app_id=1&app_auth_token=t0p&x=%zz"] {
@@ -241,6 +244,7 @@ async fn tokens_are_masked_and_what_cannot_be_read_is_only_measured() {
             assert_eq!(shown["refusal"]["body_bytes"], 33);
         } else {
             assert_eq!(shown["params"]["app_auth_code"], "(not shown)");
+            assert_eq!(shown["notify_id"], "1\u{fffd}[31m", "fit for a terminal");
         }
     }
     assert_eq!(kinds, ["forged", "malformed"]);
@@ -268,7 +272,7 @@ async fn a_store_that_is_down_changes_no_answer_and_the_loss_is_counted() {
 }
 
 /// Posts as the sender at `address`.
-async fn from(parts: &Parts, address: &str, body: &str) -> (StatusCode, String) {
+pub(crate) async fn from(parts: &Parts, address: &str, body: &str) -> (StatusCode, String) {
     let mut request = Request::post("/alipay/gateway")
         .body(Full::new(Bytes::from(body.to_owned())))
         .expect("a request");
@@ -375,75 +379,6 @@ async fn checks_empty_bodies_and_encoded_ones_are_not_kept() {
     assert_eq!(kept(&parts).await.len(), 1);
 }
 
-/// The notification once more, changed, and signed by the platform.
-fn signed_again(sent: &NotificationRecord, changes: &[(&str, &str)]) -> String {
-    let mut params = isv::decode(&sent.body);
-    for &(name, value) in changes {
-        params.insert(name.to_owned(), value.to_owned());
-    }
-    let key = diagnosis::private_key(&key("platform")).expect("a key");
-    let content = isv::content(&params, &["sign", "sign_type"]);
-    let sign = key.sign(SignType::Rsa2, content.as_bytes());
-    params.insert("sign".to_owned(), sign.expect("signed"));
-    isv::form(&params)
-}
-
-#[tokio::test]
-async fn a_second_body_under_one_id_is_acked_kept_and_flagged_but_not_delivered() {
-    let parts = Parts::new(Setting::default()).await;
-    let sent = parts
-        .trigger(Event::Payment, TriggerOptions::default())
-        .await;
-    assert_eq!(sent.state, NotificationState::Acked);
-    let resend = signed_again(&sent, &[("notify_time", "2026-11-22 17:00:00")]);
-    let second = signed_again(&sent, &[("total_amount", "0.01"), ("extra", "new")]);
-    let second_resent = signed_again(
-        &sent,
-        &[
-            ("total_amount", "0.01"),
-            ("extra", "new"),
-            ("notify_time", "2026-11-22 17:00:00"),
-        ],
-    );
-    for (body, flagged) in [(resend, 0), (second.clone(), 1), (second_resent, 1)] {
-        let answer = from(&parts, "203.0.113.7", &body).await;
-        assert_eq!(answer, (StatusCode::OK, "success".to_owned()), "{body}");
-        let name = "alipay_sidecar_notifications_total";
-        let count = parts.count(name, "duplicate-differs");
-        assert!((count - f64::from(flagged)).abs() < 0.1, "{count}");
-    }
-    let inbox = parts.inbox().await;
-    let [(entry, _)] = inbox.as_slice() else {
-        panic!("{} entries", inbox.len());
-    };
-    assert_eq!(entry.body.as_ref().expect("kept").bytes, sent.body);
-    let variants = parts.store.variants(entry.id).await.expect("readable");
-    let [variant] = variants.as_slice() else {
-        panic!("{variants:?}");
-    };
-    assert_eq!(variant.differs, ["extra", "total_amount"]);
-    assert_eq!(variant.body.bytes, second);
-}
-
-#[tokio::test]
-async fn a_second_body_is_shown_beside_the_first() {
-    let sidecar = TestSidecar::start().await;
-    let id = ("notify_id", "2026112200000000000000000000000001");
-    let first = trigger(&sidecar, &[id]).await;
-    assert_eq!(sidecar.backend.next().await.body, first.body);
-    let second = trigger(&sidecar, &[id, ("subject", "other")]).await;
-    assert_eq!(second.state, NotificationState::Acked);
-    let page = api(&sidecar, Method::GET, "/api/inbox?state=delivered").await;
-    let event = page["items"][0]["id"].as_str().expect("an id").to_owned();
-    let shown = api(&sidecar, Method::GET, &format!("/api/inbox/{event}")).await;
-    let variants = shown["variants"].as_array().expect("variants");
-    assert_eq!(variants.len(), 1);
-    assert_eq!(variants[0]["params"]["subject"], "other");
-    let differs = variants[0]["differs"].as_array().expect("names");
-    assert!(differs.contains(&Value::from("subject")), "{differs:?}");
-    assert!(sidecar.backend.is_quiet().await);
-}
-
 #[tokio::test]
 async fn an_encrypted_push_waits_for_its_key() {
     let fixture = Fixture::embedded();
@@ -480,4 +415,42 @@ async fn an_encrypted_push_waits_for_its_key() {
     assert_eq!(report["accepted"], 1, "{report}");
     let seen = sidecar.backend.next().await;
     assert_eq!(seen.header("alipay-event-type"), "merchant.authorized");
+}
+
+#[tokio::test]
+async fn an_old_push_without_a_time_does_not_win_over_what_came_since() {
+    let parts = Parts::new(Setting::default()).await;
+    let sent = parts
+        .trigger(Event::ReAuthorize, TriggerOptions::default())
+        .await;
+    let mut biz: Value =
+        serde_json::from_str(&isv::decode(&sent.body)["biz_content"]).expect("JSON");
+    let detail = biz["detail"].as_object_mut().expect("an object");
+    detail.remove("auth_time").expect("it had one");
+    detail.insert("app_auth_token".to_owned(), "stale".into());
+    let untimed = signed_again(
+        &sent,
+        &[("biz_content", &biz.to_string()), ("notify_id", "other")],
+    );
+    parts.believe(keys::public("alipay2048_other"));
+    assert_eq!(
+        from(&parts, "203.0.113.7", &untimed).await.0,
+        StatusCode::BAD_REQUEST
+    );
+    parts.believe(parts.simulator.platform_public_key());
+    parts.clock.advance_ms(DAY);
+    parts
+        .trigger(Event::ReAuthorize, TriggerOptions::default())
+        .await;
+    let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("known");
+    let verified = parts.webhook.reverify_all().await.expect("readable");
+    assert_eq!(verified.len(), 1);
+    assert_eq!(verified[0].outcome, ReverifyOutcome::Accepted);
+    let after = parts.merchant(FIRST_AUTH_APP_ID).await.expect("known");
+    let token = |merchant: &Merchant| merchant.token.app_auth_token.expose().clone();
+    assert_eq!(token(&after), token(&merchant));
+    assert_ne!(token(&after), "stale");
+    let ignored = parts.inbox().await.into_iter();
+    let ignored = ignored.filter(|(_, delivery)| delivery.state == DeliveryState::Ignored);
+    assert_eq!(ignored.count(), 1);
 }

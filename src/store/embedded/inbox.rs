@@ -32,24 +32,22 @@ impl Applier<'_> {
         state: DeliveryState,
     ) -> Result<(), Fault> {
         let key = entry.id.to_bytes();
-        let sealed = seal_entry(self.sealer, entry_place(&key), entry)?;
-        self.touch();
-        self.tables.notifications.insert(&key, sealed.as_slice())?;
-        if let Some(notify_id) = &entry.notify_id {
-            let digest = self.sealer.notify_digest(&entry.app_id, notify_id);
-            self.tables.dedupe.insert(&digest, &key)?;
-            self.tables
-                .dedupe_at
-                .insert((entry.received_at, &digest), ())?;
-        }
-        let order = self.order_of(entry);
-        // What was refused until now is owed only from now on, however long ago it came.
+        // What was refused until now is owed and known only from now on, however long ago it came.
         let was_refused = self.tables.refused_index.get(&key)?.is_some();
         let owed_since = if was_refused {
             entry.received_at.max(self.now)
         } else {
             entry.received_at
         };
+        let sealed = seal_entry(self.sealer, entry_place(&key), entry)?;
+        self.touch();
+        self.tables.notifications.insert(&key, sealed.as_slice())?;
+        if let Some(notify_id) = &entry.notify_id {
+            let digest = self.sealer.notify_digest(&entry.app_id, notify_id);
+            self.tables.dedupe.insert(&digest, &key)?;
+            self.tables.dedupe_at.insert((owed_since, &digest), ())?;
+        }
+        let order = self.order_of(entry);
         let record = DeliveryRecord::new(state, (entry.received_at, owed_since), order);
         self.put_delivery(entry.id, None, &record)
     }
