@@ -23,11 +23,12 @@ use crate::model::delivery::Delivery;
 use crate::net::client::Client;
 use crate::store::Store;
 
+pub mod advice;
 pub mod ask;
 mod attempt;
 mod claim;
 mod floor;
-mod glob;
+pub(crate) mod glob;
 mod lanes;
 pub mod metrics;
 mod outgoing;

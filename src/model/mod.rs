@@ -9,6 +9,7 @@ pub mod authorization;
 pub mod certificate;
 pub mod delivery;
 pub mod event;
+pub mod event_type;
 pub mod id;
 pub mod merchant;
 pub mod notification;
