@@ -34,6 +34,7 @@ pub mod merchants;
 pub mod metrics;
 pub mod page;
 mod problem;
+pub mod replay;
 mod routes;
 pub mod token;
 

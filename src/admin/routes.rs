@@ -8,6 +8,7 @@ use http_body_util::Full;
 use crate::admin::import::ImportMode;
 use crate::admin::page::{DEFAULT_LIMIT, LARGEST_LIMIT};
 use crate::admin::problem::Problem;
+use crate::admin::replay::{self, ReplayFilter};
 use crate::admin::{AdminParts, apps, import, inbox, json, merchants};
 use crate::model::id::{AppId, AuthAppId, InvalidId};
 use crate::protocol::charset::Charset;
@@ -48,7 +49,15 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
             let (state, after) = (query.get("state"), query.get("after"));
             ok(&inbox::list(&*parts.store, state, after, query.limit()?).await?)
         }
-        (["inbox", event], "GET") => ok(&inbox::show(&*parts.store, event).await?),
+        (["inbox", "replay"], "POST") => {
+            let filter = ReplayFilter::parse(body)?;
+            let done = replay::replay(&*parts.store, parts.clock.now_ms(), &filter).await?;
+            parts.wake.notify_one();
+            ok(&done)
+        }
+        (["inbox", event], "GET") if *event != "replay" => {
+            ok(&inbox::show(&*parts.store, event).await?)
+        }
         (["inbox", event, "replay"], "POST") => {
             inbox::replay(&*parts.store, parts.clock.now_ms(), event).await?;
             parts.wake.notify_one();
@@ -61,8 +70,10 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
 /// A known path was asked with another method, or the path is unknown.
 fn refusal(segments: &[&str]) -> Problem {
     match segments {
+        ["merchants", "import"] | ["inbox", "replay"] | ["inbox", _, "replay"] => {
+            Problem::method_not_allowed("POST")
+        }
         ["apps" | "merchants" | "inbox"] | ["inbox", _] => Problem::method_not_allowed("GET"),
-        ["merchants", "import"] | ["inbox", _, "replay"] => Problem::method_not_allowed("POST"),
         ["apps", _] | ["merchants", _, _] => Problem::method_not_allowed("GET, PUT, DELETE"),
         _ => Problem::route_unknown(),
     }

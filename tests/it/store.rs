@@ -194,7 +194,7 @@ fn event_entry(received_at: i64, notify_id: Option<&str>) -> InboxEntry {
     }
 }
 
-fn attempt(at: i64) -> Attempt {
+pub(crate) fn attempt(at: i64) -> Attempt {
     Attempt {
         at,
         duration_ms: 5,
