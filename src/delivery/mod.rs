@@ -162,7 +162,7 @@ impl Dispatcher {
                 () = &mut shutdown => break,
                 () = self.0.wake.notified() => self.0.tell(),
                 () = desk.finished() => {}
-                () = pause.over() => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
         self.puller().close();

@@ -206,6 +206,9 @@ impl Applier<'_> {
                 if record.parked {
                     tables.parked.insert(key, ())?;
                 }
+                if let Some(lease) = record.lease {
+                    tables.leased.insert((lease.until, key), ())?;
+                }
                 self.queue(key, record)?;
             }
         }
@@ -232,6 +235,9 @@ impl Applier<'_> {
             DeliveryState::Pending => {
                 tables.pending.remove(key)?;
                 tables.parked.remove(key)?;
+                if let Some(lease) = record.lease {
+                    tables.leased.remove((lease.until, key))?;
+                }
                 self.unqueue(key, record)?;
             }
         }
