@@ -100,6 +100,9 @@ pub struct EntryView {
     pub event: Option<AuthorizationEvent>,
     /// When the next attempt is due, Unix milliseconds; only while pending.
     pub next_attempt_at: Option<i64>,
+    /// When the lease of whoever pulled it ends or ended, Unix milliseconds; only while pending.
+    #[serde(default)]
+    pub lease_until: Option<i64>,
     /// The last attempts, oldest first.
     pub history: Vec<Attempt>,
     /// What else came under the same `notify_id`; it isn't delivered.
@@ -222,14 +225,14 @@ pub async fn list(
     Ok(Page::cut(views, limit, |item: &ItemView| item.id.clone()))
 }
 
-fn parse_state(text: &str) -> Result<DeliveryState, AdminError> {
+pub(super) fn parse_state(text: &str) -> Result<DeliveryState, AdminError> {
     text.parse().map_err(|()| {
         let expected = "`state` is none of pending, delivered, dead, ignored, refused";
         AdminError::ParameterInvalid(expected.to_owned())
     })
 }
 
-fn parse_id(text: &str) -> Result<EventId, AdminError> {
+pub(super) fn parse_id(text: &str) -> Result<EventId, AdminError> {
     let wrong = |_| AdminError::EventUnknown {
         id: text.chars().take(64).collect(),
     };
@@ -257,6 +260,7 @@ pub async fn show(store: &dyn Store, id: &str) -> Result<EntryView, AdminError> 
         params: entry.body.as_ref().map(params_of).unwrap_or_default(),
         event: entry.event,
         next_attempt_at: is_pending.then_some(delivery.next_attempt_at),
+        lease_until: delivery.lease.filter(|_| is_pending).map(|l| l.until),
         history: delivery.history,
         variants: variants.iter().map(variant).collect(),
         refusal: None,

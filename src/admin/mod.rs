@@ -39,6 +39,7 @@ pub mod merchants;
 pub mod metrics;
 pub mod page;
 mod problem;
+pub mod replay;
 mod routes;
 pub mod sealing;
 pub mod token;

@@ -10,6 +10,7 @@ use http_body_util::Full;
 use crate::admin::import::ImportMode;
 use crate::admin::page::{DEFAULT_LIMIT, LARGEST_LIMIT};
 use crate::admin::problem::Problem;
+use crate::admin::replay::{self, ReplayFilter};
 use crate::admin::{AdminParts, apps, authorizations, export, import, inbox, json, merchants};
 use crate::config::value::duration;
 use crate::model::id::{AppId, AuthAppId, InvalidId};
@@ -83,6 +84,13 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
             let (state, after) = (query.get("state"), query.get("after"));
             ok(&inbox::list(&*parts.store, state, after, query.limit()?).await?)
         }
+        (["inbox", "replay"], "POST") => {
+            let filter = ReplayFilter::parse(body)?;
+            let done = replay::replay(&*parts.store, parts.clock.now_ms(), &filter).await?;
+            parts.wake.notify_one();
+            ok(&done)
+        }
+        (["inbox", "replay"], _) => Err(refusal(&segments)),
         (["inbox", "reverify"], "POST") => reverify(parts, Which::InBody(body)).await,
         (["inbox", "reverify"], _) => Err(refusal(&segments)),
         (["inbox", event], "GET") => match query.get("explain") {
@@ -106,7 +114,7 @@ fn refusal(segments: &[&str]) -> Problem {
         | ["merchants", "import" | "export"]
         | ["apps", _, "exchange" | "links" | "subscriptions"]
         | ["merchants", _, _, "refresh" | "verify"]
-        | ["inbox", "reverify"]
+        | ["inbox", "replay" | "reverify"]
         | ["inbox", _, "replay" | "reverify"] => Problem::method_not_allowed("POST"),
         ["apps" | "merchants" | "inbox"] | ["inbox", _] | ["merchants", _, _, "token"] => {
             Problem::method_not_allowed("GET")

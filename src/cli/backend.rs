@@ -9,6 +9,7 @@ use crate::admin::import::{self, ImportMode, ImportReport};
 use crate::admin::inbox::{self, EntryView, ItemView};
 use crate::admin::merchants::{self, MerchantView};
 use crate::admin::page::Page;
+use crate::admin::replay::{self, ReplayFilter, Replayed};
 use crate::cli::admin_client::{AdminClient, encoded};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -214,6 +215,29 @@ impl Backend {
             Self::Running(client) => {
                 let path = format!("/api/inbox/{}/replay", encoded(id));
                 client.order(Method::POST, &path).await
+            }
+        }
+    }
+
+    /// Replays what the filter fits, and says how many deliveries that were.
+    pub(crate) async fn replay_all(&self, filter: &ReplayFilter) -> Result<u64, Failure> {
+        let (mut filter, mut replayed) = (filter.clone(), 0);
+        loop {
+            let done = self.replay_some(&filter).await?;
+            replayed += done.replayed;
+            let Some(next) = done.next else {
+                return Ok(replayed);
+            };
+            filter.after = Some(next.parse().map_err(anyhow::Error::from)?);
+        }
+    }
+
+    async fn replay_some(&self, filter: &ReplayFilter) -> Result<Replayed, Failure> {
+        match self {
+            Self::Offline(store, _) => Ok(replay::replay(store.as_ref(), now(), filter).await?),
+            Self::Running(client) => {
+                let body = filter.to_json();
+                client.change(Method::POST, "/api/inbox/replay", body).await
             }
         }
     }

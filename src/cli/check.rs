@@ -3,6 +3,8 @@
 use clap::Args;
 use serde_json::json;
 
+use crate::admin::apps::AppView;
+use crate::admin::page::Page;
 use crate::cli::admin_client::AdminClient;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -10,6 +12,7 @@ use crate::cli::output::Form;
 use crate::cli::{output, store};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::delivery::advice;
 use crate::model::app::App;
 use crate::protocol::key::AppPrivateKey;
 use crate::store::error::StoreError;
@@ -32,6 +35,9 @@ pub(crate) async fn execute(context: &Context, arguments: &CheckArguments) -> Re
     if stored.as_ref().is_some_and(Vec::is_empty) && config.apps.is_empty() {
         warnings.push("no app is configured or stored; add an [[app]] or use `app add`".to_owned());
     }
+    let ids = app_ids(&config, stored.as_deref()).await?;
+    let base_path = &config.webhook.base_path;
+    warnings.extend(advice::of_routes(&config.delivery, base_path, Some(&ids)));
     warnings.extend(clock(now));
     let fingerprint = config.fingerprint();
     if arguments.form.json {
@@ -67,6 +73,19 @@ async fn stored_apps(context: &Context, config: &Config) -> Result<Option<Vec<Ap
         }
         Err(failure) => Err(failure),
     }
+}
+
+/// The ids of all apps; those of a store that a running sidecar has are asked of it.
+async fn app_ids(config: &Config, stored: Option<&[App]>) -> Result<Vec<String>, Failure> {
+    let Some(stored) = stored else {
+        let page: Page<AppView> = AdminClient::new(config).get("/api/apps").await?;
+        let running = page.items.into_iter().map(|app| app.app_id);
+        // The file may have more than the sidecar was started with.
+        let configured = config.apps.iter().map(|app| app.app_id.to_string());
+        return Ok(running.chain(configured).collect());
+    };
+    let all = config.apps.iter().chain(stored);
+    Ok(all.map(|app| app.app_id.to_string()).collect())
 }
 
 fn short_key(app: &App) -> Option<String> {

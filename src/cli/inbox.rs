@@ -3,27 +3,28 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::admin::inbox::{EntryView, RefusalView, ReverifyReport};
 use crate::admin::page::DEFAULT_LIMIT;
+use crate::admin::replay::ReplayFilter;
 use crate::cli::backend::{Backend, Part};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::output::Form;
 use crate::cli::verifier::Verifier;
+use crate::clock::{Clock, SystemClock};
+use crate::config::value;
+use crate::model::id::AppId;
 use crate::webhook::reverify::Explained;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum InboxVerb {
     /// List notifications and events
     List(ListArguments),
-    /// Deliver one again
-    Replay {
-        /// The sidecar's id of it
-        id: String,
-    },
+    /// Deliver one again, or all that a filter fits
+    Replay(ReplayArguments),
     /// Verify refused notifications again, once a key was mended; what verifies is delivered
     Reverify {
         /// The sidecar's id of it; without one, all that are refused
@@ -58,14 +59,43 @@ pub(crate) struct ListArguments {
     form: Form,
 }
 
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(crate) struct ReplayArguments {
+    /// The sidecar's id of one
+    #[arg(conflicts_with_all = ["state", "event_type", "app", "since"])]
+    id: Option<String>,
+    /// All in this state
+    #[arg(long, value_parser = ["pending", "delivered", "dead", "ignored"])]
+    state: Option<String>,
+    /// Only types that this pattern fits, such as 'trade_*'
+    #[arg(long = "type", requires = "state")]
+    event_type: Option<String>,
+    /// Only this app's
+    #[arg(long, requires = "state")]
+    app: Option<AppId>,
+    /// Only what was received since then: 24h, 7d, or a time such as 2026-11-25T08:00:00Z
+    #[arg(long, requires = "state", value_parser = since)]
+    since: Option<i64>,
+    #[command(flatten)]
+    form: Form,
+}
+
+/// A time, or how long ago it was, as Unix milliseconds.
+fn since(text: &str) -> Result<i64, String> {
+    if let Ok(ago) = value::duration(text) {
+        let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+        return Ok(SystemClock.now_ms().saturating_sub(ago).max(0));
+    }
+    output::read_time(text).ok_or_else(|| {
+        "expected how long ago (24h, 7d) or a time such as 2026-11-25T08:00:00Z".to_owned()
+    })
+}
+
 pub(crate) async fn execute(context: &Context, verb: InboxVerb) -> Result<(), Failure> {
     match verb {
         InboxVerb::List(arguments) => list(context, arguments).await,
-        InboxVerb::Replay { id } => {
-            Backend::of(context).await?.replay(&id).await?;
-            output::say(format!("{id} will be delivered again"));
-            Ok(())
-        }
+        InboxVerb::Replay(arguments) => replay(context, arguments).await,
         InboxVerb::Reverify { id, form } => {
             let report = Verifier::of(context).await?.reverify(id.as_deref()).await?;
             say_report(&report, &form)
@@ -115,6 +145,41 @@ async fn list(context: &Context, arguments: ListArguments) -> Result<(), Failure
     Ok(())
 }
 
+async fn replay(context: &Context, arguments: ReplayArguments) -> Result<(), Failure> {
+    let backend = Backend::of(context).await?;
+    let replayed = match (&arguments.id, &arguments.state) {
+        (Some(id), _) => {
+            backend.replay(id).await?;
+            1
+        }
+        (None, state) => {
+            backend
+                .replay_all(&filter(state.as_deref(), &arguments)?)
+                .await?
+        }
+    };
+    if arguments.form.json {
+        return output::say_json(&json!({ "replayed": replayed }));
+    }
+    output::say(match &arguments.id {
+        Some(id) => format!("{id} will be delivered again"),
+        None => format!("{replayed} will be delivered again"),
+    });
+    Ok(())
+}
+
+fn filter(state: Option<&str>, arguments: &ReplayArguments) -> Result<ReplayFilter, Failure> {
+    let state = state.and_then(|state| state.parse().ok());
+    let neither = || Failure::Usage("give an id, or --state and what else narrows it".to_owned());
+    Ok(ReplayFilter {
+        state: state.ok_or_else(neither)?,
+        event_type: arguments.event_type.clone(),
+        app_id: arguments.app.clone(),
+        since: arguments.since,
+        after: None,
+    })
+}
+
 fn show(view: &EntryView, form: &Form) -> Result<(), Failure> {
     if form.json {
         return output::say_json(view);
@@ -138,7 +203,8 @@ fn show(view: &EntryView, form: &Form) -> Result<(), Failure> {
             .map_or_else(|| "-".to_owned(), |status| status.to_string());
         let at = output::time_of(attempt.at);
         output::say(format!(
-            "attempt      {at} {status} {result} ({} ms)",
+            "attempt      {at} {} {status} {result} ({} ms)",
+            attempt.via.as_str(),
             attempt.duration_ms
         ));
     }

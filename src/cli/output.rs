@@ -76,3 +76,10 @@ pub(crate) fn time_of(unix_ms: i64) -> String {
         .and_then(|time| time.format(&format).ok())
         .unwrap_or_else(|| unix_ms.to_string())
 }
+
+/// Reads what [`time_of`] writes.
+pub(crate) fn read_time(text: &str) -> Option<i64> {
+    let format = time::format_description::well_known::Rfc3339;
+    let time = time::OffsetDateTime::parse(text, &format).ok()?;
+    i64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()
+}

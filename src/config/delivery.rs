@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use base64::engine::{DecodePaddingMode, Engine};
 use serde_json::{Value, json};
 
 use crate::config::error::Mismatch;
@@ -57,7 +60,7 @@ impl DeliveryConfig {
             give_up_after: section
                 .text("give_up_after", value::positive_duration)
                 .unwrap_or(default.give_up_after),
-            signing_secret: section.secret("signing_secret"),
+            signing_secret: section.secret_of_form("signing_secret", signing_secret),
             ack: ack(section),
             authorization: section
                 .word("authorization", &AUTHORIZATIONS)
@@ -88,6 +91,34 @@ impl DeliveryConfig {
             "route": self.routes.iter().map(DeliveryRoute::view).collect::<Vec<_>>(),
         })
     }
+}
+
+/// The key of Standard Webhooks: `whsec_` and base64, padded or not, or else the bytes of any text.
+///
+/// `None`: it is empty, or what follows `whsec_` is no base64.
+#[must_use]
+pub fn webhook_key(secret: &Secret<String>) -> Option<Secret<Vec<u8>>> {
+    let text = secret.expose().trim();
+    let key = match text.strip_prefix("whsec_") {
+        Some(encoded) => UNPADDED_TOO.decode(encoded).ok()?,
+        None => text.as_bytes().to_vec(),
+    };
+    (!key.is_empty()).then(|| Secret::new(key))
+}
+
+/// The other implementations of Standard Webhooks take secrets without padding.
+const UNPADDED_TOO: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// A typing mistake must not become another key.
+fn signing_secret(secret: &Secret<String>) -> Result<(), Mismatch> {
+    let wrong = || {
+        let found = "an empty secret, or whsec_ with no base64 behind it";
+        Mismatch::new(found, "whsec_ and base64, or any other text")
+    };
+    webhook_key(secret).map(drop).ok_or_else(wrong)
 }
 
 fn concurrency(section: &Section<'_>) -> Option<usize> {

@@ -247,6 +247,18 @@ impl<'r> Section<'r> {
         self.optional(key, |text| self.reading.references.secret(text))
     }
 
+    /// As [`Section::secret`], of a form that `check` knows; what it says must not show the secret.
+    pub(crate) fn secret_of_form(
+        &self,
+        key: &'static str,
+        check: impl Fn(&Secret<String>) -> Result<(), Mismatch>,
+    ) -> Option<Secret<String>> {
+        self.optional(key, |text| {
+            let secret = self.reading.references.secret(text)?;
+            check(&secret).map(|()| secret)
+        })
+    }
+
     /// The path of a secret file; empty: not set.
     pub(crate) fn secret_file(&self, key: &'static str) -> Option<PathBuf> {
         self.optional(key, |text| self.reading.references.secret_file(text))

@@ -9,11 +9,11 @@ use tokio::task::{Id, JoinError, JoinSet};
 use crate::delivery::lanes::{Lanes, Room, SLOW};
 use crate::delivery::routes::Known;
 use crate::delivery::{Inner, Plan, pull, settle};
-use crate::model::delivery::{AttemptError, Delivery};
+use crate::model::delivery::{Delivery, Settlement};
 use crate::model::id::EventId;
 use crate::model::notification::InboxEntry;
 use crate::store::error::StoreError;
-use crate::store::{Change, Due, MerchantKey, Store};
+use crate::store::{Change, Due, Effect, MerchantKey, Store};
 
 /// The longest sleep: whatever became owed without a word to us is seen after that.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -21,6 +21,10 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How many entries are set aside in memory; they are read again with every look at the inbox.
 const ASIDE: usize = 100;
+/// How many leases that ended are recorded at once.
+const REAPED: usize = 100;
+/// How often they are looked for, milliseconds: a dispatcher that is busy looks all the time.
+const REAP_EVERY_MS: i64 = 1000;
 /// How long further ones are put off, milliseconds.
 const ASIDE_MS: i64 = 600_000;
 
@@ -31,27 +35,11 @@ pub(super) struct Desk {
     lanes: Lanes,
     /// Not to be attempted under this plan: no route fits, or the attempt met a bug of ours.
     aside: HashSet<EventId>,
-    /// What is to be put off, and until when, and what was given up.
+    /// What is to be put off, and until when.
     put_off: Vec<Change>,
     plan: Arc<Plan>,
-}
-
-/// How long there is nothing to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pause {
-    /// For this long.
-    For(Duration),
-    /// Until an attempt ends or somebody wakes us.
-    Open,
-}
-
-impl Pause {
-    pub(super) async fn over(self) {
-        match self {
-            Self::For(pause) => tokio::time::sleep(pause).await,
-            Self::Open => std::future::pending().await,
-        }
-    }
+    /// When no lease was left to record, Unix milliseconds.
+    reaped_at: i64,
 }
 
 impl Desk {
@@ -63,14 +51,24 @@ impl Desk {
             lanes: Lanes::default(),
             aside: HashSet::new(),
             put_off: Vec::new(),
+            reaped_at: 0,
         }
     }
 
     /// Starts what is due, as far as there is room, and says when to look again.
-    pub(super) async fn claim(&mut self) -> Pause {
+    pub(super) async fn claim(&mut self) -> Duration {
         self.follow_plan();
+        match self.reap().await {
+            Ok(Reaped::All) => {}
+            Ok(Reaped::Some) => return Duration::ZERO,
+            Err(error) => {
+                tracing::warn!(%error, "leases that ended can't be recorded yet");
+                return STORE_PAUSE;
+            }
+        }
         if self.plan.routes.is_empty() {
-            return Pause::Open;
+            // Leases may end.
+            return LONGEST_SLEEP;
         }
         let inner = Arc::clone(&self.inner);
         let _turn = inner.floor.turn().await;
@@ -81,7 +79,7 @@ impl Desk {
             Ok(due) => due,
             Err(error) => {
                 tracing::warn!(%error, "the inbox can't be read; deliveries wait");
-                return Pause::For(STORE_PAUSE);
+                return STORE_PAUSE;
             }
         };
         let pause = pause(&due, now);
@@ -95,13 +93,13 @@ impl Desk {
         }
         if let Err(error) = self.put_off().await {
             tracing::warn!(%error, "deliveries can't be put off; they wait");
-            return Pause::For(STORE_PAUSE);
+            return STORE_PAUSE;
         }
         match (waiting, more) {
-            (false, _) => Pause::For(pause),
+            (false, _) => pause,
             // Looking again at what waits is of use once its backend ends an attempt or is slow.
-            (true, true) => Pause::For(SLOW),
-            (true, false) => Pause::For(pause.min(SLOW)),
+            (true, true) => SLOW,
+            (true, false) => pause.min(SLOW),
         }
     }
 
@@ -133,10 +131,6 @@ impl Desk {
 
     /// Starts one entry, or puts it where it is in nobody's way.
     async fn place(&mut self, entry: InboxEntry, delivery: Delivery, now: i64) -> Placed {
-        if let Some(lease) = delivery.lease.filter(|_| self.plan.is_lost(&delivery)) {
-            self.give_up(pull::given_up(entry.id, lease), entry.id);
-            return Placed::Done;
-        }
         let known = match known(&*self.inner.store, &self.plan, &entry).await {
             Ok(known) => known,
             Err(error) => {
@@ -189,14 +183,49 @@ impl Desk {
         self.inner.store.commit(changes).await.map(drop)
     }
 
-    /// Whoever claimed it let the lease end, and the time to deliver it with it.
-    fn give_up(&mut self, change: Change, event_id: EventId) {
-        self.inner
-            .metrics
-            .attempted(Some(AttemptError::LeaseExpired));
-        self.inner.metrics.gave_up();
-        tracing::warn!(%event_id, "a pulled delivery is given up; `inbox replay` makes it owed again");
-        self.put_off.push(change);
+    /// Records the leases that ended without a word: those deliveries are due again, or dead.
+    /// Once a second is often enough.
+    async fn reap(&mut self) -> Result<Reaped, StoreError> {
+        let inner = &self.inner;
+        let now = inner.clock.now_ms();
+        if (0..REAP_EVERY_MS).contains(&now.saturating_sub(self.reaped_at)) {
+            return Ok(Reaped::All);
+        }
+        let _turn = inner.floor.turn().await;
+        let lapsed = inner.store.lapsed(now, REAPED).await?;
+        let changes: Vec<Change> = lapsed.iter().filter_map(|d| self.lapse(d)).collect();
+        if changes.is_empty() {
+            self.reaped_at = now;
+            return Ok(Reaped::All);
+        }
+        let effects = inner.store.commit(changes).await?;
+        let recorded = lapsed.iter().zip(effects);
+        let recorded = recorded.filter(|(_, effect)| matches!(effect, Effect::Applied));
+        let recorded: Vec<&Delivery> = recorded.map(|(delivery, _)| delivery).collect();
+        for delivery in &recorded {
+            pull::report_lapse(inner, delivery.id, self.plan.is_lost(delivery));
+        }
+        if recorded.is_empty() {
+            // Somebody else was first to say what became of them.
+            self.reaped_at = now;
+            return Ok(Reaped::All);
+        }
+        inner.tell();
+        // The next look finds the rest, or that there is none.
+        Ok(Reaped::Some)
+    }
+
+    fn lapse(&self, delivery: &Delivery) -> Option<Change> {
+        let lease = delivery.lease?;
+        let settlement = match self.plan.is_lost(delivery) {
+            true => Settlement::GivenUp,
+            false => Settlement::RetryAt(lease.until),
+        };
+        Some(Change::Settle {
+            id: delivery.id,
+            attempt: lease.lapsed(),
+            settlement,
+        })
     }
 
     fn set_aside(&mut self, id: EventId) {
@@ -251,6 +280,14 @@ pub(super) async fn known(
         alias: merchant.alias,
         pid: merchant.pid,
     }))
+}
+
+/// How many of the leases that ended are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reaped {
+    All,
+    /// There may be more.
+    Some,
 }
 
 /// What became of an entry that is due.

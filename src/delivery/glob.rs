@@ -3,7 +3,7 @@
 /// Whether the whole of `text` fits `pattern`.
 ///
 /// Linear in memory and never exponential: only the last `*` is ever taken up again.
-pub(super) fn fits(pattern: &str, text: &str) -> bool {
+pub(crate) fn fits(pattern: &str, text: &str) -> bool {
     let (mut pattern, mut text) = (pattern.chars(), text.chars());
     let mut last_star = None;
     loop {

@@ -23,11 +23,12 @@ use crate::model::delivery::Delivery;
 use crate::net::client::Client;
 use crate::store::Store;
 
+pub mod advice;
 pub mod ask;
 mod attempt;
 mod claim;
 mod floor;
-mod glob;
+pub(crate) mod glob;
 mod lanes;
 pub mod metrics;
 mod outgoing;
@@ -161,7 +162,7 @@ impl Dispatcher {
                 () = &mut shutdown => break,
                 () = self.0.wake.notified() => self.0.tell(),
                 () = desk.finished() => {}
-                () = pause.over() => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
         self.puller().close();

@@ -215,11 +215,11 @@ impl Puller {
         let applied = chosen.into_iter().zip(effects);
         let applied = applied.filter(|(_, effect)| matches!(effect, Effect::Applied));
         for ((entry, delivery), _) in applied {
+            let is_lost = self.is_lost(&delivery);
             if delivery.lease.is_some() {
-                inner.metrics.attempted(Some(AttemptError::LeaseExpired));
+                report_lapse(inner, entry.id, is_lost);
             }
-            if self.is_lost(&delivery) {
-                self.report_given_up(entry.id);
+            if is_lost {
                 look.gave_up = true;
             } else {
                 look.claimed
@@ -250,11 +250,6 @@ impl Puller {
         schedule::is_over(delivery.owed_since, at, patience)
     }
 
-    fn report_given_up(&self, event_id: EventId) {
-        self.0.metrics.gave_up();
-        tracing::warn!(%event_id, "a pulled delivery is given up; `inbox replay` makes it owed again");
-    }
-
     async fn delivery(&self, id: EventId) -> Result<Delivery, PullError> {
         let found = self.0.store.entry(id).await?;
         found
@@ -281,7 +276,7 @@ impl Puller {
             _ => return Ok(()),
         }
         if settlement == Settlement::GivenUp {
-            self.report_given_up(id);
+            report_given_up(&self.0, id);
         }
         // What waits for it has its turn, and what was given back is due.
         self.0.wake.notify_one();
@@ -337,8 +332,21 @@ enum Unmade {
     Store(#[from] StoreError),
 }
 
+/// Counts a lease that ended without a word, and what that meant.
+pub(super) fn report_lapse(inner: &Inner, id: EventId, is_lost: bool) {
+    inner.metrics.attempted(Some(AttemptError::LeaseExpired));
+    if is_lost {
+        report_given_up(inner, id);
+    }
+}
+
+fn report_given_up(inner: &Inner, event_id: EventId) {
+    inner.metrics.gave_up();
+    tracing::warn!(%event_id, "a pulled delivery is given up; `inbox replay` makes it owed again");
+}
+
 /// The end of a delivery whose last lease ended without a word.
-pub(super) fn given_up(id: EventId, lease: Lease) -> Change {
+fn given_up(id: EventId, lease: Lease) -> Change {
     Change::Settle {
         id,
         attempt: lease.lapsed(),

@@ -136,6 +136,14 @@ impl EventId {
         Self(Uuid::new_v7(time))
     }
 
+    /// What stands before every id of something received at `unix_ms` or later.
+    #[must_use]
+    pub fn earliest(unix_ms: i64) -> Self {
+        let ms = u64::try_from(unix_ms).unwrap_or_default();
+        // The first 48 bits are the time.
+        Self(Uuid::from_u128(u128::from(ms) << 80))
+    }
+
     /// The 16 bytes of the id, whose order is the order of receipt.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 16] {

@@ -10,6 +10,7 @@ pub mod call;
 pub mod certificate;
 pub mod delivery;
 pub mod event;
+pub mod event_type;
 pub mod id;
 pub mod merchant;
 pub mod notification;

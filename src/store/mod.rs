@@ -185,6 +185,13 @@ pub trait Inbox: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] when the store can't be read.
     fn claimable(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>>;
+
+    /// The pending deliveries whose lease has ended at `now` and about which nothing was said, the
+    /// longest ago first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn lapsed(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Vec<Delivery>, StoreError>>;
 }
 
 /// By what a merchant is looked up.

@@ -1,12 +1,18 @@
 //! The admin listener: probes, metrics, the API behind its token, and that no secret ever shows.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use alipay_sidecar::clock::ManualClock;
+use alipay_sidecar::config::Config;
+use alipay_sidecar::model::delivery::Settlement;
 use alipay_sidecar::net::client::Reply;
+use alipay_sidecar::sidecar::SidecarBuilder;
 use alipay_sidecar::simulator::{
     DEFAULT_APP_ID, FIRST_APP_AUTH_TOKEN, FIRST_APP_REFRESH_TOKEN, FIRST_AUTH_APP_ID, FIRST_PID,
     SECOND_APP_AUTH_TOKEN, SECOND_AUTH_APP_ID, SECOND_PID, SimulatedApp,
 };
+use alipay_sidecar::store::Change;
 use http::{Method, Request};
 use serde_json::{Value, json};
 
@@ -459,6 +465,78 @@ async fn an_event_is_listed_shown_delivered_and_replayed() {
         (400, "parameter-invalid"),
     )
     .await;
+}
+
+/// Dead deliveries of both types, and one of another app.
+async fn given_up(sidecar: &TestSidecar, count: i64) {
+    let mut changes = Vec::new();
+    for n in 0..count {
+        let mut entry = crate::store::entry(crate::store::START + n, None);
+        match n {
+            0 => entry.event_type = "dut_user_sign".to_owned(),
+            1 => entry.app_id = "2021000000000099".parse().expect("an id"),
+            _ => {}
+        }
+        let (id, attempt) = (entry.id, crate::store::attempt(entry.received_at));
+        changes.push(Change::Receive(Box::new(entry)));
+        changes.push(Change::Settle {
+            id,
+            attempt,
+            settlement: Settlement::GivenUp,
+        });
+    }
+    sidecar
+        .sidecar
+        .store()
+        .commit(changes)
+        .await
+        .expect("stored");
+}
+
+#[tokio::test]
+async fn all_that_a_filter_fits_is_replayed_in_bounded_requests() {
+    const DEAD: i64 = 6_000;
+    // By the machine's clock, all that was given up then would be pruned.
+    let clock = Arc::new(ManualClock::new(crate::store::START));
+    let build = |_: &Config, builder: SidecarBuilder| builder.clock(clock);
+    let sidecar = TestSidecar::start_built(|config| config.delivery.url = None, build).await;
+    given_up(&sidecar, DEAD).await;
+    let replay = async |filter: Value| {
+        let reply = ask(&sidecar, Method::POST, "/api/inbox/replay", &filter).await;
+        assert_eq!(reply.status, 200);
+        parsed(&reply)
+    };
+    let none = replay(json!({"state": "dead", "type": "merchant.*"})).await;
+    assert_eq!(none["replayed"], 0);
+    let one = replay(json!({"state": "dead", "type": "dut_*"})).await;
+    assert_eq!(one["replayed"], 1);
+    let one = replay(json!({"state": "dead", "app_id": "2021000000000099"})).await;
+    assert_eq!(one["replayed"], 1);
+    let since = crate::store::START + DEAD - 10;
+    let late = replay(json!({"state": "dead", "since": since})).await;
+    assert_eq!(
+        (&late["replayed"], &late["next"]),
+        (&json!(10), &Value::Null)
+    );
+    let first = replay(json!({"state": "dead"})).await;
+    assert_eq!(first["replayed"], 5_000);
+    let rest = replay(json!({"state": "dead", "after": first["next"]})).await;
+    assert_eq!(
+        (&rest["replayed"], &rest["next"]),
+        (&json!(988), &Value::Null)
+    );
+    let counts = sidecar.sidecar.store().counts().await.expect("readable");
+    assert_eq!((counts.dead, counts.pending), (0, 6_000));
+    for (filter, code) in [
+        (json!({}), "body-invalid"),
+        (json!({"state": "dead", "typ": "x"}), "body-invalid"),
+        (json!({"state": "refused"}), "parameter-invalid"),
+    ] {
+        let request = (Method::POST, "/api/inbox/replay", filter);
+        check_refused(&sidecar, request, (400, code)).await;
+    }
+    let get = (Method::GET, "/api/inbox/replay", Value::Null);
+    check_refused(&sidecar, get, (405, "http-method-not-allowed")).await;
 }
 
 #[tokio::test]

@@ -205,6 +205,57 @@ fn an_unreadable_key_is_named() {
 }
 
 #[test]
+fn check_warns_of_routes_that_nothing_reaches() {
+    let directory = initialised();
+    let path = directory.path().join("config.toml");
+    let text = std::fs::read_to_string(&path).expect("read");
+    let routes = "\n[[delivery.route]]\nmatch = \"trade_status_sinc\"\nurl = \"http://127.0.0.1:3000/\"\n\
+                  [[delivery.route]]\npath = \"orders/*\"\nurl = \"http://127.0.0.1:3000/\"\n\
+                  [[delivery.route]]\napp = \"2021000000009999\"\nurl = \"http://127.0.0.1:3000/\"\n\
+                  [[delivery.route]]\nurl = \"http://127.0.0.1:3000/\"\n\
+                  [[delivery.route]]\nmatch = \"trade_*\"\nurl = \"http://127.0.0.1:3000/\"\n";
+    std::fs::write(&path, text + routes).expect("written");
+    check(
+        directory.path(),
+        &["check"],
+        0,
+        &[
+            "warning: `delivery.route[1]`: match = \"trade_status_sinc\"",
+            "`trade_status_sync`",
+            "warning: `delivery.route[2]`: path = \"orders/*\"",
+            "warning: `delivery.route[3]`: app = \"2021000000009999\"",
+            "warning: `delivery.route[5]`: never reached",
+            "is good",
+        ],
+    );
+}
+
+#[test]
+fn a_bulk_replay_needs_a_state_and_counts() {
+    let directory = initialised();
+    let dir = directory.path();
+    let replay = |arguments: &[&str], code, says: &str| {
+        let all = [&["inbox", "replay"], arguments].concat();
+        check(dir, &all, code, &[says])
+    };
+    replay(&["--state", "dead"], 0, "0 will be delivered again");
+    let filter = [
+        "--state", "dead", "--type", "trade_*", "--app", "2021", "--since", "24h",
+    ];
+    replay(&[&filter[..], &["--json"]].concat(), 0, "\"replayed\": 0");
+    replay(
+        &["--state", "dead", "--since", "2026-11-25T08:00:00Z"],
+        0,
+        "0 will be",
+    );
+    replay(&[], 2, "--state");
+    replay(&["--type", "trade_*"], 2, "--state");
+    replay(&["0192-id", "--state", "dead"], 2, "cannot be used with");
+    replay(&["--state", "dead", "--since", "yesterday"], 2, "24h");
+    replay(&["--state", "refused"], 2, "possible values");
+}
+
+#[test]
 fn a_key_of_the_wrong_kind_is_named() {
     let directory = initialised();
     let app = "\n[[app]]\napp_id = \"2021000000000001\"\n\

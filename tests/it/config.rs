@@ -130,6 +130,11 @@ fn secrets_are_references_and_never_shown() {
          or directory (os error 2)), expected a readable file",
     );
     check_fault(
+        "[delivery]\nsigning_secret = \"exec:echo whsec_not*base64\"\n",
+        "line 2: `delivery.signing_secret`: found an empty secret, or whsec_ with no base64 behind \
+         it, expected whsec_ and base64, or any other text",
+    );
+    check_fault(
         "[admin]\ntoken = \"exec:false now\"\n",
         "line 2: `admin.token`: found `exec:false …`, which failed (exit status: 1), expected a \
          command that prints the secret within 10 s",

@@ -1,17 +1,23 @@
 //! From the inbox to the backend.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use alipay_sidecar::config::delivery::{DeliveryConfig, DeliveryFormat, DeliveryRoute};
 use alipay_sidecar::model::delivery::{AttemptError, Delivery, DeliveryState};
 use alipay_sidecar::model::id::EventId;
 use alipay_sidecar::model::notification::InboxEntry;
+use alipay_sidecar::net::listener::Listener;
+use alipay_sidecar::net::serve::serve;
 use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, TriggerOptions};
 use alipay_sidecar::store::{Change, Inbox, Store};
 use base64::Engine as _;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
@@ -386,4 +392,112 @@ async fn a_shutdown_lets_attempts_end_and_their_settlements_be_stored() {
         .iter()
         .filter(|(_, d)| d.state == DeliveryState::Delivered);
     assert_eq!(delivered.count(), got);
+}
+
+/// A backend that never answers what is owed to the order `hangs`, and fails another.
+async fn picky(hangs: &'static str, fails: &'static str) -> (String, Arc<Mutex<usize>>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("bound"));
+    let taken = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&taken);
+    let handle = move |request: Request<hyper::body::Incoming>| {
+        let count = Arc::clone(&count);
+        async move {
+            let body = request.into_body().collect().await.expect("whole");
+            let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+            if body.ends_with(hangs) {
+                std::future::pending::<()>().await;
+            }
+            if body.ends_with(fails) {
+                return Response::new(Full::new(Bytes::from_static(b"fail")));
+            }
+            *count.lock().expect("no panic") += 1;
+            Response::new(Full::new(Bytes::from_static(b"success")))
+        }
+    };
+    let (trigger, shutdown) = Shutdown::new();
+    tokio::spawn(async move {
+        serve(Listener::from_tcp(listener), None, handle, shutdown).await;
+        drop(trigger);
+    });
+    (url, taken)
+}
+
+/// A payment of the order `key`.
+fn of_order(n: i64, key: &str) -> InboxEntry {
+    let mut entry = crate::store::entry(NOW - 10_000 + n, None);
+    entry.order_key = Some(key.to_owned());
+    let body = entry.body.as_mut().expect("kept");
+    body.bytes = format!("out_trade_no={key}").into();
+    entry
+}
+
+#[tokio::test]
+async fn one_order_that_hangs_and_one_that_fails_hold_up_no_other() {
+    let (url, taken) = picky("=HANGS", "=FAILS").await;
+    let config = DeliveryConfig {
+        url: Some(url),
+        timeout: Duration::from_secs(60),
+        ..DeliveryConfig::default()
+    };
+    let running = running(config).await;
+    let mut entries: Vec<_> = (0..20)
+        .flat_map(|n| [of_order(n, "HANGS"), of_order(n, "FAILS")])
+        .collect();
+    entries.extend((20..1_020).map(|n| of_order(n, &format!("T{n}"))));
+    let changes = entries.into_iter().map(|e| Change::Receive(Box::new(e)));
+    let committed = running.parts.store.commit(changes.collect()).await;
+    committed.expect("stored");
+    running.parts.dispatcher.wake();
+    let drained = async {
+        while *taken.lock().expect("no panic") < 1_000 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let drained = tokio::time::timeout(Duration::from_secs(60), drained).await;
+    drained.expect("all other orders are taken");
+    let attempted = running.parts.inbox().await;
+    let attempted = attempted.iter().filter(|(_, d)| d.attempts > 0);
+    assert!(attempted.count() <= 100, "only the first of each is tried");
+}
+
+#[tokio::test]
+async fn a_backend_gets_no_more_at_once_than_its_route_allows() {
+    let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("bound"));
+    let (now, peak) = (Arc::clone(&open), Arc::clone(&most));
+    let handle = move |_: Request<hyper::body::Incoming>| {
+        let (now, peak) = (Arc::clone(&now), Arc::clone(&peak));
+        async move {
+            peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            now.fetch_sub(1, Ordering::SeqCst);
+            Response::new(Full::new(Bytes::from_static(b"success")))
+        }
+    };
+    let (_end, shutdown) = Shutdown::new();
+    tokio::spawn(serve(Listener::from_tcp(listener), None, handle, shutdown));
+    let config = DeliveryConfig {
+        routes: vec![DeliveryRoute {
+            concurrency: Some(3),
+            ..route("/orders", &url)
+        }],
+        ..DeliveryConfig::default()
+    };
+    let running = running(config).await;
+    owe(&running, "/orders", 60).await;
+    let all = async {
+        while running.parts.count(ATTEMPTS, "delivered") < 60.0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all)
+        .await
+        .expect("taken");
+    assert_eq!(most.load(Ordering::SeqCst), 3);
 }

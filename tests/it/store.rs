@@ -196,7 +196,7 @@ fn event_entry(received_at: i64, notify_id: Option<&str>) -> InboxEntry {
     }
 }
 
-fn attempt(at: i64) -> Attempt {
+pub(crate) fn attempt(at: i64) -> Attempt {
     Attempt {
         at,
         duration_ms: 5,
@@ -778,7 +778,14 @@ async fn a_claimed_delivery_is_nobody_elses_until_its_lease_ends() {
         assert_eq!((delivery.attempts, delivery.lease), (1, Some(lease)));
         assert!(delivery.history.is_empty());
 
+        let lapsed = async || {
+            let found = fixture.store.lapsed(fixture.clock.now_ms(), 10).await;
+            let found = found.expect("readable");
+            found.iter().map(|delivery| delivery.id).collect::<Vec<_>>()
+        };
+        assert!(lapsed().await.is_empty());
         fixture.clock.advance_ms(1);
+        assert_eq!(lapsed().await, [first]);
         assert_eq!(fixture.due().await, [first], "push may have it, too");
         let now = fixture.clock.now_ms();
         let extend = |until| Change::Extend {
@@ -794,6 +801,11 @@ async fn a_claimed_delivery_is_nobody_elses_until_its_lease_ends() {
         fixture.commit(extend(now + 5_000)).await;
         let extended = fixture.delivery(first).await.lease.expect("a lease");
         assert_eq!((extended.since, extended.until), (now, now + 5_000));
+        fixture.clock.advance_ms(4_999);
+        assert!(lapsed().await.is_empty());
+        fixture.settle(first, Settlement::Delivered).await;
+        fixture.clock.advance_ms(1);
+        assert!(lapsed().await.is_empty(), "it is done");
     })
     .await;
 }

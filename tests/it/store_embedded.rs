@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use alipay_sidecar::clock::ManualClock;
 use alipay_sidecar::model::authorization::Rank;
+use alipay_sidecar::model::delivery::Lease;
 use alipay_sidecar::model::id::EventId;
 use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
 use alipay_sidecar::store::error::StoreError;
 use alipay_sidecar::store::seal::StoreKey;
-use alipay_sidecar::store::{Directory, Inbox, MerchantKey, Store};
+use alipay_sidecar::store::{Change, Directory, Inbox, MerchantKey, Store};
 use redb::{Database, ReadableTable, TableDefinition};
 
 use crate::store::{Fixture, START, app, authorization, authorize, entry, merchant_app};
@@ -68,6 +69,32 @@ fn open(path: &Path, key: &StoreKey) -> Result<EmbeddedStore, StoreError> {
         cache_bytes: 1 << 20,
         clock: Arc::new(ManualClock::new(START)),
     })
+}
+
+#[tokio::test]
+async fn a_lease_outlives_the_program() {
+    let closed = Closed::filled().await;
+    let id = closed.entries[0];
+    let since = START + 100;
+    let lease = Lease {
+        since,
+        until: since + 1_000,
+    };
+    let store = closed.open().expect("opened");
+    store
+        .commit(vec![Change::Claim { id, lease }])
+        .await
+        .expect("stored");
+    drop(store);
+    let store = closed.open().expect("opened");
+    let ids = async |now| {
+        let found = store.claimable(now, 10).await.expect("readable").now;
+        found.iter().map(|(entry, _)| entry.id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(lease.until - 1).await, [closed.entries[1]]);
+    assert!(ids(lease.until).await.contains(&id));
+    let (_, delivery) = store.entry(id).await.expect("readable").expect("there");
+    assert_eq!((delivery.attempts, delivery.lease), (1, Some(lease)));
 }
 
 #[tokio::test]

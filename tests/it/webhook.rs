@@ -609,6 +609,10 @@ impl Inbox for Held {
     fn claimable(&self, now: i64, limit: usize) -> Answer<'_, Due> {
         self.inner.claimable(now, limit)
     }
+
+    fn lapsed(&self, now: i64, limit: usize) -> Answer<'_, Vec<Delivery>> {
+        self.inner.lapsed(now, limit)
+    }
 }
 
 impl Parts {

@@ -211,6 +211,9 @@ impl Applier<'_> {
                 if record.parked {
                     tables.parked.insert(key, ())?;
                 }
+                if let Some(lease) = record.lease {
+                    tables.leased.insert((lease.until, key), ())?;
+                }
                 self.queue(key, record)?;
             }
         }
@@ -237,6 +240,9 @@ impl Applier<'_> {
             DeliveryState::Pending => {
                 tables.pending.remove(key)?;
                 tables.parked.remove(key)?;
+                if let Some(lease) = record.lease {
+                    tables.leased.remove((lease.until, key))?;
+                }
                 self.unqueue(key, record)?;
             }
         }

@@ -408,6 +408,10 @@ impl Inbox for EmbeddedStore {
         self.read(move |reader| reader.claimable(now, limit))
             .boxed()
     }
+
+    fn lapsed(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Vec<Delivery>, StoreError>> {
+        self.read(move |reader| reader.lapsed(now, limit)).boxed()
+    }
 }
 
 fn no_thread(error: &std::io::Error) -> StoreError {

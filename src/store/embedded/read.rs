@@ -290,6 +290,19 @@ impl Reader<'_> {
         Ok(found)
     }
 
+    pub(super) fn lapsed(&self, now: i64, limit: usize) -> Result<Vec<Delivery>, Fault> {
+        let leased = self.tx.open_table(tables::LEASED)?;
+        let deliveries = self.tx.open_table(tables::DELIVERIES)?;
+        let mut lapsed = Vec::new();
+        for row in leased.range(..=(now, &[0xff; 16]))?.take(limit) {
+            let key = row?.0;
+            let id = EventId::from_bytes(*key.value().1);
+            let record = readable(lookup::delivery(&deliveries, self.sealer, id))?.flatten();
+            lapsed.extend(record.map(|record| record.into_delivery(id)));
+        }
+        Ok(lapsed)
+    }
+
     pub(super) fn recall(&self, key: MemoKey, now: i64) -> Result<Option<Secret<Vec<u8>>>, Fault> {
         let table = self.tx.open_table(tables::MEMOS)?;
         let Some(row) = table.get(&key.0)? else {

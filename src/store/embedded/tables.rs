@@ -56,6 +56,8 @@ pub(super) const DUE: TableDefinition<'_, (i64, Id), ()> = TableDefinition::new(
 pub(super) const ORDERED: TableDefinition<'_, (Id, Id), i64> = TableDefinition::new("ordered");
 /// The pending ones that were put off only because no route fits them.
 pub(super) const PARKED: TableDefinition<'_, Id, ()> = TableDefinition::new("parked");
+/// (end of the lease, id) of the pending ones that were claimed.
+pub(super) const LEASED: TableDefinition<'_, (i64, Id), ()> = TableDefinition::new("leased");
 /// (when settled, id) of the delivered and ignored ones.
 pub(super) const SETTLED: TableDefinition<'_, (i64, Id), ()> = TableDefinition::new("settled");
 /// (when given up, id) of the dead ones.
@@ -113,7 +115,7 @@ type Step = fn(&WriteTransaction) -> Result<(), Fault>;
 const STEPS: &[Step] = &[
     add_certificates,
     add_quarantine,
-    add_parked,
+    add_claims,
     add_calls_and_users,
 ];
 
@@ -131,8 +133,9 @@ fn add_quarantine(tx: &WriteTransaction) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What no route fits can be claimed, however far it is put off.
-fn add_parked(tx: &WriteTransaction) -> Result<(), Fault> {
+/// Deliveries can be claimed: what no route fits, too, however far it is put off.
+fn add_claims(tx: &WriteTransaction) -> Result<(), Fault> {
+    tx.open_table(LEASED)?;
     tx.open_table(PARKED)?;
     Ok(())
 }
@@ -200,6 +203,7 @@ pub(super) struct Tables<'t> {
     pub(super) ignored: Table<'t, Id, ()>,
     pub(super) due: Table<'t, (i64, Id), ()>,
     pub(super) ordered: Table<'t, (Id, Id), i64>,
+    pub(super) leased: Table<'t, (i64, Id), ()>,
     pub(super) parked: Table<'t, Id, ()>,
     pub(super) settled: Table<'t, (i64, Id), ()>,
     pub(super) given_up: Table<'t, (i64, Id), ()>,
@@ -240,6 +244,7 @@ impl<'t> Tables<'t> {
             ignored: tx.open_table(IGNORED)?,
             due: tx.open_table(DUE)?,
             ordered: tx.open_table(ORDERED)?,
+            leased: tx.open_table(LEASED)?,
             parked: tx.open_table(PARKED)?,
             settled: tx.open_table(SETTLED)?,
             given_up: tx.open_table(GIVEN_UP)?,

@@ -174,6 +174,10 @@ impl Inbox for BrittleStore {
     fn claimable(&self, now: i64, limit: usize) -> Answer<'_, Due> {
         self.unless_broken(self.inner.claimable(now, limit))
     }
+
+    fn lapsed(&self, now: i64, limit: usize) -> Answer<'_, Vec<Delivery>> {
+        self.unless_broken(self.inner.lapsed(now, limit))
+    }
 }
 
 /// How a [`BrittleSigner`] fails.
