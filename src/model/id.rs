@@ -20,7 +20,7 @@ pub struct InvalidId {
 }
 
 impl InvalidId {
-    fn new(kind: &'static str, found: &str, expected: &'static str) -> Self {
+    pub(super) fn new(kind: &'static str, found: &str, expected: &'static str) -> Self {
         Self {
             kind,
             found: found.chars().take(64).collect(),

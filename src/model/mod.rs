@@ -6,6 +6,7 @@
 pub mod app;
 pub mod app_keys;
 pub mod authorization;
+pub mod call;
 pub mod certificate;
 pub mod delivery;
 pub mod event;
@@ -14,3 +15,4 @@ pub mod merchant;
 pub mod notification;
 pub mod selector;
 pub mod token;
+pub mod user_token;

@@ -9,11 +9,13 @@ use futures_util::future::BoxFuture;
 
 use crate::model::app::App;
 use crate::model::authorization::{Authorization, Revocation};
+use crate::model::call::{CallKey, CallRecord};
 use crate::model::certificate::KeptCertificate;
 use crate::model::delivery::{Attempt, Delivery, DeliveryState, Settlement};
 use crate::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
 use crate::model::merchant::Merchant;
 use crate::model::notification::InboxEntry;
+use crate::model::user_token::{UserKey, UserToken};
 use crate::protocol::secret::Secret;
 
 pub mod embedded;
@@ -49,6 +51,13 @@ pub trait Store: Directory + Inbox {
         now: i64,
     ) -> BoxFuture<'_, Result<Option<Secret<Vec<u8>>>, StoreError>>;
 
+    /// What became of a call, until [`KEPT_MS`](crate::model::call::KEPT_MS) after its end.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn call(&self, key: CallKey, now: i64)
+    -> BoxFuture<'_, Result<Option<CallRecord>, StoreError>>;
+
     /// How much there is of everything, for metrics and readiness. Doesn't read records.
     ///
     /// # Errors
@@ -58,7 +67,8 @@ pub trait Store: Directory + Inbox {
     /// Forgets what is old at `now` (Unix milliseconds): delivered and ignored entries settled more
     /// than `retain_delivered_ms` ago, dead ones given up more than 30 days ago (until then they
     /// can be replayed), every `notify_id` received more than `retain_delivered_ms` ago, but three
-    /// days at the least, and what was remembered until before `now`. What is pending stays.
+    /// days at the least, what was remembered until before `now`, records of calls older than a
+    /// day, and users' tokens that have ended. What is pending stays.
     ///
     /// # Errors
     /// [`StoreError`] when the store can't be read or written; what was forgotten until then stays
@@ -105,6 +115,12 @@ pub trait Directory: Send + Sync + 'static {
         after: Option<(AppId, AuthAppId)>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Merchant>, StoreError>>;
+
+    /// The tokens of a user who logged in, and wasn't forgotten since.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn user(&self, key: UserKey) -> BoxFuture<'_, Result<Option<UserToken>, StoreError>>;
 }
 
 /// The read view of notifications and their deliveries.
@@ -174,8 +190,22 @@ pub enum Change {
         /// The key, base64.
         encrypt_key: Secret<String>,
     },
+    /// Forgets a user's tokens.
+    ForgetUser {
+        /// The user, by either name.
+        key: UserKey,
+        /// Only while this is the access token in force, else it is stale.
+        only: Option<Secret<String>>,
+    },
     /// Keeps a platform certificate, in the place of one with the same name.
     KeepCertificate(Box<KeptCertificate>),
+    /// Keeps a user's tokens in the place of those kept before.
+    KeepUserToken {
+        /// What was bought.
+        token: Box<UserToken>,
+        /// Only while this is the access token in force, else it is stale.
+        replaces: Option<Secret<String>>,
+    },
     /// Sets or clears the operator's name of a merchant.
     NameMerchant {
         /// Our application.
@@ -196,6 +226,13 @@ pub enum Change {
     PutApp(Box<App>),
     /// A notification or event that is owed to the backend.
     Receive(Box<InboxEntry>),
+    /// Keeps what became of calls; the oldest go for it when there is no room.
+    RecordCalls {
+        /// The records.
+        records: Vec<CallRecord>,
+        /// How many bytes all of them may take.
+        limit: u64,
+    },
     /// Keeps `value` under `key` until `expires_at`, if nothing is kept there yet.
     Remember {
         /// The key.
@@ -234,6 +271,8 @@ pub enum Change {
         /// What follows.
         settlement: Settlement,
     },
+    /// Forgets what [`Change::Remember`] keeps under the key.
+    Unremember(MemoKey),
 }
 
 /// What a change did.
@@ -241,6 +280,8 @@ pub enum Change {
 pub enum Effect {
     /// It was applied.
     Applied,
+    /// It was applied, and so many older records had to go for it before their time.
+    Displaced(u64),
     /// An entry with this `notify_id` is known under the given id; nothing of the commit was
     /// applied.
     Duplicate(EventId),
@@ -299,10 +340,14 @@ pub struct Counts {
 /// How much was forgotten.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pruned {
+    /// Records of calls.
+    pub calls: u64,
     /// Inbox entries with their deliveries.
     pub entries: u64,
     /// Values kept by [`Change::Remember`].
     pub memos: u64,
     /// `notify_id`s of the de-duplication.
     pub notify_ids: u64,
+    /// Users' tokens, each name of a user counted.
+    pub users: u64,
 }

@@ -119,6 +119,7 @@ pub(super) struct Sealer {
     tokens: hmac::Key,
     notify_ids: hmac::Key,
     order_keys: hmac::Key,
+    names: hmac::Key,
 }
 
 impl Sealer {
@@ -132,6 +133,7 @@ impl Sealer {
             tokens: index(b"index tokens"),
             notify_ids: index(b"index notify ids"),
             order_keys: index(b"index order keys"),
+            names: index(b"index names"),
         }
     }
 
@@ -199,6 +201,17 @@ impl Sealer {
     pub(super) fn order_digest(&self, scope: [&str; 2], order_key: &str) -> [u8; 16] {
         let [app_id, auth_app_id] = scope;
         half(digest(&self.order_keys, &[app_id, auth_app_id, order_key]))
+    }
+
+    /// The index key of what people are known by, or name themselves: `parts` begin with the
+    /// purpose.
+    pub(super) fn name_digest(&self, parts: &[&str]) -> [u8; 32] {
+        digest(&self.names, parts)
+    }
+
+    /// The same in 16 bytes, where a mix-up would be noticed.
+    pub(super) fn short_name_digest(&self, parts: &[&str]) -> [u8; 16] {
+        half(self.name_digest(parts))
     }
 }
 

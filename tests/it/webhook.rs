@@ -8,6 +8,7 @@ use alipay_sidecar::config::webhook::WebhookConfig;
 use alipay_sidecar::gateway::diagnosis::Diagnostics;
 use alipay_sidecar::gateway::platform::NoSource;
 use alipay_sidecar::model::app::App;
+use alipay_sidecar::model::call::{CallKey, CallRecord};
 use alipay_sidecar::model::certificate::KeptCertificate;
 use alipay_sidecar::model::delivery::Delivery;
 use alipay_sidecar::model::delivery::DeliveryState;
@@ -16,6 +17,7 @@ use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::model::merchant::MerchantStatus;
 use alipay_sidecar::model::notification::DeliveryForm;
 use alipay_sidecar::model::notification::InboxEntry;
+use alipay_sidecar::model::user_token::{UserKey, UserToken};
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{
     Event, FIRST_AUTH_APP_ID, FIRST_PID, Fault, FaultKind, NotificationRecord, NotificationState,
@@ -526,6 +528,10 @@ impl Store for Held {
         self.inner.recall(key, now)
     }
 
+    fn call(&self, key: CallKey, now: i64) -> Answer<'_, Option<CallRecord>> {
+        self.inner.call(key, now)
+    }
+
     fn counts(&self) -> Answer<'_, Counts> {
         self.inner.counts()
     }
@@ -558,6 +564,10 @@ impl Directory for Held {
         limit: usize,
     ) -> Answer<'_, Vec<Merchant>> {
         self.inner.merchants(after, limit)
+    }
+
+    fn user(&self, key: UserKey) -> Answer<'_, Option<UserToken>> {
+        self.inner.user(key)
     }
 }
 

@@ -68,14 +68,18 @@ impl<'t> Applier<'t> {
                 .map_or(Ok(None), |entry| self.known_entry(entry)),
             Change::Remember { key, .. } => Ok(self.remembered(*key)?.map(Effect::Remembered)),
             Change::FetchedKey { .. }
+            | Change::ForgetUser { .. }
             | Change::KeepCertificate(_)
+            | Change::KeepUserToken { .. }
             | Change::NameMerchant { .. }
             | Change::Postpone { .. }
             | Change::PutApp(_)
+            | Change::RecordCalls { .. }
             | Change::RemoveApp(_)
             | Change::RemoveMerchant(..)
             | Change::Replay { .. }
-            | Change::Settle { .. } => Ok(None),
+            | Change::Settle { .. }
+            | Change::Unremember(_) => Ok(None),
         }
     }
 
@@ -103,7 +107,11 @@ impl<'t> Applier<'t> {
                 auth_app_id,
                 encrypt_key,
             } => self.fetched_key(&MerchantId::new(app_id, auth_app_id), encrypt_key),
+            Change::ForgetUser { key, only } => self.forget_user(key, only.as_ref()),
             Change::KeepCertificate(certificate) => self.keep_certificate(certificate),
+            Change::KeepUserToken { token, replaces } => {
+                self.keep_user_token(token, replaces.as_ref())
+            }
             Change::NameMerchant {
                 app_id,
                 auth_app_id,
@@ -112,6 +120,7 @@ impl<'t> Applier<'t> {
             Change::Postpone { id, until } => self.postpone(*id, *until),
             Change::PutApp(app) => self.put_app(app),
             Change::Receive(entry) => self.receive(entry),
+            Change::RecordCalls { records, limit } => self.record_calls(records, *limit),
             Change::Remember {
                 key,
                 value,
@@ -128,6 +137,7 @@ impl<'t> Applier<'t> {
                 attempt,
                 settlement,
             } => self.settle(*id, attempt, *settlement),
+            Change::Unremember(key) => self.unremember(*key),
         }
     }
 
@@ -168,6 +178,16 @@ impl<'t> Applier<'t> {
             self.tables.memo_expiry.remove((at, &key.0))?;
         }
         self.tables.memo_expiry.insert((expires_at, &key.0), ())?;
+        Ok(Effect::Applied)
+    }
+
+    fn unremember(&mut self, key: MemoKey) -> Result<Effect, Fault> {
+        self.touch();
+        let removed = self.tables.memos.remove(&key.0)?.map(|row| row.value().0);
+        let Some(expires_at) = removed else {
+            return Ok(Effect::Missing);
+        };
+        self.tables.memo_expiry.remove((expires_at, &key.0))?;
         Ok(Effect::Applied)
     }
 }

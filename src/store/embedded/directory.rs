@@ -109,6 +109,7 @@ impl Applier<'_> {
             return self.ignore(entry);
         };
         self.put_merchant(&id, Some(&stored), &merchant)?;
+        self.forget_users_of(&id)?;
         if let Some(entry) = entry {
             let at = match merchant.status {
                 MerchantStatus::Revoked { at } => at,
@@ -200,6 +201,7 @@ impl Applier<'_> {
             self.unlist(&stored)?;
         }
         self.remove_tokens(id)?;
+        self.forget_users_of(id)?;
         Ok(Effect::Applied)
     }
 

@@ -14,11 +14,13 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::model::app::App;
+use crate::model::call::{CallKey, CallRecord};
 use crate::model::certificate::KeptCertificate;
 use crate::model::delivery::{Delivery, DeliveryState};
 use crate::model::id::{AppId, AuthAppId, EventId};
 use crate::model::merchant::Merchant;
 use crate::model::notification::InboxEntry;
+use crate::model::user_token::{UserKey, UserToken};
 use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::seal::{Sealer, StoreKey};
@@ -28,6 +30,7 @@ use crate::store::{
 use crate::workers::{WorkError, Workers};
 
 mod apply;
+mod calls;
 mod directory;
 mod fault;
 mod inbox;
@@ -39,6 +42,7 @@ mod read;
 mod records;
 mod shared;
 mod tables;
+mod users;
 mod writer;
 
 use fault::Fault;
@@ -231,6 +235,14 @@ impl Store for EmbeddedStore {
         self.read(move |reader| reader.recall(key, now)).boxed()
     }
 
+    fn call(
+        &self,
+        key: CallKey,
+        now: i64,
+    ) -> BoxFuture<'_, Result<Option<CallRecord>, StoreError>> {
+        self.read(move |reader| reader.call(&key, now)).boxed()
+    }
+
     fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>> {
         self.read(|reader| reader.counts()).boxed()
     }
@@ -251,9 +263,11 @@ impl Store for EmbeddedStore {
                     })
                 });
                 let (pruned, batch) = batch.await?;
+                total.calls += pruned.calls;
                 total.entries += pruned.entries;
                 total.memos += pruned.memos;
                 total.notify_ids += pruned.notify_ids;
+                total.users += pruned.users;
                 if batch == Batch::Last {
                     return Ok(total);
                 }
@@ -291,6 +305,10 @@ impl Directory for EmbeddedStore {
         });
         self.read(move |reader| reader.merchants(after.as_ref(), limit))
             .boxed()
+    }
+
+    fn user(&self, key: UserKey) -> BoxFuture<'_, Result<Option<UserToken>, StoreError>> {
+        self.read(move |reader| reader.user(&key)).boxed()
     }
 }
 

@@ -48,10 +48,14 @@ impl Applier<'_> {
         let remembered = before(now, retain.max(REMEMBER_NOTIFY_IDS_MS));
         let notify_ids = take(&self.tables.dedupe_at, remembered, &mut room)?;
         let memos = take(&self.tables.memo_expiry, before(now, 0), &mut room)?;
+        let calls = self.prune_calls(now, &mut room)?;
+        let users = self.prune_users(now, &mut room)?;
         let pruned = Pruned {
+            calls,
             entries: count(&settled) + count(&given_up),
             memos: count(&memos),
             notify_ids: count(&notify_ids),
+            users,
         };
         if pruned != Pruned::default() {
             self.touch();

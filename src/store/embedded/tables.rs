@@ -67,6 +67,23 @@ pub(super) const MEMOS: TableDefinition<'_, Digest, (i64, Bytes)> = TableDefinit
 /// (expiry, memo key) of every row of [`MEMOS`].
 pub(super) const MEMO_EXPIRY: TableDefinition<'_, (i64, Digest), ()> =
     TableDefinition::new("memo_expiry");
+/// Call id → sealed record.
+pub(super) const CALLS: TableDefinition<'_, Id, Bytes> = TableDefinition::new("calls");
+/// (when completed, call id) of every row of [`CALLS`] → (digest of the caller's name for it, size
+/// in bytes).
+pub(super) const CALLS_AT: TableDefinition<'_, (i64, Id), (Id, u64)> =
+    TableDefinition::new("calls_at");
+/// Digest of a caller's name for a call → call id.
+pub(super) const CALLS_NAMED: TableDefinition<'_, Id, Id> = TableDefinition::new("calls_named");
+/// Digest of one name of a user → (when useless, sealed tokens).
+pub(super) const USERS: TableDefinition<'_, Digest, (i64, Bytes)> = TableDefinition::new("users");
+/// (when useless, digest) of every row of [`USERS`].
+pub(super) const USERS_END: TableDefinition<'_, (i64, Digest), ()> =
+    TableDefinition::new("users_end");
+/// `app_id` NUL `auth_app_id` → until when the users of that merchant are forgotten, Unix
+/// milliseconds.
+pub(super) const USERS_FORGOTTEN: TableDefinition<'_, Bytes, i64> =
+    TableDefinition::new("users_forgotten");
 
 /// Where [`META`] keeps the schema version, 8 bytes big-endian.
 pub(super) const SCHEMA_KEY: &str = "schema";
@@ -74,17 +91,30 @@ pub(super) const SCHEMA_KEY: &str = "schema";
 pub(super) const CHECK_KEY: &str = "check";
 /// Where [`META`] keeps what the writer writes to see whether it can.
 pub(super) const PROBE_KEY: &str = "probe";
+/// Where [`META`] keeps the size of all rows of [`CALLS`], 8 bytes big-endian.
+pub(super) const CALLS_SIZE_KEY: &str = "calls_size";
 
 /// Brings a file from one schema version to the next.
 type Step = fn(&WriteTransaction) -> Result<(), Fault>;
 
 /// The step at index n leads from schema version n + 1 to n + 2. Steps are never changed once
 /// released, only added.
-const STEPS: &[Step] = &[add_certificates];
+const STEPS: &[Step] = &[add_certificates, add_calls_and_users];
 
 /// Version 2: platform certificates are kept.
 fn add_certificates(tx: &WriteTransaction) -> Result<(), Fault> {
     tx.open_table(CERTIFICATES)?;
+    Ok(())
+}
+
+/// What became of calls is kept, and so are users' tokens.
+fn add_calls_and_users(tx: &WriteTransaction) -> Result<(), Fault> {
+    tx.open_table(CALLS)?;
+    tx.open_table(CALLS_AT)?;
+    tx.open_table(CALLS_NAMED)?;
+    tx.open_table(USERS)?;
+    tx.open_table(USERS_END)?;
+    tx.open_table(USERS_FORGOTTEN)?;
     Ok(())
 }
 
@@ -146,6 +176,13 @@ pub(super) struct Tables<'t> {
     pub(super) dedupe_at: Table<'t, (i64, Id), ()>,
     pub(super) memos: Table<'t, Digest, (i64, Bytes)>,
     pub(super) memo_expiry: Table<'t, (i64, Digest), ()>,
+    pub(super) meta: Table<'t, &'static str, Bytes>,
+    pub(super) calls: Table<'t, Id, Bytes>,
+    pub(super) calls_at: Table<'t, (i64, Id), (Id, u64)>,
+    pub(super) calls_named: Table<'t, Id, Id>,
+    pub(super) users: Table<'t, Digest, (i64, Bytes)>,
+    pub(super) users_end: Table<'t, (i64, Digest), ()>,
+    pub(super) users_forgotten: Table<'t, Bytes, i64>,
 }
 
 impl<'t> Tables<'t> {
@@ -175,6 +212,13 @@ impl<'t> Tables<'t> {
             dedupe_at: tx.open_table(DEDUPE_AT)?,
             memos: tx.open_table(MEMOS)?,
             memo_expiry: tx.open_table(MEMO_EXPIRY)?,
+            meta: tx.open_table(META)?,
+            calls: tx.open_table(CALLS)?,
+            calls_at: tx.open_table(CALLS_AT)?,
+            calls_named: tx.open_table(CALLS_NAMED)?,
+            users: tx.open_table(USERS)?,
+            users_end: tx.open_table(USERS_END)?,
+            users_forgotten: tx.open_table(USERS_FORGOTTEN)?,
         })
     }
 }

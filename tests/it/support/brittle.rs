@@ -9,11 +9,13 @@ use alipay_sidecar::gateway::app::Signers;
 use alipay_sidecar::gateway::signer::{SignError, Signer};
 use alipay_sidecar::model::app::App;
 use alipay_sidecar::model::app_keys::SigningKey;
+use alipay_sidecar::model::call::{CallKey, CallRecord};
 use alipay_sidecar::model::certificate::KeptCertificate;
 use alipay_sidecar::model::delivery::{Delivery, DeliveryState};
 use alipay_sidecar::model::id::{AppId, AuthAppId, EventId};
 use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::model::notification::InboxEntry;
+use alipay_sidecar::model::user_token::{UserKey, UserToken};
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
@@ -29,6 +31,8 @@ use futures_util::future::BoxFuture;
 pub struct BrittleStore {
     inner: Arc<EmbeddedStore>,
     broken: Arc<AtomicBool>,
+    /// Only reads succeed.
+    full: Arc<AtomicBool>,
 }
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -47,12 +51,24 @@ impl BrittleStore {
         Self {
             inner,
             broken: Arc::default(),
+            full: Arc::default(),
         }
     }
 
     /// From now on everything fails.
     pub fn break_down(&self) {
         self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on nothing can be written.
+    pub fn break_commits(&self) {
+        self.full.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on it works again.
+    pub fn heal(&self) {
+        self.full.store(false, Ordering::Relaxed);
+        self.broken.store(false, Ordering::Relaxed);
     }
 
     fn unless_broken<'a, T: Send + 'a>(&self, answer: Answer<'a, T>) -> Answer<'a, T> {
@@ -66,11 +82,19 @@ impl BrittleStore {
 
 impl Store for BrittleStore {
     fn commit(&self, changes: Vec<Change>) -> Answer<'_, Vec<Effect>> {
+        if self.full.load(Ordering::Relaxed) {
+            let reason = "no space left".to_owned();
+            return Box::pin(async { Err(StoreError::Unavailable { reason }) });
+        }
         self.unless_broken(self.inner.commit(changes))
     }
 
     fn recall(&self, key: MemoKey, now: i64) -> Answer<'_, Option<Secret<Vec<u8>>>> {
         self.unless_broken(self.inner.recall(key, now))
+    }
+
+    fn call(&self, key: CallKey, now: i64) -> Answer<'_, Option<CallRecord>> {
+        self.unless_broken(self.inner.call(key, now))
     }
 
     fn counts(&self) -> Answer<'_, Counts> {
@@ -105,6 +129,10 @@ impl Directory for BrittleStore {
         limit: usize,
     ) -> Answer<'_, Vec<Merchant>> {
         self.unless_broken(self.inner.merchants(after, limit))
+    }
+
+    fn user(&self, key: UserKey) -> Answer<'_, Option<UserToken>> {
+        self.unless_broken(self.inner.user(key))
     }
 }
 

@@ -1,0 +1,230 @@
+//! Users' tokens, found by either name of the user. The names stand in the file as keyed digests
+//! alone: they are personal data.
+
+use redb::{ReadableTable, TableHandle};
+use serde::{Deserialize, Serialize};
+
+use super::apply::Applier;
+use super::fault::Fault;
+use super::lookup::MerchantId;
+use super::read::Reader;
+use super::records::{self, Hidden, Unreadable};
+use super::tables;
+use crate::model::id::{AppId, AuthAppId};
+use crate::model::user_token::{UserKey, UserName, UserToken};
+use crate::protocol::secret::Secret;
+use crate::store::Effect;
+use crate::store::error::StoreError;
+use crate::store::seal::{Place, Sealer};
+
+#[derive(Serialize, Deserialize)]
+struct UserRecord {
+    app_id: String,
+    auth_app_id: Option<String>,
+    user_id: Option<String>,
+    open_id: Option<String>,
+    scope: Option<String>,
+    access_token: Hidden,
+    refresh_token: Option<Hidden>,
+    obtained_at: i64,
+    expires_at: Option<i64>,
+    ends_at: Option<i64>,
+    is_lost: bool,
+}
+
+impl Applier<'_> {
+    /// Keeps a user's tokens under each name of the user. Where they replace others, only if those
+    /// are still the ones in force: a login or a cancellation since then counts more.
+    pub(super) fn keep_user_token(
+        &mut self,
+        token: &UserToken,
+        replaces: Option<&Secret<String>>,
+    ) -> Result<Effect, Fault> {
+        let mut token = token.clone();
+        let mut is_in_force = replaces.is_none();
+        for key in keys(&token) {
+            if let Some(known) = self.user(&key)? {
+                is_in_force |= replaces == Some(&known.access_token);
+                token = token.with_names_of(&known);
+            }
+        }
+        if !is_in_force {
+            return Ok(Effect::Stale);
+        }
+        for key in keys(&token) {
+            self.put_user(&key, &token)?;
+        }
+        Ok(Effect::Applied)
+    }
+
+    /// Forgets a user; with `only`, only while that is the access token in force.
+    pub(super) fn forget_user(
+        &mut self,
+        key: &UserKey,
+        only: Option<&Secret<String>>,
+    ) -> Result<Effect, Fault> {
+        let Some(known) = self.user(key)? else {
+            return Ok(Effect::Missing);
+        };
+        if only.is_some_and(|only| *only != known.access_token) {
+            return Ok(Effect::Stale);
+        }
+        self.touch();
+        for key in keys(&known) {
+            self.remove_user(&digest(self.sealer, &key))?;
+        }
+        Ok(Effect::Applied)
+    }
+
+    /// Forgets every user of a merchant who logged in until now. The rows go when their time is
+    /// over: there may be too many for one commit.
+    pub(super) fn forget_users_of(&mut self, merchant: &MerchantId) -> Result<(), Fault> {
+        self.touch();
+        let key = merchant.key();
+        let forgotten = &mut self.tables.users_forgotten;
+        forgotten.insert(key.as_slice(), self.now)?;
+        Ok(())
+    }
+
+    /// Forgets what is of no use any more, at most `room` rows; tells how many.
+    pub(super) fn prune_users(&mut self, now: i64, room: &mut usize) -> Result<u64, Fault> {
+        let mut old = Vec::new();
+        let before = (now, &[0; 32]);
+        for row in self.tables.users_end.range(..before)?.take(*room) {
+            old.push(*row?.0.value().1);
+        }
+        if !old.is_empty() {
+            self.touch();
+        }
+        for digest in &old {
+            self.remove_user(digest)?;
+        }
+        *room = room.saturating_sub(old.len());
+        Ok(old.len() as u64)
+    }
+
+    fn user(&self, key: &UserKey) -> Result<Option<UserToken>, Fault> {
+        let forgotten = self.tables.users_forgotten.get(owner(key).as_slice())?;
+        let forgotten = forgotten.map(|row| row.value());
+        look_up(&self.tables.users, self.sealer, key, forgotten)
+    }
+
+    fn put_user(&mut self, key: &UserKey, token: &UserToken) -> Result<(), Fault> {
+        let digest = digest(self.sealer, key);
+        let sealed = records::seal(self.sealer, place(&digest), &UserRecord::from(token))?;
+        let ends = token.useless_at();
+        self.touch();
+        self.remove_user(&digest)?;
+        let row = (ends, sealed.as_slice());
+        self.tables.users.insert(&digest, row)?;
+        self.tables.users_end.insert((ends, &digest), ())?;
+        Ok(())
+    }
+
+    fn remove_user(&mut self, digest: &[u8; 32]) -> Result<(), Fault> {
+        let ends = self.tables.users.remove(digest)?.map(|row| row.value().0);
+        if let Some(ends) = ends {
+            self.tables.users_end.remove((ends, digest))?;
+        }
+        Ok(())
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn user(&self, key: &UserKey) -> Result<Option<UserToken>, Fault> {
+        let forgotten = self.tx.open_table(tables::USERS_FORGOTTEN)?;
+        let forgotten = forgotten.get(owner(key).as_slice())?.map(|row| row.value());
+        let users = self.tx.open_table(tables::USERS)?;
+        look_up(&users, self.sealer, key, forgotten)
+    }
+}
+
+fn look_up(
+    users: &impl ReadableTable<&'static [u8; 32], (i64, &'static [u8])>,
+    sealer: &Sealer,
+    key: &UserKey,
+    forgotten: Option<i64>,
+) -> Result<Option<UserToken>, Fault> {
+    let digest = digest(sealer, key);
+    let Some(row) = users.get(&digest)? else {
+        return Ok(None);
+    };
+    let token = open(sealer, &digest, row.value().1)?;
+    let is_forgotten = forgotten.is_some_and(|at| token.obtained_at <= at);
+    Ok(Some(token).filter(|_| !is_forgotten))
+}
+
+fn open(sealer: &Sealer, digest: &[u8; 32], sealed: &[u8]) -> Result<UserToken, StoreError> {
+    let record: UserRecord = records::open(sealer, place(digest), sealed)?;
+    record.try_into().map_err(|_| place(digest).damaged())
+}
+
+fn place(digest: &[u8; 32]) -> Place<'_> {
+    Place {
+        table: tables::USERS.name(),
+        key: digest,
+    }
+}
+
+fn keys(token: &UserToken) -> Vec<UserKey> {
+    let key = |name: &UserName| UserKey {
+        app_id: token.app_id.clone(),
+        auth_app_id: token.auth_app_id.clone(),
+        name: name.clone(),
+    };
+    token.names().map(key).collect()
+}
+
+fn digest(sealer: &Sealer, key: &UserKey) -> [u8; 32] {
+    let merchant = key.auth_app_id.as_ref().map_or("", AuthAppId::as_str);
+    sealer.name_digest(&["user", key.app_id.as_str(), merchant, key.name.as_str()])
+}
+
+/// The key of the merchant whose user it is, as in the merchants' table.
+fn owner(key: &UserKey) -> Vec<u8> {
+    let merchant = key.auth_app_id.as_ref().map_or("", AuthAppId::as_str);
+    tables::key(&[key.app_id.as_str(), merchant])
+}
+
+impl From<&UserToken> for UserRecord {
+    fn from(token: &UserToken) -> Self {
+        Self {
+            app_id: token.app_id.to_string(),
+            auth_app_id: token.auth_app_id.as_ref().map(ToString::to_string),
+            user_id: token.user_id.as_ref().map(ToString::to_string),
+            open_id: token.open_id.as_ref().map(ToString::to_string),
+            scope: token.scope.clone(),
+            access_token: token.access_token.clone().into(),
+            refresh_token: token.refresh_token.clone().map(Into::into),
+            obtained_at: token.obtained_at,
+            expires_at: token.expires_at,
+            ends_at: token.ends_at,
+            is_lost: token.is_lost,
+        }
+    }
+}
+
+impl TryFrom<UserRecord> for UserToken {
+    type Error = Unreadable;
+
+    fn try_from(record: UserRecord) -> Result<Self, Unreadable> {
+        let name = |text: Option<String>| match text {
+            None => Ok(None),
+            Some(text) => UserName::new(&text).map(Some).ok_or(Unreadable),
+        };
+        let auth_app_id = record.auth_app_id.as_deref().map(AuthAppId::new);
+        Ok(Self {
+            app_id: AppId::new(&record.app_id).map_err(|_| Unreadable)?,
+            auth_app_id: auth_app_id.transpose().map_err(|_| Unreadable)?,
+            user_id: name(record.user_id)?,
+            open_id: name(record.open_id)?,
+            scope: record.scope,
+            access_token: record.access_token.into(),
+            refresh_token: record.refresh_token.map(Into::into),
+            obtained_at: record.obtained_at,
+            expires_at: record.expires_at,
+            ends_at: record.ends_at,
+            is_lost: record.is_lost,
+        })
+    }
+}
