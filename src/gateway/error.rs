@@ -2,6 +2,7 @@
 
 use crate::gateway::platform::CertificateRefusal;
 use crate::gateway::signer::SignError;
+use crate::model::call::CallOutcome;
 use crate::net::client::{Left, SendCause, SendError};
 use crate::protocol::encryption::EncryptionError;
 use crate::protocol::error::{EnvelopeError, ProtocolError};
@@ -23,6 +24,15 @@ impl Outcome {
         match self {
             Self::NotSent => "not-sent",
             Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl From<Outcome> for CallOutcome {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::NotSent => Self::NotSent,
+            Outcome::Unknown => Self::Unknown,
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::protocol::request::SignedParams;
 use crate::protocol::secret::Secret;
 use crate::protocol::signature::SignType;
 use crate::proxy::ProxyParts;
+use crate::proxy::calls;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::local_call::LocalCall;
 use crate::proxy::reply::{self, Shape};
@@ -130,7 +131,11 @@ pub(super) async fn make(
         story.tell_signed(parts, &known, signed.as_ref().err());
         return signed;
     }
+    let recording = parts
+        .calls
+        .begin(story, &call.method, calls::is_query(&call.method));
     let result = send(parts, call, credentials, api).await;
+    recording.end_v2(&result, api == Api::Gateway);
     story.tell(parts, Some(&known), result.as_ref().map(Into::into));
     parts
         .call_metrics

@@ -19,6 +19,8 @@ pub enum ErrorCode {
     BodyTooLarge,
     /// The request comes from a web page.
     BrowserRefused,
+    /// No such call is on record.
+    CallUnknown,
     /// A charset that isn't spoken here.
     CharsetUnsupported,
     /// The head is over the limit.
@@ -111,6 +113,7 @@ impl ErrorCode {
                 S::FORBIDDEN,
                 "Web pages may not call the sidecar",
             ),
+            Self::CallUnknown => ("call-unknown", S::NOT_FOUND, "No such call"),
             Self::CharsetUnsupported => (
                 "charset-unsupported",
                 S::BAD_REQUEST,

@@ -25,6 +25,8 @@ use crate::protocol::signature::SignType;
 use crate::token::Tokens;
 
 mod call;
+mod call_lookup;
+pub mod calls;
 mod check;
 mod client_data;
 pub mod error;
@@ -42,6 +44,7 @@ mod upload;
 mod v3;
 
 use call::{Answer, Wanted};
+use calls::CallRecords;
 use error::{ErrorCode, ProxyError};
 use local_call::{LocalCall, Sent};
 use metrics::{InFlight, ProxyMetrics};
@@ -76,6 +79,8 @@ pub struct ProxyParts {
     pub notify_urls: NotifyUrlRule,
     /// Signs replies anew; `None`: they carry Alipay's signature.
     pub reply_signer: Option<ReplySigner>,
+    /// What became of calls.
+    pub calls: CallRecords,
     /// Sizes and deadlines.
     pub limits: Limits,
     /// Counts calls.
@@ -140,6 +145,9 @@ impl Proxy {
         if matches!(route.target, Target::Check(_)) {
             return self.check(&head, route, body).await;
         }
+        if let Target::Calls { id } = &route.target {
+            return self.look_up_call(&head, &route, id).await;
+        }
         let mut story = Story::new(&head, &route);
         let back = Back {
             shape: shape(&route.target),
@@ -186,8 +194,8 @@ impl Proxy {
         }
     }
 
-    /// Admits no further call, for good, and ends once none is under way: a call that began while
-    /// the program ends would be lost after its bytes had left.
+    /// Admits no further call, for good, and ends once none is under way and what became of all is
+    /// written: a call that began while the program ends would be lost after its bytes had left.
     ///
     /// # Cancel safety
     /// Safe: until it has ended, dropping it admits calls again.
@@ -197,6 +205,7 @@ impl Proxy {
         if let Ok(all) = self.parts.limits.in_flight.acquire_many(slots).await {
             all.forget();
         }
+        self.parts.calls.written().await;
     }
 
     /// Front door, slot, body, local call: everything before the call itself.
@@ -210,7 +219,7 @@ impl Proxy {
         if route.target == Target::Unknown {
             return Err(ProxyError::refused(
                 ErrorCode::RouteUnknown,
-                "there are `/gateway.do`, `/v2/{method}`, `/v2/client-data/decrypt`, `/v3/…`, `/verify/return`, `/verify/app-result` and, before each, `/m/{selector}`",
+                "there are `/gateway.do`, `/v2/{method}`, `/v2/client-data/decrypt`, `/v3/…`, `/verify/return`, `/verify/app-result`, `/calls/{request_id}` and, before each, `/m/{selector}`",
             ));
         }
         let slot = self.slot()?;
@@ -441,7 +450,9 @@ fn shape(target: &Target) -> Shape {
     match target {
         Target::Gateway => Shape::Gateway,
         Target::V3 { .. } => Shape::V3,
-        Target::Check(_) | Target::Unknown | Target::V2 { .. } => Shape::Http,
+        Target::Calls { .. } | Target::Check(_) | Target::Unknown | Target::V2 { .. } => {
+            Shape::Http
+        }
     }
 }
 

@@ -87,6 +87,11 @@ pub(super) fn checked(checked: &Checked) -> Response<Full<Bytes>> {
     response
 }
 
+/// An object of ours.
+pub(super) fn json_object(body: Bytes) -> Response<Full<Bytes>> {
+    respond(StatusCode::OK, JSON, body)
+}
+
 /// Removes the headers that vouch for a body which isn't there as it was signed.
 pub(crate) fn remove_v3_signature(response: &mut Response<Full<Bytes>>) {
     for name in [

@@ -20,6 +20,11 @@ pub(crate) struct Route {
 /// The routes of the proxy listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
+    /// `/calls/{request_id}`; an empty id: the query names the call.
+    Calls {
+        /// The id, as it was written.
+        id: String,
+    },
     /// `/verify/…` and `/v2/client-data/decrypt`.
     Check(Check),
     /// `/gateway.do`.
@@ -75,11 +80,18 @@ impl Route {
 impl Target {
     fn of(path: &str) -> Self {
         match path {
+            "/calls" => return Self::Calls { id: String::new() },
             "/gateway.do" => return Self::Gateway,
             "/v2/client-data/decrypt" => return Self::Check(Check::ClientData),
             "/verify/app-result" => return Self::Check(Check::AppResult),
             "/verify/return" => return Self::Check(Check::Return),
             _ => {}
+        }
+        if let Some(id) = path.strip_prefix("/calls/") {
+            return match id.is_empty() || id.contains('/') {
+                true => Self::Unknown,
+                false => Self::Calls { id: id.to_owned() },
+            };
         }
         if path.starts_with("/v3/") {
             return Self::V3 {
@@ -118,6 +130,8 @@ const V3_METHODS: [Method; 5] = [
 /// `http-method-not-allowed`.
 pub(crate) fn check_http_method(target: &Target, method: &Method) -> Result<(), ProxyError> {
     let allow = match target {
+        Target::Calls { .. } if *method == Method::GET => return Ok(()),
+        Target::Calls { .. } => "GET",
         Target::Gateway if *method == Method::GET || *method == Method::POST => return Ok(()),
         Target::Check(_) | Target::V2 { .. } if *method == Method::POST => return Ok(()),
         Target::Gateway => "GET, POST",
@@ -191,6 +205,11 @@ mod tests {
             check(&format!("/m/a{path}"), Some("a"), Target::Check(wanted));
             check(&format!("{path}/"), None, Target::Unknown);
         }
+        let id = "017f22e2".to_owned();
+        check("/calls/017f22e2", None, Target::Calls { id });
+        check("/calls", None, Target::Calls { id: String::new() });
+        check("/calls/", None, Target::Unknown);
+        check("/calls/a/b", None, Target::Unknown);
         check("/verify", None, Target::Unknown);
         check("/m/a/m/b/gateway.do", Some("a"), Target::Unknown);
         check("/m/a", Some("a"), Target::Unknown);

@@ -8,6 +8,7 @@ use crate::gateway::VerifiedReply;
 use crate::gateway::error::Outcome;
 use crate::gateway::metrics::Api;
 use crate::gateway::v3::{VerifiedV3Reply, method_of};
+use crate::model::call::{CallId, CallOutcome};
 use crate::protocol::envelope::Verification;
 use crate::protocol::v3_response::V3Verification;
 use crate::proxy::ProxyParts;
@@ -20,10 +21,12 @@ use crate::proxy::route::{Route, Target};
 /// What is said about a call once it is over.
 pub(super) struct Story {
     pub(super) request_id: String,
-    caller_request_id: Option<String>,
+    pub(super) caller_request_id: Option<String>,
     api: &'static str,
     pub(super) method: Option<String>,
     pub(super) began: Instant,
+    /// Nobody could ask for the record of a call in process: its id is told to nobody.
+    is_internal: bool,
 }
 
 impl Story {
@@ -41,6 +44,7 @@ impl Story {
             // A refused request is counted under its method only if that is one.
             Target::V2 { method, .. } => (Api::V2.as_str(), parameters::method(method).ok()),
             Target::V3 { path } => (Api::V3.as_str(), Some(method_of(path))),
+            Target::Calls { .. } => ("calls", None),
             Target::Check(_) => ("verify", None),
             Target::Unknown => ("none", None),
         };
@@ -50,6 +54,7 @@ impl Story {
             api,
             method,
             began: Instant::now(),
+            is_internal: false,
         }
     }
 
@@ -60,7 +65,19 @@ impl Story {
             api: Api::V2.as_str(),
             method: Some(method.to_owned()),
             began: Instant::now(),
+            is_internal: true,
         }
+    }
+
+    /// Under which id the call can be asked for.
+    pub(super) fn recorded_as(&self) -> Option<CallId> {
+        let id = self.request_id.parse().ok();
+        id.filter(|_| !self.is_internal)
+    }
+
+    /// Counts that somebody asked what became of a call.
+    pub(super) fn tell_looked_up(&self, parts: &ProxyParts) {
+        parts.metrics.count(self.api, None, "ok");
     }
 
     /// Counts and logs a call that ended before it had credentials.
@@ -154,6 +171,13 @@ pub(super) struct Said {
     /// The `sub_code` of v2, the `code` of a v3 error.
     sub_code: Option<String>,
     trace_id: Option<String>,
+}
+
+impl Said {
+    /// The same for the record of the call.
+    pub(super) fn call_outcome(&self) -> CallOutcome {
+        self.outcome.parse().unwrap_or(CallOutcome::Unknown)
+    }
 }
 
 impl From<&VerifiedReply> for Said {

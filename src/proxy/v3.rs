@@ -17,6 +17,7 @@ use crate::protocol::secret::Secret;
 use crate::protocol::v3_response::V3Verification;
 use crate::proxy::ProxyParts;
 use crate::proxy::call::{self, Answer};
+use crate::proxy::calls;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::local_call::{self, Sent, single};
 use crate::proxy::resolve::{Credentials, Tags};
@@ -96,7 +97,10 @@ pub(super) async fn make(
     observe(Phase::Resolve, began);
     let credentials = credentials.map_err(|error| story.refused(parts, error))?;
     let known = credentials.clone();
+    let is_query = call.http_method == Method::GET || calls::is_query(&call.method());
+    let recording = parts.calls.begin(story, &call.method(), is_query);
     let result = send(parts, call, credentials, story).await;
+    recording.end_v3(&result);
     story.tell(parts, Some(&known), result.as_ref().map(Into::into));
     observe(Phase::Total, story.began);
     result.map(|reply| Answer::V3(Box::new(reply)))

@@ -23,6 +23,7 @@ use crate::gateway::{Gateway, MAX_REPLY};
 use crate::install_key::InstallKey;
 use crate::net::client::{Client, ClientError, ClientOptions};
 use crate::protocol::secret::Secret;
+use crate::proxy::calls::{CallRecordMetrics, CallRecords};
 use crate::proxy::metrics::ProxyMetrics;
 use crate::proxy::notify_url::NotifyUrlRule;
 use crate::proxy::reply_signature::{REFUSALS, ReplySigner};
@@ -241,6 +242,11 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         tokens: tokens.clone(),
         notify_urls: notify_url_rule(&config),
         reply_signer: install_key.map(|key| ReplySigner::new(key, Arc::clone(&clock))),
+        calls: CallRecords::new(
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            CallRecordMetrics::register(&registry)?,
+        ),
         limits: Limits::new(&config),
         metrics: ProxyMetrics::register(&registry)?,
         call_metrics,

@@ -11,6 +11,8 @@ mod admin;
 #[cfg(feature = "simulator")]
 mod auth_redirect;
 #[cfg(feature = "simulator")]
+mod calls;
+#[cfg(feature = "simulator")]
 mod certificates;
 #[cfg(feature = "cli")]
 mod cli;

@@ -253,6 +253,12 @@ impl VerifiedEnvelope {
         self.envelope.body.slice(self.envelope.node.clone())
     }
 
+    /// Tells whether the node stands in the body as a ciphertext, opened here or not.
+    #[must_use]
+    pub fn is_ciphertext_as_sent(&self) -> bool {
+        self.opened.is_some() || self.is_ciphertext()
+    }
+
     /// Takes what the node's ciphertext was decrypted to: one JSON object in the reply's charset.
     /// Its memory is wiped with the last that holds it.
     pub(super) fn opened(self, plaintext: Zeroizing<Vec<u8>>) -> Self {

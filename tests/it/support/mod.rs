@@ -54,6 +54,7 @@ pub struct TestSidecar {
     pub admin: String,
     pub config: Config,
     client: Client,
+    running: tokio::sync::Mutex<tokio::task::JoinHandle<()>>,
     end: ShutdownTrigger,
     _simulator_end: ShutdownTrigger,
     _directory: tempfile::TempDir,
@@ -136,7 +137,7 @@ impl TestSidecar {
         tokio::spawn(simulator.clone().run(simulator_ends.wait()));
         let (end, ends) = Shutdown::new();
         let bound = sidecar.bind_on(listeners).expect("listeners");
-        tokio::spawn(async move { bound.run(ends.wait()).await });
+        let running = tokio::spawn(async move { bound.run(ends.wait()).await });
         Self {
             simulator,
             backend,
@@ -146,6 +147,7 @@ impl TestSidecar {
             admin,
             config,
             client: client(),
+            running: tokio::sync::Mutex::new(running),
             end,
             _simulator_end: simulator_end,
             _directory: directory,
@@ -155,6 +157,14 @@ impl TestSidecar {
     /// Asks it to end; open calls go on.
     pub fn stop(&self) {
         self.end.trigger();
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub async fn ended(&self) {
+        self.stop();
+        let mut running = self.running.lock().await;
+        let ended = tokio::time::timeout(PATIENCE, &mut *running).await;
+        ended.expect("it ends").expect("no panic");
     }
 
     /// The value of one series of `/metrics`, 0 when it isn't there.

@@ -1,0 +1,422 @@
+//! What became of the calls that may have changed something: for 24 hours, for the backend whose own
+//! deadline was shorter than Alipay's answer.
+//!
+//! A call never waits for its record. Records gather while the commit before them is under way, and
+//! go into one; where there is no room, or the store fails for long, they are lost and counted.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus::{IntCounterVec, Opts, Registry};
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::gateway::VerifiedReply;
+use crate::gateway::v2::is_pure_query;
+use crate::gateway::v3::VerifiedV3Reply;
+use crate::model::call::{CallId, CallKey, CallOutcome, CallRecord, KeptReply};
+use crate::proxy::error::ProxyError;
+use crate::proxy::story::{Said, Story};
+use crate::store::error::StoreError;
+use crate::store::{Change, Effect, Store};
+
+/// Records that may wait for the store: what some seconds of a busy sidecar bring.
+const QUEUE: usize = 8192;
+/// How many bytes of replies may wait for it.
+const QUEUE_BYTES: usize = 64 << 20;
+/// How many records go into one commit: few enough that no other commit waits long for them.
+const BATCH: usize = 256;
+/// How long records gather before the first of them is written: what a crash may lose.
+const LINGER: Duration = Duration::from_millis(20);
+/// How often a commit is tried while the disk refuses.
+const TRIES: usize = 8;
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How many bytes all records of a day may take in the store; the oldest go beyond that.
+const LIMIT: u64 = 1 << 30;
+
+/// `alipay_sidecar_call_records_total`. Clones share the counts.
+#[derive(Debug, Clone)]
+pub struct CallRecordMetrics(IntCounterVec);
+
+impl CallRecordMetrics {
+    /// Registers the counter.
+    ///
+    /// # Errors
+    /// The registry's, when the name is taken.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let options = Opts::new(
+            "alipay_sidecar_call_records_total",
+            "Records of calls: stored; lost, because the store failed or too many waited; displaced \
+             by newer ones before their day was over.",
+        );
+        let records = IntCounterVec::new(options, &["outcome"])?;
+        registry.register(Box::new(records.clone()))?;
+        for outcome in ["displaced", "lost", "stored"] {
+            records.with_label_values(&[outcome]);
+        }
+        Ok(Self(records))
+    }
+
+    fn count(&self, outcome: &str, records: u64) {
+        self.0.with_label_values(&[outcome]).inc_by(records);
+    }
+}
+
+/// The record of calls. Clones share it.
+#[derive(Clone)]
+pub struct CallRecords(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    metrics: CallRecordMetrics,
+    state: Mutex<State>,
+    /// Somebody waits until all is written.
+    hurry: Notify,
+    /// All was written.
+    idle: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// What the store doesn't tell yet.
+    known: HashMap<CallId, Found>,
+    waiting: VecDeque<Arc<CallRecord>>,
+    waiting_bytes: usize,
+    is_writing: bool,
+}
+
+/// What is known of a call.
+#[derive(Debug, Clone)]
+pub(super) enum Found {
+    /// It is over.
+    Over(Arc<CallRecord>),
+    /// It is under way.
+    UnderWay(Arc<Begun>),
+}
+
+/// A call that began.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) request_id: CallId,
+    pub(super) method: String,
+    caller: Option<String>,
+    caller_request_id: Option<String>,
+}
+
+/// A call under way. Dropped without an end, it is recorded as one whose outcome is unknown.
+pub(super) struct Recording {
+    records: CallRecords,
+    begun: Option<Arc<Begun>>,
+}
+
+impl CallRecords {
+    /// A record in `store`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, metrics: CallRecordMetrics) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            clock,
+            metrics,
+            state: Mutex::default(),
+            hurry: Notify::new(),
+            idle: Notify::new(),
+        }))
+    }
+
+    /// Begins the record of a call; one that isn't kept is a record of nothing.
+    pub(super) fn begin(&self, story: &Story, method: &str, is_query: bool) -> Recording {
+        let id = story.recorded_as();
+        let id = id.filter(|_| !is_query && !gives_tokens(method));
+        let begun = id.map(|request_id| {
+            Arc::new(Begun {
+                request_id,
+                method: method.to_owned(),
+                caller: caller(),
+                caller_request_id: story.caller_request_id.clone(),
+            })
+        });
+        if let Some(begun) = &begun {
+            let under_way = Found::UnderWay(Arc::clone(begun));
+            self.lock().known.insert(begun.request_id, under_way);
+        }
+        Recording {
+            records: self.clone(),
+            begun,
+        }
+    }
+
+    /// What is known of the call that `key` names, for the caller who made it.
+    pub(super) async fn find(&self, key: CallKey) -> Result<Option<Found>, StoreError> {
+        if let Some(found) = self.in_memory(&key) {
+            return Ok(Some(found).filter(is_own));
+        }
+        let stored = self.0.store.call(key, self.0.clock.now_ms()).await?;
+        let found = stored.map(|record| Found::Over(Arc::new(record)));
+        Ok(found.filter(is_own))
+    }
+
+    /// Ends once every record of a call that is over is written, or lost.
+    ///
+    /// # Cancel safety
+    /// Safe: it only hurries and watches.
+    pub(super) async fn written(&self) {
+        loop {
+            let idle = self.0.idle.notified();
+            if !self.lock().is_writing {
+                return;
+            }
+            self.0.hurry.notify_one();
+            idle.await;
+        }
+    }
+
+    fn in_memory(&self, key: &CallKey) -> Option<Found> {
+        let state = self.lock();
+        match key {
+            CallKey::Id(id) => state.known.get(id).cloned(),
+            CallKey::Named {
+                caller_request_id, ..
+            } => {
+                let name = Some(caller_request_id.as_str());
+                let named = state.known.values().filter(|found| found.name() == name);
+                // Ids sort by the time they were made at.
+                named.max_by_key(|found| found.id().to_bytes()).cloned()
+            }
+        }
+    }
+
+    fn end(&self, record: CallRecord) {
+        let (id, size) = (record.request_id, size(&record));
+        let mut state = self.lock();
+        let is_full = state.waiting.len() >= QUEUE
+            || state.waiting_bytes.saturating_add(size) > QUEUE_BYTES
+            || tokio::runtime::Handle::try_current().is_err();
+        if is_full {
+            state.known.remove(&id);
+            drop(state);
+            self.0.metrics.count("lost", 1);
+            return;
+        }
+        let record = Arc::new(record);
+        state.known.insert(id, Found::Over(Arc::clone(&record)));
+        state.waiting.push_back(record);
+        state.waiting_bytes += size;
+        if !std::mem::replace(&mut state.is_writing, true) {
+            tokio::spawn(self.clone().write());
+        }
+    }
+
+    /// Writes until nothing waits.
+    async fn write(self) {
+        loop {
+            // Whoever is in a hurry ends the pause.
+            let _ = tokio::time::timeout(LINGER, self.0.hurry.notified()).await;
+            let Some(batch) = self.next_batch() else {
+                self.0.idle.notify_waiters();
+                return;
+            };
+            self.commit(&batch).await;
+            let mut state = self.lock();
+            for record in &batch {
+                state.known.remove(&record.request_id);
+            }
+        }
+    }
+
+    /// The records that waited longest; `None`, and nobody writes any more, when none waits.
+    fn next_batch(&self) -> Option<Vec<Arc<CallRecord>>> {
+        let mut state = self.lock();
+        let count = state.waiting.len().min(BATCH);
+        let batch: Vec<_> = state.waiting.drain(..count).collect();
+        let freed: usize = batch.iter().map(|record| size(record)).sum();
+        state.waiting_bytes = state.waiting_bytes.saturating_sub(freed);
+        state.is_writing = !batch.is_empty();
+        state.is_writing.then_some(batch)
+    }
+
+    async fn commit(&self, batch: &[Arc<CallRecord>]) {
+        let records: Vec<_> = batch.iter().map(|record| (**record).clone()).collect();
+        let change = Change::RecordCalls {
+            records,
+            limit: LIMIT,
+        };
+        let count = batch.len() as u64;
+        for attempt in 1..=TRIES {
+            match self.0.store.commit(vec![change.clone()]).await {
+                Ok(effects) => {
+                    self.0.metrics.count("stored", count);
+                    if let Some(Effect::Displaced(displaced)) = effects.first() {
+                        self.0.metrics.count("displaced", *displaced);
+                    }
+                    return;
+                }
+                Err(StoreError::Unavailable { .. }) if attempt < TRIES => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => {
+                    tracing::error!(%error, count, "what became of calls could not be kept");
+                    self.0.metrics.count("lost", count);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Nothing that can panic runs under the lock.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for CallRecords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CallRecords")
+    }
+}
+
+impl Recording {
+    /// Records how a call of v2 ended; `is_as_sent`: its caller got a ciphertext as it came.
+    pub(super) fn end_v2(self, result: &Result<VerifiedReply, ProxyError>, is_as_sent: bool) {
+        let kept = |reply: &VerifiedReply| {
+            let envelope = &reply.envelope;
+            let text = match is_as_sent {
+                // A ciphertext is ASCII in every charset.
+                true if envelope.is_ciphertext_as_sent() => envelope.sent_node(),
+                _ => envelope.node_text().into(),
+            };
+            KeptReply {
+                status: None,
+                body: text,
+            }
+        };
+        self.end(
+            result
+                .as_ref()
+                .map(|reply| (Said::from(reply), kept(reply))),
+        );
+    }
+
+    /// Records how a call of v3 ended.
+    pub(super) fn end_v3(self, result: &Result<VerifiedV3Reply, ProxyError>) {
+        let kept = |reply: &VerifiedV3Reply| KeptReply {
+            status: Some(reply.response.status()),
+            body: reply.body().clone(),
+        };
+        self.end(
+            result
+                .as_ref()
+                .map(|reply| (Said::from(reply), kept(reply))),
+        );
+    }
+
+    fn end(mut self, result: Result<(Said, KeptReply), &ProxyError>) {
+        let Some(begun) = self.begun.take() else {
+            return;
+        };
+        let (outcome, error, reply) = match result {
+            Ok((said, reply)) => (said.call_outcome(), None, Some(reply)),
+            Err(error) => (error.outcome.into(), Some(error.code.as_str()), None),
+        };
+        self.record(&begun, outcome, error, reply);
+    }
+
+    fn record(
+        &self,
+        begun: &Begun,
+        outcome: CallOutcome,
+        error: Option<&str>,
+        reply: Option<KeptReply>,
+    ) {
+        self.records.end(CallRecord {
+            request_id: begun.request_id,
+            caller: begun.caller.clone(),
+            caller_request_id: begun.caller_request_id.clone(),
+            method: begun.method.clone(),
+            outcome,
+            error: error.map(ToOwned::to_owned),
+            completed_at: self.records.0.clock.now_ms(),
+            reply,
+        });
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        if let Some(begun) = self.begun.take() {
+            self.record(&begun, CallOutcome::Unknown, Some("internal"), None);
+        }
+    }
+}
+
+impl Found {
+    fn id(&self) -> CallId {
+        match self {
+            Self::Over(record) => record.request_id,
+            Self::UnderWay(begun) => begun.request_id,
+        }
+    }
+
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Over(record) => record.caller_request_id.as_deref(),
+            Self::UnderWay(begun) => begun.caller_request_id.as_deref(),
+        }
+    }
+
+    fn caller(&self) -> Option<&str> {
+        match self {
+            Self::Over(record) => record.caller.as_deref(),
+            Self::UnderWay(begun) => begun.caller.as_deref(),
+        }
+    }
+}
+
+/// Who calls. Nobody is told apart in this version, so that whoever reaches the proxy is the same
+/// caller; the one place to change.
+pub(super) fn caller() -> Option<String> {
+    None
+}
+
+/// Whether whoever asks is the one who made the call.
+fn is_own(found: &Found) -> bool {
+    found.caller() == caller().as_deref()
+}
+
+/// Whether a reply of `method` may hold a token or a key, which is nothing to be kept for asking.
+fn gives_tokens(method: &str) -> bool {
+    let says = |segment: &str| segment.contains("token") || segment == "aes";
+    method.split('.').any(says)
+}
+
+/// Whether a call of v2 changes nothing, so that its reply isn't worth keeping.
+pub(super) fn is_query(method: &str) -> bool {
+    is_pure_query(method)
+}
+
+fn size(record: &CallRecord) -> usize {
+    let reply = record.reply.as_ref().map_or(0, |reply| reply.body.len());
+    reply.saturating_add(record.method.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_gives_tokens_or_keys_is_not_kept() {
+        for secret in [
+            "alipay.system.oauth.token",
+            "alipay.open.auth.token.app",
+            "alipay.open.auth.app.aes.get",
+            "alipay.open.auth.app.aes.set",
+        ] {
+            assert!(gives_tokens(secret), "{secret}");
+        }
+        for plain in ["alipay.trade.pay", "alipay.fund.trans.uni.transfer"] {
+            assert!(!gives_tokens(plain), "{plain}");
+        }
+    }
+}
