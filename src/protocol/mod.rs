@@ -46,4 +46,5 @@ pub mod signed_reply;
 pub mod spi;
 pub mod timestamp;
 pub mod token_reply;
+pub mod user_token_reply;
 pub mod v3_response;

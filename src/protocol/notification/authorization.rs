@@ -114,6 +114,42 @@ impl Cancellation {
     }
 }
 
+/// Tells which user's authorisation ended (`alipay.open.auth.userauth.cancelled`).
+///
+/// The members of its `biz_content` aren't documented; as with [`Cancellation`], nothing is guessed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserCancellation {
+    /// The merchant's app that the user had logged in to: in `biz_content`, else at the top level.
+    pub auth_app_id: Option<String>,
+    /// The user's id at Alipay.
+    pub user_id: Option<String>,
+    /// The user's id for the application.
+    pub open_id: Option<String>,
+}
+
+impl UserCancellation {
+    pub(super) fn read(params: &Params) -> Self {
+        let top = |name| params.get(name).filter(|value| !value.is_empty());
+        let inside: UserNames =
+            loose::object(top(name::BIZ_CONTENT).unwrap_or_default()).unwrap_or_default();
+        let text =
+            |inside: Loose, name| inside.into_text().or_else(|| top(name).map(str::to_owned));
+        Self {
+            auth_app_id: text(inside.auth_app_id, name::AUTH_APP_ID),
+            user_id: text(inside.user_id, "user_id"),
+            open_id: text(inside.open_id, "open_id"),
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct UserNames {
+    auth_app_id: Loose,
+    open_id: Loose,
+    user_id: Loose,
+}
+
 /// What a `biz_content` may say at its top level.
 #[derive(Default, Deserialize)]
 #[serde(default)]

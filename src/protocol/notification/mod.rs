@@ -8,7 +8,7 @@ mod candidates;
 #[cfg(test)]
 mod tests;
 
-pub use self::authorization::{AuthorizationPush, Cancellation};
+pub use self::authorization::{AuthorizationPush, Cancellation, UserCancellation};
 
 use serde::Deserialize;
 
@@ -270,6 +270,13 @@ impl Notification {
     pub fn cancellation(&self) -> Option<Cancellation> {
         let cancelled = self.text(name::MSG_METHOD) == Some("alipay.open.auth.appauth.cancelled");
         cancelled.then(|| Cancellation::read(&self.params))
+    }
+
+    /// Reads which user's authorisation ended; `None` for every other message.
+    #[must_use]
+    pub fn user_cancellation(&self) -> Option<UserCancellation> {
+        let cancelled = self.text(name::MSG_METHOD) == Some("alipay.open.auth.userauth.cancelled");
+        cancelled.then(|| UserCancellation::read(&self.params))
     }
 
     /// Tells whether the body holds a token or an authorisation code, at whatever depth. Such a
