@@ -365,6 +365,25 @@ impl Simulator {
         self.set_tokens(app_id, auth_app_id, TokenState::Cancelled)
     }
 
+    /// Sets how long users' tokens live that are issued from now on: `expires_in` and
+    /// `re_expires_in`, seconds.
+    pub fn set_user_token_life(&self, expires_in: i64, re_expires_in: i64) {
+        self.0
+            .with_world(|world| world.users.set_life(expires_in, re_expires_in));
+    }
+
+    /// Lets all users' access tokens time out: `aop.auth-token-time-out` until a refresh. Gives how
+    /// many there were.
+    pub fn time_out_user_tokens(&self) -> usize {
+        self.0.with_world(|world| world.users.time_out())
+    }
+
+    /// Takes all users' consents back without telling anyone: `aop.invalid-auth-token`. Gives how
+    /// many access tokens there were.
+    pub fn forget_users(&self) -> usize {
+        self.0.with_world(|world| world.users.forget())
+    }
+
     fn set_tokens(
         &self,
         app_id: Option<&str>,

@@ -15,11 +15,23 @@ const RE_EXPIRES_IN: i64 = 2_592_000;
 const CODE_LIFE_MS: i64 = 24 * 3600 * 1000;
 
 /// The users' codes and tokens.
-#[derive(Default)]
 pub(super) struct Users {
     codes: BTreeMap<String, Consent>,
-    access_tokens: BTreeMap<String, Consent>,
+    access_tokens: BTreeMap<String, Access>,
     refresh_tokens: BTreeMap<String, Refreshable>,
+    /// `expires_in` and `re_expires_in` of what is issued, seconds.
+    life: (i64, i64),
+}
+
+impl Default for Users {
+    fn default() -> Self {
+        Self {
+            codes: BTreeMap::new(),
+            access_tokens: BTreeMap::new(),
+            refresh_tokens: BTreeMap::new(),
+            life: (EXPIRES_IN, RE_EXPIRES_IN),
+        }
+    }
 }
 
 /// A user's consent towards one application.
@@ -29,6 +41,13 @@ struct Consent {
     owner: String,
     user_id: String,
     since: i64,
+}
+
+/// An access token; milliseconds since 1970.
+#[derive(Clone, Debug)]
+struct Access {
+    consent: Consent,
+    expires_at: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -52,10 +71,32 @@ impl Users {
         code
     }
 
-    fn issue_tokens(&mut self, consent: &Consent, ends_at: i64) -> (String, String) {
+    /// Sets the `expires_in` and `re_expires_in` of what is issued from now on, seconds.
+    pub(super) fn set_life(&mut self, expires_in: i64, re_expires_in: i64) {
+        self.life = (expires_in, re_expires_in);
+    }
+
+    /// Lets all access tokens end; tells how many there were.
+    pub(super) fn time_out(&mut self) -> usize {
+        for access in self.access_tokens.values_mut() {
+            access.expires_at = i64::MIN;
+        }
+        self.access_tokens.len()
+    }
+
+    /// Takes every consent back; tells how many access tokens there were.
+    pub(super) fn forget(&mut self) -> usize {
+        self.refresh_tokens.clear();
+        std::mem::take(&mut self.access_tokens).len()
+    }
+
+    fn issue_tokens(&mut self, consent: &Consent, (ends_at, now): (i64, i64)) -> (String, String) {
         let (access_token, refresh_token) = (ids::access_token(), ids::access_token());
-        self.access_tokens
-            .insert(access_token.clone(), consent.clone());
+        let issued = Access {
+            consent: consent.clone(),
+            expires_at: now + self.life.0 * 1000,
+        };
+        self.access_tokens.insert(access_token.clone(), issued);
         let access = access_token.clone();
         let record = Refreshable {
             consent: consent.clone(),
@@ -80,7 +121,7 @@ pub(super) fn oauth_token(world: &mut World, call: &Call) -> Result<Node, Refusa
                 .filter(|consent| consent.owner == owner)
                 .filter(|consent| call.now - consent.since <= CODE_LIFE_MS)
                 .ok_or_else(|| Refusal::new("40002", "isv.code-invalid", "授权码code无效"))?;
-            (consent, call.now + RE_EXPIRES_IN * 1000)
+            (consent, call.now + world.users.life.1 * 1000)
         }
         "refresh_token" => {
             let old = call.param("refresh_token");
@@ -107,11 +148,11 @@ pub(super) fn oauth_token(world: &mut World, call: &Call) -> Result<Node, Refusa
         "" => return Err(Refusal::parameter("参数有误grant_type不能为空")),
         other => return Err(Refusal::parameter(format!("grant_type `{other}` 不支持"))),
     };
-    let (access_token, refresh_token) = world.users.issue_tokens(&consent, ends_at);
+    let (access_token, refresh_token) = world.users.issue_tokens(&consent, (ends_at, call.now));
     Ok(Node::bare()
         .with("access_token", access_token)
         .with("auth_start", calendar::spell(call.now))
-        .with("expires_in", EXPIRES_IN)
+        .with("expires_in", world.users.life.0)
         .with("open_id", open_id(&consent))
         .with("re_expires_in", (ends_at - call.now) / 1000)
         .with("refresh_token", refresh_token)
@@ -121,12 +162,20 @@ pub(super) fn oauth_token(world: &mut World, call: &Call) -> Result<Node, Refusa
 /// `alipay.user.info.share`: the user's profile for a valid `auth_token`.
 pub(super) fn info_share(world: &mut World, call: &Call) -> Result<Node, Refusal> {
     let invalid = || Refusal::new("20001", "aop.invalid-auth-token", "无效的访问令牌");
-    let consent = world
+    let access = world
         .users
         .access_tokens
         .get(call.param("auth_token"))
-        .filter(|consent| consent.owner == call.caller.owner())
+        .filter(|access| access.consent.owner == call.caller.owner())
         .ok_or_else(invalid)?;
+    if access.expires_at <= call.now {
+        return Err(Refusal::new(
+            "20001",
+            "aop.auth-token-time-out",
+            "访问令牌已过期",
+        ));
+    }
+    let consent = &access.consent;
     Ok(Node::success()
         .with(
             "avatar",
