@@ -40,9 +40,6 @@ impl Config {
         if tokens.unknown == UnknownToken::Learn {
             refuse("tokens.unknown", "\"learn\"", "\"refuse\"", LEARN);
         }
-        if tokens.remember_users {
-            refuse("tokens.remember_users", "true", "false", USERS);
-        }
         if self.telemetry.otlp_endpoint.is_some() {
             refuse("telemetry.otlp_endpoint", "an address", "nothing", TRACES);
         }
@@ -64,7 +61,5 @@ const AHEAD: &str = "tokens aren't refreshed ahead in this version";
 
 const LEARN: &str = "unknown tokens aren't learned in this version; use `merchant add` or \
                      `merchant import`";
-
-const USERS: &str = "users' tokens aren't kept in this version; the backend keeps them";
 
 const TRACES: &str = "traces aren't sent in this version";

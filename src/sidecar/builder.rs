@@ -230,6 +230,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         clock: Arc::clone(&clock),
         timeout: config.upstream.timeout,
         metrics: TokenMetrics::register(&registry)?,
+        remember_users: config.tokens.remember_users,
         wake: Arc::clone(&wake),
     });
     let proxy = Proxy::new(ProxyParts {

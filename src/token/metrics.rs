@@ -3,29 +3,35 @@
 use prometheus::{IntCounterVec, Opts, Registry};
 
 use crate::gateway::error::Outcome;
+use crate::model::user_token::UserToken;
 use crate::token::error::TokenError;
+use crate::token::users::UserTokenError;
 
-/// `alipay_sidecar_token_refreshes_total`. Clones share the counts.
+/// `alipay_sidecar_token_refreshes_total` and its twin for users. Clones share the counts.
 #[derive(Debug, Clone)]
-pub struct TokenMetrics(IntCounterVec);
+pub struct TokenMetrics {
+    refreshes: IntCounterVec,
+    user_refreshes: IntCounterVec,
+}
 
 impl TokenMetrics {
-    /// Registers the counter.
+    /// Registers the counters.
     ///
     /// # Errors
     /// The registry's, when the name is taken.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let options = Opts::new(
-            "alipay_sidecar_token_refreshes_total",
-            "Refreshes of an app_auth_token by how they ended.",
-        );
-        let refreshes = IntCounterVec::new(options, &["outcome"])?;
-        registry.register(Box::new(refreshes.clone()))?;
-        // Present from the start, so that the first one is an increase and not a new series.
-        for outcome in ["refreshed", "refused", "not-sent", "unknown"] {
-            refreshes.with_label_values(&[outcome]);
-        }
-        Ok(Self(refreshes))
+        Ok(Self {
+            refreshes: counter(
+                registry,
+                "alipay_sidecar_token_refreshes_total",
+                "Refreshes of an app_auth_token by how they ended.",
+            )?,
+            user_refreshes: counter(
+                registry,
+                "alipay_sidecar_user_token_refreshes_total",
+                "Refreshes of users' access tokens by how they ended.",
+            )?,
+        })
     }
 
     pub(super) fn refreshed<T>(&self, result: &Result<T, TokenError>) {
@@ -35,6 +41,30 @@ impl TokenMetrics {
             Err(error) if error.outcome() == Outcome::NotSent => "not-sent",
             Err(_) => "unknown",
         };
-        self.0.with_label_values(&[outcome]).inc();
+        self.refreshes.with_label_values(&[outcome]).inc();
     }
+
+    pub(super) fn user_refreshed(&self, result: &Result<UserToken, UserTokenError>) {
+        let outcome = match result {
+            Ok(_) => "refreshed",
+            Err(UserTokenError::Refused { .. }) => "refused",
+            Err(UserTokenError::Rejected { .. } | UserTokenError::Unsent(_)) => "not-sent",
+            Err(_) => "unknown",
+        };
+        self.user_refreshes.with_label_values(&[outcome]).inc();
+    }
+}
+
+fn counter(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+) -> Result<IntCounterVec, prometheus::Error> {
+    let counter = IntCounterVec::new(Opts::new(name, help), &["outcome"])?;
+    registry.register(Box::new(counter.clone()))?;
+    // Present from the start, so that the first one is an increase and not a new series.
+    for outcome in ["refreshed", "refused", "not-sent", "unknown"] {
+        counter.with_label_values(&[outcome]);
+    }
+    Ok(counter)
 }

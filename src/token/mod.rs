@@ -21,6 +21,7 @@ use crate::protocol::secret::Secret;
 use crate::protocol::token_reply;
 use crate::store::{MemoKey, Store};
 
+pub mod auth_code;
 mod calls;
 mod content_key;
 pub mod error;
@@ -29,11 +30,13 @@ pub mod metrics;
 mod refresh;
 mod storing;
 mod turn;
+pub mod users;
 
 use content_key::ContentKeys;
 use error::TokenError;
 use metrics::TokenMetrics;
 use turn::Turns;
+use users::UserTokens;
 
 pub use calls::TokenStatus;
 pub use content_key::ContentKeyError;
@@ -60,6 +63,8 @@ pub struct TokenParts {
     pub timeout: Duration,
     /// Counts refreshes.
     pub metrics: TokenMetrics,
+    /// Whether users' tokens are kept.
+    pub remember_users: bool,
     /// Told when an event was stored that is owed to the backend.
     pub wake: Arc<Notify>,
 }
@@ -73,6 +78,7 @@ pub struct Tokens {
     refreshes: Flights<MemoKey, Result<Merchant, TokenError>>,
     turns: Turns,
     content_keys: ContentKeys,
+    users: UserTokens,
 }
 
 /// What is known about whose authorisation an exchange is.
@@ -88,8 +94,10 @@ impl Tokens {
     /// Tokens that work with `parts`.
     #[must_use]
     pub fn new(parts: TokenParts) -> Self {
+        let parts = Arc::new(parts);
         Self {
-            parts: Arc::new(parts),
+            users: UserTokens::new(Arc::clone(&parts)),
+            parts,
             exchanges: Flights::new(),
             slots: Arc::new(Semaphore::new(EXCHANGES)),
             refreshes: Flights::new(),
@@ -189,6 +197,13 @@ impl Tokens {
         self.exchanges.landed().await;
         self.refreshes.landed().await;
         self.content_keys.landed().await;
+        self.users.landed().await;
+    }
+
+    /// The tokens of users.
+    #[must_use]
+    pub fn users(&self) -> &UserTokens {
+        &self.users
     }
 
     /// Waits for the right to send `refresh_token` to Alipay. Who passes on somebody else's call of

@@ -11,7 +11,7 @@ use crate::model::token::AppAuthToken;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::token_reply::GrantedToken;
 use crate::store::error::StoreError;
-use crate::store::{Change, MerchantKey};
+use crate::store::{Change, Effect, MerchantKey};
 use crate::token::error::TokenError;
 use crate::token::{ExchangeContext, TokenParts};
 
@@ -76,14 +76,14 @@ async fn commit_granted(
         .collect();
     let all = changes.iter().cloned().chain(further.clone()).collect();
     let mut conflict = match commit(parts, all).await {
-        Ok(()) => return Ok(ids),
+        Ok(_) => return Ok(ids),
         Err(conflict @ StoreError::TokenConflict { .. }) if ids.len() > 1 => conflict,
         Err(error) => return Err(error),
     };
     let mut stored = Vec::new();
     for (id, change) in ids.into_iter().zip(changes) {
         match commit(parts, vec![change]).await {
-            Ok(()) => stored.push(id),
+            Ok(_) => stored.push(id),
             Err(error @ StoreError::TokenConflict { .. }) => {
                 tracing::error!(%error, auth_app_id = %id, "a granted token was not stored");
                 conflict = error;
@@ -102,14 +102,17 @@ async fn commit_granted(
 
 /// Commits, again and again while the store is unavailable: by their ids the entries make what an
 /// earlier try did store known, so that it isn't applied twice.
-async fn commit(parts: &TokenParts, changes: Vec<Change>) -> Result<(), StoreError> {
+pub(super) async fn commit(
+    parts: &TokenParts,
+    changes: Vec<Change>,
+) -> Result<Vec<Effect>, StoreError> {
     for _ in 1..TRIES {
         match parts.store.commit(changes.clone()).await {
             Err(StoreError::Unavailable { .. }) => tokio::time::sleep(PAUSE).await,
-            settled => return settled.map(drop),
+            settled => return settled,
         }
     }
-    parts.store.commit(changes).await.map(drop)
+    parts.store.commit(changes).await
 }
 
 fn authorization(found: &Found<'_>, granted: GrantedToken, now: i64) -> Option<Authorization> {

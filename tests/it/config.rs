@@ -194,13 +194,11 @@ fn check_unsupported(text: &str, expected: &str) {
 #[test]
 fn what_this_version_does_not_do_is_refused_where_it_stands() {
     check_unsupported(
-        "[tokens]\nunknown = \"learn\"\nrefresh = \"ahead\"\nremember_users = true\n",
+        "[tokens]\nunknown = \"learn\"\nrefresh = \"ahead\"\n",
         "config.toml:2: `tokens.unknown`: found \"learn\", expected \"refuse\"; unknown tokens \
          aren't learned in this version; use `merchant add` or `merchant import`\n\
          config.toml:3: `tokens.refresh`: found \"ahead\", expected \"on-demand\"; tokens aren't \
-         refreshed ahead in this version\n\
-         config.toml:4: `tokens.remember_users`: found true, expected false; users' tokens aren't \
-         kept in this version; the backend keeps them",
+         refreshed ahead in this version",
     );
     check_unsupported(
         "[upstream]\nproxy = \"http://egress:3128\"\n[telemetry]\n\

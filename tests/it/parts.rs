@@ -105,6 +105,7 @@ impl Parts {
             clock: Arc::new(clock.clone()),
             timeout: Duration::from_secs(5),
             metrics: TokenMetrics::register(&registry).expect("new"),
+            remember_users: true,
             wake: dispatcher.waker(),
         });
         let parts = WebhookParts {

@@ -1,0 +1,177 @@
+//! A user's `auth_code` is sent to Alipay once: it is spent whether or not the call succeeds.
+//!
+//! Where users are remembered, that a code is about to be sent is durable before its first byte
+//! leaves, so that no crash makes it be sent twice. Where they aren't, it is remembered in memory
+//! alone: then a login needs no store, and a code sent again after a crash is refused by Alipay.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::model::id::AppId;
+use crate::protocol::secret::Secret;
+use crate::store::error::StoreError;
+use crate::store::{Change, Effect, MemoKey};
+use crate::token::TokenParts;
+
+/// How long a code is remembered, milliseconds: as long as the longest-lived ones.
+const REMEMBERED_MS: i64 = 24 * 3600 * 1000;
+/// How many codes are remembered in memory; the oldest go beyond that.
+const IN_MEMORY: usize = 100_000;
+
+/// A code can't be sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthCodeError {
+    /// It was sent before.
+    #[error(
+        "this auth_code was sent to Alipay before, and is good for one call whatever became of it; \
+         let the user log in again"
+    )]
+    Spent,
+    /// That it is about to be sent could not be made durable.
+    #[error("the auth_code was not sent: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// The codes that were sent. Clones share them.
+#[derive(Clone)]
+pub struct AuthCodes {
+    parts: Arc<TokenParts>,
+    sent: Arc<Mutex<Sent>>,
+}
+
+#[derive(Default)]
+struct Sent {
+    known: HashSet<MemoKey>,
+    /// By the time until which they are remembered.
+    order: VecDeque<(i64, MemoKey)>,
+}
+
+/// A code that may be sent, once.
+#[derive(Debug)]
+#[must_use]
+pub struct Spending(MemoKey);
+
+impl AuthCodes {
+    pub(super) fn new(parts: Arc<TokenParts>) -> Self {
+        Self {
+            parts,
+            sent: Arc::default(),
+        }
+    }
+
+    /// Takes the one right to send `code`.
+    ///
+    /// # Errors
+    /// [`AuthCodeError`]: it may not be sent.
+    ///
+    /// # Cancel safety
+    /// Dropped in the middle, the code counts as sent.
+    pub async fn spend(
+        &self,
+        app_id: &AppId,
+        code: &Secret<String>,
+    ) -> Result<Spending, AuthCodeError> {
+        let key = MemoKey::new("auth-code", &[app_id.as_str(), code.expose()]);
+        let now = self.parts.clock.now_ms();
+        let expires_at = now.saturating_add(REMEMBERED_MS);
+        if !self.lock().insert(key, (now, expires_at)) {
+            return Err(AuthCodeError::Spent);
+        }
+        if !self.parts.remember_users {
+            return Ok(Spending(key));
+        }
+        let change = Change::Remember {
+            key,
+            value: Secret::new(Vec::new()),
+            expires_at,
+        };
+        let committed = self.parts.store.commit(vec![change]).await;
+        match committed.map(|effects| effects.into_iter().next()) {
+            Ok(Some(Effect::Remembered(_))) => Err(AuthCodeError::Spent),
+            Ok(_) => Ok(Spending(key)),
+            Err(error) => {
+                // It may be stored all the same; then a second try says so.
+                self.lock().remove(&key);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Gives the right back: nothing was sent.
+    ///
+    /// # Cancel safety
+    /// Dropped in the middle, the code may count as sent.
+    pub async fn give_back(&self, Spending(key): Spending) {
+        if self.parts.remember_users
+            && let Err(error) = self.parts.store.commit(vec![Change::Unremember(key)]).await
+        {
+            tracing::warn!(%error, "an auth_code that was not sent counts as sent");
+        }
+        self.lock().remove(&key);
+    }
+
+    /// Nothing that can panic runs under the lock.
+    fn lock(&self) -> MutexGuard<'_, Sent> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for AuthCodes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AuthCodes")
+    }
+}
+
+impl Sent {
+    /// Whether it is new.
+    fn insert(&mut self, key: MemoKey, (now, expires_at): (i64, i64)) -> bool {
+        while self.order.len() >= IN_MEMORY || self.order.front().is_some_and(|(at, _)| *at <= now)
+        {
+            if let Some((_, old)) = self.order.pop_front() {
+                self.known.remove(&old);
+            }
+        }
+        let is_new = self.known.insert(key);
+        if is_new {
+            self.order.push_back((expires_at, key));
+        }
+        is_new
+    }
+
+    fn remove(&mut self, key: &MemoKey) {
+        self.known.remove(key);
+        // A code that is given back was taken a moment ago.
+        if let Some(at) = self.order.iter().rposition(|(_, other)| other == key) {
+            self.order.remove(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: usize) -> MemoKey {
+        MemoKey::new("test", &[&n.to_string()])
+    }
+
+    #[test]
+    fn a_code_is_new_once_until_its_time_is_over_or_it_is_given_back() {
+        let mut sent = Sent::default();
+        assert!(sent.insert(key(1), (0, 10)) && !sent.insert(key(1), (9, 19)));
+        assert!(sent.insert(key(1), (10, 20)));
+        sent.remove(&key(1));
+        assert!(sent.insert(key(1), (11, 21)));
+        assert_eq!((sent.known.len(), sent.order.len()), (1, 1));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut sent = Sent::default();
+        for n in 0..IN_MEMORY + 3 {
+            assert!(sent.insert(key(n), (0, 10)));
+        }
+        assert_eq!((sent.known.len(), sent.order.len()), (IN_MEMORY, IN_MEMORY));
+    }
+}
