@@ -14,6 +14,7 @@ use crate::gateway::v3::VerifiedV3Reply;
 use crate::gateway::{VerifiedReply, deadline};
 use crate::model::authorization::Source;
 use crate::model::merchant::Merchant;
+use crate::model::user_token::UserToken;
 use crate::protocol::envelope::Verification;
 use crate::protocol::params::name;
 use crate::protocol::request::SignedParams;
@@ -23,12 +24,17 @@ use crate::proxy::ProxyParts;
 use crate::proxy::calls;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::local_call::LocalCall;
+use crate::proxy::logins::{self, Login, Spent};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::reply_signature::ReplySigner;
 use crate::proxy::resolve::Credentials;
 use crate::proxy::route::{Action, Target};
 use crate::proxy::story::Story;
+use crate::proxy::users;
 use crate::token::{TOKEN_METHOD, Turn};
+
+/// The member of a reply that holds a user's tokens.
+const USER_TOKEN_NODE: &str = "alipay_system_oauth_token_response";
 
 /// What a route wants of a call.
 #[derive(Debug, Clone, Copy)]
@@ -127,6 +133,9 @@ pub(super) async fn make(
         if call.method == TOKEN_METHOD {
             return Err(story.refused(parts, tokens_would_be_lost()));
         }
+        if let Err(error) = users::refuse_unsent(call.tags.user.as_deref()) {
+            return Err(story.refused(parts, error));
+        }
         let signed = sign(parts, call, credentials, action).await;
         story.tell_signed(parts, &known, signed.as_ref().err());
         return signed;
@@ -173,19 +182,80 @@ async fn send(
     credentials: Credentials,
     api: Api,
 ) -> Result<VerifiedReply, ProxyError> {
-    let merchant = credentials.merchant.clone();
-    let v2 = v2_call(parts, call, credentials, api);
     let began = Instant::now();
-    let reply = if call.method == TOKEN_METHOD {
-        send_for_tokens(parts, &v2).await?
-    } else {
-        send_once(parts, &v2).await?
+    let known = credentials.clone();
+    let mut v2 = v2_call(parts, call, credentials, api);
+    let until = began + v2.timeout;
+    let named = (call.tags.user.as_deref(), &known);
+    let user = users::token(parts, &call.method, named, until).await?;
+    if let Some(user) = &user {
+        users::inject(&mut v2, user)?;
+        v2.timeout = until.saturating_duration_since(Instant::now());
+    }
+    let login = Login {
+        spent: Spent::of(&v2),
+        known: &known,
+        route: api.as_str(),
+        until,
     };
-    match merchant {
-        Some(merchant) if says_token_timed_out(&reply) => {
-            send_again(parts, (v2, began), &merchant, reply).await
+    let sending = send_renewed(parts, (v2, until), &known, user);
+    logins::once(parts, login, sending).await
+}
+
+/// Sends a call; and once more with another token, where Alipay says, signed, that it executed
+/// nothing because of the one it got.
+async fn send_renewed(
+    parts: &ProxyParts,
+    (v2, until): (V2Call, Instant),
+    known: &Credentials,
+    user: Option<UserToken>,
+) -> Result<VerifiedReply, ProxyError> {
+    let began = Instant::now();
+    let reply = match v2.method.as_str() {
+        TOKEN_METHOD => send_for_tokens(parts, &v2).await?,
+        _ => send_once(parts, &v2).await?,
+    };
+    let refusal = user.zip(users::Refusal::of(&reply));
+    let reply = match (&known.merchant, refusal) {
+        (Some(merchant), _) if says_token_timed_out(&reply) => {
+            send_again(parts, (v2, began), merchant, reply).await?
         }
-        _ => Ok(reply),
+        (_, Some((used, refusal))) => {
+            send_for_user(parts, (v2, until), known, (used, refusal, reply)).await?
+        }
+        _ => reply,
+    };
+    keep_login(parts, known, &reply).await;
+    Ok(reply)
+}
+
+/// Sends the call once more with the token that takes the place of the refused one, if any does.
+async fn send_for_user(
+    parts: &ProxyParts,
+    (v2, until): (V2Call, Instant),
+    known: &Credentials,
+    (used, refusal, reply): (UserToken, users::Refusal, VerifiedReply),
+) -> Result<VerifiedReply, ProxyError> {
+    let Some(token) = users::replacement(parts, (&used, refusal), known, until).await else {
+        return Ok(reply);
+    };
+    let mut again = v2;
+    again.parameters.remove(name::AUTH_TOKEN);
+    users::inject(&mut again, &token)?;
+    again.timeout = until.saturating_duration_since(Instant::now());
+    send_once(parts, &again).await
+}
+
+/// Keeps the user's tokens where the reply hands some out.
+async fn keep_login(parts: &ProxyParts, known: &Credentials, reply: &VerifiedReply) {
+    let envelope = &reply.envelope;
+    let is_done = envelope.verification() == Verification::Signed
+        && envelope.code().is_none_or(|code| code == "10000");
+    let is_login = envelope.node_key() == USER_TOKEN_NODE;
+    if is_login && is_done && !envelope.is_ciphertext() {
+        let node = Secret::new(envelope.node_text());
+        let whose = (&*known.app, known.merchant.as_ref());
+        logins::keep(parts, whose, node.expose().as_bytes()).await;
     }
 }
 

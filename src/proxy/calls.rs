@@ -243,7 +243,7 @@ impl CallRecords {
             records,
             limit: LIMIT,
         };
-        let count = batch.len() as u64;
+        let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         for attempt in 1..=TRIES {
             match self.0.store.commit(vec![change.clone()]).await {
                 Ok(effects) => {

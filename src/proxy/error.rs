@@ -236,7 +236,7 @@ impl ErrorCode {
 }
 
 /// An error born in the sidecar.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{}: {detail}", .code.as_str())]
 pub struct ProxyError {
     /// Which.

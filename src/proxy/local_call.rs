@@ -195,10 +195,17 @@ pub(super) fn tags(headers: &HeaderMap, selector: Option<String>) -> Result<Tags
             "the header `Alipay-App` stands twice",
         )
     })?;
+    let user = single(headers, "alipay-user").map_err(|()| {
+        ProxyError::refused(
+            ErrorCode::ParameterDuplicate,
+            "the header `Alipay-User` stands twice",
+        )
+    })?;
     Ok(Tags {
         header,
         path: selector,
         app,
+        user,
         ..Tags::default()
     })
 }

@@ -32,6 +32,7 @@ mod client_data;
 pub mod error;
 pub(crate) mod front_door;
 pub mod local_call;
+pub mod logins;
 pub mod metrics;
 pub mod notify_url;
 pub(crate) mod parameters;
@@ -41,12 +42,14 @@ pub mod resolve;
 mod route;
 mod story;
 mod upload;
+mod users;
 mod v3;
 
 use call::{Answer, Wanted};
 use calls::CallRecords;
 use error::{ErrorCode, ProxyError};
 use local_call::{LocalCall, Sent};
+use logins::Logins;
 use metrics::{InFlight, ProxyMetrics};
 use notify_url::{NotifyUrl, NotifyUrlRule};
 use reply::Shape;
@@ -81,6 +84,8 @@ pub struct ProxyParts {
     pub reply_signer: Option<ReplySigner>,
     /// What became of calls.
     pub calls: CallRecords,
+    /// The logins under way.
+    pub logins: Logins,
     /// Sizes and deadlines.
     pub limits: Limits,
     /// Counts calls.

@@ -26,6 +26,8 @@ pub struct Tags {
     pub app: Option<String>,
     /// The request's own `app_id`: counts where it names an app of ours.
     pub own_app_id: Option<String>,
+    /// `Alipay-User`: whose access token the call carries.
+    pub user: Option<String>,
 }
 
 /// Who signs, and for whom.

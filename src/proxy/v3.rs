@@ -12,6 +12,7 @@ use crate::gateway::metrics::{Api, Phase};
 use crate::gateway::v3::{V3Body, V3Call, V3Encryption, VerifiedV3Reply, method_of};
 use crate::model::authorization::Source;
 use crate::model::merchant::Merchant;
+use crate::model::user_token::UserToken;
 use crate::protocol::authorization::Authorization;
 use crate::protocol::secret::Secret;
 use crate::protocol::v3_response::V3Verification;
@@ -20,9 +21,12 @@ use crate::proxy::call::{self, Answer};
 use crate::proxy::calls;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::local_call::{self, Sent, single};
+use crate::proxy::logins::{self, Login, Spent};
 use crate::proxy::resolve::{Credentials, Tags};
 use crate::proxy::story::Story;
+use crate::proxy::users;
 use crate::token::TOKEN_METHOD;
+use crate::token::users::USER_TOKEN_METHOD;
 
 /// The HTTP methods of v3, as the `Allow` header lists them.
 pub(super) const METHODS: &str = "DELETE, GET, PATCH, POST, PUT";
@@ -112,19 +116,70 @@ async fn send(
     credentials: Credentials,
     story: &Story,
 ) -> Result<VerifiedV3Reply, ProxyError> {
-    let merchant = credentials.merchant.clone();
-    let v3 = v3_call(parts, call, credentials, story);
+    let began = Instant::now();
+    let known = credentials.clone();
+    let mut v3 = v3_call(parts, call, credentials, story);
+    let until = began + v3.timeout;
+    let named = (call.tags.user.as_deref(), &known);
+    let user = users::token(parts, &v3.method(), named, until).await?;
+    if let Some(user) = &user {
+        users::inject_v3(&mut v3, user)?;
+        v3.timeout = until.saturating_duration_since(Instant::now());
+    }
+    let login = Login {
+        spent: Spent::of_v3(&v3),
+        known: &known,
+        route: "v3",
+        until,
+    };
+    let sending = send_renewed(parts, (v3, until), (call, &known), user);
+    logins::once_v3(parts, login, sending).await
+}
+
+/// As on v2: once more with another token, where Alipay says, signed, that it executed nothing
+/// because of the one it got.
+async fn send_renewed(
+    parts: &ProxyParts,
+    (v3, until): (V3Call, Instant),
+    (call, known): (&LocalV3Call, &Credentials),
+    user: Option<UserToken>,
+) -> Result<VerifiedV3Reply, ProxyError> {
     if v3.method() == TOKEN_METHOD {
         return send_for_tokens(parts, v3).await;
     }
     let began = Instant::now();
     let reply = send_once(parts, &v3).await?;
     let timed_out = ["app-auth-token", "time"];
-    match merchant {
-        Some(merchant) if reply.refuses(&timed_out) => {
-            send_again(parts, (v3, began), &merchant, reply).await
+    let refusal = user.zip(users::Refusal::of_v3(&reply));
+    let reply = match (&known.merchant, refusal) {
+        (Some(merchant), _) if reply.refuses(&timed_out) => {
+            send_again(parts, (v3.clone(), began), merchant, reply).await?
         }
-        _ => Ok(reply),
+        (_, Some((used, refusal))) => {
+            let token = users::replacement(parts, (&used, refusal), known, until).await;
+            let Some(token) = token else {
+                return Ok(reply);
+            };
+            let mut again = V3Call {
+                target: call.target.clone(),
+                timeout: until.saturating_duration_since(Instant::now()),
+                ..v3.clone()
+            };
+            users::inject_v3(&mut again, &token)?;
+            send_once(parts, &again).await?
+        }
+        _ => reply,
+    };
+    keep_login(parts, &v3, known, &reply).await;
+    Ok(reply)
+}
+
+/// Keeps the user's tokens where the reply hands some out.
+async fn keep_login(parts: &ProxyParts, v3: &V3Call, known: &Credentials, reply: &VerifiedV3Reply) {
+    let is_signed = reply.response.verification() == V3Verification::Signed;
+    if v3.method() == USER_TOKEN_METHOD && is_signed && !reply.response.is_error() {
+        let whose = (&*known.app, known.merchant.as_ref());
+        logins::keep(parts, whose, content(v3, reply).expose()).await;
     }
 }
 

@@ -24,6 +24,7 @@ use crate::install_key::InstallKey;
 use crate::net::client::{Client, ClientError, ClientOptions};
 use crate::protocol::secret::Secret;
 use crate::proxy::calls::{CallRecordMetrics, CallRecords};
+use crate::proxy::logins::Logins;
 use crate::proxy::metrics::ProxyMetrics;
 use crate::proxy::notify_url::NotifyUrlRule;
 use crate::proxy::reply_signature::{REFUSALS, ReplySigner};
@@ -248,6 +249,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
             Arc::clone(&clock),
             CallRecordMetrics::register(&registry)?,
         ),
+        logins: Logins::default(),
         limits: Limits::new(&config),
         metrics: ProxyMetrics::register(&registry)?,
         call_metrics,

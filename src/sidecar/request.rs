@@ -67,6 +67,13 @@ impl CallRequest {
         self.set(name::AUTH_TOKEN, token)
     }
 
+    /// The user, by `user_id` or `open_id`, whose kept access token the call carries
+    /// (`tokens.remember_users`).
+    pub fn user(mut self, user: &str) -> Self {
+        self.tags.user = Some(user.to_owned());
+        self
+    }
+
     /// Where Alipay notifies: an absolute URL, or a path of the webhook's notify route.
     pub fn notify_url(self, url: &str) -> Self {
         self.set(name::NOTIFY_URL, url)

@@ -9,6 +9,7 @@ use crate::model::id::{AppId, AuthAppId, EventId, Pid};
 use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::model::notification::{Body, DeliveryForm, InboxEntry};
 use crate::model::token::AppAuthToken;
+use crate::model::user_token::{UserKey, UserName};
 use crate::protocol::notification::{AuthorizationPush, Cancellation};
 use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
@@ -63,6 +64,7 @@ impl Intake<'_> {
         } else {
             self.hand_on(id)
         };
+        changes.extend(self.forgotten_user());
         changes.extend(self.once(id));
         Ok(Plan {
             event_id: id,
@@ -85,6 +87,32 @@ impl Intake<'_> {
             value: Secret::new(id.to_bytes().to_vec()),
             expires_at: self.arrival.now.saturating_add(UNNAMED_MS),
         })
+    }
+
+    /// The tokens of a user who cancelled: those for the merchant it names, else for our own app.
+    fn forgotten_user(&self) -> Vec<Change> {
+        let Some(said) = self.verified.notification.user_cancellation() else {
+            return Vec::new();
+        };
+        let auth_app_id = match said.auth_app_id.as_deref().map(AuthAppId::new) {
+            None => None,
+            Some(Ok(id)) => Some(id).filter(|id| id.as_str() != self.verified.app.app_id.as_str()),
+            // It names somebody, but nobody who can be told.
+            Some(Err(_)) => return Vec::new(),
+        };
+        let names = [said.user_id, said.open_id].into_iter().flatten();
+        let forget = |name| Change::ForgetUser {
+            key: UserKey {
+                app_id: self.verified.app.app_id.clone(),
+                auth_app_id: auth_app_id.clone(),
+                name,
+            },
+            only: None,
+        };
+        names
+            .filter_map(|name| UserName::new(&name))
+            .map(forget)
+            .collect()
     }
 
     /// Keeps the notification for the backend and nothing else.

@@ -85,6 +85,8 @@ mod store_embedded;
 mod support;
 #[cfg(feature = "simulator")]
 mod token;
+#[cfg(feature = "simulator")]
+mod user_tokens;
 mod vectors;
 #[cfg(feature = "simulator")]
 mod verify;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use alipay_sidecar::clock::{Clock, ManualClock};
 use alipay_sidecar::model::app::{App, Environment};
 use alipay_sidecar::model::authorization::{Authorization, Rank, Revocation, Source};
+use alipay_sidecar::model::call::{CallId, CallKey, CallOutcome, CallRecord, KeptReply};
 use alipay_sidecar::model::delivery::{Attempt, AttemptError, DeliveryState, Settlement};
 use alipay_sidecar::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
 use alipay_sidecar::model::merchant::{Merchant, MerchantStatus};
 use alipay_sidecar::model::notification::{Body, DeliveryForm, InboxEntry};
 use alipay_sidecar::model::token::AppAuthToken;
+use alipay_sidecar::model::user_token::{UserKey, UserName, UserToken};
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
@@ -879,6 +881,242 @@ async fn pruning_forgets_what_is_old_and_nothing_that_is_owed() {
         let counts = fixture.store.counts().await.expect("readable");
         assert_eq!((counts.pending, counts.dead), (1, 0));
         assert!(fixture.store.entry(dead).await.expect("readable").is_none());
+    })
+    .await;
+}
+
+fn call(n: u8, name: Option<&str>, body: usize) -> CallRecord {
+    CallRecord {
+        request_id: CallId::from_bytes([n; 16]),
+        caller: None,
+        caller_request_id: name.map(str::to_owned),
+        method: "alipay.trade.pay".to_owned(),
+        outcome: CallOutcome::Ok,
+        error: None,
+        completed_at: START + i64::from(n),
+        reply: Some(KeptReply {
+            status: Some(200),
+            body: vec![n; body].into(),
+        }),
+    }
+}
+
+fn record(records: Vec<CallRecord>, limit: u64) -> Change {
+    Change::RecordCalls { records, limit }
+}
+
+#[tokio::test]
+async fn what_became_of_calls_is_found_by_both_names_for_a_day() {
+    on_every_store(async |fixture: Fixture| {
+        let (first, second) = (call(1, Some("a"), 9), call(2, Some("a"), 0));
+        let both = record(vec![first.clone(), second.clone()], u64::MAX);
+        for _ in 0..2 {
+            assert!(matches!(
+                fixture.commit(both.clone()).await,
+                Effect::Applied
+            ));
+        }
+        let find = async |key, now| fixture.store.call(key, now).await.expect("readable");
+        let by_id = find(CallKey::Id(first.request_id), START).await;
+        assert_eq!(by_id.as_ref(), Some(&first));
+        let named = |caller: Option<&str>| CallKey::Named {
+            caller: caller.map(str::to_owned),
+            caller_request_id: "a".to_owned(),
+        };
+        assert_eq!(
+            find(named(None), START).await,
+            Some(second.clone()),
+            "the newest"
+        );
+        assert_eq!(find(named(Some("shop")), START).await, None);
+        let last = second.completed_at + DAY;
+        assert!(find(named(None), last - 1).await.is_some());
+        assert_eq!(find(named(None), last).await, None);
+        let pruned = fixture.store.prune(last + 1, DAY).await.expect("pruned");
+        assert_eq!(pruned.calls, 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn records_of_calls_stay_within_their_limit_and_the_oldest_go() {
+    on_every_store(async |fixture: Fixture| {
+        let limit = 10_000;
+        let mut displaced = 0;
+        for n in 0..100 {
+            if let Effect::Displaced(count) = fixture
+                .commit(record(vec![call(n, None, 900)], limit))
+                .await
+            {
+                displaced += count;
+            }
+        }
+        let mut kept = Vec::new();
+        for n in 0..100 {
+            let id = CallKey::Id(CallId::from_bytes([n; 16]));
+            if fixture
+                .store
+                .call(id, START)
+                .await
+                .expect("readable")
+                .is_some()
+            {
+                kept.push(n);
+            }
+        }
+        assert!((5..10).contains(&kept.len()), "{kept:?}");
+        assert_eq!(kept, (100 - kept.len() as u8..100).collect::<Vec<_>>());
+        assert_eq!(displaced, 100 - kept.len() as u64);
+        // A day later there is room again.
+        fixture
+            .store
+            .prune(START + 2 * DAY, DAY)
+            .await
+            .expect("pruned");
+        let effect = fixture
+            .commit(record(vec![call(200, None, 9000)], limit))
+            .await;
+        assert!(matches!(effect, Effect::Applied), "{effect:?}");
+    })
+    .await;
+}
+
+fn user_token(token: &str, names: [Option<&str>; 2]) -> UserToken {
+    let [user_id, open_id] = names.map(|name| name.and_then(UserName::new));
+    UserToken {
+        app_id: app(),
+        auth_app_id: Some(merchant_app(1)),
+        user_id,
+        open_id,
+        scope: None,
+        access_token: secret(token),
+        refresh_token: Some(secret("r")),
+        obtained_at: START,
+        expires_at: Some(START + DAY),
+        ends_at: Some(START + 2 * DAY),
+        is_lost: false,
+    }
+}
+
+fn user(name: &str) -> UserKey {
+    UserKey {
+        app_id: app(),
+        auth_app_id: Some(merchant_app(1)),
+        name: UserName::new(name).expect("a name"),
+    }
+}
+
+fn keep(token: UserToken, replaces: Option<&str>) -> Change {
+    Change::KeepUserToken {
+        token: Box::new(token),
+        replaces: replaces.map(secret),
+    }
+}
+
+/// The access token that is kept for a user.
+async fn kept(fixture: &Fixture, name: &str) -> Option<String> {
+    let found = fixture.store.user(user(name)).await.expect("readable");
+    found.map(|token| token.access_token.expose().clone())
+}
+
+#[tokio::test]
+async fn a_users_token_is_found_by_both_names_and_replaced_only_by_what_is_newer() {
+    on_every_store(async |fixture: Fixture| {
+        fixture
+            .commit(keep(user_token("a", [Some("u"), Some("o")]), None))
+            .await;
+        // The next login tells one name only.
+        fixture
+            .commit(keep(user_token("b", [None, Some("o")]), None))
+            .await;
+        for name in ["u", "o"] {
+            assert_eq!(kept(&fixture, name).await.as_deref(), Some("b"), "{name}");
+        }
+        let late = fixture
+            .commit(keep(user_token("c", [Some("u"), None]), Some("a")))
+            .await;
+        assert!(matches!(late, Effect::Stale));
+        fixture
+            .commit(keep(user_token("c", [Some("u"), None]), Some("b")))
+            .await;
+        assert_eq!(kept(&fixture, "o").await.as_deref(), Some("c"));
+        let other = UserKey {
+            auth_app_id: Some(merchant_app(2)),
+            ..user("u")
+        };
+        assert!(fixture.store.user(other).await.expect("readable").is_none());
+        let forget = |only: Option<&str>| Change::ForgetUser {
+            key: user("o"),
+            only: only.map(secret),
+        };
+        assert!(matches!(
+            fixture.commit(forget(Some("b"))).await,
+            Effect::Stale
+        ));
+        assert!(matches!(
+            fixture.commit(forget(Some("c"))).await,
+            Effect::Applied
+        ));
+        assert_eq!(kept(&fixture, "u").await, None);
+        assert!(matches!(
+            fixture.commit(forget(None)).await,
+            Effect::Missing
+        ));
+        let gone = fixture
+            .commit(keep(user_token("d", [Some("u"), None]), Some("c")))
+            .await;
+        assert!(
+            matches!(gone, Effect::Stale),
+            "a refresh brings nobody back"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn users_go_with_their_merchant_or_when_their_tokens_end() {
+    on_every_store(async |fixture: Fixture| {
+        let granted = authorization(1, "t", Rank::AuthTime(START));
+        fixture.commit(authorize(granted, None)).await;
+        fixture
+            .commit(keep(user_token("a", [Some("u"), Some("o")]), None))
+            .await;
+        fixture.clock.advance_ms(1);
+        fixture
+            .commit(Change::RemoveMerchant(app(), merchant_app(1)))
+            .await;
+        assert_eq!(kept(&fixture, "u").await, None);
+        let later = UserToken {
+            obtained_at: START + 2,
+            ..user_token("b", [Some("u"), None])
+        };
+        fixture.commit(keep(later, None)).await;
+        assert_eq!(kept(&fixture, "u").await.as_deref(), Some("b"));
+        let prune = async |now| fixture.store.prune(now, DAY).await.expect("pruned").users;
+        assert_eq!(prune(START + 2 * DAY).await, 0);
+        assert_eq!(prune(START + 2 * DAY + 1).await, 2);
+        assert_eq!(kept(&fixture, "u").await, None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_remembered_can_be_taken_back() {
+    on_every_store(async |fixture: Fixture| {
+        let key = MemoKey::new("test", &["taken back"]);
+        fixture.commit(remember(key, "v", START + DAY)).await;
+        assert!(matches!(
+            fixture.commit(Change::Unremember(key)).await,
+            Effect::Applied
+        ));
+        assert!(matches!(
+            fixture.commit(Change::Unremember(key)).await,
+            Effect::Missing
+        ));
+        assert!(matches!(
+            fixture.commit(remember(key, "w", START + DAY)).await,
+            Effect::Applied
+        ));
     })
     .await;
 }

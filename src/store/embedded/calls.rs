@@ -80,7 +80,7 @@ impl Applier<'_> {
         }
         self.set_calls_size(size)?;
         *room = room.saturating_sub(old.len());
-        Ok(old.len() as u64)
+        Ok(count(old.len()))
     }
 
     /// Keeps one; the same again changes nothing. Gives the bytes it added.
@@ -90,7 +90,7 @@ impl Applier<'_> {
             return Ok(0);
         }
         let sealed = self.sealer.seal(place(&id), &plain(record))?;
-        let size = sealed.len() as u64;
+        let size = count(sealed.len());
         let name = record.caller_request_id.as_deref();
         let name = name.map(|name| name_digest(self.sealer, record.caller.as_deref(), name));
         self.tables.calls.insert(&id, sealed.as_slice())?;
@@ -168,6 +168,10 @@ impl Reader<'_> {
         };
         Ok(Some(record).filter(|_| is_kept && is_meant))
     }
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 fn place(id: &[u8; 16]) -> Place<'_> {

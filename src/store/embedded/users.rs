@@ -100,7 +100,7 @@ impl Applier<'_> {
             self.remove_user(digest)?;
         }
         *room = room.saturating_sub(old.len());
-        Ok(old.len() as u64)
+        Ok(u64::try_from(old.len()).unwrap_or(u64::MAX))
     }
 
     fn user(&self, key: &UserKey) -> Result<Option<UserToken>, Fault> {

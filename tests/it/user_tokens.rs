@@ -1,0 +1,496 @@
+//! Users' access tokens: kept, injected for `Alipay-User`, refreshed; and codes sent once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alipay_sidecar::clock::{Clock, ManualClock, SystemClock};
+use alipay_sidecar::config::Config;
+use alipay_sidecar::model::id::{AppId, AuthAppId};
+use alipay_sidecar::model::user_token::{UserKey, UserName};
+use alipay_sidecar::net::client::Reply;
+use alipay_sidecar::protocol::secret::Secret;
+use alipay_sidecar::proxy::error::ErrorCode;
+use alipay_sidecar::sidecar::Sidecar;
+use alipay_sidecar::simulator::{
+    DEFAULT_APP_ID, DEFAULT_USER_ID, Event, FIRST_AUTH_APP_ID, Fault, FaultKind,
+    SECOND_APP_AUTH_TOKEN, SECOND_AUTH_APP_ID, SECOND_PID, TriggerOptions,
+};
+use http::{Method, Request};
+
+use crate::support::upstream::{Answer, FakeAlipay};
+use crate::support::{ALIAS, TestSidecar, add_merchant, header, json, merchant, text};
+
+const LOGIN: &str = "alipay.system.oauth.token";
+const SHARE: &str = "/v2/alipay.user.info.share";
+const SHARE_V3: &str = "/v3/alipay/user/info/share";
+const DAY: i64 = 24 * 3_600_000;
+/// The life of the simulator's access tokens.
+const LIFE: i64 = 15 * DAY;
+const REFRESHED: &str = r#"alipay_sidecar_user_token_refreshes_total{outcome="refreshed"}"#;
+
+fn remembering(config: &mut Config) {
+    config.tokens.remember_users = true;
+}
+
+async fn started() -> TestSidecar {
+    TestSidecar::start_with(remembering).await
+}
+
+/// A sidecar whose clock the test moves.
+async fn clocked() -> (TestSidecar, ManualClock) {
+    let clock = ManualClock::new(SystemClock.now_ms());
+    let told = clock.clone();
+    let built = TestSidecar::start_built(remembering, |_, b| b.clock(Arc::new(told))).await;
+    (built, clock)
+}
+
+impl TestSidecar {
+    fn user_code(&self) -> String {
+        self.simulator.auth_code(None, None).expect("a code")
+    }
+
+    async fn send_code(&self, code: &str) -> Reply {
+        let path = format!("/v2/{LOGIN}?grant_type=authorization_code&code={code}");
+        self.post(&path, "").await
+    }
+
+    /// Logs the default user in, and gives the reply.
+    async fn logged_in(&self) -> serde_json::Value {
+        let reply = self.send_code(&self.user_code()).await;
+        let told = json(&reply);
+        assert!(told["access_token"].is_string(), "{}", text(&reply));
+        told
+    }
+
+    /// Makes a call for a user.
+    async fn for_user(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header("alipay-merchant", ALIAS);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.proxy(request, "").await
+    }
+
+    async fn share(&self) -> Reply {
+        self.for_user(SHARE, &[("alipay-user", DEFAULT_USER_ID)])
+            .await
+    }
+
+    fn asked(&self, method: &str) -> usize {
+        let requests = self.simulator.requests();
+        requests.iter().filter(|r| r.method == method).count()
+    }
+}
+
+fn check_shared(reply: &Reply) {
+    assert_eq!(json(reply)["user_id"], DEFAULT_USER_ID, "{}", text(reply));
+}
+
+fn check_refused(reply: &Reply, code: &str) {
+    assert_eq!(
+        header(reply, "alipay-sidecar-error"),
+        code,
+        "{}",
+        text(reply)
+    );
+    assert_eq!(header(reply, "alipay-sidecar-outcome"), "not-sent");
+}
+
+#[tokio::test]
+async fn a_users_token_is_kept_and_put_into_calls_by_either_name() {
+    let sidecar = started().await;
+    let told = sidecar.logged_in().await;
+    check_shared(&sidecar.share().await);
+    let open_id = told["open_id"].as_str().expect("an open_id");
+    let gateway = "/gateway.do?method=alipay.user.info.share";
+    for path in [SHARE, SHARE_V3] {
+        for user in [DEFAULT_USER_ID, open_id] {
+            check_shared(&sidecar.for_user(path, &[("alipay-user", user)]).await);
+        }
+    }
+    let reply = sidecar.for_user(gateway, &[("alipay-user", open_id)]).await;
+    assert_eq!(
+        json(&reply)["alipay_user_info_share_response"]["user_id"],
+        DEFAULT_USER_ID
+    );
+    let reply = sidecar
+        .sidecar
+        .request("alipay.user.info.share")
+        .merchant(ALIAS)
+        .user(open_id)
+        .send()
+        .await;
+    assert_eq!(reply.expect("shared").code(), Some("10000"));
+    for request in sidecar.simulator.requests().iter().skip(1) {
+        let names = request.query.iter().chain(&request.body);
+        assert_eq!(names.filter(|name| *name == "auth_token").count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_login_on_any_route_is_kept() {
+    for path in ["/gateway.do", "/v3/alipay/system/oauth/token"] {
+        let sidecar = started().await;
+        let code = sidecar.user_code();
+        let reply = if path == "/gateway.do" {
+            let path = format!("{path}?method={LOGIN}&grant_type=authorization_code&code={code}");
+            sidecar.post(&path, "").await
+        } else {
+            let body = format!(r#"{{"grant_type":"authorization_code","code":"{code}"}}"#);
+            sidecar.post(path, body).await
+        };
+        assert!(text(&reply).contains("access_token"), "{}", text(&reply));
+        check_shared(&sidecar.share().await);
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_one_merchants_user_is_no_other_merchants() {
+    let sidecar = started().await;
+    sidecar.logged_in().await;
+    let second = merchant(
+        SECOND_AUTH_APP_ID,
+        SECOND_PID,
+        SECOND_APP_AUTH_TOKEN,
+        Some("other"),
+    );
+    add_merchant(&*sidecar.sidecar.store(), second).await;
+    for tag in ["other", "self"] {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(SHARE)
+            .header("alipay-merchant", tag)
+            .header("alipay-user", DEFAULT_USER_ID);
+        let reply = sidecar.proxy(request, "").await;
+        check_refused(&reply, "token-unknown");
+        assert_eq!(reply.status, 404);
+    }
+    assert_eq!(sidecar.asked("alipay.user.info.share"), 0);
+}
+
+#[tokio::test]
+async fn what_the_header_may_not_say_is_refused_and_nothing_is_sent() {
+    let sidecar = started().await;
+    let told = sidecar.logged_in().await;
+    let token = told["access_token"].as_str().expect("a token");
+    let user = ("alipay-user", DEFAULT_USER_ID);
+    let with_token = |path: &str| format!("{path}?auth_token={token}");
+    let upper = format!("{SHARE}?Auth_Token={token}");
+    for (path, headers, code) in [
+        (SHARE, vec![user, user], "parameter-duplicate"),
+        (SHARE, vec![("alipay-user", "")], "parameter-invalid"),
+        (SHARE, vec![("alipay-user", "a b")], "parameter-invalid"),
+        (SHARE, vec![("alipay-user", "nobody")], "token-unknown"),
+        (&with_token(SHARE), vec![user], "parameter-duplicate"),
+        (&upper, vec![user], "parameter-duplicate"),
+        (&with_token(SHARE_V3), vec![user], "parameter-duplicate"),
+        (&format!("/v2/{LOGIN}"), vec![user], "parameter-invalid"),
+        (
+            &format!("{SHARE}/page-url"),
+            vec![user],
+            "parameter-invalid",
+        ),
+    ] {
+        let reply = sidecar.for_user(path, &headers).await;
+        check_refused(&reply, code);
+        assert!(!text(&reply).contains(token));
+    }
+    assert_eq!(sidecar.asked("alipay.user.info.share"), 0);
+    let off = TestSidecar::start().await;
+    check_refused(&off.share().await, "parameter-invalid");
+}
+
+#[tokio::test]
+async fn a_due_token_is_refreshed_once_before_its_end_for_all_who_ask() {
+    let (sidecar, clock) = clocked().await;
+    let told = sidecar.logged_in().await;
+    clock.advance_ms(LIFE - DAY);
+    check_shared(&sidecar.share().await);
+    assert_eq!(sidecar.asked(LOGIN), 1, "it isn't due yet");
+    clock.advance_ms(DAY - 1000);
+    let open_id = told["open_id"].as_str().expect("an open_id");
+    let by_open_id = [("alipay-user", open_id)];
+    let (first, second, third) = tokio::join!(
+        sidecar.share(),
+        sidecar.for_user(SHARE, &by_open_id),
+        sidecar.share()
+    );
+    for reply in [first, second, third] {
+        check_shared(&reply);
+    }
+    assert_eq!(sidecar.asked(LOGIN), 2);
+    assert!((sidecar.metric(REFRESHED).await - 1.0).abs() < 0.1);
+    check_shared(&sidecar.share().await);
+    assert_eq!(sidecar.asked(LOGIN), 2);
+}
+
+#[tokio::test]
+async fn a_refresh_does_not_move_the_end_and_after_it_the_user_logs_in_again() {
+    let (sidecar, clock) = clocked().await;
+    sidecar.logged_in().await;
+    clock.advance_ms(LIFE);
+    check_shared(&sidecar.share().await);
+    clock.advance_ms(LIFE);
+    let reply = sidecar.share().await;
+    check_refused(&reply, "token-unknown");
+    assert!(text(&reply).contains("log the user in"), "{}", text(&reply));
+    assert_eq!(sidecar.asked(LOGIN), 2);
+    sidecar.logged_in().await;
+    check_shared(&sidecar.share().await);
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_refresh_leaves_the_user_to_log_in_again() {
+    let (sidecar, clock) = clocked().await;
+    sidecar.logged_in().await;
+    clock.advance_ms(LIFE);
+    sidecar
+        .simulator
+        .fault(Fault::once(FaultKind::Reset).on(LOGIN));
+    for _ in 0..2 {
+        let reply = sidecar.share().await;
+        check_refused(&reply, "token-unknown");
+        assert!(text(&reply).contains("was lost"), "{}", text(&reply));
+    }
+    assert_eq!(
+        (
+            sidecar.asked(LOGIN),
+            sidecar.asked("alipay.user.info.share")
+        ),
+        (2, 0)
+    );
+    sidecar.logged_in().await;
+    check_shared(&sidecar.share().await);
+}
+
+#[tokio::test]
+async fn a_refused_refresh_forgets_the_user() {
+    let (sidecar, clock) = clocked().await;
+    sidecar.logged_in().await;
+    sidecar.simulator.forget_users();
+    clock.advance_ms(LIFE);
+    let refused = sidecar.share().await;
+    check_refused(&refused, "token-unknown");
+    assert!(text(&refused).contains("refused"), "{}", text(&refused));
+    let unknown = sidecar.share().await;
+    assert!(
+        text(&unknown).contains("no access token"),
+        "{}",
+        text(&unknown)
+    );
+    assert_eq!(sidecar.asked(LOGIN), 2);
+}
+
+#[tokio::test]
+async fn a_refresh_that_was_not_executed_costs_nobody_a_login() {
+    let (sidecar, clock) = clocked().await;
+    sidecar.logged_in().await;
+    clock.advance_ms(LIFE - 1000);
+    sidecar
+        .simulator
+        .fault(Fault::once(FaultKind::InvalidSignature).on(LOGIN));
+    check_shared(&sidecar.share().await);
+    assert!(sidecar.metric(REFRESHED).await < 0.1);
+    // The merchant's own token is renewed first, where that is why.
+    clock.advance_ms(1000);
+    sidecar
+        .simulator
+        .time_out_tokens(None, None)
+        .expect("tokens");
+    check_shared(&sidecar.share().await);
+    assert!((sidecar.metric(REFRESHED).await - 1.0).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn a_token_that_alipay_says_has_timed_out_is_refreshed_and_the_call_sent_again() {
+    for path in [SHARE, SHARE_V3] {
+        let sidecar = started().await;
+        sidecar.logged_in().await;
+        assert_eq!(sidecar.simulator.time_out_user_tokens(), 1);
+        let user = [("alipay-user", DEFAULT_USER_ID)];
+        check_shared(&sidecar.for_user(path, &user).await);
+        assert_eq!(sidecar.asked(LOGIN), 2);
+        check_shared(&sidecar.for_user(path, &user).await);
+        assert_eq!(sidecar.asked(LOGIN), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_alipay_calls_invalid_is_forgotten_and_its_reply_handed_on() {
+    for path in [SHARE, SHARE_V3] {
+        let sidecar = started().await;
+        sidecar.logged_in().await;
+        sidecar.simulator.forget_users();
+        let user = [("alipay-user", DEFAULT_USER_ID)];
+        let reply = sidecar.for_user(path, &user).await;
+        assert_eq!(header(&reply, "alipay-sidecar-verified"), "true");
+        assert!(
+            text(&reply).contains("invalid-auth-token"),
+            "{}",
+            text(&reply)
+        );
+        check_refused(&sidecar.for_user(path, &user).await, "token-unknown");
+        assert_eq!(sidecar.asked(LOGIN), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_user_or_a_merchant_who_cancels_is_forgotten() {
+    let sidecar = started().await;
+    let cancel = async |event, params: &[(&str, &str)]| {
+        sidecar.logged_in().await;
+        check_shared(&sidecar.share().await);
+        let mut options = TriggerOptions {
+            wait: true,
+            attempts: Some(1),
+            ..TriggerOptions::default()
+        };
+        let params = params
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        options.params.extend(params);
+        let sent = sidecar.simulator.trigger(event, &options).await;
+        let sent = sent.expect("sent");
+        assert_eq!(sent.attempts.last().and_then(|a| a.status), Some(200));
+    };
+    let user = format!(r#"{{"user_id":"{DEFAULT_USER_ID}","auth_app_id":"{FIRST_AUTH_APP_ID}"}}"#);
+    let cancelled = [
+        ("msg_method", "alipay.open.auth.userauth.cancelled"),
+        ("biz_content", &user),
+    ];
+    cancel(Event::FeaturePackage, &cancelled).await;
+    check_refused(&sidecar.share().await, "token-unknown");
+    cancel(Event::Cancel, &[]).await;
+    check_refused(&sidecar.share().await, "merchant-unauthorized");
+    let key = UserKey {
+        app_id: AppId::new(DEFAULT_APP_ID).expect("an id"),
+        auth_app_id: Some(AuthAppId::new(FIRST_AUTH_APP_ID).expect("an id")),
+        name: UserName::new(DEFAULT_USER_ID).expect("a name"),
+    };
+    let kept = sidecar.sidecar.store().user(key).await;
+    assert!(kept.expect("readable").is_none());
+}
+
+#[tokio::test]
+async fn no_token_shows_in_records_or_the_admin_api() {
+    let sidecar = started().await;
+    let told = sidecar.logged_in().await;
+    let reply = sidecar.share().await;
+    check_shared(&reply);
+    let mut shown = String::new();
+    let id = header(&reply, "alipay-sidecar-request-id");
+    let record = Request::builder().uri(format!("/calls/{id}"));
+    shown += &text(&sidecar.proxy(record, "").await);
+    for path in ["/api/merchants", "/api/inbox", "/api/config", "/metrics"] {
+        shown += &text(&sidecar.admin(Method::GET, path, "").await);
+    }
+    let debug = format!("{:?}", sidecar.sidecar.tokens().users());
+    for name in ["access_token", "refresh_token"] {
+        let token = told[name].as_str().expect("a token");
+        assert!(!shown.contains(token) && !debug.contains(token), "{name}");
+        let file = std::fs::read(&sidecar.config.store.path).expect("a file");
+        let stands = |secret: &str| file.windows(secret.len()).any(|w| w == secret.as_bytes());
+        assert!(
+            !stands(token) && !stands(DEFAULT_USER_ID),
+            "{name} in the store"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_code_is_sent_once_and_those_who_send_it_meanwhile_get_the_same_reply() {
+    for remember in [true, false] {
+        let sidecar =
+            TestSidecar::start_with(|config| config.tokens.remember_users = remember).await;
+        let slow = Fault::once(FaultKind::Slow).delay(Duration::from_millis(300));
+        sidecar.simulator.fault(slow.on(LOGIN));
+        let code = sidecar.user_code();
+        let (first, second) = tokio::join!(sidecar.send_code(&code), sidecar.send_code(&code));
+        assert!(json(&first)["access_token"].is_string(), "{}", text(&first));
+        assert_eq!(first.body, second.body);
+        let later = sidecar.send_code(&code).await;
+        check_refused(&later, "parameter-invalid");
+        assert!(
+            text(&later).contains("sent to Alipay before"),
+            "{}",
+            text(&later)
+        );
+        assert_eq!(sidecar.asked(LOGIN), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_code_whose_call_failed_is_spent_and_one_that_never_left_is_not() {
+    let sidecar = started().await;
+    let code = sidecar.user_code();
+    sidecar
+        .simulator
+        .fault(Fault::once(FaultKind::Reset).on(LOGIN));
+    let lost = sidecar.send_code(&code).await;
+    assert_eq!(header(&lost, "alipay-sidecar-outcome"), "unknown");
+    check_refused(&sidecar.send_code(&code).await, "parameter-invalid");
+    assert_eq!(sidecar.asked(LOGIN), 1);
+    let unreachable = TestSidecar::start_with(|config| {
+        remembering(config);
+        config.upstream.gateway = Some("http://127.0.0.1:9/gateway.do".to_owned());
+    })
+    .await;
+    for _ in 0..2 {
+        check_refused(&unreachable.send_code("c").await, "upstream-unreachable");
+    }
+}
+
+#[tokio::test]
+async fn a_code_is_not_sent_again_after_a_crash_between_its_memo_and_the_call() {
+    let alipay = FakeAlipay::start().await;
+    let first = TestSidecar::start_with(|config| {
+        remembering(config);
+        config.upstream.gateway = Some(alipay.gateway());
+    })
+    .await;
+    let app_id = AppId::new(DEFAULT_APP_ID).expect("an id");
+    let tokens = first.sidecar.tokens();
+    let code = Secret::new("the-code".to_owned());
+    let spending = tokens
+        .users()
+        .codes()
+        .spend(&app_id, &code)
+        .await
+        .expect("new");
+    // What a crash right now would leave.
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut config = first.config.clone();
+    config.store.path = directory.path().join("crashed.redb");
+    std::fs::copy(&first.config.store.path, &config.store.path).expect("copied");
+    drop(spending);
+    let second = Sidecar::builder(config).build().await.expect("a sidecar");
+    let send = |code: &str| {
+        let request = second.request(LOGIN).merchant(ALIAS);
+        request
+            .param("grant_type", "authorization_code")
+            .param("code", code)
+            .send()
+    };
+    let refused = send("the-code").await.expect_err("spent");
+    assert_eq!(refused.code, ErrorCode::ParameterInvalid);
+    assert!(alipay.is_quiet().await);
+    let node = r#"{"access_token":"a","user_id":"2088102146225135"}"#;
+    alipay.answer(Answer::Node(node.to_owned()));
+    send("another").await.expect("sent");
+    assert_eq!(alipay.next().await.param("code"), "another");
+}
+
+#[tokio::test]
+async fn a_callers_own_refresh_is_kept_too() {
+    let sidecar = started().await;
+    let told = sidecar.logged_in().await;
+    let refresh_token = told["refresh_token"].as_str().expect("a token");
+    let path = format!("/v2/{LOGIN}?grant_type=refresh_token&refresh_token={refresh_token}");
+    let reply = sidecar.post(&path, "").await;
+    assert!(json(&reply)["access_token"].is_string(), "{}", text(&reply));
+    check_shared(&sidecar.share().await);
+    assert_eq!(sidecar.asked(LOGIN), 2);
+}
