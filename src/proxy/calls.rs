@@ -212,8 +212,10 @@ impl CallRecords {
     /// Writes until nothing waits.
     async fn write(self) {
         loop {
-            // Whoever is in a hurry ends the pause.
-            let _ = tokio::time::timeout(LINGER, self.0.hurry.notified()).await;
+            if self.lock().waiting.len() < BATCH {
+                // Whoever is in a hurry ends the pause.
+                let _ = tokio::time::timeout(LINGER, self.0.hurry.notified()).await;
+            }
             let Some(batch) = self.next_batch() else {
                 self.0.idle.notify_waiters();
                 return;
