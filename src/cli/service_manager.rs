@@ -13,13 +13,14 @@ impl ServiceManager {
     /// The one that the environment names. One that can't be reached is none: that is no reason
     /// not to serve, but for the log.
     pub(crate) fn of_environment() -> Self {
-        let Some(name) = std::env::var("NOTIFY_SOCKET")
-            .ok()
-            .filter(|n| !n.is_empty())
-        else {
-            return Self(None);
-        };
-        match address(&name).and_then(|address| Ok((UnixDatagram::unbound()?, address))) {
+        match std::env::var("NOTIFY_SOCKET") {
+            Ok(name) if !name.is_empty() => Self::named(&name),
+            _ => Self(None),
+        }
+    }
+
+    fn named(name: &str) -> Self {
+        match address(name).and_then(|address| Ok((UnixDatagram::unbound()?, address))) {
             Ok(manager) => Self(Some(manager)),
             Err(error) => {
                 tracing::warn!(%error, name, "the service manager can't be told how it goes");
@@ -66,5 +67,40 @@ fn address(name: &str) -> io::Result<SocketAddr> {
             io::ErrorKind::InvalidInput,
             "expected a path or `@name`",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, heard: &UnixDatagram) {
+        let manager = ServiceManager::named(name);
+        manager.ready();
+        let mut text = [0; 64];
+        let length = heard.recv(&mut text).expect("said");
+        let text = String::from_utf8_lossy(text.get(..length).expect("read"));
+        assert_eq!(text, "READY=1\nSTATUS=serving");
+    }
+
+    #[test]
+    fn a_manager_is_told_by_path_and_may_be_missing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("notify");
+        let heard = UnixDatagram::bind(&path).expect("bound");
+        check(path.to_str().expect("text"), &heard);
+        for missing in ["relative", "/nowhere/at/all"] {
+            ServiceManager::named(missing).stopping();
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_manager_is_told_by_an_abstract_name() {
+        use std::os::linux::net::SocketAddrExt;
+        let name = format!("alipay-sidecar-test-{}", uuid::Uuid::now_v7());
+        let address = SocketAddr::from_abstract_name(&name).expect("a name");
+        let heard = UnixDatagram::bind_addr(&address).expect("bound");
+        check(&format!("@{name}"), &heard);
     }
 }

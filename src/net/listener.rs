@@ -94,11 +94,11 @@ impl Listener {
     pub fn shared_unix(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let path = address.as_pathname().unwrap_or(Path::new("")).to_owned();
+        let path = address.as_pathname().map(Path::to_owned);
         Ok(Self {
             socket: Socket::Unix {
                 listener: UnixListener::from_std(listener)?,
-                path,
+                path: path.unwrap_or_default(),
             },
             shared: true,
         })

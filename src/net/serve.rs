@@ -200,3 +200,99 @@ where
     }
     let _ = connection.await;
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    const ASK: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    async fn hello(_: Request<Incoming>) -> Response<Full<Bytes>> {
+        Response::new(Full::new(Bytes::from_static(b"hello")))
+    }
+
+    fn socket() -> (std::net::TcpListener, std::net::SocketAddr) {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        socket.set_nonblocking(true).expect("set");
+        let address = socket.local_addr().expect("bound");
+        (socket, address)
+    }
+
+    fn own(socket: std::net::TcpListener) -> Listener {
+        Listener::from_tcp(tokio::net::TcpListener::from_std(socket).expect("watched"))
+    }
+
+    async fn asked(address: std::net::SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        stream.write_all(ASK).await.expect("written");
+        stream
+    }
+
+    async fn whole(mut stream: TcpStream) -> String {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer
+    }
+
+    #[tokio::test]
+    async fn what_stood_in_the_backlog_at_the_end_is_answered() {
+        let (socket, address) = socket();
+        let waiting = asked(address).await;
+        let (hand, ending) = Ending::new();
+        hand.reach(Stage::Deaf);
+        serve_until(own(socket), None, hello, ending).await;
+        let answer = whole(waiting).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains("connection: close"), "{answer}");
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_others_hold_keeps_its_backlog_for_who_serves_next() {
+        let (held, address) = socket();
+        let shared = |socket: &std::net::TcpListener| {
+            Listener::shared_tcp(socket.try_clone().expect("a descriptor")).expect("watched")
+        };
+        let waiting = asked(address).await;
+        let (hand, ending) = Ending::new();
+        hand.reach(Stage::Deaf);
+        serve_until(shared(&held), None, hello, ending).await;
+        let (next, ending) = Ending::new();
+        let served = tokio::spawn(serve_until(shared(&held), None, hello, ending));
+        next.reach(Stage::Leaving);
+        assert!(whole(waiting).await.ends_with("hello"));
+        next.reach(Stage::Closing);
+        served.await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn idle_connections_go_when_closing_and_all_when_cut() {
+        let (socket, address) = socket();
+        let (hand, ending) = Ending::new();
+        let (asked_for, mut begun) = tokio::sync::mpsc::unbounded_channel();
+        let never = move |_: Request<Incoming>| {
+            asked_for.send(()).expect("the test listens");
+            std::future::pending()
+        };
+        let mut served = std::pin::pin!(serve_until(own(socket), None, never, ending));
+        let idle = TcpStream::connect(address).await.expect("a connection");
+        let busy = asked(address).await;
+        tokio::select! {
+            () = &mut served => panic!("it ends by itself"),
+            _ = begun.recv() => {}
+        }
+        hand.reach(Stage::Closing);
+        tokio::select! {
+            () = &mut served => panic!("a request is under way"),
+            closed = whole(idle) => assert_eq!(closed, ""),
+        }
+        assert!((&mut served).now_or_never().is_none());
+        hand.reach(Stage::Cut);
+        served.await;
+        assert_eq!(whole(busy).await, "");
+    }
+}

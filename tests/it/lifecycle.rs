@@ -3,17 +3,24 @@
 use std::io::Read;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use alipay_sidecar::config::Config;
+use alipay_sidecar::config::listen::Listen;
+use alipay_sidecar::net::listener::Listener;
+use alipay_sidecar::net::shutdown::Shutdown;
+use alipay_sidecar::sidecar::Listeners;
 use alipay_sidecar::simulator::{Fault, FaultKind};
 use http::{Method, Request, StatusCode};
 use tokio::net::TcpStream;
 
 use crate::support::caller::{Caller, Keep, Told};
 use crate::support::supervisor::{Program, Supervisor, program};
-use crate::support::{PATIENCE, TestSidecar, header, json, text};
+use crate::support::{PATIENCE, TestSidecar, header, json, raw, text};
 
 const QUERY: &str = "/v2/alipay.trade.query";
 const BODY: &str = r#"{"out_trade_no":"1"}"#;
@@ -186,6 +193,50 @@ async fn a_request_on_an_idle_connection_is_answered_while_the_end_begins() {
         .expect("answered");
     assert_eq!(last.status, 200, "{last:?}");
     assert!(last.head.contains("connection: close"), "{last:?}");
+}
+
+#[tokio::test]
+async fn the_end_is_bounded_whatever_hangs() {
+    let sidecar = TestSidecar::start().await;
+    let listener = async || {
+        Listener::bind(&Listen::Tcp("127.0.0.1:0".to_owned()))
+            .await
+            .expect("a port")
+    };
+    let bound = sidecar.sidecar.bind_on(Listeners {
+        proxy: listener().await,
+        webhook: listener().await,
+        admin: listener().await,
+    });
+    let bound = bound.expect("bound");
+    let at_most = bound.end_takes_at_most();
+    assert_eq!(at_most, Duration::from_secs(25));
+    let proxy = bound.proxy_address().to_string();
+    let (end, ends) = Shutdown::new();
+    let run = tokio::spawn(bound.run(ends.wait()));
+    // A body that never comes; behind it a whole request, which shows that the first is being read.
+    let half = format!("POST {QUERY} HTTP/1.1\r\nHost: {proxy}\r\nContent-Length: 10\r\n\r\nabc");
+    let hanging = raw::open(&format!("http://{proxy}"), half.as_bytes()).await;
+    let mut caller = Caller::new(&proxy, Keep::Fresh);
+    let tag = "Alipay-Merchant: shop\r\n";
+    assert_eq!(
+        caller
+            .ask("POST", QUERY, tag, BODY)
+            .await
+            .expect("answered")
+            .status,
+        200
+    );
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    end.trigger();
+    run.await.expect("no panic");
+    let took = began.elapsed();
+    assert!(
+        took >= at_most && took < at_most + Duration::from_secs(1),
+        "{took:?}"
+    );
+    drop(hanging);
 }
 
 #[tokio::test]
@@ -470,4 +521,92 @@ async fn a_unix_socket_is_served_and_left_to_its_supervisor() {
     program.signal("TERM");
     assert_eq!(end(program).await, Some(0));
     assert!(path.exists(), "the file is the supervisor's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_print_secrets_inherit_neither_sockets_nor_their_variables() {
+    let supervisor = Supervisor::start().await;
+    let script =
+        "#!/bin/sh\nenv >child.env\nls -l /proc/self/fd >child.fds\necho a-token-of-a-test\n";
+    let path = supervisor.path().join("secret");
+    std::fs::write(&path, script).expect("written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("set");
+    supervisor.edit("[admin]\n", "[admin]\ntoken = \"exec:./secret\"\n");
+    let program = supervisor.run("proxy:webhook:admin", &[]);
+    supervisor.noticed("READY=1");
+    let left = |name| std::fs::read_to_string(supervisor.path().join(name)).expect("left");
+    let environment = left("child.env");
+    for variable in ["LISTEN_", "NOTIFY_SOCKET"] {
+        assert!(!environment.contains(variable), "{environment}");
+    }
+    assert!(
+        !left("child.fds").contains("socket:"),
+        "{}",
+        left("child.fds")
+    );
+    program.signal("TERM");
+    assert_eq!(end(program).await, Some(0));
+}
+
+/// The value of `key` in a unit file.
+fn unit_value(unit: &str, key: &str) -> String {
+    let found = unit
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    found
+        .unwrap_or_else(|| panic!("no {key} in\n{unit}"))
+        .to_owned()
+}
+
+#[test]
+fn the_systemd_units_fit_the_program() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/deploy/systemd");
+    let unit = |name: &str| std::fs::read_to_string(folder.join(name)).expect("a unit");
+    let config = Config::default();
+    for (name, listen) in [
+        ("proxy", &config.proxy.listen),
+        ("webhook", &config.webhook.listen),
+        ("admin", &config.admin.listen),
+    ] {
+        let socket = unit(&format!("alipay-sidecar-{name}.socket"));
+        assert_eq!(unit_value(&socket, "FileDescriptorName"), name);
+        assert_eq!(unit_value(&socket, "ListenStream"), listen.to_string());
+    }
+    let service = unit("alipay-sidecar.service");
+    let patience = unit_value(&service, "TimeoutStopSec");
+    let patience: u64 = patience.trim_end_matches('s').parse().expect("seconds");
+    let bound = config.upstream.timeout.as_secs() + 10;
+    assert!(
+        patience > bound.max(25),
+        "systemd would kill it while it ends"
+    );
+    assert_eq!(unit_value(&service, "Type"), "notify");
+    verify_units(&folder);
+}
+
+/// Lets systemd itself judge the units, where it is installed.
+fn verify_units(folder: &Path) {
+    let copies = tempfile::tempdir().expect("a folder");
+    let mut units = Vec::new();
+    for unit in std::fs::read_dir(folder).expect("units") {
+        let unit = unit.expect("readable");
+        let text = std::fs::read_to_string(unit.path()).expect("read");
+        let copy = copies.path().join(unit.file_name());
+        let installed = text.replace(
+            "/usr/local/bin/alipay-sidecar",
+            env!("CARGO_BIN_EXE_alipay-sidecar"),
+        );
+        std::fs::write(&copy, installed).expect("written");
+        units.push(copy);
+    }
+    let mut judge = Command::new("systemd-analyze");
+    let Ok(output) = judge.arg("verify").arg("--man=no").args(units).output() else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    let about_ours: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("alipay-sidecar"))
+        .collect();
+    assert!(output.status.success() && about_ours.is_empty(), "{said}");
 }

@@ -27,6 +27,7 @@ const NAMES: &str = "proxy:webhook:admin";
 #[derive(Default)]
 struct Seen {
     answered: AtomicU64,
+    slowest_ms: AtomicU64,
     acked: Mutex<HashSet<String>>,
     failed: Mutex<Vec<String>>,
     enough: AtomicBool,
@@ -36,6 +37,8 @@ impl Seen {
     fn note(&self, told: Result<Told, String>, good: impl Fn(&Told) -> bool) -> bool {
         let failure = match told {
             Ok(told) if good(&told) => {
+                let took = u64::try_from(told.took.as_millis()).unwrap_or(u64::MAX);
+                self.slowest_ms.fetch_max(took, Ordering::Relaxed);
                 self.answered.fetch_add(1, Ordering::Relaxed);
                 return true;
             }
@@ -197,11 +200,12 @@ async fn a_restart_fails_no_request_and_loses_no_notification() {
     let lost: Vec<_> = acked.difference(&kept).collect();
     let failed = seen.failed.lock().expect("no panic").clone();
     println!(
-        "restarts: {restarts}; answered: {}; acknowledged: {}; lost: {}; failed: {}",
+        "restarts: {restarts}; answered: {}; acknowledged: {}; lost: {}; failed: {}; slowest: {} ms",
         seen.answered.load(Ordering::Relaxed),
         acked.len(),
         lost.len(),
-        failed.len()
+        failed.len(),
+        seen.slowest_ms.load(Ordering::Relaxed)
     );
     assert_eq!(lost, Vec::<&String>::new());
     assert_eq!(failed, Vec::<String>::new());

@@ -1,5 +1,7 @@
 //! A caller that never sends anything twice: what breaks is broken.
 
+use std::time::{Duration, Instant};
+
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -27,6 +29,8 @@ pub struct Told {
     pub status: u16,
     pub head: String,
     pub body: String,
+    /// From the connection's beginning, where it is new.
+    pub took: Duration,
 }
 
 impl Caller {
@@ -51,9 +55,14 @@ impl Caller {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
         );
+        let began = Instant::now();
         let exchange = self.exchange(&request);
         match tokio::time::timeout(PATIENCE, exchange).await {
-            Ok(told) => told.map_err(|error| format!("{error} ({:?}, {method} {path})", self.keep)),
+            Ok(Ok(told)) => Ok(Told {
+                took: began.elapsed(),
+                ..told
+            }),
+            Ok(Err(error)) => Err(format!("{error} ({:?}, {method} {path})", self.keep)),
             Err(_) => Err(format!("no answer in {PATIENCE:?} ({method} {path})")),
         }
     }
@@ -96,5 +105,6 @@ async fn read(connection: &mut BufReader<TcpStream>) -> std::io::Result<Told> {
         status: status.ok_or_else(|| broken("no status"))?,
         body: String::from_utf8_lossy(&body).into_owned(),
         head,
+        took: Duration::ZERO,
     })
 }
