@@ -165,6 +165,38 @@ async fn a_reader_that_meets_a_failure_has_the_store_mended() {
 }
 
 #[tokio::test]
+async fn a_file_is_read_without_a_change_to_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = OpenOptions {
+        path: dir.path().join("store.redb"),
+        key: StoreKey::generate(),
+        cache_bytes: 0,
+        clock: Arc::new(ManualClock::new(START)),
+    };
+    EmbeddedStore::create(&options.path, &options.key).expect("created");
+    let store = EmbeddedStore::open(options.clone()).expect("opened");
+    store
+        .commit(vec![authorize("1", "a")])
+        .await
+        .expect("committed");
+    let shared = &store.0.shared;
+    shared.reopen(Access::Reading).expect("readable");
+    let before = std::fs::read(&options.path).expect("readable");
+    assert_eq!(store.merchants(None, 10).await.expect("readable").len(), 1);
+    let again = EmbeddedStore::open(options.clone());
+    assert!(matches!(again, Err(StoreError::Locked { .. })));
+    // Not even closing it writes.
+    shared.reopen(Access::Reading).expect("readable");
+    assert_eq!(std::fs::read(&options.path).expect("readable"), before);
+    shared.reopen(Access::Full).expect("writable");
+    store
+        .commit(vec![authorize("2", "b")])
+        .await
+        .expect("committed");
+    assert_eq!(store.merchants(None, 10).await.expect("readable").len(), 2);
+}
+
+#[tokio::test]
 async fn waiting_commits_are_finished_before_the_file_is_closed() {
     let faulty = Faulty::new();
     let store = faulty.store.clone();

@@ -296,7 +296,7 @@ impl Model {
             auth_time: at.unwrap_or(after),
             estimated: at.is_none(),
             revoked_at: None,
-            alias: alias.or(before.and_then(|s| s.alias)),
+            alias: alias.or_else(|| before.and_then(|s| s.alias)),
         };
         if self
             .owners
@@ -367,7 +367,7 @@ impl Model {
         if late || (at.is_none() && stored.revoked_at.is_some()) {
             return self.ignore(entry);
         }
-        stored.revoked_at = Some(at.unwrap_or(self.now.max(newest + 1)));
+        stored.revoked_at = Some(at.unwrap_or_else(|| self.now.max(newest + 1)));
         if let Some(entry) = entry {
             self.put(entry, DeliveryState::Pending);
         }
