@@ -37,12 +37,16 @@ mod encryption;
 mod examples;
 mod explain;
 #[cfg(feature = "simulator")]
+mod export;
+#[cfg(feature = "simulator")]
 mod key_change;
 mod layering;
 #[cfg(feature = "simulator")]
 mod local_signature;
 #[cfg(feature = "simulator")]
 mod local_signature_deliveries;
+#[cfg(feature = "cli")]
+mod operator_cli;
 #[cfg(feature = "simulator")]
 mod parts;
 mod properties;
