@@ -12,14 +12,17 @@ use alipay_sidecar::model::id::{Alias, AppId, AuthAppId, Pid};
 use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::model::token::AppAuthToken;
 use alipay_sidecar::protocol::secret::Secret;
+use alipay_sidecar::simulator::DEFAULT_APP_ID;
 use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
 use alipay_sidecar::store::seal::StoreKey;
 use alipay_sidecar::store::{Change, Directory, Store};
+use http::Method;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::keys;
+use crate::authorizations::{FIRST, ask, check_refused, post};
+use crate::support::{TestSidecar, json as parsed, keys, text};
 
 const NOW: i64 = 1_795_335_630_000;
 const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZg==";
@@ -226,4 +229,115 @@ fn an_export_read_back_equals_what_was_exported() {
             runtime.block_on(check(&merchants, &opener))
         })
         .expect("every store comes back");
+}
+
+#[tokio::test]
+async fn an_export_read_back_makes_the_same_records() {
+    let full = TestSidecar::start().await;
+    let lines = [
+        json!({"app_id": DEFAULT_APP_ID, "auth_app_id": "2021000000003001", "app_auth_token": "app-auth-token-1"}),
+        json!({"app_id": DEFAULT_APP_ID, "auth_app_id": "2021000000003002", "user_id": "2088000000003002",
+            "alias": "two", "ref": "\u{5546}\u{5bb6} 2", "app_auth_token": "app-auth-token-2", "app_refresh_token": "r2",
+            "auth_time": 1_700_000_000_000_i64, "stated_expiry": 1_800_000_000_000_i64,
+            "previous_app_auth_token": "p2", "previous_app_refresh_token": "q2",
+            "encrypt_key": "MDEyMzQ1Njc4OWFiY2RlZg=="}),
+        json!({"app_id": DEFAULT_APP_ID, "auth_app_id": "2021000000003003", "app_auth_token": "app-auth-token-3",
+            "auth_time": 1_700_000_000_000_i64, "revoked_at": 1_700_000_000_001_i64}),
+        json!({"app_id": DEFAULT_APP_ID, "auth_app_id": "2021000000003004", "app_auth_token": "app-auth-token-4",
+            "auth_time": 5, "auth_time_estimated": true,
+            "encrypt_key": "MDEyMzQ1Njc4OWFiY2RlZg==", "encrypt_key_fetched": true}),
+    ];
+    let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
+    let imported = full
+        .admin(Method::POST, "/api/merchants/import", lines.join("\n"))
+        .await;
+    assert_eq!(parsed(&imported)["imported"], 4, "{}", text(&imported));
+    let opener = Opener::from_text(&keys::private("app2048")).expect("a key");
+
+    let empty = TestSidecar::start().await;
+    ask(&empty, Method::DELETE, FIRST, Value::Null).await;
+    let (mut after, mut part, mut plain) = (String::new(), 1, Vec::new());
+    loop {
+        let body = json!({"public_key": keys::public("app2048"), "export": "e-1", "part": part});
+        let page = post(
+            &full,
+            &format!("/api/merchants/export?limit=2{after}"),
+            body,
+        )
+        .await;
+        let sealed = page["sealed"].as_str().expect("a line");
+        assert!(!sealed.contains("app-auth-token"), "sealed");
+        let (header, opened) = opener.open(sealed).expect("opened");
+        plain.extend_from_slice(&opened);
+        assert_eq!((header.part, header.last), (part, page["next"].is_null()));
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        after = format!("&after={next}");
+        part += 1;
+    }
+    let imported = empty
+        .admin(Method::POST, "/api/merchants/import", plain.clone())
+        .await;
+    assert_eq!(parsed(&imported)["imported"], 5, "{}", text(&imported));
+    let again = empty
+        .admin(Method::POST, "/api/merchants/import", plain)
+        .await;
+    assert_eq!(
+        (&parsed(&again)["imported"], &parsed(&again)["stale"]),
+        (&json!(0), &json!(5))
+    );
+    let all = |sidecar: &TestSidecar| {
+        let store = sidecar.sidecar.store();
+        async move { store.merchants(None, 100).await.expect("read") }
+    };
+    let (here, there) = (all(&full).await, all(&empty).await);
+    let (here, there): (Vec<_>, Vec<_>) = (
+        here.iter().map(carried).collect(),
+        there.iter().map(carried).collect(),
+    );
+    assert_eq!(here.len(), 5);
+    assert_eq!(here, there);
+}
+
+#[tokio::test]
+async fn an_export_goes_to_no_key_that_could_be_broken_and_to_no_private_one() {
+    let sidecar = TestSidecar::start().await;
+    let path = "/api/merchants/export";
+    let body = |key: String| json!({"public_key": key, "export": "e", "part": 1});
+    for wrong in [
+        body(keys::public("app1024")),
+        body(keys::private("app2048")),
+        body("rubbish".to_owned()),
+        json!({"public_key": keys::public("app2048"), "export": "e/1", "part": 1}),
+        json!({"public_key": keys::public("app2048"), "export": "e", "part": 0}),
+        json!({"public_key": keys::public("app2048"), "part": 1}),
+        json!({}),
+    ] {
+        check_refused(&sidecar, path, wrong, (400, "body-invalid")).await;
+    }
+}
+
+#[tokio::test]
+async fn what_an_export_says_of_times_must_fit_them() {
+    let sidecar = TestSidecar::start().await;
+    for wrong in [
+        json!({"revoked_at": 5}),
+        json!({"auth_time": 5, "revoked_at": 5}),
+        json!({"auth_time_estimated": true}),
+        json!({"previous_app_auth_token": "p"}),
+        json!({"auth_time": 5, "previous_app_refresh_token": "q"}),
+        json!({"auth_time": 5, "auth_time_estimated": "yes"}),
+    ] {
+        let mut line = json!({"app_id": DEFAULT_APP_ID, "auth_app_id": "2021000000003001", "app_auth_token": "a"});
+        let members = line.as_object_mut().expect("an object");
+        members.extend(wrong.as_object().expect("an object").clone());
+        check_refused(
+            &sidecar,
+            "/api/merchants/import",
+            line,
+            (400, "body-invalid"),
+        )
+        .await;
+    }
 }
