@@ -91,8 +91,8 @@ pub(crate) fn open(arguments: OpenArguments) -> Result<(), Failure> {
 
 fn opened(path: &Path, opener: &Opener, sink: &mut Sink) -> Result<u64, Failure> {
     let mut file = SealedFile::open(path, opener)?;
-    while let Some((_, plain)) = file.next()? {
-        sink.bytes(&plain)?;
+    while let Some(part) = file.read()? {
+        sink.bytes(&part.plain)?;
     }
     Ok(file.parts())
 }

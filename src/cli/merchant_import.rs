@@ -101,11 +101,11 @@ async fn pass(
         stale: 0,
         dry_run: mode == ImportMode::DryRun,
     };
-    while let Some((number, plain)) = file.next()? {
-        if batch.len() + plain.len() > BATCH {
-            hand_over(backend, &mut batch, (mode, number), &mut report).await?;
+    while let Some(part) = file.read()? {
+        if batch.len() + part.plain.len() > BATCH {
+            hand_over(backend, &mut batch, (mode, part.number), &mut report).await?;
         }
-        batch.extend_from_slice(&plain);
+        batch.extend_from_slice(&part.plain);
     }
     hand_over(backend, &mut batch, (mode, file.parts() + 1), &mut report).await?;
     Ok(report)

@@ -1,7 +1,7 @@
 //! `merchant verify`: records proved at Alipay.
 
 use anyhow::anyhow;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use http::Method;
 
 use crate::admin::authorizations::VerdictView;
@@ -14,9 +14,9 @@ use crate::cli::{output, pace, records};
 use crate::model::id::AppId;
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").args(["selector", "all"]).required(true))]
 pub(crate) struct VerifyArguments {
     /// A PID, an auth_app_id or an alias
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
     selector: Option<String>,
     /// Every merchant whose authorisation stands
     #[arg(long)]

@@ -18,6 +18,14 @@ pub(crate) struct SealedFile<'a> {
     parts: Parts,
 }
 
+/// One line, open.
+pub(crate) struct OpenedPart {
+    /// Counted from 1.
+    pub(crate) number: u64,
+    /// JSON lines with tokens.
+    pub(crate) plain: Zeroizing<Vec<u8>>,
+}
+
 impl<'a> SealedFile<'a> {
     pub(crate) fn open(path: &Path, opener: &'a Opener) -> Result<Self, Failure> {
         let file = File::open(path).with_context(|| format!("{} can't be read", path.display()))?;
@@ -36,7 +44,7 @@ impl<'a> SealedFile<'a> {
 
     /// The next part with its number; `None` behind the last, and a failure where the last is
     /// missing.
-    pub(crate) fn next(&mut self) -> Result<Option<(u64, Zeroizing<Vec<u8>>)>, Failure> {
+    pub(crate) fn read(&mut self) -> Result<Option<OpenedPart>, Failure> {
         let Some(line) = self.lines.next() else {
             return self.parts.finish().map(|()| None);
         };
@@ -45,7 +53,7 @@ impl<'a> SealedFile<'a> {
         let opened = self.opener.open(&line);
         let (header, plain) = opened.with_context(|| format!("line {number}"))?;
         self.parts.follow(&header)?;
-        Ok(Some((number, plain)))
+        Ok(Some(OpenedPart { number, plain }))
     }
 }
 

@@ -3,8 +3,9 @@
 //! Protocol: 第三方应用授权, “授权链接”: at most 100 characters. Ours are all of base64url's
 //! alphabet: 36 for the expiry, a nonce and the MAC, then the `ref` itself where its characters
 //! allow (64 at most, so it just fits). Any other `ref` waits in the store under the state. Where
-//! Alipay insists on base64 (an invitation), the 36 characters alone are it, and made such that
-//! they are base64 by the standard alphabet, too.
+//! Alipay insists on base64 by the standard alphabet (an invitation), the same bytes are written as
+//! hexadecimal digits, a multiple of four of them: that is base64, too, and nobody on the way takes
+//! its `+` for a space.
 
 use aws_lc_rs::{constant_time, hmac, rand};
 use base64::Engine;
@@ -27,9 +28,13 @@ const MAC_BYTES: usize = 16;
 /// The flags of where the `ref` is.
 const INLINE: u8 = 0;
 const STORED: u8 = 1;
+/// The same in hexadecimal: the flag tells how a state is written, or a used one could be written
+/// anew and pass for another.
+const HEX_NONE: u8 = 2;
+const HEX_STORED: u8 = 3;
 const NONCE_BYTES: usize = 6;
-/// How often a state of letters and digits alone is looked for: a third of all are such.
-const PLAIN_TRIES: usize = 256;
+/// The head in hexadecimal, with a byte of nothing behind it: a multiple of four.
+const HEX_CHARS: usize = 56;
 
 /// Makes and checks states. `Debug` shows nothing.
 #[derive(Clone)]
@@ -76,17 +81,16 @@ impl StateKey {
         let inline = making.reference.is_none_or(is_inline);
         let tail = making.reference.filter(|_| inline).unwrap_or_default();
         let flag = if inline { INLINE } else { STORED };
-        Some(self.head(app_id, making, (flag, tail))? + tail)
+        let head = self.head(app_id, making, (flag, tail))?;
+        Some(URL_SAFE_NO_PAD.encode(head) + tail)
     }
 
-    /// Makes a state that is base64 by the standard alphabet, too; a `ref` is always in the store.
+    /// Makes a state that is base64 by the standard alphabet; a `ref` is always in the store.
     pub(super) fn make_base64(&self, app_id: &AppId, making: &Making<'_>) -> Option<String> {
-        let flag = making.reference.map_or(INLINE, |_| STORED);
-        (0..PLAIN_TRIES).find_map(|_| {
-            let state = self.head(app_id, making, (flag, ""))?;
-            let is_plain = state.bytes().all(|b| b.is_ascii_alphanumeric());
-            is_plain.then_some(state)
-        })
+        let flag = making.reference.map_or(HEX_NONE, |_| HEX_STORED);
+        let head = self.head(app_id, making, (flag, ""))?;
+        let digits = head.iter().chain(&[0]).map(|byte| format!("{byte:02x}"));
+        Some(digits.collect())
     }
 
     /// Whether `reference` stands in `state` itself.
@@ -95,7 +99,7 @@ impl StateKey {
         tail.is_some_and(|(_, tail)| tail == reference)
     }
 
-    fn head(&self, app_id: &AppId, making: &Making<'_>, tail: (u8, &str)) -> Option<String> {
+    fn head(&self, app_id: &AppId, making: &Making<'_>, tail: (u8, &str)) -> Option<Vec<u8>> {
         let (flag, tail) = tail;
         let now_s = making.now_ms.div_euclid(1000);
         let expires_at = now_s.saturating_add(making.lifetime_s);
@@ -105,25 +109,45 @@ impl StateKey {
         head.push(flag);
         head.extend(nonce);
         head.extend(self.mac(app_id, &head, tail));
-        Some(URL_SAFE_NO_PAD.encode(head))
+        Some(head)
     }
 
     /// What `state` says, if it was made by [`Self::make`] for `app_id`. Whether it has expired
     /// or was used, the caller decides.
     pub(super) fn read(&self, app_id: &AppId, state: &str) -> Option<State> {
+        if let Some(head) = from_hex(state) {
+            let (flag, expires_at) = self.read_head(app_id, &head, "")?;
+            let reference = match flag {
+                HEX_NONE => Reference::Inline(None),
+                HEX_STORED => Reference::Stored,
+                _ => return None,
+            };
+            return Some(State {
+                expires_at,
+                reference,
+            });
+        }
         let (head, tail) = state.split_at_checked(HEAD_CHARS)?;
         let head = URL_SAFE_NO_PAD.decode(head).ok()?;
+        let (flag, expires_at) = self.read_head(app_id, &head, tail)?;
+        let reference = match flag {
+            INLINE => Reference::Inline(Some(tail.to_owned()).filter(|tail| !tail.is_empty())),
+            STORED => Reference::Stored,
+            _ => return None,
+        };
+        Some(State {
+            expires_at,
+            reference,
+        })
+    }
+
+    /// The flag and the expiry of a head that is ours.
+    fn read_head(&self, app_id: &AppId, head: &[u8], tail: &str) -> Option<(u8, i64)> {
         let (signed, mac) = head.split_at_checked(head.len().checked_sub(MAC_BYTES)?)?;
         constant_time::verify_slices_are_equal(&self.mac(app_id, signed, tail), mac).ok()?;
         let (expires_at, rest) = signed.split_first_chunk::<4>()?;
-        let reference = match rest.first()? {
-            &INLINE => Reference::Inline(Some(tail.to_owned()).filter(|tail| !tail.is_empty())),
-            _ => Reference::Stored,
-        };
-        Some(State {
-            expires_at: u32::from_be_bytes(*expires_at).into(),
-            reference,
-        })
+        let expires_at = u32::from_be_bytes(*expires_at).into();
+        Some((*rest.first()?, expires_at))
     }
 
     fn mac(&self, app_id: &AppId, head: &[u8], tail: &str) -> [u8; MAC_BYTES] {
@@ -145,6 +169,18 @@ impl std::fmt::Debug for StateKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("StateKey(…)")
     }
+}
+
+/// The head of a state in hexadecimal.
+fn from_hex(state: &str) -> Option<Vec<u8>> {
+    let is_digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    if state.len() != HEX_CHARS || !state.bytes().all(is_digit) {
+        return None;
+    }
+    let pairs = (0..HEX_CHARS).step_by(2).map(|at| state.get(at..at + 2));
+    let bytes = pairs.map(|pair| u8::from_str_radix(pair?, 16).ok());
+    let mut bytes: Vec<u8> = bytes.collect::<Option<_>>()?;
+    (bytes.pop()? == 0).then_some(bytes)
 }
 
 fn is_inline(reference: &str) -> bool {
@@ -216,10 +252,34 @@ mod tests {
         ] {
             let state = key().make_base64(&app("2021"), &making(reference));
             let state = state.expect("random");
-            assert_eq!(STANDARD.decode(&state).expect("base64").len(), 27);
+            assert_eq!(
+                STANDARD.decode(&state).expect("base64").len(),
+                HEX_CHARS * 3 / 4
+            );
+            assert!(state.bytes().all(|b| b.is_ascii_alphanumeric()), "{state}");
+            for at in 0..state.len() {
+                let mut changed = state.clone().into_bytes();
+                changed[at] = if changed[at] == b'0' { b'1' } else { b'0' };
+                let changed = String::from_utf8(changed).expect("ASCII");
+                assert_eq!(key().read(&app("2021"), &changed), None, "{at}");
+            }
+            assert_eq!(key().read(&app("2022"), &state), None);
+            // Written the other way it is another state, and none of ours.
+            let head = from_hex(&state).expect("digits");
+            let rewritten = URL_SAFE_NO_PAD.encode(head);
+            assert_eq!(key().read(&app("2021"), &rewritten), None);
             let read = key().read(&app("2021"), &state).expect("own state");
             assert_eq!(read.reference, expected);
         }
+    }
+
+    #[test]
+    fn a_used_state_cannot_be_written_anew() {
+        let state = make("2021", None);
+        let head = URL_SAFE_NO_PAD.decode(&state).expect("base64url");
+        let digits = head.iter().chain(&[0]).map(|byte| format!("{byte:02x}"));
+        let rewritten: String = digits.collect();
+        assert_eq!(key().read(&app("2021"), &rewritten), None);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The operator's side of authorisations through the admin API: links, invitations, subscriptions,
-//! tokens by hand, records proved, exports sealed.
+//! tokens by hand, records proved.
 
-use alipay_sidecar::admin::sealing::Opener;
 use alipay_sidecar::model::authorization::{Authorization, Rank};
 use alipay_sidecar::model::id::{AppId, AuthAppId};
 use alipay_sidecar::model::merchant::{Merchant, MerchantStatus};
@@ -14,15 +13,15 @@ use alipay_sidecar::store::MerchantKey;
 use http::{Method, Request};
 use serde_json::{Value, json};
 
-use crate::support::{TestSidecar, add_merchant, header, json as parsed, keys, merchant, text};
+use crate::support::{TestSidecar, add_merchant, header, json as parsed, merchant, text};
 
-const FIRST: &str = "/api/merchants/2021000000000001/2021000000001001";
+pub(crate) const FIRST: &str = "/api/merchants/2021000000000001/2021000000001001";
 const SECOND: &str = "/api/merchants/2021000000000001/2021000000001002";
 const LINKS: &str = "/api/apps/2021000000000001/links";
 const SUBSCRIPTIONS: &str = "/api/apps/2021000000000001/subscriptions";
 const CANCELLED: &str = "alipay.open.auth.appauth.cancelled";
 
-async fn ask(sidecar: &TestSidecar, method: Method, path: &str, body: Value) -> Reply {
+pub(crate) async fn ask(sidecar: &TestSidecar, method: Method, path: &str, body: Value) -> Reply {
     let body = if body.is_null() {
         String::new()
     } else {
@@ -39,13 +38,18 @@ async fn ask(sidecar: &TestSidecar, method: Method, path: &str, body: Value) -> 
     reply
 }
 
-async fn post(sidecar: &TestSidecar, path: &str, body: Value) -> Value {
+pub(crate) async fn post(sidecar: &TestSidecar, path: &str, body: Value) -> Value {
     let reply = ask(sidecar, Method::POST, path, body).await;
     assert_eq!(reply.status, 200, "{path}: {}", text(&reply));
     parsed(&reply)
 }
 
-async fn check_refused(sidecar: &TestSidecar, path: &str, body: Value, expected: (u16, &str)) {
+pub(crate) async fn check_refused(
+    sidecar: &TestSidecar,
+    path: &str,
+    body: Value,
+    expected: (u16, &str),
+) {
     let reply = ask(sidecar, Method::POST, path, body).await;
     let code = header(&reply, "alipay-sidecar-error");
     assert_eq!(
@@ -221,7 +225,7 @@ async fn an_invited_merchant_comes_back_with_its_ref() {
     let data: Value = serde_json::from_str(&decoded(between(url, "bizData=", "&"))).expect("JSON");
     let state = data["agentOpParam"]["state"].as_str().expect("a state");
     assert!(
-        state.len() % 4 == 0 && state.bytes().all(|b| b.is_ascii_alphanumeric()),
+        state.len().is_multiple_of(4) && state.bytes().all(|b| b.is_ascii_alphanumeric()),
         "{state}"
     );
     let page = url.replace("https://b.alipay.com", &sidecar.simulator.url());
@@ -466,153 +470,5 @@ async fn subscriptions_are_made_for_the_app_and_for_merchants_and_again() {
         json!({"topics": [1]}),
     ] {
         check_refused(&sidecar, SUBSCRIPTIONS, body, (400, "body-invalid")).await;
-    }
-}
-
-/// Everything of a record that an export carries.
-fn carried(merchant: &Merchant) -> String {
-    let token = |token: &alipay_sidecar::model::token::AppAuthToken| {
-        let refresh = token.app_refresh_token.as_ref().map(|t| t.expose().clone());
-        (token.app_auth_token.expose().clone(), refresh)
-    };
-    format!(
-        "{:?}",
-        (
-            (
-                &merchant.app_id,
-                &merchant.auth_app_id,
-                &merchant.pid,
-                &merchant.alias,
-                &merchant.reference
-            ),
-            (
-                token(&merchant.token),
-                merchant.token.stated_expiry,
-                merchant.previous_token.as_ref().map(token)
-            ),
-            (
-                merchant.auth_time,
-                merchant.auth_time_estimated,
-                merchant.status
-            ),
-            (
-                merchant
-                    .encrypt_key
-                    .as_ref()
-                    .map(|key| key.expose().clone()),
-                merchant.encrypt_key_fetched
-            ),
-        )
-    )
-}
-
-#[tokio::test]
-async fn an_export_read_back_makes_the_same_records() {
-    let full = TestSidecar::start().await;
-    let lines = [
-        json!({"app_id": DEFAULT_APP_ID, "auth_app_id": "2021000000003001", "app_auth_token": "app-auth-token-1"}),
-        json!({"app_id": DEFAULT_APP_ID, "auth_app_id": "2021000000003002", "user_id": "2088000000003002",
-            "alias": "two", "ref": "\u{5546}\u{5bb6} 2", "app_auth_token": "app-auth-token-2", "app_refresh_token": "r2",
-            "auth_time": 1_700_000_000_000_i64, "stated_expiry": 1_800_000_000_000_i64,
-            "previous_app_auth_token": "p2", "previous_app_refresh_token": "q2",
-            "encrypt_key": "MDEyMzQ1Njc4OWFiY2RlZg=="}),
-        json!({"app_id": DEFAULT_APP_ID, "auth_app_id": "2021000000003003", "app_auth_token": "app-auth-token-3",
-            "auth_time": 1_700_000_000_000_i64, "revoked_at": 1_700_000_000_001_i64}),
-        json!({"app_id": DEFAULT_APP_ID, "auth_app_id": "2021000000003004", "app_auth_token": "app-auth-token-4",
-            "auth_time": 5, "auth_time_estimated": true,
-            "encrypt_key": "MDEyMzQ1Njc4OWFiY2RlZg==", "encrypt_key_fetched": true}),
-    ];
-    let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
-    let imported = full
-        .admin(Method::POST, "/api/merchants/import", lines.join("\n"))
-        .await;
-    assert_eq!(parsed(&imported)["imported"], 4, "{}", text(&imported));
-    let opener = Opener::from_text(&keys::private("app2048")).expect("a key");
-
-    let empty = TestSidecar::start().await;
-    ask(&empty, Method::DELETE, FIRST, Value::Null).await;
-    let (mut after, mut part, mut plain) = (String::new(), 1, Vec::new());
-    loop {
-        let body = json!({"public_key": keys::public("app2048"), "export": "e-1", "part": part});
-        let page = post(
-            &full,
-            &format!("/api/merchants/export?limit=2{after}"),
-            body,
-        )
-        .await;
-        let sealed = page["sealed"].as_str().expect("a line");
-        assert!(!sealed.contains("app-auth-token"), "sealed");
-        let (header, opened) = opener.open(sealed).expect("opened");
-        plain.extend_from_slice(&opened);
-        assert_eq!((header.part, header.last), (part, page["next"].is_null()));
-        let Some(next) = page["next"].as_str() else {
-            break;
-        };
-        after = format!("&after={next}");
-        part += 1;
-    }
-    let imported = empty
-        .admin(Method::POST, "/api/merchants/import", plain.clone())
-        .await;
-    assert_eq!(parsed(&imported)["imported"], 5, "{}", text(&imported));
-    let again = empty
-        .admin(Method::POST, "/api/merchants/import", plain)
-        .await;
-    assert_eq!(
-        (&parsed(&again)["imported"], &parsed(&again)["stale"]),
-        (&json!(0), &json!(5))
-    );
-    let all = |sidecar: &TestSidecar| {
-        let store = sidecar.sidecar.store();
-        async move { store.merchants(None, 100).await.expect("read") }
-    };
-    let (here, there) = (all(&full).await, all(&empty).await);
-    let (here, there): (Vec<_>, Vec<_>) = (
-        here.iter().map(carried).collect(),
-        there.iter().map(carried).collect(),
-    );
-    assert_eq!(here.len(), 5);
-    assert_eq!(here, there);
-}
-
-#[tokio::test]
-async fn an_export_goes_to_no_key_that_could_be_broken_and_to_no_private_one() {
-    let sidecar = TestSidecar::start().await;
-    let path = "/api/merchants/export";
-    let body = |key: String| json!({"public_key": key, "export": "e", "part": 1});
-    for wrong in [
-        body(keys::public("app1024")),
-        body(keys::private("app2048")),
-        body("rubbish".to_owned()),
-        json!({"public_key": keys::public("app2048"), "export": "e/1", "part": 1}),
-        json!({"public_key": keys::public("app2048"), "export": "e", "part": 0}),
-        json!({"public_key": keys::public("app2048"), "part": 1}),
-        json!({}),
-    ] {
-        check_refused(&sidecar, path, wrong, (400, "body-invalid")).await;
-    }
-}
-
-#[tokio::test]
-async fn what_an_export_says_of_times_must_fit_them() {
-    let sidecar = TestSidecar::start().await;
-    for wrong in [
-        json!({"revoked_at": 5}),
-        json!({"auth_time": 5, "revoked_at": 5}),
-        json!({"auth_time_estimated": true}),
-        json!({"previous_app_auth_token": "p"}),
-        json!({"auth_time": 5, "previous_app_refresh_token": "q"}),
-        json!({"auth_time": 5, "auth_time_estimated": "yes"}),
-    ] {
-        let mut line = json!({"app_id": DEFAULT_APP_ID, "auth_app_id": "2021000000003001", "app_auth_token": "a"});
-        let members = line.as_object_mut().expect("an object");
-        members.extend(wrong.as_object().expect("an object").clone());
-        check_refused(
-            &sidecar,
-            "/api/merchants/import",
-            line,
-            (400, "body-invalid"),
-        )
-        .await;
     }
 }

@@ -128,7 +128,7 @@ impl World {
         self.directory.path()
     }
 
-    fn edit(&self, from: &str, to: &str) {
+    pub(crate) fn edit(&self, from: &str, to: &str) {
         let path = self.path().join("config.toml");
         let text = std::fs::read_to_string(&path).expect("read");
         assert!(text.contains(from), "{from} in\n{text}");
@@ -153,6 +153,17 @@ impl World {
 
     pub(crate) fn check(&self, arguments: &[&str], code: i32, texts: &[&str]) -> String {
         check(self.path(), arguments, code, texts)
+    }
+
+    pub(crate) fn output(&self, arguments: &[&str]) -> Output {
+        output(self.path(), arguments)
+    }
+
+    /// Has the simulator do something.
+    pub(crate) fn control(&self, path: &str, body: String) {
+        let url = format!("{}/simulator/{path}", self.simulator);
+        let reply = send(&url, None, body).expect("answered");
+        assert_eq!(reply.status, StatusCode::OK, "{path}");
     }
 }
 

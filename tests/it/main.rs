@@ -47,6 +47,8 @@ mod events;
 mod examples;
 mod explain;
 #[cfg(feature = "simulator")]
+mod export;
+#[cfg(feature = "simulator")]
 mod key_change;
 #[cfg(feature = "cli")]
 mod kill;
@@ -57,6 +59,8 @@ mod lifecycle;
 mod local_signature;
 #[cfg(feature = "simulator")]
 mod local_signature_deliveries;
+#[cfg(feature = "cli")]
+mod operator_cli;
 #[cfg(feature = "simulator")]
 mod parts;
 mod power_cut;
