@@ -32,7 +32,7 @@ use crate::support::client;
 use crate::support::program::{Installation, Program};
 
 /// How many notifications are pending in the short form.
-const SHORT: usize = 2_000;
+const SHORT: usize = 1_000;
 /// How many are put into the store at once.
 const TOGETHER: usize = 5_000;
 /// How many belong to one order.
@@ -41,8 +41,9 @@ const OF_AN_ORDER: usize = 4;
 const DOWN: Duration = Duration::from_secs(3);
 /// How much more memory than with an empty store may be used, MiB: `store.cache` and as much again.
 const MEMORY_MIB: u64 = 64;
-/// How much later than with an empty store it may be ready.
-const READY: Duration = Duration::from_millis(500);
+/// How much later than with an empty store it may be ready: opening takes milliseconds, but from then
+/// on the deliveries share the machine with the first answer.
+const READY: Duration = Duration::from_secs(2);
 /// How long nothing may arrive while something is pending: longer than any pause after a refusal
 /// within [`DOWN`].
 const STALLED: Duration = Duration::from_secs(30);
