@@ -151,7 +151,7 @@ impl Sidecar {
     /// [`background`](Self::background).
     ///
     /// # Errors
-    /// [`AdminError::RefusedUnknown`](crate::admin::error::AdminError::RefusedUnknown), or the
+    /// [`AdminError::RefusedUnknown`], or the
     /// store's; doing it again is safe.
     ///
     /// # Cancel safety
@@ -163,7 +163,7 @@ impl Sidecar {
     /// Shows a notification, accepted or refused, and why its signature holds or doesn't.
     ///
     /// # Errors
-    /// [`AdminError::EventUnknown`](crate::admin::error::AdminError::EventUnknown), or the store's.
+    /// [`AdminError::EventUnknown`], or the store's.
     ///
     /// # Cancel safety
     /// Safe: it changes nothing.
