@@ -191,6 +191,7 @@ impl EntryView {
             notify_path: refused.notify_path,
             content_type: refused.content_type,
             event: None,
+            lease_until: None,
             next_attempt_at: None,
             history: Vec::new(),
             variants: Vec::new(),
