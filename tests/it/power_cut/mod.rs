@@ -388,9 +388,7 @@ async fn a_disk_that_lies_about_fsync_is_found_out() {
     let recordings = recordings(&expected).await;
     let tally = try_all(&expected, &recordings, SHORT, Fsync::Lies).await;
     println!("the control: {tally:?}");
-    assert!(tally.lost > SHORT / 10, "{tally:?}");
-    assert!(
-        tally.lost + tally.unusable + tally.unlike > SHORT / 2,
-        "{tally:?}"
-    );
+    // Which of them a case becomes hangs on what the torn pages held.
+    let wrong = tally.lost + tally.unusable + tally.unlike;
+    assert!(tally.lost > 0 && wrong > SHORT / 2, "{tally:?}");
 }
