@@ -113,26 +113,84 @@ impl Place<'_> {
     }
 }
 
-/// Seals records and digests index keys, each purpose under a sub-key of its own.
+/// The keys of the digests in the indexes. They stand in the file, sealed, so that a store can get
+/// another store key: what a digest was made of is often forgotten, so it can't be made anew.
+pub(super) struct IndexKeys(Zeroizing<[u8; 3 * KEY_LEN]>);
+
+impl IndexKeys {
+    /// New ones.
+    pub(super) fn generate() -> Self {
+        let mut keys = Zeroizing::new([0; 3 * KEY_LEN]);
+        fill_random(keys.as_mut_slice());
+        Self(keys)
+    }
+
+    /// Those of the files of schema version 2 and before: made from the store key.
+    fn derive(root: &hkdf::Prk) -> Self {
+        let purposes: [&[u8]; 3] = [b"index tokens", b"index notify ids", b"index order keys"];
+        let mut keys = Zeroizing::new([0; 3 * KEY_LEN]);
+        for (key, purpose) in keys.chunks_exact_mut(KEY_LEN).zip(purposes) {
+            key.copy_from_slice(sub_key(root, purpose).as_slice());
+        }
+        Self(keys)
+    }
+
+    /// Reads what [`Self::as_bytes`] gave.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let keys = <[u8; 3 * KEY_LEN]>::try_from(bytes).ok()?;
+        Some(Self(Zeroizing::new(keys)))
+    }
+
+    /// What is to be sealed.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+
+    /// The key at `place`.
+    fn key(&self, place: usize) -> hmac::Key {
+        let key = self.0.chunks_exact(KEY_LEN).nth(place);
+        let key = key.expect("there are three");
+        hmac::Key::new(hmac::HMAC_SHA256, key)
+    }
+}
+
+/// Seals records and digests index keys, each purpose under a key of its own.
 pub(super) struct Sealer {
     records: LessSafeKey,
+    index_keys: IndexKeys,
     tokens: hmac::Key,
     notify_ids: hmac::Key,
     order_keys: hmac::Key,
 }
 
 impl Sealer {
+    /// A sealer for records; its index keys are those of old files until
+    /// [`Self::with_index_keys`].
     pub(super) fn new(key: &StoreKey) -> Self {
         let root = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(key.0.expose());
-        let index = |purpose| hmac::Key::new(hmac::HMAC_SHA256, sub_key(&root, purpose).as_slice());
         let records = UnboundKey::new(&AES_256_GCM_SIV, sub_key(&root, b"seal records").as_slice())
             .expect("a sub-key has the 32 bytes the cipher asks for");
+        Self::of(LessSafeKey::new(records), IndexKeys::derive(&root))
+    }
+
+    fn of(records: LessSafeKey, index_keys: IndexKeys) -> Self {
         Self {
-            records: LessSafeKey::new(records),
-            tokens: index(b"index tokens"),
-            notify_ids: index(b"index notify ids"),
-            order_keys: index(b"index order keys"),
+            records,
+            tokens: index_keys.key(0),
+            notify_ids: index_keys.key(1),
+            order_keys: index_keys.key(2),
+            index_keys,
         }
+    }
+
+    /// The same with the index keys of a file.
+    pub(super) fn with_index_keys(self, index_keys: IndexKeys) -> Self {
+        Self::of(self.records, index_keys)
+    }
+
+    /// The index keys.
+    pub(super) fn index_keys(&self) -> &IndexKeys {
+        &self.index_keys
     }
 
     /// Seals `plain` for its place.

@@ -74,6 +74,8 @@ mod simulator_v3;
 #[cfg(feature = "simulator")]
 mod spi;
 mod store;
+mod store_care;
+mod store_damage;
 mod store_embedded;
 #[cfg(feature = "simulator")]
 #[allow(

@@ -121,15 +121,15 @@ pub(crate) fn merchant_app(n: u32) -> AuthAppId {
     AuthAppId::new(&format!("20210000{n:08}")).expect("an id")
 }
 
-fn pid() -> Pid {
+pub(crate) fn pid() -> Pid {
     Pid::new("2088102146225135").expect("a PID")
 }
 
-fn alias(text: &str) -> Alias {
+pub(crate) fn alias(text: &str) -> Alias {
     Alias::new(text).expect("an alias")
 }
 
-fn secret(text: &str) -> Secret<String> {
+pub(crate) fn secret(text: &str) -> Secret<String> {
     Secret::new(text.to_owned())
 }
 
@@ -192,7 +192,7 @@ fn event_entry(received_at: i64, notify_id: Option<&str>) -> InboxEntry {
     }
 }
 
-fn attempt(at: i64) -> Attempt {
+pub(crate) fn attempt(at: i64) -> Attempt {
     Attempt {
         at,
         duration_ms: 5,
@@ -201,7 +201,7 @@ fn attempt(at: i64) -> Attempt {
     }
 }
 
-fn remember(key: MemoKey, value: &str, expires_at: i64) -> Change {
+pub(crate) fn remember(key: MemoKey, value: &str, expires_at: i64) -> Change {
     Change::Remember {
         key,
         value: Secret::new(value.as_bytes().to_vec()),

@@ -20,6 +20,7 @@ use crate::model::id::{AppId, AuthAppId, EventId};
 use crate::model::merchant::Merchant;
 use crate::model::notification::InboxEntry;
 use crate::protocol::secret::Secret;
+use crate::store::care::{Inspection, RowStream, Stats};
 use crate::store::error::StoreError;
 use crate::store::seal::{Sealer, StoreKey};
 use crate::store::{
@@ -28,23 +29,39 @@ use crate::store::{
 use crate::workers::{WorkError, Workers};
 
 mod apply;
+mod aside;
+mod backup;
+mod catalogue;
+mod copy;
 mod directory;
 mod fault;
+mod file;
 mod inbox;
 mod inbox_records;
+mod inspect;
+mod inspect_indexes;
 mod lookup;
 mod open;
 mod prune;
 mod read;
 mod records;
+mod rekey;
+mod restore;
+mod rows;
 mod shared;
+mod stats;
 mod tables;
 mod writer;
 
+use backup::LongRead;
+pub use copy::CopyWriter;
 use fault::Fault;
+pub use file::StoreFile;
 use lookup::MerchantId;
 use prune::Batch;
 use read::Reader;
+pub use rekey::RekeyStep;
+pub use restore::{Existing, Restored, restore};
 use shared::{Opener, Shared};
 use writer::{Commit, Job, Prune, Writer};
 
@@ -87,6 +104,7 @@ pub struct EmbeddedStore(Arc<Inner>);
 
 /// The fields are dropped in this order: the threads end before the database is closed.
 struct Inner {
+    long_read: LongRead,
     queue: Option<SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
     readers: Workers,
@@ -141,6 +159,7 @@ impl EmbeddedStore {
         let readers = Workers::start("store-reader", READ_THREADS, READ_QUEUE)
             .map_err(|error| no_thread(&error))?;
         Ok(Self(Arc::new(Inner {
+            long_read: LongRead::default(),
             queue: Some(queue),
             writer: Some(writer),
             readers,
@@ -208,6 +227,8 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.shared.end();
+        self.long_read.wait();
         // The writer ends when the last sender is gone and the queue is empty.
         self.queue = None;
         if let Some(writer) = self.writer.take() {
@@ -265,6 +286,21 @@ impl Store for EmbeddedStore {
     fn is_writable(&self) -> bool {
         self.0.shared.is_writable()
     }
+
+    fn backup(&self) -> BoxFuture<'_, Result<RowStream, StoreError>> {
+        let shared = Arc::clone(&self.0.shared);
+        async move { self.0.long_read.backup(shared) }.boxed()
+    }
+
+    fn inspect(&self) -> BoxFuture<'_, Result<Inspection, StoreError>> {
+        let shared = Arc::clone(&self.0.shared);
+        self.0.long_read.inspect(shared).boxed()
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
+        let shared = Arc::clone(&self.0.shared);
+        self.0.long_read.stats(shared).boxed()
+    }
 }
 
 impl Directory for EmbeddedStore {
@@ -313,7 +349,15 @@ impl Inbox for EmbeddedStore {
     }
 
     fn due(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>> {
-        self.read(move |reader| reader.due(now, limit)).boxed()
+        async move {
+            let (due, suspects) = self.read(move |reader| reader.due(now, limit)).await?;
+            if !suspects.is_empty() {
+                // Where the queue is full, the next look meets them again.
+                let _ = self.0.send(Job::SetAside(suspects));
+            }
+            Ok(due)
+        }
+        .boxed()
     }
 }
 

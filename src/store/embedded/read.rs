@@ -6,6 +6,7 @@
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::apply::open_memo;
+use super::aside::Suspect;
 use super::fault::Fault;
 use super::lookup::{self, MerchantId};
 use super::tables;
@@ -22,6 +23,12 @@ use crate::store::{Counts, Due, MemoKey, MerchantKey};
 /// No delivery is ever put off for longer than an hour, milliseconds. One that is due later than
 /// this was scheduled by a clock that has since gone back, and is due at once.
 const FARTHEST_MS: i64 = 2 * 3_600_000;
+
+/// How many damaged ones a look at what is due passes over.
+const SUSPECTS: usize = 500;
+
+/// When to look again after damaged ones were met, milliseconds.
+const SOON_MS: i64 = 1_000;
 
 /// One snapshot and what opens its records.
 pub(super) struct Reader<'a> {
@@ -203,25 +210,40 @@ impl Reader<'_> {
         Ok(page)
     }
 
-    pub(super) fn due(&self, now: i64, limit: usize) -> Result<Due, Fault> {
+    /// What is due, and what is due but can't be read.
+    pub(super) fn due(&self, now: i64, limit: usize) -> Result<(Due, Vec<Suspect>), Fault> {
         let table = self.tx.open_table(tables::DUE)?;
         let absurd = now.saturating_add(FARTHEST_MS);
         let mut due = Due::default();
+        let mut suspects = Vec::new();
         // What no clock that is right can have scheduled comes first: it has waited long enough.
         let behind = (absurd, &[0; 16]);
         for row in table.range(behind..)?.chain(table.range(..behind)?) {
             let key = row?.0;
-            let (at, id) = key.value();
-            let at = if at < absurd { at } else { now };
-            if at > now || due.now.len() >= limit {
+            let (scheduled, id) = key.value();
+            let at = if scheduled < absurd { scheduled } else { now };
+            if at > now || due.now.len() >= limit || suspects.len() >= SUSPECTS {
                 due.next_at = Some(at);
                 break;
             }
-            let found = readable(self.entry(EventId::from_bytes(*id)))?.flatten();
-            due.now
-                .extend(found.filter(|(_, delivery)| delivery.state == DeliveryState::Pending));
+            let id = EventId::from_bytes(*id);
+            match self.entry(id) {
+                Ok(found) => due
+                    .now
+                    .extend(found.filter(|(_, delivery)| delivery.state == DeliveryState::Pending)),
+                Err(Fault::Refused(_)) => suspects.push(Suspect {
+                    due: Some(scheduled),
+                    id,
+                }),
+                Err(broken) => return Err(broken),
+            }
         }
-        Ok(due)
+        if !suspects.is_empty() {
+            // What waited behind them is due as soon as they are moved aside.
+            let again = now.saturating_add(SOON_MS);
+            due.next_at = Some(due.next_at.map_or(again, |at| at.min(again)));
+        }
+        Ok((due, suspects))
     }
 
     pub(super) fn recall(&self, key: MemoKey, now: i64) -> Result<Option<Secret<Vec<u8>>>, Fault> {
@@ -241,6 +263,7 @@ impl Reader<'_> {
         let revoked = self.tx.open_table(tables::REVOKED)?.len()?;
         let merchants = self.tx.open_table(tables::MERCHANTS)?.len()?;
         Ok(Counts {
+            damaged: self.tx.open_table(tables::DAMAGED)?.len()?,
             dead: self.tx.open_table(tables::DEAD)?.len()?,
             merchants_authorized: merchants.saturating_sub(revoked),
             merchants_revoked: revoked,

@@ -2,7 +2,7 @@
 //! after an I/O error redb has to be closed and opened anew.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -29,6 +29,8 @@ pub(super) struct Shared {
     /// so waits until the last reader is done.
     db: RwLock<Option<Database>>,
     writable: AtomicBool,
+    closing: AtomicBool,
+    ending: AtomicBool,
 }
 
 impl Shared {
@@ -40,6 +42,10 @@ impl Shared {
         opener: Opener,
     ) -> Result<Self, StoreError> {
         let db = open::open(&path, &sealer, &opener)?;
+        let sealer = {
+            let keys = open::index_keys(&db, &path, &sealer)?;
+            sealer.with_index_keys(keys)
+        };
         Ok(Self {
             clock,
             sealer,
@@ -47,6 +53,8 @@ impl Shared {
             opener,
             db: RwLock::new(Some(db)),
             writable: AtomicBool::new(true),
+            closing: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
         })
     }
 
@@ -75,7 +83,9 @@ impl Shared {
 
     /// Waits for the readers and closes the database.
     pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
         let db = self.swap(None);
+        self.closing.store(false, Ordering::Release);
         // After a failure redb has nothing left to lose; a panic of it must not spread.
         let _ = catch_unwind(AssertUnwindSafe(move || drop(db)));
     }
@@ -86,6 +96,15 @@ impl Shared {
             return Ok(());
         }
         let db = open::open(&self.path, &self.sealer, &self.opener)?;
+        let keys = open::index_keys(&db, &self.path, &self.sealer)?;
+        if keys.as_bytes() != self.sealer.index_keys().as_bytes() {
+            return Err(StoreError::Unavailable {
+                reason: format!(
+                    "{} was put in the place of the store that was open; start the sidecar again",
+                    self.path.display()
+                ),
+            });
+        }
         self.swap(Some(db));
         Ok(())
     }
@@ -93,6 +112,21 @@ impl Shared {
     fn swap(&self, db: Option<Database>) -> Option<Database> {
         let mut guard = self.db.write().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *guard, db)
+    }
+
+    /// Whether somebody waits to close the database: who reads for long must end.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire) || self.ending.load(Ordering::Acquire)
+    }
+
+    /// Says that the store is about to be dropped: who reads for long must end.
+    pub(super) fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Whether the last write succeeded.

@@ -9,11 +9,11 @@ use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use super::fault::Fault;
 
 /// Bytes as a key or a value.
-type Bytes = &'static [u8];
+pub(super) type Bytes = &'static [u8];
 /// An event id, or a 16-byte digest.
-type Id = &'static [u8; 16];
+pub(super) type Id = &'static [u8; 16];
 /// A 32-byte digest.
-type Digest = &'static [u8; 32];
+pub(super) type Digest = &'static [u8; 32];
 
 /// What the store knows of itself.
 pub(super) const META: TableDefinition<'_, &str, Bytes> = TableDefinition::new("meta");
@@ -68,10 +68,16 @@ pub(super) const MEMOS: TableDefinition<'_, Digest, (i64, Bytes)> = TableDefinit
 pub(super) const MEMO_EXPIRY: TableDefinition<'_, (i64, Digest), ()> =
     TableDefinition::new("memo_expiry");
 
+/// Table NUL key of every damaged record that was moved aside → (when, its bytes as they were).
+pub(super) const DAMAGED: TableDefinition<'_, Bytes, (i64, Bytes)> =
+    TableDefinition::new("damaged");
+
 /// Where [`META`] keeps the schema version, 8 bytes big-endian.
 pub(super) const SCHEMA_KEY: &str = "schema";
 /// Where [`META`] keeps the value that only the right store key opens.
 pub(super) const CHECK_KEY: &str = "check";
+/// Where [`META`] keeps the keys of the digests in the indexes, sealed.
+pub(super) const INDEX_KEY: &str = "index";
 /// Where [`META`] keeps what the writer writes to see whether it can.
 pub(super) const PROBE_KEY: &str = "probe";
 
@@ -80,11 +86,18 @@ type Step = fn(&WriteTransaction) -> Result<(), Fault>;
 
 /// The step at index n leads from schema version n + 1 to n + 2. Steps are never changed once
 /// released, only added.
-const STEPS: &[Step] = &[add_certificates];
+const STEPS: &[Step] = &[add_certificates, add_index_keys];
 
 /// Version 2: platform certificates are kept.
 fn add_certificates(tx: &WriteTransaction) -> Result<(), Fault> {
     tx.open_table(CERTIFICATES)?;
+    Ok(())
+}
+
+/// Version 3: the index keys stand in [`META`] (whoever opens the file writes them, because they
+/// are sealed), and damaged records are moved aside.
+fn add_index_keys(tx: &WriteTransaction) -> Result<(), Fault> {
+    tx.open_table(DAMAGED)?;
     Ok(())
 }
 
@@ -125,6 +138,7 @@ pub(super) fn read_schema<T: ReadableTable<&'static str, Bytes>>(
 pub(super) struct Tables<'t> {
     pub(super) apps: Table<'t, Bytes, Bytes>,
     pub(super) certificates: Table<'t, Bytes, Bytes>,
+    pub(super) damaged: Table<'t, Bytes, (i64, Bytes)>,
     pub(super) merchants: Table<'t, Bytes, Bytes>,
     pub(super) revoked: Table<'t, Bytes, ()>,
     pub(super) by_auth_app_id: Table<'t, Bytes, ()>,
@@ -154,6 +168,7 @@ impl<'t> Tables<'t> {
         Ok(Self {
             apps: tx.open_table(APPS)?,
             certificates: tx.open_table(CERTIFICATES)?,
+            damaged: tx.open_table(DAMAGED)?,
             merchants: tx.open_table(MERCHANTS)?,
             revoked: tx.open_table(REVOKED)?,
             by_auth_app_id: tx.open_table(BY_AUTH_APP_ID)?,
