@@ -11,6 +11,7 @@ pub struct Metrics {
     registry: Registry,
     pending: IntGauge,
     dead: IntGauge,
+    damaged: IntGauge,
     oldest: IntGauge,
     merchants: IntGaugeVec,
 }
@@ -28,6 +29,10 @@ impl Metrics {
         };
         let pending = gauge("inbox_pending", "Deliveries owed to the backend.")?;
         let dead = gauge("inbox_dead", "Deliveries given up; they can be replayed.")?;
+        let damaged = gauge(
+            "store_damaged_records",
+            "Damaged records of the store that were moved aside.",
+        )?;
         let oldest = gauge("inbox_oldest_seconds", "Age of the oldest delivery owed.")?;
         gauge(
             "config_generation",
@@ -55,6 +60,7 @@ impl Metrics {
             registry: registry.clone(),
             pending,
             dead,
+            damaged,
             oldest,
             merchants,
         })
@@ -68,6 +74,7 @@ impl Metrics {
         let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         self.pending.set(number(counts.pending));
         self.dead.set(number(counts.dead));
+        self.damaged.set(number(counts.damaged));
         let age = counts
             .oldest_pending_at
             .map_or(0, |at| (now_ms - at).max(0) / 1000);

@@ -5,6 +5,7 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
+use crate::admin::error::AdminError;
 use crate::admin::import::ImportMode;
 use crate::admin::page::{DEFAULT_LIMIT, LARGEST_LIMIT};
 use crate::admin::problem::Problem;
@@ -54,6 +55,10 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
             parts.wake.notify_one();
             Ok(done())
         }
+        (["store"], "GET") => ok(&parts.store.stats().await.map_err(AdminError::from)?),
+        (["store", "check"], "POST") => {
+            ok(&parts.store.inspect().await.map_err(AdminError::from)?)
+        }
         (segments, _) => Err(refusal(segments)),
     }
 }
@@ -61,8 +66,12 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
 /// A known path was asked with another method, or the path is unknown.
 fn refusal(segments: &[&str]) -> Problem {
     match segments {
-        ["apps" | "merchants" | "inbox"] | ["inbox", _] => Problem::method_not_allowed("GET"),
-        ["merchants", "import"] | ["inbox", _, "replay"] => Problem::method_not_allowed("POST"),
+        ["apps" | "merchants" | "inbox" | "store"] | ["inbox", _] | ["store", "backup"] => {
+            Problem::method_not_allowed("GET")
+        }
+        ["merchants", "import"] | ["inbox", _, "replay"] | ["store", "check"] => {
+            Problem::method_not_allowed("POST")
+        }
         ["apps", _] | ["merchants", _, _] => Problem::method_not_allowed("GET, PUT, DELETE"),
         _ => Problem::route_unknown(),
     }
@@ -90,13 +99,7 @@ async fn remove_app(parts: &AdminParts, app_id: &AppId) -> Answer {
 /// Makes the apps that can sign those of the configuration and of the store as it is now.
 async fn reload_apps(parts: &AdminParts) -> Result<(), Problem> {
     let mut all = parts.configured.clone();
-    all.extend(
-        parts
-            .store
-            .apps()
-            .await
-            .map_err(crate::admin::error::AdminError::from)?,
-    );
+    all.extend(parts.store.apps().await.map_err(AdminError::from)?);
     parts
         .apps
         .replace(&all, &parts.upstream)

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
+use crate::net::body::BoxError;
 use crate::net::listener::{Listener, Peer, Stream};
 use crate::net::pace::{Answering, Paced};
 use crate::net::shutdown::Shutdown;
@@ -40,14 +40,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves HTTP/1.1 on `listener` until `shutdown`, then lets open requests end.
 ///
 /// The request carries its [`Peer`] as an extension.
-pub async fn serve<H, F>(
+pub async fn serve<H, F, B>(
     listener: Listener,
     tls: Option<TlsAcceptor>,
     handle: H,
     shutdown: Shutdown,
 ) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
     let graceful = Arc::new(GracefulShutdown::new());
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
@@ -97,10 +99,12 @@ async fn next(
 }
 
 /// Speaks HTTP on one connection until it ends or `watcher` says so.
-async fn converse<H, F>(stream: Stream, peer: Peer, handle: H, watcher: Watcher)
+async fn converse<H, F, B>(stream: Stream, peer: Peer, handle: H, watcher: Watcher)
 where
     H: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
     let answering = Answering::default();
     let stream = Paced::new(stream, HEAD, answering.clone());
