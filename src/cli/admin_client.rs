@@ -6,6 +6,7 @@ use anyhow::anyhow;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 
 use crate::cli::exchange::{self, NoReply, Reply};
@@ -91,7 +92,33 @@ impl AdminClient {
         Err(refusal(&reply).into())
     }
 
+    /// `GET path`, for a body that is read as it comes.
+    pub(crate) async fn open(&self, path: &str) -> Result<Incoming, Failure> {
+        let opened = async {
+            let request = self.request(Method::GET, path, Bytes::new())?;
+            exchange::open(&self.listen, self.tls_cert.as_deref(), request).await
+        };
+        let reply = opened.await.map_err(|no_reply| self.failure(no_reply))?;
+        let status = reply.status();
+        if status.is_success() {
+            return Ok(reply.into_body());
+        }
+        let body = exchange::whole(reply.into_body()).await;
+        let body = body.map_err(|no_reply| self.failure(no_reply))?;
+        Err(refusal(&Reply { status, body }).into())
+    }
+
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Reply, NoReply> {
+        let request = self.request(method, path, body)?;
+        exchange::send(&self.listen, self.tls_cert.as_deref(), request).await
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, NoReply> {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -102,8 +129,7 @@ impl AdminClient {
             request = request.header(header::AUTHORIZATION, bearer);
         }
         let request = request.body(Full::new(body));
-        let request = request.map_err(|e| NoReply::Other(e.into()))?;
-        exchange::send(&self.listen, self.tls_cert.as_deref(), request).await
+        request.map_err(|e| NoReply::Other(e.into()))
     }
 
     fn failure(&self, no_reply: NoReply) -> Failure {

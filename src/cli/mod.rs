@@ -108,7 +108,7 @@ enum Verb {
     Sign(sign::SignArguments),
     /// The Alipay simulator alone
     Simulator(simulator::SimulatorArguments),
-    /// The store
+    /// The store: create, back up, restore, look after
     #[command(subcommand)]
     Store(store::StoreVerb),
     /// Send a signed test notification from the simulator
@@ -155,7 +155,7 @@ fn execute(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Run(arguments) => run::execute(context, &arguments),
         Verb::Sign(arguments) => sign::execute(context, &arguments),
         Verb::Simulator(arguments) => simulator::execute(context, &arguments),
-        Verb::Store(verb) => store::execute(context, &verb),
+        Verb::Store(verb) => context.block_on(store::execute(context, verb)),
         Verb::Trigger(arguments) => context.block_on(trigger::execute(&arguments)),
         Verb::Verify(arguments) => verify::execute(context, &arguments),
         Verb::Version(arguments) => version::execute(&arguments),

@@ -39,7 +39,7 @@ fn check(directory: &Path, arguments: &[&str], code: i32, texts: &[&str]) -> Str
 }
 
 /// A process that serves; it is killed when this is dropped.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     lines: mpsc::Receiver<String>,
 }
@@ -72,7 +72,7 @@ impl Process {
     }
 
     /// Asks it to end, and gives its exit code.
-    fn terminate(mut self) -> Option<i32> {
+    pub(crate) fn terminate(mut self) -> Option<i32> {
         let pid = self.child.id().to_string();
         let killed = Command::new("kill").args(["-TERM", &pid]).status();
         assert!(killed.expect("kill").success());
@@ -98,14 +98,14 @@ fn follow(output: impl std::io::Read + Send + 'static, lines: mpsc::Sender<Strin
 }
 
 /// A simulator with the files of a sidecar that talks to it.
-struct World {
+pub(crate) struct World {
     directory: tempfile::TempDir,
-    simulator: String,
+    pub(crate) simulator: String,
     _process: Process,
 }
 
 impl World {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let process = Process::start(
             directory.path(),
@@ -124,11 +124,11 @@ impl World {
         world
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    fn edit(&self, from: &str, to: &str) {
+    pub(crate) fn edit(&self, from: &str, to: &str) {
         let path = self.path().join("config.toml");
         let text = std::fs::read_to_string(&path).expect("read");
         assert!(text.contains(from), "{from} in\n{text}");
@@ -136,7 +136,7 @@ impl World {
     }
 
     /// Starts the sidecar, waits until it serves, and tells the simulator where.
-    fn run(&self) -> (Process, serde_json::Value) {
+    pub(crate) fn run(&self) -> (Process, serde_json::Value) {
         let process = Process::start(self.path(), &["run", "--create-store"]);
         let line = process.line("\"serving\"");
         let said: serde_json::Value = serde_json::from_str(&line).expect("JSON");
@@ -151,7 +151,7 @@ impl World {
         (process, said)
     }
 
-    fn check(&self, arguments: &[&str], code: i32, texts: &[&str]) -> String {
+    pub(crate) fn check(&self, arguments: &[&str], code: i32, texts: &[&str]) -> String {
         check(self.path(), arguments, code, texts)
     }
 }

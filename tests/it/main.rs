@@ -75,6 +75,8 @@ mod simulator_v3;
 mod spi;
 mod store;
 mod store_care;
+#[cfg(feature = "cli")]
+mod store_cli;
 mod store_damage;
 mod store_embedded;
 #[cfg(feature = "simulator")]
