@@ -80,6 +80,8 @@ mod store_cli;
 mod store_damage;
 mod store_embedded;
 #[cfg(feature = "simulator")]
+mod store_front;
+#[cfg(feature = "simulator")]
 #[allow(
     dead_code,
     reason = "each subject uses a part; webhook and deliveries the rest"

@@ -119,22 +119,16 @@ impl Closed {
         tx.commit().expect("committed");
     }
 
-    /// Flips one bit in the middle of a record.
-    fn flip<K: Key + 'static>(
-        &self,
-        table: TableDefinition<'_, K, Bytes>,
-        key: impl std::borrow::Borrow<K::SelfType<'static>>,
-    ) {
+    fn flip_merchant(&self, n: u32) {
         self.tamper(|tx| {
-            let mut table = tx.open_table(table).expect("there");
-            let mut bytes = {
-                let row = table.get(key.borrow()).expect("readable");
-                row.expect("there").value().to_vec()
+            let mut table = tx.open_table(MERCHANTS).expect("there");
+            let key = merchant_key(n);
+            let bytes = {
+                let row = table.get(key.as_slice()).expect("readable");
+                flipped(row.expect("there").value())
             };
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
             table
-                .insert(key.borrow(), bytes.as_slice())
+                .insert(key.as_slice(), bytes.as_slice())
                 .expect("written");
         });
     }
@@ -143,15 +137,21 @@ impl Closed {
         self.tamper(|tx| {
             let mut table = tx.open_table(table).expect("there");
             let key = id.to_bytes();
-            let mut bytes = {
+            let bytes = {
                 let row = table.get(&key).expect("readable");
-                row.expect("there").value().to_vec()
+                flipped(row.expect("there").value())
             };
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
             table.insert(&key, bytes.as_slice()).expect("written");
         });
     }
+}
+
+/// A record with one bit changed in its middle.
+fn flipped(record: &[u8]) -> Vec<u8> {
+    let mut bytes = record.to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    bytes
 }
 
 fn merchant_key(n: u32) -> Vec<u8> {
@@ -249,7 +249,7 @@ async fn a_notification_whose_both_records_are_damaged_is_in_nobodys_way() {
 #[tokio::test]
 async fn a_damaged_merchant_stops_nobody_and_a_new_authorisation_heals_it() {
     let closed = Closed::new().await;
-    closed.flip(MERCHANTS, merchant_key(1).leak() as &'static [u8]);
+    closed.flip_merchant(1);
     let store = closed.open();
     let found = store.find(MerchantKey::AuthAppId(merchant_app(1))).await;
     let name = format!("{}/{}", app(), merchant_app(1));
@@ -276,7 +276,7 @@ async fn the_cancellation_of_a_damaged_merchant_is_taken() {
     let found = store.find(MerchantKey::AuthAppId(merchant_app(1))).await;
     let revocation = Revocation::new(&found.expect("readable")[0], Some(START + 9));
     drop(store);
-    closed.flip(MERCHANTS, merchant_key(1).leak() as &'static [u8]);
+    closed.flip_merchant(1);
     let store = closed.open();
     let change = Change::Revoke {
         revocation,
@@ -293,7 +293,7 @@ async fn every_damaged_record_is_named_and_a_repair_moves_all_aside() {
     assert!(closed.inspect().is_clean());
     closed.flip_entry(NOTIFICATIONS, closed.second);
     closed.flip_entry(DELIVERIES, closed.done);
-    closed.flip(MERCHANTS, merchant_key(1).leak() as &'static [u8]);
+    closed.flip_merchant(1);
     closed.tamper(|tx| {
         let mut memos = tx.open_table(MEMOS).expect("there");
         let key = MemoKey::new("test", &["m"]).0;

@@ -1,6 +1,6 @@
 //! `store restore` and `store rekey`: another file takes the store's place.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::anyhow;
 
@@ -122,7 +122,7 @@ fn new_key(reference: &str) -> Result<StoreKey, Failure> {
     key.map_err(|error| anyhow!("--new-key: {error}").into())
 }
 
-fn say_rekeyed(config: &Config, reference: &str, keep: &PathBuf, copied: Copied) {
+fn say_rekeyed(config: &Config, reference: &str, keep: &Path, copied: Copied) {
     output::say(format!(
         "{} is sealed under the new key ({} rows)",
         config.store.path.display(),

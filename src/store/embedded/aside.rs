@@ -4,10 +4,12 @@
 //! Only what doesn't open is damaged. What opens was written by us; if it isn't understood, a newer
 //! program did, which will understand it.
 
+use std::collections::HashSet;
+
 use redb::{Database, ReadableTable, ReadableTableMetadata, TableHandle, WriteTransaction};
 
 use super::apply::Applier;
-use super::catalogue::AnyTable;
+use super::catalogue::{AnyTable, Spot};
 use super::fault::Fault;
 use super::inbox_records::DeliveryRecord;
 use super::lookup::{self, MerchantId, delivery_place, entry_place};
@@ -37,10 +39,10 @@ impl Applier<'_> {
     /// A notification is lost with its bytes; its `notify_id` is forgotten, so that a resend is
     /// taken.
     pub(super) fn set_aside(&mut self, suspects: &[Suspect]) -> Result<(), Fault> {
-        let mut lost = Vec::new();
+        let mut lost = HashSet::new();
         for suspect in suspects {
             if self.set_one_aside(*suspect)? {
-                lost.push(suspect.id.to_bytes());
+                lost.insert(suspect.id.to_bytes());
             }
         }
         if !lost.is_empty() {
@@ -211,29 +213,19 @@ impl Applier<'_> {
         Ok(None)
     }
 
-    fn forget_notify_ids(&mut self, lost: &[[u8; 16]]) -> Result<(), Fault> {
-        let mut digests = Vec::new();
+    /// One look at all of them, because a digest isn't found by the entry it led to.
+    fn forget_notify_ids(&mut self, lost: &HashSet<[u8; 16]>) -> Result<(), Fault> {
+        let mut digests = HashSet::new();
         for row in self.tables.dedupe.iter()? {
             let (digest, id) = row?;
             if lost.contains(id.value()) {
-                digests.push(*digest.value());
+                digests.insert(*digest.value());
             }
         }
-        for digest in digests {
-            self.tables.dedupe.remove(&digest)?;
-            // Only the row's key tells when it was received.
-            let mut times = Vec::new();
-            for row in self.tables.dedupe_at.iter()? {
-                let row = row?.0;
-                let (at, other) = row.value();
-                if *other == digest {
-                    times.push(at);
-                }
-            }
-            for at in times {
-                self.tables.dedupe_at.remove((at, &digest))?;
-            }
-        }
+        let is_lost = |digest: &[u8; 16]| digests.contains(digest);
+        self.tables.dedupe.retain(|digest, _| !is_lost(digest))?;
+        let times = &mut self.tables.dedupe_at;
+        times.retain(|(_, digest), ()| !is_lost(digest))?;
         Ok(())
     }
 
@@ -285,7 +277,7 @@ fn aside_key(place: Place<'_>) -> Vec<u8> {
 pub(super) fn repair(
     db: &Database,
     sealer: &Sealer,
-    found: &[(&'static dyn AnyTable, Vec<u8>)],
+    found: &[Spot],
     now: i64,
 ) -> Result<(), Fault> {
     let tx = db.begin_write()?;

@@ -36,6 +36,9 @@ pub(super) struct Row {
     pub(super) value: Vec<u8>,
 }
 
+/// Where a row stands: its table and its key.
+pub(super) type Spot = (&'static dyn AnyTable, Vec<u8>);
+
 /// What is given a row's key and value.
 pub(super) type See<'s> = &'s mut dyn FnMut(&[u8], &[u8]) -> Result<(), Fault>;
 
@@ -232,7 +235,7 @@ pub(super) fn sealed_anew(
         table: table.name(),
         key: &sealed.key,
     };
-    let anew = to.seal(place, &*from.open(place, sealed.bytes)?)?;
+    let anew = to.seal(place, &from.open(place, sealed.bytes)?)?;
     Ok(match table.sealing() {
         Sealing::UntilExpiry => {
             let (expires_at, _) = <(i64, Bytes)>::from_bytes(value);

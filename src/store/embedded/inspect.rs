@@ -2,7 +2,7 @@
 
 use redb::{ReadTransaction, TableHandle};
 
-use super::catalogue::{self, AnyTable, TABLES};
+use super::catalogue::{self, AnyTable, Spot, TABLES};
 use super::fault::Fault;
 use super::inbox_records::{DeliveryRecord, open_entry};
 use super::lookup::{self, MerchantId};
@@ -44,10 +44,7 @@ pub(super) fn inspect(
 }
 
 /// Every record that doesn't open, [`Inspection::MOST_FINDINGS`] at the most: its table and key.
-pub(super) fn damaged(
-    tx: &ReadTransaction,
-    sealer: &Sealer,
-) -> Result<Vec<(&'static dyn AnyTable, Vec<u8>)>, Fault> {
+pub(super) fn damaged(tx: &ReadTransaction, sealer: &Sealer) -> Result<Vec<Spot>, Fault> {
     let mut found = Vec::new();
     for table in TABLES {
         table.walk(tx, &mut |key, value| {

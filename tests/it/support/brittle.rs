@@ -29,6 +29,7 @@ use futures_util::future::BoxFuture;
 pub struct BrittleStore {
     inner: Arc<EmbeddedStore>,
     broken: Arc<AtomicBool>,
+    full: Arc<AtomicBool>,
 }
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -47,12 +48,18 @@ impl BrittleStore {
         Self {
             inner,
             broken: Arc::default(),
+            full: Arc::default(),
         }
     }
 
     /// From now on everything fails.
     pub fn break_down(&self) {
         self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on, or no longer, the disk is full: nothing can be written.
+    pub fn fill_up(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
     }
 
     fn unless_broken<'a, T: Send + 'a>(&self, answer: Answer<'a, T>) -> Answer<'a, T> {
@@ -66,6 +73,10 @@ impl BrittleStore {
 
 impl Store for BrittleStore {
     fn commit(&self, changes: Vec<Change>) -> Answer<'_, Vec<Effect>> {
+        if self.full.load(Ordering::Relaxed) {
+            let reason = "no space left on device".to_owned();
+            return Box::pin(async { Err(StoreError::Unavailable { reason }) });
+        }
         self.unless_broken(self.inner.commit(changes))
     }
 
@@ -82,7 +93,7 @@ impl Store for BrittleStore {
     }
 
     fn is_writable(&self) -> bool {
-        !self.broken.load(Ordering::Relaxed)
+        !self.broken.load(Ordering::Relaxed) && !self.full.load(Ordering::Relaxed)
     }
 }
 
