@@ -12,6 +12,7 @@ pub struct Metrics {
     registry: Registry,
     pending: IntGauge,
     dead: IntGauge,
+    damaged: IntGauge,
     oldest: IntGauge,
     refused: IntGauge,
     high_water: IntGauge,
@@ -33,6 +34,10 @@ impl Metrics {
         };
         let pending = gauge("inbox_pending", "Deliveries owed to the backend.")?;
         let dead = gauge("inbox_dead", "Deliveries given up; they can be replayed.")?;
+        let damaged = gauge(
+            "store_damaged_records",
+            "Damaged records of the store that were moved aside.",
+        )?;
         let oldest = gauge("inbox_oldest_seconds", "Age of the oldest delivery owed.")?;
         let refused = gauge("inbox_refused", "Refused notifications that are kept.")?;
         let high_water = gauge(
@@ -67,6 +72,7 @@ impl Metrics {
             registry: registry.clone(),
             pending,
             dead,
+            damaged,
             oldest,
             refused,
             high_water,
@@ -96,6 +102,7 @@ impl Metrics {
     pub fn render(&self, counts: &Counts, now_ms: i64) -> Result<Vec<u8>, prometheus::Error> {
         self.pending.set(number(counts.pending));
         self.dead.set(number(counts.dead));
+        self.damaged.set(number(counts.damaged));
         self.refused.set(number(counts.refused));
         let age = counts
             .oldest_pending_at

@@ -42,12 +42,14 @@ mod problem;
 pub mod replay;
 mod routes;
 pub mod sealing;
+pub mod store;
 pub mod token;
 
 use drain::Drain;
 use health::Health;
 use metrics::Metrics;
 use problem::Problem;
+use store::AdminBody;
 
 /// The largest body taken: an import of a hundred thousand merchants.
 const MAX_BODY: usize = 64 << 20;
@@ -105,13 +107,14 @@ impl Admin {
     ///
     /// # Cancel safety
     /// A change that was begun may be made although its caller left; each is atomic.
-    pub async fn handle<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<AdminBody>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
         let (head, body) = request.into_parts();
         let answer = match (head.uri.path(), &head.method) {
+            (store::BACKUP, &Method::GET) => return self.backup(&head).await,
             ("/livez", &Method::GET) => {
                 Ok(text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"))
             }
@@ -121,14 +124,16 @@ impl Admin {
             (path, _) if path.starts_with("/api/") => self.api(&head, body).await,
             _ => Err(Problem::route_unknown()),
         };
-        let request_id = uuid::Uuid::now_v7().to_string();
-        let mut response = answer.unwrap_or_else(|problem| problem.respond(&request_id));
-        if let Ok(value) = HeaderValue::from_str(&request_id) {
-            response
-                .headers_mut()
-                .insert("alipay-sidecar-request-id", value);
-        }
-        response
+        finished(answer.map(|response| response.map(AdminBody::Whole)))
+    }
+
+    /// The whole store as a stream: what an operator's token may have, and nobody else.
+    async fn backup(&self, head: &Parts) -> Response<AdminBody> {
+        let answer = match self.admit(head) {
+            Ok(()) => store::backup(&*self.parts.store).await,
+            Err(problem) => Err(problem),
+        };
+        finished(answer)
     }
 
     fn ready(&self) -> Response<Full<Bytes>> {
@@ -165,14 +170,20 @@ impl Admin {
         B: Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
-        if let Err(unauthenticated) = self.authenticate(head) {
-            front_door::check_origin(head, &self.parts.allowed_hosts)?;
-            return Err(unauthenticated);
-        }
+        self.admit(head)?;
         let body = body::read(body, MAX_BODY, BODY_DEADLINE)
             .await
             .map_err(|error| Problem::of_body(&error))?;
         routes::answer(&self.parts, head, &body).await
+    }
+
+    /// Lets who has the token in; a browser or a foreign `Host` is told so first.
+    fn admit(&self, head: &Parts) -> Result<(), Problem> {
+        let authenticated = self.authenticate(head);
+        if authenticated.is_err() {
+            front_door::check_origin(head, &self.parts.allowed_hosts)?;
+        }
+        authenticated
     }
 
     fn authenticate(&self, head: &Parts) -> Result<(), Problem> {
@@ -185,6 +196,19 @@ impl Admin {
             _ => Err(Problem::unauthenticated()),
         }
     }
+}
+
+/// The answer with its name; a problem in its own form.
+fn finished(answer: Result<Response<AdminBody>, Problem>) -> Response<AdminBody> {
+    let request_id = uuid::Uuid::now_v7().to_string();
+    let mut response =
+        answer.unwrap_or_else(|problem| problem.respond(&request_id).map(AdminBody::Whole));
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        response
+            .headers_mut()
+            .insert("alipay-sidecar-request-id", value);
+    }
+    response
 }
 
 impl std::fmt::Debug for Admin {

@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
+use crate::admin::error::AdminError;
 use crate::admin::import::ImportMode;
 use crate::admin::page::{DEFAULT_LIMIT, LARGEST_LIMIT};
 use crate::admin::problem::Problem;
@@ -103,6 +104,10 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
             parts.wake.notify_one();
             Ok(done())
         }
+        (["store"], "GET") => ok(&parts.store.stats().await.map_err(AdminError::from)?),
+        (["store", "check"], "POST") => {
+            ok(&parts.store.inspect().await.map_err(AdminError::from)?)
+        }
         (segments, _) => Err(refusal(segments)),
     }
 }
@@ -115,10 +120,12 @@ fn refusal(segments: &[&str]) -> Problem {
         | ["apps", _, "exchange" | "links" | "subscriptions"]
         | ["merchants", _, _, "refresh" | "verify"]
         | ["inbox", "replay" | "reverify"]
-        | ["inbox", _, "replay" | "reverify"] => Problem::method_not_allowed("POST"),
-        ["apps" | "merchants" | "inbox"] | ["inbox", _] | ["merchants", _, _, "token"] => {
-            Problem::method_not_allowed("GET")
-        }
+        | ["inbox", _, "replay" | "reverify"]
+        | ["store", "check"] => Problem::method_not_allowed("POST"),
+        ["apps" | "merchants" | "inbox" | "store"]
+        | ["inbox", _]
+        | ["merchants", _, _, "token"]
+        | ["store", "backup"] => Problem::method_not_allowed("GET"),
         ["apps", _] | ["merchants", _, _] => Problem::method_not_allowed("GET, PUT, DELETE"),
         _ => Problem::route_unknown(),
     }
@@ -127,7 +134,7 @@ fn refusal(segments: &[&str]) -> Problem {
 /// 200 once nothing is under way, 202 with how far it has come when that takes longer than `wait`.
 async fn drain(parts: &AdminParts, query: &Query) -> Answer {
     let progress = parts.drain.drain(query.wait()?).await;
-    let progress = progress.map_err(crate::admin::error::AdminError::from)?;
+    let progress = progress.map_err(AdminError::from)?;
     let status = match progress.drained {
         true => StatusCode::OK,
         false => StatusCode::ACCEPTED,
@@ -157,13 +164,7 @@ async fn remove_app(parts: &AdminParts, app_id: &AppId) -> Answer {
 /// Makes the apps that can sign those of the configuration and of the store as it is now.
 async fn reload_apps(parts: &AdminParts) -> Result<(), Problem> {
     let mut all = parts.configured.clone();
-    all.extend(
-        parts
-            .store
-            .apps()
-            .await
-            .map_err(crate::admin::error::AdminError::from)?,
-    );
+    all.extend(parts.store.apps().await.map_err(AdminError::from)?);
     parts
         .apps
         .replace(&all, &parts.upstream)

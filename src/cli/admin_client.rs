@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use serde::de::DeserializeOwned;
 
@@ -13,6 +14,7 @@ use crate::cli::exchange::{self, NoReply, Reply};
 use crate::cli::failure::Failure;
 use crate::config::Config;
 use crate::config::listen::Listen;
+use crate::net::body::BoxError;
 use crate::protocol::secret::Secret;
 use crate::sidecar::{BuildError, Sidecar};
 
@@ -20,6 +22,9 @@ use crate::sidecar::{BuildError, Sidecar};
 pub(crate) struct AdminClient {
     way: Way,
 }
+
+/// The body of an answer, as it comes.
+pub(crate) type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// How it is reached.
 enum Way {
@@ -121,7 +126,50 @@ impl AdminClient {
         Err(refusal(&reply).into())
     }
 
+    /// `GET path`, for a body that is read as it comes.
+    pub(crate) async fn open(&self, path: &str) -> Result<AnswerBody, Failure> {
+        let opened = async {
+            let request = self.request(Method::GET, path, Bytes::new())?;
+            self.ask(request).await
+        };
+        let reply = opened.await.map_err(|no_reply| self.failure(no_reply))?;
+        if reply.status().is_success() {
+            return Ok(reply.into_body());
+        }
+        let reply = whole(reply).await;
+        let reply = reply.map_err(|no_reply| self.failure(no_reply))?;
+        Err(refusal(&reply).into())
+    }
+
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Reply, NoReply> {
+        let request = self.request(method, path, body)?;
+        match &self.way {
+            Way::Here(_) => whole(self.ask(request).await?).await,
+            Way::Listener {
+                listen, tls_cert, ..
+            } => exchange::send(listen, tls_cert.as_deref(), request).await,
+        }
+    }
+
+    /// The reply, its body not read yet.
+    async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Response<AnswerBody>, NoReply> {
+        match &self.way {
+            Way::Here(sidecar) => Ok(sidecar.ask_admin(request).await.map(AnswerBody::new)),
+            Way::Listener {
+                listen, tls_cert, ..
+            } => {
+                let reply = exchange::open(listen, tls_cert.as_deref(), request).await?;
+                Ok(reply.map(|body| AnswerBody::new(body.map_err(Into::into))))
+            }
+        }
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, NoReply> {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -135,20 +183,7 @@ impl AdminClient {
             request = request.header(header::AUTHORIZATION, bearer);
         }
         let request = request.body(Full::new(body));
-        let request = request.map_err(|e| NoReply::Other(e.into()))?;
-        match &self.way {
-            Way::Here(sidecar) => {
-                let (head, body) = sidecar.ask_admin(request).await.into_parts();
-                let body = body.collect().await.map_err(|never| match never {})?;
-                Ok(Reply {
-                    status: head.status,
-                    body: body.to_bytes(),
-                })
-            }
-            Way::Listener {
-                listen, tls_cert, ..
-            } => exchange::send(listen, tls_cert.as_deref(), request).await,
-        }
+        request.map_err(|e| NoReply::Other(e.into()))
     }
 
     fn failure(&self, no_reply: NoReply) -> Failure {
@@ -163,6 +198,14 @@ impl std::fmt::Display for Way {
             Self::Listener { listen, .. } => listen.fmt(f),
         }
     }
+}
+
+async fn whole(reply: Response<AnswerBody>) -> Result<Reply, NoReply> {
+    let (head, body) = reply.into_parts();
+    Ok(Reply {
+        status: head.status,
+        body: exchange::whole(body).await?,
+    })
 }
 
 /// What a problem document says, or at least its status.

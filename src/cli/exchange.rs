@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::cli::pinned;
 use crate::config::listen::Listen;
-use crate::net::body;
+use crate::net::body::{self, BoxError};
 
 /// A whole reply.
 pub(crate) struct Reply {
@@ -46,27 +47,61 @@ pub(crate) async fn send(
     tls_cert: Option<&Path>,
     request: Request<Full<Bytes>>,
 ) -> Result<Reply, NoReply> {
-    let exchange = async {
-        match listen {
-            Listen::Tcp(address) => {
-                let stream = TcpStream::connect(reachable(address)).await;
-                let stream = stream.map_err(|error| unreachable(error, listen))?;
-                let Some(cert) = tls_cert else {
-                    return exchange(stream, request).await;
-                };
-                let secured = pinned::connect(stream, cert).await;
-                exchange(secured.map_err(NoReply::Other)?, request).await
-            }
-            Listen::Unix(path) => {
-                let stream = UnixStream::connect(path).await;
-                exchange(stream.map_err(|error| unreachable(error, listen))?, request).await
-            }
-        }
+    let whole = async {
+        let (head, reply) = begin(listen, tls_cert, request).await?.into_parts();
+        let body = whole(reply).await?;
+        Ok(Reply {
+            status: head.status,
+            body,
+        })
     };
+    in_time(whole).await
+}
+
+/// The same, the body not read yet: it may be larger, and take longer, than any other reply.
+pub(crate) async fn open(
+    listen: &Listen,
+    tls_cert: Option<&Path>,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, NoReply> {
+    in_time(begin(listen, tls_cert, request)).await
+}
+
+/// The body of a reply that was opened.
+pub(crate) async fn whole<B>(reply: B) -> Result<Bytes, NoReply>
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<BoxError>,
+{
+    let body = body::read(reply, LARGEST_REPLY, DEADLINE).await;
+    body.context("the reply broke off").map_err(NoReply::Other)
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T, NoReply>>) -> Result<T, NoReply> {
     let late = |_| NoReply::Other(anyhow!("it took longer than {} s", DEADLINE.as_secs()));
-    tokio::time::timeout(DEADLINE, exchange)
-        .await
-        .map_err(late)?
+    tokio::time::timeout(DEADLINE, work).await.map_err(late)?
+}
+
+async fn begin(
+    listen: &Listen,
+    tls_cert: Option<&Path>,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, NoReply> {
+    match listen {
+        Listen::Tcp(address) => {
+            let stream = TcpStream::connect(reachable(address)).await;
+            let stream = stream.map_err(|error| unreachable(error, listen))?;
+            let Some(cert) = tls_cert else {
+                return ask(stream, request).await;
+            };
+            let secured = pinned::connect(stream, cert).await;
+            ask(secured.map_err(NoReply::Other)?, request).await
+        }
+        Listen::Unix(path) => {
+            let stream = UnixStream::connect(path).await;
+            ask(stream.map_err(|error| unreachable(error, listen))?, request).await
+        }
+    }
 }
 
 /// An address to connect to, where the listener listens on all.
@@ -95,25 +130,18 @@ fn unreachable(error: std::io::Error, listen: &Listen) -> NoReply {
     }
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Reply, NoReply>
+async fn ask<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, NoReply>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let exchange = async {
+    let ask = async {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // Ends with the sender; what goes wrong on the connection the sender hears.
+        // Ends with the reply; what goes wrong on the connection its reader hears.
         tokio::spawn(connection);
-        let (head, reply) = sender.send_request(request).await?.into_parts();
-        let body = body::read(reply, LARGEST_REPLY, DEADLINE)
-            .await
-            .context("the reply broke off")?;
-        Ok(Reply {
-            status: head.status,
-            body,
-        })
+        sender.send_request(request).await
     };
-    exchange.await.map_err(NoReply::Other)
+    ask.await.map_err(|error| NoReply::Other(error.into()))
 }
 
 /// A page of a thousand entries is far below, bytes.

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::admin::inbox::{EntryView, RefusalView, ReverifyReport};
 use crate::admin::page::DEFAULT_LIMIT;
 use crate::admin::replay::ReplayFilter;
+use crate::cli::admin_client::{AdminClient, encoded};
 use crate::cli::backend::{Backend, Part};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::output::Form;
-use crate::cli::verifier::Verifier;
 use crate::clock::{Clock, SystemClock};
 use crate::config::value;
 use crate::model::id::AppId;
@@ -97,7 +98,12 @@ pub(crate) async fn execute(context: &Context, verb: InboxVerb) -> Result<(), Fa
         InboxVerb::List(arguments) => list(context, arguments).await,
         InboxVerb::Replay(arguments) => replay(context, arguments).await,
         InboxVerb::Reverify { id, form } => {
-            let report = Verifier::of(context).await?.reverify(id.as_deref()).await?;
+            let path = match id {
+                Some(id) => format!("/api/inbox/{}/reverify", encoded(&id)),
+                None => "/api/inbox/reverify".to_owned(),
+            };
+            let api = AdminClient::of(context).await?;
+            let report = api.change(Method::POST, &path, Vec::new()).await?;
             say_report(&report, &form)
         }
         InboxVerb::Show {
@@ -105,7 +111,8 @@ pub(crate) async fn execute(context: &Context, verb: InboxVerb) -> Result<(), Fa
             explain: true,
             form,
         } => {
-            let view = Verifier::of(context).await?.explain(&id).await?;
+            let path = format!("/api/inbox/{}?explain=true", encoded(&id));
+            let view = AdminClient::of(context).await?.get(&path).await?;
             show(&view, &form)
         }
         InboxVerb::Show { id, form, .. } => {

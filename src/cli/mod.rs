@@ -47,7 +47,6 @@ mod simulator;
 mod store;
 mod token;
 mod trigger;
-mod verifier;
 mod verify;
 mod verify_keys;
 mod version;
@@ -121,7 +120,7 @@ enum Verb {
     Sign(sign::SignArguments),
     /// The Alipay simulator alone
     Simulator(simulator::SimulatorArguments),
-    /// The store
+    /// The store: create, back up, restore, look after
     #[command(subcommand)]
     Store(store::StoreVerb),
     /// Merchants' app_auth_tokens by hand
@@ -171,7 +170,7 @@ fn execute(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Run(arguments) => run::execute(context, &arguments),
         Verb::Sign(arguments) => sign::execute(context, &arguments),
         Verb::Simulator(arguments) => simulator::execute(context, &arguments),
-        Verb::Store(verb) => store::execute(context, &verb),
+        Verb::Store(verb) => context.block_on(store::execute(context, verb)),
         Verb::Token(verb) => context.block_on(token::execute(context, verb)),
         Verb::Trigger(arguments) => context.block_on(trigger::execute(&arguments)),
         Verb::Verify(arguments) => verify::execute(context, &arguments),

@@ -35,6 +35,11 @@ pub(crate) fn complain(line: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
+/// Writes a line to standard error in the place of the one before.
+pub(crate) fn rewrite(line: impl Display) {
+    let _ = write!(std::io::stderr().lock(), "\r\u{1b}[K{line}");
+}
+
 /// Writes `value` as JSON to standard output.
 pub(crate) fn say_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(anyhow::Error::from)?;

@@ -9,13 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use crate::net::body::BoxError;
 use crate::net::listener::{Listener, Peer, Stream};
 use crate::net::pace::{Answering, Limits, Paced};
 use crate::net::shutdown::{Ending, Shutdown, Stage};
@@ -48,14 +48,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves HTTP/1.1 on `listener` until `shutdown`, then lets open requests end, for 30 s at most.
 ///
 /// The request carries its [`Peer`] as an extension.
-pub async fn serve<H, F>(
+pub async fn serve<H, F, B>(
     listener: Listener,
     tls: Option<TlsAcceptor>,
     handle: H,
     shutdown: Shutdown,
 ) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
     let (hand, ending) = Ending::new();
     let served = serve_until(listener, tls, handle, ending);
@@ -73,14 +75,16 @@ pub async fn serve<H, F>(
 }
 
 /// The same, ending by the stages of `ending`; ends itself once no connection is left.
-pub async fn serve_until<H, F>(
+pub async fn serve_until<H, F, B>(
     listener: Listener,
     tls: Option<TlsAcceptor>,
     handle: H,
     ending: Ending,
 ) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
     let slots = Arc::new(Semaphore::new(CONNECTIONS as usize));
     let mut accepting = Accepting {
@@ -156,10 +160,12 @@ impl Accepting {
 }
 
 /// Speaks HTTP on one connection until it ends.
-async fn converse<H, F>(stream: Stream, peer: Peer, handle: H, ending: Ending)
+async fn converse<H, F, B>(stream: Stream, peer: Peer, handle: H, ending: Ending)
 where
     H: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
 {
     let answering = Answering::default();
     let limits = Limits {
@@ -204,6 +210,7 @@ where
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
+    use http_body_util::Full;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
@@ -276,7 +283,7 @@ mod tests {
         let (asked_for, mut begun) = tokio::sync::mpsc::unbounded_channel();
         let never = move |_: Request<Incoming>| {
             asked_for.send(()).expect("the test listens");
-            std::future::pending()
+            std::future::pending::<Response<Full<Bytes>>>()
         };
         let mut served = std::pin::pin!(serve_until(own(socket), None, never, ending));
         let idle = TcpStream::connect(address).await.expect("a connection");

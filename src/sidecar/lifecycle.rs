@@ -136,14 +136,14 @@ impl Ends<'_> {
 }
 
 /// Makes a handler of a service and the method that answers.
-fn answer<S, H, F>(
+fn answer<S, H, F, B>(
     service: S,
     handle: H,
 ) -> impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static
 where
     S: Clone + Send + Sync + 'static,
     H: Fn(S, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
 {
     move |request| handle(service.clone(), request)
 }

@@ -14,6 +14,7 @@ use hyper::body::Body;
 use crate::admin::drain::Drain;
 use crate::admin::error::AdminError;
 use crate::admin::inbox::{EntryView, ReverifyReport};
+use crate::admin::store::AdminBody;
 use crate::admin::{Admin, inbox, token};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -188,7 +189,7 @@ impl Sidecar {
     ///
     /// # Cancel safety
     /// A change that was begun may be made although its caller left; each is atomic.
-    pub async fn ask_admin(&self, mut request: Request<Full<Bytes>>) -> Response<Full<Bytes>> {
+    pub async fn ask_admin(&self, mut request: Request<Full<Bytes>>) -> Response<AdminBody> {
         let bearer = format!("Bearer {}", self.parts.admin_token.expose());
         if let Ok(bearer) = HeaderValue::from_str(&bearer) {
             request.headers_mut().insert(header::AUTHORIZATION, bearer);

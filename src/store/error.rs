@@ -80,7 +80,7 @@ pub enum StoreError {
     },
     /// `store.key` isn't the key that the store was made with.
     #[error(
-        "the store key does not open {path}: it was made with another key; set `store.key` to the one it was created with"
+        "the store key does not open {path}: it was made with another key; set `store.key` to the one it was created with, or last rekeyed to"
     )]
     WrongKey {
         /// The file.

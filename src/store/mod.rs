@@ -19,10 +19,12 @@ use crate::model::refused::{RefusalKind, RefusedNotification, Variant};
 use crate::model::user_token::{UserKey, UserToken};
 use crate::protocol::secret::Secret;
 
+pub mod care;
 pub mod embedded;
 pub mod error;
 pub mod seal;
 
+use care::{Inspection, RowStream, Stats};
 use error::StoreError;
 
 /// Durable state; see the module's page.
@@ -86,6 +88,41 @@ pub trait Store: Directory + Inbox {
 
     /// Whether commits succeed at present; doesn't touch the disk.
     fn is_writable(&self) -> bool;
+
+    /// A copy of everything, sealed as it is, from one snapshot, while commits go on.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the store can't be read, a copy or a check is under way
+    /// already, or this kind of store leaves its care to others.
+    ///
+    /// # Cancel safety
+    /// Dropping the stream ends the copy.
+    fn backup(&self) -> BoxFuture<'_, Result<RowStream, StoreError>> {
+        Box::pin(async { Err(elsewhere()) })
+    }
+
+    /// Reads every record and compares the indexes with them, on one snapshot, while commits go
+    /// on.
+    ///
+    /// # Errors
+    /// As [`Self::backup`].
+    fn inspect(&self) -> BoxFuture<'_, Result<Inspection, StoreError>> {
+        Box::pin(async { Err(elsewhere()) })
+    }
+
+    /// How large the store is, and what is in it. Looks at every page, so it may take seconds.
+    ///
+    /// # Errors
+    /// As [`Self::backup`].
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
+        Box::pin(async { Err(elsewhere()) })
+    }
+}
+
+fn elsewhere() -> StoreError {
+    StoreError::Unavailable {
+        reason: "this kind of store isn't cared for by the sidecar; use its own tools".to_owned(),
+    }
 }
 
 /// The read view of apps and merchants.
@@ -429,6 +466,8 @@ pub struct Due {
 /// How much there is of everything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Damaged records that were moved aside.
+    pub damaged: u64,
     /// Deliveries given up.
     pub dead: u64,
     /// Merchants whose authorisation stands.

@@ -113,9 +113,61 @@ impl Place<'_> {
     }
 }
 
-/// Seals records and digests index keys, each purpose under a sub-key of its own.
+/// The keys of the digests in the indexes. They stand in the file, sealed, so that a store can get
+/// another store key: what a digest was made of is often forgotten, so it can't be made anew.
+pub(super) struct IndexKeys(Zeroizing<[u8; INDEX_KEYS * KEY_LEN]>);
+
+/// How many there are.
+const INDEX_KEYS: usize = 6;
+
+impl IndexKeys {
+    /// New ones.
+    pub(super) fn generate() -> Self {
+        let mut keys = Zeroizing::new([0; INDEX_KEYS * KEY_LEN]);
+        fill_random(keys.as_mut_slice());
+        Self(keys)
+    }
+
+    /// Those of the files of schema version 2 and before: made from the store key.
+    fn derive(root: &hkdf::Prk) -> Self {
+        let purposes: [&[u8]; INDEX_KEYS] = [
+            b"index tokens",
+            b"index notify ids",
+            b"index order keys",
+            b"index contents",
+            b"index networks",
+            b"index names",
+        ];
+        let mut keys = Zeroizing::new([0; INDEX_KEYS * KEY_LEN]);
+        for (key, purpose) in keys.chunks_exact_mut(KEY_LEN).zip(purposes) {
+            key.copy_from_slice(sub_key(root, purpose).as_slice());
+        }
+        Self(keys)
+    }
+
+    /// Reads what [`Self::as_bytes`] gave.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let keys = <[u8; INDEX_KEYS * KEY_LEN]>::try_from(bytes).ok()?;
+        Some(Self(Zeroizing::new(keys)))
+    }
+
+    /// What is to be sealed.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+
+    /// The key at `place`.
+    fn key(&self, place: usize) -> hmac::Key {
+        let key = self.0.chunks_exact(KEY_LEN).nth(place);
+        let key = key.expect("there are six");
+        hmac::Key::new(hmac::HMAC_SHA256, key)
+    }
+}
+
+/// Seals records and digests index keys, each purpose under a key of its own.
 pub(super) struct Sealer {
     records: LessSafeKey,
+    index_keys: IndexKeys,
     tokens: hmac::Key,
     notify_ids: hmac::Key,
     order_keys: hmac::Key,
@@ -125,20 +177,36 @@ pub(super) struct Sealer {
 }
 
 impl Sealer {
+    /// A sealer for records; its index keys are those of old files until
+    /// [`Self::with_index_keys`].
     pub(super) fn new(key: &StoreKey) -> Self {
         let root = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(key.0.expose());
-        let index = |purpose| hmac::Key::new(hmac::HMAC_SHA256, sub_key(&root, purpose).as_slice());
         let records = UnboundKey::new(&AES_256_GCM_SIV, sub_key(&root, b"seal records").as_slice())
             .expect("a sub-key has the 32 bytes the cipher asks for");
+        Self::of(LessSafeKey::new(records), IndexKeys::derive(&root))
+    }
+
+    fn of(records: LessSafeKey, index_keys: IndexKeys) -> Self {
         Self {
-            records: LessSafeKey::new(records),
-            tokens: index(b"index tokens"),
-            notify_ids: index(b"index notify ids"),
-            order_keys: index(b"index order keys"),
-            contents: index(b"index contents"),
-            networks: index(b"index networks"),
-            names: index(b"index names"),
+            records,
+            tokens: index_keys.key(0),
+            notify_ids: index_keys.key(1),
+            order_keys: index_keys.key(2),
+            contents: index_keys.key(3),
+            networks: index_keys.key(4),
+            names: index_keys.key(5),
+            index_keys,
         }
+    }
+
+    /// The same with the index keys of a file.
+    pub(super) fn with_index_keys(self, index_keys: IndexKeys) -> Self {
+        Self::of(self.records, index_keys)
+    }
+
+    /// The index keys.
+    pub(super) fn index_keys(&self) -> &IndexKeys {
+        &self.index_keys
     }
 
     /// Seals `plain` for its place.
@@ -317,6 +385,51 @@ mod tests {
         assert!(other.open(PLACE, &sealed).is_err());
         let token = Secret::new("t".to_owned());
         assert_ne!(other.token_digest(&token), sealer().token_digest(&token));
+    }
+
+    /// Files of schema version 2 have such digests: each was worked out by another program, from
+    /// RFC 5869 and RFC 2104.
+    #[test]
+    fn the_index_keys_of_old_files_are_derived_as_they_were() {
+        let hex = |digest: &[u8]| {
+            digest
+                .iter()
+                .map(|b| format!("{b:02x}"))
+                .collect::<String>()
+        };
+        let (sealer, token) = (sealer(), Secret::new("t".to_owned()));
+        let app = AppId::new("2021000000000001").expect("an id");
+        let found = [
+            hex(&sealer.token_digest(&token)),
+            hex(&sealer.notify_digest(&app, "n")),
+            hex(&sealer.order_digest(["a", "b"], "o")),
+            hex(&sealer.content_digest(&[0; 32])),
+            hex(&sealer.network_digest("n")),
+            hex(&sealer.name_digest(&["user", "u"])),
+        ];
+        let expected = [
+            "e713426b151b739254ccc96bf8502991d7aeaa1dd41dcc4db4d12a852c2b4b16",
+            "f8e62f70cc7d47e33300eba1003031be",
+            "cb423f9e58e6121194cedbea489335e2",
+            "65ed7782618c0a0de9c2ceb0a21535aa",
+            "a29ea5014413c6364fce23f0afa1e5cd",
+            "d67ce7bb5eb5b044e4541569e883cf8211fa154d6cf4f6af534d7c7133ccdd77",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn other_index_keys_digest_differently_and_seal_alike() {
+        let other = sealer().with_index_keys(IndexKeys::generate());
+        let token = Secret::new("t".to_owned());
+        assert_ne!(other.token_digest(&token), sealer().token_digest(&token));
+        assert_ne!(other.name_digest(&["u"]), sealer().name_digest(&["u"]));
+        let again = IndexKeys::from_bytes(other.index_keys().as_bytes()).expect("own bytes");
+        let again = sealer().with_index_keys(again);
+        assert_eq!(again.name_digest(&["u"]), other.name_digest(&["u"]));
+        let sealed = sealer().seal(PLACE, b"secret").expect("sealed");
+        assert!(other.open(PLACE, &sealed).is_ok());
+        assert!(IndexKeys::from_bytes(&[0; 96]).is_none());
     }
 
     #[test]

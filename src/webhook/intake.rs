@@ -260,7 +260,15 @@ impl Intake<'_> {
     /// What a cancellation revokes; nothing where its merchant isn't known to us, or Alipay
     /// doesn't confirm a cancellation that isn't newer than the authorisation.
     async fn revocation(&self, said: &Cancellation) -> Result<Option<Revocation>, StoreError> {
-        let Some(merchant) = self.merchant(said).await? else {
+        let merchant = match self.merchant(said).await {
+            // Refusing the message would lose it, and the merchant can't be called any more anyway.
+            Err(error @ StoreError::Damaged { .. }) => {
+                tracing::error!(%error, "the merchant of a cancellation can't be read; it is handed on");
+                None
+            }
+            other => other?,
+        };
+        let Some(merchant) = merchant else {
             return Ok(None);
         };
         let plain = Revocation::new(&merchant, said.at);

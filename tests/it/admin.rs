@@ -141,6 +141,9 @@ async fn the_api_always_needs_its_token() {
         FIRST,
         "/api/inbox",
         "/api/nothing",
+        "/api/store",
+        "/api/store/backup",
+        "/api/store/check",
     ] {
         for given in [
             None,

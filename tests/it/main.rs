@@ -104,7 +104,14 @@ mod simulator_v3;
 mod spi;
 mod state_machine;
 mod store;
+mod store_care;
+#[cfg(feature = "cli")]
+mod store_cli;
+mod store_damage;
+mod store_damage_kept;
 mod store_embedded;
+#[cfg(feature = "simulator")]
+mod store_front;
 mod store_quarantine;
 #[cfg(feature = "simulator")]
 #[allow(

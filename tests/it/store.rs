@@ -125,15 +125,15 @@ pub(crate) fn merchant_app(n: u32) -> AuthAppId {
     AuthAppId::new(&format!("20210000{n:08}")).expect("an id")
 }
 
-fn pid() -> Pid {
+pub(crate) fn pid() -> Pid {
     Pid::new("2088102146225135").expect("a PID")
 }
 
-fn alias(text: &str) -> Alias {
+pub(crate) fn alias(text: &str) -> Alias {
     Alias::new(text).expect("an alias")
 }
 
-fn secret(text: &str) -> Secret<String> {
+pub(crate) fn secret(text: &str) -> Secret<String> {
     Secret::new(text.to_owned())
 }
 
@@ -206,7 +206,7 @@ pub(crate) fn attempt(at: i64) -> Attempt {
     }
 }
 
-fn remember(key: MemoKey, value: &str, expires_at: i64) -> Change {
+pub(crate) fn remember(key: MemoKey, value: &str, expires_at: i64) -> Change {
     Change::Remember {
         key,
         value: Secret::new(value.as_bytes().to_vec()),
@@ -1066,7 +1066,7 @@ async fn pruning_forgets_what_is_old_and_nothing_that_is_owed() {
     .await;
 }
 
-fn call(n: u8, name: Option<&str>, body: usize) -> CallRecord {
+pub(crate) fn call(n: u8, name: Option<&str>, body: usize) -> CallRecord {
     CallRecord {
         request_id: CallId::from_bytes([n; 16]),
         caller: None,
@@ -1082,7 +1082,7 @@ fn call(n: u8, name: Option<&str>, body: usize) -> CallRecord {
     }
 }
 
-fn record(records: Vec<CallRecord>, limit: u64) -> Change {
+pub(crate) fn record(records: Vec<CallRecord>, limit: u64) -> Change {
     Change::RecordCalls { records, limit }
 }
 
@@ -1162,7 +1162,7 @@ async fn records_of_calls_stay_within_their_limit_and_the_oldest_go() {
     .await;
 }
 
-fn user_token(token: &str, names: [Option<&str>; 2]) -> UserToken {
+pub(crate) fn user_token(token: &str, names: [Option<&str>; 2]) -> UserToken {
     let [user_id, open_id] = names.map(|name| name.and_then(UserName::new));
     UserToken {
         app_id: app(),
@@ -1179,7 +1179,7 @@ fn user_token(token: &str, names: [Option<&str>; 2]) -> UserToken {
     }
 }
 
-fn user(name: &str) -> UserKey {
+pub(crate) fn user(name: &str) -> UserKey {
     UserKey {
         app_id: app(),
         auth_app_id: Some(merchant_app(1)),
@@ -1187,7 +1187,7 @@ fn user(name: &str) -> UserKey {
     }
 }
 
-fn keep(token: UserToken, replaces: Option<&str>) -> Change {
+pub(crate) fn keep(token: UserToken, replaces: Option<&str>) -> Change {
     Change::KeepUserToken {
         token: Box::new(token),
         replaces: replaces.map(secret),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::store::{DAY, Fixture, START, entry, on_every_store};
 
-fn refused(n: u64, peer: &str, refusal: RefusalKind) -> RefusedNotification {
+pub(crate) fn refused(n: u64, peer: &str, refusal: RefusalKind) -> RefusedNotification {
     let mut content = [0; 32];
     content[..8].copy_from_slice(&n.to_be_bytes());
     RefusedNotification {

@@ -206,6 +206,18 @@ impl<'t> Applier<'t> {
         Ok(Effect::Applied)
     }
 
+    /// Moves a damaged memo aside.
+    pub(super) fn set_memo_aside(&mut self, key: &[u8; 32]) -> Result<(), Fault> {
+        let row = self.tables.memos.get(key)?;
+        let row = row.map(|row| (row.value().0, row.value().1.to_vec()));
+        if let Some((expires_at, bytes)) = row {
+            self.keep_aside(lookup::memo_place(key), &bytes)?;
+            self.tables.memos.remove(key)?;
+            self.tables.memo_expiry.remove((expires_at, key))?;
+        }
+        Ok(())
+    }
+
     fn unremember(&mut self, key: MemoKey) -> Result<Effect, Fault> {
         self.touch();
         let removed = self.tables.memos.remove(&key.0)?.map(|row| row.value().0);

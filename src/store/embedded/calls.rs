@@ -124,10 +124,33 @@ impl Applier<'_> {
         Ok(())
     }
 
+    /// Moves the damaged record of a call aside, and what it is found by out of the way.
+    pub(super) fn set_call_aside(&mut self, id: &[u8; 16]) -> Result<(), Fault> {
+        let row = self.tables.calls.get(id)?;
+        let Some(bytes) = row.map(|row| row.value().to_vec()) else {
+            return Ok(());
+        };
+        self.keep_aside(place(id), &bytes)?;
+        let mut at = Vec::new();
+        for row in self.tables.calls_at.iter()? {
+            let (key, value) = row?;
+            let ((completed_at, of), (name, size)) = (key.value(), value.value());
+            if of == id {
+                at.push((completed_at, *name, size));
+            }
+        }
+        let mut size = self.calls_size()?;
+        for (completed_at, name, freed) in at {
+            self.tables.calls_at.remove((completed_at, id))?;
+            self.forget_call(id, &name)?;
+            size = size.saturating_sub(freed);
+        }
+        self.tables.calls.remove(id)?;
+        self.set_calls_size(size)
+    }
+
     fn calls_size(&self) -> Result<u64, Fault> {
-        let row = self.tables.meta.get(CALLS_SIZE_KEY)?;
-        let bytes = row.and_then(|row| <[u8; 8]>::try_from(row.value()).ok());
-        Ok(bytes.map_or(0, u64::from_be_bytes))
+        size(&self.tables.meta)
     }
 
     fn set_calls_size(&mut self, size: u64) -> Result<(), Fault> {
@@ -156,8 +179,7 @@ impl Reader<'_> {
         let Some(row) = calls.get(&id)? else {
             return Ok(None);
         };
-        let plain = self.sealer.open(place(&id), row.value())?;
-        let record = record(id, &plain).ok_or_else(|| place(&id).damaged())?;
+        let record = open(self.sealer, &id, row.value())?;
         let is_kept = now.saturating_sub(record.completed_at) < KEPT_MS;
         // An index row is not sealed, so the record has the last word.
         let is_meant = match key {
@@ -168,6 +190,26 @@ impl Reader<'_> {
         };
         Ok(Some(record).filter(|_| is_kept && is_meant))
     }
+}
+
+/// Opens the record of a call.
+pub(super) fn open(sealer: &Sealer, id: &[u8; 16], sealed: &[u8]) -> Result<CallRecord, Fault> {
+    let plain = sealer.open(place(id), sealed)?;
+    Ok(record(*id, &plain).ok_or_else(|| place(id).damaged())?)
+}
+
+/// The digest of the caller's name for a call; zeros where it gave none.
+pub(super) fn name_of(sealer: &Sealer, record: &CallRecord) -> [u8; 16] {
+    let name = record.caller_request_id.as_deref();
+    let name = name.map(|name| name_digest(sealer, record.caller.as_deref(), name));
+    name.unwrap_or_default()
+}
+
+/// The size that [`tables::META`] keeps of all records.
+pub(super) fn size<T: ReadableTable<&'static str, &'static [u8]>>(meta: &T) -> Result<u64, Fault> {
+    let row = meta.get(CALLS_SIZE_KEY)?;
+    let bytes = row.and_then(|row| <[u8; 8]>::try_from(row.value()).ok());
+    Ok(bytes.map_or(0, u64::from_be_bytes))
 }
 
 fn count(length: usize) -> u64 {

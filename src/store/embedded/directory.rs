@@ -69,7 +69,7 @@ impl Applier<'_> {
         entry: Option<&InboxEntry>,
     ) -> Result<Effect, Fault> {
         let id = MerchantId::new(&authorization.app_id, &authorization.auth_app_id);
-        let stored = self.merchant(&id)?;
+        let stored = self.merchant_if_whole(&id)?;
         let mut merchant = match Merchant::authorize(stored.as_ref(), authorization, self.now) {
             Authorized::Applied(merchant) => *merchant,
             Authorized::Stale => return self.ignore(entry),
@@ -101,7 +101,7 @@ impl Applier<'_> {
         entry: Option<&InboxEntry>,
     ) -> Result<Effect, Fault> {
         let id = MerchantId::new(&revocation.app_id, &revocation.auth_app_id);
-        let Some(stored) = self.merchant(&id)? else {
+        let Some(stored) = self.merchant_if_whole(&id)? else {
             return self.revoke_unknown(entry);
         };
         let again = revocation.at.is_none() && stored.status != MerchantStatus::Authorized;
@@ -223,6 +223,65 @@ impl Applier<'_> {
 
     fn merchant(&self, id: &MerchantId) -> Result<Option<Merchant>, Fault> {
         lookup::merchant(&self.tables.merchants, self.sealer, id)
+    }
+
+    /// The merchant; a damaged record is moved aside, because what Alipay says of the merchant
+    /// replaces it, and refusing it would lose that, too.
+    fn merchant_if_whole(&mut self, id: &MerchantId) -> Result<Option<Merchant>, Fault> {
+        match self.merchant(id) {
+            Err(Fault::Refused(error)) => {
+                let key = id.key();
+                let place = Place {
+                    table: tables::MERCHANTS.name(),
+                    key: &key,
+                };
+                let row = self.tables.merchants.get(key.as_slice())?;
+                if row.is_some_and(|row| self.sealer.open(place, row.value()).is_ok()) {
+                    // It isn't understood, which is no damage.
+                    return Err(Fault::Refused(error));
+                }
+                self.set_merchant_aside(id)?;
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    /// Writes the index row of every current token that has none.
+    pub(super) fn put_missing_tokens(&mut self) -> Result<(), Fault> {
+        let mut whole = Vec::new();
+        for row in self.tables.merchants.iter()? {
+            let (key, sealed) = row?;
+            let merchant = lookup::open_merchant(self.sealer, key.value(), sealed.value());
+            let Ok(merchant) = merchant else {
+                continue;
+            };
+            let digest = self.sealer.token_digest(&merchant.token.app_auth_token);
+            if self.tables.by_token.get(&digest)?.is_none() {
+                whole.push(merchant);
+            }
+        }
+        for merchant in whole {
+            let id = MerchantId::new(&merchant.app_id, &merchant.auth_app_id);
+            self.touch();
+            self.put_token(&id, &merchant)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what a merchant without a record is found by, as far as its id tells.
+    pub(super) fn unlist_damaged(&mut self, id: &MerchantId) -> Result<(), Fault> {
+        self.tables
+            .by_auth_app_id
+            .remove(auth_app_id_key(id).as_slice())?;
+        let pid = [&[0], id.key().as_slice()].concat();
+        self.tables.by_pid.retain(|key, ()| !key.ends_with(&pid))?;
+        let (app_id, own) = (id.app_id.as_str(), id.auth_app_id.as_str());
+        let app = [&[0], app_id.as_bytes()].concat();
+        self.tables
+            .by_alias
+            .retain(|key, owner| !(key.ends_with(&app) && owner == own.as_bytes()))?;
+        self.remove_tokens(id)
     }
 
     fn check_token(&self, id: &MerchantId, merchant: &Merchant) -> Result<(), Fault> {
@@ -384,17 +443,17 @@ fn without_event(entry: &InboxEntry) -> InboxEntry {
     bare
 }
 
-fn auth_app_id_key(id: &MerchantId) -> Vec<u8> {
+pub(super) fn auth_app_id_key(id: &MerchantId) -> Vec<u8> {
     tables::key(&[id.auth_app_id.as_str(), id.app_id.as_str()])
 }
 
-fn pid_key(merchant: &Merchant) -> Option<Vec<u8>> {
+pub(super) fn pid_key(merchant: &Merchant) -> Option<Vec<u8>> {
     let pid = merchant.pid.as_ref()?.as_str();
     let (app_id, auth_app_id) = (merchant.app_id.as_str(), merchant.auth_app_id.as_str());
     Some(tables::key(&[pid, app_id, auth_app_id]))
 }
 
-fn alias_key(alias: &Alias, app_id: &AppId) -> Vec<u8> {
+pub(super) fn alias_key(alias: &Alias, app_id: &AppId) -> Vec<u8> {
     tables::key(&[alias.as_str(), app_id.as_str()])
 }
 

@@ -54,7 +54,7 @@ impl Applier<'_> {
 
     /// An `out_trade_no` is unique within one merchant only: another merchant's order of the same
     /// number must not have to wait.
-    fn order_of(&self, entry: &InboxEntry) -> Option<[u8; 16]> {
+    pub(super) fn order_of(&self, entry: &InboxEntry) -> Option<[u8; 16]> {
         let merchant = entry.auth_app_id.as_ref().map_or("", |id| id.as_str());
         let scope = [entry.app_id.as_str(), merchant];
         let key = entry.order_key.as_deref()?;
@@ -174,7 +174,7 @@ impl Applier<'_> {
     }
 
     /// Writes the record of a delivery and moves it to where it belongs now.
-    fn put_delivery(
+    pub(super) fn put_delivery(
         &mut self,
         id: EventId,
         stored: Option<&DeliveryRecord>,
@@ -221,7 +221,7 @@ impl Applier<'_> {
     }
 
     /// Takes a delivery out of every index; its records stay.
-    fn detach(&mut self, key: &[u8; 16], record: &DeliveryRecord) -> Result<(), Fault> {
+    pub(super) fn detach(&mut self, key: &[u8; 16], record: &DeliveryRecord) -> Result<(), Fault> {
         let tables = &mut self.tables;
         let row = (record.settled_at, key);
         match record.state {
@@ -269,7 +269,7 @@ impl Applier<'_> {
     }
 
     /// Takes a delivery from the queue and lets the next of its order key come first.
-    fn unqueue(&mut self, key: &[u8; 16], record: &DeliveryRecord) -> Result<(), Fault> {
+    pub(super) fn unqueue(&mut self, key: &[u8; 16], record: &DeliveryRecord) -> Result<(), Fault> {
         self.tables.due.remove((record.next_attempt_at, key))?;
         let Some(order) = &record.order else {
             return Ok(());

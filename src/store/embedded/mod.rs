@@ -23,6 +23,7 @@ use crate::model::notification::InboxEntry;
 use crate::model::refused::{RefusedNotification, Variant};
 use crate::model::user_token::{UserKey, UserToken};
 use crate::protocol::secret::Secret;
+use crate::store::care::{Inspection, RowStream, Stats};
 use crate::store::error::StoreError;
 use crate::store::seal::{Sealer, StoreKey};
 use crate::store::{
@@ -31,11 +32,19 @@ use crate::store::{
 use crate::workers::{WorkError, Workers};
 
 mod apply;
+mod aside;
+mod backup;
 mod calls;
+mod catalogue;
+mod copy;
 mod directory;
 mod fault;
+mod file;
 mod inbox;
 mod inbox_records;
+mod inspect;
+mod inspect_indexes;
+mod inspect_kept;
 mod lookup;
 mod open;
 mod overlay;
@@ -44,16 +53,26 @@ mod quarantine;
 mod quarantine_records;
 mod read;
 mod records;
+mod rekey;
+mod restore;
+mod rows;
 mod shared;
+mod stats;
 mod tables;
 mod users;
 mod writer;
 
+use aside::Suspect;
+use backup::LongRead;
+pub use copy::CopyWriter;
 use fault::Fault;
+pub use file::StoreFile;
 use lookup::MerchantId;
 use overlay::{Lock, Overlay};
 use prune::Batch;
 use read::Reader;
+pub use rekey::RekeyStep;
+pub use restore::{Existing, Restored, restore};
 use shared::{Access, Opener, Shared};
 use writer::{Commit, Job, Prune, Writer};
 
@@ -96,6 +115,7 @@ pub struct EmbeddedStore(Arc<Inner>);
 
 /// The fields are dropped in this order: the threads end before the database is closed.
 struct Inner {
+    long_read: LongRead,
     queue: Option<SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
     readers: Workers,
@@ -178,6 +198,7 @@ impl EmbeddedStore {
         let readers = Workers::start("store-reader", READ_THREADS, READ_QUEUE)
             .map_err(|error| no_thread(&error))?;
         Ok(Self(Arc::new(Inner {
+            long_read: LongRead::default(),
             queue: Some(queue),
             writer: Some(writer),
             readers,
@@ -225,6 +246,19 @@ impl EmbeddedStore {
         }
     }
 
+    /// What `look` finds due; what it finds damaged is moved aside.
+    async fn due_by(
+        &self,
+        look: impl Fn(&Reader<'_>) -> Result<(Due, Vec<Suspect>), Fault> + Send + Sync + 'static,
+    ) -> Result<Due, StoreError> {
+        let (due, suspects) = self.read(look).await?;
+        if !suspects.is_empty() {
+            // Where the queue is full, the next look meets them again.
+            let _ = self.0.send(Job::SetAside(suspects));
+        }
+        Ok(due)
+    }
+
     async fn write<T>(
         &self,
         job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
@@ -261,6 +295,8 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.shared.end();
+        self.long_read.wait();
         // The writer ends when the last sender is gone and the queue is empty.
         self.queue = None;
         if let Some(writer) = self.writer.take() {
@@ -329,6 +365,21 @@ impl Store for EmbeddedStore {
     fn is_writable(&self) -> bool {
         self.0.shared.is_writable()
     }
+
+    fn backup(&self) -> BoxFuture<'_, Result<RowStream, StoreError>> {
+        let shared = Arc::clone(&self.0.shared);
+        async move { self.0.long_read.backup(shared) }.boxed()
+    }
+
+    fn inspect(&self) -> BoxFuture<'_, Result<Inspection, StoreError>> {
+        let shared = Arc::clone(&self.0.shared);
+        self.0.long_read.inspect(shared).boxed()
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, StoreError>> {
+        let shared = Arc::clone(&self.0.shared);
+        self.0.long_read.stats(shared).boxed()
+    }
 }
 
 impl Directory for EmbeddedStore {
@@ -381,7 +432,7 @@ impl Inbox for EmbeddedStore {
     }
 
     fn due(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>> {
-        self.read(move |reader| reader.due(now, limit)).boxed()
+        self.due_by(move |reader| reader.due(now, limit)).boxed()
     }
 
     fn refused(
@@ -405,7 +456,7 @@ impl Inbox for EmbeddedStore {
     }
 
     fn claimable(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>> {
-        self.read(move |reader| reader.claimable(now, limit))
+        self.due_by(move |reader| reader.claimable(now, limit))
             .boxed()
     }
 

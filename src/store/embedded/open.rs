@@ -9,13 +9,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
-use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, WriteTransaction,
+};
 
 use super::fault::Fault;
 use super::overlay::{Lock, Overlay};
-use super::tables::{self, CHECK_KEY, META, SCHEMA, Tables};
+use super::tables::{self, CHECK_KEY, INDEX_KEY, META, SCHEMA, Tables};
 use crate::store::error::StoreError;
-use crate::store::seal::{Place, Sealer};
+use crate::store::seal::{IndexKeys, Place, Sealer};
 
 /// What the check value says once opened.
 const CHECK_VALUE: &[u8] = b"alipay-sidecar";
@@ -23,6 +25,11 @@ const CHECK_VALUE: &[u8] = b"alipay-sidecar";
 const CHECK_PLACE: Place<'static> = Place {
     table: "meta",
     key: CHECK_KEY.as_bytes(),
+};
+
+const INDEX_PLACE: Place<'static> = Place {
+    table: "meta",
+    key: INDEX_KEY.as_bytes(),
 };
 
 /// Makes a new, empty store at `path`, readable by its owner alone from the first moment.
@@ -40,7 +47,7 @@ pub(super) fn create(path: &Path, sealer: &Sealer) -> Result<(), StoreError> {
     made
 }
 
-fn scratch_path(path: &Path) -> PathBuf {
+pub(super) fn scratch_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".new-{}", uuid::Uuid::now_v7().simple()));
     path.with_file_name(name)
@@ -58,7 +65,7 @@ fn build(scratch: &Path, sealer: &Sealer) -> Result<(), StoreError> {
         .map_err(|error| unavailable(scratch, &error))
 }
 
-fn create_private(path: &Path) -> std::io::Result<File> {
+pub(super) fn create_private(path: &Path) -> std::io::Result<File> {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).create_new(true);
     #[cfg(unix)]
@@ -77,10 +84,21 @@ fn initialise(db: &Database, sealer: &Sealer) -> Result<(), Fault> {
     let mut meta = tx.open_table(META)?;
     meta.insert(CHECK_KEY, check.as_slice())?;
     drop(meta);
+    write_index_keys(&tx, sealer, &IndexKeys::generate())?;
     Ok(tx.commit()?)
 }
 
-fn put_in_place(scratch: &Path, path: &Path) -> Result<(), StoreError> {
+pub(super) fn write_index_keys(
+    tx: &WriteTransaction,
+    sealer: &Sealer,
+    keys: &IndexKeys,
+) -> Result<(), Fault> {
+    let sealed = sealer.seal(INDEX_PLACE, keys.as_bytes())?;
+    tx.open_table(META)?.insert(INDEX_KEY, sealed.as_slice())?;
+    Ok(())
+}
+
+pub(super) fn put_in_place(scratch: &Path, path: &Path) -> Result<(), StoreError> {
     match fs::hard_link(scratch, path) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -93,7 +111,7 @@ fn put_in_place(scratch: &Path, path: &Path) -> Result<(), StoreError> {
 }
 
 /// Makes the name of the file durable; redb syncs only what is in it.
-fn sync_parent(path: &Path) -> std::io::Result<()> {
+pub(super) fn sync_parent(path: &Path) -> std::io::Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
     File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
@@ -133,7 +151,7 @@ fn check(db: &Database, path: &Path, sealer: &Sealer) -> Result<(), StoreError> 
         });
     }
     if found < SCHEMA {
-        migrate(db, found).map_err(Fault::into_error)?;
+        migrate(db, found, sealer).map_err(Fault::into_error)?;
     }
     Ok(())
 }
@@ -159,15 +177,43 @@ fn read_version(db: &Database, path: &Path, sealer: &Sealer) -> Result<u64, Stor
     }
 }
 
-fn migrate(db: &Database, found: u64) -> Result<(), Fault> {
+fn migrate(db: &Database, found: u64, sealer: &Sealer) -> Result<(), Fault> {
     let tx = db.begin_write()?;
     tables::migrate(&tx, found)?;
+    let has_index_keys = tx.open_table(META)?.get(INDEX_KEY)?.is_some();
+    if !has_index_keys {
+        write_index_keys(&tx, sealer, sealer.index_keys())?;
+    }
     tracing::info!(from = found, to = SCHEMA, "the store's schema was migrated");
     Ok(tx.commit()?)
 }
 
+/// The index keys of the store in `db`, which [`open`] gave.
+pub(super) fn index_keys(
+    db: &Database,
+    path: &Path,
+    sealer: &Sealer,
+) -> Result<IndexKeys, StoreError> {
+    let read = || -> Result<Option<IndexKeys>, Fault> {
+        let meta = db.begin_read()?.open_table(META)?;
+        let Some(row) = meta.get(INDEX_KEY)? else {
+            return Ok(None);
+        };
+        let keys = sealer.open(INDEX_PLACE, row.value())?;
+        Ok(IndexKeys::from_bytes(&keys))
+    };
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(Ok(Some(keys))) => Ok(keys),
+        Ok(Ok(None) | Err(Fault::Refused(_))) => {
+            Err(damaged(path, "it has no index keys that open"))
+        }
+        Ok(Err(Fault::Broken(reason))) => Err(damaged(path, &reason)),
+        Err(_) => Err(damaged(path, "redb panicked while it read the file")),
+    }
+}
+
 /// Tells whose fault it is that redb doesn't open the file.
-fn classify(path: &Path, error: DatabaseError) -> StoreError {
+pub(super) fn classify(path: &Path, error: DatabaseError) -> StoreError {
     match error {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
             StoreError::Locked { path: path.into() }
@@ -183,14 +229,14 @@ fn classify(path: &Path, error: DatabaseError) -> StoreError {
     }
 }
 
-fn damaged(path: &Path, reason: &str) -> StoreError {
+pub(super) fn damaged(path: &Path, reason: &str) -> StoreError {
     StoreError::DamagedFile {
         path: path.into(),
         reason: reason.to_owned(),
     }
 }
 
-fn unavailable(path: &Path, error: &std::io::Error) -> StoreError {
+pub(super) fn unavailable(path: &Path, error: &std::io::Error) -> StoreError {
     StoreError::Unavailable {
         reason: format!("{}: {error}", path.display()),
     }

@@ -13,6 +13,7 @@ use crate::model::id::EventId;
 use crate::model::quarantine::{Bounds, Place};
 use crate::model::refused::{RefusalKind, RefusedNotification, Standing, Variant};
 use crate::store::Effect;
+use crate::store::seal::Sealer;
 
 /// How much is kept of what anybody may send. 1,000 notifications is contract §4; an ordinary one
 /// takes 1 to 4 KiB, so that 16 MiB holds them all, and the file hardly grows. One network may take
@@ -203,6 +204,17 @@ impl Applier<'_> {
         Ok(())
     }
 
+    /// Moves a damaged refused notification aside.
+    pub(super) fn set_refused_aside(&mut self, id: EventId) -> Result<(), Fault> {
+        let key = id.to_bytes();
+        let row = self.tables.refused.get(&key)?;
+        if let Some(bytes) = row.map(|row| row.value().to_vec()) {
+            self.keep_aside(lookup::refused_place(&key), &bytes)?;
+            self.forget_refused(id)?;
+        }
+        Ok(())
+    }
+
     /// A scan of at most a thousand short rows: who refuses much is held back before he comes here.
     fn refused_rows(&self) -> Result<Vec<Row>, Fault> {
         let mut rows = Vec::new();
@@ -227,10 +239,7 @@ impl Applier<'_> {
 
     fn put_refused(&mut self, row: &Row, sealed: &[u8]) -> Result<(), Fault> {
         let key = row.id.to_bytes();
-        let standing = match row.standing {
-            Standing::Ours => OURS,
-            Standing::Stranger => STRANGER,
-        };
+        let standing = standing_byte(row.standing);
         self.tables.refused.insert(&key, sealed)?;
         self.tables.refused_index.insert(
             &key,
@@ -243,6 +252,26 @@ impl Applier<'_> {
             ),
         )?;
         Ok(())
+    }
+}
+
+/// Whether the row of a refused notification in the index says what the record says.
+pub(super) fn is_indexed(
+    sealer: &Sealer,
+    refused: &RefusedNotification,
+    row: (u8, u64, i64, &[u8; 16], &[u8; 16]),
+) -> bool {
+    let (standing, _, received_at, content, network) = row;
+    standing == standing_byte(refused.refusal.standing())
+        && received_at == refused.received_at
+        && *content == sealer.content_digest(&refused.content)
+        && *network == sealer.network_digest(&refused.network())
+}
+
+fn standing_byte(standing: Standing) -> u8 {
+    match standing {
+        Standing::Ours => OURS,
+        Standing::Stranger => STRANGER,
     }
 }
 

@@ -6,6 +6,7 @@
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::apply::open_memo;
+use super::aside::Suspect;
 use super::fault::Fault;
 use super::lookup::{self, FARTHEST_MS, MerchantId};
 use super::quarantine_records::{open_refused, open_variant};
@@ -20,6 +21,12 @@ use crate::model::refused::{RefusedNotification, Variant};
 use crate::protocol::secret::Secret;
 use crate::store::seal::{Place, Sealer};
 use crate::store::{Counts, Due, MemoKey, MerchantKey};
+
+/// How many damaged ones a look at what is due passes over.
+const SUSPECTS: usize = 500;
+
+/// When to look again after damaged ones were met, milliseconds.
+const SOON_MS: i64 = 1_000;
 
 /// One snapshot and what opens its records.
 pub(super) struct Reader<'a> {
@@ -201,25 +208,36 @@ impl Reader<'_> {
         Ok(page)
     }
 
-    pub(super) fn due(&self, now: i64, limit: usize) -> Result<Due, Fault> {
+    /// What is due, and what is due but can't be read.
+    pub(super) fn due(&self, now: i64, limit: usize) -> Result<(Due, Vec<Suspect>), Fault> {
         let table = self.tx.open_table(tables::DUE)?;
         let absurd = now.saturating_add(FARTHEST_MS);
         let mut due = Due::default();
+        let mut suspects = Vec::new();
         // What no clock that is right can have scheduled comes first: it has waited long enough.
         let behind = (absurd, &[0; 16]);
         for row in table.range(behind..)?.chain(table.range(..behind)?) {
             let key = row?.0;
-            let (at, id) = key.value();
-            let at = if at < absurd { at } else { now };
-            if at > now || due.now.len() >= limit {
+            let (scheduled, id) = key.value();
+            let at = if scheduled < absurd { scheduled } else { now };
+            if at > now || due.now.len() >= limit || suspects.len() >= SUSPECTS {
                 due.next_at = Some(at);
                 break;
             }
-            let found = readable(self.entry(EventId::from_bytes(*id)))?.flatten();
-            due.now
-                .extend(found.filter(|(_, delivery)| delivery.state == DeliveryState::Pending));
+            let id = EventId::from_bytes(*id);
+            match self.entry(id) {
+                Ok(found) => due
+                    .now
+                    .extend(found.filter(|(_, delivery)| delivery.state == DeliveryState::Pending)),
+                Err(Fault::Refused(_)) => suspects.push(Suspect {
+                    due: Some(scheduled),
+                    id,
+                }),
+                Err(broken) => return Err(broken),
+            }
         }
-        Ok(due)
+        look_again(&mut due, &suspects, now);
+        Ok((due, suspects))
     }
 
     pub(super) fn refused(
@@ -261,33 +279,42 @@ impl Reader<'_> {
         Ok(variants)
     }
 
-    pub(super) fn claimable(&self, now: i64, limit: usize) -> Result<Due, Fault> {
+    /// What may be claimed, and what might be but can't be read.
+    pub(super) fn claimable(&self, now: i64, limit: usize) -> Result<(Due, Vec<Suspect>), Fault> {
         let (parked, due) = (
             self.tx.open_table(tables::PARKED)?,
             self.tx.open_table(tables::DUE)?,
         );
         // None of them stands behind another of its order key, but for one that was replayed since.
         let mut found = Due::default();
+        let mut suspects = Vec::new();
         for row in parked.iter()? {
-            if found.now.len() >= limit {
-                return Ok(found);
+            if found.now.len() >= limit || suspects.len() >= SUSPECTS {
+                look_again(&mut found, &suspects, now);
+                return Ok((found, suspects));
             }
-            let id = *row?.0.value();
-            let Some((entry, delivery)) = readable(self.entry(EventId::from_bytes(id)))?.flatten()
-            else {
-                continue;
-            };
-            if due.get((delivery.next_attempt_at, &id))?.is_some() {
-                found.now.push((entry, delivery));
+            let key = *row?.0.value();
+            let id = EventId::from_bytes(key);
+            match self.entry(id) {
+                Ok(Some((entry, delivery))) => {
+                    if due.get((delivery.next_attempt_at, &key))?.is_some() {
+                        found.now.push((entry, delivery));
+                    }
+                }
+                Ok(None) => {}
+                Err(Fault::Refused(_)) => suspects.push(Suspect { due: None, id }),
+                Err(broken) => return Err(broken),
             }
         }
         let known: Vec<EventId> = found.now.iter().map(|(entry, _)| entry.id).collect();
-        let rest = self.due(now, limit.saturating_add(known.len()))?;
+        let (rest, more) = self.due(now, limit.saturating_add(known.len()))?;
         let further = rest.now.into_iter().filter(|(e, _)| !known.contains(&e.id));
         let room = limit.saturating_sub(known.len());
         found.now.extend(further.take(room));
         found.next_at = rest.next_at;
-        Ok(found)
+        suspects.extend(more);
+        look_again(&mut found, &suspects, now);
+        Ok((found, suspects))
     }
 
     pub(super) fn lapsed(&self, now: i64, limit: usize) -> Result<Vec<Delivery>, Fault> {
@@ -320,6 +347,7 @@ impl Reader<'_> {
         let revoked = self.tx.open_table(tables::REVOKED)?.len()?;
         let merchants = self.tx.open_table(tables::MERCHANTS)?.len()?;
         Ok(Counts {
+            damaged: self.tx.open_table(tables::DAMAGED)?.len()?,
             dead: self.tx.open_table(tables::DEAD)?.len()?,
             merchants_authorized: merchants.saturating_sub(revoked),
             merchants_revoked: revoked,
@@ -327,6 +355,14 @@ impl Reader<'_> {
             pending: pending.len()?,
             refused: self.tx.open_table(tables::REFUSED)?.len()?,
         })
+    }
+}
+
+/// What waited behind `suspects` is due as soon as they are moved aside.
+fn look_again(due: &mut Due, suspects: &[Suspect], now: i64) {
+    if !suspects.is_empty() {
+        let again = now.saturating_add(SOON_MS);
+        due.next_at = Some(due.next_at.map_or(again, |at| at.min(again)));
     }
 }
 

@@ -2,7 +2,7 @@
 //! after an I/O error redb has to be closed and opened anew.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -38,6 +38,8 @@ pub(super) struct Shared {
     /// again, which so waits until the last reader is done.
     db: RwLock<Option<Database>>,
     writable: AtomicBool,
+    closing: AtomicBool,
+    ending: AtomicBool,
 }
 
 impl Shared {
@@ -49,6 +51,8 @@ impl Shared {
         opener: Opener,
     ) -> Result<Self, StoreError> {
         let db = open::open(&path, &sealer, &|| opener(Access::Full))?;
+        let keys = open::index_keys(&db, &path, &sealer)?;
+        let sealer = sealer.with_index_keys(keys);
         Ok(Self {
             clock,
             sealer,
@@ -56,6 +60,8 @@ impl Shared {
             opener,
             db: RwLock::new(Some(db)),
             writable: AtomicBool::new(true),
+            closing: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
         })
     }
 
@@ -82,14 +88,48 @@ impl Shared {
         self.with_database(|db| work(&db.begin_read()?))
     }
 
-    /// Waits for the readers, closes the database and opens it again; new readers wait meanwhile.
-    /// Where that fails, it stays closed.
+    /// Waits for the readers (who reads for long ends), closes the database and opens it again; new
+    /// readers wait meanwhile. Where that fails, or another store stands there by now, it stays
+    /// closed.
     pub(super) fn reopen(&self, access: Access) -> Result<(), StoreError> {
+        self.closing.store(true, Ordering::Release);
         let mut guard = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        self.closing.store(false, Ordering::Release);
         close(guard.take());
         let opener = || (self.opener)(access);
-        *guard = Some(open::open(&self.path, &self.sealer, &opener)?);
+        let db = open::open(&self.path, &self.sealer, &opener)?;
+        self.refuse_another(&db)?;
+        *guard = Some(db);
         Ok(())
+    }
+
+    /// Refuses a store of other index keys: its digests aren't those this one makes.
+    fn refuse_another(&self, db: &Database) -> Result<(), StoreError> {
+        let keys = open::index_keys(db, &self.path, &self.sealer)?;
+        if keys.as_bytes() == self.sealer.index_keys().as_bytes() {
+            return Ok(());
+        }
+        Err(StoreError::Unavailable {
+            reason: format!(
+                "{} was put in the place of the store that was open; start the sidecar again",
+                self.path.display()
+            ),
+        })
+    }
+
+    /// Whether somebody waits to close the database: who reads for long must end.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire) || self.ending.load(Ordering::Acquire)
+    }
+
+    /// Says that the store is about to be dropped: who reads for long must end.
+    pub(super) fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Whether the last write succeeded.

@@ -9,11 +9,11 @@ use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
 use super::fault::Fault;
 
 /// Bytes as a key or a value.
-type Bytes = &'static [u8];
+pub(super) type Bytes = &'static [u8];
 /// An event id, or a 16-byte digest.
-type Id = &'static [u8; 16];
+pub(super) type Id = &'static [u8; 16];
 /// A 32-byte digest.
-type Digest = &'static [u8; 32];
+pub(super) type Digest = &'static [u8; 32];
 
 /// What the store knows of itself.
 pub(super) const META: TableDefinition<'_, &str, Bytes> = TableDefinition::new("meta");
@@ -98,10 +98,16 @@ pub(super) const REFUSED_INDEX: TableDefinition<'_, Id, (u8, u64, i64, Id, Id)> 
 /// (entry, digest of the content) → sealed second body under the entry's `notify_id`.
 pub(super) const VARIANTS: TableDefinition<'_, (Id, Id), Bytes> = TableDefinition::new("variants");
 
+/// Table NUL key of every damaged record that was moved aside → (when, its bytes as they were).
+pub(super) const DAMAGED: TableDefinition<'_, Bytes, (i64, Bytes)> =
+    TableDefinition::new("damaged");
+
 /// Where [`META`] keeps the schema version, 8 bytes big-endian.
 pub(super) const SCHEMA_KEY: &str = "schema";
 /// Where [`META`] keeps the value that only the right store key opens.
 pub(super) const CHECK_KEY: &str = "check";
+/// Where [`META`] keeps the keys of the digests in the indexes, sealed.
+pub(super) const INDEX_KEY: &str = "index";
 /// Where [`META`] keeps what the writer writes to see whether it can.
 pub(super) const PROBE_KEY: &str = "probe";
 /// Where [`META`] keeps the size of all rows of [`CALLS`], 8 bytes big-endian.
@@ -114,6 +120,7 @@ type Step = fn(&WriteTransaction) -> Result<(), Fault>;
 /// released, only added.
 const STEPS: &[Step] = &[
     add_certificates,
+    add_index_keys,
     add_quarantine,
     add_claims,
     add_calls_and_users,
@@ -125,7 +132,14 @@ fn add_certificates(tx: &WriteTransaction) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Refused notifications and second bodies are kept.
+/// Version 3: the index keys stand in [`META`] (whoever opens the file writes them, because they
+/// are sealed), and damaged records are moved aside.
+fn add_index_keys(tx: &WriteTransaction) -> Result<(), Fault> {
+    tx.open_table(DAMAGED)?;
+    Ok(())
+}
+
+/// Version 4: refused notifications and second bodies are kept.
 fn add_quarantine(tx: &WriteTransaction) -> Result<(), Fault> {
     tx.open_table(REFUSED)?;
     tx.open_table(REFUSED_INDEX)?;
@@ -133,14 +147,14 @@ fn add_quarantine(tx: &WriteTransaction) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Deliveries can be claimed: what no route fits, too, however far it is put off.
+/// Version 5: deliveries can be claimed: what no route fits, too, however far it is put off.
 fn add_claims(tx: &WriteTransaction) -> Result<(), Fault> {
     tx.open_table(LEASED)?;
     tx.open_table(PARKED)?;
     Ok(())
 }
 
-/// What became of calls is kept, and so are users' tokens.
+/// Version 6: what became of calls is kept, and so are users' tokens.
 fn add_calls_and_users(tx: &WriteTransaction) -> Result<(), Fault> {
     tx.open_table(CALLS)?;
     tx.open_table(CALLS_AT)?;
@@ -188,6 +202,7 @@ pub(super) fn read_schema<T: ReadableTable<&'static str, Bytes>>(
 pub(super) struct Tables<'t> {
     pub(super) apps: Table<'t, Bytes, Bytes>,
     pub(super) certificates: Table<'t, Bytes, Bytes>,
+    pub(super) damaged: Table<'t, Bytes, (i64, Bytes)>,
     pub(super) merchants: Table<'t, Bytes, Bytes>,
     pub(super) revoked: Table<'t, Bytes, ()>,
     pub(super) by_auth_app_id: Table<'t, Bytes, ()>,
@@ -229,6 +244,7 @@ impl<'t> Tables<'t> {
         Ok(Self {
             apps: tx.open_table(APPS)?,
             certificates: tx.open_table(CERTIFICATES)?,
+            damaged: tx.open_table(DAMAGED)?,
             merchants: tx.open_table(MERCHANTS)?,
             revoked: tx.open_table(REVOKED)?,
             by_auth_app_id: tx.open_table(BY_AUTH_APP_ID)?,

@@ -274,3 +274,66 @@ async fn commits_refused_within_a_group_leave_no_trace_and_harm_no_neighbour() {
     let stored: Vec<_> = merchants.iter().map(|m| m.auth_app_id.as_str()).collect();
     assert_eq!(stored, ["1", "5"]);
 }
+
+/// Makes the file of `options` one of schema version 2: the digests of its indexes are made with
+/// keys that are derived from the store key, and it keeps neither those nor damaged records.
+fn age(options: &OpenOptions, change: impl FnOnce(&redb::WriteTransaction)) {
+    let db = redb::Database::open(&options.path).expect("opened");
+    let tx = db.begin_write().expect("transaction");
+    change(&tx);
+    tx.commit().expect("committed");
+}
+
+#[tokio::test]
+async fn a_file_whose_index_keys_were_derived_gets_them_sealed_and_forgets_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = OpenOptions {
+        path: dir.path().join("store.redb"),
+        key: StoreKey::generate(),
+        cache_bytes: 0,
+        clock: Arc::new(ManualClock::new(START)),
+    };
+    EmbeddedStore::create(&options.path, &options.key).expect("created");
+    age(&options, |tx| {
+        let sealer = Sealer::new(&options.key);
+        open::write_index_keys(tx, &sealer, sealer.index_keys()).expect("written");
+    });
+    let store = EmbeddedStore::open(options.clone()).expect("opened");
+    let done = store.commit(vec![authorize("1", "a token")]).await;
+    done.expect("committed");
+    drop(store);
+    age(&options, |tx| {
+        tables::write_schema(tx, 2).expect("written");
+        let mut meta = tx.open_table(tables::META).expect("there");
+        meta.remove(tables::INDEX_KEY).expect("removed");
+        drop(meta);
+        tx.delete_table(tables::DAMAGED).expect("deleted");
+    });
+    for _ in 0..2 {
+        let store = EmbeddedStore::open(options.clone()).expect("opened");
+        let key = MerchantKey::Token(Secret::new("a token".to_owned()));
+        let found = store.find(key).await.expect("readable");
+        assert_eq!(found.len(), 1, "the token's digest is the same");
+        let stats = store.stats().await.expect("readable");
+        assert_eq!((stats.schema, stats.damaged), (tables::SCHEMA, 0));
+    }
+    age(&options, |tx| {
+        let mut meta = tx.open_table(tables::META).expect("there");
+        meta.remove(tables::INDEX_KEY).expect("removed");
+    });
+    let opened = EmbeddedStore::open(options.clone());
+    assert!(
+        matches!(&opened, Err(StoreError::DamagedFile { reason, .. }) if reason.contains("index keys")),
+        "new keys would make every digest wrong: {opened:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_is_dropped_ends_its_backup() {
+    let faulty = Faulty::new();
+    let rows = faulty.store.backup().await.expect("begun");
+    let shared = Arc::downgrade(&faulty.store.0.shared);
+    drop(faulty);
+    assert!(shared.upgrade().is_none(), "nobody holds the file any more");
+    drop(rows);
+}

@@ -43,7 +43,7 @@ impl Applier<'_> {
         let mut token = token.clone();
         let mut is_in_force = replaces.is_none();
         for key in keys(&token) {
-            if let Some(known) = self.user(&key)? {
+            if let Some(known) = self.user_if_whole(&key)? {
                 is_in_force |= replaces == Some(&known.access_token);
                 token = token.with_names_of(&known);
             }
@@ -63,7 +63,7 @@ impl Applier<'_> {
         key: &UserKey,
         only: Option<&Secret<String>>,
     ) -> Result<Effect, Fault> {
-        let Some(known) = self.user(key)? else {
+        let Some(known) = self.user_if_whole(key)? else {
             return Ok(Effect::Missing);
         };
         if only.is_some_and(|only| *only != known.access_token) {
@@ -107,6 +107,36 @@ impl Applier<'_> {
         let forgotten = self.tables.users_forgotten.get(owner(key).as_slice())?;
         let forgotten = forgotten.map(|row| row.value());
         look_up(&self.tables.users, self.sealer, key, forgotten)
+    }
+
+    /// The user; a damaged record is moved aside, because a new login replaces it, and a
+    /// cancellation must not be refused for it.
+    fn user_if_whole(&mut self, key: &UserKey) -> Result<Option<UserToken>, Fault> {
+        match self.user(key) {
+            Err(Fault::Refused(error)) => {
+                let digest = digest(self.sealer, key);
+                let row = self.tables.users.get(&digest)?;
+                let opened = row.map(|row| self.sealer.open(place(&digest), row.value().1));
+                if opened.is_some_and(|opened| opened.is_ok()) {
+                    // It isn't understood, which is no damage.
+                    return Err(Fault::Refused(error));
+                }
+                self.set_user_aside(&digest)?;
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    /// Moves the damaged record of a user aside.
+    pub(super) fn set_user_aside(&mut self, digest: &[u8; 32]) -> Result<(), Fault> {
+        let row = self.tables.users.get(digest)?;
+        if let Some(bytes) = row.map(|row| row.value().1.to_vec()) {
+            self.keep_aside(place(digest), &bytes)?;
+            self.remove_user(digest)?;
+            tracing::error!(record = %place(digest), "a user's tokens are damaged and were moved aside");
+        }
+        Ok(())
     }
 
     fn put_user(&mut self, key: &UserKey, token: &UserToken) -> Result<(), Fault> {
@@ -154,7 +184,12 @@ fn look_up(
     Ok(Some(token).filter(|_| !is_forgotten))
 }
 
-fn open(sealer: &Sealer, digest: &[u8; 32], sealed: &[u8]) -> Result<UserToken, StoreError> {
+/// Opens a user's tokens.
+pub(super) fn open(
+    sealer: &Sealer,
+    digest: &[u8; 32],
+    sealed: &[u8],
+) -> Result<UserToken, StoreError> {
     let record: UserRecord = records::open(sealer, place(digest), sealed)?;
     record.try_into().map_err(|_| place(digest).damaged())
 }
@@ -164,6 +199,13 @@ fn place(digest: &[u8; 32]) -> Place<'_> {
         table: tables::USERS.name(),
         key: digest,
     }
+}
+
+/// Whether `digest` is that of one of the user's names.
+pub(super) fn is_named(sealer: &Sealer, token: &UserToken, digest: &[u8; 32]) -> bool {
+    keys(token)
+        .iter()
+        .any(|key| self::digest(sealer, key) == *digest)
 }
 
 fn keys(token: &UserToken) -> Vec<UserKey> {

@@ -14,6 +14,7 @@ use redb::Database;
 use tokio::sync::oneshot;
 
 use super::apply::Applier;
+use super::aside::Suspect;
 use super::fault::Fault;
 use super::prune::Batch;
 use super::shared::{Access, Shared, Writable};
@@ -41,6 +42,8 @@ pub(super) enum Job {
     Probe(oneshot::Sender<()>),
     /// Forget one batch of what is old.
     Prune(Prune),
+    /// Move what is damaged of these out of the way.
+    SetAside(Vec<Suspect>),
 }
 
 /// Changes to apply, and where the effects go.
@@ -134,6 +137,7 @@ impl Writer {
                 let _ = reply.send(());
             }
             Job::Prune(prune) => self.prune(prune),
+            Job::SetAside(suspects) => self.set_aside(&suspects),
         }
     }
 
@@ -167,6 +171,16 @@ impl Writer {
             pruned.map_err(|reason| self.fail(reason))
         });
         let _ = prune.reply.send(answer.map_err(|e| unavailable(&e)));
+    }
+
+    fn set_aside(&mut self, suspects: &[Suspect]) {
+        let done = self.usable().and_then(|()| {
+            let moved = set_aside(&self.shared, suspects);
+            moved.map_err(|reason| self.fail(reason))
+        });
+        if let Err(reason) = done {
+            tracing::warn!(%reason, "damaged records can't be moved aside at present");
+        }
     }
 
     /// Whether a write is worth trying, or why not.
@@ -320,6 +334,24 @@ fn prune_batch(shared: &Shared, prune: &Prune) -> Result<(Pruned, Batch), String
             tx.abort()?;
         }
         Ok(pruned)
+    })
+}
+
+fn set_aside(shared: &Shared, suspects: &[Suspect]) -> Result<(), String> {
+    guarded(shared, |db| {
+        let mut tx = db.begin_write()?;
+        tx.set_quick_repair(true);
+        let now = shared.clock.now_ms();
+        let mut applier = Applier::new(Tables::open(&tx)?, &shared.sealer, now);
+        applier.set_aside(suspects)?;
+        let written = applier.has_written();
+        drop(applier);
+        if written {
+            tx.commit()?;
+        } else {
+            tx.abort()?;
+        }
+        Ok(())
     })
 }
 

@@ -295,6 +295,8 @@ fn cases(recordings: &[Recording], wanted: usize) -> Vec<Case> {
     let operations: usize = recordings.iter().map(|r| r.log.len() + 1).sum();
     let passes = wanted.div_ceil(operations).max(3);
     let stride = (operations * passes / wanted).max(1);
+    // One that the passes divide would meet one kind of image alone.
+    let stride = stride - usize::from(stride.is_multiple_of(passes));
     let mut cases = Vec::new();
     let mut number = 0;
     for (recording, recorded) in recordings.iter().enumerate() {

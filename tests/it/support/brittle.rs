@@ -84,7 +84,7 @@ impl BrittleStore {
 impl Store for BrittleStore {
     fn commit(&self, changes: Vec<Change>) -> Answer<'_, Vec<Effect>> {
         if self.full.load(Ordering::Relaxed) {
-            let reason = "no space left".to_owned();
+            let reason = "no space left on device".to_owned();
             return Box::pin(async { Err(StoreError::Unavailable { reason }) });
         }
         self.unless_broken(self.inner.commit(changes))
@@ -107,7 +107,7 @@ impl Store for BrittleStore {
     }
 
     fn is_writable(&self) -> bool {
-        !self.broken.load(Ordering::Relaxed)
+        !self.broken.load(Ordering::Relaxed) && !self.full.load(Ordering::Relaxed)
     }
 }
 

@@ -1,0 +1,116 @@
+//! `store backup`: from a running sidecar, or from the file itself.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow};
+use http_body_util::BodyExt;
+
+use crate::cli::admin_client::AdminClient;
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::output;
+use crate::cli::store::{open_file, running};
+use crate::store::care::Copied;
+use crate::store::embedded::CopyWriter;
+use crate::store::seal::StoreKey;
+
+/// How long a running sidecar may need for the next piece.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often progress is shown.
+const SHOWN: Duration = Duration::from_millis(500);
+
+pub(super) async fn execute(context: &Context, file: &Path) -> Result<(), Failure> {
+    let config = context.load()?;
+    let mut progress = Progress::new("copied");
+    let copied = match running(&config).await? {
+        Some(sidecar) => {
+            let key = context.store_key(&config)?;
+            stream(&sidecar, file, &key, &mut progress).await?
+        }
+        None => open_file(context, &config)?.backup(file, &mut |rows| progress.show(rows))?,
+    };
+    progress.end();
+    say(file, copied);
+    Ok(())
+}
+
+async fn stream(
+    sidecar: &AdminClient,
+    file: &Path,
+    key: &StoreKey,
+    progress: &mut Progress,
+) -> Result<Copied, Failure> {
+    // Before the sidecar begins: a name that is taken is found at once.
+    let mut copy = CopyWriter::begin(file, key)?;
+    let mut body = sidecar.open(crate::admin::store::BACKUP).await?;
+    loop {
+        let frame = tokio::time::timeout(PATIENCE, body.frame()).await;
+        let Some(frame) = frame.context("the sidecar sent nothing for a minute")? else {
+            break;
+        };
+        let frame = frame.map_err(|error| anyhow!(error));
+        let frame = frame.context("the sidecar broke the copy off; its log says why")?;
+        if let Ok(piece) = frame.into_data() {
+            progress.show(copy.write(&piece)?);
+        }
+    }
+    Ok(copy.finish()?)
+}
+
+fn say(file: &Path, copied: Copied) {
+    let (rows, bytes) = (copied.rows, copied.bytes);
+    output::say(format!(
+        "backed up to {} ({rows} rows, {bytes} bytes); it opens with the same store key, so keep \
+         that elsewhere",
+        file.display()
+    ));
+    if copied.damaged > 0 {
+        output::complain(format!(
+            "warning: {} records are damaged, and were copied as they are; `store check` names \
+             them",
+            copied.damaged
+        ));
+    }
+}
+
+/// Says on a terminal how far long work has come.
+pub(super) struct Progress {
+    what: &'static str,
+    shown: Option<Instant>,
+    is_terminal: bool,
+    is_visible: bool,
+}
+
+impl Progress {
+    pub(super) fn new(what: &'static str) -> Self {
+        Self {
+            what,
+            shown: None,
+            is_terminal: std::io::stderr().is_terminal(),
+            is_visible: false,
+        }
+    }
+
+    /// There are so many rows by now.
+    pub(super) fn show(&mut self, rows: u64) {
+        if !self.is_terminal {
+            return;
+        }
+        // What is done within the first half second needs no progress.
+        let since = self.shown.get_or_insert_with(Instant::now);
+        if since.elapsed() >= SHOWN {
+            *since = Instant::now();
+            self.is_visible = true;
+            output::rewrite(format!("{rows} rows {}", self.what));
+        }
+    }
+
+    /// Takes the last word away.
+    pub(super) fn end(&mut self) {
+        if std::mem::take(&mut self.is_visible) {
+            output::rewrite("");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! `store …`, and opening the store for the other verbs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::admin_client::AdminClient;
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::output::Form;
+use crate::cli::{files, output};
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::config::error::{ConfigErrors, Mismatch};
+use crate::store::Store;
+use crate::store::embedded::{EmbeddedStore, OpenOptions, StoreFile};
+use crate::store::seal::StoreKey;
+
+mod backup;
+mod replace;
+mod report;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreVerb {
+    /// Copy the whole store into a new file, while a sidecar runs or not
+    Backup {
+        /// Where to; nothing may stand there
+        file: PathBuf,
+    },
+    /// Read every record, and name what is damaged or contradicts itself
+    Check(CheckArguments),
+    /// Give free pages back to the file system; no sidecar may run
+    Compact,
+    /// Create the empty store that the configuration names
+    Create,
+    /// Move the store into a database that several sidecars share
+    Migrate {
+        /// `postgres://…`
+        #[arg(long, value_name = "URL")]
+        to: String,
+    },
+    /// Seal every record under a new store key; no sidecar may run
+    Rekey {
+        /// Reference of the new key
+        #[arg(long, value_name = "REF")]
+        new_key: String,
+    },
+    /// Put a backup in the store's place; no sidecar may run
+    Restore {
+        /// The backup
+        file: PathBuf,
+        /// Replace the store that stands there; it is kept beside
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Say how large the store is, and what is in it
+    Stats {
+        #[command(flatten)]
+        form: Form,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// Move damaged records aside; no sidecar may run
+    #[arg(long)]
+    repair: bool,
+    #[command(flatten)]
+    form: Form,
+}
+
+pub(crate) async fn execute(context: &Context, verb: StoreVerb) -> Result<(), Failure> {
+    match verb {
+        StoreVerb::Backup { file } => backup::execute(context, &file).await,
+        StoreVerb::Check(arguments) => report::check(context, &arguments).await,
+        StoreVerb::Compact => compact(context),
+        StoreVerb::Create => {
+            let config = context.load()?;
+            let key = context.store_key(&config)?;
+            create(&config.store.path, &key)?;
+            output::say(format!("created {}", config.store.path.display()));
+            Ok(())
+        }
+        StoreVerb::Migrate { to } => Err(migrate(context, &to)),
+        StoreVerb::Rekey { new_key } => replace::rekey(context, &new_key),
+        StoreVerb::Restore { file, replace } => replace::restore(context, &file, replace),
+        StoreVerb::Stats { form } => report::stats(context, &form).await,
+    }
+}
+
+fn compact(context: &Context) -> Result<(), Failure> {
+    let mut file = open_file(context, &context.load()?)?;
+    let (before, after) = file.compact()?;
+    output::say(format!("compacted from {before} to {after} bytes"));
+    Ok(())
+}
+
+/// There is nothing to move to yet. The URL may hold a password: it isn't shown.
+fn migrate(context: &Context, to: &str) -> Failure {
+    let found = match to.split_once(':') {
+        Some(("postgres" | "postgresql", _)) => "a PostgreSQL URL",
+        _ => "another kind of URL (not shown)",
+    };
+    let mismatch = Mismatch::new(found, "nothing")
+        .hint("a shared store isn't supported in this version; it comes later");
+    ConfigErrors::of_key(context.path(), "store migrate --to", mismatch).into()
+}
+
+/// Creates an empty store, its directory with it.
+pub(crate) fn create(path: &Path, key: &StoreKey) -> Result<(), Failure> {
+    if let Some(directory) = path.parent() {
+        files::create_directory(directory)?;
+    }
+    Ok(EmbeddedStore::create(path, key)?)
+}
+
+/// Opens the store that the configuration names.
+pub(crate) fn open(context: &Context, config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    let store = EmbeddedStore::open(OpenOptions {
+        path: config.store.path.clone(),
+        key: context.store_key(config)?,
+        cache_bytes: config.store.cache,
+        clock: Arc::new(SystemClock),
+    })?;
+    Ok(Arc::new(store))
+}
+
+/// Opens the store that the configuration names for itself alone.
+fn open_file(context: &Context, config: &Config) -> Result<StoreFile, Failure> {
+    let key = context.store_key(config)?;
+    Ok(StoreFile::open(
+        &config.store.path,
+        &key,
+        config.store.cache,
+    )?)
+}
+
+/// The running sidecar that has the store, if one runs.
+async fn running(config: &Config) -> Result<Option<AdminClient>, Failure> {
+    let client = AdminClient::new(config);
+    Ok(client.is_running().await?.then_some(client))
+}
+
+/// The name under which a file that is replaced at `now` is kept.
+fn kept_name(path: &Path, what: &str, now: i64) -> PathBuf {
+    let time = output::time_of(now).replace(['-', ':'], "");
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{what}-{time}"));
+    path.with_file_name(name)
+}

@@ -1,0 +1,99 @@
+//! `store stats` and `store check`: what is in the store, and whether it is whole.
+
+use anyhow::anyhow;
+use http::Method;
+
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::output::{self, Form};
+use crate::cli::store::{CheckArguments, open_file, running};
+use crate::clock::{Clock, SystemClock};
+use crate::store::care::{Inspection, Stats};
+
+pub(super) async fn stats(context: &Context, form: &Form) -> Result<(), Failure> {
+    let config = context.load()?;
+    let stats: Stats = match running(&config).await? {
+        Some(sidecar) => sidecar.get("/api/store").await?,
+        None => open_file(context, &config)?.stats()?,
+    };
+    if form.json {
+        return output::say_json(&stats);
+    }
+    let oldest = stats.oldest_pending_at.map(output::time_of);
+    let lines = [
+        ("file", config.store.path.display().to_string()),
+        ("schema", stats.schema.to_string()),
+        ("size", format!("{} bytes", stats.file_bytes)),
+        ("stored", format!("{} bytes", stats.stored_bytes)),
+        ("free", free(&stats)),
+        ("fragmented", format!("{} bytes", stats.fragmented_bytes)),
+        ("merchants", merchants(&stats)),
+        ("pending", stats.pending.to_string()),
+        ("oldest", output::or_dash(oldest.as_deref())),
+        ("delivered", stats.delivered.to_string()),
+        ("dead", stats.dead.to_string()),
+        ("ignored", stats.ignored.to_string()),
+        ("damaged", stats.damaged.to_string()),
+    ];
+    for (name, value) in lines {
+        output::say(format!("{name:12} {value}"));
+    }
+    let tables = stats.tables.into_iter();
+    let rows = tables.map(|table| [table.name, table.rows.to_string()]);
+    output::say_table(["table", "rows"], rows.collect());
+    Ok(())
+}
+
+fn free(stats: &Stats) -> String {
+    let hint = if stats.worth_compacting {
+        " (worth a `store compact` while the sidecar is stopped)"
+    } else {
+        ""
+    };
+    format!("{} bytes{hint}", stats.free_bytes)
+}
+
+fn merchants(stats: &Stats) -> String {
+    let (authorized, revoked) = (stats.merchants_authorized, stats.merchants_revoked);
+    format!("{authorized} authorized, {revoked} revoked")
+}
+
+pub(super) async fn check(context: &Context, arguments: &CheckArguments) -> Result<(), Failure> {
+    let config = context.load()?;
+    if arguments.repair {
+        let mut file = open_file(context, &config)?;
+        let moved = file.repair(SystemClock.now_ms())?;
+        output::complain(format!("{moved} damaged records were moved aside"));
+        return report(&file.inspect()?, arguments);
+    }
+    let found: Inspection = match running(&config).await? {
+        Some(sidecar) => {
+            let path = "/api/store/check";
+            sidecar.change(Method::POST, path, Vec::new()).await?
+        }
+        None => open_file(context, &config)?.inspect()?,
+    };
+    report(&found, arguments)
+}
+
+fn report(found: &Inspection, arguments: &CheckArguments) -> Result<(), Failure> {
+    if arguments.form.json {
+        output::say_json(found)?;
+    } else {
+        found.findings.iter().for_each(output::say);
+    }
+    let (rows, damaged, wrong) = (found.rows, found.damaged, found.contradictions);
+    if found.is_clean() {
+        if !arguments.form.json {
+            output::say(format!(
+                "{rows} rows, every record opens, every index agrees"
+            ));
+        }
+        return Ok(());
+    }
+    Err(anyhow!(
+        "{damaged} damaged records and {wrong} contradictions among {rows} rows; restore a backup, \
+         or `store check --repair` moves the damaged ones aside"
+    )
+    .into())
+}

@@ -1,0 +1,371 @@
+//! Damaged records are moved aside: their bytes are kept for whoever looks into the damage, and
+//! nothing waits for them any more.
+//!
+//! Only what doesn't open is damaged. What opens was written by us; if it isn't understood, a newer
+//! program did, which will understand it.
+
+use std::collections::HashSet;
+
+use redb::{Database, ReadableTable, ReadableTableMetadata, TableHandle, WriteTransaction};
+
+use super::apply::Applier;
+use super::catalogue::{AnyTable, Spot};
+use super::fault::Fault;
+use super::inbox::Wait;
+use super::inbox_records::DeliveryRecord;
+use super::lookup::{self, MerchantId, delivery_place, entry_place};
+use super::tables::{self, Tables};
+use crate::model::delivery::DeliveryState;
+use crate::model::id::EventId;
+use crate::model::notification::InboxEntry;
+use crate::store::seal::{Place, Sealer};
+
+/// How many damaged records keep their bytes; of further ones only the names are kept.
+const WITH_BYTES: u64 = 1_000;
+
+/// How long a notification is put off that opens but isn't understood, milliseconds.
+const STRANGE_MS: i64 = 3_600_000;
+
+/// A damaged entry or delivery, and when it was due, if it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Suspect {
+    pub(super) due: Option<i64>,
+    pub(super) id: EventId,
+}
+
+impl Applier<'_> {
+    /// Takes the damaged of `suspects` out of everybody's way.
+    ///
+    /// A delivery whose notification is whole is owed anew, where its index says that it was owed.
+    /// A notification is lost with its bytes; its `notify_id` is forgotten, so that a resend is
+    /// taken.
+    pub(super) fn set_aside(&mut self, suspects: &[Suspect]) -> Result<(), Fault> {
+        let mut lost = HashSet::new();
+        for suspect in suspects {
+            if self.set_one_aside(*suspect)? {
+                lost.insert(suspect.id.to_bytes());
+            }
+        }
+        if !lost.is_empty() {
+            self.forget_notify_ids(&lost)?;
+        }
+        Ok(())
+    }
+
+    /// Whether its notification is lost.
+    fn set_one_aside(&mut self, suspect: Suspect) -> Result<bool, Fault> {
+        let id = suspect.id;
+        let key = id.to_bytes();
+        let entry = lookup::entry(&self.tables.notifications, self.sealer, id);
+        let row = self.tables.notifications.get(&key)?;
+        let entry = part(entry, self.opens(entry_place(&key), row))?;
+        let delivery = lookup::delivery(&self.tables.deliveries, self.sealer, id);
+        let row = self.tables.deliveries.get(&key)?;
+        let delivery = part(delivery, self.opens(delivery_place(&key), row))?;
+        match (entry, delivery) {
+            (Part::Whole(entry), Part::Damaged) => {
+                self.rebuild(suspect, &entry)?;
+                Ok(false)
+            }
+            (Part::Damaged, delivery)
+            | (Part::Missing, delivery @ (Part::Damaged | Part::Whole(_))) => {
+                self.remove(suspect, delivery)?;
+                Ok(true)
+            }
+            (Part::Strange, Part::Whole(_)) => {
+                tracing::error!(event_id = %id, "a notification isn't understood; is the program older than the store?");
+                self.put_off(id, self.now.saturating_add(STRANGE_MS), Wait::ForItsTurn)?;
+                Ok(false)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn opens(&self, place: Place<'_>, row: Option<redb::AccessGuard<'_, &[u8]>>) -> bool {
+        row.is_none_or(|row| self.sealer.open(place, row.value()).is_ok())
+    }
+
+    /// Makes the delivery of a whole notification anew.
+    fn rebuild(&mut self, suspect: Suspect, entry: &InboxEntry) -> Result<(), Fault> {
+        let key = suspect.id.to_bytes();
+        let state = self.listed_state(&key)?;
+        let order = self.order_of(entry);
+        self.keep_delivery(&key)?;
+        self.unlist_everywhere(suspect, order)?;
+        // What is owed anew is owed from now on; what isn't is forgotten when it would have been.
+        let owed_since = match state {
+            DeliveryState::Pending => self.now.max(entry.received_at),
+            _ => entry.received_at,
+        };
+        let record = DeliveryRecord::new(state, (entry.received_at, owed_since), order);
+        self.put_delivery(suspect.id, None, &record)?;
+        tracing::error!(
+            event_id = %suspect.id, state = state.as_str(),
+            "the record of a delivery is damaged and was made anew; its bytes were moved aside"
+        );
+        Ok(())
+    }
+
+    /// Moves a damaged notification and its delivery aside.
+    fn remove(&mut self, suspect: Suspect, delivery: Part<DeliveryRecord>) -> Result<(), Fault> {
+        let key = suspect.id.to_bytes();
+        self.keep_delivery(&key)?;
+        let taken = self.tables.notifications.get(&key)?;
+        if let Some(bytes) = taken.map(|row| row.value().to_vec()) {
+            self.keep_aside(entry_place(&key), &bytes)?;
+        }
+        match delivery {
+            Part::Whole(record) => self.detach(&key, &record)?,
+            Part::Damaged | Part::Missing | Part::Strange => {
+                let order = self.scan_order(&key)?;
+                self.unlist_everywhere(suspect, order)?;
+            }
+        }
+        self.tables.notifications.remove(&key)?;
+        self.tables.deliveries.remove(&key)?;
+        self.forget_variants(&key)?;
+        tracing::error!(
+            event_id = %suspect.id,
+            "a notification is damaged and can't be delivered; its bytes were moved aside. \
+             Restore a backup, or have Alipay send it again"
+        );
+        Ok(())
+    }
+
+    fn keep_delivery(&mut self, key: &[u8; 16]) -> Result<(), Fault> {
+        let row = self.tables.deliveries.get(key)?;
+        match row.map(|row| row.value().to_vec()) {
+            Some(bytes) => self.keep_aside(delivery_place(key), &bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps the bytes of a damaged record, or at least its name.
+    pub(super) fn keep_aside(&mut self, place: Place<'_>, bytes: &[u8]) -> Result<(), Fault> {
+        let kept = if self.tables.damaged.len()? < WITH_BYTES {
+            bytes
+        } else {
+            &[]
+        };
+        self.touch();
+        let key = aside_key(place);
+        let row = (self.now, kept);
+        self.tables.damaged.insert(key.as_slice(), row)?;
+        Ok(())
+    }
+
+    /// The state that the indexes give a delivery.
+    fn listed_state(&self, key: &[u8; 16]) -> Result<DeliveryState, Fault> {
+        Ok(if self.tables.pending.get(key)?.is_some() {
+            DeliveryState::Pending
+        } else if self.tables.dead.get(key)?.is_some() {
+            DeliveryState::Dead
+        } else if self.tables.delivered.get(key)?.is_some() {
+            DeliveryState::Delivered
+        } else if self.tables.ignored.get(key)?.is_some() {
+            DeliveryState::Ignored
+        } else {
+            DeliveryState::Pending
+        })
+    }
+
+    /// Takes a delivery whose record can't be read out of every index, and lets the next of its
+    /// order come first.
+    fn unlist_everywhere(
+        &mut self,
+        suspect: Suspect,
+        order: Option<[u8; 16]>,
+    ) -> Result<(), Fault> {
+        let key = suspect.id.to_bytes();
+        self.touch();
+        let next_attempt_at = match suspect.due {
+            Some(at) => at,
+            None => self.scan_due(&key)?.unwrap_or_default(),
+        };
+        let was_pending = self.tables.pending.remove(&key)?.is_some();
+        self.tables.dead.remove(&key)?;
+        self.tables.delivered.remove(&key)?;
+        self.tables.ignored.remove(&key)?;
+        self.tables.parked.remove(&key)?;
+        // When its lease ends only the record tells.
+        self.tables.leased.retain(|(_, id), ()| *id != key)?;
+        if was_pending || suspect.due.is_some() {
+            let record = DeliveryRecord {
+                next_attempt_at,
+                ..DeliveryRecord::new(DeliveryState::Pending, (0, 0), order)
+            };
+            self.unqueue(&key, &record)?;
+        }
+        Ok(())
+    }
+
+    /// When a delivery is due, found without its record.
+    fn scan_due(&self, key: &[u8; 16]) -> Result<Option<i64>, Fault> {
+        for row in self.tables.due.iter()? {
+            let row = row?.0;
+            let (at, id) = row.value();
+            if id == key {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The order a delivery belongs to, found without its records.
+    fn scan_order(&self, key: &[u8; 16]) -> Result<Option<[u8; 16]>, Fault> {
+        for row in self.tables.ordered.iter()? {
+            let row = row?.0;
+            let (order, id) = row.value();
+            if id == key {
+                return Ok(Some(*order));
+            }
+        }
+        Ok(None)
+    }
+
+    /// One look at all of them, because a digest isn't found by the entry it led to.
+    fn forget_notify_ids(&mut self, lost: &HashSet<[u8; 16]>) -> Result<(), Fault> {
+        let mut digests = HashSet::new();
+        for row in self.tables.dedupe.iter()? {
+            let (digest, id) = row?;
+            if lost.contains(id.value()) {
+                digests.insert(*digest.value());
+            }
+        }
+        let is_lost = |digest: &[u8; 16]| digests.contains(digest);
+        self.tables.dedupe.retain(|digest, _| !is_lost(digest))?;
+        let times = &mut self.tables.dedupe_at;
+        times.retain(|(_, digest), ()| !is_lost(digest))?;
+        Ok(())
+    }
+
+    /// Moves a damaged merchant aside, so that it can be authorised anew. Its tokens stay known as
+    /// its own.
+    pub(super) fn set_merchant_aside(&mut self, id: &MerchantId) -> Result<(), Fault> {
+        let key = id.key();
+        let place = Place {
+            table: tables::MERCHANTS.name(),
+            key: &key,
+        };
+        let row = self.tables.merchants.get(key.as_slice())?;
+        if let Some(bytes) = row.map(|row| row.value().to_vec()) {
+            self.keep_aside(place, &bytes)?;
+            self.tables.merchants.remove(key.as_slice())?;
+            self.tables.revoked.remove(key.as_slice())?;
+            tracing::error!(merchant = %id, "a merchant's record is damaged and was moved aside");
+        }
+        Ok(())
+    }
+}
+
+/// One of the two records of a notification.
+enum Part<T> {
+    Damaged,
+    Missing,
+    /// It opens but isn't understood.
+    Strange,
+    Whole(T),
+}
+
+fn part<T>(record: Result<Option<T>, Fault>, opens: bool) -> Result<Part<T>, Fault> {
+    match record {
+        Ok(Some(record)) => Ok(Part::Whole(record)),
+        Ok(None) => Ok(Part::Missing),
+        Err(Fault::Refused(_)) if opens => Ok(Part::Strange),
+        Err(Fault::Refused(_)) => Ok(Part::Damaged),
+        Err(broken) => Err(broken),
+    }
+}
+
+fn aside_key(place: Place<'_>) -> Vec<u8> {
+    let mut key = tables::prefix(&[place.table]);
+    key.extend(place.key);
+    key
+}
+
+/// Moves the damaged records `found` aside.
+pub(super) fn repair(
+    db: &Database,
+    sealer: &Sealer,
+    found: &[Spot],
+    now: i64,
+) -> Result<(), Fault> {
+    let tx = db.begin_write()?;
+    let mut applier = Applier::new(Tables::open(&tx)?, sealer, now);
+    let mut others = Vec::new();
+    for (table, key) in found {
+        if !applier.set_spot_aside(table.name(), key)? {
+            others.push((table, key));
+        }
+    }
+    drop(applier);
+    for (table, key) in others {
+        take_aside(&tx, *table, key, now)?;
+    }
+    Applier::new(Tables::open(&tx)?, sealer, now).put_missing_tokens()?;
+    Ok(tx.commit()?)
+}
+
+/// Moves a damaged record aside that nothing but its key leads to.
+fn take_aside(
+    tx: &WriteTransaction,
+    table: &dyn AnyTable,
+    key: &[u8],
+    now: i64,
+) -> Result<(), Fault> {
+    let Some(bytes) = table.take(tx, key)? else {
+        return Ok(());
+    };
+    let mut damaged = tx.open_table(tables::DAMAGED)?;
+    let kept = if damaged.len()? < WITH_BYTES {
+        bytes.as_slice()
+    } else {
+        &[]
+    };
+    let place = Place {
+        table: table.name(),
+        key,
+    };
+    damaged.insert(aside_key(place).as_slice(), (now, kept))?;
+    Ok(())
+}
+
+impl Applier<'_> {
+    /// Moves a damaged record aside with all that leads to it; `false` where nothing does but its
+    /// key.
+    fn set_spot_aside(&mut self, table: &str, key: &[u8]) -> Result<bool, Fault> {
+        let is = |one: &str| table == one;
+        if let Ok(id) = <[u8; 16]>::try_from(key) {
+            if is(tables::NOTIFICATIONS.name()) || is(tables::DELIVERIES.name()) {
+                let id = EventId::from_bytes(id);
+                self.set_aside(&[Suspect { due: None, id }])?;
+                return Ok(true);
+            } else if is(tables::REFUSED.name()) {
+                self.set_refused_aside(EventId::from_bytes(id))?;
+                return Ok(true);
+            } else if is(tables::CALLS.name()) {
+                self.set_call_aside(&id)?;
+                return Ok(true);
+            }
+        }
+        if let Ok(digest) = <[u8; 32]>::try_from(key) {
+            if is(tables::USERS.name()) {
+                self.set_user_aside(&digest)?;
+                return Ok(true);
+            } else if is(tables::MEMOS.name()) {
+                self.set_memo_aside(&digest)?;
+                return Ok(true);
+            }
+        }
+        match MerchantId::from_key(key) {
+            Some(id) if is(tables::MERCHANTS.name()) => self.forget_damaged(&id).map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    /// Moves a damaged merchant aside with all that it was found by.
+    fn forget_damaged(&mut self, id: &MerchantId) -> Result<(), Fault> {
+        self.set_merchant_aside(id)?;
+        self.unlist_damaged(id)
+    }
+}

@@ -1,0 +1,144 @@
+//! What is done to the file of a store while no sidecar has it open.
+
+use std::path::{Path, PathBuf};
+
+use redb::{Database, ReadTransaction, ReadableDatabase};
+
+use super::aside;
+use super::catalogue::TABLES;
+use super::copy::{Building, refuse_existing};
+use super::fault::Fault;
+use super::{inspect, open, rows, stats};
+use crate::store::care::{Copied, Inspection, Stats};
+use crate::store::error::StoreError;
+use crate::store::seal::{Sealer, StoreKey};
+
+/// A store that this process has for itself: no sidecar can open it meanwhile. All of it blocks.
+pub struct StoreFile {
+    pub(super) path: PathBuf,
+    pub(super) db: Database,
+    pub(super) sealer: Sealer,
+}
+
+impl StoreFile {
+    /// Opens an existing store; migrates one of an older schema.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::open`](super::EmbeddedStore::open).
+    pub fn open(path: &Path, key: &StoreKey, cache_bytes: usize) -> Result<Self, StoreError> {
+        let opener = || Database::builder().set_cache_size(cache_bytes).open(path);
+        let sealer = Sealer::new(key);
+        let db = open::open(path, &sealer, &opener)?;
+        let keys = open::index_keys(&db, path, &sealer)?;
+        Ok(Self {
+            path: path.to_owned(),
+            db,
+            sealer: sealer.with_index_keys(keys),
+        })
+    }
+
+    /// Copies everything into a new file at `to`; `progress` hears how many rows there are by now.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when anything stands at `to`, [`StoreError::Unavailable`] when it
+    /// can't be read or written.
+    pub fn backup(&self, to: &Path, progress: &mut dyn FnMut(u64)) -> Result<Copied, StoreError> {
+        refuse_existing(to)?;
+        let scratch = open::scratch_path(to);
+        let copied = self.copy(&scratch, progress).and_then(|copied| {
+            open::put_in_place(&scratch, to)?;
+            Ok(copied)
+        });
+        // Whether linked into place or not, the scratch name has done its duty.
+        let _ = std::fs::remove_file(&scratch);
+        copied
+    }
+
+    fn copy(&self, scratch: &Path, progress: &mut dyn FnMut(u64)) -> Result<Copied, StoreError> {
+        let mut building = Building::begin(scratch.to_owned())?;
+        self.read(|tx| {
+            rows::refuse_unknown(tx)?;
+            for table in TABLES {
+                table.walk(tx, &mut |key, value| {
+                    building.row(*table, key.to_vec(), value.to_vec())?;
+                    progress(building.rows);
+                    Ok(())
+                })?;
+            }
+            Ok(())
+        })?;
+        building.finish(&self.sealer)
+    }
+
+    /// Reads every record, and compares the indexes with them.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the file can't be read.
+    pub fn inspect(&self) -> Result<Inspection, StoreError> {
+        self.read(|tx| inspect::inspect(tx, &self.sealer, &|| Ok(())))
+    }
+
+    /// How large the file is, and what is in it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the file can't be read.
+    pub fn stats(&self) -> Result<Stats, StoreError> {
+        self.read(|tx| stats::stats(tx, &self.sealer, &self.path, &|| Ok(())))
+    }
+
+    /// Moves every damaged record aside at `now` (Unix milliseconds), and tells how many. Its bytes
+    /// are kept; a delivery whose notification is whole is owed anew.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the file can't be read or written.
+    pub fn repair(&mut self, now: i64) -> Result<u64, StoreError> {
+        let mut moved = 0;
+        loop {
+            let found = self.read(|tx| inspect::damaged(tx, &self.sealer))?;
+            if found.is_empty() {
+                return Ok(moved);
+            }
+            moved += u64::try_from(found.len()).unwrap_or(u64::MAX);
+            aside::repair(&self.db, &self.sealer, &found, now).map_err(Fault::into_error)?;
+        }
+    }
+
+    /// Gives free pages back to the file system; tells the size before and after.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the file can't be written.
+    pub fn compact(&mut self) -> Result<(u64, u64), StoreError> {
+        let before = self.size()?;
+        // One pass leaves pages that the next can move.
+        while self.db.compact().map_err(|error| StoreError::Unavailable {
+            reason: format!("{}: {error}", self.path.display()),
+        })? {}
+        Ok((before, self.size()?))
+    }
+
+    fn size(&self) -> Result<u64, StoreError> {
+        let file = std::fs::metadata(&self.path);
+        let file = file.map_err(|error| open::unavailable(&self.path, &error))?;
+        Ok(file.len())
+    }
+
+    pub(super) fn read<T>(
+        &self,
+        work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        let read = || -> Result<T, Fault> { work(&self.db.begin_read()?) };
+        let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
+        match read {
+            Ok(done) => done.map_err(Fault::into_error),
+            Err(_) => Err(open::damaged(&self.path, "redb panicked while it read it")),
+        }
+    }
+}
+
+impl std::fmt::Debug for StoreFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreFile")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,135 @@
+//! `store …` of the program, beside a running sidecar and without one.
+
+use std::os::unix::fs::PermissionsExt;
+
+use alipay_sidecar::store::seal::StoreKey;
+use serde_json::Value;
+
+use crate::cli_live::World;
+
+fn mode(world: &World, name: &str) -> u32 {
+    let file = std::fs::metadata(world.path().join(name)).expect("there");
+    file.permissions().mode() & 0o777
+}
+
+fn stats(world: &World) -> Value {
+    let said = world.check(&["store", "stats", "--json"], 0, &[]);
+    serde_json::from_str(&said).expect("JSON")
+}
+
+#[test]
+fn a_running_sidecars_store_is_looked_at_and_backed_up_but_not_replaced() {
+    let world = World::start();
+    let (sidecar, _) = world.run();
+    world.check(&["merchant", "import", "merchants.jsonl"], 0, &[]);
+    world.check(
+        &["store", "stats"],
+        0,
+        &["2 authorized", "schema", "free", "merchants"],
+    );
+    let live = stats(&world);
+    assert_eq!(live["merchants_authorized"], 2);
+    assert_eq!(live["worth_compacting"], false);
+    world.check(&["store", "check"], 0, &["every index agrees"]);
+    world.check(&["store", "backup", "b.redb"], 0, &["backed up to b.redb"]);
+    assert_eq!(mode(&world, "b.redb"), 0o600);
+    let again = ["store", "backup", "b.redb"];
+    world.check(&again, 1, &["b.redb exists already"]);
+    let in_use = ["in use by another process"];
+    world.check(&["store", "restore", "b.redb", "--replace"], 1, &in_use);
+    world.check(&["store", "compact"], 1, &in_use);
+    world.check(&["store", "check", "--repair"], 1, &in_use);
+    std::fs::write(world.path().join("new.key"), key()).expect("written");
+    private(&world, "new.key");
+    let rekey = ["store", "rekey", "--new-key", "file:new.key"];
+    world.check(&rekey, 1, &in_use);
+    // What comes after the backup is lost by restoring it.
+    world.check(&["merchant", "remove", "2021000000001002"], 0, &[]);
+    assert_eq!(sidecar.terminate(), Some(0));
+    assert_eq!(stats(&world)["merchants_authorized"], 1);
+    let restore = ["store", "restore", "b.redb"];
+    world.check(&restore, 1, &["exists already", "--replace"]);
+    world.check(
+        &["store", "restore", "b.redb", "--replace"],
+        0,
+        &[
+            "2 merchants",
+            ".replaced-",
+            "may refuse",
+            "suspect",
+            "may be delivered again",
+        ],
+    );
+    world.check(&["merchant", "list"], 0, &["2021000000001002"]);
+    world.check(&["store", "compact"], 0, &["compacted from"]);
+    world.check(&["store", "check"], 0, &["every index agrees"]);
+    let (sidecar, _) = world.run();
+    world.check(&["health", "--wait", "10s"], 0, &["ready"]);
+    assert_eq!(sidecar.terminate(), Some(0));
+}
+
+fn key() -> String {
+    StoreKey::generate().to_base64().expose().clone()
+}
+
+fn private(world: &World, name: &str) {
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(world.path().join(name), mode).expect("set");
+}
+
+#[test]
+fn a_store_gets_another_key_and_says_what_to_do_then() {
+    let world = World::start();
+    world.check(&["store", "create"], 0, &["created"]);
+    world.check(&["merchant", "import", "merchants.jsonl"], 0, &[]);
+    std::fs::write(world.path().join("new.key"), key()).expect("written");
+    private(&world, "new.key");
+    let rekey = ["store", "rekey", "--new-key", "file:new.key"];
+    world.check(
+        &rekey,
+        0,
+        &[
+            "sealed under the new key",
+            "set `store.key`",
+            ".rekeyed-",
+            "links",
+        ],
+    );
+    world.check(
+        &["merchant", "list"],
+        1,
+        &["does not open", "last rekeyed to"],
+    );
+    // The answer to somebody who doesn't know whether the crashed one had come to its end.
+    world.check(&rekey, 0, &["under this key already", "set `store.key`"]);
+    let config = std::fs::read_to_string(world.path().join("config.toml")).expect("readable");
+    let old = config
+        .lines()
+        .find(|line| line.starts_with("key = \"file:"));
+    world.edit(old.expect("a store key"), "key = \"file:new.key\"");
+    world.check(&["merchant", "list"], 0, &["2021000000001002"]);
+    world.check(&["store", "check"], 0, &["every index agrees"]);
+    world.check(
+        &["store", "rekey", "--new-key", "file:nothing.key"],
+        1,
+        &["--new-key", "nothing.key"],
+    );
+    std::fs::write(world.path().join("short.key"), "AAAA").expect("written");
+    private(&world, "short.key");
+    let short = ["store", "rekey", "--new-key", "file:short.key"];
+    world.check(&short, 1, &["--new-key", "32 bytes"]);
+}
+
+#[test]
+fn a_backup_without_a_sidecar_and_a_store_that_cannot_be_moved_yet() {
+    let world = World::start();
+    world.check(&["store", "stats"], 1, &["there is no store"]);
+    world.check(&["store", "create"], 0, &["created"]);
+    world.check(&["store", "backup", "b.redb"], 0, &["backed up"]);
+    assert_eq!(mode(&world, "b.redb"), 0o600);
+    let wrong = ["store", "restore", "config.toml", "--replace"];
+    world.check(&wrong, 1, &["config.toml is damaged or is no store"]);
+    let migrate = ["store", "migrate", "--to", "postgres://u:hidden@db/x"];
+    let said = world.check(&migrate, 78, &["PostgreSQL", "it comes later"]);
+    assert!(!said.contains("hidden"), "{said}");
+}

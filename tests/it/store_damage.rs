@@ -1,0 +1,433 @@
+//! Damage: named record by record, moved aside, and in nobody's way.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alipay_sidecar::clock::ManualClock;
+use alipay_sidecar::model::authorization::{Rank, Revocation};
+use alipay_sidecar::model::delivery::{DeliveryState, Settlement};
+use alipay_sidecar::model::id::EventId;
+use alipay_sidecar::model::notification::InboxEntry;
+use alipay_sidecar::store::care::Inspection;
+use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions, StoreFile};
+use alipay_sidecar::store::error::StoreError;
+use alipay_sidecar::store::seal::StoreKey;
+use alipay_sidecar::store::{Change, Directory, Effect, Inbox, MemoKey, MerchantKey, Store};
+use redb::{Database, Key, ReadableTable, TableDefinition};
+
+use crate::store::{
+    Fixture, START, app, attempt, authorization, authorize, entry, merchant_app, remember, secret,
+};
+
+type Bytes = &'static [u8];
+type Id = &'static [u8; 16];
+
+const NOTIFICATIONS: TableDefinition<'_, Id, Bytes> = TableDefinition::new("notifications");
+const DELIVERIES: TableDefinition<'_, Id, Bytes> = TableDefinition::new("deliveries");
+const MERCHANTS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("merchants");
+const BY_TOKEN: TableDefinition<'_, &[u8; 32], Bytes> = TableDefinition::new("by_token");
+const MEMOS: TableDefinition<'_, &[u8; 32], (i64, Bytes)> = TableDefinition::new("memos");
+const DAMAGED: TableDefinition<'_, Bytes, (i64, Bytes)> = TableDefinition::new("damaged");
+
+/// A closed store: two merchants, and four notifications, two of one order.
+struct Closed {
+    dir: tempfile::TempDir,
+    key: StoreKey,
+    first: EventId,
+    second: EventId,
+    other: EventId,
+    done: EventId,
+}
+
+fn received(at: i64, notify_id: &str, order_key: Option<&str>) -> InboxEntry {
+    InboxEntry {
+        order_key: order_key.map(str::to_owned),
+        ..entry(at, Some(notify_id))
+    }
+}
+
+impl Closed {
+    async fn new() -> Self {
+        let fixture = Fixture::embedded();
+        for n in [1, 2] {
+            let given = authorization(n, &format!("token-{n}"), Rank::AuthTime(START));
+            fixture.commit(authorize(given, None)).await;
+        }
+        let entries = [
+            received(START, "first", Some("order")),
+            received(START + 1, "second", Some("order")),
+            received(START + 2, "other", None),
+            received(START + 3, "done", None),
+        ];
+        let [first, second, other, done] = entries.each_ref().map(|entry| entry.id);
+        for entry in entries {
+            fixture.commit(Change::Receive(Box::new(entry))).await;
+        }
+        fixture
+            .commit(Change::Settle {
+                id: done,
+                attempt: attempt(START),
+                settlement: Settlement::Delivered,
+            })
+            .await;
+        let memo = MemoKey::new("test", &["m"]);
+        fixture
+            .commit(remember(memo, "memo", START + 1_000_000))
+            .await;
+        let Fixture {
+            store, key, dir, ..
+        } = fixture;
+        drop(store);
+        Self {
+            dir,
+            key,
+            first,
+            second,
+            other,
+            done,
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("store.redb")
+    }
+
+    fn open(&self) -> EmbeddedStore {
+        EmbeddedStore::open(OpenOptions {
+            path: self.path(),
+            key: self.key.clone(),
+            cache_bytes: 1 << 20,
+            clock: Arc::new(ManualClock::new(START)),
+        })
+        .expect("opened")
+    }
+
+    fn file(&self) -> StoreFile {
+        StoreFile::open(&self.path(), &self.key, 1 << 20).expect("opened")
+    }
+
+    fn inspect(&self) -> Inspection {
+        self.file().inspect().expect("readable")
+    }
+
+    /// Changes the file behind the store's back.
+    fn tamper(&self, change: impl FnOnce(&redb::WriteTransaction)) {
+        let db = Database::open(self.path()).expect("opened");
+        let tx = db.begin_write().expect("transaction");
+        change(&tx);
+        tx.commit().expect("committed");
+    }
+
+    fn flip_merchant(&self, n: u32) {
+        self.tamper(|tx| {
+            let mut table = tx.open_table(MERCHANTS).expect("there");
+            let key = merchant_key(n);
+            let bytes = {
+                let row = table.get(key.as_slice()).expect("readable");
+                flipped(row.expect("there").value())
+            };
+            table
+                .insert(key.as_slice(), bytes.as_slice())
+                .expect("written");
+        });
+    }
+
+    fn flip_entry(&self, table: TableDefinition<'static, Id, Bytes>, id: EventId) {
+        self.tamper(|tx| {
+            let mut table = tx.open_table(table).expect("there");
+            let key = id.to_bytes();
+            let bytes = {
+                let row = table.get(&key).expect("readable");
+                flipped(row.expect("there").value())
+            };
+            table.insert(&key, bytes.as_slice()).expect("written");
+        });
+    }
+}
+
+/// A record with one bit changed in its middle.
+fn flipped(record: &[u8]) -> Vec<u8> {
+    let mut bytes = record.to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    bytes
+}
+
+fn merchant_key(n: u32) -> Vec<u8> {
+    [app().as_str(), merchant_app(n).as_str()]
+        .join("\0")
+        .into_bytes()
+}
+
+async fn due(store: &EmbeddedStore) -> Vec<EventId> {
+    let due = store.due(START + 100, 100).await.expect("readable");
+    due.now.iter().map(|(entry, _)| entry.id).collect()
+}
+
+/// Looks at what is due until so many records have been moved aside.
+async fn moved_aside(store: &EmbeddedStore, count: u64) {
+    let begun = Instant::now();
+    loop {
+        due(store).await;
+        let counts = store.counts().await.expect("readable");
+        if counts.damaged >= count {
+            assert_eq!(counts.damaged, count);
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{counts:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_notification_is_moved_aside_and_its_followers_go_on() {
+    let closed = Closed::new().await;
+    closed.flip_entry(NOTIFICATIONS, closed.first);
+    let store = closed.open();
+    assert_eq!(
+        due(&store).await,
+        [closed.other],
+        "others don't wait for it"
+    );
+    // The record itself and its delivery.
+    moved_aside(&store, 2).await;
+    assert_eq!(due(&store).await, [closed.second, closed.other]);
+    assert_eq!(store.counts().await.expect("readable").pending, 2);
+    assert!(store.entry(closed.first).await.expect("gone").is_none());
+    // Alipay's resend is taken: the first one is lost.
+    let again = received(START + 50, "first", Some("order"));
+    let effects = store.commit(vec![Change::Receive(Box::new(again))]).await;
+    assert!(matches!(effects.expect("committed")[..], [Effect::Applied]));
+    drop(store);
+    let inspection = closed.inspect();
+    assert!(inspection.is_clean(), "{:?}", inspection.findings);
+    let db = Database::open(closed.path()).expect("opened");
+    let tx = redb::ReadableDatabase::begin_read(&db).expect("transaction");
+    let table = tx.open_table(DAMAGED).expect("there");
+    let key = [&b"notifications\0"[..], &closed.first.to_bytes()].concat();
+    let row = table.get(key.as_slice()).expect("readable");
+    let row = row.expect("its bytes are kept");
+    assert_eq!(row.value().0, START);
+    assert!(row.value().1.len() > 100);
+}
+
+#[tokio::test]
+async fn a_damaged_delivery_is_made_anew_from_its_notification() {
+    let closed = Closed::new().await;
+    closed.flip_entry(DELIVERIES, closed.first);
+    let store = closed.open();
+    moved_aside(&store, 1).await;
+    // It is still the first of its order.
+    assert_eq!(due(&store).await, [closed.first, closed.other]);
+    assert_eq!(store.counts().await.expect("readable").pending, 3);
+    let settled = Change::Settle {
+        id: closed.first,
+        attempt: attempt(START + 60),
+        settlement: Settlement::Delivered,
+    };
+    store.commit(vec![settled]).await.expect("committed");
+    assert_eq!(due(&store).await, [closed.second, closed.other]);
+    drop(store);
+    let inspection = closed.inspect();
+    assert!(inspection.is_clean(), "{:?}", inspection.findings);
+}
+
+#[tokio::test]
+async fn a_notification_whose_both_records_are_damaged_is_in_nobodys_way() {
+    let closed = Closed::new().await;
+    closed.flip_entry(NOTIFICATIONS, closed.first);
+    closed.flip_entry(DELIVERIES, closed.first);
+    let store = closed.open();
+    moved_aside(&store, 2).await;
+    assert_eq!(due(&store).await, [closed.second, closed.other]);
+    drop(store);
+    let inspection = closed.inspect();
+    assert!(inspection.is_clean(), "{:?}", inspection.findings);
+}
+
+#[tokio::test]
+async fn a_damaged_merchant_stops_nobody_and_a_new_authorisation_heals_it() {
+    let closed = Closed::new().await;
+    closed.flip_merchant(1);
+    let store = closed.open();
+    let found = store.find(MerchantKey::AuthAppId(merchant_app(1))).await;
+    let name = format!("{}/{}", app(), merchant_app(1));
+    assert!(matches!(found, Err(StoreError::Damaged { record }) if record.contains(&name)));
+    let other = store.find(MerchantKey::Token(secret("token-2"))).await;
+    assert_eq!(other.expect("readable").len(), 1);
+    assert_eq!(due(&store).await, [closed.first, closed.other]);
+    let given = authorization(1, "token-new", Rank::AuthTime(START + 1));
+    let effects = store.commit(vec![authorize(given, None)]).await;
+    assert!(matches!(effects.expect("committed")[..], [Effect::Applied]));
+    let found = store.find(MerchantKey::Token(secret("token-1"))).await;
+    let found = found.expect("its old token is still its own");
+    assert_eq!(found[0].token.app_auth_token.expose(), "token-new");
+    assert_eq!(store.counts().await.expect("readable").damaged, 1);
+    drop(store);
+    let inspection = closed.inspect();
+    assert!(inspection.is_clean(), "{:?}", inspection.findings);
+}
+
+#[tokio::test]
+async fn the_cancellation_of_a_damaged_merchant_is_taken() {
+    let closed = Closed::new().await;
+    let store = closed.open();
+    let found = store.find(MerchantKey::AuthAppId(merchant_app(1))).await;
+    let revocation = Revocation::new(&found.expect("readable")[0], Some(START + 9));
+    drop(store);
+    closed.flip_merchant(1);
+    let store = closed.open();
+    let change = Change::Revoke {
+        revocation,
+        entry: Some(Box::new(received(START + 9, "cancel", None))),
+    };
+    let effects = store.commit(vec![change]).await.expect("committed");
+    assert!(matches!(effects[..], [Effect::Missing]));
+    assert_eq!(store.counts().await.expect("readable").pending, 4);
+}
+
+#[tokio::test]
+async fn every_damaged_record_is_named_and_a_repair_moves_all_aside() {
+    let closed = Closed::new().await;
+    assert!(closed.inspect().is_clean());
+    closed.flip_entry(NOTIFICATIONS, closed.second);
+    closed.flip_entry(DELIVERIES, closed.done);
+    closed.flip_merchant(1);
+    closed.tamper(|tx| {
+        let mut memos = tx.open_table(MEMOS).expect("there");
+        let key = MemoKey::new("test", &["m"]).0;
+        let (at, mut bytes) = {
+            let row = memos.get(&key).expect("readable").expect("there");
+            (row.value().0, row.value().1.to_vec())
+        };
+        bytes[20] ^= 1;
+        memos.insert(&key, (at, bytes.as_slice())).expect("written");
+        let mut tokens = tx.open_table(BY_TOKEN).expect("there");
+        let rows: Vec<_> = tokens
+            .iter()
+            .expect("readable")
+            .map(|row| *row.expect("readable").0.value())
+            .collect();
+        for key in rows {
+            tokens
+                .insert(&key, b"\x01nonsense".as_slice())
+                .expect("written");
+        }
+    });
+    let found = closed.inspect();
+    assert_eq!(found.damaged, 6, "{:?}", found.findings);
+    for name in [
+        format!(
+            "record {} of table `notifications` is damaged",
+            closed.second
+        ),
+        format!("record {} of table `deliveries` is damaged", closed.done),
+        format!("record {}/{} of table `merchants`", app(), merchant_app(1)),
+        "of table `memos` is damaged".to_owned(),
+        "of table `by_token` is damaged".to_owned(),
+    ] {
+        assert!(
+            found.findings.iter().any(|finding| finding.contains(&name)),
+            "{name} in {:?}",
+            found.findings
+        );
+    }
+    let rekeyed = closed.file().rekey(
+        &StoreKey::generate(),
+        &closed.dir.path().join("kept"),
+        &mut |_| {},
+    );
+    let Err(StoreError::Unavailable { reason }) = rekeyed else {
+        panic!("a damaged record can't be sealed anew: {rekeyed:?}");
+    };
+    assert!(reason.contains("store check --repair"), "{reason}");
+    assert_eq!(closed.file().repair(START + 7).expect("repaired"), 6);
+    let found = closed.inspect();
+    assert_eq!(found.damaged, 0, "{:?}", found.findings);
+    let store = closed.open();
+    let (_, delivery) = store
+        .entry(closed.done)
+        .await
+        .expect("readable")
+        .expect("made anew");
+    assert_eq!(delivery.state, DeliveryState::Delivered);
+    let other = store.find(MerchantKey::Token(secret("token-2"))).await;
+    assert_eq!(
+        other.expect("readable").len(),
+        1,
+        "found by its token again"
+    );
+    let gone = store.find(MerchantKey::AuthAppId(merchant_app(1))).await;
+    assert!(gone.expect("readable").is_empty());
+}
+
+/// Takes a row out of one index, or puts one in, and says what must be found.
+type Contradiction = (&'static str, fn(&redb::WriteTransaction));
+
+#[tokio::test]
+async fn an_index_that_contradicts_the_records_is_named() {
+    let removed: [Contradiction; 5] = [
+        ("by_auth_app_id", |tx| {
+            clear::<Bytes, ()>(tx, "by_auth_app_id")
+        }),
+        ("by_pid", |tx| clear::<Bytes, ()>(tx, "by_pid")),
+        ("delivery", |tx| clear::<Id, i64>(tx, "pending")),
+        ("delivery", |tx| clear::<(i64, Id), ()>(tx, "due")),
+        ("memos", |tx| {
+            clear::<(i64, &[u8; 32]), ()>(tx, "memo_expiry")
+        }),
+    ];
+    for (name, change) in removed {
+        let closed = Closed::new().await;
+        closed.tamper(change);
+        let found = closed.inspect();
+        assert_eq!(found.damaged, 0);
+        assert!(found.contradictions > 0, "{name}");
+        assert!(
+            found.findings.iter().any(|finding| finding.contains(name)),
+            "{name} in {:?}",
+            found.findings
+        );
+    }
+    let added: [Contradiction; 4] = [
+        ("`due`", |tx| {
+            let mut due = open::<(i64, Id), ()>(tx, "due");
+            due.insert((START, &[9; 16]), ()).expect("written");
+        }),
+        ("`settled`", |tx| {
+            let mut settled = open::<(i64, Id), ()>(tx, "settled");
+            settled.insert((START, &[9; 16]), ()).expect("written");
+        }),
+        ("`revoked`", |tx| {
+            let mut revoked = open::<Bytes, ()>(tx, "revoked");
+            revoked.insert(b"1\x002".as_slice(), ()).expect("written");
+        }),
+        ("`by_alias`", |tx| {
+            let mut aliases = open::<Bytes, Bytes>(tx, "by_alias");
+            let row = (b"shop\x001".as_slice(), b"2".as_slice());
+            aliases.insert(row.0, row.1).expect("written");
+        }),
+    ];
+    for (name, change) in added {
+        let closed = Closed::new().await;
+        closed.tamper(change);
+        let found = closed.inspect();
+        assert_eq!((found.damaged, found.contradictions), (0, 1), "{name}");
+        assert!(found.findings[0].contains(name), "{:?}", found.findings);
+    }
+}
+
+fn open<'t, K: Key + 'static, V: redb::Value + 'static>(
+    tx: &'t redb::WriteTransaction,
+    name: &str,
+) -> redb::Table<'t, K, V> {
+    tx.open_table(TableDefinition::<K, V>::new(name))
+        .expect("there")
+}
+
+fn clear<K: Key + 'static, V: redb::Value + 'static>(tx: &redb::WriteTransaction, name: &str) {
+    open::<K, V>(tx, name)
+        .retain(|_, _| false)
+        .expect("cleared");
+}
