@@ -9,6 +9,7 @@ use redb::ReadableTable;
 use super::fault::Fault;
 use super::lookup::{self, MerchantId};
 use super::tables::Tables;
+use crate::model::delivery::DeliveryState;
 use crate::model::id::EventId;
 use crate::model::notification::InboxEntry;
 use crate::protocol::secret::Secret;
@@ -56,14 +57,34 @@ impl<'t> Applier<'t> {
             let effects = known.into_iter();
             return Ok(effects.map(|k| k.unwrap_or(Effect::Void)).collect());
         }
-        changes.iter().map(|change| self.apply(change)).collect()
+        let mut effects: Vec<Effect> = Vec::with_capacity(changes.len());
+        for change in changes {
+            let effect = match change {
+                Change::Accompany(entry) => self.accompany(entry, effects.last())?,
+                change => self.apply(change)?,
+            };
+            effects.push(effect);
+        }
+        Ok(effects)
+    }
+
+    /// Stores an entry that shares the fate of the change before it.
+    fn accompany(&mut self, entry: &InboxEntry, before: Option<&Effect>) -> Result<Effect, Fault> {
+        let state = match before {
+            Some(Effect::Stale) => DeliveryState::Ignored,
+            _ => DeliveryState::Pending,
+        };
+        self.put_entry(entry, state)?;
+        Ok(Effect::Applied)
     }
 
     /// The effect that a change has because it was made before.
     fn known(&self, change: &Change) -> Result<Option<Effect>, Fault> {
         match change {
-            Change::Receive(entry) => self.known_entry(entry),
-            Change::Authorize { entry, .. } | Change::Revoke { entry, .. } => entry
+            Change::Accompany(entry) | Change::Receive(entry) => self.known_entry(entry),
+            Change::Authorize { entry, .. }
+            | Change::Refused { entry, .. }
+            | Change::Revoke { entry, .. } => entry
                 .as_deref()
                 .map_or(Ok(None), |entry| self.known_entry(entry)),
             Change::Remember { key, .. } => Ok(self.remembered(*key)?.map(Effect::Remembered)),
@@ -75,7 +96,8 @@ impl<'t> Applier<'t> {
             | Change::RemoveApp(_)
             | Change::RemoveMerchant(..)
             | Change::Replay { .. }
-            | Change::Settle { .. } => Ok(None),
+            | Change::Settle { .. }
+            | Change::Worked { .. } => Ok(None),
         }
     }
 
@@ -94,6 +116,7 @@ impl<'t> Applier<'t> {
 
     fn apply(&mut self, change: &Change) -> Result<Effect, Fault> {
         match change {
+            Change::Accompany(entry) => self.accompany(entry, None),
             Change::Authorize {
                 authorization,
                 entry,
@@ -112,6 +135,7 @@ impl<'t> Applier<'t> {
             Change::Postpone { id, until } => self.postpone(*id, *until),
             Change::PutApp(app) => self.put_app(app),
             Change::Receive(entry) => self.receive(entry),
+            Change::Refused { refusal, entry } => self.refuse(refusal, entry.as_deref()),
             Change::Remember {
                 key,
                 value,
@@ -128,11 +152,16 @@ impl<'t> Applier<'t> {
                 attempt,
                 settlement,
             } => self.settle(*id, attempt, *settlement),
+            Change::Worked {
+                app_id,
+                auth_app_id,
+                app_auth_token,
+            } => self.worked(&MerchantId::new(app_id, auth_app_id), app_auth_token),
         }
     }
 
     /// What is kept under `key` and hasn't expired.
-    fn remembered(&self, key: MemoKey) -> Result<Option<Secret<Vec<u8>>>, Fault> {
+    pub(super) fn remembered(&self, key: MemoKey) -> Result<Option<Secret<Vec<u8>>>, Fault> {
         let Some(row) = self.tables.memos.get(&key.0)? else {
             return Ok(None);
         };
@@ -143,7 +172,17 @@ impl<'t> Applier<'t> {
         open_memo(self.sealer, key, expires_at, sealed).map(Some)
     }
 
-    fn remember(
+    /// Forgets what is kept under `key`.
+    pub(super) fn forget(&mut self, key: MemoKey) -> Result<(), Fault> {
+        self.touch();
+        let expiry = self.tables.memos.remove(&key.0)?.map(|row| row.value().0);
+        if let Some(at) = expiry {
+            self.tables.memo_expiry.remove((at, &key.0))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn remember(
         &mut self,
         key: MemoKey,
         value: &Secret<Vec<u8>>,

@@ -8,17 +8,21 @@ use super::lookup::{self, MerchantId, token_place};
 use super::records::{self, AppRecord, MerchantRecord, same_secret, same_token};
 use super::tables;
 use crate::model::app::App;
-use crate::model::authorization::{Authorization, Revocation};
+use crate::model::authorization::{Authorization, Rank, Refusal, Revocation};
 use crate::model::certificate::KeptCertificate;
 use crate::model::delivery::DeliveryState;
 use crate::model::event::AuthorizationEvent;
 use crate::model::id::{Alias, AppId};
-use crate::model::merchant::{Authorized, Merchant, MerchantStatus};
+use crate::model::merchant::{Authorized, Before, Merchant, MerchantStatus};
 use crate::model::notification::{DeliveryForm, InboxEntry};
 use crate::protocol::secret::Secret;
-use crate::store::Effect;
 use crate::store::error::StoreError;
 use crate::store::seal::Place;
+use crate::store::{Effect, MemoKey};
+
+/// How long a cancellation that came before its authorisation is kept, milliseconds: Alipay tries
+/// for 25 h, and whoever operates its side may send something again days later.
+const CANCELLED_MS: i64 = 30 * 24 * 3600 * 1000;
 
 impl Applier<'_> {
     pub(super) fn put_app(&mut self, app: &App) -> Result<Effect, Fault> {
@@ -70,11 +74,20 @@ impl Applier<'_> {
     ) -> Result<Effect, Fault> {
         let id = MerchantId::new(&authorization.app_id, &authorization.auth_app_id);
         let stored = self.merchant(&id)?;
-        let mut merchant = match Merchant::authorize(stored.as_ref(), authorization, self.now) {
+        let before = match (&stored, self.cancelled(&id)?) {
+            (Some(stored), _) => Before::Record(stored),
+            (None, Some(at)) => Before::Cancelled(at),
+            (None, None) => Before::Nothing,
+        };
+        let mut merchant = match Merchant::authorize(before, authorization, self.now) {
             Authorized::Applied(merchant) => *merchant,
+            Authorized::Known => return self.hold(&id, &authorization.token.app_auth_token),
             Authorized::Stale => return self.ignore(entry),
         };
-        self.check_token(&id, &merchant)?;
+        if merchant.auth_time_estimated && matches!(authorization.rank, Rank::AuthTime(_)) {
+            tracing::warn!(merchant = %id, "an auth_time lies more than 24 h ahead; it ranks as now");
+        }
+        self.check_token(&id, &merchant.token.app_auth_token)?;
         self.check_alias(&id, merchant.alias.as_ref())?;
         if let Some(stored) = &stored {
             keep_previous(stored, &mut merchant);
@@ -102,9 +115,10 @@ impl Applier<'_> {
     ) -> Result<Effect, Fault> {
         let id = MerchantId::new(&revocation.app_id, &revocation.auth_app_id);
         let Some(stored) = self.merchant(&id)? else {
-            return self.revoke_unknown(entry);
+            return self.revoke_unknown(revocation, entry);
         };
-        let again = revocation.at.is_none() && stored.status != MerchantStatus::Authorized;
+        let is_revoked = matches!(stored.status, MerchantStatus::Revoked { .. });
+        let again = revocation.at.is_none() && is_revoked;
         let Some(merchant) = stored.revoke(revocation, self.now).filter(|_| !again) else {
             return self.ignore(entry);
         };
@@ -112,7 +126,7 @@ impl Applier<'_> {
         if let Some(entry) = entry {
             let at = match merchant.status {
                 MerchantStatus::Revoked { at } => at,
-                MerchantStatus::Authorized => self.now,
+                MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => self.now,
             };
             let event = AuthorizationEvent::revoked(entry.id, entry.received_at, at, &merchant);
             self.put_entry(&told(entry, &merchant, event), DeliveryState::Pending)?;
@@ -120,8 +134,79 @@ impl Applier<'_> {
         Ok(Effect::Applied)
     }
 
+    pub(super) fn refuse(
+        &mut self,
+        refusal: &Refusal,
+        entry: Option<&InboxEntry>,
+    ) -> Result<Effect, Fault> {
+        let id = MerchantId::new(&refusal.app_id, &refusal.auth_app_id);
+        let Some(stored) = self.merchant(&id)? else {
+            return Ok(Effect::Missing);
+        };
+        let Some(merchant) = stored.refuse(refusal, self.now) else {
+            return Ok(Effect::Stale);
+        };
+        self.put_merchant(&id, Some(&stored), &merchant)?;
+        if let Some(entry) = entry.filter(|_| merchant.status.as_str() != stored.status.as_str()) {
+            let event = AuthorizationEvent::refused(entry.id, entry.received_at, &merchant);
+            self.put_entry(&told(entry, &merchant, event), DeliveryState::Pending)?;
+        }
+        Ok(Effect::Applied)
+    }
+
+    pub(super) fn worked(
+        &mut self,
+        id: &MerchantId,
+        app_auth_token: &Secret<String>,
+    ) -> Result<Effect, Fault> {
+        let Some(stored) = self.merchant(id)? else {
+            return Ok(Effect::Missing);
+        };
+        let Some(merchant) = stored.worked(app_auth_token, self.now) else {
+            return Ok(Effect::Stale);
+        };
+        self.put_merchant(id, Some(&stored), &merchant)?;
+        Ok(Effect::Applied)
+    }
+
+    /// Notes that the record of `id` has held this token, too.
+    fn hold(&mut self, id: &MerchantId, token: &Secret<String>) -> Result<Effect, Fault> {
+        self.check_token(id, token)?;
+        self.touch();
+        self.put_token(id, token)?;
+        Ok(Effect::Applied)
+    }
+
+    /// When the merchant of `id` cancelled before it was known.
+    fn cancelled(&self, id: &MerchantId) -> Result<Option<i64>, Fault> {
+        let kept = self.remembered(cancelled_key(id))?;
+        Ok(kept
+            .and_then(|at| <[u8; 8]>::try_from(at.expose().as_slice()).ok())
+            .map(i64::from_be_bytes))
+    }
+
+    /// Keeps the time of a cancellation that came before its authorisation.
+    fn remember_cancelled(&mut self, id: &MerchantId, at: i64) -> Result<(), Fault> {
+        if self.cancelled(id)?.is_some_and(|known| at <= known) {
+            return Ok(());
+        }
+        let key = cancelled_key(id);
+        self.forget(key)?;
+        let at = Secret::new(at.to_be_bytes().to_vec());
+        self.remember(key, &at, self.now.saturating_add(CANCELLED_MS))?;
+        Ok(())
+    }
+
     /// The backend must hear of a cancellation even where the sidecar never knew the merchant.
-    fn revoke_unknown(&mut self, entry: Option<&InboxEntry>) -> Result<Effect, Fault> {
+    fn revoke_unknown(
+        &mut self,
+        revocation: &Revocation,
+        entry: Option<&InboxEntry>,
+    ) -> Result<Effect, Fault> {
+        if let Some(at) = revocation.at {
+            let id = MerchantId::new(&revocation.app_id, &revocation.auth_app_id);
+            self.remember_cancelled(&id, revocation.plausible(at, self.now))?;
+        }
         if let Some(entry) = entry.filter(|entry| entry.body.is_some() || entry.event.is_some()) {
             self.put_entry(&without_event(entry), DeliveryState::Pending)?;
         }
@@ -193,6 +278,7 @@ impl Applier<'_> {
         self.touch();
         self.tables.merchants.remove(key.as_slice())?;
         self.tables.revoked.remove(key.as_slice())?;
+        self.tables.suspect.remove(key.as_slice())?;
         self.tables
             .by_auth_app_id
             .remove(auth_app_id_key(id).as_slice())?;
@@ -207,8 +293,8 @@ impl Applier<'_> {
         lookup::merchant(&self.tables.merchants, self.sealer, id)
     }
 
-    fn check_token(&self, id: &MerchantId, merchant: &Merchant) -> Result<(), Fault> {
-        let digest = self.sealer.token_digest(&merchant.token.app_auth_token);
+    fn check_token(&self, id: &MerchantId, token: &Secret<String>) -> Result<(), Fault> {
+        let digest = self.sealer.token_digest(token);
         match lookup::token_owner(&self.tables.by_token, self.sealer, &digest)? {
             Some(owner) if owner != *id => Err(token_conflict(&owner)),
             _ => Ok(()),
@@ -255,15 +341,18 @@ impl Applier<'_> {
         self.tables
             .merchants
             .insert(key.as_slice(), sealed.as_slice())?;
+        self.tables.revoked.remove(key.as_slice())?;
+        self.tables.suspect.remove(key.as_slice())?;
         match merchant.status {
-            MerchantStatus::Authorized => self.tables.revoked.remove(key.as_slice())?,
+            MerchantStatus::Authorized => None,
             MerchantStatus::Revoked { .. } => self.tables.revoked.insert(key.as_slice(), ())?,
+            MerchantStatus::Suspect { .. } => self.tables.suspect.insert(key.as_slice(), ())?,
         };
         self.tables
             .by_auth_app_id
             .insert(auth_app_id_key(id).as_slice(), ())?;
         self.list(id, merchant)?;
-        self.put_token(id, merchant)
+        self.put_token(id, &merchant.token.app_auth_token)
     }
 
     /// Writes the rows of what can change about a merchant.
@@ -292,8 +381,8 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn put_token(&mut self, id: &MerchantId, merchant: &Merchant) -> Result<(), Fault> {
-        let digest = self.sealer.token_digest(&merchant.token.app_auth_token);
+    fn put_token(&mut self, id: &MerchantId, token: &Secret<String>) -> Result<(), Fault> {
+        let digest = self.sealer.token_digest(token);
         if self.tables.by_token.get(&digest)?.is_some() {
             return Ok(());
         }
@@ -343,6 +432,7 @@ fn says_the_same(stored: &Merchant, merchant: &Merchant) -> bool {
         && (&stored.pid, &stored.alias, &stored.reference)
             == (&merchant.pid, &merchant.alias, &merchant.reference)
         && (stored.status, stored.source) == (merchant.status, merchant.source)
+        && stored.refresh_refused == merchant.refresh_refused
 }
 
 /// The entry with its event, and with what it didn't say of the merchant.
@@ -364,6 +454,12 @@ fn without_event(entry: &InboxEntry) -> InboxEntry {
         bare.form = DeliveryForm::Redacted;
     }
     bare
+}
+
+/// Under what a cancellation is kept that came before its authorisation.
+fn cancelled_key(id: &MerchantId) -> MemoKey {
+    let parts = [id.app_id.as_str(), id.auth_app_id.as_str()];
+    MemoKey::new("cancelled", &parts)
 }
 
 fn auth_app_id_key(id: &MerchantId) -> Vec<u8> {
