@@ -3,7 +3,6 @@
 
 use crate::config::Config;
 use crate::config::error::{Fault, Mismatch};
-use crate::config::token::{RefreshMode, UnknownToken};
 
 impl Config {
     /// What is set here but not supported in this version; their places in the file aren't known.
@@ -34,12 +33,6 @@ impl Config {
                 CALLERS,
             );
         }
-        if tokens.refresh == RefreshMode::Ahead {
-            refuse("tokens.refresh", "\"ahead\"", "\"on-demand\"", AHEAD);
-        }
-        if tokens.unknown == UnknownToken::Learn {
-            refuse("tokens.unknown", "\"learn\"", "\"refuse\"", LEARN);
-        }
         if tokens.remember_users {
             refuse("tokens.remember_users", "true", "false", USERS);
         }
@@ -59,11 +52,6 @@ const CALLERS: &str = "callers aren't checked in this version: whoever reaches t
                        remove the section, or guard a unix socket by its directory";
 
 const EGRESS: &str = "an HTTP proxy isn't used in this version: calls would leave directly";
-
-const AHEAD: &str = "tokens aren't refreshed ahead in this version";
-
-const LEARN: &str = "unknown tokens aren't learned in this version; use `merchant add` or \
-                     `merchant import`";
 
 const USERS: &str = "users' tokens aren't kept in this version; the backend keeps them";
 

@@ -49,7 +49,7 @@ pub struct Gateway {
 }
 
 /// A reply whose signature held, or an error that Alipay doesn't sign.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct VerifiedReply {
     /// The body and its parts; an encrypted node is open where the sidecar has the key.
     pub envelope: VerifiedEnvelope,

@@ -78,6 +78,7 @@ pub enum V3Encryption {
 }
 
 /// A v3 reply whose signature held, or an error that Alipay doesn't sign. `Debug` shows no content.
+#[derive(Clone)]
 pub struct VerifiedV3Reply {
     /// What Alipay sent.
     pub response: VerifiedV3Response,

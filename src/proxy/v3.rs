@@ -11,7 +11,6 @@ use http::{HeaderMap, Method};
 use crate::gateway::metrics::{Api, Phase};
 use crate::gateway::v3::{V3Body, V3Call, V3Encryption, VerifiedV3Reply, method_of};
 use crate::model::authorization::Source;
-use crate::model::merchant::Merchant;
 use crate::protocol::authorization::Authorization;
 use crate::protocol::secret::Secret;
 use crate::protocol::v3_response::V3Verification;
@@ -20,8 +19,9 @@ use crate::proxy::call::{self, Answer};
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::local_call::{self, Sent, single};
 use crate::proxy::resolve::{Credentials, Tags};
+use crate::proxy::second_try::Made;
 use crate::proxy::story::Story;
-use crate::token::TOKEN_METHOD;
+use crate::token::{SpentForm, SpentReply, TOKEN_METHOD};
 
 /// The HTTP methods of v3, as the `Allow` header lists them.
 pub(super) const METHODS: &str = "DELETE, GET, PATCH, POST, PUT";
@@ -85,11 +85,8 @@ pub(super) async fn make(
     story: &Story,
 ) -> Result<Answer, ProxyError> {
     let began = Instant::now();
-    let credentials = if call.method() == TOKEN_METHOD {
-        parts.resolver.resolve_own(&call.tags).await
-    } else {
-        parts.resolver.resolve(&call.tags).await
-    };
+    let time = crate::gateway::deadline(parts.limits.timeout, call.timeout);
+    let credentials = call::resolve_in(parts, time, &call.method(), &call.tags).await;
     let observe = |phase, began: Instant| {
         parts.call_metrics.observe(Api::V3, phase, began.elapsed());
     };
@@ -115,41 +112,29 @@ async fn send(
     }
     let began = Instant::now();
     let reply = send_once(parts, &v3).await?;
-    let timed_out = ["app-auth-token", "time"];
-    match merchant {
-        Some(merchant) if reply.refuses(&timed_out) => {
-            send_again(parts, (v3, began), &merchant, reply).await
-        }
-        _ => Ok(reply),
-    }
+    let Some(merchant) = merchant else {
+        return Ok(reply);
+    };
+    let made = Made {
+        parts,
+        merchant: &merchant,
+        timeout: v3.timeout,
+        began,
+    };
+    let resend = |token, timeout| async move {
+        let again = V3Call {
+            app_auth_token: Some(token),
+            timeout,
+            ..v3
+        };
+        send_once(parts, &again).await
+    };
+    made.settle(reply, resend).await
 }
 
 async fn send_once(parts: &ProxyParts, v3: &V3Call) -> Result<VerifiedV3Reply, ProxyError> {
     let reply = parts.gateway.call_v3(v3).await;
     reply.map_err(|e| ProxyError::of_query(v3.is_pure_query(), &e))
-}
-
-/// As [`call::make`] does on v2: the token is refreshed and the call sent once more, within its
-/// deadline.
-async fn send_again(
-    parts: &ProxyParts,
-    (v3, began): (V3Call, Instant),
-    merchant: &Merchant,
-    reply: VerifiedV3Reply,
-) -> Result<VerifiedV3Reply, ProxyError> {
-    let remaining = || v3.timeout.saturating_sub(began.elapsed());
-    let renewed = call::refreshed(parts, merchant, remaining()).await;
-    match renewed {
-        Some(renewed) if !remaining().is_zero() => {
-            let again = V3Call {
-                app_auth_token: Some(renewed.token.app_auth_token),
-                timeout: remaining(),
-                ..v3
-            };
-            send_once(parts, &again).await
-        }
-        _ => Ok(reply),
-    }
 }
 
 /// Sends a call that hands out tokens, and stores them.
@@ -159,10 +144,17 @@ async fn send_for_tokens(
 ) -> Result<VerifiedV3Reply, ProxyError> {
     let refresh_token = refresh_token(&v3)?;
     let began = Instant::now();
-    let _turn = match &refresh_token {
+    let turn = match &refresh_token {
         Some(refresh_token) => Some(call::turn(parts, v3.timeout, refresh_token).await?),
         None => None,
     };
+    let form = SpentForm::v3(&v3);
+    let known = turn
+        .as_ref()
+        .and_then(|turn| parts.tokens.spent_reply(turn, &form));
+    if let Some(SpentReply::V3(reply)) = known {
+        return Ok(reply);
+    }
     v3.timeout = v3.timeout.saturating_sub(began.elapsed());
     let reply = send_once(parts, &v3).await?;
     let is_signed = reply.response.verification() == V3Verification::Signed;
@@ -174,6 +166,10 @@ async fn send_for_tokens(
         None => Source::Callback,
     };
     call::absorb(parts, &v3.app, content(&v3, &reply).expose(), source).await;
+    if let Some(turn) = &turn {
+        let kept = SpentReply::V3(reply.clone());
+        parts.tokens.keep_spent(turn, form, kept);
+    }
     Ok(reply)
 }
 

@@ -15,6 +15,7 @@ use crate::admin::{Admin, token};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::listen::Listen;
+use crate::config::token::RefreshMode;
 use crate::delivery::Dispatcher;
 use crate::gateway::app::Apps;
 use crate::net::body::BoxError;
@@ -26,7 +27,7 @@ use crate::protocol::secret::Secret;
 use crate::proxy::Proxy;
 use crate::proxy::error::ProxyError;
 use crate::store::Store;
-use crate::token::Tokens;
+use crate::token::{Pace, Tokens};
 use crate::webhook::Webhook;
 
 mod builder;
@@ -145,8 +146,8 @@ impl Sidecar {
         self.parts.tokens.clone()
     }
 
-    /// Delivers notifications and removes what is old, until `shutdown`: for a host that mounts
-    /// the services itself.
+    /// Delivers notifications, removes what is old and, where that is configured, renews tokens ahead
+    /// of their expiry, until `shutdown`: for a host that mounts the services itself.
     ///
     /// # Errors
     /// None at present; the type leaves room.
@@ -158,7 +159,8 @@ impl Sidecar {
         let work = async {
             tokio::join!(
                 self.parts.dispatcher.run(signal.wait()),
-                self.prune(&signal)
+                self.prune(&signal),
+                self.keep_ahead(&signal)
             );
         };
         let end = async {
@@ -220,6 +222,13 @@ impl Sidecar {
     ) -> Result<(), std::io::Error> {
         self.bind().await?.run(shutdown).await;
         Ok(())
+    }
+
+    async fn keep_ahead(&self, shutdown: &Shutdown) {
+        if self.parts.config.tokens.refresh == RefreshMode::Ahead {
+            let tokens = &self.parts.tokens;
+            tokens.keep_ahead(Pace::default(), shutdown).await;
+        }
     }
 
     async fn prune(&self, shutdown: &Shutdown) {

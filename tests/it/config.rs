@@ -194,12 +194,8 @@ fn check_unsupported(text: &str, expected: &str) {
 #[test]
 fn what_this_version_does_not_do_is_refused_where_it_stands() {
     check_unsupported(
-        "[tokens]\nunknown = \"learn\"\nrefresh = \"ahead\"\nremember_users = true\n",
-        "config.toml:2: `tokens.unknown`: found \"learn\", expected \"refuse\"; unknown tokens \
-         aren't learned in this version; use `merchant add` or `merchant import`\n\
-         config.toml:3: `tokens.refresh`: found \"ahead\", expected \"on-demand\"; tokens aren't \
-         refreshed ahead in this version\n\
-         config.toml:4: `tokens.remember_users`: found true, expected false; users' tokens aren't \
+        "[tokens]\nremember_users = true\n",
+        "config.toml:2: `tokens.remember_users`: found true, expected false; users' tokens aren't \
          kept in this version; the backend keeps them",
     );
     check_unsupported(

@@ -10,6 +10,7 @@
 mod admin;
 #[cfg(feature = "simulator")]
 mod auth_redirect;
+mod authorisations;
 #[cfg(feature = "simulator")]
 mod certificates;
 #[cfg(feature = "cli")]
@@ -73,6 +74,7 @@ mod simulator_uploads;
 mod simulator_v3;
 #[cfg(feature = "simulator")]
 mod spi;
+mod state_machines;
 mod store;
 mod store_embedded;
 #[cfg(feature = "simulator")]

@@ -149,7 +149,9 @@ impl Applier<'_> {
         self.put_merchant(&id, Some(&stored), &merchant)?;
         if let Some(entry) = entry.filter(|_| merchant.status.as_str() != stored.status.as_str()) {
             let event = AuthorizationEvent::refused(entry.id, entry.received_at, &merchant);
-            self.put_entry(&told(entry, &merchant, event), DeliveryState::Pending)?;
+            let mut told = told(entry, &merchant, event.clone());
+            told.event_type = event.event_type;
+            self.put_entry(&told, DeliveryState::Pending)?;
         }
         Ok(Effect::Applied)
     }
