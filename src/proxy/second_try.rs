@@ -103,7 +103,7 @@ impl Made<'_> {
         match choice {
             Some(choice) if !self.remaining().is_zero() => {
                 let again = resend(choice.app_auth_token.clone(), self.remaining()).await?;
-                Ok(self.judge(&choice, reply, again).await)
+                Ok(self.judge(&choice, reply, again))
             }
             _ => Ok(reply),
         }
@@ -146,7 +146,7 @@ impl Made<'_> {
 
     /// What the resend's reply means, and which of the two goes to the caller: the first, where the
     /// other token was refused, too.
-    async fn judge<R: SaysOfToken>(&self, choice: &SecondChoice, first: R, again: R) -> R {
+    fn judge<R: SaysOfToken>(&self, choice: &SecondChoice, first: R, again: R) -> R {
         let tokens = &self.parts.tokens;
         match again.says_of_token() {
             Said::Refused(verdict) => {
@@ -156,7 +156,7 @@ impl Made<'_> {
                 first
             }
             Said::Worked if choice.is_previous => {
-                tokens.fell_back(&choice.merchant).await;
+                tokens.fell_back(&choice.merchant);
                 again
             }
             Said::Worked => {

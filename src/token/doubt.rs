@@ -151,10 +151,17 @@ impl Tokens {
     }
 
     /// Takes note that the token before the one in force works, and the one in force doesn't.
-    /// Alipay isn't asked: what it says of the new token would block a merchant whose calls work.
-    pub async fn fell_back(&self, merchant: &Merchant) {
+    /// Returns at once. Alipay isn't asked: what it says of the new token would block a merchant
+    /// whose calls work.
+    pub fn fell_back(&self, merchant: &Merchant) {
+        if merchant.doubt.is_some() {
+            return;
+        }
+        let (parts, key) = (Arc::clone(&self.parts), key("fallback", merchant));
         let refusal = Refusal::new(merchant, Doubt::NewTokenRefused);
-        note_or_warn(&self.parts, refusal).await;
+        self.doubts
+            .trials
+            .start(key, async move { note_or_warn(&parts, refusal).await });
     }
 
     /// The token to make a call with once more that Alipay refused, signed, because of `merchant`'s

@@ -80,19 +80,14 @@ impl Learning {
     fn take(&self, app_id: &AppId, now: i64) -> Result<(), LearnError> {
         // Held for a look-up; a poisoned one still is such a map.
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = Window {
+        let fresh = || Window {
             began: now,
             queries: 0,
         };
-        let window = used
-            .entry(app_id.clone())
-            .or_insert_with(|| Window { ..fresh });
+        let window = used.entry(app_id.clone()).or_insert_with(fresh);
         // A clock that went back begins anew, too.
         if !(window.began..window.began.saturating_add(WINDOW_MS)).contains(&now) {
-            *window = Window {
-                began: now,
-                queries: 0,
-            };
+            *window = fresh();
         }
         if window.queries >= QUERIES {
             return Err(LearnError::TooMany);

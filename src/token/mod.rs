@@ -169,7 +169,11 @@ impl Tokens {
         source: Source,
     ) -> Result<Vec<Merchant>, TokenError> {
         let granted = token_reply::parse(node).map_err(TokenError::Reply)?;
-        let context = ExchangeContext::default();
+        // A refresh goes on with what was authorised before; an exchange had no `state` of ours.
+        let context = ExchangeContext {
+            reference: None,
+            bound: source == Source::Refresh,
+        };
         let found = storing::Found {
             app_id: &app.app_id,
             source,

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use alipay_sidecar::config::delivery::AuthorizationDelivery;
 use alipay_sidecar::config::token::UnknownToken;
 use alipay_sidecar::gateway::error::Outcome;
 use alipay_sidecar::model::authorization::Doubt;
@@ -149,6 +150,8 @@ async fn calls_dont_ask_for_a_failed_refresh_again_and_again() {
 async fn a_refused_token_is_checked_once_a_minute_and_the_suspicion_told_once() {
     let parts = parts().await;
     let merchant = parts.exchanged().await;
+    // Events of one millisecond have no order.
+    parts.clock.advance_ms(1);
     for _ in 0..5 {
         parts.tokens.refused(&merchant);
     }
@@ -344,7 +347,11 @@ async fn an_unknown_token_is_proved_and_its_call_sent() {
 
 #[tokio::test]
 async fn a_cancellation_nobody_told_is_learned_from_a_reply() {
-    let sidecar = TestSidecar::start().await;
+    // What the sidecar itself has to tell has no bytes of Alipay's that could go on instead.
+    let sidecar = TestSidecar::start_with(|config| {
+        config.delivery.authorization = AuthorizationDelivery::Verbatim;
+    })
+    .await;
     sidecar.simulator.revoke(None, None).expect("one merchant");
     let reply = sidecar.post(CALL, BIZ).await;
     assert_eq!(
@@ -434,6 +441,7 @@ async fn a_new_token_that_is_refused_leaves_the_one_before_in_use_until_it_works
     sidecar.simulator.fault(strike());
     let reply = sidecar.post("/v2/alipay.trade.create", ORDER).await;
     assert_eq!(header(&reply, "alipay-code"), "10000", "{}", text(&reply));
+    sidecar.sidecar.tokens().idle().await;
     let doubted = stored().await;
     assert_eq!(doubted.doubt, Some(Doubt::NewTokenRefused));
     assert!(doubted.token.app_auth_token == refreshed.token.app_auth_token);
@@ -498,6 +506,11 @@ async fn refreshes_of_one_token_that_meet_get_one_reply_byte_for_byte() {
     );
     assert_eq!(header(&one, "alipay-code"), "10000", "{}", text(&one));
     assert_eq!(one.body, other.body);
+    let event = sidecar.backend.next().await.json();
+    assert_eq!(
+        (&event["source"], &event["bound"]),
+        (&"refresh".into(), &true.into())
+    );
     let late = sidecar.post(&path, body.clone()).await;
     assert_eq!(one.body, late.body);
     // As SDKs speak it, with the signature that Alipay gave.
@@ -538,6 +551,12 @@ async fn a_refresh_of_the_sidecars_own_answers_one_through_the_proxy() {
         sidecar.post(&path, refresh(FIRST_APP_REFRESH_TOKEN))
     );
     let own = own.expect("refreshed");
+    let event = sidecar.backend.next().await.json();
+    assert_eq!(
+        (&event["source"], &event["bound"]),
+        (&"refresh".into(), &true.into())
+    );
+    assert_eq!(event["alias"], ALIAS);
     let token = own.token.app_auth_token.expose();
     assert!(text(&passed).contains(token.as_str()), "{}", text(&passed));
     assert_eq!(sidecar.simulator.requests().len(), 1);

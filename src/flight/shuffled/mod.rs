@@ -8,6 +8,10 @@ use flights::Flights;
 use shuttle::future::{block_on, spawn};
 
 #[path = "../flights.rs"]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "the same source, on other locks and tasks"
+)]
 mod flights;
 
 mod running {

@@ -8,7 +8,7 @@ use super::lookup::{self, MerchantId, token_place};
 use super::records::{self, AppRecord, MerchantRecord, same_secret, same_token};
 use super::tables;
 use crate::model::app::App;
-use crate::model::authorization::{Authorization, Rank, Refusal, Revocation};
+use crate::model::authorization::{Authorization, Rank, Refusal, Revocation, Source};
 use crate::model::certificate::KeptCertificate;
 use crate::model::delivery::DeliveryState;
 use crate::model::event::AuthorizationEvent;
@@ -93,6 +93,9 @@ impl Applier<'_> {
             keep_previous(stored, &mut merchant);
         }
         let repeated = stored.as_ref().is_some_and(|s| says_the_same(s, &merchant));
+        // An import that is run again has nothing to tell the backend; an exchange or a refresh was
+        // made, whatever it brought.
+        let entry = entry.filter(|_| !repeated || authorization.source != Source::Import);
         if !(repeated && entry.is_none()) {
             self.put_merchant(&id, stored.as_ref(), &merchant)?;
         }

@@ -1,6 +1,6 @@
 //! The life of authorisations against models of it: random sequences, each step compared.
 //!
-//! `STATE_SEQUENCES` says how many sequences of each kind are tried; without it, a few hundred.
+//! `STATE_SEQUENCES` says how many sequences of each kind are tried; without it, some hundred.
 
 mod refreshing;
 mod triples;

@@ -219,9 +219,23 @@ impl Model {
             estimated: said.is_none(),
             state: State::Authorized,
             refresh_refused: before
+                .as_ref()
                 .is_some_and(|k| k.refresh_refused && k.refresh_token == *refresh_token),
             source: source.as_str(),
         };
+        // The same again, without a time of Alipay's, is no newer than it was.
+        let is_repeated = before.is_some_and(|k| {
+            let time = k.time;
+            k.estimated
+                && known.estimated
+                && k == Known {
+                    time,
+                    ..known.clone()
+                }
+        });
+        if is_repeated {
+            return Outcome::Applied;
+        }
         self.owners.insert(*token, *merchant);
         self.merchants.insert(*merchant, known);
         Outcome::Applied

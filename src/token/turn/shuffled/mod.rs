@@ -9,6 +9,7 @@ use turns::Turns;
 use crate::protocol::secret::Secret;
 
 #[path = "../turns.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same source, on other locks")]
 #[expect(
     dead_code,
     unreachable_pub,
