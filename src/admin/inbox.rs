@@ -192,6 +192,7 @@ impl EntryView {
             content_type: refused.content_type,
             event: None,
             next_attempt_at: None,
+            lease_until: None,
             history: Vec::new(),
             variants: Vec::new(),
             explanation: None,

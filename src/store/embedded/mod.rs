@@ -33,6 +33,7 @@ use crate::workers::{WorkError, Workers};
 mod apply;
 mod calls;
 mod directory;
+mod doubts;
 mod fault;
 mod inbox;
 mod inbox_records;
