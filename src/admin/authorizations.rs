@@ -98,6 +98,9 @@ pub struct VerdictView {
     pub pid_filled: bool,
     /// Whether the record was marked as cancelled.
     pub marked: bool,
+    /// Whether a suspicion was cleared.
+    #[serde(default)]
+    pub cleared: bool,
     /// `authorized` or `revoked`, as it is now.
     pub status: String,
     /// Why Alipay couldn't be asked.
@@ -298,6 +301,7 @@ impl VerdictView {
             said_user_id: None,
             pid_filled: false,
             marked: false,
+            cleared: false,
             status: merchant.status.as_str().to_owned(),
             error: None,
         }
@@ -311,6 +315,7 @@ impl From<&Proof> for VerdictView {
             said_user_id: proof.described.user_id.clone(),
             pid_filled: proof.pid_filled,
             marked: proof.marked,
+            cleared: proof.cleared,
             ..Self::bare(&proof.merchant, proof.verdict.as_str())
         }
     }

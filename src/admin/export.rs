@@ -9,6 +9,7 @@ use crate::admin::json::{Members, invalid, missing};
 use crate::admin::merchants;
 use crate::admin::page::Page;
 use crate::admin::sealing::{Part, Recipient};
+use crate::model::authorization::Doubt;
 use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::protocol::secret::Secret;
 use crate::store::Store;
@@ -124,6 +125,12 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    suspect_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    doubt: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    refresh_refused: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
     encrypt_key: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     encrypt_key_fetched: bool,
@@ -150,8 +157,14 @@ impl<'a> From<&'a Merchant> for Line<'a> {
             auth_time_estimated: merchant.auth_time_estimated,
             revoked_at: match merchant.status {
                 MerchantStatus::Revoked { at } => Some(at),
-                MerchantStatus::Authorized => None,
+                MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => None,
             },
+            suspect_at: match merchant.status {
+                MerchantStatus::Suspect { at } => Some(at),
+                MerchantStatus::Authorized | MerchantStatus::Revoked { .. } => None,
+            },
+            doubt: merchant.doubt.map(Doubt::as_str),
+            refresh_refused: merchant.refresh_refused,
             encrypt_key: merchant.encrypt_key.as_ref().map(shown),
             encrypt_key_fetched: merchant.encrypt_key.is_some() && merchant.encrypt_key_fetched,
         }

@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::error::AdminError;
 use crate::admin::json::{Members, invalid, missing};
-use crate::model::authorization::{Authorization, Rank, Revocation, Source};
+use crate::model::authorization::{
+    Authorization, Doubt, Evidence, Rank, Refusal, Revocation, Source,
+};
 use crate::model::event::{MERCHANT_AUTHORIZED, MERCHANT_REVOKED};
 use crate::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
+use crate::model::merchant::plausible;
 use crate::model::notification::{DeliveryForm, InboxEntry};
 use crate::model::token::AppAuthToken;
 use crate::protocol::secret::Secret;
@@ -56,8 +59,11 @@ struct Exported {
     encrypt_key_fetched: bool,
     previous_app_auth_token: Option<Secret<String>>,
     previous_app_refresh_token: Option<Secret<String>>,
+    doubt: Option<Doubt>,
+    refresh_refused: bool,
     revoked_at: Option<i64>,
     stated_expiry: Option<i64>,
+    suspect_at: Option<i64>,
 }
 
 impl Exported {
@@ -67,8 +73,14 @@ impl Exported {
             encrypt_key_fetched: members.flag("encrypt_key_fetched")?,
             previous_app_auth_token: members.secret("previous_app_auth_token")?,
             previous_app_refresh_token: members.secret("previous_app_refresh_token")?,
+            doubt: members
+                .text("doubt")?
+                .map(|word| doubt(&word))
+                .transpose()?,
+            refresh_refused: members.flag("refresh_refused")?,
             revoked_at: members.integer("revoked_at")?,
             stated_expiry: members.integer("stated_expiry")?,
+            suspect_at: members.integer("suspect_at")?,
         })
     }
 
@@ -76,7 +88,9 @@ impl Exported {
     fn check(&self, auth_time: Option<i64>) -> Result<(), AdminError> {
         let dated = self.auth_time_estimated
             || self.previous_app_auth_token.is_some()
-            || self.revoked_at.is_some();
+            || self.revoked_at.is_some()
+            || self.suspect_at.is_some();
+        self.check_doubt()?;
         match (auth_time, self.revoked_at) {
             (None, _) if dated => Err(missing("auth_time")),
             (Some(given), Some(revoked)) if revoked <= given => {
@@ -90,6 +104,24 @@ impl Exported {
             _ => Ok(()),
         }
     }
+
+    /// A doubt is why a merchant is suspect, or revoked, and there is one of these at most.
+    fn check_doubt(&self) -> Result<(), AdminError> {
+        match (self.suspect_at, self.revoked_at, self.doubt) {
+            (Some(_), Some(_), _) => Err(invalid("`suspect_at` stands beside `revoked_at`")),
+            (Some(_), None, None) => Err(missing("doubt")),
+            (None, None, Some(_)) => Err(missing("suspect_at")),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn doubt(word: &str) -> Result<Doubt, AdminError> {
+    word.parse().map_err(|()| {
+        invalid(
+            "`doubt` is none of `new-token-refused`, `refresh-token-refused` and `token-refused`",
+        )
+    })
 }
 
 impl MerchantRecord {
@@ -182,22 +214,13 @@ impl MerchantRecord {
             changes.push(silently(previous));
         }
         match self.exported.revoked_at {
-            None => changes.push(authorize(authorization, now)),
+            None => changes.push(authorize(authorization.clone(), now)),
             // Of an authorisation that ended long ago the backend hears the end alone.
-            Some(at) => {
-                let revocation = Revocation {
-                    app_id: self.app_id.clone(),
-                    auth_app_id: self.auth_app_id.clone(),
-                    at: Some(at),
-                };
-                let entry = entry(&authorization, MERCHANT_REVOKED, now);
-                changes.push(silently(authorization));
-                changes.push(Change::Revoke {
-                    revocation,
-                    entry: Some(Box::new(entry)),
-                });
-            }
+            Some(_) => changes.push(silently(authorization.clone())),
         }
+        changes.extend(self.doubts(&authorization));
+        let revoked_at = self.exported.revoked_at;
+        changes.extend(revoked_at.map(|at| self.end(&authorization, at, now)));
         if let Some(encrypt_key) = self
             .encrypt_key
             .clone()
@@ -210,6 +233,45 @@ impl MerchantRecord {
             });
         }
         Some(changes)
+    }
+
+    /// What makes it doubtful as it was. Nobody is told: whoever had to know was told then.
+    fn doubts(&self, authorization: &Authorization) -> Vec<Change> {
+        let exported = &self.exported;
+        let spent = exported.refresh_refused.then(|| Refusal {
+            evidence: Evidence::WorkedSince,
+            ..refusal(authorization, Doubt::RefreshTokenRefused, 0)
+        });
+        let suspect = exported.suspect_at.zip(exported.doubt);
+        let suspect = suspect.map(|(at, doubt)| refusal(authorization, doubt, at));
+        let silently = |refusal| Change::Doubt {
+            refusal,
+            entry: None,
+        };
+        spent.into_iter().chain(suspect).map(silently).collect()
+    }
+
+    /// The end of the authorisation: a cancellation, or a refusal that proved one.
+    fn end(&self, authorization: &Authorization, at: i64, now: i64) -> Change {
+        let entry = Some(Box::new(entry(authorization, MERCHANT_REVOKED, now)));
+        match self.exported.doubt {
+            None => Change::Revoke {
+                revocation: Revocation {
+                    app_id: self.app_id.clone(),
+                    auth_app_id: self.auth_app_id.clone(),
+                    // One that can't be true still holds, and must not rank with the authorisation.
+                    at: Some(at).filter(|at| plausible(*at, now) == *at),
+                },
+                entry,
+            },
+            Some(doubt) => Change::Doubt {
+                refusal: Refusal {
+                    evidence: Evidence::Invalid,
+                    ..refusal(authorization, doubt, at)
+                },
+                entry,
+            },
+        }
     }
 
     /// The authorisation before it, which makes the pair it had.
@@ -225,6 +287,17 @@ impl MerchantRecord {
             rank: self.ranked(before),
             ..authorization.clone()
         })
+    }
+}
+
+fn refusal(authorization: &Authorization, doubt: Doubt, at: i64) -> Refusal {
+    Refusal {
+        app_id: authorization.app_id.clone(),
+        auth_app_id: authorization.auth_app_id.clone(),
+        app_auth_token: authorization.token.app_auth_token.clone(),
+        doubt,
+        at,
+        evidence: Evidence::None,
     }
 }
 
@@ -327,9 +400,12 @@ pub async fn import(
     })
 }
 
-/// Whether its effect tells that a record was new. (The key of an old one is kept again.)
+/// Whether its effect tells that a record was new. (What is known of an old one may be kept again.)
 fn tells(change: &Change) -> bool {
-    !matches!(change, Change::FetchedKey { .. })
+    !matches!(
+        change,
+        Change::Doubt { entry: None, .. } | Change::FetchedKey { .. }
+    )
 }
 
 fn parse_lines(lines: &[u8]) -> Result<Vec<(usize, MerchantRecord)>, AdminError> {

@@ -193,7 +193,6 @@ impl EntryView {
             event: None,
             lease_until: None,
             next_attempt_at: None,
-            lease_until: None,
             history: Vec::new(),
             variants: Vec::new(),
             explanation: None,

@@ -27,8 +27,11 @@ pub struct MerchantView {
     /// The ISV's own tenant id.
     #[serde(rename = "ref")]
     pub reference: Option<String>,
-    /// `authorized` or `revoked`.
+    /// `authorized`, `revoked` or `suspect`.
     pub status: String,
+    /// Which token Alipay refused, where that is why it is suspect or revoked.
+    #[serde(default)]
+    pub doubt: Option<String>,
     /// When it cancelled, Unix milliseconds.
     pub revoked_at: Option<i64>,
     /// When it authorised, Unix milliseconds.
@@ -58,8 +61,9 @@ impl From<&Merchant> for MerchantView {
             alias: merchant.alias.as_ref().map(ToString::to_string),
             reference: merchant.reference.clone(),
             status: merchant.status.as_str().to_owned(),
+            doubt: merchant.doubt.map(|doubt| doubt.as_str().to_owned()),
             revoked_at: match merchant.status {
-                MerchantStatus::Authorized => None,
+                MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => None,
                 MerchantStatus::Revoked { at } => Some(at),
             },
             auth_time: merchant.auth_time,

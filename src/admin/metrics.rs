@@ -111,6 +111,7 @@ impl Metrics {
         let merchants = |state: &str| self.merchants.with_label_values(&[state]);
         merchants("authorized").set(number(counts.merchants_authorized));
         merchants("revoked").set(number(counts.merchants_revoked));
+        merchants("suspect").set(number(counts.merchants_suspect));
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)

@@ -104,6 +104,9 @@ fn line(view: &VerdictView) -> String {
     if view.marked {
         notes.push("marked as cancelled".to_owned());
     }
+    if view.cleared {
+        notes.push("no longer suspect".to_owned());
+    }
     notes.extend(view.error.clone());
     let (app_id, auth_app_id) = (&view.app_id, &view.auth_app_id);
     let line = format!(

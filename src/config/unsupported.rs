@@ -3,7 +3,6 @@
 
 use crate::config::Config;
 use crate::config::error::{Fault, Mismatch};
-use crate::config::token::{RefreshMode, UnknownToken};
 
 impl Config {
     /// What is set here but not supported in this version; their places in the file aren't known.
@@ -14,8 +13,7 @@ impl Config {
             let mismatch = Mismatch::new(found, expected).hint(hint);
             faults.push(Fault::of_key(key, mismatch));
         };
-        let (proxy, tokens) = (&self.proxy, &self.tokens);
-        if !proxy.listen.is_local() {
+        if !self.proxy.listen.is_local() {
             refuse(
                 "proxy.listen",
                 "an address off loopback",
@@ -34,12 +32,6 @@ impl Config {
                 CALLERS,
             );
         }
-        if tokens.refresh == RefreshMode::Ahead {
-            refuse("tokens.refresh", "\"ahead\"", "\"on-demand\"", AHEAD);
-        }
-        if tokens.unknown == UnknownToken::Learn {
-            refuse("tokens.unknown", "\"learn\"", "\"refuse\"", LEARN);
-        }
         if self.telemetry.otlp_endpoint.is_some() {
             refuse("telemetry.otlp_endpoint", "an address", "nothing", TRACES);
         }
@@ -56,10 +48,5 @@ const CALLERS: &str = "callers aren't checked in this version: whoever reaches t
                        remove the section, or guard a unix socket by its directory";
 
 const EGRESS: &str = "an HTTP proxy isn't used in this version: calls would leave directly";
-
-const AHEAD: &str = "tokens aren't refreshed ahead in this version";
-
-const LEARN: &str = "unknown tokens aren't learned in this version; use `merchant add` or \
-                     `merchant import`";
 
 const TRACES: &str = "traces aren't sent in this version";

@@ -47,6 +47,9 @@ pub enum Rank {
     AuthTime(i64),
     /// By a time that another sidecar once estimated, Unix milliseconds: what an export brings.
     EstimatedTime(i64),
+    /// A token that is good, and nobody knows since when (`tokens.unknown = "learn"`): it only
+    /// counts where no authorisation stands.
+    Unranked,
 }
 
 /// Where an authorisation came from.
@@ -108,6 +111,87 @@ impl Revocation {
             app_id: merchant.app_id.clone(),
             auth_app_id: merchant.auth_app_id.clone(),
             at,
+        }
+    }
+}
+
+/// What makes an authorisation doubtful.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// The token that a refresh brought is refused, the one before it works.
+    NewTokenRefused,
+    /// The `app_refresh_token` is refused: spent, as a rule, by a refresh whose answer was lost.
+    RefreshTokenRefused,
+    /// The `app_auth_token` is refused.
+    TokenRefused,
+}
+
+impl Doubt {
+    const ALL: [Self; 3] = [
+        Self::NewTokenRefused,
+        Self::RefreshTokenRefused,
+        Self::TokenRefused,
+    ];
+
+    /// The word used in events and lists.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NewTokenRefused => "new-token-refused",
+            Self::RefreshTokenRefused => "refresh-token-refused",
+            Self::TokenRefused => "token-refused",
+        }
+    }
+}
+
+impl std::str::FromStr for Doubt {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let found = Self::ALL.into_iter().find(|doubt| doubt.as_str() == text);
+        found.ok_or(())
+    }
+}
+
+/// What is known of a token that was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// Alipay says that the `app_auth_token` is invalid.
+    Invalid,
+    /// Alipay says nothing of the kind, or couldn't be asked.
+    None,
+    /// A call has worked since: the merchant isn't suspect, and a refused refresh token stays so.
+    WorkedSince,
+}
+
+/// A signed reply that refused one of a merchant's tokens, without having done anything.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// Our application.
+    pub app_id: AppId,
+    /// The merchant's application.
+    pub auth_app_id: AuthAppId,
+    /// The token in force when it was refused: it says nothing of a later one.
+    pub app_auth_token: Secret<String>,
+    /// What was refused.
+    pub doubt: Doubt,
+    /// When it was refused, or Alipay asked about it, Unix milliseconds.
+    pub at: i64,
+    /// What Alipay says of the token itself.
+    pub evidence: Evidence,
+}
+
+impl Refusal {
+    /// A refusal of `merchant`'s token at `at`, without evidence.
+    #[must_use]
+    pub fn new(merchant: &Merchant, doubt: Doubt, at: i64) -> Self {
+        Self {
+            app_id: merchant.app_id.clone(),
+            auth_app_id: merchant.auth_app_id.clone(),
+            app_auth_token: merchant.token.app_auth_token.clone(),
+            doubt,
+            at,
+            evidence: Evidence::None,
         }
     }
 }

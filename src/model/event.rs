@@ -4,19 +4,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::authorization::Authorization;
 use crate::model::id::EventId;
-use crate::model::merchant::Merchant;
+use crate::model::merchant::{Merchant, MerchantStatus};
 
 /// The type of an event that says a merchant authorised, or renewed its authorisation.
 pub const MERCHANT_AUTHORIZED: &str = "merchant.authorized";
 /// The type of an event that says a merchant cancelled.
 pub const MERCHANT_REVOKED: &str = "merchant.revoked";
+/// The type of an event that says Alipay refused a merchant's token, so that it may have to
+/// authorise again.
+pub const MERCHANT_SUSPECT: &str = "merchant.suspect";
 
 /// The JSON that the backend gets for an authorisation: contract §5. It never holds a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorizationEvent {
     /// The event's id, the same as in `Alipay-Event-Id`.
     pub id: String,
-    /// [`MERCHANT_AUTHORIZED`] or [`MERCHANT_REVOKED`].
+    /// [`MERCHANT_AUTHORIZED`], [`MERCHANT_REVOKED`] or [`MERCHANT_SUSPECT`].
     #[serde(rename = "type")]
     pub event_type: String,
     /// When the sidecar learned of it, Unix milliseconds.
@@ -36,7 +39,7 @@ pub struct AuthorizationEvent {
     pub bound: bool,
     /// `push`, `callback`, `import` or `refresh`.
     pub source: String,
-    /// Alipay's `notify_context.trigger`.
+    /// Alipay's `notify_context.trigger`; where a refused token led to the event, which one.
     pub trigger: Option<String>,
     /// Whether it is a plugin's order.
     pub is_plugin: bool,
@@ -77,6 +80,22 @@ impl AuthorizationEvent {
             source: "push".to_owned(),
             auth_time: at,
             ..Self::of(MERCHANT_REVOKED, id, received_at, merchant)
+        }
+    }
+
+    /// The event for a refusal that gave `merchant`: it is revoked, or suspect.
+    #[must_use]
+    pub fn doubted(id: EventId, received_at: i64, merchant: &Merchant) -> Self {
+        let (event_type, at) = match merchant.status {
+            MerchantStatus::Revoked { at } => (MERCHANT_REVOKED, at),
+            MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => {
+                (MERCHANT_SUSPECT, merchant.auth_time)
+            }
+        };
+        Self {
+            trigger: merchant.doubt.map(|doubt| doubt.as_str().to_owned()),
+            auth_time: at,
+            ..Self::of(event_type, id, received_at, merchant)
         }
     }
 

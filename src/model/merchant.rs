@@ -1,9 +1,15 @@
 //! The triple PID – auth_app_id – app_auth_token, and what changes it.
 
-use crate::model::authorization::{Authorization, Rank, Revocation, Source};
+use crate::model::authorization::{
+    Authorization, Doubt, Evidence, Rank, Refusal, Revocation, Source,
+};
 use crate::model::id::{Alias, AppId, AuthAppId, Pid};
 use crate::model::token::AppAuthToken;
 use crate::protocol::secret::Secret;
+
+/// How far ahead of our clock Alipay's may be, milliseconds. What claims to be later still ranks by
+/// our clock: a slip of the pen in one message must not outrank all that come after it for years.
+const AHEAD_MS: i64 = 24 * 3600 * 1000;
 
 /// One merchant application that authorised one of ours: unique per (`app_id`, `auth_app_id`),
 /// never per PID, because one merchant can own several applications.
@@ -29,6 +35,10 @@ pub struct Merchant {
     pub auth_time_estimated: bool,
     /// Whether calls may be made for it.
     pub status: MerchantStatus,
+    /// What makes it suspect, or revoked it where that was learned from a reply of Alipay's.
+    pub doubt: Option<Doubt>,
+    /// Whether Alipay refused the `app_refresh_token` in force: it isn't sent again.
+    pub refresh_refused: bool,
     /// Where the authorisation came from.
     pub source: Source,
     /// The merchant's AES key for client data, base64.
@@ -49,6 +59,12 @@ pub enum MerchantStatus {
         /// When the merchant cancelled.
         at: i64,
     },
+    /// Alipay refused one of its tokens at the given Unix millisecond, without saying that the
+    /// merchant cancelled. Calls go through; the first one that works clears it.
+    Suspect {
+        /// When the doubt arose.
+        at: i64,
+    },
 }
 
 impl MerchantStatus {
@@ -58,8 +74,21 @@ impl MerchantStatus {
         match self {
             Self::Authorized => "authorized",
             Self::Revoked { .. } => "revoked",
+            Self::Suspect { .. } => "suspect",
         }
     }
+}
+
+/// What is stored before an authorisation arrives.
+#[derive(Debug, Clone, Copy)]
+pub enum Before<'a> {
+    /// No record, but a cancellation at the given Unix millisecond that came before what it
+    /// cancels.
+    Cancelled(i64),
+    /// Nothing.
+    Nothing,
+    /// The merchant's record.
+    Record(&'a Merchant),
 }
 
 /// What an authorisation does to the stored record.
@@ -67,28 +96,48 @@ impl MerchantStatus {
 pub enum Authorized {
     /// The record to store.
     Applied(Box<Merchant>),
+    /// An authorisation stands; the token only becomes known as this record's.
+    Known,
     /// A newer authorisation or cancellation is stored: nothing changes.
     Stale,
 }
 
 impl Merchant {
-    /// Decides what `authorization` makes of the `stored` record.
+    /// Decides what `authorization` makes of what is stored.
     ///
     /// Protocol: plugins, authorisation message: apply only if `auth_time` is newer. The very
     /// same message again (same time, same token) is stale, too, so applying is idempotent.
     /// What an authorisation doesn't say (PID, alias, reference) the record keeps.
     #[must_use]
-    pub fn authorize(stored: Option<&Self>, authorization: &Authorization, now: i64) -> Authorized {
-        let newest = stored.map(Self::newest_change);
-        let auth_time = match (authorization.rank, newest) {
-            (Rank::AuthTime(at) | Rank::EstimatedTime(at), Some(newest)) if at <= newest => {
-                return Authorized::Stale;
-            }
-            (Rank::AuthTime(at) | Rank::EstimatedTime(at), _) => at,
-            (Rank::AfterStored, Some(newest)) => now.max(newest.saturating_add(1)),
-            (Rank::AfterStored, None) => now,
+    pub fn authorize(before: Before<'_>, authorization: &Authorization, now: i64) -> Authorized {
+        let stored = before.record();
+        if authorization.rank == Rank::Unranked
+            && stored.is_some_and(|m| m.status == MerchantStatus::Authorized)
+        {
+            return Authorized::Known;
+        }
+        let newest = before.newest_change();
+        let plausible = authorization.rank.plausible(now);
+        let auth_time = match (plausible, newest) {
+            (Some(at), Some(newest)) if at <= newest => return Authorized::Stale,
+            (Some(at), _) => at,
+            // What claims a time that can't be would otherwise be new each time it comes.
+            (None, _) if authorization.repeats_absurdly(stored) => return Authorized::Stale,
+            (None, Some(newest)) => now.max(newest.saturating_add(1)),
+            (None, None) => now,
         };
         Authorized::Applied(Box::new(Self {
+            auth_time,
+            auth_time_estimated: plausible.is_none() || !authorization.rank.is_alipays(),
+            ..Self::authorized_by(stored, authorization, now)
+        }))
+    }
+
+    /// The record with everything that `authorization` says, and what it doesn't kept.
+    fn authorized_by(stored: Option<&Self>, authorization: &Authorization, now: i64) -> Self {
+        let same_refresh_token =
+            |m: &Self| m.token.app_refresh_token == authorization.token.app_refresh_token;
+        Self {
             app_id: authorization.app_id.clone(),
             auth_app_id: authorization.auth_app_id.clone(),
             pid: authorization
@@ -105,9 +154,11 @@ impl Merchant {
                 .or_else(|| stored.and_then(|m| m.reference.clone())),
             token: authorization.token.clone(),
             previous_token: stored.map(|m| m.token.clone()),
-            auth_time,
-            auth_time_estimated: !matches!(authorization.rank, Rank::AuthTime(_)),
+            auth_time: now,
+            auth_time_estimated: true,
             status: MerchantStatus::Authorized,
+            doubt: None,
+            refresh_refused: stored.is_some_and(|m| m.refresh_refused && same_refresh_token(m)),
             source: authorization.source,
             encrypt_key: authorization
                 .encrypt_key
@@ -116,7 +167,7 @@ impl Merchant {
             encrypt_key_fetched: authorization.encrypt_key.is_none()
                 && stored.is_some_and(|m| m.encrypt_key_fetched),
             updated_at: now,
-        }))
+        }
     }
 
     /// The record after `revocation`, or nothing where a newer authorisation stands. One without
@@ -124,109 +175,178 @@ impl Merchant {
     #[must_use]
     pub fn revoke(&self, revocation: &Revocation, now: i64) -> Option<Self> {
         let newest = self.newest_change();
-        let at = match revocation.at {
+        let at = match revocation.at.map(|at| plausible(at, now)) {
             Some(at) if at <= newest => return None,
             Some(at) => at,
             None => now.max(newest.saturating_add(1)),
         };
         Some(Self {
             status: MerchantStatus::Revoked { at },
+            doubt: None,
             updated_at: now,
             ..self.clone()
         })
     }
 
+    /// The record after Alipay refused one of its tokens, or nothing where that tells nothing new:
+    /// the token was replaced meanwhile, the merchant has cancelled, or was suspect before.
+    ///
+    /// What revokes ranks by when Alipay was asked: an authorisation that is given while the answer
+    /// is on its way is newer.
+    #[must_use]
+    pub fn doubted(&self, refusal: &Refusal, now: i64) -> Option<Self> {
+        let is_current = self.token.app_auth_token == refusal.app_auth_token;
+        if !is_current || matches!(self.status, MerchantStatus::Revoked { .. }) {
+            return None;
+        }
+        let refused = Self {
+            doubt: Some(refusal.doubt),
+            refresh_refused: self.refresh_refused || refusal.doubt == Doubt::RefreshTokenRefused,
+            updated_at: now,
+            ..self.clone()
+        };
+        if refusal.evidence == Evidence::WorkedSince {
+            let is_new = refused.refresh_refused != self.refresh_refused;
+            return is_new.then_some(Self {
+                doubt: self.doubt,
+                ..refused
+            });
+        }
+        let at = plausible(refusal.at, now);
+        if refusal.evidence == Evidence::Invalid {
+            let at = at.max(self.newest_change().saturating_add(1));
+            let status = MerchantStatus::Revoked { at };
+            return Some(Self { status, ..refused });
+        }
+        let suspect = Self {
+            status: match self.status {
+                MerchantStatus::Authorized => MerchantStatus::Suspect { at },
+                known => known,
+            },
+            ..refused
+        };
+        let is_new =
+            suspect.status != self.status || suspect.refresh_refused != self.refresh_refused;
+        is_new.then_some(suspect)
+    }
+
+    /// The record after a call with `app_auth_token` worked, or nothing where that tells nothing
+    /// new. The first call that works drops the pair before, and clears a suspicion.
+    #[must_use]
+    pub fn worked(&self, app_auth_token: &Secret<String>, now: i64) -> Option<Self> {
+        let is_current = self.token.app_auth_token == *app_auth_token;
+        let is_revoked = matches!(self.status, MerchantStatus::Revoked { .. });
+        if !is_current || is_revoked || !self.is_on_trial() {
+            return None;
+        }
+        Some(Self {
+            previous_token: None,
+            status: MerchantStatus::Authorized,
+            doubt: None,
+            updated_at: now,
+            ..self.clone()
+        })
+    }
+
+    /// The record after Alipay said of `app_auth_token` that it holds, or nothing where that tells
+    /// nothing new. It clears a suspicion; the pair before stays until a call has worked.
+    #[must_use]
+    pub fn trusted(&self, app_auth_token: &Secret<String>, now: i64) -> Option<Self> {
+        let is_current = self.token.app_auth_token == *app_auth_token;
+        let is_suspect = matches!(self.status, MerchantStatus::Suspect { .. });
+        (is_current && is_suspect).then(|| Self {
+            status: MerchantStatus::Authorized,
+            doubt: None,
+            updated_at: now,
+            ..self.clone()
+        })
+    }
+
+    /// Whether a call that works would tell something new.
+    #[must_use]
+    pub fn is_on_trial(&self) -> bool {
+        self.previous_token.is_some() || matches!(self.status, MerchantStatus::Suspect { .. })
+    }
+
+    /// The token before the one in force, where that one came by a refresh and hasn't worked yet.
+    /// What the merchant itself has replaced by authorising anew is never used again.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&Secret<String>> {
+        let is_revoked = matches!(self.status, MerchantStatus::Revoked { .. });
+        let previous = self.previous_token.as_ref()?;
+        let usable = self.source == Source::Refresh && !is_revoked;
+        usable.then_some(&previous.app_auth_token)
+    }
+
     fn newest_change(&self) -> i64 {
         match self.status {
-            MerchantStatus::Authorized => self.auth_time,
+            MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => self.auth_time,
             MerchantStatus::Revoked { at } => at.max(self.auth_time),
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn authorization(token: &str, rank: Rank) -> Authorization {
-        Authorization {
-            app_id: AppId::new("2021000000000001").expect("id"),
-            auth_app_id: AuthAppId::new("2021000000000101").expect("id"),
-            pid: None,
-            alias: None,
-            reference: None,
-            token: AppAuthToken {
-                app_auth_token: Secret::new(token.to_owned()),
-                app_refresh_token: None,
-                stated_expiry: None,
-            },
-            rank,
-            source: Source::Push,
-            bound: true,
-            is_plugin: true,
-            agent_app_id: None,
-            trigger: None,
-            error: None,
-            encrypt_key: None,
+impl<'a> Before<'a> {
+    fn record(self) -> Option<&'a Merchant> {
+        match self {
+            Self::Record(merchant) => Some(merchant),
+            Self::Cancelled(_) | Self::Nothing => None,
         }
     }
 
-    fn stored(token: &str, auth_time: i64) -> Merchant {
-        match Merchant::authorize(None, &authorization(token, Rank::AuthTime(auth_time)), 0) {
-            Authorized::Applied(merchant) => *merchant,
-            Authorized::Stale => panic!("nothing is stored that could be newer"),
+    fn newest_change(self) -> Option<i64> {
+        match self {
+            Self::Cancelled(at) => Some(at),
+            Self::Nothing => None,
+            Self::Record(merchant) => Some(merchant.newest_change()),
         }
-    }
-
-    fn token_after(stored: &Merchant, rank: Rank, now: i64) -> String {
-        match Merchant::authorize(Some(stored), &authorization("new", rank), now) {
-            Authorized::Applied(merchant) => merchant.token.app_auth_token.expose().clone(),
-            Authorized::Stale => stored.token.app_auth_token.expose().clone(),
-        }
-    }
-
-    #[test]
-    fn the_newest_auth_time_wins_not_the_latest_arrival() {
-        let merchant = stored("old", 1000);
-        assert_eq!(token_after(&merchant, Rank::AuthTime(999), 5000), "old");
-        assert_eq!(token_after(&merchant, Rank::AuthTime(1000), 5000), "old");
-        assert_eq!(token_after(&merchant, Rank::AuthTime(1001), 5000), "new");
-    }
-
-    #[test]
-    fn an_exchange_always_ranks_after_what_is_stored() {
-        let merchant = stored("old", 9000);
-        assert_eq!(token_after(&merchant, Rank::AfterStored, 5000), "new");
-    }
-
-    #[test]
-    fn a_newer_authorisation_revives_a_cancelled_merchant_and_an_older_does_not() {
-        let cancelled = stored("old", 1000)
-            .revoke(&Revocation::new(&stored("old", 1000), Some(2000)), 2000)
-            .expect("newer than the authorisation");
-        assert_eq!(cancelled.status, MerchantStatus::Revoked { at: 2000 });
-        assert_eq!(token_after(&cancelled, Rank::AuthTime(1500), 3000), "old");
-        assert_eq!(token_after(&cancelled, Rank::AuthTime(2500), 3000), "new");
-    }
-
-    #[test]
-    fn a_cancellation_known_to_hold_ranks_last_whatever_the_clock_says() {
-        let merchant = stored("old", 9000);
-        let revoked = |now| {
-            let revocation = Revocation::new(&merchant, None);
-            merchant.revoke(&revocation, now).map(|after| after.status)
-        };
-        assert_eq!(revoked(5000), Some(MerchantStatus::Revoked { at: 9001 }));
-        assert_eq!(revoked(9500), Some(MerchantStatus::Revoked { at: 9500 }));
-    }
-
-    #[test]
-    fn a_cancellation_older_than_the_authorisation_changes_nothing() {
-        let merchant = stored("old", 1000);
-        assert!(
-            merchant
-                .revoke(&Revocation::new(&merchant, Some(1000)), 5000)
-                .is_none()
-        );
     }
 }
+
+impl Rank {
+    /// The time it names, where that can be true.
+    fn plausible(self, now: i64) -> Option<i64> {
+        match self {
+            Self::AuthTime(at) | Self::EstimatedTime(at) => {
+                Some(at).filter(|at| plausible(*at, now) == *at)
+            }
+            Self::AfterStored | Self::Unranked => None,
+        }
+    }
+
+    /// Whether it names a time that can't be true: then it ranks as now.
+    #[must_use]
+    pub fn is_absurd(self, now: i64) -> bool {
+        self.is_dated() && self.plausible(now).is_none()
+    }
+
+    fn is_dated(self) -> bool {
+        matches!(self, Self::AuthTime(_) | Self::EstimatedTime(_))
+    }
+
+    /// Whether it names a time of Alipay's.
+    fn is_alipays(self) -> bool {
+        matches!(self, Self::AuthTime(_))
+    }
+}
+
+impl Authorization {
+    /// Whether it claims a time that can't be, and brings the token that is stored already.
+    fn repeats_absurdly(&self, stored: Option<&Merchant>) -> bool {
+        let same = |m: &Merchant| m.token.app_auth_token == self.token.app_auth_token;
+        self.rank.is_dated() && stored.is_some_and(same)
+    }
+}
+
+/// `at`, as far as it can be true; else now.
+#[must_use]
+pub fn plausible(at: i64, now: i64) -> i64 {
+    if at <= now.saturating_add(AHEAD_MS) {
+        at
+    } else {
+        now
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,6 @@ use crate::gateway::v2::{Encryption, V2Call};
 use crate::gateway::v3::VerifiedV3Reply;
 use crate::gateway::{VerifiedReply, deadline};
 use crate::model::authorization::Source;
-use crate::model::merchant::Merchant;
 use crate::model::user_token::UserToken;
 use crate::protocol::envelope::Verification;
 use crate::protocol::params::name;
@@ -27,11 +26,12 @@ use crate::proxy::local_call::LocalCall;
 use crate::proxy::logins::{self, Login, Spent};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::reply_signature::ReplySigner;
-use crate::proxy::resolve::Credentials;
+use crate::proxy::resolve::{Credentials, Tags};
 use crate::proxy::route::{Action, Target};
+use crate::proxy::second_try::{self, Resendable};
 use crate::proxy::story::Story;
 use crate::proxy::users;
-use crate::token::{TOKEN_METHOD, Turn};
+use crate::token::{SpentForm, SpentReply, TOKEN_METHOD, Turn};
 
 /// The member of a reply that holds a user's tokens.
 const USER_TOKEN_NODE: &str = "alipay_system_oauth_token_response";
@@ -154,11 +154,31 @@ pub(super) async fn make(
 }
 
 async fn resolve(parts: &ProxyParts, call: &LocalCall) -> Result<Credentials, ProxyError> {
-    if call.method == TOKEN_METHOD {
-        parts.resolver.resolve_own(&call.tags).await
-    } else {
-        parts.resolver.resolve(&call.tags).await
-    }
+    let time = deadline(parts.limits.timeout, call.timeout);
+    resolve_in(parts, time, &call.method, &call.tags).await
+}
+
+/// Finds the credentials of a call of `method` within `time`: Alipay may have to be asked whose an
+/// unknown token is.
+pub(super) async fn resolve_in(
+    parts: &ProxyParts,
+    time: Duration,
+    method: &str,
+    tags: &Tags,
+) -> Result<Credentials, ProxyError> {
+    let resolving = async {
+        match method == TOKEN_METHOD {
+            true => parts.resolver.resolve_own(tags).await,
+            false => parts.resolver.resolve(tags).await,
+        }
+    };
+    let resolved = tokio::time::timeout(time, resolving).await;
+    resolved.unwrap_or_else(|_| {
+        Err(ProxyError::refused(
+            ErrorCode::UpstreamTimeout,
+            "whose the call is could not be told within its deadline; nothing was sent",
+        ))
+    })
 }
 
 async fn sign(
@@ -202,48 +222,42 @@ async fn send(
     logins::once(parts, login, sending).await
 }
 
-/// Sends a call; and once more with another token, where Alipay says, signed, that it executed
-/// nothing because of the one it got.
+/// Sends a call; and again with other tokens, where Alipay says, signed, that it executed nothing
+/// because of those it got.
 async fn send_renewed(
     parts: &ProxyParts,
-    (v2, until): (V2Call, Instant),
+    (mut v2, until): (V2Call, Instant),
     known: &Credentials,
     user: Option<UserToken>,
 ) -> Result<VerifiedReply, ProxyError> {
-    let began = Instant::now();
-    let reply = match v2.method.as_str() {
-        TOKEN_METHOD => send_for_tokens(parts, &v2).await?,
-        _ => send_once(parts, &v2).await?,
-    };
-    let refusal = user.zip(users::Refusal::of(&reply));
-    let reply = match (&known.merchant, refusal) {
-        (Some(merchant), _) if says_token_timed_out(&reply) => {
-            send_again(parts, (v2, began), merchant, reply).await?
-        }
-        (_, Some((used, refusal))) => {
-            send_for_user(parts, (v2, until), known, (used, refusal, reply)).await?
-        }
-        _ => reply,
-    };
+    if v2.method == TOKEN_METHOD {
+        return send_for_tokens(parts, &v2).await;
+    }
+    let whose = (known.merchant.as_ref(), user);
+    let reply = second_try::send(parts, (&mut v2, until), whose).await?;
     keep_login(parts, known, &reply).await;
     Ok(reply)
 }
 
-/// Sends the call once more with the token that takes the place of the refused one, if any does.
-async fn send_for_user(
-    parts: &ProxyParts,
-    (v2, until): (V2Call, Instant),
-    known: &Credentials,
-    (used, refusal, reply): (UserToken, users::Refusal, VerifiedReply),
-) -> Result<VerifiedReply, ProxyError> {
-    let Some(token) = users::replacement(parts, (&used, refusal), known, until).await else {
-        return Ok(reply);
-    };
-    let mut again = v2;
-    again.parameters.remove(name::AUTH_TOKEN);
-    users::inject(&mut again, &token)?;
-    again.timeout = until.saturating_duration_since(Instant::now());
-    send_once(parts, &again).await
+impl Resendable for V2Call {
+    type Reply = VerifiedReply;
+
+    fn set_merchant_token(&mut self, token: Secret<String>) {
+        self.app_auth_token = Some(token);
+    }
+
+    fn set_user_token(&mut self, token: &UserToken) -> Result<(), ProxyError> {
+        self.parameters.remove(name::AUTH_TOKEN);
+        users::inject(self, token)
+    }
+
+    fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    async fn send(&self, parts: &ProxyParts) -> Result<VerifiedReply, ProxyError> {
+        send_once(parts, self).await
+    }
 }
 
 /// Keeps the user's tokens where the reply hands some out.
@@ -266,16 +280,24 @@ async fn send_once(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedReply, Pro
 
 /// Sends a call that hands out tokens, and stores them.
 ///
-/// A refresh waits for its turn, so that one refresh token is never used from two places. If the
+/// A refresh waits for its turn, so that one refresh token is never used from two places. Whoever
+/// spent it a moment ago, another caller or the sidecar itself, has the answer to this one, too. If the
 /// tokens can't be stored, the reply goes to its caller all the same: a code is good for one
 /// exchange, so that reply may be the only copy there will ever be.
 async fn send_for_tokens(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedReply, ProxyError> {
     let refresh_token = refresh_token(v2)?;
     let began = Instant::now();
-    let _turn = match &refresh_token {
+    let turn = match &refresh_token {
         Some(refresh_token) => Some(turn(parts, v2.timeout, refresh_token).await?),
         None => None,
     };
+    let form = SpentForm::v2(v2);
+    let known = turn
+        .as_ref()
+        .and_then(|turn| parts.tokens.spent_reply(turn, &form));
+    if let Some(SpentReply::V2(reply)) = known {
+        return Ok(reply);
+    }
     let timeout = v2.timeout.saturating_sub(began.elapsed());
     let v2 = &V2Call {
         timeout,
@@ -292,6 +314,10 @@ async fn send_for_tokens(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedRepl
     };
     let node = reply.envelope.node_text();
     absorb(parts, &v2.app, node.as_bytes(), source).await;
+    if let Some(turn) = &turn {
+        let kept = SpentReply::V2(reply.clone());
+        parts.tokens.keep_spent(turn, form, kept);
+    }
     Ok(reply)
 }
 
@@ -315,49 +341,6 @@ pub(super) async fn turn(
             "another refresh of the same token took all the time there was",
         )
     })
-}
-
-/// Refreshes the merchant's token and sends the call once more: `reply` says, signed, that nothing
-/// was executed. Both happen within the deadline of the call; a refresh that takes longer goes on
-/// by itself, and its caller gets `reply`.
-async fn send_again(
-    parts: &ProxyParts,
-    (v2, began): (V2Call, Instant),
-    merchant: &Merchant,
-    reply: VerifiedReply,
-) -> Result<VerifiedReply, ProxyError> {
-    let remaining = || v2.timeout.saturating_sub(began.elapsed());
-    match refreshed(parts, merchant, remaining()).await {
-        Some(renewed) if !remaining().is_zero() => {
-            let again = V2Call {
-                app_auth_token: Some(renewed.token.app_auth_token),
-                timeout: remaining(),
-                ..v2
-            };
-            send_once(parts, &again).await
-        }
-        _ => Ok(reply),
-    }
-}
-
-/// The merchant's record once its token was refreshed, if that is done in time.
-pub(super) async fn refreshed(
-    parts: &ProxyParts,
-    merchant: &Merchant,
-    time: Duration,
-) -> Option<Merchant> {
-    let auth_app_id = &merchant.auth_app_id;
-    match tokio::time::timeout(time, parts.tokens.refresh(merchant)).await {
-        Ok(Ok(renewed)) => Some(renewed),
-        Ok(Err(error)) => {
-            tracing::warn!(%error, %auth_app_id, "a timed-out token could not be refreshed");
-            None
-        }
-        Err(_) => {
-            tracing::warn!(%auth_app_id, "a timed-out token was not refreshed within the deadline");
-            None
-        }
-    }
 }
 
 fn v2_call(parts: &ProxyParts, call: &LocalCall, credentials: Credentials, api: Api) -> V2Call {
@@ -419,9 +402,4 @@ fn tokens_would_be_lost() -> ProxyError {
         ErrorCode::MethodInvalid,
         "this method is only called, never signed for others: its reply holds tokens",
     )
-}
-
-fn says_token_timed_out(reply: &VerifiedReply) -> bool {
-    reply.envelope.verification() == Verification::Signed
-        && reply.envelope.sub_code() == Some("aop.app-auth-token-time-out")
 }

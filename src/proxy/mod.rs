@@ -42,6 +42,7 @@ pub mod reply;
 pub mod reply_signature;
 pub mod resolve;
 mod route;
+mod second_try;
 mod story;
 mod upload;
 mod users;

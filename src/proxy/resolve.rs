@@ -11,7 +11,10 @@ use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::model::selector::Selector;
 use crate::protocol::secret::Secret;
 use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::store::error::StoreError;
 use crate::store::{Directory, MerchantKey};
+use crate::token::error::TokenError;
+use crate::token::{LearnError, Tokens};
 
 /// How a request says for whom it is, in the order of contract §2.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +48,8 @@ pub struct Resolver {
     apps: Apps,
     directory: Arc<dyn Directory>,
     default_merchant: Option<Selector>,
+    /// Proves tokens that were never held; `None`: they are refused.
+    learner: Option<Tokens>,
 }
 
 /// What one tag names.
@@ -65,6 +70,16 @@ impl Resolver {
             apps,
             directory,
             default_merchant,
+            learner: None,
+        }
+    }
+
+    /// Has tokens that were never held proved at Alipay (`tokens.unknown = "learn"`).
+    #[must_use]
+    pub fn with_learner(self, tokens: Tokens) -> Self {
+        Self {
+            learner: Some(tokens),
+            ..self
         }
     }
 
@@ -76,7 +91,7 @@ impl Resolver {
         let app = self.app_hint(tags)?;
         let mut named = None;
         for tag in self.tags(tags)? {
-            let found = self.look_up(tag, app.as_deref()).await?;
+            let found = self.look_up(tag, app.as_ref()).await?;
             named = Some(match named {
                 None => found,
                 Some(before) => agree(before, found)?,
@@ -166,17 +181,14 @@ impl Resolver {
         Ok(found)
     }
 
-    async fn look_up(&self, tag: Tag, app: Option<&SigningApp>) -> Result<Named, ProxyError> {
+    async fn look_up(&self, tag: Tag, app: Option<&Arc<SigningApp>>) -> Result<Named, ProxyError> {
         let (keys, missing) = match tag {
             Tag::Selector(Selector::Own) => return Ok(Named::Own),
             Tag::Selector(selector) => (keys(selector), unknown_merchant()),
-            Tag::Token(token) => (
-                vec![MerchantKey::Token(token)],
-                ProxyError::refused(
-                    ErrorCode::TokenUnknown,
-                    "this sidecar never held the given app_auth_token; import its merchant, or tag by `merchant:{selector}`",
-                ),
-            ),
+            Tag::Token(token) => {
+                self.learn_if_unknown(&token, app).await?;
+                (vec![MerchantKey::Token(token)], unknown_token())
+            }
         };
         let mut records = Vec::new();
         for key in keys {
@@ -188,6 +200,26 @@ impl Resolver {
         } else {
             Ok(Named::Records(records))
         }
+    }
+
+    /// Has a token proved that no record holds, where that is configured: as the app that the
+    /// request names, or as the only one. Every app in turn would be asked about rubbish, and each
+    /// but one would call a good token invalid.
+    async fn learn_if_unknown(
+        &self,
+        token: &Secret<String>,
+        app: Option<&Arc<SigningApp>>,
+    ) -> Result<(), ProxyError> {
+        let Some(tokens) = &self.learner else {
+            return Ok(());
+        };
+        let key = MerchantKey::Token(token.clone());
+        if !self.directory.find(key).await?.is_empty() {
+            return Ok(());
+        }
+        let app = app.cloned().or_else(|| self.apps.only());
+        let app = app.ok_or_else(|| self.app_required())?;
+        tokens.learn(&app, token).await.map_err(not_learned)
     }
 
     fn own(&self, app: Option<Arc<SigningApp>>) -> Result<Credentials, ProxyError> {
@@ -312,6 +344,33 @@ fn unknown_merchant() -> ProxyError {
         ErrorCode::MerchantUnknown,
         "no merchant is stored under this selector; has it authorised the app? `alipay-sidecar merchant list` shows all",
     )
+}
+
+fn unknown_token() -> ProxyError {
+    ProxyError::refused(
+        ErrorCode::TokenUnknown,
+        "this sidecar never held the given app_auth_token; import its merchant, or tag by `merchant:{selector}`",
+    )
+}
+
+/// Why a token wasn't learned. The call itself wasn't sent, whatever became of the question.
+fn not_learned(error: LearnError) -> ProxyError {
+    let detail = error.to_string();
+    let code = match error {
+        LearnError::Invalid => ErrorCode::TokenUnknown,
+        LearnError::TooMany => ErrorCode::Overloaded,
+        LearnError::Unproved(TokenError::Gateway(error)) => ProxyError::of_query(true, &error).code,
+        LearnError::Unproved(TokenError::Store(error)) => match *error {
+            StoreError::TokenConflict { .. } => ErrorCode::TokenConflict,
+            _ => ErrorCode::StoreUnavailable,
+        },
+        LearnError::Unproved(TokenError::Internal) => ErrorCode::Internal,
+        LearnError::Unproved(_) => ErrorCode::UpstreamInvalid,
+    };
+    ProxyError {
+        retryable: matches!(code, ErrorCode::Overloaded | ErrorCode::UpstreamUnreachable),
+        ..ProxyError::refused(code, detail)
+    }
 }
 
 fn ambiguous(records: &[Merchant]) -> ProxyError {

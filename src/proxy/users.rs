@@ -9,6 +9,7 @@ use crate::gateway::VerifiedReply;
 use crate::gateway::error::Outcome;
 use crate::gateway::v2::V2Call;
 use crate::gateway::v3::{V3Body, V3Call, VerifiedV3Reply};
+use crate::model::merchant::Merchant;
 use crate::model::user_token::{UserKey, UserName, UserToken};
 use crate::protocol::charset::Charset;
 use crate::protocol::envelope::Verification;
@@ -16,12 +17,9 @@ use crate::protocol::params::{Params, name};
 use crate::protocol::v3_response::V3Verification;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::resolve::Credentials;
-use crate::proxy::{ProxyParts, call};
-use crate::token::TOKEN_METHOD;
+use crate::proxy::{ProxyParts, second_try};
 use crate::token::users::{USER_TOKEN_METHOD, UserTokenError};
-
-/// The sub_code of a call that wasn't executed because the merchant's token timed out.
-const APP_TIMED_OUT: &str = "aop.app-auth-token-time-out";
+use crate::token::{TOKEN_METHOD, TokenVerdict};
 
 /// What Alipay says, signed, of the user's token; nothing was executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +91,7 @@ pub(super) async fn token(
     found.map_err(late)?.map(Some)
 }
 
-/// The same; where the merchant's own token has timed out, that one is refreshed before.
+/// The same; where it is the merchant's own token that doesn't serve, once more with another.
 async fn current(
     parts: &ProxyParts,
     key: UserKey,
@@ -107,12 +105,11 @@ async fn current(
     else {
         return first.map_err(Into::into);
     };
-    if sub_code != APP_TIMED_OUT {
+    let Some(verdict) = TokenVerdict::of_sub_code(sub_code) else {
         return first.map_err(Into::into);
-    }
-    let left = until.saturating_duration_since(Instant::now());
-    match call::refreshed(parts, merchant, left).await {
-        Some(renewed) => Ok(users.current(key, Some(&renewed)).await?),
+    };
+    match second_try::other_token(parts, merchant, verdict, until).await {
+        Some(choice) => Ok(users.current(key, Some(&choice.as_sent())).await?),
         None => first.map_err(Into::into),
     }
 }
@@ -121,14 +118,14 @@ async fn current(
 pub(super) async fn replacement(
     parts: &ProxyParts,
     (used, refusal): (&UserToken, Refusal),
-    known: &Credentials,
+    merchant: Option<&Merchant>,
     until: Instant,
 ) -> Option<UserToken> {
     let users = parts.tokens.users();
     let renewing = async {
         match refusal {
             Refusal::Invalid => users.replaced(used).await,
-            Refusal::TimedOut => users.renewed(used, known.merchant.as_ref()).await,
+            Refusal::TimedOut => users.renewed(used, merchant).await,
         }
     };
     let left = until.saturating_duration_since(Instant::now());

@@ -11,7 +11,6 @@ use http::{HeaderMap, Method};
 use crate::gateway::metrics::{Api, Phase};
 use crate::gateway::v3::{V3Body, V3Call, V3Encryption, VerifiedV3Reply, method_of};
 use crate::model::authorization::Source;
-use crate::model::merchant::Merchant;
 use crate::model::user_token::UserToken;
 use crate::protocol::authorization::Authorization;
 use crate::protocol::secret::Secret;
@@ -23,10 +22,11 @@ use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::local_call::{self, Sent, single};
 use crate::proxy::logins::{self, Login, Spent};
 use crate::proxy::resolve::{Credentials, Tags};
+use crate::proxy::second_try::{self, Resendable};
 use crate::proxy::story::Story;
 use crate::proxy::users;
-use crate::token::TOKEN_METHOD;
 use crate::token::users::USER_TOKEN_METHOD;
+use crate::token::{SpentForm, SpentReply, TOKEN_METHOD};
 
 /// The HTTP methods of v3, as the `Allow` header lists them.
 pub(super) const METHODS: &str = "DELETE, GET, PATCH, POST, PUT";
@@ -90,11 +90,8 @@ pub(super) async fn make(
     story: &Story,
 ) -> Result<Answer, ProxyError> {
     let began = Instant::now();
-    let credentials = if call.method() == TOKEN_METHOD {
-        parts.resolver.resolve_own(&call.tags).await
-    } else {
-        parts.resolver.resolve(&call.tags).await
-    };
+    let time = crate::gateway::deadline(parts.limits.timeout, call.timeout);
+    let credentials = call::resolve_in(parts, time, &call.method(), &call.tags).await;
     let observe = |phase, began: Instant| {
         parts.call_metrics.observe(Api::V3, phase, began.elapsed());
     };
@@ -136,8 +133,8 @@ async fn send(
     logins::once_v3(parts, login, sending).await
 }
 
-/// As on v2: once more with another token, where Alipay says, signed, that it executed nothing
-/// because of the one it got.
+/// As on v2: again with other tokens, where Alipay says, signed, that it executed nothing because
+/// of those it got.
 async fn send_renewed(
     parts: &ProxyParts,
     (v3, until): (V3Call, Instant),
@@ -147,31 +144,42 @@ async fn send_renewed(
     if v3.method() == TOKEN_METHOD {
         return send_for_tokens(parts, v3).await;
     }
-    let began = Instant::now();
-    let reply = send_once(parts, &v3).await?;
-    let timed_out = ["app-auth-token", "time"];
-    let refusal = user.zip(users::Refusal::of_v3(&reply));
-    let reply = match (&known.merchant, refusal) {
-        (Some(merchant), _) if reply.refuses(&timed_out) => {
-            send_again(parts, (v3.clone(), began), merchant, reply).await?
-        }
-        (_, Some((used, refusal))) => {
-            let token = users::replacement(parts, (&used, refusal), known, until).await;
-            let Some(token) = token else {
-                return Ok(reply);
-            };
-            let mut again = V3Call {
-                target: call.target.clone(),
-                timeout: until.saturating_duration_since(Instant::now()),
-                ..v3.clone()
-            };
-            users::inject_v3(&mut again, &token)?;
-            send_once(parts, &again).await?
-        }
-        _ => reply,
+    let whose = (known.merchant.as_ref(), user);
+    let mut renewable = Renewable {
+        v3,
+        bare: &call.target,
     };
-    keep_login(parts, &v3, known, &reply).await;
+    let reply = second_try::send(parts, (&mut renewable, until), whose).await?;
+    keep_login(parts, &renewable.v3, known, &reply).await;
     Ok(reply)
+}
+
+/// A call whose user's token can be taken out of its target again.
+struct Renewable<'a> {
+    v3: V3Call,
+    /// Its target without a user's token.
+    bare: &'a str,
+}
+
+impl Resendable for Renewable<'_> {
+    type Reply = VerifiedV3Reply;
+
+    fn set_merchant_token(&mut self, token: Secret<String>) {
+        self.v3.app_auth_token = Some(token);
+    }
+
+    fn set_user_token(&mut self, token: &UserToken) -> Result<(), ProxyError> {
+        self.bare.clone_into(&mut self.v3.target);
+        users::inject_v3(&mut self.v3, token)
+    }
+
+    fn set_timeout(&mut self, timeout: Duration) {
+        self.v3.timeout = timeout;
+    }
+
+    async fn send(&self, parts: &ProxyParts) -> Result<VerifiedV3Reply, ProxyError> {
+        send_once(parts, &self.v3).await
+    }
 }
 
 /// Keeps the user's tokens where the reply hands some out.
@@ -188,29 +196,6 @@ async fn send_once(parts: &ProxyParts, v3: &V3Call) -> Result<VerifiedV3Reply, P
     reply.map_err(|e| ProxyError::of_query(v3.is_pure_query(), &e))
 }
 
-/// As [`call::make`] does on v2: the token is refreshed and the call sent once more, within its
-/// deadline.
-async fn send_again(
-    parts: &ProxyParts,
-    (v3, began): (V3Call, Instant),
-    merchant: &Merchant,
-    reply: VerifiedV3Reply,
-) -> Result<VerifiedV3Reply, ProxyError> {
-    let remaining = || v3.timeout.saturating_sub(began.elapsed());
-    let renewed = call::refreshed(parts, merchant, remaining()).await;
-    match renewed {
-        Some(renewed) if !remaining().is_zero() => {
-            let again = V3Call {
-                app_auth_token: Some(renewed.token.app_auth_token),
-                timeout: remaining(),
-                ..v3
-            };
-            send_once(parts, &again).await
-        }
-        _ => Ok(reply),
-    }
-}
-
 /// Sends a call that hands out tokens, and stores them.
 async fn send_for_tokens(
     parts: &ProxyParts,
@@ -218,10 +203,17 @@ async fn send_for_tokens(
 ) -> Result<VerifiedV3Reply, ProxyError> {
     let refresh_token = refresh_token(&v3)?;
     let began = Instant::now();
-    let _turn = match &refresh_token {
+    let turn = match &refresh_token {
         Some(refresh_token) => Some(call::turn(parts, v3.timeout, refresh_token).await?),
         None => None,
     };
+    let form = SpentForm::v3(&v3);
+    let known = turn
+        .as_ref()
+        .and_then(|turn| parts.tokens.spent_reply(turn, &form));
+    if let Some(SpentReply::V3(reply)) = known {
+        return Ok(reply);
+    }
     v3.timeout = v3.timeout.saturating_sub(began.elapsed());
     let reply = send_once(parts, &v3).await?;
     let is_signed = reply.response.verification() == V3Verification::Signed;
@@ -233,6 +225,10 @@ async fn send_for_tokens(
         None => Source::Callback,
     };
     call::absorb(parts, &v3.app, content(&v3, &reply).expose(), source).await;
+    if let Some(turn) = &turn {
+        let kept = SpentReply::V3(reply.clone());
+        parts.tokens.keep_spent(turn, form, kept);
+    }
     Ok(reply)
 }
 

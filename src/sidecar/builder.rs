@@ -15,6 +15,7 @@ use crate::certificates::{CertificateParts, Certificates};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::config::error::ConfigErrors;
+use crate::config::token::UnknownToken;
 use crate::delivery::Dispatcher;
 use crate::delivery::metrics::DeliveryMetrics;
 use crate::gateway::app::{AppError, Apps, Signers};
@@ -251,11 +252,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
     });
     let (hand, ending) = Ending::new();
     let proxy = Proxy::new(ProxyParts {
-        resolver: Resolver::new(
-            apps.clone(),
-            Arc::clone(&store) as _,
-            config.proxy.default_merchant.clone(),
-        ),
+        resolver: resolver(&config, &apps, &store, &tokens),
         gateway,
         tokens: tokens.clone(),
         notify_urls: notify_url_rule(&config),
@@ -329,6 +326,15 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
     Ok(Sidecar {
         parts: Arc::new(parts),
     })
+}
+
+fn resolver(config: &Config, apps: &Apps, store: &Arc<dyn Store>, tokens: &Tokens) -> Resolver {
+    let default = config.proxy.default_merchant.clone();
+    let resolver = Resolver::new(apps.clone(), Arc::clone(store) as _, default);
+    match config.tokens.unknown {
+        UnknownToken::Learn => resolver.with_learner(tokens.clone()),
+        UnknownToken::Refuse => resolver,
+    }
 }
 
 fn local_signers() -> Result<LocalSigners, BuildError> {

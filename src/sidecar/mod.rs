@@ -19,6 +19,7 @@ use crate::admin::{Admin, inbox, token};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::listen::Listen;
+use crate::config::token::RefreshMode;
 use crate::delivery::Dispatcher;
 use crate::gateway::app::Apps;
 use crate::net::body::BoxError;
@@ -29,7 +30,7 @@ use crate::protocol::secret::Secret;
 use crate::proxy::Proxy;
 use crate::proxy::error::ProxyError;
 use crate::store::Store;
-use crate::token::Tokens;
+use crate::token::{Pace, Tokens};
 use crate::webhook::Webhook;
 
 mod builder;
@@ -197,9 +198,9 @@ impl Sidecar {
         self.parts.admin.handle(request).await
     }
 
-    /// Delivers notifications and removes what is old, until `shutdown` or a drain: for a host that
-    /// mounts the services itself. At first it tells in the log what would come of
-    /// [`reverify`](Self::reverify).
+    /// Delivers notifications, removes what is old and, where that is configured, renews tokens ahead
+    /// of their expiry, until `shutdown` or a drain: for a host that mounts the services itself. At
+    /// first it tells in the log what would come of [`reverify`](Self::reverify).
     ///
     /// # Errors
     /// None at present; the type leaves room.
@@ -213,7 +214,8 @@ impl Sidecar {
             tokio::join!(
                 self.parts.dispatcher.run(signal.wait()),
                 self.prune(&signal),
-                self.parts.webhook.report_refused()
+                self.parts.webhook.report_refused(),
+                self.keep_ahead(&signal)
             );
             self.parts.webhook.flush().await;
         };
@@ -287,6 +289,13 @@ impl Sidecar {
     ) -> Result<(), std::io::Error> {
         self.bind().await?.run(shutdown).await;
         Ok(())
+    }
+
+    async fn keep_ahead(&self, shutdown: &Shutdown) {
+        if self.parts.config.tokens.refresh == RefreshMode::Ahead {
+            let tokens = &self.parts.tokens;
+            tokens.keep_ahead(Pace::default(), shutdown).await;
+        }
     }
 
     async fn prune(&self, shutdown: &Shutdown) {

@@ -140,7 +140,6 @@ impl Grants {
 
     /// Finds the merchant application behind a token that `app_id` presents.
     pub(super) fn check(&self, app_id: &str, token: &str) -> Result<&Grant, Refusal> {
-        let invalid = || Refusal::new("20001", "aop.invalid-app-auth-token", "无效的应用授权令牌");
         let grant = self.tokens.get(token).ok_or_else(invalid)?;
         match grant.state {
             _ if grant.key.app_id != app_id => Err(invalid()),
@@ -168,6 +167,11 @@ impl Grants {
             })
             .collect()
     }
+}
+
+/// The answer to a token that doesn't hold.
+pub(super) fn invalid() -> Refusal {
+    Refusal::new("20001", "aop.invalid-app-auth-token", "无效的应用授权令牌")
 }
 
 /// The answer to a token that has timed out.
@@ -244,7 +248,7 @@ pub(super) fn token_app_query(world: &mut World, call: &Call) -> Result<Node, Re
         .tokens
         .get(&token)
         .filter(|grant| grant.key.app_id == call.caller.app_id)
-        .ok_or_else(|| Refusal::new("20001", "aop.invalid-app-auth-token", "无效的应用授权令牌"))?;
+        .ok_or_else(invalid)?;
     let status = if grant.state == TokenState::Valid {
         "valid"
     } else {

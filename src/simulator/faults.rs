@@ -34,6 +34,8 @@ pub enum FaultKind {
     TamperedNotification,
     /// The signature is a good one over other bytes.
     TamperedSign,
+    /// `aop.invalid-app-auth-token`, signed; nothing was executed, and the token holds.
+    TokenInvalid,
     /// `aop.app-auth-token-time-out`, signed; nothing was executed.
     TokenTimeout,
     /// A success without `sign`.
@@ -44,7 +46,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every fault with the name it is asked for by.
-    pub const ALL: [(&'static str, Self); 16] = [
+    pub const ALL: [(&'static str, Self); 17] = [
         ("ciphertext-quotes", Self::CiphertextQuotes),
         ("duplicate-node", Self::DuplicateNode),
         ("endless", Self::Endless),
@@ -58,6 +60,7 @@ impl FaultKind {
         ("tampered", Self::Tampered),
         ("tampered-notification", Self::TamperedNotification),
         ("tampered-sign", Self::TamperedSign),
+        ("token-invalid", Self::TokenInvalid),
         ("token-timeout", Self::TokenTimeout),
         ("unsigned", Self::Unsigned),
         ("wrong-root", Self::WrongRoot),

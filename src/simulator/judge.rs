@@ -194,6 +194,7 @@ fn check_signature(
 /// Refuses a good call where the fault says so, before anything is executed.
 pub(super) fn refuse_by_fault(fault: Option<FaultKind>, sign_content: &str) -> Result<(), Refusal> {
     match fault {
+        Some(FaultKind::TokenInvalid) => Err(authorization::invalid()),
         Some(FaultKind::TokenTimeout) => Err(authorization::timed_out()),
         Some(FaultKind::InvalidSignature) => Err(signature_refusal(sign_content)),
         Some(FaultKind::Html) => Err(Refusal::new("20000", "aop.unknow-error", "系统繁忙")),

@@ -25,6 +25,8 @@ pub struct Stats {
     pub merchants_authorized: u64,
     /// Merchants that cancelled.
     pub merchants_revoked: u64,
+    /// Merchants whose token Alipay refused, without a word that they cancelled.
+    pub merchants_suspect: u64,
     /// Deliveries owed.
     pub pending: u64,
     /// When the oldest of them was received, Unix milliseconds.

@@ -8,7 +8,7 @@
 use futures_util::future::BoxFuture;
 
 use crate::model::app::App;
-use crate::model::authorization::{Authorization, Revocation};
+use crate::model::authorization::{Authorization, Refusal, Revocation};
 use crate::model::call::{CallKey, CallRecord};
 use crate::model::certificate::KeptCertificate;
 use crate::model::delivery::{Attempt, Delivery, DeliveryState, Lease, Settlement};
@@ -249,6 +249,9 @@ pub enum MerchantKey {
 /// One change; those of one commit happen together.
 #[derive(Debug, Clone)]
 pub enum Change {
+    /// A notification that goes with the change before it in the same commit: owed to the backend
+    /// where that was applied, else stored as ignored.
+    Accompany(Box<InboxEntry>),
     /// An authorisation; applied only if newer, see [`Merchant::authorize`]. If `entry` is given
     /// and the authorisation is applied, it is stored with the authorisation event filled in and
     /// owed to the backend; if stale, it is stored as ignored when it came from Alipay (has a
@@ -267,6 +270,15 @@ pub enum Change {
         id: EventId,
         /// From now until when.
         lease: Lease,
+    },
+    /// Alipay refused a merchant's token; applied only if it tells something new, see
+    /// [`Merchant::doubted`]. `entry` is stored with its event filled in where the merchant's status
+    /// changes.
+    Doubt {
+        /// What was refused.
+        refusal: Refusal,
+        /// The inbox entry that goes with it.
+        entry: Option<Box<InboxEntry>>,
     },
     /// Moves the end of a lease that hasn't ended at `now`; stale where there is none.
     Extend {
@@ -390,7 +402,8 @@ pub enum Change {
         now: i64,
     },
     /// A cancellation; applied only if newer, see [`Merchant::revoke`]. `entry` as in
-    /// [`Change::Authorize`].
+    /// [`Change::Authorize`]. Of a merchant without a record its time is kept for 30 days, so that
+    /// what it cancels is stale when it arrives at last.
     Revoke {
         /// What was cancelled.
         revocation: Revocation,
@@ -410,8 +423,26 @@ pub enum Change {
         /// What follows.
         settlement: Settlement,
     },
+    /// Alipay said that this token holds; see [`Merchant::trusted`].
+    Trust {
+        /// Our application.
+        app_id: AppId,
+        /// The merchant's application.
+        auth_app_id: AuthAppId,
+        /// What Alipay was asked about.
+        app_auth_token: Secret<String>,
+    },
     /// Forgets what [`Change::Remember`] keeps under the key.
     Unremember(MemoKey),
+    /// A call with this token worked; see [`Merchant::worked`].
+    Worked {
+        /// Our application.
+        app_id: AppId,
+        /// The merchant's application.
+        auth_app_id: AuthAppId,
+        /// What the call was made with.
+        app_auth_token: Secret<String>,
+    },
 }
 
 /// What a change did.
@@ -430,7 +461,7 @@ pub enum Effect {
     Missing,
     /// Something is kept under that key already; nothing of the commit was applied.
     Remembered(Secret<Vec<u8>>),
-    /// A newer authorisation or cancellation is stored.
+    /// A newer authorisation or cancellation is stored, or nothing new was told.
     Stale,
     /// Another change of the same commit is known already, so this one wasn't applied.
     Void,
@@ -470,10 +501,12 @@ pub struct Counts {
     pub damaged: u64,
     /// Deliveries given up.
     pub dead: u64,
-    /// Merchants whose authorisation stands.
+    /// Merchants whose authorisation stands beyond doubt.
     pub merchants_authorized: u64,
     /// Merchants that cancelled.
     pub merchants_revoked: u64,
+    /// Merchants whose token Alipay refused, and that aren't known to have cancelled.
+    pub merchants_suspect: u64,
     /// When the oldest pending entry was received, Unix milliseconds.
     pub oldest_pending_at: Option<i64>,
     /// Deliveries owed.

@@ -8,8 +8,9 @@ use serde::Serialize;
 use crate::gateway::app::SigningApp;
 use crate::gateway::error::{GatewayError, Outcome};
 use crate::model::id::{AppId, AuthAppId};
+use crate::protocol::error::ProtocolError;
 use crate::protocol::secret::Secret;
-use crate::protocol::token_description::{self, TokenDescription};
+use crate::protocol::token_description::TokenDescription;
 use crate::token::calls::{self, QUERY_METHOD};
 use crate::token::error::TokenError;
 use crate::token::{TokenParts, TokenStatus};
@@ -82,6 +83,9 @@ impl AskError {
                 code,
                 sub_code,
             },
+            TokenError::Reply(ProtocolError::TokenReplyInvalid { reason }) => {
+                Self::reply(method, reason)
+            }
             other => Self::reply(method, other.to_string()),
         }
     }
@@ -116,11 +120,6 @@ impl AskError {
 }
 
 #[derive(Serialize)]
-struct Query<'a> {
-    app_auth_token: &'a str,
-}
-
-#[derive(Serialize)]
 struct Invitation<'a> {
     auth_app_id: &'a str,
     redirect_url: &'a str,
@@ -152,26 +151,8 @@ pub(super) async fn describe(
 ) -> Result<(TokenStatus, TokenDescription), AskError> {
     let failed = |error| AskError::of(QUERY_METHOD, error);
     let app = calls::app(parts, app_id).map_err(failed)?;
-    let content = calls::biz_content(&Query {
-        app_auth_token: app_auth_token.expose(),
-    });
-    let described = match calls::call(parts, &app, QUERY_METHOD, &content).await {
-        // Alipay refuses to describe a token that it no longer knows.
-        Err(TokenError::Refused { sub_code, .. }) if calls::is_invalid_token(&sub_code) => {
-            token_description::parse(br#"{"status":"invalid"}"#)
-        }
-        node => token_description::parse(&node.map_err(failed)?),
-    };
-    let described = described.ok_or_else(|| AskError::reply(QUERY_METHOD, "it has no `status`"))?;
-    let status = match described.status.as_str() {
-        "invalid" => TokenStatus::Invalid,
-        "valid" => TokenStatus::Valid,
-        _ => {
-            let reason = "its `status` is neither `valid` nor `invalid`";
-            return Err(AskError::reply(QUERY_METHOD, reason));
-        }
-    };
-    Ok((status, described))
+    let described = calls::describe(parts, &app, app_auth_token).await;
+    described.map_err(failed)
 }
 
 /// The page on which the merchant authorises again.

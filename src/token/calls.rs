@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::VerifiedReply;
 use crate::gateway::app::SigningApp;
 use crate::gateway::metrics::Api;
 use crate::gateway::v2::{Encryption, V2Call};
@@ -12,11 +13,15 @@ use crate::model::id::AppId;
 use crate::model::merchant::Merchant;
 use crate::protocol::charset::CharsetLabel;
 use crate::protocol::encryption::ContentKey;
-use crate::protocol::envelope::{Verification, VerifiedEnvelope};
+use crate::protocol::envelope::Verification;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::params::{Params, name};
 use crate::protocol::secret::Secret;
+use crate::protocol::token_description::{self, TokenDescription};
+use crate::protocol::token_reply::{self, GrantedToken};
+use crate::token::doubt::TokenVerdict;
 use crate::token::error::TokenError;
+use crate::token::spent::SpentForm;
 use crate::token::{TOKEN_METHOD, TokenParts};
 
 /// Alipay's name of the method that tells a merchant's AES key; itself an encrypted call.
@@ -59,19 +64,30 @@ struct Keyed {
     aes_key: String,
 }
 
-#[derive(Deserialize)]
-struct Queried {
-    status: String,
-}
-
-/// Buys tokens and gives the node that holds them.
+/// Buys tokens.
 pub(super) async fn buy(
     parts: &TokenParts,
     app: &Arc<SigningApp>,
     grant: &Grant<'_>,
-) -> Result<Secret<Vec<u8>>, TokenError> {
-    let node = call(parts, app, TOKEN_METHOD, &biz_content(grant)).await?;
-    Ok(Secret::new(node.to_vec()))
+) -> Result<Bought, TokenError> {
+    let content = biz_content(grant);
+    let call = v2_call(parts, app, TOKEN_METHOD, &content);
+    let form = SpentForm::v2(&call);
+    let reply = executed(parts, &call).await?;
+    Ok(Bought { reply, form })
+}
+
+/// A verified reply that hands out tokens, and in which form it was asked for.
+pub(super) struct Bought {
+    pub(super) reply: VerifiedReply,
+    pub(super) form: SpentForm,
+}
+
+impl Bought {
+    pub(super) fn granted(&self) -> Result<Vec<GrantedToken>, TokenError> {
+        let node = self.reply.envelope.node_text();
+        token_reply::parse(node.as_bytes()).map_err(TokenError::Reply)
+    }
 }
 
 pub(super) async fn query(
@@ -79,28 +95,40 @@ pub(super) async fn query(
     merchant: &Merchant,
 ) -> Result<TokenStatus, TokenError> {
     let app = app(parts, &merchant.app_id)?;
+    let (status, _) = describe(parts, &app, &merchant.token.app_auth_token).await?;
+    Ok(status)
+}
+
+/// Asks Alipay, as `app`, about a token: whether it holds, and all else that it says.
+pub(super) async fn describe(
+    parts: &TokenParts,
+    app: &Arc<SigningApp>,
+    token: &Secret<String>,
+) -> Result<(TokenStatus, TokenDescription), TokenError> {
     let content = biz_content(&Query {
-        app_auth_token: merchant.token.app_auth_token.expose(),
+        app_auth_token: token.expose(),
     });
-    let node = match call(parts, &app, QUERY_METHOD, &content).await {
+    let described = match call(parts, app, QUERY_METHOD, &content).await {
         // Alipay refuses to describe a token that it no longer knows.
-        Err(TokenError::Refused { sub_code, .. }) if is_invalid_token(&sub_code) => {
-            return Ok(TokenStatus::Invalid);
+        Err(TokenError::Refused { sub_code, .. })
+            if TokenVerdict::of_sub_code(&sub_code) == Some(TokenVerdict::Invalid) =>
+        {
+            token_description::parse(br#"{"status":"invalid"}"#)
         }
-        other => other?,
+        node => token_description::parse(&node?),
     };
     let unusable = |reason: &str| {
         TokenError::Reply(ProtocolError::TokenReplyInvalid {
             reason: reason.to_owned(),
         })
     };
-    let queried: Queried =
-        serde_json::from_slice(&node).map_err(|_| unusable("it has no `status`"))?;
-    match queried.status.as_str() {
-        "invalid" => Ok(TokenStatus::Invalid),
-        "valid" => Ok(TokenStatus::Valid),
-        _ => Err(unusable("its `status` is neither `valid` nor `invalid`")),
-    }
+    let described = described.ok_or_else(|| unusable("it has no `status`"))?;
+    let status = match described.status.as_str() {
+        "invalid" => TokenStatus::Invalid,
+        "valid" => TokenStatus::Valid,
+        _ => return Err(unusable("its `status` is neither `valid` nor `invalid`")),
+    };
+    Ok((status, described))
 }
 
 /// Asks for the AES key of the merchant's app, and checks that it is one.
@@ -132,26 +160,31 @@ pub(super) fn app(parts: &TokenParts, app_id: &AppId) -> Result<Arc<SigningApp>,
         })
 }
 
-pub(super) fn is_invalid_token(sub_code: &str) -> bool {
-    matches!(
-        sub_code,
-        "aop.invalid-app-auth-token" | "isv.invalid-app-auth-token"
-    )
-}
-
 pub(super) fn biz_content(content: &impl Serialize) -> Secret<String> {
     Secret::new(serde_json::to_string(content).expect("text members alone can't fail to serialise"))
 }
 
+/// Makes a call, and gives the node of an executed one.
 pub(super) async fn call(
     parts: &TokenParts,
     app: &Arc<SigningApp>,
     method: &str,
     biz_content: &Secret<String>,
 ) -> Result<Bytes, TokenError> {
+    let call = v2_call(parts, app, method, biz_content);
+    let reply = executed(parts, &call).await?;
+    Ok(reply.envelope.node_text().into())
+}
+
+fn v2_call(
+    parts: &TokenParts,
+    app: &Arc<SigningApp>,
+    method: &str,
+    biz_content: &Secret<String>,
+) -> V2Call {
     let mut parameters = Params::new();
     parameters.set(name::BIZ_CONTENT, biz_content.expose().as_str());
-    let call = V2Call {
+    V2Call {
         files: Vec::new(),
         app: Arc::clone(app),
         app_auth_token: None,
@@ -161,20 +194,19 @@ pub(super) async fn call(
         encryption: Encryption::Ours,
         timeout: parts.timeout,
         api: Api::Internal,
-    };
-    let reply = parts.gateway.call(&call).await?;
-    executed(&reply.envelope)?;
-    Ok(reply.envelope.node_text().into())
+    }
 }
 
-/// Tells an executed call from a refusal and from an Alipay that couldn't say.
+/// Makes a call, and tells an executed one from a refusal and from an Alipay that couldn't say.
 ///
 /// An unsigned error means “outcome unknown”, and so does a fault of Alipay's own.
-fn executed(envelope: &VerifiedEnvelope) -> Result<(), TokenError> {
+async fn executed(parts: &TokenParts, call: &V2Call) -> Result<VerifiedReply, TokenError> {
+    let reply = parts.gateway.call(call).await?;
+    let envelope = &reply.envelope;
     let code = envelope.code().unwrap_or_default().to_owned();
     let sub_code = envelope.sub_code().unwrap_or_default().to_owned();
     match envelope.verification() {
-        Verification::Signed if code == SUCCESS => Ok(()),
+        Verification::Signed if code == SUCCESS => Ok(reply),
         Verification::Signed if code != UNAVAILABLE => Err(TokenError::Refused { code, sub_code }),
         _ => Err(TokenError::Unavailable { code, sub_code }),
     }

@@ -50,6 +50,14 @@ pub enum TokenError {
         /// Alipay's `sub_code`, empty where there is none.
         sub_code: String,
     },
+    /// Alipay has refused the refresh token before: it isn't asked again.
+    #[error(
+        "Alipay has refused the app_refresh_token of merchant {auth_app_id}; let it authorise again, or import a new pair"
+    )]
+    RefreshTokenRefused {
+        /// Which.
+        auth_app_id: String,
+    },
     /// Alipay's reply was signed, and can't be read.
     #[error("Alipay's reply can't be used")]
     Reply(#[source] ProtocolError),
@@ -75,7 +83,9 @@ impl TokenError {
             Self::CodeInvalid { .. } => "parameter-invalid",
             Self::Gateway(error) => error.kind(),
             Self::Internal => "internal",
-            Self::NoRefreshToken { .. } | Self::Refused { .. } => "token-refused",
+            Self::NoRefreshToken { .. }
+            | Self::RefreshTokenRefused { .. }
+            | Self::Refused { .. } => "token-refused",
             Self::Overloaded => "overloaded",
             Self::Reply(_) | Self::Unavailable { .. } => "upstream-invalid",
             Self::Store(error) if matches!(**error, StoreError::TokenConflict { .. }) => {
@@ -94,6 +104,7 @@ impl TokenError {
             | Self::CodeInvalid { .. }
             | Self::NoRefreshToken { .. }
             | Self::Overloaded
+            | Self::RefreshTokenRefused { .. }
             | Self::Refused { .. } => Outcome::NotSent,
             Self::Gateway(error) => error.outcome(),
             Self::Internal | Self::Reply(_) | Self::Store(_) | Self::Unavailable { .. } => {
@@ -107,7 +118,10 @@ impl TokenError {
     pub fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::CodeInvalid { .. } | Self::NoRefreshToken { .. } | Self::Refused { .. }
+            Self::CodeInvalid { .. }
+                | Self::NoRefreshToken { .. }
+                | Self::RefreshTokenRefused { .. }
+                | Self::Refused { .. }
         )
     }
 }

@@ -9,7 +9,6 @@ use crate::model::authorization::Source;
 use crate::model::id::{AppId, AuthAppId};
 use crate::model::merchant::Merchant;
 use crate::protocol::secret::Secret;
-use crate::protocol::token_reply;
 use crate::store::{Change, MemoKey, MerchantKey};
 use crate::token::calls::{self, Grant};
 use crate::token::error::TokenError;
@@ -55,8 +54,7 @@ pub(super) async fn run(
     let grant = Grant::AuthorizationCode {
         code: code.expose(),
     };
-    let node = calls::buy(parts, app, &grant).await?;
-    let granted = token_reply::parse(node.expose()).map_err(TokenError::Reply)?;
+    let granted = calls::buy(parts, app, &grant).await?.granted()?;
     let ids: Vec<&str> = granted.iter().map(|g| g.auth_app_id.as_str()).collect();
     let remember = Change::Remember {
         key,

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::flight::Flights;
 use crate::gateway::Gateway;
 use crate::gateway::app::{Apps, SigningApp};
-use crate::model::authorization::Source;
+use crate::model::authorization::{Doubt, Refusal, Source};
 use crate::model::id::AuthAppId;
 use crate::model::merchant::Merchant;
 use crate::protocol::secret::Secret;
@@ -23,29 +23,42 @@ use crate::protocol::token_description::TokenDescription;
 use crate::protocol::token_reply;
 use crate::store::{MemoKey, Store};
 
+mod ahead;
 mod asking;
 pub mod auth_code;
 mod calls;
 mod content_key;
+mod doubt;
 pub mod error;
 mod exchange;
+mod lately;
+mod learn;
 pub mod metrics;
 mod proof;
 mod refresh;
+mod spent;
 mod storing;
 mod turn;
 pub mod users;
 
 use content_key::ContentKeys;
+use doubt::Doubts;
 use error::TokenError;
+use lately::Lately;
+use learn::Learning;
 use metrics::TokenMetrics;
+use spent::SpentReplies;
 use turn::Turns;
 use users::UserTokens;
 
+pub use ahead::Pace;
 pub use asking::AskError;
 pub use calls::TokenStatus;
 pub use content_key::ContentKeyError;
+pub use doubt::{SecondChoice, TokenVerdict};
+pub use learn::LearnError;
 pub use proof::{Proof, ProofError, ProofMode, Verdict};
+pub use spent::{SpentForm, SpentReply};
 pub use turn::Turn;
 
 /// Alipay's name of the method that exchanges and refreshes.
@@ -54,6 +67,12 @@ pub const TOKEN_METHOD: &str = "alipay.open.auth.token.app";
 /// How many codes are exchanged at once. The callback is open to the world, and whoever sends it
 /// rubbish has us ask Alipay, whose patience with an app is limited, too.
 const EXCHANGES: usize = 16;
+
+/// How long a refresh that failed isn't tried again for calls, milliseconds: every call with a token
+/// that timed out would ask for one.
+const RENEW_EVERY_MS: i64 = 60_000;
+/// How many of those are remembered.
+const RENEWALS: usize = 10_000;
 
 /// What [`Tokens`] works with.
 pub struct TokenParts {
@@ -82,9 +101,13 @@ pub struct Tokens {
     exchanges: Flights<MemoKey, Result<Vec<Merchant>, TokenError>>,
     slots: Arc<Semaphore>,
     refreshes: Flights<MemoKey, Result<Merchant, TokenError>>,
+    failed: Lately<MemoKey, TokenError>,
     turns: Turns,
+    spent: SpentReplies,
     content_keys: ContentKeys,
     users: UserTokens,
+    doubts: Doubts,
+    learning: Learning,
 }
 
 /// What is known about whose authorisation an exchange is.
@@ -107,8 +130,12 @@ impl Tokens {
             exchanges: Flights::new(),
             slots: Arc::new(Semaphore::new(EXCHANGES)),
             refreshes: Flights::new(),
+            failed: Lately::new(RENEWALS),
             turns: Turns::default(),
+            spent: SpentReplies::new(),
             content_keys: ContentKeys::new(),
+            doubts: Doubts::new(),
+            learning: Learning::new(),
         }
     }
 
@@ -156,7 +183,11 @@ impl Tokens {
         source: Source,
     ) -> Result<Vec<Merchant>, TokenError> {
         let granted = token_reply::parse(node).map_err(TokenError::Reply)?;
-        let context = ExchangeContext::default();
+        // A refresh goes on with what was authorised before; an exchange had no `state` of ours.
+        let context = ExchangeContext {
+            reference: None,
+            bound: source == Source::Refresh,
+        };
         let found = storing::Found {
             app_id: &app.app_id,
             source,
@@ -180,9 +211,9 @@ impl Tokens {
         let (app_id, auth_app_id) = (&merchant.app_id, &merchant.auth_app_id);
         let key = MemoKey::new("refresh", &[app_id.as_str(), auth_app_id.as_str()]);
         let (parts, merchant) = (Arc::clone(&self.parts), merchant.clone());
-        let turns = self.turns.clone();
+        let (turns, spent) = (self.turns.clone(), self.spent.clone());
         let work = async move {
-            let result = refresh::run(&parts, &turns, &merchant).await;
+            let result = refresh::run(&parts, (&turns, &spent), &merchant).await;
             if let Some(result) = refresh::asked(&result) {
                 parts.metrics.refreshed(&result);
             }
@@ -194,6 +225,33 @@ impl Tokens {
             .unwrap_or(Err(TokenError::Internal))
     }
 
+    /// As [`Tokens::refresh`], for a call whose token has timed out: after a failure not again for a
+    /// minute. Where there is nothing to refresh with, the merchant becomes suspect.
+    ///
+    /// # Errors
+    /// [`TokenError`], the last one where it isn't tried again.
+    ///
+    /// # Cancel safety
+    /// Safe: the refresh goes on in a task of its own.
+    pub async fn renew(&self, merchant: &Merchant) -> Result<Merchant, TokenError> {
+        let token = merchant.token.app_auth_token.expose().as_str();
+        let (app_id, auth_app_id) = (merchant.app_id.as_str(), merchant.auth_app_id.as_str());
+        let key = MemoKey::new("renew", &[app_id, auth_app_id, token]);
+        let now = self.parts.clock.now_ms();
+        if let Some(error) = self.failed.get(&key, now) {
+            return Err(error);
+        }
+        let renewed = self.refresh(merchant).await;
+        if let Err(error) = &renewed {
+            self.failed.put(key, error.clone(), now, RENEW_EVERY_MS);
+            if let TokenError::NoRefreshToken { .. } = error {
+                let refusal = Refusal::new(merchant, Doubt::TokenRefused, now);
+                doubt::note_or_warn(&self.parts, refusal).await;
+            }
+        }
+        renewed
+    }
+
     /// Ends once no exchange and no refresh is under way: each spends a code or a token, and what
     /// it buys must be stored before the program ends.
     ///
@@ -203,6 +261,8 @@ impl Tokens {
         self.exchanges.landed().await;
         self.refreshes.landed().await;
         self.content_keys.landed().await;
+        self.doubts.landed().await;
+        self.learning.landed().await;
         self.users.landed().await;
     }
 
@@ -220,6 +280,20 @@ impl Tokens {
     /// Safe: who leaves gives up the place in the queue.
     pub async fn turn(&self, refresh_token: &Secret<String>) -> Turn {
         self.turns.take(refresh_token).await
+    }
+
+    /// What Alipay answered a moment ago when the refresh token of `turn` was sent in the same
+    /// form: the answer for whoever waited for this turn.
+    #[must_use]
+    pub fn spent_reply(&self, turn: &Turn, form: &SpentForm) -> Option<SpentReply> {
+        let now = self.parts.clock.now_ms();
+        self.spent.get(turn.key(), form, now)
+    }
+
+    /// Keeps what Alipay answered to the refresh token of `turn`, for those who wait for theirs.
+    pub fn keep_spent(&self, turn: &Turn, form: SpentForm, reply: SpentReply) {
+        let now = self.parts.clock.now_ms();
+        self.spent.keep(turn.key(), form, reply, now);
     }
 
     /// Asks Alipay whether the merchant's token holds (`alipay.open.auth.token.app.query`).

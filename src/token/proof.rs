@@ -1,22 +1,21 @@
 //! Records proved at Alipay: does the token hold, and does it say what the record says?
 
-use crate::model::authorization::Revocation;
-use crate::model::event::MERCHANT_REVOKED;
-use crate::model::id::{EventId, Pid};
+use crate::model::authorization::{Doubt, Evidence, Refusal};
+use crate::model::id::Pid;
 use crate::model::merchant::{Merchant, MerchantStatus};
-use crate::model::notification::{DeliveryForm, InboxEntry};
 use crate::protocol::token_description::TokenDescription;
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect, MerchantKey};
 use crate::token::asking::{self, AskError};
-use crate::token::{TokenParts, TokenStatus};
+use crate::token::{TokenParts, TokenStatus, doubt};
 
 /// Whether a proof may change the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProofMode {
     /// It only tells.
     Report,
-    /// A missing PID is filled in, and what Alipay, signed, calls invalid is marked as cancelled.
+    /// A missing PID is filled in, a suspicion is cleared where the token holds, and what Alipay,
+    /// signed, calls invalid is marked as cancelled.
     Settle,
 }
 
@@ -56,6 +55,8 @@ pub struct Proof {
     pub pid_filled: bool,
     /// Whether the record was marked as cancelled.
     pub marked: bool,
+    /// Whether a suspicion was cleared.
+    pub cleared: bool,
 }
 
 /// Why a record wasn't proved.
@@ -81,37 +82,60 @@ pub(super) async fn prove(
     let asked_at = parts.clock.now_ms();
     let token = &merchant.token.app_auth_token;
     let (status, described) = asking::describe(parts, &merchant.app_id, token).await?;
-    let verdict = verdict(merchant, status, &described);
     let mut proof = Proof {
-        verdict,
+        verdict: verdict(merchant, status, &described),
         described,
         merchant: merchant.clone(),
         pid_filled: false,
         marked: false,
+        cleared: false,
     };
-    let change = match mode {
-        ProofMode::Report => None,
-        ProofMode::Settle => settlement(&proof, asked_at, parts.clock.now_ms()),
-    };
-    let Some(change) = change else {
-        return Ok(proof);
-    };
-    // The answer is about the token that was asked about, and about no other.
-    let is_same = |now: &Merchant| now.token.app_auth_token == *token;
-    current(parts, merchant)
-        .await?
-        .filter(is_same)
-        .ok_or(ProofError::Changed)?;
-    let is_mark = matches!(change, Change::Revoke { .. });
-    let effects = parts.store.commit(vec![change]).await?;
-    let applied = matches!(effects.first(), Some(Effect::Applied));
-    proof.marked = applied && is_mark;
-    proof.pid_filled = applied && !is_mark;
-    if proof.marked {
-        parts.wake.notify_one();
+    if mode == ProofMode::Settle {
+        settle(parts, &mut proof, asked_at).await?;
     }
-    proof.merchant = current(parts, merchant).await?.ok_or(ProofError::Changed)?;
     Ok(proof)
+}
+
+/// Changes the record as the proof calls for.
+async fn settle(parts: &TokenParts, proof: &mut Proof, asked_at: i64) -> Result<(), ProofError> {
+    let merchant = proof.merchant.clone();
+    let is_revoked = matches!(merchant.status, MerchantStatus::Revoked { .. });
+    let changes = match proof.verdict {
+        Verdict::Differs => return Ok(()),
+        Verdict::Invalid if is_revoked => return Ok(()),
+        Verdict::Invalid => Vec::new(),
+        Verdict::Valid => good_news(proof),
+    };
+    if proof.verdict == Verdict::Valid && changes.is_empty() {
+        return Ok(());
+    }
+    // The answer is about the token that was asked about, and about no other.
+    let is_same = |now: &Merchant| now.token.app_auth_token == merchant.token.app_auth_token;
+    let stored = current(parts, &merchant).await?;
+    stored.filter(is_same).ok_or(ProofError::Changed)?;
+    if proof.verdict == Verdict::Invalid {
+        let refusal = Refusal::new(&merchant, Doubt::TokenRefused, asked_at);
+        let evidence = Evidence::Invalid;
+        proof.marked = doubt::note(
+            parts,
+            Refusal {
+                evidence,
+                ..refusal
+            },
+        )
+        .await?;
+    } else {
+        let effects = parts.store.commit(changes.clone()).await?;
+        for (change, effect) in changes.iter().zip(&effects) {
+            let applied = matches!(effect, Effect::Applied);
+            proof.pid_filled |= applied && matches!(change, Change::FillPid { .. });
+            proof.cleared |= applied && matches!(change, Change::Trust { .. });
+        }
+    }
+    proof.merchant = current(parts, &merchant)
+        .await?
+        .ok_or(ProofError::Changed)?;
+    Ok(())
 }
 
 async fn current(parts: &TokenParts, merchant: &Merchant) -> Result<Option<Merchant>, StoreError> {
@@ -133,47 +157,23 @@ fn verdict(merchant: &Merchant, status: TokenStatus, said: &TokenDescription) ->
     }
 }
 
-/// What the proof makes of the record, if anything.
-fn settlement(proof: &Proof, asked_at: i64, now: i64) -> Option<Change> {
+/// What a token that holds makes of the record.
+fn good_news(proof: &Proof) -> Vec<Change> {
     let merchant = &proof.merchant;
-    match proof.verdict {
-        Verdict::Differs => None,
-        Verdict::Invalid if merchant.status != MerchantStatus::Authorized => None,
-        Verdict::Invalid => {
-            // Newer than what was asked about, older than whatever comes meanwhile.
-            let at = asked_at.max(merchant.auth_time.saturating_add(1));
-            Some(Change::Revoke {
-                revocation: Revocation::new(merchant, Some(at)),
-                entry: Some(Box::new(event_entry(merchant, now))),
-            })
-        }
-        Verdict::Valid if merchant.pid.is_some() => None,
-        Verdict::Valid => {
-            let pid = proof.described.user_id.as_deref()?;
-            Some(Change::FillPid {
-                app_id: merchant.app_id.clone(),
-                auth_app_id: merchant.auth_app_id.clone(),
-                pid: Pid::new(pid).ok()?,
-            })
-        }
-    }
-}
-
-fn event_entry(merchant: &Merchant, now: i64) -> InboxEntry {
-    InboxEntry {
-        id: EventId::new(now),
-        app_id: merchant.app_id.clone(),
-        notify_id: None,
-        event_type: MERCHANT_REVOKED.to_owned(),
-        auth_app_id: Some(merchant.auth_app_id.clone()),
-        pid: merchant.pid.clone(),
-        received_at: now,
-        notify_path: String::new(),
-        order_key: None,
-        opened_content: None,
-        scheme: None,
-        body: None,
-        event: None,
-        form: DeliveryForm::Event,
-    }
+    let (app_id, auth_app_id) = (&merchant.app_id, &merchant.auth_app_id);
+    let said = proof.described.user_id.as_deref();
+    let pid = said.and_then(|pid| Pid::new(pid).ok());
+    let fill = pid.filter(|_| merchant.pid.is_none());
+    let fill = fill.map(|pid| Change::FillPid {
+        app_id: app_id.clone(),
+        auth_app_id: auth_app_id.clone(),
+        pid,
+    });
+    let is_suspect = matches!(merchant.status, MerchantStatus::Suspect { .. });
+    let trust = is_suspect.then(|| Change::Trust {
+        app_id: app_id.clone(),
+        auth_app_id: auth_app_id.clone(),
+        app_auth_token: merchant.token.app_auth_token.clone(),
+    });
+    fill.into_iter().chain(trust).collect()
 }

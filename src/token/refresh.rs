@@ -1,15 +1,16 @@
 //! One pair of tokens is replaced by the next.
 
-use crate::model::authorization::Source;
+use crate::model::authorization::{Doubt, Refusal, Source};
 use crate::model::merchant::Merchant;
 use crate::protocol::error::ProtocolError;
-use crate::protocol::token_reply;
+use crate::protocol::secret::Secret;
 use crate::store::MerchantKey;
 use crate::token::calls::{self, Grant};
 use crate::token::error::TokenError;
+use crate::token::spent::{SpentReplies, SpentReply};
 use crate::token::storing::{self, Found};
 use crate::token::turn::Turns;
-use crate::token::{ExchangeContext, TokenParts};
+use crate::token::{ExchangeContext, TokenParts, doubt};
 
 /// How a refresh ended well.
 #[derive(Debug, Clone)]
@@ -38,12 +39,17 @@ pub(super) fn asked(result: &Result<Refreshed, TokenError>) -> Option<Result<(),
 }
 
 /// Refreshes the pair that `known` had, unless it has been replaced since.
+///
+/// Where the answer is lost (late, broken off, unsigned), the stored pair stays, and the next
+/// refresh sends the same refresh token again. If Alipay then calls that one invalid, the lost
+/// refresh has spent it: the old `app_auth_token` goes on being used, the merchant is suspect, and
+/// the refresh token isn't sent a third time.
 pub(super) async fn run(
     parts: &TokenParts,
-    turns: &Turns,
+    (turns, spent): (&Turns, &SpentReplies),
     known: &Merchant,
 ) -> Result<Refreshed, TokenError> {
-    let _turn = match &known.token.app_refresh_token {
+    let turn = match &known.token.app_refresh_token {
         Some(refresh_token) => Some(turns.take(refresh_token).await),
         None => None,
     };
@@ -53,17 +59,23 @@ pub(super) async fn run(
     if stored.token.app_auth_token != known.token.app_auth_token {
         return Ok(Refreshed::Before(stored));
     }
-    let Some(refresh_token) = &stored.token.app_refresh_token else {
-        return Err(TokenError::NoRefreshToken {
-            auth_app_id: stored.auth_app_id.to_string(),
-        });
-    };
+    let refresh_token = usable(&stored)?;
     let app = calls::app(parts, &stored.app_id)?;
     let grant = Grant::RefreshToken {
         refresh_token: refresh_token.expose(),
     };
-    let node = calls::buy(parts, &app, &grant).await?;
-    let granted = token_reply::parse(node.expose()).map_err(TokenError::Reply)?;
+    let bought = match calls::buy(parts, &app, &grant).await {
+        Err(TokenError::Refused { sub_code, code }) => {
+            if is_about_refresh_token(&sub_code) {
+                let refusal =
+                    Refusal::new(&stored, Doubt::RefreshTokenRefused, parts.clock.now_ms());
+                doubt::note_or_warn(parts, refusal).await;
+            }
+            return Err(TokenError::Refused { code, sub_code });
+        }
+        other => other?,
+    };
+    let granted = bought.granted()?;
     let context = ExchangeContext {
         reference: None,
         bound: true,
@@ -74,6 +86,10 @@ pub(super) async fn run(
         context: &context,
     };
     let merchants = storing::store(parts, &found, granted, None).await?;
+    if let Some(turn) = &turn {
+        let reply = SpentReply::V2(bought.reply);
+        spent.keep(turn.key(), bought.form, reply, parts.clock.now_ms());
+    }
     merchants
         .into_iter()
         .find(|m| m.auth_app_id == stored.auth_app_id)
@@ -83,4 +99,43 @@ pub(super) async fn run(
                 reason: "it has no token for the merchant that was refreshed".to_owned(),
             })
         })
+}
+
+/// The refresh token to send.
+fn usable(merchant: &Merchant) -> Result<&Secret<String>, TokenError> {
+    let auth_app_id = || merchant.auth_app_id.to_string();
+    match &merchant.token.app_refresh_token {
+        None => Err(TokenError::NoRefreshToken {
+            auth_app_id: auth_app_id(),
+        }),
+        Some(_) if merchant.refresh_refused => Err(TokenError::RefreshTokenRefused {
+            auth_app_id: auth_app_id(),
+        }),
+        Some(refresh_token) => Ok(refresh_token),
+    }
+}
+
+/// Whether a refusal is about the refresh token, and not about our app, its key or its pace. The
+/// `sub_code`s aren't documented (`isv.refresh-token-invalid` is one), so the name is looked for.
+fn is_about_refresh_token(sub_code: &str) -> bool {
+    sub_code.replace('_', "-").contains("refresh-token")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_names_the_refresh_token_is_about_it() {
+        for sub_code in [
+            "isv.refresh-token-invalid",
+            "isv.refresh-token-time-out",
+            "aop.invalid-refresh_token",
+        ] {
+            assert!(is_about_refresh_token(sub_code), "{sub_code}");
+        }
+        for sub_code in ["isv.invalid-signature", "isv.app-call-limited", ""] {
+            assert!(!is_about_refresh_token(sub_code), "{sub_code}");
+        }
+    }
 }

@@ -55,6 +55,21 @@ pub(super) async fn store(
     Ok(merchants)
 }
 
+/// Stores one authorisation, with its event.
+pub(super) async fn store_one(
+    parts: &TokenParts,
+    authorization: Authorization,
+) -> Result<(), StoreError> {
+    let entry = event_entry(&authorization, parts.clock.now_ms());
+    let change = Change::Authorize {
+        entry: Some(Box::new(entry)),
+        authorization: Box::new(authorization),
+    };
+    commit(parts, vec![change]).await?;
+    parts.wake.notify_one();
+    Ok(())
+}
+
 /// Commits all at once; if one token turns out to be another record's, each by itself, because the
 /// code is spent and the others must not be lost with it. Gives whose tokens were stored.
 async fn commit_granted(

@@ -60,9 +60,10 @@ impl Intake<'_> {
                 None => self.hand_on(id),
             }
         } else if let Some(cancellation) = notification.cancellation() {
-            match self.revocation(&cancellation).await? {
-                Some(revocation) => self.revoke(id, revocation),
-                None => self.hand_on(id),
+            match self.cancelled(&cancellation).await? {
+                Cancelled::Known(revocation) => self.revoke(id, revocation),
+                Cancelled::Unknown(revocation) => self.cancel_unknown(id, revocation),
+                Cancelled::Nothing => self.hand_on(id),
             }
         } else {
             self.hand_on(id)
@@ -120,6 +121,18 @@ impl Intake<'_> {
 
     /// Keeps the notification for the backend and nothing else.
     fn hand_on(&self, id: EventId) -> Vec<Change> {
+        vec![Change::Receive(Box::new(self.plain_entry(id)))]
+    }
+
+    /// Keeps the time of a cancellation whose authorisation isn't known yet, and hands it on.
+    fn cancel_unknown(&self, id: EventId, revocation: Revocation) -> Vec<Change> {
+        vec![Change::Revoke {
+            revocation,
+            entry: Some(Box::new(self.plain_entry(id))),
+        }]
+    }
+
+    fn plain_entry(&self, id: EventId) -> InboxEntry {
         let secret = self.verified.notification.holds_secret();
         let form = match (secret, self.settings.authorization) {
             (false, _) => DeliveryForm::AsConfigured,
@@ -128,7 +141,7 @@ impl Intake<'_> {
                 DeliveryForm::Verbatim
             }
         };
-        vec![Change::Receive(Box::new(self.entry(id, form)))]
+        self.entry(id, form)
     }
 
     fn authorize(&self, id: EventId, authorization: Authorization) -> Vec<Change> {
@@ -164,11 +177,12 @@ impl Intake<'_> {
         }
     }
 
-    /// With `delivery.authorization = "both"`, Alipay's bytes as an entry of their own. The
-    /// `notify_id` stands on the first one.
+    /// With `delivery.authorization = "both"`, Alipay's bytes as an entry of their own, that shares
+    /// the fate of the first one: of what is stale, the backend hears neither way. The `notify_id`
+    /// stands on the first one.
     fn verbatim_copy(&self) -> Option<Change> {
         (self.settings.authorization == AuthorizationDelivery::Both).then(|| {
-            Change::Receive(Box::new(InboxEntry {
+            Change::Accompany(Box::new(InboxEntry {
                 notify_id: None,
                 ..self.entry(
                     self.inner.ids.next(self.arrival.now),
@@ -257,29 +271,43 @@ impl Intake<'_> {
             .clone()
     }
 
-    /// What a cancellation revokes; nothing where its merchant isn't known to us, or Alipay
+    /// What a cancellation revokes; nothing where its merchant can't be told, or Alipay
     /// doesn't confirm a cancellation that isn't newer than the authorisation.
-    async fn revocation(&self, said: &Cancellation) -> Result<Option<Revocation>, StoreError> {
+    async fn cancelled(&self, said: &Cancellation) -> Result<Cancelled, StoreError> {
         let merchant = match self.merchant(said).await {
             // Refusing the message would lose it, and the merchant can't be called any more anyway.
             Err(error @ StoreError::Damaged { .. }) => {
-                tracing::error!(%error, "the merchant of a cancellation can't be read; it is handed on");
+                tracing::error!(%error, "the merchant of a cancellation can't be read");
                 None
             }
             other => other?,
         };
         let Some(merchant) = merchant else {
-            return Ok(None);
+            return Ok(self
+                .unknown(said)
+                .map_or(Cancelled::Nothing, Cancelled::Unknown));
         };
         let plain = Revocation::new(&merchant, said.at);
         if said.at.is_some() && merchant.revoke(&plain, self.arrival.now).is_some() {
-            return Ok(Some(plain));
+            return Ok(Cancelled::Known(plain));
         }
-        if merchant.status != MerchantStatus::Authorized {
-            return Ok(None);
+        if matches!(merchant.status, MerchantStatus::Revoked { .. }) {
+            return Ok(Cancelled::Nothing);
         }
-        let confirmed = self.confirms(&merchant).await;
-        Ok(confirmed.then(|| Revocation::new(&merchant, None)))
+        Ok(match self.confirms(&merchant).await {
+            true => Cancelled::Known(Revocation::new(&merchant, None)),
+            false => Cancelled::Nothing,
+        })
+    }
+
+    /// The cancellation of a merchant without a record, where it says of which and when.
+    fn unknown(&self, said: &Cancellation) -> Option<Revocation> {
+        let auth_app_id = said.auth_app_id.as_deref()?;
+        Some(Revocation {
+            app_id: self.verified.app.app_id.clone(),
+            auth_app_id: AuthAppId::new(auth_app_id).ok()?,
+            at: Some(said.at?),
+        })
     }
 
     /// The one record that a cancellation means.
@@ -320,6 +348,16 @@ impl Intake<'_> {
             }
         }
     }
+}
+
+/// What a cancellation means.
+enum Cancelled {
+    /// It revokes a record.
+    Known(Revocation),
+    /// Nothing that the sidecar could tell.
+    Nothing,
+    /// It came before the authorisation that it cancels.
+    Unknown(Revocation),
 }
 
 /// The moment `seconds` after `now`, where there is one.

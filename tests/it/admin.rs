@@ -369,6 +369,13 @@ async fn an_import_is_all_or_nothing_and_can_be_tried() {
             .status,
         200
     );
+    // Run again, it has nothing to tell the backend.
+    import("/api/merchants/import", &[&good]).await;
+    let inbox = sidecar.sidecar.store().entries(None, None, 9).await;
+    let told = inbox.expect("readable");
+    assert_eq!(told.len(), 1);
+    let event = told.first().and_then(|(entry, _)| entry.event.as_ref());
+    assert_eq!(event.map(|event| event.source.as_str()), Some("import"));
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The operator's side of authorisations through the admin API: links, invitations, subscriptions,
 //! tokens by hand, records proved.
 
-use alipay_sidecar::model::authorization::{Authorization, Rank};
+use alipay_sidecar::model::authorization::{Authorization, Doubt, Rank, Refusal};
 use alipay_sidecar::model::id::{AppId, AuthAppId};
 use alipay_sidecar::model::merchant::{Merchant, MerchantStatus};
 use alipay_sidecar::net::client::Reply;
@@ -9,7 +9,7 @@ use alipay_sidecar::simulator::{
     DEFAULT_APP_ID, FIRST_APP_AUTH_TOKEN, FIRST_APP_REFRESH_TOKEN, FIRST_AUTH_APP_ID, FIRST_PID,
     Fault, FaultKind, SECOND_APP_AUTH_TOKEN, SECOND_AUTH_APP_ID, SECOND_PID,
 };
-use alipay_sidecar::store::MerchantKey;
+use alipay_sidecar::store::{Change, MerchantKey};
 use http::{Method, Request};
 use serde_json::{Value, json};
 
@@ -345,6 +345,51 @@ async fn what_alipay_calls_invalid_is_marked_and_told() {
     assert_eq!(
         header(&call, "alipay-sidecar-error"),
         "merchant-unauthorized"
+    );
+}
+
+#[tokio::test]
+async fn a_suspect_is_cleared_by_a_token_that_holds_and_revoked_by_one_that_does_not() {
+    let sidecar = TestSidecar::start().await;
+    let (path, store) = (format!("{FIRST}/verify"), sidecar.sidecar.store());
+    let suspect = async || {
+        let held = record(&sidecar, FIRST_AUTH_APP_ID).await;
+        let doubt = Change::Doubt {
+            refusal: Refusal::new(&held, Doubt::NewTokenRefused, held.auth_time),
+            entry: None,
+        };
+        store.commit(vec![doubt]).await.expect("committed");
+        record(&sidecar, FIRST_AUTH_APP_ID).await.status.as_str()
+    };
+    assert_eq!(suspect().await, "suspect");
+    let seen = post(&sidecar, &format!("{path}?dry_run=true"), Value::Null).await;
+    assert_eq!(
+        (&seen["status"], &seen["cleared"]),
+        (&json!("suspect"), &json!(false))
+    );
+    let proved = post(&sidecar, &path, Value::Null).await;
+    assert_eq!(
+        (&proved["verdict"], &proved["status"], &proved["cleared"]),
+        (&json!("valid"), &json!("authorized"), &json!(true))
+    );
+    assert_eq!(record(&sidecar, FIRST_AUTH_APP_ID).await.doubt, None);
+
+    assert_eq!(suspect().await, "suspect");
+    sidecar
+        .simulator
+        .revoke(None, Some(FIRST_AUTH_APP_ID))
+        .expect("a grant");
+    let proved = post(&sidecar, &path, Value::Null).await;
+    assert_eq!(
+        (&proved["verdict"], &proved["marked"]),
+        (&json!("invalid"), &json!(true))
+    );
+    let told = sidecar.backend.next().await;
+    let event: Value = serde_json::from_slice(&told.body).expect("JSON");
+    // As where the sidecar itself asks about a token that was refused.
+    assert_eq!(
+        (&event["type"], &event["trigger"]),
+        (&json!("merchant.revoked"), &json!("token-refused"))
     );
 }
 

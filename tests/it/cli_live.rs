@@ -385,12 +385,19 @@ fn the_file_may_be_named_on_either_side_of_a_verb_of_two_words() {
 fn what_this_version_does_not_do_ends_run_and_check_but_no_other_verb() {
     let world = World::start();
     world.check(&["store", "create"], 0, &[]);
-    world.edit("[[app]]", "[tokens]\nunknown = \"learn\"\n\n[[app]]");
+    world.edit(
+        "[[app]]",
+        "[telemetry]\notlp_endpoint = \"http://127.0.0.1:4318\"\n\n[[app]]",
+    );
     for verb in ["run", "check"] {
         world.check(
             &[verb],
             78,
-            &["config.toml:", "`tokens.unknown`", "in this version"],
+            &[
+                "config.toml:",
+                "`telemetry.otlp_endpoint`",
+                "in this version",
+            ],
         );
     }
     world.check(&["merchant", "list"], 0, &[]);

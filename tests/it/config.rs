@@ -199,13 +199,6 @@ fn check_unsupported(text: &str, expected: &str) {
 #[test]
 fn what_this_version_does_not_do_is_refused_where_it_stands() {
     check_unsupported(
-        "[tokens]\nunknown = \"learn\"\nrefresh = \"ahead\"\n",
-        "config.toml:2: `tokens.unknown`: found \"learn\", expected \"refuse\"; unknown tokens \
-         aren't learned in this version; use `merchant add` or `merchant import`\n\
-         config.toml:3: `tokens.refresh`: found \"ahead\", expected \"on-demand\"; tokens aren't \
-         refreshed ahead in this version",
-    );
-    check_unsupported(
         "[upstream]\nproxy = \"http://egress:3128\"\n[telemetry]\n\
          otlp_endpoint = \"http://127.0.0.1:4318\"\n",
         "config.toml:2: `upstream.proxy`: found an HTTP proxy, expected nothing; an HTTP proxy \

@@ -7,7 +7,9 @@ use alipay_sidecar::admin::export::sealed_page;
 use alipay_sidecar::admin::import::{ImportMode, import};
 use alipay_sidecar::admin::sealing::Opener;
 use alipay_sidecar::clock::ManualClock;
-use alipay_sidecar::model::authorization::{Authorization, Rank, Revocation, Source};
+use alipay_sidecar::model::authorization::{
+    Authorization, Doubt, Evidence, Rank, Refusal, Revocation, Source,
+};
 use alipay_sidecar::model::id::{Alias, AppId, AuthAppId, Pid};
 use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::model::token::AppAuthToken;
@@ -41,6 +43,30 @@ enum Step {
     },
     Cancel(Option<i64>),
     FetchKey,
+    Refuse {
+        token: u8,
+        doubt: Doubt,
+        at: i64,
+        evidence: Evidence,
+    },
+    Work(u8),
+}
+
+fn refuse() -> impl Strategy<Value = Step> {
+    let doubt = prop_oneof![
+        Just(Doubt::NewTokenRefused),
+        Just(Doubt::RefreshTokenRefused),
+        Just(Doubt::TokenRefused),
+    ];
+    let evidence = prop_oneof![1 => Just(Evidence::Invalid), 3 => Just(Evidence::None)];
+    (any::<u8>(), doubt, 1_i64..50, evidence).prop_map(|(token, doubt, at, evidence)| {
+        Step::Refuse {
+            token: token % 4,
+            doubt,
+            at: NOW + at,
+            evidence,
+        }
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -64,13 +90,23 @@ fn step() -> impl Strategy<Value = Step> {
             key,
         },
     );
-    prop_oneof![4 => authorize, 1 => time().prop_map(Step::Cancel), 1 => Just(Step::FetchKey)]
+    prop_oneof![
+        4 => authorize,
+        1 => time().prop_map(Step::Cancel),
+        1 => Just(Step::FetchKey),
+        3 => refuse(),
+        2 => any::<u8>().prop_map(|token| Step::Work(token % 4)),
+    ]
 }
 
 fn ids(merchant: usize) -> (AppId, AuthAppId) {
     let app_id = AppId::new("2021000000000001").expect("id");
     let auth_app_id = AuthAppId::new(&format!("202100000000{merchant:04}")).expect("id");
     (app_id, auth_app_id)
+}
+
+fn secret(name: &str, merchant: usize, token: u8) -> Secret<String> {
+    Secret::new(format!("{name}-{merchant}-{token}"))
 }
 
 fn change(merchant: usize, step: &Step) -> Change {
@@ -85,7 +121,7 @@ fn change(merchant: usize, step: &Step) -> Change {
             expiry,
             key,
         } => {
-            let secret = |name: &str| Secret::new(format!("{name}-{merchant}-{token}"));
+            let secret = |name: &str| secret(name, merchant, *token);
             let pid = Pid::new(&format!("208800000000{merchant:04}")).expect("a PID");
             let alias = Alias::new(&format!("shop-{merchant}")).expect("an alias");
             let authorization = Authorization {
@@ -126,6 +162,27 @@ fn change(merchant: usize, step: &Step) -> Change {
             auth_app_id,
             encrypt_key: Secret::new(KEY.to_owned()),
         },
+        Step::Refuse {
+            token,
+            doubt,
+            at,
+            evidence,
+        } => Change::Doubt {
+            refusal: Refusal {
+                app_id,
+                auth_app_id,
+                app_auth_token: secret("token", merchant, *token),
+                doubt: *doubt,
+                at: *at,
+                evidence: *evidence,
+            },
+            entry: None,
+        },
+        Step::Work(token) => Change::Worked {
+            app_id,
+            auth_app_id,
+            app_auth_token: secret("token", merchant, *token),
+        },
     }
 }
 
@@ -161,8 +218,9 @@ fn carried(merchant: &Merchant) -> String {
         merchant.status,
     );
     let ids = (&merchant.app_id, &merchant.auth_app_id);
+    let doubts = (merchant.doubt, merchant.refresh_refused);
     format!(
-        "{ids:?} {names:?} {tokens:?} {times:?} {key:?} {}",
+        "{ids:?} {names:?} {tokens:?} {times:?} {doubts:?} {key:?} {}",
         merchant.encrypt_key_fetched
     )
 }
@@ -328,6 +386,11 @@ async fn what_an_export_says_of_times_must_fit_them() {
         json!({"previous_app_auth_token": "p"}),
         json!({"auth_time": 5, "previous_app_refresh_token": "q"}),
         json!({"auth_time": 5, "auth_time_estimated": "yes"}),
+        json!({"suspect_at": 6, "doubt": "token-refused"}),
+        json!({"auth_time": 5, "suspect_at": 6}),
+        json!({"auth_time": 5, "doubt": "token-refused"}),
+        json!({"auth_time": 5, "suspect_at": 6, "doubt": "other"}),
+        json!({"auth_time": 5, "suspect_at": 6, "revoked_at": 7, "doubt": "token-refused"}),
     ] {
         let mut line = json!({"app_id": DEFAULT_APP_ID, "auth_app_id": "2021000000003001", "app_auth_token": "a"});
         let members = line.as_object_mut().expect("an object");

@@ -122,6 +122,10 @@ mod support;
 #[cfg(feature = "simulator")]
 mod token;
 #[cfg(feature = "simulator")]
+mod token_life;
+#[cfg(feature = "simulator")]
+mod token_life_models;
+#[cfg(feature = "simulator")]
 mod user_tokens;
 mod vectors;
 #[cfg(feature = "simulator")]

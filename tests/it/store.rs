@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use alipay_sidecar::clock::{Clock, ManualClock};
 use alipay_sidecar::model::app::{App, Environment};
-use alipay_sidecar::model::authorization::{Authorization, Rank, Revocation, Source};
+use alipay_sidecar::model::authorization::{
+    Authorization, Doubt, Evidence, Rank, Refusal, Revocation, Source,
+};
 use alipay_sidecar::model::call::{CallId, CallKey, CallOutcome, CallRecord, KeptReply};
 use alipay_sidecar::model::delivery::{
     Attempt, AttemptError, Delivery, DeliveryState, Lease, Settlement, Via,
@@ -344,6 +346,189 @@ async fn a_cancellation_marks_the_merchant_and_an_unknown_one_is_still_owed() {
         let (stored, delivery) = stored.expect("kept");
         assert_eq!(delivery.state, DeliveryState::Pending);
         assert_eq!((stored.event, stored.form), (None, DeliveryForm::Redacted));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cancellation_that_comes_first_makes_what_it_cancels_stale() {
+    on_every_store(async |fixture: Fixture| {
+        let cancel = |at| Change::Revoke {
+            revocation: Revocation {
+                app_id: app(),
+                auth_app_id: merchant_app(1),
+                at: Some(at),
+            },
+            entry: None,
+        };
+        for at in [START + 3, START + 5, START + 4] {
+            assert!(matches!(fixture.commit(cancel(at)).await, Effect::Missing));
+        }
+        let given = |at| authorize(authorization(1, "t", Rank::AuthTime(at)), None);
+        for (n, at) in [(2, START + 5), (0, START + 1)] {
+            let other = authorize(authorization(n, "other", Rank::AuthTime(at)), None);
+            fixture.commit(other).await;
+            fixture
+                .commit(Change::RemoveMerchant(app(), merchant_app(n)))
+                .await;
+        }
+        assert!(matches!(
+            fixture.commit(given(START + 5)).await,
+            Effect::Stale
+        ));
+        assert!(matches!(
+            fixture.commit(given(START + 6)).await,
+            Effect::Applied
+        ));
+        let found = fixture.only(MerchantKey::AuthAppId(merchant_app(1))).await;
+        assert_eq!(found.status, MerchantStatus::Authorized);
+        // Forgotten with the other memos: the file doesn't grow.
+        fixture.clock.advance_ms(31 * DAY);
+        let now = fixture.clock.now_ms();
+        let pruned = fixture.store.prune(now, DAY).await.expect("pruned");
+        assert_eq!(pruned.memos, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_token_is_told_once_and_counted_and_a_working_call_clears_it() {
+    on_every_store(async |fixture: Fixture| {
+        fixture
+            .commit(authorize(
+                authorization(1, "t", Rank::AuthTime(START)),
+                None,
+            ))
+            .await;
+        let merchant = fixture.only(MerchantKey::AuthAppId(merchant_app(1))).await;
+        let refused = |evidence, entry: &InboxEntry| Change::Doubt {
+            refusal: Refusal {
+                evidence,
+                ..Refusal::new(&merchant, Doubt::TokenRefused, START + 1)
+            },
+            entry: Some(Box::new(entry.clone())),
+        };
+        let own = |at| InboxEntry {
+            body: None,
+            ..event_entry(at, None)
+        };
+        let (first, second, third) = (own(START + 1), own(START + 2), own(START + 3));
+        let counts = async || {
+            let counts = fixture.store.counts().await.expect("readable");
+            (
+                counts.merchants_authorized,
+                counts.merchants_suspect,
+                counts.merchants_revoked,
+            )
+        };
+        fixture.clock.advance_ms(1);
+        let effect = fixture.commit(refused(Evidence::None, &first)).await;
+        assert!(matches!(effect, Effect::Applied));
+        let effect = fixture.commit(refused(Evidence::None, &second)).await;
+        assert!(matches!(effect, Effect::Stale));
+        assert_eq!(counts().await, (0, 1, 0));
+        let told = fixture
+            .store
+            .entry(first.id)
+            .await
+            .expect("readable")
+            .expect("kept");
+        let event = told.0.event.expect("filled in");
+        assert_eq!(event.event_type, "merchant.suspect");
+        assert_eq!(event.trigger.as_deref(), Some("token-refused"));
+        assert!(
+            fixture
+                .store
+                .entry(second.id)
+                .await
+                .expect("readable")
+                .is_none()
+        );
+
+        let worked = Change::Worked {
+            app_id: app(),
+            auth_app_id: merchant_app(1),
+            app_auth_token: secret("t"),
+        };
+        assert!(matches!(
+            fixture.commit(worked.clone()).await,
+            Effect::Applied
+        ));
+        assert!(matches!(fixture.commit(worked).await, Effect::Stale));
+        assert_eq!(counts().await, (1, 0, 0));
+        let trust = Change::Trust {
+            app_id: app(),
+            auth_app_id: merchant_app(1),
+            app_auth_token: secret("t"),
+        };
+        assert!(matches!(fixture.commit(trust.clone()).await, Effect::Stale));
+        fixture
+            .commit(refused(Evidence::None, &own(START + 4)))
+            .await;
+        assert_eq!(counts().await, (0, 1, 0));
+        assert!(matches!(fixture.commit(trust).await, Effect::Applied));
+        assert_eq!(counts().await, (1, 0, 0));
+
+        fixture.commit(refused(Evidence::Invalid, &third)).await;
+        assert_eq!(counts().await, (0, 0, 1));
+        let told = fixture
+            .store
+            .entry(third.id)
+            .await
+            .expect("readable")
+            .expect("kept");
+        let event = told.0.event.expect("filled in");
+        assert_eq!(
+            (event.event_type.as_str(), event.auth_time),
+            ("merchant.revoked", START + 1)
+        );
+        let unknown = Change::Doubt {
+            refusal: Refusal {
+                auth_app_id: merchant_app(9),
+                ..Refusal::new(&merchant, Doubt::TokenRefused, START + 1)
+            },
+            entry: Some(Box::new(own(START + 9))),
+        };
+        assert!(matches!(fixture.commit(unknown).await, Effect::Missing));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_companion_shares_the_fate_of_what_it_goes_with() {
+    on_every_store(async |fixture: Fixture| {
+        let states = async |token: &str, at: i64| {
+            let push = event_entry(at, Some(token));
+            let copy = entry(at, None);
+            let changes = vec![
+                authorize(
+                    authorization(1, token, Rank::AuthTime(at)),
+                    Some(push.clone()),
+                ),
+                Change::Accompany(Box::new(copy.clone())),
+            ];
+            fixture.store.commit(changes).await.expect("committed");
+            (fixture.state(push.id).await, fixture.state(copy.id).await)
+        };
+        use DeliveryState::{Ignored, Pending};
+        assert_eq!(states("new", START + 1).await, (Pending, Pending));
+        assert_eq!(states("old", START).await, (Ignored, Ignored));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_learned_token_selects_a_merchant_without_replacing_its_token() {
+    on_every_store(async |fixture: Fixture| {
+        let given = authorization(1, "current", Rank::AuthTime(START));
+        fixture.commit(authorize(given, None)).await;
+        let learned = authorize(authorization(1, "learned", Rank::Unranked), None);
+        assert!(matches!(fixture.commit(learned).await, Effect::Applied));
+        let found = fixture.only(MerchantKey::Token(secret("learned"))).await;
+        assert_eq!(found.token.app_auth_token.expose(), "current");
+        let taken = authorize(authorization(2, "learned", Rank::Unranked), None);
+        let taken = fixture.store.commit(vec![taken]).await;
+        assert!(matches!(taken, Err(StoreError::TokenConflict { .. })));
     })
     .await;
 }

@@ -15,12 +15,14 @@ use alipay_sidecar::simulator::{
     DEFAULT_APP_ID, DEFAULT_USER_ID, Event, FIRST_AUTH_APP_ID, Fault, FaultKind,
     SECOND_APP_AUTH_TOKEN, SECOND_AUTH_APP_ID, SECOND_PID, TriggerOptions,
 };
+use alipay_sidecar::token::TOKEN_METHOD;
 use http::{Method, Request};
 
 use crate::support::upstream::{Answer, FakeAlipay};
 use crate::support::{ALIAS, TestSidecar, add_merchant, header, json, merchant, text};
 
 const LOGIN: &str = "alipay.system.oauth.token";
+const SHARED: &str = "alipay.user.info.share";
 const SHARE: &str = "/v2/alipay.user.info.share";
 const SHARE_V3: &str = "/v3/alipay/user/info/share";
 const DAY: i64 = 24 * 3_600_000;
@@ -319,6 +321,95 @@ async fn a_token_that_alipay_says_has_timed_out_is_refreshed_and_the_call_sent_a
 }
 
 #[tokio::test]
+async fn where_both_tokens_have_timed_out_the_call_is_sent_once_more_for_each() {
+    for path in [SHARE, SHARE_V3] {
+        let sidecar = started().await;
+        sidecar.logged_in().await;
+        assert_eq!(sidecar.simulator.time_out_user_tokens(), 1);
+        sidecar
+            .simulator
+            .time_out_tokens(None, None)
+            .expect("tokens");
+        let shared = sidecar
+            .for_user(path, &[("alipay-user", DEFAULT_USER_ID)])
+            .await;
+        check_shared(&shared);
+        let asked = [TOKEN_METHOD, LOGIN].map(|method| sidecar.asked(method));
+        assert_eq!(asked, [1, 2], "{path}");
+        assert_eq!(sidecar.simulator.requests().len(), 3 + 1 + 2, "{path}");
+    }
+}
+
+/// Whether a call for a user was answered with success after these nodes, one a request.
+async fn served_after(nodes: &[&str]) -> (bool, Vec<String>) {
+    let alipay = FakeAlipay::start().await;
+    let sidecar = TestSidecar::start_with(|config| {
+        remembering(config);
+        config.upstream.gateway = Some(alipay.gateway());
+    })
+    .await;
+    alipay.answer(Answer::Node(USER_TOKEN.to_owned()));
+    sidecar.send_code("c").await;
+    alipay.next().await;
+    for node in nodes {
+        alipay.answer(Answer::Node((*node).to_owned()));
+    }
+    let reply = sidecar.share().await;
+    sidecar.sidecar.tokens().idle().await;
+    let arrived = alipay.arrived().await;
+    let methods = arrived
+        .iter()
+        .map(|arrived| arrived.param("method"))
+        .collect();
+    (json(&reply)["code"] == "10000", methods)
+}
+
+const USER_TOKEN: &str = r#"{"access_token":"u","refresh_token":"r","user_id":"2088000000002001","expires_in":1296000,"re_expires_in":2592000}"#;
+const OTHER_USER_TOKEN: &str = r#"{"access_token":"v","refresh_token":"s","user_id":"2088000000002001","expires_in":1296000,"re_expires_in":2592000}"#;
+const MERCHANT_TOKEN: &str = r#"{"code":"10000","msg":"Success","app_auth_token":"m","app_refresh_token":"n","auth_app_id":"2021000000001001","user_id":"2088000000001001","expires_in":99,"re_expires_in":99}"#;
+const USER_TIMED_OUT: &str = r#"{"code":"20001","msg":"x","sub_code":"aop.auth-token-time-out"}"#;
+const TIMED_OUT: &str = r#"{"code":"20001","msg":"x","sub_code":"aop.app-auth-token-time-out"}"#;
+
+#[tokio::test]
+async fn each_cause_is_worth_one_resend_in_either_order_and_no_more() {
+    let (served, methods) =
+        served_after(&[USER_TIMED_OUT, OTHER_USER_TOKEN, TIMED_OUT, MERCHANT_TOKEN]).await;
+    assert!(served, "{methods:?}");
+    assert_eq!(methods, [SHARED, LOGIN, SHARED, TOKEN_METHOD, SHARED]);
+    // A refreshed token that is refused at once is the end of it, and the first reply is given.
+    for nodes in [
+        [TIMED_OUT, MERCHANT_TOKEN, TIMED_OUT],
+        [USER_TIMED_OUT, OTHER_USER_TOKEN, USER_TIMED_OUT],
+    ] {
+        let (served, methods) = served_after(&nodes).await;
+        assert!(!served);
+        assert_eq!(methods.len(), 3, "{methods:?}");
+    }
+    let (served, methods) = served_after(&[
+        TIMED_OUT,
+        MERCHANT_TOKEN,
+        USER_TIMED_OUT,
+        OTHER_USER_TOKEN,
+        TIMED_OUT,
+    ])
+    .await;
+    assert!(!served);
+    assert_eq!(methods, [SHARED, TOKEN_METHOD, SHARED, LOGIN, SHARED]);
+}
+
+#[tokio::test]
+async fn a_login_whose_merchants_token_has_timed_out_is_sent_once_more() {
+    let sidecar = started().await;
+    sidecar
+        .simulator
+        .time_out_tokens(None, None)
+        .expect("tokens");
+    sidecar.logged_in().await;
+    assert_eq!((sidecar.asked(LOGIN), sidecar.asked(TOKEN_METHOD)), (2, 1));
+    check_shared(&sidecar.share().await);
+}
+
+#[tokio::test]
 async fn a_token_that_alipay_calls_invalid_is_forgotten_and_its_reply_handed_on() {
     for path in [SHARE, SHARE_V3] {
         let sidecar = started().await;
@@ -335,6 +426,31 @@ async fn a_token_that_alipay_calls_invalid_is_forgotten_and_its_reply_handed_on(
         check_refused(&sidecar.for_user(path, &user).await, "token-unknown");
         assert_eq!(sidecar.asked(LOGIN), 1);
     }
+}
+
+#[tokio::test]
+async fn the_users_of_a_merchant_whose_token_alipay_calls_invalid_are_forgotten() {
+    let sidecar = started().await;
+    sidecar.logged_in().await;
+    sidecar
+        .simulator
+        .revoke(None, Some(FIRST_AUTH_APP_ID))
+        .expect("a grant");
+    let refused = sidecar.share().await;
+    assert!(
+        text(&refused).contains("aop.invalid-app-auth-token"),
+        "{}",
+        text(&refused)
+    );
+    sidecar.sidecar.tokens().idle().await;
+    check_refused(&sidecar.share().await, "merchant-unauthorized");
+    let key = UserKey {
+        app_id: AppId::new(DEFAULT_APP_ID).expect("an id"),
+        auth_app_id: Some(AuthAppId::new(FIRST_AUTH_APP_ID).expect("an id")),
+        name: UserName::new(DEFAULT_USER_ID).expect("a name"),
+    };
+    let kept = sidecar.sidecar.store().user(key).await;
+    assert!(kept.expect("readable").is_none());
 }
 
 #[tokio::test]

@@ -62,6 +62,14 @@ fn of(auth_app_id: &str) -> TriggerOptions {
     }
 }
 
+/// An authorisation of the first merchant at that time.
+fn at(auth_time: i64) -> TriggerOptions {
+    TriggerOptions {
+        auth_time: Some(auth_time),
+        ..of(FIRST_AUTH_APP_ID)
+    }
+}
+
 #[tokio::test]
 async fn a_payment_is_acked_once_it_is_durable_and_only_kept_once() {
     let parts = parts().await;
@@ -195,10 +203,6 @@ async fn a_plugin_order_stores_the_triple_and_becomes_an_event_without_a_token()
 #[tokio::test]
 async fn the_newest_auth_time_wins_not_the_latest_push() {
     let parts = parts().await;
-    let at = |auth_time| TriggerOptions {
-        auth_time: Some(auth_time),
-        ..of(FIRST_AUTH_APP_ID)
-    };
     parts.trigger(Event::ReAuthorize, at(NOW)).await;
     parts.clock.advance_ms(1);
     let newer = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
@@ -270,6 +274,74 @@ async fn both_gives_the_event_and_alipays_bytes() {
         (DeliveryForm::Event, DeliveryForm::Verbatim)
     );
     assert_eq!(forms[1].event_type, "open_app_auth_notify");
+}
+
+#[tokio::test]
+async fn both_and_verbatim_agree_that_a_stale_push_is_owed_to_nobody() {
+    for authorization in [
+        AuthorizationDelivery::Both,
+        AuthorizationDelivery::Event,
+        AuthorizationDelivery::Verbatim,
+    ] {
+        let delivery = DeliveryConfig {
+            authorization,
+            ..DeliveryConfig::default()
+        };
+        let parts = Parts::new(Setting {
+            delivery,
+            ..Setting::default()
+        })
+        .await;
+        parts
+            .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
+            .await;
+        let fresh = parts.inbox().await.len();
+        parts.clock.advance_ms(1);
+        parts.trigger(Event::ReAuthorize, at(NOW - 1)).await;
+        let inbox = parts.inbox().await;
+        let stale = inbox.iter().skip(fresh).map(|(_, delivery)| delivery.state);
+        let stale: Vec<_> = stale.collect();
+        assert_eq!(stale.len(), fresh, "{authorization:?}");
+        assert!(stale.iter().all(|state| *state == DeliveryState::Ignored));
+    }
+}
+
+#[tokio::test]
+async fn a_cancellation_that_comes_first_is_remembered_and_handed_on() {
+    let parts = parts().await;
+    let mut first = of(FIRST_AUTH_APP_ID);
+    let sent_at = (NOW + 10).to_string();
+    first.params.insert("utc_timestamp".to_owned(), sent_at);
+    assert!(acked(&parts.trigger(Event::Cancel, first).await));
+    let (entry, delivery) = parts.inbox().await.remove(0);
+    assert_eq!(entry.event_type, "alipay.open.auth.appauth.cancelled");
+    assert_eq!(
+        (entry.form, delivery.state),
+        (DeliveryForm::AsConfigured, DeliveryState::Pending)
+    );
+    assert!(acked(&parts.trigger(Event::ReAuthorize, at(NOW)).await));
+    assert!(parts.merchant(FIRST_AUTH_APP_ID).await.is_none());
+    assert_eq!(parts.inbox().await[1].1.state, DeliveryState::Ignored);
+    parts.clock.advance_ms(11);
+    parts.trigger(Event::ReAuthorize, at(NOW + 11)).await;
+    assert!(parts.merchant(FIRST_AUTH_APP_ID).await.is_some());
+    assert_eq!(parts.asked(QUERY), 0);
+}
+
+#[tokio::test]
+async fn an_absurd_auth_time_doesnt_outrank_what_comes_later() {
+    let parts = parts().await;
+    let years = 40 * 365 * 24 * 3600 * 1000;
+    parts.trigger(Event::PluginOrder, at(NOW + years)).await;
+    let absurd = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
+    assert_eq!((absurd.auth_time, absurd.auth_time_estimated), (NOW, true));
+    parts.clock.advance_ms(1000);
+    parts.trigger(Event::ReAuthorize, at(NOW + 1000)).await;
+    let later = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
+    assert_eq!(
+        (later.auth_time, later.auth_time_estimated),
+        (NOW + 1000, false)
+    );
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ fn say_restored(file: &Path, path: &Path, restored: &Restored) {
         "restored {} from {}: {} merchants, {} notifications owed, {} given up, schema {}",
         path.display(),
         file.display(),
-        stats.merchants_authorized + stats.merchants_revoked,
+        stats.merchants_authorized + stats.merchants_revoked + stats.merchants_suspect,
         stats.pending,
         stats.dead,
         stats.schema

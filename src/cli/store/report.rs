@@ -54,8 +54,10 @@ fn free(stats: &Stats) -> String {
 }
 
 fn merchants(stats: &Stats) -> String {
-    let (authorized, revoked) = (stats.merchants_authorized, stats.merchants_revoked);
-    format!("{authorized} authorized, {revoked} revoked")
+    format!(
+        "{} authorized, {} suspect, {} revoked",
+        stats.merchants_authorized, stats.merchants_suspect, stats.merchants_revoked
+    )
 }
 
 pub(super) async fn check(context: &Context, arguments: &CheckArguments) -> Result<(), Failure> {

@@ -10,6 +10,7 @@ use super::fault::Fault;
 use super::inbox::Wait;
 use super::lookup::{self, MerchantId};
 use super::tables::Tables;
+use crate::model::delivery::DeliveryState;
 use crate::model::id::EventId;
 use crate::model::notification::InboxEntry;
 use crate::protocol::secret::Secret;
@@ -57,14 +58,34 @@ impl<'t> Applier<'t> {
             let effects = known.into_iter();
             return Ok(effects.map(|k| k.unwrap_or(Effect::Void)).collect());
         }
-        changes.iter().map(|change| self.apply(change)).collect()
+        let mut effects: Vec<Effect> = Vec::with_capacity(changes.len());
+        for change in changes {
+            let effect = match change {
+                Change::Accompany(entry) => self.accompany(entry, effects.last())?,
+                change => self.apply(change)?,
+            };
+            effects.push(effect);
+        }
+        Ok(effects)
+    }
+
+    /// Stores an entry that shares the fate of the change before it.
+    fn accompany(&mut self, entry: &InboxEntry, before: Option<&Effect>) -> Result<Effect, Fault> {
+        let state = match before {
+            Some(Effect::Stale) => DeliveryState::Ignored,
+            _ => DeliveryState::Pending,
+        };
+        self.put_entry(entry, state)?;
+        Ok(Effect::Applied)
     }
 
     /// The effect that a change has because it was made before.
     fn known(&self, change: &Change) -> Result<Option<Effect>, Fault> {
         match change {
-            Change::Receive(entry) => self.known_entry(entry),
-            Change::Authorize { entry, .. } | Change::Revoke { entry, .. } => entry
+            Change::Accompany(entry) | Change::Receive(entry) => self.known_entry(entry),
+            Change::Authorize { entry, .. }
+            | Change::Doubt { entry, .. }
+            | Change::Revoke { entry, .. } => entry
                 .as_deref()
                 .map_or(Ok(None), |entry| self.known_entry(entry)),
             Change::Remember { key, .. } => Ok(self.remembered(*key)?.map(Effect::Remembered)),
@@ -88,7 +109,9 @@ impl<'t> Applier<'t> {
             | Change::RemoveMerchant(..)
             | Change::Replay { .. }
             | Change::Settle { .. }
-            | Change::Unremember(_) => Ok(None),
+            | Change::Trust { .. }
+            | Change::Unremember(_)
+            | Change::Worked { .. } => Ok(None),
         }
     }
 
@@ -107,11 +130,13 @@ impl<'t> Applier<'t> {
 
     fn apply(&mut self, change: &Change) -> Result<Effect, Fault> {
         match change {
+            Change::Accompany(entry) => self.accompany(entry, None),
             Change::Authorize {
                 authorization,
                 entry,
             } => self.authorize(authorization, entry.as_deref()),
             Change::Claim { id, lease } => self.claim(*id, *lease),
+            Change::Doubt { refusal, entry } => self.doubted(refusal, entry.as_deref()),
             Change::Extend { id, now, until } => self.extend(*id, *now, *until),
             Change::FetchedKey {
                 app_id,
@@ -162,12 +187,22 @@ impl<'t> Applier<'t> {
                 attempt,
                 settlement,
             } => self.settle(*id, attempt, *settlement),
+            Change::Trust {
+                app_id,
+                auth_app_id,
+                app_auth_token,
+            } => self.trusted(&MerchantId::new(app_id, auth_app_id), app_auth_token),
             Change::Unremember(key) => self.unremember(*key),
+            Change::Worked {
+                app_id,
+                auth_app_id,
+                app_auth_token,
+            } => self.worked(&MerchantId::new(app_id, auth_app_id), app_auth_token),
         }
     }
 
     /// What is kept under `key` and hasn't expired.
-    fn remembered(&self, key: MemoKey) -> Result<Option<Secret<Vec<u8>>>, Fault> {
+    pub(super) fn remembered(&self, key: MemoKey) -> Result<Option<Secret<Vec<u8>>>, Fault> {
         let Some(row) = self.tables.memos.get(&key.0)? else {
             return Ok(None);
         };
@@ -178,7 +213,17 @@ impl<'t> Applier<'t> {
         open_memo(self.sealer, key, expires_at, sealed).map(Some)
     }
 
-    fn remember(
+    /// Forgets what is kept under `key`.
+    pub(super) fn forget(&mut self, key: MemoKey) -> Result<(), Fault> {
+        self.touch();
+        let expiry = self.tables.memos.remove(&key.0)?.map(|row| row.value().0);
+        if let Some(at) = expiry {
+            self.tables.memo_expiry.remove((at, &key.0))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn remember(
         &mut self,
         key: MemoKey,
         value: &Secret<Vec<u8>>,

@@ -252,6 +252,7 @@ impl Applier<'_> {
             self.keep_aside(place, &bytes)?;
             self.tables.merchants.remove(key.as_slice())?;
             self.tables.revoked.remove(key.as_slice())?;
+            self.tables.suspect.remove(key.as_slice())?;
             tracing::error!(merchant = %id, "a merchant's record is damaged and was moved aside");
         }
         Ok(())

@@ -157,6 +157,7 @@ pub(super) const TABLES: &[&dyn AnyTable] = &[
     &listed(tables::REFUSED_INDEX, Sealing::Nothing),
     &listed(tables::REVOKED, Sealing::Nothing),
     &listed(tables::SETTLED, Sealing::Nothing),
+    &listed(tables::SUSPECT, Sealing::Nothing),
     &listed(tables::TOKENS_OF, Sealing::Nothing),
     &listed(tables::USERS, Sealing::BehindTime),
     &listed(tables::USERS_END, Sealing::Nothing),

@@ -8,12 +8,12 @@ use super::lookup::{self, MerchantId, token_place};
 use super::records::{self, AppRecord, MerchantRecord, same_secret, same_token};
 use super::tables;
 use crate::model::app::App;
-use crate::model::authorization::{Authorization, Revocation};
+use crate::model::authorization::{Authorization, Revocation, Source};
 use crate::model::certificate::KeptCertificate;
 use crate::model::delivery::DeliveryState;
 use crate::model::event::AuthorizationEvent;
 use crate::model::id::{Alias, AppId, Pid};
-use crate::model::merchant::{Authorized, Merchant, MerchantStatus};
+use crate::model::merchant::{Authorized, Before, Merchant, MerchantStatus, plausible};
 use crate::model::notification::{DeliveryForm, InboxEntry};
 use crate::protocol::secret::Secret;
 use crate::store::Effect;
@@ -70,16 +70,28 @@ impl Applier<'_> {
     ) -> Result<Effect, Fault> {
         let id = MerchantId::new(&authorization.app_id, &authorization.auth_app_id);
         let stored = self.merchant_if_whole(&id)?;
-        let mut merchant = match Merchant::authorize(stored.as_ref(), authorization, self.now) {
+        let before = match (&stored, self.cancelled(&id)?) {
+            (Some(stored), _) => Before::Record(stored),
+            (None, Some(at)) => Before::Cancelled(at),
+            (None, None) => Before::Nothing,
+        };
+        let mut merchant = match Merchant::authorize(before, authorization, self.now) {
             Authorized::Applied(merchant) => *merchant,
+            Authorized::Known => return self.hold(&id, &authorization.token.app_auth_token),
             Authorized::Stale => return self.ignore(entry),
         };
-        self.check_token(&id, &merchant)?;
+        if authorization.rank.is_absurd(self.now) {
+            tracing::warn!(merchant = %id, "an auth_time lies more than 24 h ahead; it ranks as now");
+        }
+        self.check_token(&id, &merchant.token.app_auth_token)?;
         self.check_alias(&id, merchant.alias.as_ref())?;
         if let Some(stored) = &stored {
             keep_previous(stored, &mut merchant);
         }
         let repeated = stored.as_ref().is_some_and(|s| says_the_same(s, &merchant));
+        // An import that is run again has nothing to tell the backend; an exchange or a refresh was
+        // made, whatever it brought.
+        let entry = entry.filter(|_| !repeated || authorization.source != Source::Import);
         if !(repeated && entry.is_none()) {
             self.put_merchant(&id, stored.as_ref(), &merchant)?;
         }
@@ -102,9 +114,10 @@ impl Applier<'_> {
     ) -> Result<Effect, Fault> {
         let id = MerchantId::new(&revocation.app_id, &revocation.auth_app_id);
         let Some(stored) = self.merchant_if_whole(&id)? else {
-            return self.revoke_unknown(entry);
+            return self.revoke_unknown(revocation, entry);
         };
-        let again = revocation.at.is_none() && stored.status != MerchantStatus::Authorized;
+        let is_revoked = matches!(stored.status, MerchantStatus::Revoked { .. });
+        let again = revocation.at.is_none() && is_revoked;
         let Some(merchant) = stored.revoke(revocation, self.now).filter(|_| !again) else {
             return self.ignore(entry);
         };
@@ -113,7 +126,7 @@ impl Applier<'_> {
         if let Some(entry) = entry {
             let at = match merchant.status {
                 MerchantStatus::Revoked { at } => at,
-                MerchantStatus::Authorized => self.now,
+                MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => self.now,
             };
             let event = AuthorizationEvent::revoked(entry.id, entry.received_at, at, &merchant);
             self.put_entry(&told(entry, &merchant, event), DeliveryState::Pending)?;
@@ -121,8 +134,24 @@ impl Applier<'_> {
         Ok(Effect::Applied)
     }
 
+    /// Notes that the record of `id` has held this token, too.
+    fn hold(&mut self, id: &MerchantId, token: &Secret<String>) -> Result<Effect, Fault> {
+        self.check_token(id, token)?;
+        self.touch();
+        self.put_token(id, token)?;
+        Ok(Effect::Applied)
+    }
+
     /// The backend must hear of a cancellation even where the sidecar never knew the merchant.
-    fn revoke_unknown(&mut self, entry: Option<&InboxEntry>) -> Result<Effect, Fault> {
+    fn revoke_unknown(
+        &mut self,
+        revocation: &Revocation,
+        entry: Option<&InboxEntry>,
+    ) -> Result<Effect, Fault> {
+        if let Some(at) = revocation.at {
+            let id = MerchantId::new(&revocation.app_id, &revocation.auth_app_id);
+            self.remember_cancelled(&id, plausible(at, self.now))?;
+        }
         if let Some(entry) = entry.filter(|entry| entry.body.is_some() || entry.event.is_some()) {
             self.put_entry(&without_event(entry), DeliveryState::Pending)?;
         }
@@ -210,6 +239,7 @@ impl Applier<'_> {
         self.touch();
         self.tables.merchants.remove(key.as_slice())?;
         self.tables.revoked.remove(key.as_slice())?;
+        self.tables.suspect.remove(key.as_slice())?;
         self.tables
             .by_auth_app_id
             .remove(auth_app_id_key(id).as_slice())?;
@@ -221,7 +251,7 @@ impl Applier<'_> {
         Ok(Effect::Applied)
     }
 
-    fn merchant(&self, id: &MerchantId) -> Result<Option<Merchant>, Fault> {
+    pub(super) fn merchant(&self, id: &MerchantId) -> Result<Option<Merchant>, Fault> {
         lookup::merchant(&self.tables.merchants, self.sealer, id)
     }
 
@@ -264,7 +294,7 @@ impl Applier<'_> {
         for merchant in whole {
             let id = MerchantId::new(&merchant.app_id, &merchant.auth_app_id);
             self.touch();
-            self.put_token(&id, &merchant)?;
+            self.put_token(&id, &merchant.token.app_auth_token)?;
         }
         Ok(())
     }
@@ -284,8 +314,8 @@ impl Applier<'_> {
         self.remove_tokens(id)
     }
 
-    fn check_token(&self, id: &MerchantId, merchant: &Merchant) -> Result<(), Fault> {
-        let digest = self.sealer.token_digest(&merchant.token.app_auth_token);
+    fn check_token(&self, id: &MerchantId, token: &Secret<String>) -> Result<(), Fault> {
+        let digest = self.sealer.token_digest(token);
         match lookup::token_owner(&self.tables.by_token, self.sealer, &digest)? {
             Some(owner) if owner != *id => Err(token_conflict(&owner)),
             _ => Ok(()),
@@ -313,7 +343,7 @@ impl Applier<'_> {
     }
 
     /// Writes the record and the rows it is found by.
-    fn put_merchant(
+    pub(super) fn put_merchant(
         &mut self,
         id: &MerchantId,
         stored: Option<&Merchant>,
@@ -332,15 +362,18 @@ impl Applier<'_> {
         self.tables
             .merchants
             .insert(key.as_slice(), sealed.as_slice())?;
+        self.tables.revoked.remove(key.as_slice())?;
+        self.tables.suspect.remove(key.as_slice())?;
         match merchant.status {
-            MerchantStatus::Authorized => self.tables.revoked.remove(key.as_slice())?,
+            MerchantStatus::Authorized => None,
             MerchantStatus::Revoked { .. } => self.tables.revoked.insert(key.as_slice(), ())?,
+            MerchantStatus::Suspect { .. } => self.tables.suspect.insert(key.as_slice(), ())?,
         };
         self.tables
             .by_auth_app_id
             .insert(auth_app_id_key(id).as_slice(), ())?;
         self.list(id, merchant)?;
-        self.put_token(id, merchant)
+        self.put_token(id, &merchant.token.app_auth_token)
     }
 
     /// Writes the rows of what can change about a merchant.
@@ -369,8 +402,8 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn put_token(&mut self, id: &MerchantId, merchant: &Merchant) -> Result<(), Fault> {
-        let digest = self.sealer.token_digest(&merchant.token.app_auth_token);
+    fn put_token(&mut self, id: &MerchantId, token: &Secret<String>) -> Result<(), Fault> {
+        let digest = self.sealer.token_digest(token);
         if self.tables.by_token.get(&digest)?.is_some() {
             return Ok(());
         }
@@ -420,10 +453,15 @@ fn says_the_same(stored: &Merchant, merchant: &Merchant) -> bool {
         && (&stored.pid, &stored.alias, &stored.reference)
             == (&merchant.pid, &merchant.alias, &merchant.reference)
         && (stored.status, stored.source) == (merchant.status, merchant.source)
+        && stored.refresh_refused == merchant.refresh_refused
 }
 
 /// The entry with its event, and with what it didn't say of the merchant.
-fn told(entry: &InboxEntry, merchant: &Merchant, event: AuthorizationEvent) -> InboxEntry {
+pub(super) fn told(
+    entry: &InboxEntry,
+    merchant: &Merchant,
+    event: AuthorizationEvent,
+) -> InboxEntry {
     let mut told = entry.clone();
     told.pid = told.pid.or_else(|| merchant.pid.clone());
     told.auth_app_id = told

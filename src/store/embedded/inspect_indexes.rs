@@ -100,8 +100,12 @@ impl Comparison<'_> {
             lacks.push("by_token");
         }
         let revoked = self.tx.open_table(tables::REVOKED)?.get(key)?.is_some();
-        if revoked != (merchant.status != MerchantStatus::Authorized) {
+        if revoked != matches!(merchant.status, MerchantStatus::Revoked { .. }) {
             lacks.push("revoked");
+        }
+        let suspect = self.tx.open_table(tables::SUSPECT)?.get(key)?.is_some();
+        if suspect != matches!(merchant.status, MerchantStatus::Suspect { .. }) {
+            lacks.push("suspect");
         }
         for index in lacks {
             self.wrong(format!("index `{index}` contradicts merchant {id}"));
@@ -120,6 +124,7 @@ impl Comparison<'_> {
         self.leads("by_auth_app_id", tables::BY_AUTH_APP_ID, &swapped)?;
         self.leads("by_pid", tables::BY_PID, &behind_pid)?;
         self.leads("revoked", tables::REVOKED, &first_two)?;
+        self.leads("suspect", tables::SUSPECT, &first_two)?;
         let merchants = self.tx.open_table(tables::MERCHANTS)?;
         let aliases = self.tx.open_table(tables::BY_ALIAS)?;
         for row in aliases.iter()? {

@@ -38,6 +38,7 @@ mod calls;
 mod catalogue;
 mod copy;
 mod directory;
+mod doubts;
 mod fault;
 mod file;
 mod inbox;

@@ -345,12 +345,14 @@ impl Reader<'_> {
     pub(super) fn counts(&self) -> Result<Counts, Fault> {
         let pending = self.tx.open_table(tables::PENDING)?;
         let revoked = self.tx.open_table(tables::REVOKED)?.len()?;
+        let suspect = self.tx.open_table(tables::SUSPECT)?.len()?;
         let merchants = self.tx.open_table(tables::MERCHANTS)?.len()?;
         Ok(Counts {
             damaged: self.tx.open_table(tables::DAMAGED)?.len()?,
             dead: self.tx.open_table(tables::DEAD)?.len()?,
-            merchants_authorized: merchants.saturating_sub(revoked),
+            merchants_authorized: merchants.saturating_sub(revoked + suspect),
             merchants_revoked: revoked,
+            merchants_suspect: suspect,
             oldest_pending_at: pending.first()?.map(|(_, received_at)| received_at.value()),
             pending: pending.len()?,
             refused: self.tx.open_table(tables::REFUSED)?.len()?,

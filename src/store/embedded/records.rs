@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::model::app::{App, AppCertificates, Environment};
-use crate::model::authorization::Source;
+use crate::model::authorization::{Doubt, Source};
 use crate::model::id::{Alias, AppId, AuthAppId, Pid};
 use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::model::token::AppAuthToken;
@@ -189,6 +189,12 @@ pub(super) struct MerchantRecord {
     auth_time: i64,
     auth_time_estimated: bool,
     revoked_at: Option<i64>,
+    #[serde(default)]
+    suspect_at: Option<i64>,
+    #[serde(default)]
+    doubt: Option<String>,
+    #[serde(default)]
+    refresh_refused: bool,
     source: String,
     encrypt_key: Option<Hidden>,
     #[serde(default)]
@@ -217,9 +223,15 @@ impl From<&Merchant> for MerchantRecord {
             auth_time: merchant.auth_time,
             auth_time_estimated: merchant.auth_time_estimated,
             revoked_at: match merchant.status {
-                MerchantStatus::Authorized => None,
+                MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => None,
                 MerchantStatus::Revoked { at } => Some(at),
             },
+            suspect_at: match merchant.status {
+                MerchantStatus::Authorized | MerchantStatus::Revoked { .. } => None,
+                MerchantStatus::Suspect { at } => Some(at),
+            },
+            doubt: merchant.doubt.map(|doubt| doubt.as_str().to_owned()),
+            refresh_refused: merchant.refresh_refused,
             source: merchant.source.as_str().to_owned(),
             encrypt_key: merchant.encrypt_key.clone().map(Hidden),
             encrypt_key_fetched: merchant.encrypt_key_fetched,
@@ -234,6 +246,7 @@ impl TryFrom<MerchantRecord> for Merchant {
     fn try_from(record: MerchantRecord) -> Result<Self, Unreadable> {
         let pid = record.pid.as_deref().map(Pid::new).transpose();
         let alias = record.alias.as_deref().map(Alias::new).transpose();
+        let doubt = record.doubt.as_deref().map(str::parse::<Doubt>);
         Ok(Self {
             app_id: AppId::new(&record.app_id).map_err(|_| Unreadable)?,
             auth_app_id: AuthAppId::new(&record.auth_app_id).map_err(|_| Unreadable)?,
@@ -244,9 +257,13 @@ impl TryFrom<MerchantRecord> for Merchant {
             previous_token: record.previous_token.map(Into::into),
             auth_time: record.auth_time,
             auth_time_estimated: record.auth_time_estimated,
-            status: record.revoked_at.map_or(MerchantStatus::Authorized, |at| {
-                MerchantStatus::Revoked { at }
-            }),
+            status: match (record.revoked_at, record.suspect_at) {
+                (Some(at), _) => MerchantStatus::Revoked { at },
+                (None, Some(at)) => MerchantStatus::Suspect { at },
+                (None, None) => MerchantStatus::Authorized,
+            },
+            doubt: doubt.transpose().map_err(|()| Unreadable)?,
+            refresh_refused: record.refresh_refused,
             source: record.source.parse::<Source>().map_err(|()| Unreadable)?,
             encrypt_key: record.encrypt_key.map(|key| key.0),
             encrypt_key_fetched: record.encrypt_key_fetched,

@@ -42,6 +42,7 @@ pub(super) fn stats(
         worth_compacting: free_bytes >= LITTLE && free_bytes > file_bytes / 2,
         merchants_authorized: counts.merchants_authorized,
         merchants_revoked: counts.merchants_revoked,
+        merchants_suspect: counts.merchants_suspect,
         pending: counts.pending,
         oldest_pending_at: counts.oldest_pending_at,
         delivered: of("delivered"),

@@ -26,6 +26,8 @@ pub(super) const CERTIFICATES: TableDefinition<'_, Bytes, Bytes> =
 pub(super) const MERCHANTS: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("merchants");
 /// The merchants that cancelled, so that they can be counted without reading them.
 pub(super) const REVOKED: TableDefinition<'_, Bytes, ()> = TableDefinition::new("revoked");
+/// The merchants whose token was refused, for the same reason.
+pub(super) const SUSPECT: TableDefinition<'_, Bytes, ()> = TableDefinition::new("suspect");
 /// `auth_app_id` NUL `app_id`.
 pub(super) const BY_AUTH_APP_ID: TableDefinition<'_, Bytes, ()> =
     TableDefinition::new("by_auth_app_id");
@@ -124,6 +126,7 @@ const STEPS: &[Step] = &[
     add_quarantine,
     add_claims,
     add_calls_and_users,
+    add_suspect,
 ];
 
 /// Version 2: platform certificates are kept.
@@ -162,6 +165,12 @@ fn add_calls_and_users(tx: &WriteTransaction) -> Result<(), Fault> {
     tx.open_table(USERS)?;
     tx.open_table(USERS_END)?;
     tx.open_table(USERS_FORGOTTEN)?;
+    Ok(())
+}
+
+/// Merchants can be suspect.
+fn add_suspect(tx: &WriteTransaction) -> Result<(), Fault> {
+    tx.open_table(SUSPECT)?;
     Ok(())
 }
 
@@ -205,6 +214,7 @@ pub(super) struct Tables<'t> {
     pub(super) damaged: Table<'t, Bytes, (i64, Bytes)>,
     pub(super) merchants: Table<'t, Bytes, Bytes>,
     pub(super) revoked: Table<'t, Bytes, ()>,
+    pub(super) suspect: Table<'t, Bytes, ()>,
     pub(super) by_auth_app_id: Table<'t, Bytes, ()>,
     pub(super) by_pid: Table<'t, Bytes, ()>,
     pub(super) by_alias: Table<'t, Bytes, Bytes>,
@@ -247,6 +257,7 @@ impl<'t> Tables<'t> {
             damaged: tx.open_table(DAMAGED)?,
             merchants: tx.open_table(MERCHANTS)?,
             revoked: tx.open_table(REVOKED)?,
+            suspect: tx.open_table(SUSPECT)?,
             by_auth_app_id: tx.open_table(BY_AUTH_APP_ID)?,
             by_pid: tx.open_table(BY_PID)?,
             by_alias: tx.open_table(BY_ALIAS)?,

@@ -410,7 +410,7 @@ fn triple(merchant: &Merchant) -> Triple {
         auth_time: merchant.auth_time,
         estimated: merchant.auth_time_estimated,
         revoked_at: match merchant.status {
-            MerchantStatus::Authorized => None,
+            MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => None,
             MerchantStatus::Revoked { at } => Some(at),
         },
         alias: merchant.alias.as_ref().and_then(alias_number),

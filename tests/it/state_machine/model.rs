@@ -119,6 +119,8 @@ pub(super) struct Model {
     /// Whose each token is, or was.
     pub(super) owners: BTreeMap<u8, u8>,
     known: BTreeMap<u8, (EventId, i64)>,
+    /// Cancellations that came before what they cancel: when, and how long that is known.
+    cancelled: BTreeMap<u8, (i64, i64)>,
     pub(super) memos: BTreeMap<u8, (u8, i64)>,
 }
 
@@ -276,7 +278,13 @@ impl Model {
         entry: Option<&Received>,
     ) -> Result<Answer, Refused> {
         let stored = self.merchants.get(&merchant).cloned();
-        let newest = stored.as_ref().map(Triple::newest);
+        let cancelled = self.cancelled(merchant).filter(|_| stored.is_none());
+        let newest = stored.as_ref().map(Triple::newest).or(cancelled);
+        let again = stored.as_ref().is_some_and(|s| s.token == token);
+        if at.is_some_and(|at| self.is_absurd(at)) && again {
+            return Ok(self.ignore(entry));
+        }
+        let at = at.filter(|at| !self.is_absurd(*at));
         if let (Some(at), Some(newest)) = (at, newest)
             && at <= newest
         {
@@ -355,8 +363,23 @@ impl Model {
         }
     }
 
+    fn is_absurd(&self, at: i64) -> bool {
+        at > self.now + DAY_MS
+    }
+
+    fn cancelled(&self, merchant: u8) -> Option<i64> {
+        let (at, until) = self.cancelled.get(&merchant)?;
+        (*until > self.now).then_some(*at)
+    }
+
     fn revoke(&mut self, merchant: u8, at: Option<i64>, entry: Option<&Received>) -> Answer {
+        let at = at.map(|at| if self.is_absurd(at) { self.now } else { at });
+        let known = self.cancelled(merchant);
         let Some(stored) = self.merchants.get_mut(&merchant) else {
+            if let Some(at) = at.filter(|at| known.is_none_or(|known| *at > known)) {
+                let until = self.now + 30 * DAY_MS;
+                self.cancelled.insert(merchant, (at, until));
+            }
             if let Some(entry) = entry {
                 self.put(entry, DeliveryState::Pending);
             }
@@ -377,18 +400,20 @@ impl Model {
     /// Forgets what is old; tells how many entries, memos and `notify_id`s that were.
     pub(super) fn prune(&mut self, retain: i64) -> (usize, usize, usize) {
         let now = self.now;
-        let before = (self.entries.len(), self.memos.len(), self.known.len());
+        let memos = |model: &Self| model.memos.len() + model.cancelled.len();
+        let before = (self.entries.len(), memos(self), self.known.len());
         self.entries.retain(|_, owed| match owed.state {
             DeliveryState::Pending => true,
             DeliveryState::Dead => owed.settled_at >= now - 30 * DAY_MS,
             DeliveryState::Delivered | DeliveryState::Ignored => owed.settled_at >= now - retain,
         });
         self.memos.retain(|_, (_, expires_at)| *expires_at >= now);
+        self.cancelled.retain(|_, (_, until)| *until >= now);
         let remembered = now - retain.max(3 * DAY_MS);
         self.known.retain(|_, (_, at)| *at >= remembered);
         (
             before.0 - self.entries.len(),
-            before.1 - self.memos.len(),
+            before.1 - memos(self),
             before.2 - self.known.len(),
         )
     }

@@ -161,6 +161,12 @@ impl FakeAlipay {
             .expect("running")
     }
 
+    /// All that has come so far.
+    pub async fn arrived(&self) -> Vec<Arrived> {
+        let mut seen = self.seen.lock().await;
+        std::iter::from_fn(|| seen.try_recv().ok()).collect()
+    }
+
     /// Whether nothing more has come so far.
     pub async fn is_quiet(&self) -> bool {
         self.seen.lock().await.try_recv().is_err()

@@ -1,13 +1,16 @@
-//! Single flight: whoever asks for what is already under way waits for its result.
+//! Who is under way, who joins, and when the seat is free again.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::oneshot;
+
+use super::running::{Mutex, MutexGuard, spawn};
 
 type Flight<T> = Shared<BoxFuture<'static, Option<T>>>;
 
@@ -36,6 +39,14 @@ where
         flight.await
     }
 
+    /// Runs `work` for `key` in a task of its own, unless some is under way; nobody waits for it.
+    pub(crate) fn start<W>(&self, key: K, work: W)
+    where
+        W: Future<Output = T> + Send + 'static,
+    {
+        drop(self.join(key, work));
+    }
+
     /// Ends once nothing is under way.
     pub(crate) async fn landed(&self) {
         loop {
@@ -49,18 +60,21 @@ where
     where
         W: Future<Output = T> + Send + 'static,
     {
-        let mut flights = self.lock();
-        if let Some(flight) = flights.get(&key) {
-            return flight.clone();
-        }
         let (done, result) = oneshot::channel();
         let flight = async move { result.await.ok() }.boxed().shared();
-        flights.insert(key.clone(), flight.clone());
+        match self.lock().entry(key.clone()) {
+            Entry::Occupied(under_way) => return under_way.get().clone(),
+            Entry::Vacant(seat) => {
+                seat.insert(flight.clone());
+            }
+        }
         let landing = Landing {
             flights: self.clone(),
             key,
         };
-        tokio::spawn(async move {
+        // Not under the lock: a runtime that shuts down drops what is spawned at once, and with it
+        // the landing, which takes the lock.
+        spawn(async move {
             let result = work.await;
             // First off the list, then told: whoever hears of the result and asks again begins anew.
             drop(landing);
@@ -95,53 +109,5 @@ where
 {
     fn drop(&mut self) {
         self.flights.lock().remove(&self.key);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn those_who_ask_together_get_one_result() {
-        let (flights, runs) = (Flights::new(), Arc::new(AtomicU32::new(0)));
-        let key = "a";
-        let ask = || {
-            let runs = Arc::clone(&runs);
-            flights.run(key, async move {
-                tokio::task::yield_now().await;
-                runs.fetch_add(1, Ordering::Relaxed)
-            })
-        };
-        let (first, second) = tokio::join!(ask(), ask());
-        assert_eq!((first, second), (Some(0), Some(0)));
-        assert_eq!(ask().await, Some(1));
-    }
-
-    #[tokio::test]
-    async fn a_panic_ends_the_flight_and_blocks_nobody() {
-        let flights = Flights::new();
-        let key = "a";
-        let failed = flights.run(key, async { panic!("a bug") }).await;
-        assert_eq!(failed, None::<u8>);
-        assert_eq!(flights.run(key, async { 7 }).await, Some(7));
-    }
-
-    #[tokio::test]
-    async fn work_goes_on_when_its_caller_leaves() {
-        let flights = Flights::new();
-        let (told, tells) = oneshot::channel();
-        let (go, gone) = oneshot::channel::<()>();
-        let key = "a";
-        let mut caller = Box::pin(flights.run(key, async move {
-            gone.await.ok();
-            told.send(()).ok();
-        }));
-        assert!((&mut caller).now_or_never().is_none());
-        drop(caller);
-        go.send(()).expect("the work waits");
-        tells.await.expect("the work ended");
     }
 }

@@ -1,10 +1,11 @@
-//! Taking turns with one `app_refresh_token`, whoever sends it to Alipay.
+//! Who has the right to a refresh token, and who waits for it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
+use super::running::{Mutex, MutexGuard};
 use crate::protocol::secret::Secret;
 use crate::store::MemoKey;
 
@@ -12,7 +13,7 @@ type Lane = Arc<tokio::sync::Mutex<()>>;
 
 /// Who may use which `app_refresh_token` now. Clones share the turns.
 #[derive(Clone, Default)]
-pub(super) struct Turns(Arc<Mutex<HashMap<MemoKey, Lane>>>);
+pub(in crate::token) struct Turns(Arc<Mutex<HashMap<MemoKey, Lane>>>);
 
 /// The right to use one `app_refresh_token`, until it is dropped.
 #[must_use]
@@ -22,9 +23,16 @@ pub struct Turn {
     key: MemoKey,
 }
 
+impl Turn {
+    /// What stands for the refresh token.
+    pub(in crate::token) fn key(&self) -> MemoKey {
+        self.key
+    }
+}
+
 impl Turns {
     /// Waits until nobody else uses `refresh_token`.
-    pub(super) async fn take(&self, refresh_token: &Secret<String>) -> Turn {
+    pub(in crate::token) async fn take(&self, refresh_token: &Secret<String>) -> Turn {
         let key = MemoKey::new("turn", &[refresh_token.expose()]);
         let lane = Arc::clone(self.lock().entry(key).or_default());
         // Made first, so that a caller who gives up while waiting tidies up, too.
@@ -35,6 +43,12 @@ impl Turns {
         };
         turn.guard = Some(lane.lock_owned().await);
         turn
+    }
+
+    /// How many tokens are in somebody's hands.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.lock().len()
     }
 
     /// Nothing that can panic runs under the lock.
@@ -60,29 +74,5 @@ impl Drop for Turn {
 impl std::fmt::Debug for Turn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Turn")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    fn token(text: &str) -> Secret<String> {
-        Secret::new(text.to_owned())
-    }
-
-    #[tokio::test]
-    async fn one_token_is_used_by_one_at_a_time_and_forgotten_afterwards() {
-        let turns = Turns::default();
-        let first = turns.take(&token("a")).await;
-        let _other = turns.take(&token("b")).await;
-        assert!(turns.take(&token("a")).now_or_never().is_none());
-        drop(first);
-        let again = turns.take(&token("a")).now_or_never().expect("free");
-        assert_eq!(turns.lock().len(), 2);
-        drop(again);
-        assert_eq!(turns.lock().len(), 1);
     }
 }

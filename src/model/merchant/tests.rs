@@ -1,0 +1,290 @@
+//! What changes a record, and what doesn't.
+
+use super::*;
+
+fn authorization(token: &str, rank: Rank) -> Authorization {
+    Authorization {
+        app_id: AppId::new("2021000000000001").expect("id"),
+        auth_app_id: AuthAppId::new("2021000000000101").expect("id"),
+        pid: None,
+        alias: None,
+        reference: None,
+        token: AppAuthToken {
+            app_auth_token: Secret::new(token.to_owned()),
+            app_refresh_token: None,
+            stated_expiry: None,
+        },
+        rank,
+        source: Source::Push,
+        bound: true,
+        is_plugin: true,
+        agent_app_id: None,
+        trigger: None,
+        error: None,
+        encrypt_key: None,
+    }
+}
+
+fn stored(token: &str, auth_time: i64) -> Merchant {
+    match Merchant::authorize(
+        Before::Nothing,
+        &authorization(token, Rank::AuthTime(auth_time)),
+        0,
+    ) {
+        Authorized::Applied(merchant) => *merchant,
+        _ => panic!("nothing is stored that could be newer"),
+    }
+}
+
+fn token_after(stored: &Merchant, rank: Rank, now: i64) -> String {
+    match Merchant::authorize(Before::Record(stored), &authorization("new", rank), now) {
+        Authorized::Applied(merchant) => merchant.token.app_auth_token.expose().clone(),
+        _ => stored.token.app_auth_token.expose().clone(),
+    }
+}
+
+#[test]
+fn the_newest_auth_time_wins_not_the_latest_arrival() {
+    let merchant = stored("old", 1000);
+    assert_eq!(token_after(&merchant, Rank::AuthTime(999), 5000), "old");
+    assert_eq!(token_after(&merchant, Rank::AuthTime(1000), 5000), "old");
+    assert_eq!(token_after(&merchant, Rank::AuthTime(1001), 5000), "new");
+}
+
+#[test]
+fn an_exchange_always_ranks_after_what_is_stored() {
+    let merchant = stored("old", 9000);
+    assert_eq!(token_after(&merchant, Rank::AfterStored, 5000), "new");
+}
+
+#[test]
+fn a_newer_authorisation_revives_a_cancelled_merchant_and_an_older_does_not() {
+    let cancelled = stored("old", 1000)
+        .revoke(&Revocation::new(&stored("old", 1000), Some(2000)), 2000)
+        .expect("newer than the authorisation");
+    assert_eq!(cancelled.status, MerchantStatus::Revoked { at: 2000 });
+    assert_eq!(token_after(&cancelled, Rank::AuthTime(1500), 3000), "old");
+    assert_eq!(token_after(&cancelled, Rank::AuthTime(2500), 3000), "new");
+}
+
+#[test]
+fn a_cancellation_known_to_hold_ranks_last_whatever_the_clock_says() {
+    let merchant = stored("old", 9000);
+    let revoked = |now| {
+        let revocation = Revocation::new(&merchant, None);
+        merchant.revoke(&revocation, now).map(|after| after.status)
+    };
+    assert_eq!(revoked(5000), Some(MerchantStatus::Revoked { at: 9001 }));
+    assert_eq!(revoked(9500), Some(MerchantStatus::Revoked { at: 9500 }));
+}
+
+#[test]
+fn a_cancellation_older_than_the_authorisation_changes_nothing() {
+    let merchant = stored("old", 1000);
+    assert!(
+        merchant
+            .revoke(&Revocation::new(&merchant, Some(1000)), 5000)
+            .is_none()
+    );
+}
+
+fn refusal(merchant: &Merchant, doubt: Doubt, evidence: Evidence) -> Refusal {
+    Refusal {
+        evidence,
+        ..Refusal::new(merchant, doubt, 2000)
+    }
+}
+
+#[test]
+fn what_claims_to_come_from_years_ahead_ranks_as_now() {
+    let merchant = stored("old", 1000);
+    let absurd = Rank::AuthTime(9000 + 400 * AHEAD_MS);
+    let given = authorization("new", absurd);
+    let Authorized::Applied(after) = Merchant::authorize(Before::Record(&merchant), &given, 9000)
+    else {
+        panic!("it is newer");
+    };
+    assert_eq!((after.auth_time, after.auth_time_estimated), (9000, true));
+    // The same again brings nothing new, and a true time still outranks it.
+    let again = Merchant::authorize(Before::Record(&after), &given, 9500);
+    assert!(matches!(again, Authorized::Stale));
+    assert_eq!(token_after(&after, Rank::AuthTime(9001), 9600), "new");
+    assert_eq!(
+        token_after(&merchant, Rank::AuthTime(9000 + AHEAD_MS), 9000),
+        "new"
+    );
+    let revocation = Revocation::new(&merchant, Some(i64::MAX));
+    let revoked = merchant.revoke(&revocation, 9000).expect("newer");
+    assert_eq!(revoked.status, MerchantStatus::Revoked { at: 9000 });
+}
+
+#[test]
+fn what_was_cancelled_before_it_arrived_is_stale() {
+    let authorize = |rank| {
+        let given = authorization("t", rank);
+        Merchant::authorize(Before::Cancelled(2000), &given, 5000)
+    };
+    assert!(matches!(authorize(Rank::AuthTime(2000)), Authorized::Stale));
+    assert!(matches!(
+        authorize(Rank::AuthTime(2001)),
+        Authorized::Applied(_)
+    ));
+    assert!(matches!(
+        authorize(Rank::AfterStored),
+        Authorized::Applied(_)
+    ));
+}
+
+#[test]
+fn a_refused_token_makes_suspect_once_and_a_working_call_clears_it() {
+    let merchant = stored("t", 1000);
+    let refused = refusal(&merchant, Doubt::TokenRefused, Evidence::None);
+    let suspect = merchant.doubted(&refused, 2000).expect("new");
+    assert_eq!(suspect.status, MerchantStatus::Suspect { at: 2000 });
+    assert!(suspect.doubted(&refused, 3000).is_none());
+    assert!(
+        suspect
+            .worked(&Secret::new("other".to_owned()), 3000)
+            .is_none()
+    );
+    let worked = suspect.worked(&suspect.token.app_auth_token, 3000);
+    let worked = worked.expect("new");
+    assert_eq!(
+        (worked.status, worked.doubt),
+        (MerchantStatus::Authorized, None)
+    );
+    assert!(worked.worked(&worked.token.app_auth_token, 4000).is_none());
+}
+
+#[test]
+fn a_token_that_holds_clears_a_suspicion_and_keeps_the_pair_before() {
+    let mut merchant = stored("t", 1000);
+    merchant.previous_token = Some(stored("before", 1).token);
+    let held = merchant.token.app_auth_token.clone();
+    assert!(merchant.trusted(&held, 3000).is_none());
+    let refused = refusal(&merchant, Doubt::NewTokenRefused, Evidence::None);
+    let suspect = merchant.doubted(&refused, 2000).expect("new");
+    let other = Secret::new("other".to_owned());
+    assert!(suspect.trusted(&other, 3000).is_none());
+    let trusted = suspect.trusted(&held, 3000).expect("new");
+    assert_eq!(
+        (trusted.status, trusted.doubt),
+        (MerchantStatus::Authorized, None)
+    );
+    assert!(trusted.previous_token.is_some());
+    let revoked = suspect.revoke(&Revocation::new(&suspect, None), 3000);
+    assert!(revoked.expect("newer").trusted(&held, 4000).is_none());
+}
+
+#[test]
+fn a_time_that_was_estimated_elsewhere_ranks_and_stays_estimated() {
+    let merchant = stored("old", 1000);
+    let after = |at, now| {
+        let given = authorization("new", Rank::EstimatedTime(at));
+        match Merchant::authorize(Before::Record(&merchant), &given, now) {
+            Authorized::Applied(merchant) => {
+                Some((merchant.auth_time, merchant.auth_time_estimated))
+            }
+            _ => None,
+        }
+    };
+    assert_eq!(after(1000, 9000), None);
+    assert_eq!(after(1001, 9000), Some((1001, true)));
+    assert_eq!(after(9001 + AHEAD_MS, 9000), Some((9000, true)));
+}
+
+#[test]
+fn a_token_that_alipay_calls_invalid_revokes_unless_it_was_replaced() {
+    let merchant = stored("t", 1000);
+    let refused = refusal(&merchant, Doubt::TokenRefused, Evidence::Invalid);
+    let revoked = merchant.doubted(&refused, 2500).expect("new");
+    // What was authorised while Alipay was asked is newer.
+    assert_eq!(revoked.status, MerchantStatus::Revoked { at: 2000 });
+    assert_eq!(token_after(&revoked, Rank::AuthTime(2001), 3000), "new");
+    let early = Refusal {
+        at: 500,
+        ..refused.clone()
+    };
+    let early = merchant.doubted(&early, 2500).expect("new");
+    assert_eq!(early.status, MerchantStatus::Revoked { at: 1001 });
+    let absurd = Refusal {
+        at: i64::MAX,
+        ..refused.clone()
+    };
+    let absurd = merchant.doubted(&absurd, 2500).expect("new");
+    assert_eq!(absurd.status, MerchantStatus::Revoked { at: 2500 });
+    assert!(revoked.doubted(&refused, 3000).is_none());
+    assert!(
+        revoked
+            .worked(&revoked.token.app_auth_token, 3000)
+            .is_none()
+    );
+    assert!(stored("newer", 2000).doubted(&refused, 3000).is_none());
+}
+
+#[test]
+fn a_refused_refresh_token_stays_refused_until_there_is_another() {
+    let mut merchant = stored("t", 1000);
+    merchant.token.app_refresh_token = Some(Secret::new("r".to_owned()));
+    let refused = refusal(&merchant, Doubt::RefreshTokenRefused, Evidence::None);
+    let suspect = merchant.doubted(&refused, 2000).expect("new");
+    let worked = suspect.worked(&suspect.token.app_auth_token, 3000);
+    assert!(worked.as_ref().is_some_and(|m| m.refresh_refused));
+    let renewed = |refresh_token: &str| {
+        let mut given = authorization("t", Rank::AfterStored);
+        given.token.app_refresh_token = Some(Secret::new(refresh_token.to_owned()));
+        match Merchant::authorize(Before::Record(&suspect), &given, 4000) {
+            Authorized::Applied(merchant) => merchant.refresh_refused,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(renewed("r") && !renewed("other"));
+}
+
+#[test]
+fn only_a_refresh_leaves_something_to_fall_back_to() {
+    let merchant = stored("old", 1000);
+    let after = |source| {
+        let given = Authorization {
+            source,
+            ..authorization("new", Rank::AfterStored)
+        };
+        match Merchant::authorize(Before::Record(&merchant), &given, 2000) {
+            Authorized::Applied(merchant) => *merchant,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(after(Source::Push).fallback().is_none());
+    let refreshed = after(Source::Refresh);
+    assert_eq!(
+        refreshed.fallback().map(Secret::expose),
+        Some(&"old".to_owned())
+    );
+    let worked = refreshed.worked(&refreshed.token.app_auth_token, 3000);
+    assert!(worked.expect("new").fallback().is_none());
+    let revocation = Revocation::new(&refreshed, None);
+    let revoked = refreshed.revoke(&revocation, 3000).expect("newer");
+    assert!(revoked.fallback().is_none());
+}
+
+#[test]
+fn a_learned_token_replaces_nothing_that_stands() {
+    let merchant = stored("t", 1000);
+    let learned = authorization("learned", Rank::Unranked);
+    let authorize = |before| Merchant::authorize(before, &learned, 5000);
+    assert!(matches!(
+        authorize(Before::Record(&merchant)),
+        Authorized::Known
+    ));
+    assert!(matches!(authorize(Before::Nothing), Authorized::Applied(_)));
+    assert!(matches!(
+        authorize(Before::Cancelled(9000)),
+        Authorized::Applied(_)
+    ));
+    let revoked = merchant.revoke(&Revocation::new(&merchant, None), 5000);
+    let revoked = revoked.expect("newer");
+    assert!(matches!(
+        authorize(Before::Record(&revoked)),
+        Authorized::Applied(_)
+    ));
+}

@@ -1,0 +1,261 @@
+//! A call that Alipay refused because of a token, made once more with another.
+//!
+//! A signed refusal of a token says that nothing was executed, so a resend harms nobody. For the
+//! merchant's token: with a refreshed one where it timed out; where it is invalid, with today's if
+//! the one that was sent has been replaced meanwhile, or with the one before it if a refresh brought
+//! it and it has never worked. For the user's: with the one that takes its place. Each happens once
+//! at most, in either order and within the deadline of the call, and none with what is revoked.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use crate::gateway::VerifiedReply;
+use crate::gateway::v3::VerifiedV3Reply;
+use crate::model::merchant::Merchant;
+use crate::model::user_token::UserToken;
+use crate::protocol::envelope::Verification;
+use crate::protocol::secret::Secret;
+use crate::protocol::v3_response::V3Verification;
+use crate::proxy::ProxyParts;
+use crate::proxy::error::ProxyError;
+use crate::proxy::users;
+use crate::token::{SecondChoice, TokenVerdict};
+
+/// What a reply says of the merchant's token that its call was made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    /// Nothing.
+    Nothing,
+    /// It doesn't serve; nothing was executed.
+    Refused(TokenVerdict),
+    /// It holds: the call succeeded.
+    Worked,
+}
+
+/// A verified reply of either dialect.
+pub(super) trait SaysOfTokens {
+    /// What it says of the merchant's token.
+    fn says_of_token(&self) -> Said;
+
+    /// What it says against the user's token.
+    fn refuses_user(&self) -> Option<users::Refusal>;
+}
+
+/// A call of either dialect.
+pub(super) trait Resendable: Send + Sync {
+    type Reply: SaysOfTokens + Send;
+
+    fn set_merchant_token(&mut self, token: Secret<String>);
+
+    /// Puts `token` in the place of the user's token before.
+    fn set_user_token(&mut self, token: &UserToken) -> Result<(), ProxyError>;
+
+    fn set_timeout(&mut self, timeout: Duration);
+
+    fn send(
+        &self,
+        parts: &ProxyParts,
+    ) -> impl Future<Output = Result<Self::Reply, ProxyError>> + Send;
+}
+
+impl SaysOfTokens for VerifiedReply {
+    fn says_of_token(&self) -> Said {
+        let envelope = &self.envelope;
+        if envelope.verification() != Verification::Signed || envelope.is_ciphertext() {
+            return Said::Nothing;
+        }
+        let refused = envelope.sub_code().and_then(TokenVerdict::of_sub_code);
+        match (refused, envelope.code()) {
+            (Some(verdict), _) => Said::Refused(verdict),
+            // 10003: a payment waits for its customer. `alipay.system.oauth.token` has no code.
+            (None, None | Some("10000" | "10003")) => Said::Worked,
+            _ => Said::Nothing,
+        }
+    }
+
+    fn refuses_user(&self) -> Option<users::Refusal> {
+        users::Refusal::of(self)
+    }
+}
+
+impl SaysOfTokens for VerifiedV3Reply {
+    fn says_of_token(&self) -> Said {
+        if self.response.verification() != V3Verification::Signed {
+            return Said::Nothing;
+        }
+        let code = self.response.code();
+        let refused = code.as_deref().and_then(TokenVerdict::of_code);
+        match refused {
+            Some(verdict) => Said::Refused(verdict),
+            None if self.response.is_error() => Said::Nothing,
+            None => Said::Worked,
+        }
+    }
+
+    fn refuses_user(&self) -> Option<users::Refusal> {
+        users::Refusal::of_v3(self)
+    }
+}
+
+/// Sends a call for `merchant` with the token of `user`; and once more for each of the two whose
+/// token Alipay refuses and there is another of.
+///
+/// # Errors
+/// Those of the first call, or of a resend.
+pub(super) async fn send<C: Resendable>(
+    parts: &ProxyParts,
+    (call, until): (&mut C, Instant),
+    (merchant, user): (Option<&Merchant>, Option<UserToken>),
+) -> Result<C::Reply, ProxyError> {
+    let mut trial = Trial {
+        parts,
+        merchant,
+        until,
+        choice: None,
+    };
+    let first = call.send(parts).await?;
+    let reply = trial.settle(call, first).await?;
+    let Some((used, refusal)) = user.zip(reply.refuses_user()) else {
+        return Ok(reply);
+    };
+    let in_use = trial.in_use();
+    let refused = (&used, refusal);
+    let Some(token) = users::replacement(parts, refused, in_use.as_ref(), until).await else {
+        return Ok(reply);
+    };
+    call.set_user_token(&token)?;
+    call.set_timeout(trial.remaining());
+    let again = call.send(parts).await?;
+    trial.settle(call, again).await
+}
+
+/// The merchant's token of one call.
+struct Trial<'a> {
+    parts: &'a ProxyParts,
+    merchant: Option<&'a Merchant>,
+    until: Instant,
+    /// What the one resend for its sake was made with.
+    choice: Option<SecondChoice>,
+}
+
+impl Trial<'_> {
+    fn remaining(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+
+    /// The merchant with the token that the last call was made with.
+    fn in_use(&self) -> Option<Merchant> {
+        let choice = self.choice.as_ref().map(SecondChoice::as_sent);
+        choice.or_else(|| self.merchant.cloned())
+    }
+
+    /// Draws what `reply` says of the token: gives it, or that of the one resend it calls for.
+    async fn settle<C: Resendable>(
+        &mut self,
+        call: &mut C,
+        reply: C::Reply,
+    ) -> Result<C::Reply, ProxyError> {
+        let Some(merchant) = self.merchant else {
+            return Ok(reply);
+        };
+        let said = reply.says_of_token();
+        if let Some(choice) = &self.choice {
+            self.note(choice, said);
+            return Ok(reply);
+        }
+        let choice = match said {
+            Said::Nothing => None,
+            Said::Worked => {
+                self.parts.tokens.worked(merchant);
+                None
+            }
+            Said::Refused(verdict) => other_token(self.parts, merchant, verdict, self.until).await,
+        };
+        match choice {
+            Some(choice) if !self.remaining().is_zero() => self.resend(call, choice, reply).await,
+            _ => Ok(reply),
+        }
+    }
+
+    /// Makes the call with the other token. Its reply goes to the caller, unless that token was
+    /// refused, too.
+    async fn resend<C: Resendable>(
+        &mut self,
+        call: &mut C,
+        choice: SecondChoice,
+        first: C::Reply,
+    ) -> Result<C::Reply, ProxyError> {
+        call.set_merchant_token(choice.app_auth_token.clone());
+        call.set_timeout(self.remaining());
+        let choice = self.choice.insert(choice).clone();
+        let again = call.send(self.parts).await?;
+        let said = again.says_of_token();
+        self.note(&choice, said);
+        match said {
+            Said::Refused(_) => Ok(first),
+            Said::Nothing | Said::Worked => Ok(again),
+        }
+    }
+
+    /// Takes note of what a reply to a call with the other token says of it.
+    fn note(&self, choice: &SecondChoice, said: Said) {
+        let tokens = &self.parts.tokens;
+        match said {
+            Said::Nothing => {}
+            Said::Refused(verdict) => {
+                if choice.is_previous || verdict == TokenVerdict::Invalid {
+                    tokens.refused(&choice.merchant);
+                }
+            }
+            Said::Worked if choice.is_previous => tokens.fell_back(&choice.merchant),
+            Said::Worked => tokens.worked(&choice.merchant),
+        }
+    }
+}
+
+/// Another token than `merchant`'s, which Alipay refused, if that is had by `until`.
+pub(super) async fn other_token(
+    parts: &ProxyParts,
+    merchant: &Merchant,
+    verdict: TokenVerdict,
+    until: Instant,
+) -> Option<SecondChoice> {
+    match verdict {
+        TokenVerdict::Invalid => another(parts, merchant).await,
+        TokenVerdict::TimedOut => renewed(parts, merchant, until).await,
+    }
+}
+
+/// A refreshed token. A refresh that takes longer goes on by itself.
+async fn renewed(parts: &ProxyParts, merchant: &Merchant, until: Instant) -> Option<SecondChoice> {
+    let auth_app_id = &merchant.auth_app_id;
+    let renewing = parts.tokens.renew(merchant);
+    match tokio::time::timeout_at(until.into(), renewing).await {
+        Ok(Ok(merchant)) => Some(SecondChoice {
+            app_auth_token: merchant.token.app_auth_token.clone(),
+            merchant,
+            is_previous: false,
+        }),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, %auth_app_id, "a timed-out token could not be refreshed");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(%auth_app_id, "a timed-out token was not refreshed within the deadline");
+            None
+        }
+    }
+}
+
+/// Today's token, or the one before it; where there is none, the merchant is doubtful.
+async fn another(parts: &ProxyParts, merchant: &Merchant) -> Option<SecondChoice> {
+    let choice = parts.tokens.second_choice(merchant).await;
+    let choice = choice.unwrap_or_else(|error| {
+        tracing::warn!(%error, "no other token could be looked for");
+        None
+    });
+    if choice.is_none() {
+        parts.tokens.refused(merchant);
+    }
+    choice
+}

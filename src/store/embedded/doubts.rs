@@ -1,0 +1,101 @@
+//! What is learned about a merchant's authorisation without a new one: doubts, what clears them, and
+//! cancellations that came before what they cancel.
+
+use super::apply::Applier;
+use super::directory::told;
+use super::fault::Fault;
+use super::lookup::MerchantId;
+use crate::model::authorization::Refusal;
+use crate::model::delivery::DeliveryState;
+use crate::model::event::AuthorizationEvent;
+use crate::model::merchant::MerchantStatus;
+use crate::model::notification::InboxEntry;
+use crate::protocol::secret::Secret;
+use crate::store::{Effect, MemoKey};
+
+/// How long a cancellation that came before its authorisation is kept, milliseconds: Alipay tries
+/// for 25 h, and whoever operates its side may send something again days later.
+const CANCELLED_MS: i64 = 30 * 24 * 3600 * 1000;
+
+impl Applier<'_> {
+    pub(super) fn doubted(
+        &mut self,
+        refusal: &Refusal,
+        entry: Option<&InboxEntry>,
+    ) -> Result<Effect, Fault> {
+        let id = MerchantId::new(&refusal.app_id, &refusal.auth_app_id);
+        let Some(stored) = self.merchant(&id)? else {
+            return Ok(Effect::Missing);
+        };
+        let Some(merchant) = stored.doubted(refusal, self.now) else {
+            return Ok(Effect::Stale);
+        };
+        self.put_merchant(&id, Some(&stored), &merchant)?;
+        if let MerchantStatus::Revoked { .. } = merchant.status {
+            self.forget_users_of(&id)?;
+        }
+        if let Some(entry) = entry.filter(|_| merchant.status.as_str() != stored.status.as_str()) {
+            let event = AuthorizationEvent::doubted(entry.id, entry.received_at, &merchant);
+            let mut told = told(entry, &merchant, event.clone());
+            told.event_type = event.event_type;
+            self.put_entry(&told, DeliveryState::Pending)?;
+        }
+        Ok(Effect::Applied)
+    }
+
+    pub(super) fn worked(
+        &mut self,
+        id: &MerchantId,
+        app_auth_token: &Secret<String>,
+    ) -> Result<Effect, Fault> {
+        let Some(stored) = self.merchant(id)? else {
+            return Ok(Effect::Missing);
+        };
+        let Some(merchant) = stored.worked(app_auth_token, self.now) else {
+            return Ok(Effect::Stale);
+        };
+        self.put_merchant(id, Some(&stored), &merchant)?;
+        Ok(Effect::Applied)
+    }
+
+    pub(super) fn trusted(
+        &mut self,
+        id: &MerchantId,
+        app_auth_token: &Secret<String>,
+    ) -> Result<Effect, Fault> {
+        let Some(stored) = self.merchant(id)? else {
+            return Ok(Effect::Missing);
+        };
+        let Some(merchant) = stored.trusted(app_auth_token, self.now) else {
+            return Ok(Effect::Stale);
+        };
+        self.put_merchant(id, Some(&stored), &merchant)?;
+        Ok(Effect::Applied)
+    }
+
+    /// When the merchant of `id` cancelled before it was known.
+    pub(super) fn cancelled(&self, id: &MerchantId) -> Result<Option<i64>, Fault> {
+        let kept = self.remembered(cancelled_key(id))?;
+        Ok(kept
+            .and_then(|at| <[u8; 8]>::try_from(at.expose().as_slice()).ok())
+            .map(i64::from_be_bytes))
+    }
+
+    /// Keeps the time of a cancellation that came before its authorisation.
+    pub(super) fn remember_cancelled(&mut self, id: &MerchantId, at: i64) -> Result<(), Fault> {
+        if self.cancelled(id)?.is_some_and(|known| at <= known) {
+            return Ok(());
+        }
+        let key = cancelled_key(id);
+        self.forget(key)?;
+        let at = Secret::new(at.to_be_bytes().to_vec());
+        self.remember(key, &at, self.now.saturating_add(CANCELLED_MS))?;
+        Ok(())
+    }
+}
+
+/// Under what a cancellation is kept that came before its authorisation.
+fn cancelled_key(id: &MerchantId) -> MemoKey {
+    let parts = [id.app_id.as_str(), id.auth_app_id.as_str()];
+    MemoKey::new("cancelled", &parts)
+}

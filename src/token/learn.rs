@@ -1,0 +1,229 @@
+//! `tokens.unknown = "learn"`: a token that was never held is proved at Alipay, and its triple kept.
+//!
+//! Anybody who reaches the proxy can send rubbish here, so there are bounds: one query for each
+//! token at a time, what Alipay calls invalid isn't asked about again for ten minutes, and no app
+//! asks more than once a second on the average.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::flight::Flights;
+use crate::gateway::app::SigningApp;
+use crate::model::authorization::{Authorization, Rank, Source};
+use crate::model::id::{AppId, AuthAppId, Pid};
+use crate::model::token::AppAuthToken;
+use crate::protocol::error::ProtocolError;
+use crate::protocol::secret::Secret;
+use crate::protocol::token_description::TokenDescription;
+use crate::store::MemoKey;
+use crate::token::calls;
+use crate::token::error::TokenError;
+use crate::token::lately::Lately;
+use crate::token::{TokenParts, TokenStatus, Tokens, storing};
+
+/// How long a token that Alipay calls invalid isn't asked about again, milliseconds.
+const INVALID_MS: i64 = 600_000;
+/// How many of those are remembered.
+const MOST: usize = 10_000;
+/// How many tokens an app may ask about within [`WINDOW_MS`].
+const QUERIES: u32 = 60;
+/// The time that [`QUERIES`] counts for, milliseconds.
+const WINDOW_MS: i64 = 60_000;
+/// The longest token that is asked about, characters; real ones have about 40.
+const LONGEST_TOKEN: usize = 256;
+
+/// Why a token wasn't learned. Cheap to clone: all who asked together get the same.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum LearnError {
+    /// Alipay says that the token doesn't hold.
+    #[error("Alipay says that the given app_auth_token is invalid")]
+    Invalid,
+    /// Too many tokens were asked about lately.
+    #[error(
+        "{QUERIES} unknown tokens were asked about within a minute; import their merchants, or try again later"
+    )]
+    TooMany,
+    /// Alipay couldn't be asked, or what it told couldn't be stored.
+    #[error("a token never held could not be proved: {0}")]
+    Unproved(#[source] TokenError),
+}
+
+/// What is being learned, and what lately wasn't. Clones share it.
+#[derive(Clone)]
+pub(super) struct Learning {
+    flights: Flights<MemoKey, Result<(), LearnError>>,
+    invalid: Lately<MemoKey, ()>,
+    used: Arc<Mutex<HashMap<AppId, Window>>>,
+}
+
+/// The queries of one app since `began`.
+struct Window {
+    began: i64,
+    queries: u32,
+}
+
+impl Learning {
+    pub(super) fn new() -> Self {
+        Self {
+            flights: Flights::new(),
+            invalid: Lately::new(MOST),
+            used: Arc::default(),
+        }
+    }
+
+    /// Ends once nothing is under way.
+    pub(super) async fn landed(&self) {
+        self.flights.landed().await;
+    }
+
+    /// Takes the right to one query.
+    fn take(&self, app_id: &AppId, now: i64) -> Result<(), LearnError> {
+        // Held for a look-up; a poisoned one still is such a map.
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || Window {
+            began: now,
+            queries: 0,
+        };
+        let window = used.entry(app_id.clone()).or_insert_with(fresh);
+        // A clock that went back begins anew, too.
+        if !(window.began..window.began.saturating_add(WINDOW_MS)).contains(&now) {
+            *window = fresh();
+        }
+        if window.queries >= QUERIES {
+            return Err(LearnError::TooMany);
+        }
+        window.queries += 1;
+        Ok(())
+    }
+}
+
+impl Tokens {
+    /// Proves a token that was never held at Alipay, as `app`, and stores its triple. Afterwards
+    /// [`MerchantKey::Token`] finds its merchant: with this token, or with the one that is in force
+    /// where an authorisation stands already.
+    ///
+    /// [`MerchantKey::Token`]: crate::store::MerchantKey::Token
+    ///
+    /// # Errors
+    /// [`LearnError`].
+    ///
+    /// # Cancel safety
+    /// Safe: it goes on in a task of its own.
+    pub async fn learn(
+        &self,
+        app: &Arc<SigningApp>,
+        app_auth_token: &Secret<String>,
+    ) -> Result<(), LearnError> {
+        check_form(app_auth_token)?;
+        let key = MemoKey::new("learn", &[app.app_id.as_str(), app_auth_token.expose()]);
+        let now = self.parts.clock.now_ms();
+        let learning = self.learning.clone();
+        if learning.invalid.get(&key, now).is_some() {
+            return Err(LearnError::Invalid);
+        }
+        let (parts, app) = (Arc::clone(&self.parts), Arc::clone(app));
+        let (token, flights) = (app_auth_token.clone(), learning.flights.clone());
+        let work = async move {
+            learning.take(&app.app_id, now)?;
+            let learned = prove(&parts, &app, token).await;
+            if let Err(LearnError::Invalid) = learned {
+                learning.invalid.put(key, (), now, INVALID_MS);
+            }
+            learned
+        };
+        let learned = flights.run(key, work).await;
+        learned.unwrap_or(Err(LearnError::Unproved(TokenError::Internal)))
+    }
+}
+
+/// Refuses what can't be a token before it costs a signature.
+fn check_form(token: &Secret<String>) -> Result<(), LearnError> {
+    let text = token.expose();
+    let fits = (1..=LONGEST_TOKEN).contains(&text.len());
+    match fits && text.bytes().all(|b| b.is_ascii_graphic()) {
+        true => Ok(()),
+        false => Err(LearnError::Invalid),
+    }
+}
+
+async fn prove(
+    parts: &TokenParts,
+    app: &Arc<SigningApp>,
+    token: Secret<String>,
+) -> Result<(), LearnError> {
+    let described = calls::describe(parts, app, &token).await;
+    let (status, described) = described.map_err(LearnError::Unproved)?;
+    if status == TokenStatus::Invalid {
+        return Err(LearnError::Invalid);
+    }
+    let authorization = authorization(app, token, &described).map_err(LearnError::Unproved)?;
+    let auth_app_id = authorization.auth_app_id.clone();
+    let stored = storing::store_one(parts, authorization).await;
+    stored.map_err(|error| LearnError::Unproved(error.into()))?;
+    tracing::info!(app_id = %app.app_id, %auth_app_id, "a token never held was proved and its merchant stored");
+    Ok(())
+}
+
+fn authorization(
+    app: &SigningApp,
+    app_auth_token: Secret<String>,
+    described: &TokenDescription,
+) -> Result<Authorization, TokenError> {
+    let auth_app_id = described.auth_app_id.as_deref().unwrap_or_default();
+    let auth_app_id = AuthAppId::new(auth_app_id).map_err(|_| {
+        TokenError::Reply(ProtocolError::TokenReplyInvalid {
+            reason: "it doesn't say whose the token is (`auth_app_id`)".to_owned(),
+        })
+    })?;
+    Ok(Authorization {
+        app_id: app.app_id.clone(),
+        auth_app_id,
+        pid: described
+            .user_id
+            .as_deref()
+            .and_then(|id| Pid::new(id).ok()),
+        alias: None,
+        reference: None,
+        token: AppAuthToken {
+            app_auth_token,
+            app_refresh_token: None,
+            stated_expiry: None,
+        },
+        rank: Rank::Unranked,
+        source: Source::Import,
+        bound: false,
+        is_plugin: false,
+        agent_app_id: None,
+        trigger: None,
+        error: None,
+        encrypt_key: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rubbish_is_asked_about_within_bounds() {
+        let learning = Learning::new();
+        let app = |n: u32| AppId::new(&format!("202100000000000{n}")).expect("an id");
+        for _ in 0..QUERIES {
+            learning.take(&app(1), 1000).expect("within bounds");
+        }
+        assert!(learning.take(&app(1), 1000 + WINDOW_MS - 1).is_err());
+        assert!(learning.take(&app(2), 1000).is_ok());
+        assert!(learning.take(&app(1), 1000 + WINDOW_MS).is_ok());
+        assert!(learning.take(&app(1), 500).is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_a_token_is_not_sent() {
+        let check = |token: &str| check_form(&Secret::new(token.to_owned()));
+        assert!(check("202611BB0123456789abcdef0123456789abcX01").is_ok());
+        for bad in ["", "a b", "a\n", "令牌", &"x".repeat(257)] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+}
