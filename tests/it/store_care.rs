@@ -564,7 +564,7 @@ async fn a_backup_is_restored_and_what_stood_there_is_kept() {
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(std::fs::read(&backup).expect("there"), bytes, "untouched");
     let file = StoreFile::open(&kept, &filled.key, CACHE).expect("opened");
-    assert_eq!(file.stats().expect("readable").pending, 4);
+    assert_eq!(file.stats().expect("readable").pending, 6);
     drop(file);
     assert_eq!(filled.names().len(), 3);
     filled.look(&path, &filled.key).await;
