@@ -15,7 +15,7 @@ use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route};
 use crate::proxy::story::Story;
-use crate::proxy::{Proxy, front_door};
+use crate::proxy::{Proxy, front_door, users};
 
 /// The parameter that names a call by its caller's `X-Request-Id`.
 const BY_NAME: &str = "x_request_id";
@@ -60,6 +60,7 @@ impl Proxy {
     async fn looked_up(&self, head: &Parts, route: &Route, id: &str) -> Result<Found, ProxyError> {
         front_door::check(head, &self.parts.limits.allowed_hosts)?;
         route::check_http_method(&route.target, &head.method)?;
+        users::refuse_where_unused(&head.headers)?;
         refuse_body(&head.headers)?;
         let key = key(id, head.uri.query().unwrap_or_default())?;
         let found = self.parts.calls.find(key).await?;
