@@ -35,6 +35,14 @@ struct View<'a> {
 }
 
 impl Proxy {
+    /// Ends once what became of every call that is over by now is written, or lost.
+    ///
+    /// # Cancel safety
+    /// Safe: it only hurries and watches.
+    pub async fn written(&self) {
+        self.parts.calls.written().await;
+    }
+
     /// Answers a request of the route.
     pub(super) async fn look_up_call(
         &self,

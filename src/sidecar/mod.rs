@@ -198,7 +198,7 @@ impl Sidecar {
 
     /// Delivers notifications and removes what is old, until `shutdown` or a drain: for a host that
     /// mounts the services itself. At first it tells in the log what would come of
-    /// [`reverify`](Self::reverify).
+    /// [`reverify`](Self::reverify), at last it writes what became of the calls that are over.
     ///
     /// # Errors
     /// None at present; the type leaves room.
@@ -215,6 +215,7 @@ impl Sidecar {
                 self.parts.webhook.report_refused()
             );
             self.parts.webhook.flush().await;
+            self.parts.proxy.written().await;
         };
         let end = async {
             tokio::select! {

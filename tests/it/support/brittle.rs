@@ -34,6 +34,8 @@ pub struct BrittleStore {
     broken: Arc<AtomicBool>,
     /// Only reads succeed.
     full: Arc<AtomicBool>,
+    /// The next commit of records of calls panics.
+    buggy: Arc<AtomicBool>,
 }
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -53,6 +55,7 @@ impl BrittleStore {
             inner,
             broken: Arc::default(),
             full: Arc::default(),
+            buggy: Arc::default(),
         }
     }
 
@@ -64,6 +67,11 @@ impl BrittleStore {
     /// From now on nothing can be written.
     pub fn break_commits(&self) {
         self.full.store(true, Ordering::Relaxed);
+    }
+
+    /// The next commit of records of calls panics.
+    pub fn panic_on_records(&self) {
+        self.buggy.store(true, Ordering::Relaxed);
     }
 
     /// From now on it works again.
@@ -86,6 +94,10 @@ impl Store for BrittleStore {
         if self.full.load(Ordering::Relaxed) {
             let reason = "no space left".to_owned();
             return Box::pin(async { Err(StoreError::Unavailable { reason }) });
+        }
+        let are_records = matches!(changes.as_slice(), [Change::RecordCalls { .. }]);
+        if are_records && self.buggy.swap(false, Ordering::Relaxed) {
+            return Box::pin(async { panic!("a bug of the store") });
         }
         self.unless_broken(self.inner.commit(changes))
     }
