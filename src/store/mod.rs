@@ -341,9 +341,10 @@ pub enum Change {
         /// When it may be forgotten, Unix milliseconds.
         expires_at: i64,
     },
-    /// Forgets an app of the store, and the platform certificates that were fetched for it.
+    /// Forgets an app of the store, the platform certificates that were fetched for it, and every
+    /// user's token of it.
     RemoveApp(AppId),
-    /// Forgets a merchant and every token of it.
+    /// Forgets a merchant and every token of it and of its users.
     RemoveMerchant(AppId, AuthAppId),
     /// Makes a delivery owed again, whatever its state.
     Replay {

@@ -988,19 +988,23 @@ async fn lists_come_in_pages_without_gaps() {
     .await;
 }
 
+fn whole_app(app_id: AppId) -> App {
+    App {
+        app_id,
+        private_key: secret("-----BEGIN PRIVATE KEY-----\n\"ключ\"\n"),
+        private_key_next: None,
+        alipay_public_keys: vec!["one".to_owned(), "two".to_owned()],
+        certificates: None,
+        encrypt_key: Some(secret("aes")),
+        environment: Environment::Sandbox,
+        sign_type: SignType::Rsa,
+    }
+}
+
 #[tokio::test]
 async fn apps_are_kept_with_their_keys_and_forgotten() {
     on_every_store(async |fixture: Fixture| {
-        let kept = App {
-            app_id: app(),
-            private_key: secret("-----BEGIN PRIVATE KEY-----\n\"ключ\"\n"),
-            private_key_next: None,
-            alipay_public_keys: vec!["one".to_owned(), "two".to_owned()],
-            certificates: None,
-            encrypt_key: Some(secret("aes")),
-            environment: Environment::Sandbox,
-            sign_type: SignType::Rsa,
-        };
+        let kept = whole_app(app());
         fixture.commit(Change::PutApp(Box::new(kept.clone()))).await;
         let found = fixture.store.apps().await.expect("readable").remove(0);
         assert_eq!(found.private_key.expose(), kept.private_key.expose());
@@ -1277,6 +1281,57 @@ async fn users_go_with_their_merchant_or_when_their_tokens_end() {
         assert_eq!(prune(START + 2 * DAY).await, 0);
         assert_eq!(prune(START + 2 * DAY + 1).await, 2);
         assert_eq!(kept(&fixture, "u").await, None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn users_go_with_their_app_its_own_and_its_merchants() {
+    on_every_store(async |fixture: Fixture| {
+        // The id of the other app begins with that of the first.
+        let other = AppId::new(&format!("{}2", app())).expect("an id");
+        let of = |app_id: &AppId, auth_app_id: Option<AuthAppId>| UserToken {
+            app_id: app_id.clone(),
+            auth_app_id,
+            ..user_token("a", [Some("u"), Some("o")])
+        };
+        let own = of(&app(), None);
+        let merchants = of(&app(), Some(merchant_app(1)));
+        let others = of(&other, Some(merchant_app(1)));
+        fixture
+            .commit(Change::PutApp(Box::new(whole_app(app()))))
+            .await;
+        for token in [&own, &merchants, &others] {
+            fixture.commit(keep(token.clone(), None)).await;
+        }
+        let found = async |token: &UserToken, name: &str| {
+            let key = UserKey {
+                app_id: token.app_id.clone(),
+                auth_app_id: token.auth_app_id.clone(),
+                name: UserName::new(name).expect("a name"),
+            };
+            let found = fixture.store.user(key).await.expect("readable");
+            found.is_some()
+        };
+        fixture.clock.advance_ms(1);
+        assert!(matches!(
+            fixture.commit(Change::RemoveApp(app())).await,
+            Effect::Applied
+        ));
+        for name in ["u", "o"] {
+            assert!(!found(&own, name).await, "{name}");
+            assert!(!found(&merchants, name).await, "{name}");
+            assert!(found(&others, name).await, "{name}");
+        }
+        // A refresh that was under way brings nobody back; who logs in anew is known again.
+        let late = fixture.commit(keep(own.clone(), Some("a"))).await;
+        assert!(matches!(late, Effect::Stale), "{late:?}");
+        let anew = UserToken {
+            obtained_at: START + 2,
+            ..own
+        };
+        fixture.commit(keep(anew.clone(), None)).await;
+        assert!(found(&anew, "u").await);
     })
     .await;
 }
