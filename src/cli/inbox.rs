@@ -1,6 +1,7 @@
-//! `inbox list|show|replay|reverify`.
+//! `inbox list|show|replay|reverify|prune`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -23,6 +24,8 @@ use crate::webhook::reverify::Explained;
 pub(crate) enum InboxVerb {
     /// List notifications and events
     List(ListArguments),
+    /// Remove what is old now, as a running sidecar does by itself every ten minutes
+    Prune(PruneArguments),
     /// Deliver one again, or all that a filter fits
     Replay(ReplayArguments),
     /// Verify refused notifications again, once a key was mended; what verifies is delivered
@@ -60,6 +63,16 @@ pub(crate) struct ListArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PruneArguments {
+    /// Of what was delivered or ignored, all that is settled for longer than this (36h, 3d), in the
+    /// place of `delivery.retain_delivered`; `notify_id`s are remembered for 3 days all the same
+    #[arg(long, value_parser = age)]
+    older_than: Option<Duration>,
+    #[command(flatten)]
+    form: Form,
+}
+
+#[derive(Debug, Args)]
 #[group(skip)]
 pub(crate) struct ReplayArguments {
     /// The sidecar's id of one
@@ -81,6 +94,10 @@ pub(crate) struct ReplayArguments {
     form: Form,
 }
 
+fn age(text: &str) -> Result<Duration, String> {
+    value::duration(text).map_err(|mismatch| format!("expected {}", mismatch.expected))
+}
+
 /// A time, or how long ago it was, as Unix milliseconds.
 fn since(text: &str) -> Result<i64, String> {
     if let Ok(ago) = value::duration(text) {
@@ -95,6 +112,7 @@ fn since(text: &str) -> Result<i64, String> {
 pub(crate) async fn execute(context: &Context, verb: InboxVerb) -> Result<(), Failure> {
     match verb {
         InboxVerb::List(arguments) => list(context, arguments).await,
+        InboxVerb::Prune(arguments) => prune(context, &arguments).await,
         InboxVerb::Replay(arguments) => replay(context, arguments).await,
         InboxVerb::Reverify { id, form } => {
             let report = Verifier::of(context).await?.reverify(id.as_deref()).await?;
@@ -141,6 +159,27 @@ async fn list(context: &Context, arguments: ListArguments) -> Result<(), Failure
     output::say_table(header, rows.collect());
     if let Some(next) = page.next {
         output::say(format!("more: --after {next}"));
+    }
+    Ok(())
+}
+
+async fn prune(context: &Context, arguments: &PruneArguments) -> Result<(), Failure> {
+    let config = context.load()?;
+    let retain = config.delivery.retain_delivered;
+    let backend = Backend::of_config(context, config).await?;
+    let removed = backend.prune(arguments.older_than, retain).await?;
+    if arguments.form.json {
+        return output::say_json(&removed);
+    }
+    for (count, what) in [
+        (removed.deliveries, "deliveries that ended"),
+        (removed.refused, "refused notifications"),
+        (removed.notify_ids, "notify_ids"),
+        (removed.calls, "records of calls"),
+        (removed.users, "names of users with tokens"),
+        (removed.memos, "codes and the like"),
+    ] {
+        output::say(format!("{count:8} {what}"));
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use hyper::body::Body;
 use crate::admin::drain::Drain;
 use crate::admin::error::AdminError;
 use crate::admin::inbox::{EntryView, ReverifyReport};
-use crate::admin::{Admin, inbox, token};
+use crate::admin::{Admin, inbox, prune, token};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::listen::Listen;
@@ -290,20 +290,15 @@ impl Sidecar {
     }
 
     async fn prune(&self, shutdown: &Shutdown) {
-        let retain = self.parts.config.delivery.retain_delivered;
-        let retain = i64::try_from(retain.as_millis()).unwrap_or(i64::MAX);
+        let parts = &self.parts;
+        let retain = parts.config.delivery.retain_delivered;
         while !shutdown.is_given() {
-            match self
-                .parts
-                .store
-                .prune(self.parts.clock.now_ms(), retain)
-                .await
-            {
+            match prune::prune(&*parts.store, parts.clock.now_ms(), retain).await {
                 Ok(pruned) => tracing::debug!(?pruned, "old records removed"),
                 Err(error) => tracing::warn!(%error, "old records could not be removed"),
             }
-            for app in self.parts.apps.all() {
-                app.platform.forget_ended(self.parts.clock.now_ms());
+            for app in parts.apps.all() {
+                app.platform.forget_ended(parts.clock.now_ms());
             }
             // The pause ends early on shutdown.
             let _ = tokio::time::timeout(PRUNE_EVERY, shutdown.wait()).await;

@@ -82,6 +82,8 @@ mod proxy_uploads;
 #[cfg(feature = "simulator")]
 mod proxy_v3;
 #[cfg(feature = "simulator")]
+mod prune;
+#[cfg(feature = "simulator")]
 mod quarantine;
 #[cfg(feature = "cli")]
 mod restart;
