@@ -18,7 +18,7 @@ use crate::cli::verifier::Verifier;
 use crate::clock::{Clock, SystemClock};
 use crate::config::value;
 use crate::model::id::AppId;
-use crate::webhook::reverify::Explained;
+use crate::webhook::reverify::{Explained, Reverified, ReverifyOutcome};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum InboxVerb {
@@ -29,6 +29,9 @@ pub(crate) enum InboxVerb {
     /// Deliver one again, or all that a filter fits
     Replay(ReplayArguments),
     /// Verify refused notifications again, once a key was mended; what verifies is delivered
+    ///
+    /// Ends with 1 where the one that was asked for still isn't taken, and says why; where all were
+    /// asked for, with 0 however many stay refused.
     Reverify {
         /// The sidecar's id of it; without one, all that are refused
         id: Option<String>,
@@ -116,7 +119,11 @@ pub(crate) async fn execute(context: &Context, verb: InboxVerb) -> Result<(), Fa
         InboxVerb::Replay(arguments) => replay(context, arguments).await,
         InboxVerb::Reverify { id, form } => {
             let report = Verifier::of(context).await?.reverify(id.as_deref()).await?;
-            say_report(&report, &form)
+            say_report(&report, &form)?;
+            match id {
+                Some(_) => not_taken(&report).map_or(Ok(()), Err),
+                None => Ok(()),
+            }
         }
         InboxVerb::Show {
             id,
@@ -300,6 +307,24 @@ fn say_explained(explained: &Explained) {
             "remark", remark.cause, remark.text
         ));
     }
+}
+
+/// Why what was asked for is still refused, or waits.
+fn not_taken(report: &ReverifyReport) -> Option<Failure> {
+    let is_kept = |item: &&Reverified| {
+        matches!(
+            item.outcome,
+            ReverifyOutcome::Postponed | ReverifyOutcome::Refused
+        )
+    };
+    let item = report.items.iter().find(is_kept)?;
+    let still = match item.outcome {
+        ReverifyOutcome::Postponed => "verifies, but can't be taken now",
+        _ => "is still refused",
+    };
+    let reason = item.reason.as_deref().unwrap_or("no reason is known");
+    let text = format!("{} {still}: {}", item.id, reason.escape_debug());
+    Some(Failure::NotVerified(text))
 }
 
 fn say_report(report: &ReverifyReport, form: &Form) -> Result<(), Failure> {
