@@ -49,6 +49,8 @@ struct Inner {
     store: Arc<dyn Store>,
     metrics: WebhookMetrics,
     queue: Mutex<Queue>,
+    /// Held while what was taken out of the queue isn't in the store yet.
+    writing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -64,6 +66,7 @@ impl Quarantine {
             store,
             metrics,
             queue: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -104,8 +107,9 @@ impl Quarantine {
         }
     }
 
-    /// Writes what waits, without a pause.
+    /// Writes what waits, without a pause, and ends once what is being written is in the store, too.
     pub(super) async fn flush(&self) {
+        let _alone = self.0.writing.lock().await;
         let waiting = std::mem::take(&mut self.0.queue().waiting);
         self.0.keep(waiting).await;
     }
@@ -184,11 +188,13 @@ impl Inner {
 /// store with it.
 async fn write_what_waits(inner: Weak<Inner>) {
     while let Some(strong) = inner.upgrade() {
+        let alone = strong.writing.lock().await;
         let Some(waiting) = strong.next() else {
             return;
         };
         let bytes: u64 = waiting.iter().map(size).sum();
         strong.keep(waiting).await;
+        drop(alone);
         drop(strong);
         let millis = bytes.saturating_mul(1000) / BYTES_PER_SECOND;
         tokio::time::sleep(PAUSE + Duration::from_millis(millis)).await;
