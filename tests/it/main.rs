@@ -115,6 +115,8 @@ mod support;
 #[cfg(feature = "simulator")]
 mod token;
 #[cfg(feature = "simulator")]
+mod unreachable;
+#[cfg(feature = "simulator")]
 mod user_tokens;
 mod vectors;
 #[cfg(feature = "simulator")]

@@ -1,5 +1,6 @@
 //! What every store must do: one suite, run on each kind of store.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use alipay_sidecar::clock::{Clock, ManualClock};
@@ -19,7 +20,7 @@ use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
 use alipay_sidecar::store::error::StoreError;
 use alipay_sidecar::store::seal::StoreKey;
-use alipay_sidecar::store::{Change, Effect, MemoKey, MerchantKey, Store};
+use alipay_sidecar::store::{Change, Due, Effect, MemoKey, MerchantKey, Store};
 use bytes::Bytes;
 
 /// When the tests' clock begins, Unix milliseconds.
@@ -87,7 +88,10 @@ impl Fixture {
     }
 
     async fn due(&self) -> Vec<EventId> {
-        let due = self.store.due(self.clock.now_ms(), 100).await;
+        let due = self
+            .store
+            .due(self.clock.now_ms(), 100, HashSet::new())
+            .await;
         due.expect("readable")
             .now
             .iter()
@@ -624,7 +628,10 @@ async fn deliveries_that_share_an_order_key_keep_their_order() {
             [free],
             "the second waits for the first's retry"
         );
-        let due = fixture.store.due(fixture.clock.now_ms(), 100).await;
+        let due = fixture
+            .store
+            .due(fixture.clock.now_ms(), 100, HashSet::new())
+            .await;
         assert_eq!(due.expect("readable").next_at, Some(later));
 
         fixture.settle(first, Settlement::GivenUp).await;
@@ -734,7 +741,10 @@ async fn what_is_put_off_lets_others_go_first_and_counts_no_attempt() {
 
 impl Fixture {
     async fn claimable(&self) -> Vec<EventId> {
-        let found = self.store.claimable(self.clock.now_ms(), 100).await;
+        let found = self
+            .store
+            .claimable(self.clock.now_ms(), 100, HashSet::new())
+            .await;
         let found = found.expect("readable").now;
         found.iter().map(|(entry, _)| entry.id).collect()
     }
@@ -851,6 +861,38 @@ async fn what_a_claim_came_to_is_settled_once() {
 }
 
 #[tokio::test]
+async fn what_is_passed_over_takes_no_place_and_hides_nothing() {
+    on_every_store(async |fixture: Fixture| {
+        let mut ids = Vec::new();
+        for _ in 0..4 {
+            ids.push(fixture.receive(None).await);
+        }
+        let [parked, first, second, later] = ids[..] else {
+            panic!("four");
+        };
+        let (now, until) = (fixture.clock.now_ms(), fixture.clock.now_ms() + 600_000);
+        fixture.commit(Change::Park { id: parked, until }).await;
+        fixture.commit(Change::Postpone { id: later, until }).await;
+        let id = |found: &Due| -> Vec<EventId> { found.now.iter().map(|(e, _)| e.id).collect() };
+
+        let but = HashSet::from([first]);
+        let due = fixture.store.due(now, 1, but.clone()).await;
+        let due = due.expect("readable");
+        assert_eq!((id(&due), due.next_at), (vec![second], Some(until)));
+        let claimable = fixture.store.claimable(now, 10, but).await;
+        assert_eq!(id(&claimable.expect("readable")), [parked, second]);
+
+        let but = HashSet::from([parked, first, second]);
+        let claimable = fixture.store.claimable(now, 1, but.clone()).await;
+        let claimable = claimable.expect("readable");
+        assert_eq!((id(&claimable), claimable.next_at), (vec![], Some(until)));
+        let due = fixture.store.due(until, 10, but).await.expect("readable");
+        assert_eq!((id(&due), due.next_at), (vec![later], None));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_parked_can_be_claimed_and_what_is_put_off_can_not() {
     on_every_store(async |fixture: Fixture| {
         let ids = [
@@ -868,7 +910,12 @@ async fn what_is_parked_can_be_claimed_and_what_is_put_off_can_not() {
         let now = fixture.clock.now_ms();
         fixture.commit(Change::Replay { id: ids[1], now }).await;
         assert_eq!(fixture.claimable().await, [ids[0], ids[2], ids[1]]);
-        let page = fixture.store.claimable(now, 1).await.expect("readable").now;
+        let page = fixture
+            .store
+            .claimable(now, 1, HashSet::new())
+            .await
+            .expect("readable")
+            .now;
         assert_eq!(page.len(), 1);
         assert!(matches!(fixture.claim(ids[0]).await.1, Effect::Applied));
         assert!(is_stale(&fixture.claim(next).await.1));
@@ -892,13 +939,21 @@ async fn due_gives_the_longest_due_first_and_says_when_to_come_again() {
             fixture.receive(None).await,
             fixture.receive(None).await,
         ];
-        let due = fixture.store.due(START + 100, 2).await.expect("readable");
+        let due = fixture
+            .store
+            .due(START + 100, 2, HashSet::new())
+            .await
+            .expect("readable");
         let found: Vec<_> = due.now.iter().map(|(entry, _)| entry.id).collect();
         assert_eq!(
             (found.as_slice(), due.next_at),
             (&ids[..2], Some(START + 2))
         );
-        let due = fixture.store.due(START - 1, 2).await.expect("readable");
+        let due = fixture
+            .store
+            .due(START - 1, 2, HashSet::new())
+            .await
+            .expect("readable");
         assert_eq!((due.now.len(), due.next_at), (0, Some(START)));
     })
     .await;
@@ -916,7 +971,10 @@ async fn what_a_wrong_clock_put_far_off_is_due_once_the_clock_is_right() {
         fixture.clock.advance_ms(-86_400_000);
         let now = fixture.receive(None).await;
         assert_eq!(fixture.due().await, [early, retried, now]);
-        let due = fixture.store.due(fixture.clock.now_ms(), 2).await;
+        let due = fixture
+            .store
+            .due(fixture.clock.now_ms(), 2, HashSet::new())
+            .await;
         let due = due.expect("readable");
         assert_eq!(due.now.len(), 2);
         assert!(due.next_at.is_some_and(|at| at <= fixture.clock.now_ms()));

@@ -3,6 +3,8 @@
 //! A look-up of one thing gives the error of a damaged record; a list passes it over and logs it,
 //! so that one bad row doesn't hide all others.
 
+use std::collections::HashSet;
+
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::apply::open_memo;
@@ -201,7 +203,7 @@ impl Reader<'_> {
         Ok(page)
     }
 
-    pub(super) fn due(&self, now: i64, limit: usize) -> Result<Due, Fault> {
+    pub(super) fn due(&self, now: i64, limit: usize, but: &HashSet<EventId>) -> Result<Due, Fault> {
         let table = self.tx.open_table(tables::DUE)?;
         let absurd = now.saturating_add(FARTHEST_MS);
         let mut due = Due::default();
@@ -210,12 +212,15 @@ impl Reader<'_> {
         for row in table.range(behind..)?.chain(table.range(..behind)?) {
             let key = row?.0;
             let (at, id) = key.value();
-            let at = if at < absurd { at } else { now };
+            let (at, id) = (if at < absurd { at } else { now }, EventId::from_bytes(*id));
+            if but.contains(&id) {
+                continue;
+            }
             if at > now || due.now.len() >= limit {
                 due.next_at = Some(at);
                 break;
             }
-            let found = readable(self.entry(EventId::from_bytes(*id)))?.flatten();
+            let found = readable(self.entry(id))?.flatten();
             due.now
                 .extend(found.filter(|(_, delivery)| delivery.state == DeliveryState::Pending));
         }
@@ -261,7 +266,12 @@ impl Reader<'_> {
         Ok(variants)
     }
 
-    pub(super) fn claimable(&self, now: i64, limit: usize) -> Result<Due, Fault> {
+    pub(super) fn claimable(
+        &self,
+        now: i64,
+        limit: usize,
+        mut but: HashSet<EventId>,
+    ) -> Result<Due, Fault> {
         let (parked, due) = (
             self.tx.open_table(tables::PARKED)?,
             self.tx.open_table(tables::DUE)?,
@@ -272,20 +282,21 @@ impl Reader<'_> {
             if found.now.len() >= limit {
                 return Ok(found);
             }
-            let id = *row?.0.value();
-            let Some((entry, delivery)) = readable(self.entry(EventId::from_bytes(id)))?.flatten()
-            else {
+            let key = *row?.0.value();
+            let id = EventId::from_bytes(key);
+            if but.contains(&id) {
+                continue;
+            }
+            let Some((entry, delivery)) = readable(self.entry(id))?.flatten() else {
                 continue;
             };
-            if due.get((delivery.next_attempt_at, &id))?.is_some() {
+            if due.get((delivery.next_attempt_at, &key))?.is_some() {
                 found.now.push((entry, delivery));
+                but.insert(id);
             }
         }
-        let known: Vec<EventId> = found.now.iter().map(|(entry, _)| entry.id).collect();
-        let rest = self.due(now, limit.saturating_add(known.len()))?;
-        let further = rest.now.into_iter().filter(|(e, _)| !known.contains(&e.id));
-        let room = limit.saturating_sub(known.len());
-        found.now.extend(further.take(room));
+        let rest = self.due(now, limit.saturating_sub(found.now.len()), &but)?;
+        found.now.extend(rest.now);
         found.next_at = rest.next_at;
         Ok(found)
     }

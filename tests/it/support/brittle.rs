@@ -1,5 +1,6 @@
 //! A store that can be told to fail, and a signer that always does.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -151,8 +152,8 @@ impl Inbox for BrittleStore {
         self.unless_broken(self.inner.entries(state, after, limit))
     }
 
-    fn due(&self, now: i64, limit: usize) -> Answer<'_, Due> {
-        self.unless_broken(self.inner.due(now, limit))
+    fn due(&self, now: i64, limit: usize, but: HashSet<EventId>) -> Answer<'_, Due> {
+        self.unless_broken(self.inner.due(now, limit, but))
     }
 
     fn refused(
@@ -171,8 +172,8 @@ impl Inbox for BrittleStore {
         self.unless_broken(self.inner.variants(of))
     }
 
-    fn claimable(&self, now: i64, limit: usize) -> Answer<'_, Due> {
-        self.unless_broken(self.inner.claimable(now, limit))
+    fn claimable(&self, now: i64, limit: usize, but: HashSet<EventId>) -> Answer<'_, Due> {
+        self.unless_broken(self.inner.claimable(now, limit, but))
     }
 
     fn lapsed(&self, now: i64, limit: usize) -> Answer<'_, Vec<Delivery>> {
