@@ -39,6 +39,7 @@ pub mod merchants;
 pub mod metrics;
 pub mod page;
 mod problem;
+pub mod prune;
 pub mod replay;
 mod routes;
 pub mod sealing;
@@ -90,6 +91,8 @@ pub struct AdminParts {
     pub tokens: Tokens,
     /// Makes links, as it is configured at the time, and verifies refused notifications again.
     pub webhook: Webhook,
+    /// How long delivered notifications are kept unless the operator says otherwise.
+    pub retain_delivered: Duration,
     /// Told when a delivery is owed again.
     pub wake: Arc<Notify>,
 }

@@ -12,7 +12,9 @@ use crate::admin::import::ImportMode;
 use crate::admin::page::{DEFAULT_LIMIT, LARGEST_LIMIT};
 use crate::admin::problem::Problem;
 use crate::admin::replay::{self, ReplayFilter};
-use crate::admin::{AdminParts, apps, authorizations, export, import, inbox, json, merchants};
+use crate::admin::{
+    AdminParts, apps, authorizations, export, import, inbox, json, merchants, prune,
+};
 use crate::config::value::duration;
 use crate::model::id::{AppId, AuthAppId, InvalidId};
 use crate::protocol::charset::Charset;
@@ -85,15 +87,20 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
             let (state, after) = (query.get("state"), query.get("after"));
             ok(&inbox::list(&*parts.store, state, after, query.limit()?).await?)
         }
+        (["inbox", "prune"], "POST") => {
+            let retain = prune::read(body)?.unwrap_or(parts.retain_delivered);
+            ok(&prune::prune(&*parts.store, parts.clock.now_ms(), retain).await?)
+        }
+        (["inbox", "prune" | "replay" | "reverify"], method) if method != "POST" => {
+            Err(refusal(&segments))
+        }
         (["inbox", "replay"], "POST") => {
             let filter = ReplayFilter::parse(body)?;
             let done = replay::replay(&*parts.store, parts.clock.now_ms(), &filter).await?;
             parts.wake.notify_one();
             ok(&done)
         }
-        (["inbox", "replay"], _) => Err(refusal(&segments)),
         (["inbox", "reverify"], "POST") => reverify(parts, Which::InBody(body)).await,
-        (["inbox", "reverify"], _) => Err(refusal(&segments)),
         (["inbox", event], "GET") => match query.get("explain") {
             Some("true") => ok(&inbox::explain(&*parts.store, &parts.webhook, event).await?),
             _ => ok(&inbox::show(&*parts.store, event).await?),
@@ -119,7 +126,7 @@ fn refusal(segments: &[&str]) -> Problem {
         | ["merchants", "import" | "export"]
         | ["apps", _, "exchange" | "links" | "subscriptions"]
         | ["merchants", _, _, "refresh" | "verify"]
-        | ["inbox", "replay" | "reverify"]
+        | ["inbox", "prune" | "replay" | "reverify"]
         | ["inbox", _, "replay" | "reverify"]
         | ["store", "check"] => Problem::method_not_allowed("POST"),
         ["apps" | "merchants" | "inbox" | "store"]

@@ -1,6 +1,7 @@
 //! Who answers a verb about records: a running sidecar, or, when none runs, the store itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 
@@ -9,6 +10,7 @@ use crate::admin::import::{self, ImportMode, ImportReport};
 use crate::admin::inbox::{self, EntryView, ItemView};
 use crate::admin::merchants::{self, MerchantView};
 use crate::admin::page::Page;
+use crate::admin::prune::{self, PruneReport};
 use crate::admin::replay::{self, ReplayFilter, Replayed};
 use crate::cli::admin_client::{AdminClient, encoded};
 use crate::cli::context::Context;
@@ -51,7 +53,8 @@ impl Backend {
         Self::of_config(context, config).await
     }
 
-    async fn of_config(context: &Context, config: Config) -> Result<Self, Failure> {
+    /// The same, of a configuration that is loaded already.
+    pub(crate) async fn of_config(context: &Context, config: Config) -> Result<Self, Failure> {
         let client = AdminClient::new(&config);
         if client.is_running().await? {
             return Ok(Self::Running(client));
@@ -215,6 +218,24 @@ impl Backend {
             Self::Running(client) => {
                 let path = format!("/api/inbox/{}/replay", encoded(id));
                 client.order(Method::POST, &path).await
+            }
+        }
+    }
+
+    /// Removes what is old; where none runs, `retain_delivered` is the configuration's.
+    pub(crate) async fn prune(
+        &self,
+        older_than: Option<Duration>,
+        retain_delivered: Duration,
+    ) -> Result<PruneReport, Failure> {
+        match self {
+            Self::Offline(store, _) => {
+                let retain = older_than.unwrap_or(retain_delivered);
+                Ok(prune::prune(store.as_ref(), now(), retain).await?)
+            }
+            Self::Running(client) => {
+                let body = prune::to_json(older_than);
+                client.change(Method::POST, "/api/inbox/prune", body).await
             }
         }
     }

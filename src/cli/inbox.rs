@@ -1,6 +1,7 @@
-//! `inbox list|show|replay|reverify`.
+//! `inbox list|show|replay|reverify|prune`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use http::Method;
@@ -18,15 +19,20 @@ use crate::cli::output::Form;
 use crate::clock::{Clock, SystemClock};
 use crate::config::value;
 use crate::model::id::AppId;
-use crate::webhook::reverify::Explained;
+use crate::webhook::reverify::{Explained, Reverified, ReverifyOutcome};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum InboxVerb {
     /// List notifications and events
     List(ListArguments),
+    /// Remove what is old now, as a running sidecar does by itself every ten minutes
+    Prune(PruneArguments),
     /// Deliver one again, or all that a filter fits
     Replay(ReplayArguments),
     /// Verify refused notifications again, once a key was mended; what verifies is delivered
+    ///
+    /// Ends with 1 where the one that was asked for still isn't taken, and says why; where all were
+    /// asked for, with 0 however many stay refused.
     Reverify {
         /// The sidecar's id of it; without one, all that are refused
         id: Option<String>,
@@ -61,6 +67,16 @@ pub(crate) struct ListArguments {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PruneArguments {
+    /// Of what was delivered or ignored, all that is settled for longer than this (36h, 3d), in the
+    /// place of `delivery.retain_delivered`; `notify_id`s are remembered for 3 days all the same
+    #[arg(long, value_parser = age)]
+    older_than: Option<Duration>,
+    #[command(flatten)]
+    form: Form,
+}
+
+#[derive(Debug, Args)]
 #[group(skip)]
 pub(crate) struct ReplayArguments {
     /// The sidecar's id of one
@@ -82,6 +98,10 @@ pub(crate) struct ReplayArguments {
     form: Form,
 }
 
+fn age(text: &str) -> Result<Duration, String> {
+    value::duration(text).map_err(|mismatch| format!("expected {}", mismatch.expected))
+}
+
 /// A time, or how long ago it was, as Unix milliseconds.
 fn since(text: &str) -> Result<i64, String> {
     if let Ok(ago) = value::duration(text) {
@@ -96,15 +116,20 @@ fn since(text: &str) -> Result<i64, String> {
 pub(crate) async fn execute(context: &Context, verb: InboxVerb) -> Result<(), Failure> {
     match verb {
         InboxVerb::List(arguments) => list(context, arguments).await,
+        InboxVerb::Prune(arguments) => prune(context, &arguments).await,
         InboxVerb::Replay(arguments) => replay(context, arguments).await,
         InboxVerb::Reverify { id, form } => {
-            let path = match id {
-                Some(id) => format!("/api/inbox/{}/reverify", encoded(&id)),
+            let path = match &id {
+                Some(id) => format!("/api/inbox/{}/reverify", encoded(id)),
                 None => "/api/inbox/reverify".to_owned(),
             };
             let api = AdminClient::of(context).await?;
             let report = api.change(Method::POST, &path, Vec::new()).await?;
-            say_report(&report, &form)
+            say_report(&report, &form)?;
+            match id {
+                Some(_) => not_taken(&report).map_or(Ok(()), Err),
+                None => Ok(()),
+            }
         }
         InboxVerb::Show {
             id,
@@ -148,6 +173,27 @@ async fn list(context: &Context, arguments: ListArguments) -> Result<(), Failure
     output::say_table(header, rows.collect());
     if let Some(next) = page.next {
         output::say(format!("more: --after {next}"));
+    }
+    Ok(())
+}
+
+async fn prune(context: &Context, arguments: &PruneArguments) -> Result<(), Failure> {
+    let config = context.load()?;
+    let retain = config.delivery.retain_delivered;
+    let backend = Backend::of_config(context, config).await?;
+    let removed = backend.prune(arguments.older_than, retain).await?;
+    if arguments.form.json {
+        return output::say_json(&removed);
+    }
+    for (count, what) in [
+        (removed.deliveries, "deliveries that ended"),
+        (removed.refused, "refused notifications"),
+        (removed.notify_ids, "notify_ids"),
+        (removed.calls, "records of calls"),
+        (removed.users, "names of users with tokens"),
+        (removed.memos, "codes and the like"),
+    ] {
+        output::say(format!("{count:8} {what}"));
     }
     Ok(())
 }
@@ -268,6 +314,24 @@ fn say_explained(explained: &Explained) {
             "remark", remark.cause, remark.text
         ));
     }
+}
+
+/// Why what was asked for is still refused, or waits.
+fn not_taken(report: &ReverifyReport) -> Option<Failure> {
+    let is_kept = |item: &&Reverified| {
+        matches!(
+            item.outcome,
+            ReverifyOutcome::Postponed | ReverifyOutcome::Refused
+        )
+    };
+    let item = report.items.iter().find(is_kept)?;
+    let still = match item.outcome {
+        ReverifyOutcome::Postponed => "verifies, but can't be taken now",
+        _ => "is still refused",
+    };
+    let reason = item.reason.as_deref().unwrap_or("no reason is known");
+    let text = format!("{} {still}: {}", item.id, reason.escape_debug());
+    Some(Failure::NotVerified(text))
 }
 
 fn say_report(report: &ReverifyReport, form: &Form) -> Result<(), Failure> {

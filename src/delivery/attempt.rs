@@ -8,6 +8,7 @@ use http::{HeaderMap, Request};
 use http_body_util::Full;
 
 use crate::config::delivery::AckRule;
+use crate::delivery::brake::Reach;
 use crate::delivery::outgoing::{self, Outgoing};
 use crate::delivery::routes::Target;
 use crate::delivery::signed_anew;
@@ -15,7 +16,7 @@ use crate::delivery::webhook_signature::WebhookSigner;
 use crate::install_key::InstallKey;
 use crate::model::delivery::{Attempt, AttemptError, Via};
 use crate::model::notification::InboxEntry;
-use crate::net::client::{Client, Reply, SendCause, SendError};
+use crate::net::client::{Client, Left, Reply, SendCause, SendError};
 
 const EVENT_ID: HeaderName = HeaderName::from_static("alipay-event-id");
 const EVENT_TYPE: HeaderName = HeaderName::from_static("alipay-event-type");
@@ -42,24 +43,36 @@ pub(super) struct Try<'a> {
 }
 
 /// Posts the entry once.
-pub(super) async fn make(client: &Client, attempted: &Try<'_>) -> Attempt {
+pub(super) async fn make(client: &Client, attempted: &Try<'_>) -> (Attempt, Reach) {
     let began = Instant::now();
     let outgoing = outgoing::lay_out(attempted.entry, attempted.target.format);
     let ack = attempted.target.ack(outgoing.format);
-    let (status, error) = match request(attempted, outgoing).await {
-        Ok(request) => judge(ack, client.send(request, attempted.target.timeout).await),
+    let ((status, error), reach) = match request(attempted, outgoing).await {
+        Ok(request) => {
+            let answer = client.send(request, attempted.target.timeout).await;
+            let reach = reach(&answer);
+            (judge(ack, answer), reach)
+        }
         Err(error) => {
             let event_id = attempted.entry.id;
             tracing::error!(%error, %event_id, "a delivery isn't made");
-            (None, Some(AttemptError::Connect))
+            ((None, Some(AttemptError::Connect)), Reach::Untried)
         }
     };
-    Attempt {
+    let attempt = Attempt {
         at: attempted.now,
         duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         status,
         error,
         via: Via::Push,
+    };
+    (attempt, reach)
+}
+
+fn reach(answer: &Result<Reply, SendError>) -> Reach {
+    match answer {
+        Err(error) if error.left == Left::No => Reach::Nobody,
+        _ => Reach::Found,
     }
 }
 

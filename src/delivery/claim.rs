@@ -4,8 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
 use tokio::task::{Id, JoinError, JoinSet};
 
+use crate::delivery::brake::{Reach, Turn};
 use crate::delivery::lanes::{Lanes, Room, SLOW};
 use crate::delivery::routes::Known;
 use crate::delivery::{Inner, Plan, pull, settle};
@@ -19,8 +21,11 @@ use crate::store::{Change, Due, Effect, MerchantKey, Store};
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// The pause after the store couldn't be read or written.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
-/// How many entries are set aside in memory; they are read again with every look at the inbox.
+/// How many entries are set aside in memory; every look at the inbox passes over them.
 const ASIDE: usize = 100;
+/// How many entries are read at once while a backend is held back: what is owed to it may stand
+/// before what is owed to others, and is put off with one write.
+const OUT_OF_THE_WAY: usize = 256;
 /// How many leases that ended are recorded at once.
 const REAPED: usize = 100;
 /// How often they are looked for, milliseconds: a dispatcher that is busy looks all the time.
@@ -31,7 +36,7 @@ const ASIDE_MS: i64 = 600_000;
 /// The attempts under way.
 pub(super) struct Desk {
     inner: Arc<Inner>,
-    running: JoinSet<()>,
+    running: JoinSet<Reach>,
     lanes: Lanes,
     /// Not to be attempted under this plan: no route fits, or the attempt met a bug of ours.
     aside: HashSet<EventId>,
@@ -70,37 +75,62 @@ impl Desk {
             // Leases may end.
             return LONGEST_SLEEP;
         }
+        let limit = self.limit();
+        if limit == 0 {
+            // The end of an attempt is waited for, or the next try, and leases may end.
+            return self.until_next_try(SLOW);
+        }
+        match self.look(limit).await {
+            Ok(pause) => self.until_next_try(pause),
+            Err(error) => {
+                tracing::warn!(%error, "the inbox can't be read or written; deliveries wait");
+                STORE_PAUSE
+            }
+        }
+    }
+
+    /// How many entries are worth reading.
+    fn limit(&self) -> usize {
+        let routes = &self.plan.routes;
+        let free = self.lanes.free(routes);
+        if free == 0 || !routes.several_backends() {
+            return free;
+        }
+        // Among them may be some that are owed to a backend without room.
+        let usual = routes.most_at_once();
+        match self.lanes.held() {
+            0 => usual,
+            _ => usual.max(OUT_OF_THE_WAY),
+        }
+    }
+
+    fn until_next_try(&self, pause: Duration) -> Duration {
+        self.lanes
+            .next_try()
+            .map_or(pause, |next_try| next_try.min(pause))
+    }
+
+    /// Starts what is due, at most `limit`, and says when to look again.
+    async fn look(&mut self, limit: usize) -> Result<Duration, StoreError> {
         let inner = Arc::clone(&self.inner);
         let _turn = inner.floor.turn().await;
-        let now = self.inner.clock.now_ms();
-        // Entries under way and set aside are still pending, so they come again.
-        let limit = self.plan.routes.most_at_once() + self.lanes.len() + self.aside.len();
-        let due = match self.inner.store.due(now, limit).await {
-            Ok(due) => due,
-            Err(error) => {
-                tracing::warn!(%error, "the inbox can't be read; deliveries wait");
-                return STORE_PAUSE;
-            }
-        };
+        let now = inner.clock.now_ms();
+        let mut but = inner.floor.under_way();
+        but.extend(&self.aside);
+        let due = inner.store.due(now, limit, but).await?;
         let pause = pause(&due, now);
         let mut waiting = false;
         let more = due.next_at.is_some_and(|at| at <= now);
         for (entry, delivery) in due.now {
-            if self.lanes.holds(entry.id) || self.aside.contains(&entry.id) {
-                continue;
-            }
-            waiting |= self.place(entry, delivery, now).await == Placed::Waits;
+            waiting |= self.place(entry, delivery, now, more).await == Placed::Waits;
         }
-        if let Err(error) = self.put_off().await {
-            tracing::warn!(%error, "deliveries can't be put off; they wait");
-            return STORE_PAUSE;
-        }
-        match (waiting, more) {
+        self.put_off().await?;
+        Ok(match (waiting, more) {
             (false, _) => pause,
             // Looking again at what waits is of use once its backend ends an attempt or is slow.
             (true, true) => SLOW,
             (true, false) => pause.min(SLOW),
-        }
+        })
     }
 
     /// Ends when at least one attempt has; never while none is under way.
@@ -126,11 +156,19 @@ impl Desk {
         if !Arc::ptr_eq(&plan, &self.plan) {
             self.plan = plan;
             self.aside.clear();
+            self.lanes.keep(&self.plan.routes);
+            self.inner.metrics.held_back(self.lanes.held());
         }
     }
 
-    /// Starts one entry, or puts it where it is in nobody's way.
-    async fn place(&mut self, entry: InboxEntry, delivery: Delivery, now: i64) -> Placed {
+    /// Starts one entry, or puts it where it is in nobody's way; `more` may stand behind it.
+    async fn place(
+        &mut self,
+        entry: InboxEntry,
+        delivery: Delivery,
+        now: i64,
+        more: bool,
+    ) -> Placed {
         let known = match known(&*self.inner.store, &self.plan, &entry).await {
             Ok(known) => known,
             Err(error) => {
@@ -149,16 +187,12 @@ impl Desk {
             self.set_aside(entry.id);
             return Placed::Done;
         };
+        let is_in_the_way = plan.routes.several_backends();
         match self.lanes.room(target, now) {
             Room::Free => {}
-            Room::Slow(until) if plan.routes.several_backends() => {
-                self.put_off.push(Change::Postpone {
-                    id: entry.id,
-                    until,
-                });
-                return Placed::Done;
-            }
-            Room::Full | Room::Slow(_) => return Placed::Waits,
+            Room::Slow(until) if is_in_the_way => return self.postpone(entry.id, until),
+            Room::Held(until) if is_in_the_way && more => return self.postpone(entry.id, until),
+            Room::Full | Room::Held(_) | Room::Slow(_) => return Placed::Waits,
         }
         let (id, url) = (entry.id, target.url.as_str());
         let owed = settle::Owed {
@@ -171,6 +205,11 @@ impl Desk {
         self.inner.floor.began(id);
         let task = self.running.spawn(task);
         self.lanes.began(task.id(), id, url);
+        Placed::Done
+    }
+
+    fn postpone(&mut self, id: EventId, until: i64) -> Placed {
+        self.put_off.push(Change::Postpone { id, until });
         Placed::Done
     }
 
@@ -237,21 +276,34 @@ impl Desk {
         self.put_off.push(Change::Park { id, until });
     }
 
-    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
-        let task = match &ended {
-            Ok((task, ())) => *task,
-            Err(error) => error.id(),
+    fn ended(&mut self, ended: Result<(Id, Reach), JoinError>) {
+        let (task, reach) = match &ended {
+            Ok((task, reach)) => (*task, *reach),
+            Err(error) => (error.id(), Reach::Untried),
         };
-        let entry = self.lanes.ended(task);
-        if let Some(id) = entry {
-            self.inner.floor.ended(id);
+        let Some(known) = self.lanes.ended(task, reach) else {
+            return;
+        };
+        self.inner.floor.ended(known.entry);
+        self.report(known.turn, &known.url);
+        if ended.is_err_and(|error| error.is_panic()) {
+            tracing::error!(event_id = %known.entry, "a delivery was given up because of a bug in it");
+            self.set_aside(known.entry);
         }
-        if let (Err(error), Some(id)) = (ended, entry)
-            && error.is_panic()
-        {
-            tracing::error!(event_id = %id, "a delivery was given up because of a bug in it");
-            self.set_aside(id);
+    }
+
+    /// Tells that a backend is held back, or isn't any longer.
+    fn report(&self, turn: Turn, url: &str) {
+        let backend = origin(url);
+        match turn {
+            Turn::Same => return,
+            Turn::Held => tracing::warn!(
+                backend,
+                "no connection can be made to the backend; it is tried with one delivery at a time, at least every 5 s"
+            ),
+            Turn::Released => tracing::info!(backend, "the backend is back; deliveries go on"),
         }
+        self.inner.metrics.held_back(self.lanes.held());
     }
 }
 
@@ -259,7 +311,16 @@ impl Drop for Desk {
     fn drop(&mut self) {
         // The attempts are broken off with it.
         self.inner.floor.clear();
+        self.inner.metrics.held_back(0);
     }
+}
+
+/// What may be told of a backend: its path or query may hold a secret.
+fn origin(url: &str) -> String {
+    let url: Uri = url.parse().unwrap_or_default();
+    let host = url.host().unwrap_or("?");
+    url.port_u16()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// What choosing a route needs to know of the entry's merchant.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::task::Id;
 
-use crate::delivery::routes::Target;
+use crate::delivery::brake::{Brake, Reach, Turn};
+use crate::delivery::routes::{Routes, Target};
 use crate::model::id::EventId;
 
 /// A backend whose places are all taken, half of them for this long, is slow: what is owed to it
@@ -13,19 +14,32 @@ use crate::model::id::EventId;
 pub(super) const SLOW: Duration = Duration::from_secs(2);
 /// How far it steps back at most, milliseconds: the longest wait once the backend is well again.
 const FARTHEST_MS: i64 = 60_000;
+/// At what pace what is owed to a backend that is held back lines up, milliseconds: about that at
+/// which one that is back takes it.
+const HELD_PACE_MS: i64 = 1;
 
 /// The attempts under way, by the backend they are made at.
 #[derive(Default)]
 pub(super) struct Lanes {
     under_way: HashMap<Id, UnderWay>,
-    /// Until when what waits for a slow backend has been put off, Unix milliseconds.
+    /// Until when what waits for a backend has been put off, Unix milliseconds.
     tails: HashMap<String, i64>,
+    /// Of the backends that were not found lately.
+    brakes: HashMap<String, Brake>,
 }
 
 struct UnderWay {
     entry: EventId,
     url: String,
     began: Instant,
+}
+
+/// The end of an attempt.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) entry: EventId,
+    pub(super) url: String,
+    pub(super) turn: Turn,
 }
 
 /// Whether an attempt may be made at a backend.
@@ -35,19 +49,13 @@ pub(super) enum Room {
     Free,
     /// Not before another one has ended, which is soon.
     Full,
+    /// Nobody is found there, and somebody tries, or will: its turn comes at this Unix millisecond.
+    Held(i64),
     /// The backend is slow: its turn comes at this Unix millisecond.
     Slow(i64),
 }
 
 impl Lanes {
-    pub(super) fn len(&self) -> usize {
-        self.under_way.len()
-    }
-
-    pub(super) fn holds(&self, entry: EventId) -> bool {
-        self.under_way.values().any(|known| known.entry == entry)
-    }
-
     pub(super) fn began(&mut self, task: Id, entry: EventId, url: &str) {
         let under_way = UnderWay {
             entry,
@@ -57,37 +65,96 @@ impl Lanes {
         self.under_way.insert(task, under_way);
     }
 
-    pub(super) fn ended(&mut self, task: Id) -> Option<EventId> {
-        self.under_way.remove(&task).map(|ended| ended.entry)
+    /// An attempt is over, and what it meant is stored.
+    pub(super) fn ended(&mut self, task: Id, reach: Reach) -> Option<Ended> {
+        let UnderWay { entry, url, began } = self.under_way.remove(&task)?;
+        let [.., jitter] = entry.to_bytes();
+        let brake = self.brakes.entry(url.clone()).or_default();
+        let turn = brake.ended(reach, began, Instant::now(), jitter);
+        Some(Ended { entry, url, turn })
     }
 
-    /// Whether there is room at the backend of `target`. What is put off lines up at the pace of the backend, so
-    /// that it comes back about when its turn is.
+    /// Forgets what is known of backends that `routes` don't name.
+    pub(super) fn keep(&mut self, routes: &Routes) {
+        let named = |url: &String| routes.targets().any(|target| target.url == *url);
+        self.tails.retain(|url, _| named(url));
+        self.brakes.retain(|url, _| named(url));
+    }
+
+    /// How many backends are held back.
+    pub(super) fn held(&self) -> usize {
+        let held = self.brakes.values().filter(|brake| brake.since().is_some());
+        held.count()
+    }
+
+    /// How long until somebody may try a backend that is held back, where one is.
+    pub(super) fn next_try(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let pauses = self.brakes.values().filter_map(|brake| brake.pause(now));
+        // One that is over has somebody trying, or nothing to try.
+        pauses.filter(|pause| !pause.is_zero()).min()
+    }
+
+    /// How many attempts may begin now at all backends of `routes`, or more.
+    pub(super) fn free(&self, routes: &Routes) -> usize {
+        let free = routes.targets().map(|target| self.free_at(target));
+        free.fold(0, usize::saturating_add)
+    }
+
+    fn free_at(&self, target: &Target) -> usize {
+        let lane = self.under_way.values().filter(|a| a.url == target.url);
+        let Some((since, pause)) = self.held_at(&target.url) else {
+            return target.concurrency.saturating_sub(lane.count());
+        };
+        let mut tries = lane.filter(|attempt| attempt.began >= since);
+        usize::from(pause.is_zero() && tries.next().is_none())
+    }
+
+    /// Since when a backend is held back, and how long nobody may try it.
+    fn held_at(&self, url: &str) -> Option<(Instant, Duration)> {
+        let brake = self.brakes.get(url)?;
+        Some((brake.since()?, brake.pause(Instant::now())?))
+    }
+
+    /// Whether there is room at the backend of `target`. What is put off lines up at the pace of
+    /// the backend, so that it comes back about when its turn is.
     pub(super) fn room(&mut self, target: &Target, now: i64) -> Room {
-        let (url, at_once) = (target.url.as_str(), target.concurrency);
-        let lane = self.under_way.values().filter(|known| known.url == url);
-        let mut ages: Vec<Duration> = lane.map(|known| known.began.elapsed()).collect();
-        if ages.len() < at_once {
+        if self.free_at(target) > 0 {
             return Room::Free;
         }
+        let url = target.url.as_str();
+        if let Some((_, pause)) = self.held_at(url) {
+            return Room::Held(self.line_up(url, now, milliseconds(pause), HELD_PACE_MS));
+        }
+        let lane = self.under_way.values().filter(|known| known.url == url);
+        let mut ages: Vec<Duration> = lane.map(|known| known.began.elapsed()).collect();
         ages.sort_unstable();
         let usual = ages.get(ages.len().saturating_sub(1) / 2);
         let usual = usual.copied().unwrap_or_default();
         if usual < SLOW {
             return Room::Full;
         }
-        let pace = usual.as_millis() / at_once.max(1) as u128;
-        let pace = i64::try_from(pace).unwrap_or(FARTHEST_MS);
-        let tail = self.tails.entry(url.to_owned()).or_insert(now);
-        *tail = (*tail).max(now).saturating_add(pace);
-        *tail = (*tail).min(now.saturating_add(FARTHEST_MS));
-        Room::Slow(*tail)
+        let pace = usual / u32::try_from(target.concurrency).unwrap_or(u32::MAX).max(1);
+        Room::Slow(self.line_up(url, now, 0, milliseconds(pace)))
     }
+
+    /// The turn of the next one in the line for `url`, which begins in `pause` milliseconds.
+    fn line_up(&mut self, url: &str, now: i64, pause: i64, pace: i64) -> i64 {
+        let tail = self.tails.entry(url.to_owned()).or_insert(now);
+        *tail = (*tail).max(now.saturating_add(pause)).saturating_add(pace);
+        *tail = (*tail).min(now.saturating_add(FARTHEST_MS));
+        *tail
+    }
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(FARTHEST_MS)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::delivery::{DeliveryConfig, DeliveryRoute};
 
     const NOW: i64 = 1_700_000_000_000;
 
@@ -106,6 +173,63 @@ mod tests {
             let began = Instant::now().checked_sub(age).expect("after the start");
             lanes.under_way.get_mut(&task).expect("just put").began = began;
         }
+    }
+
+    /// Routes to the backends `urls`.
+    fn routes(urls: &[&str]) -> Routes {
+        let route = |url: &&str| DeliveryRoute {
+            url: (*url).to_owned(),
+            concurrency: Some(AT_ONCE),
+            ..DeliveryRoute::default()
+        };
+        Routes::new(&DeliveryConfig {
+            routes: urls.iter().map(route).collect(),
+            ..DeliveryConfig::default()
+        })
+    }
+
+    /// Lets an attempt at `url` begin and end.
+    fn attempt(lanes: &mut Lanes, url: &str, reach: Reach) -> Turn {
+        let task = tokio::spawn(std::future::pending::<()>()).id();
+        lanes.began(task, EventId::new(NOW), url);
+        lanes.ended(task, reach).expect("it began").turn
+    }
+
+    /// Lets a backend be held back.
+    fn hold(lanes: &mut Lanes, url: &str) {
+        while attempt(lanes, url, Reach::Nobody) != Turn::Held {}
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_is_not_found_is_held_back_alone_until_it_answers() {
+        let (mut lanes, routes) = (Lanes::default(), routes(&["a", "b"]));
+        assert_eq!(lanes.free(&routes), 2 * AT_ONCE);
+        hold(&mut lanes, "a");
+        assert_eq!((lanes.held(), lanes.free(&routes)), (1, AT_ONCE));
+        assert_eq!(lanes.room(&target("b"), NOW), Room::Free);
+        let pause = lanes.next_try().expect("a pause");
+        let Room::Held(until) = lanes.room(&target("a"), NOW) else {
+            panic!("it is tried at once");
+        };
+        assert!(until > NOW && until <= NOW + 1 + milliseconds(pause));
+        assert!(matches!(lanes.room(&target("a"), NOW), Room::Held(next) if next == until + 1));
+        std::thread::sleep(pause);
+        assert_eq!((lanes.next_try(), lanes.free(&routes)), (None, AT_ONCE + 1));
+        fill(&mut lanes, "a", 1, Duration::ZERO);
+        assert!(matches!(lanes.room(&target("a"), NOW), Room::Held(_)));
+        assert_eq!(lanes.free(&routes), AT_ONCE);
+        assert_eq!(attempt(&mut lanes, "a", Reach::Found), Turn::Released);
+        assert_eq!((lanes.held(), lanes.free(&routes)), (0, 2 * AT_ONCE - 1));
+    }
+
+    #[tokio::test]
+    async fn what_no_route_names_any_more_is_forgotten() {
+        let mut lanes = Lanes::default();
+        hold(&mut lanes, "a");
+        hold(&mut lanes, "b");
+        lanes.keep(&routes(&["b"]));
+        assert_eq!(lanes.held(), 1);
+        assert_eq!(lanes.room(&target("a"), NOW), Room::Free);
     }
 
     #[tokio::test]

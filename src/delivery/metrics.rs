@@ -1,6 +1,6 @@
 //! How attempts end, and what is pulled.
 
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::model::delivery::AttemptError;
 
@@ -10,6 +10,7 @@ pub struct DeliveryMetrics {
     attempts: IntCounterVec,
     claimed: IntCounter,
     given_up: IntCounter,
+    held_back: IntGauge,
 }
 
 impl DeliveryMetrics {
@@ -32,10 +33,15 @@ impl DeliveryMetrics {
                 "alipay_sidecar_deliveries_given_up_total",
                 "Deliveries that became dead after delivery.give_up_after.",
             )?,
+            held_back: IntGauge::new(
+                "alipay_sidecar_backends_unreachable",
+                "Backends that no connection can be made to: one delivery at a time tries them.",
+            )?,
         };
         registry.register(Box::new(metrics.attempts.clone()))?;
         registry.register(Box::new(metrics.claimed.clone()))?;
         registry.register(Box::new(metrics.given_up.clone()))?;
+        registry.register(Box::new(metrics.held_back.clone()))?;
         // Present from the start, so that the first one is an increase and not a new series.
         metrics.of(None);
         for error in AttemptError::ALL {
@@ -55,6 +61,11 @@ impl DeliveryMetrics {
 
     pub(super) fn gave_up(&self) {
         self.given_up.inc();
+    }
+
+    pub(super) fn held_back(&self, backends: usize) {
+        self.held_back
+            .set(i64::try_from(backends).unwrap_or(i64::MAX));
     }
 
     fn of(&self, error: Option<AttemptError>) -> IntCounter {

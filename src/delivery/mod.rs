@@ -26,6 +26,7 @@ use crate::store::Store;
 pub mod advice;
 pub mod ask;
 mod attempt;
+mod brake;
 mod claim;
 mod floor;
 pub(crate) mod glob;

@@ -189,17 +189,12 @@ impl Puller {
         let inner = &self.0;
         let _turn = inner.floor.turn().await;
         let (now, pushed) = (inner.clock.now_ms(), inner.floor.under_way());
-        let limit = wanted.max.saturating_add(pushed.len());
-        let found = inner.store.claimable(now, limit).await?;
+        let found = inner.store.claimable(now, wanted.max, pushed).await?;
         let lease = Lease {
             since: now,
             until: now.saturating_add(milliseconds(wanted.lease)),
         };
-        let free = found
-            .now
-            .into_iter()
-            .filter(|(e, _)| !pushed.contains(&e.id));
-        let chosen = fitting(free.take(wanted.max));
+        let chosen = fitting(found.now.into_iter());
         let changes = chosen
             .iter()
             .map(|(_, delivery)| self.change(delivery, lease));

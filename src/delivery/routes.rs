@@ -86,7 +86,8 @@ impl Routes {
         limits.max().unwrap_or_default()
     }
 
-    fn targets(&self) -> impl Iterator<Item = &Target> {
+    /// Every backend, as often as it is named.
+    pub(super) fn targets(&self) -> impl Iterator<Item = &Target> {
         self.rules.iter().map(|rule| &rule.target).chain(&self.rest)
     }
 

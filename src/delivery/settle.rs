@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::delivery::attempt::{self, Try};
+use crate::delivery::brake::Reach;
 use crate::delivery::routes::{Known, Target};
 use crate::delivery::schedule::{self, Failure};
 use crate::delivery::{Inner, Plan};
@@ -25,11 +26,11 @@ pub(super) struct Owed {
     pub(super) plan: Arc<Plan>,
 }
 
-/// Attempts `owed` once and settles it.
-pub(super) async fn deliver(inner: Arc<Inner>, owed: Owed) {
+/// Attempts `owed` once and settles it; tells whether it found its backend.
+pub(super) async fn deliver(inner: Arc<Inner>, owed: Owed) -> Reach {
     let (entry, plan) = (&owed.entry, &owed.plan);
     let Some(target) = plan.routes.target(entry, &owed.known) else {
-        return;
+        return Reach::Untried;
     };
     let number = owed.delivery.attempts.saturating_add(1);
     let attempted = Try {
@@ -40,7 +41,7 @@ pub(super) async fn deliver(inner: Arc<Inner>, owed: Owed) {
         number,
         now: inner.clock.now_ms(),
     };
-    let attempt = attempt::make(&inner.client, &attempted).await;
+    let (attempt, reach) = attempt::make(&inner.client, &attempted).await;
     if owed.delivery.lease.is_some() {
         inner.metrics.attempted(Some(AttemptError::LeaseExpired));
     }
@@ -51,6 +52,7 @@ pub(super) async fn deliver(inner: Arc<Inner>, owed: Owed) {
     }
     report(&owed, target, &attempt, settlement);
     settle(&inner, &owed, attempt, settlement).await;
+    reach
 }
 
 fn judge(inner: &Inner, owed: &Owed, number: u32, attempt: &Attempt) -> Settlement {

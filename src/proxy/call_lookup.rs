@@ -15,7 +15,7 @@ use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route};
 use crate::proxy::story::Story;
-use crate::proxy::{Proxy, front_door};
+use crate::proxy::{Proxy, front_door, users};
 
 /// The parameter that names a call by its caller's `X-Request-Id`.
 const BY_NAME: &str = "x_request_id";
@@ -35,6 +35,14 @@ struct View<'a> {
 }
 
 impl Proxy {
+    /// Ends once what became of every call that is over by now is written, or lost.
+    ///
+    /// # Cancel safety
+    /// Safe: it only hurries and watches.
+    pub async fn written(&self) {
+        self.parts.calls.written().await;
+    }
+
     /// Answers a request of the route.
     pub(super) async fn look_up_call(
         &self,
@@ -60,6 +68,7 @@ impl Proxy {
     async fn looked_up(&self, head: &Parts, route: &Route, id: &str) -> Result<Found, ProxyError> {
         front_door::check(head, &self.parts.limits.allowed_hosts)?;
         route::check_http_method(&route.target, &head.method)?;
+        users::refuse_where_unused(&head.headers)?;
         refuse_body(&head.headers)?;
         let key = key(id, head.uri.query().unwrap_or_default())?;
         let found = self.parts.calls.find(key).await?;

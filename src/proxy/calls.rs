@@ -5,9 +5,11 @@
 //! go into one; where there is no room, or the store fails for long, they are lost and counted.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use prometheus::{IntCounterVec, Opts, Registry};
 use tokio::sync::Notify;
 
@@ -75,8 +77,8 @@ struct Inner {
     state: Mutex<State>,
     /// Somebody waits until all is written.
     hurry: Notify,
-    /// All was written.
-    idle: Notify,
+    /// Some were written, or lost.
+    settled: Notify,
 }
 
 #[derive(Default)]
@@ -86,6 +88,10 @@ struct State {
     waiting: VecDeque<Arc<CallRecord>>,
     waiting_bytes: usize,
     is_writing: bool,
+    /// How many were ever taken to be written.
+    taken: u64,
+    /// How many of them were written, or lost.
+    settled: u64,
 }
 
 /// What is known of a call.
@@ -122,7 +128,7 @@ impl CallRecords {
             metrics,
             state: Mutex::default(),
             hurry: Notify::new(),
-            idle: Notify::new(),
+            settled: Notify::new(),
         }))
     }
 
@@ -158,18 +164,22 @@ impl CallRecords {
         Ok(found.filter(is_own))
     }
 
-    /// Ends once every record of a call that is over is written, or lost.
+    /// Ends once every record of a call that is over by now is written, or lost.
     ///
     /// # Cancel safety
     /// Safe: it only hurries and watches.
     pub(super) async fn written(&self) {
+        let taken = self.lock().taken;
         loop {
-            let idle = self.0.idle.notified();
-            if !self.lock().is_writing {
+            let settled = self.0.settled.notified();
+            if self.lock().settled >= taken {
                 return;
             }
+            self.see_to_writing();
             self.0.hurry.notify_one();
-            idle.await;
+            settled.await;
+            // A runtime that ends must get to end this, too.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -204,39 +214,18 @@ impl CallRecords {
         state.known.insert(id, Found::Over(Arc::clone(&record)));
         state.waiting.push_back(record);
         state.waiting_bytes += size;
-        if !std::mem::replace(&mut state.is_writing, true) {
-            tokio::spawn(self.clone().write());
-        }
+        state.taken += 1;
+        drop(state);
+        self.see_to_writing();
     }
 
-    /// Writes until nothing waits.
-    async fn write(self) {
-        loop {
-            if self.lock().waiting.len() < BATCH {
-                // Whoever is in a hurry ends the pause.
-                let _ = tokio::time::timeout(LINGER, self.0.hurry.notified()).await;
-            }
-            let Some(batch) = self.next_batch() else {
-                self.0.idle.notify_waiters();
-                return;
-            };
-            self.commit(&batch).await;
-            let mut state = self.lock();
-            for record in &batch {
-                state.known.remove(&record.request_id);
-            }
+    /// Has somebody write, if nobody does.
+    fn see_to_writing(&self) {
+        // The lock is given back first: a runtime that ends drops the writer at once.
+        let is_written = std::mem::replace(&mut self.lock().is_writing, true);
+        if !is_written {
+            tokio::spawn(Writer::new(self.clone()).write());
         }
-    }
-
-    /// The records that waited longest; `None`, and nobody writes any more, when none waits.
-    fn next_batch(&self) -> Option<Vec<Arc<CallRecord>>> {
-        let mut state = self.lock();
-        let count = state.waiting.len().min(BATCH);
-        let batch: Vec<_> = state.waiting.drain(..count).collect();
-        let freed: usize = batch.iter().map(|record| size(record)).sum();
-        state.waiting_bytes = state.waiting_bytes.saturating_sub(freed);
-        state.is_writing = !batch.is_empty();
-        state.is_writing.then_some(batch)
     }
 
     async fn commit(&self, batch: &[Arc<CallRecord>]) {
@@ -245,7 +234,7 @@ impl CallRecords {
             records,
             limit: LIMIT,
         };
-        let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        let count = count(batch);
         for attempt in 1..=TRIES {
             match self.0.store.commit(vec![change.clone()]).await {
                 Ok(effects) => {
@@ -270,6 +259,87 @@ impl CallRecords {
     /// Nothing that can panic runs under the lock.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever writes. However it ends, by a bug of the store or with its runtime, somebody else can
+/// write afterwards.
+struct Writer {
+    records: CallRecords,
+    /// What is being committed.
+    batch: Vec<Arc<CallRecord>>,
+    /// Nothing waited: somebody else may be writing already.
+    is_over: bool,
+}
+
+impl Writer {
+    fn new(records: CallRecords) -> Self {
+        Self {
+            records,
+            batch: Vec::new(),
+            is_over: false,
+        }
+    }
+
+    /// Writes until nothing waits.
+    async fn write(mut self) {
+        loop {
+            if self.records.lock().waiting.len() < BATCH {
+                // Whoever is in a hurry ends the pause.
+                let hurry = self.records.0.hurry.notified();
+                let _ = tokio::time::timeout(LINGER, hurry).await;
+            }
+            if !self.take_batch() {
+                return;
+            }
+            let commit = AssertUnwindSafe(self.records.commit(&self.batch));
+            if commit.catch_unwind().await.is_err() {
+                self.lose("a bug ended the writing of what became of calls");
+            }
+            self.settle();
+        }
+    }
+
+    /// Takes the records that waited longest; when none waits, it is over.
+    fn take_batch(&mut self) -> bool {
+        let mut state = self.records.lock();
+        let count = state.waiting.len().min(BATCH);
+        self.batch.extend(state.waiting.drain(..count));
+        let freed: usize = self.batch.iter().map(|record| size(record)).sum();
+        state.waiting_bytes = state.waiting_bytes.saturating_sub(freed);
+        state.is_writing = !self.batch.is_empty();
+        self.is_over = self.batch.is_empty();
+        !self.is_over
+    }
+
+    fn lose(&self, why: &str) {
+        let count = count(&self.batch);
+        tracing::error!(count, "{why}");
+        self.records.0.metrics.count("lost", count);
+    }
+
+    /// From now on the store tells of the batch, or nobody does.
+    fn settle(&mut self) {
+        let mut state = self.records.lock();
+        for record in self.batch.drain(..) {
+            state.known.remove(&record.request_id);
+            state.settled += 1;
+        }
+        drop(state);
+        self.records.0.settled.notify_waiters();
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        if !self.batch.is_empty() {
+            self.lose("the writing of what became of calls was broken off");
+        }
+        self.records.lock().is_writing = false;
+        self.settle();
     }
 }
 
@@ -396,6 +466,10 @@ fn gives_tokens(method: &str) -> bool {
 /// Whether a call of v2 changes nothing, so that its reply isn't worth keeping.
 pub(super) fn is_query(method: &str) -> bool {
     is_pure_query(method)
+}
+
+fn count(records: &[Arc<CallRecord>]) -> u64 {
+    u64::try_from(records.len()).unwrap_or(u64::MAX)
 }
 
 fn size(record: &CallRecord) -> usize {

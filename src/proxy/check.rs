@@ -22,7 +22,7 @@ use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route, Target};
 use crate::proxy::story::Story;
-use crate::proxy::{BODY_DEADLINE, Proxy, client_data, front_door, local_call, upload};
+use crate::proxy::{BODY_DEADLINE, Proxy, client_data, front_door, local_call, upload, users};
 
 /// How long a platform certificate that isn't known yet may take to be fetched: a user waits.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -118,6 +118,7 @@ impl Proxy {
     {
         front_door::check(head, &self.parts.limits.allowed_hosts)?;
         route::check_http_method(&route.target, &head.method)?;
+        users::refuse_where_unused(&head.headers)?;
         let _slot = self.slot()?;
         let _in_flight = self.parts.metrics.begin();
         refuse_parts(&head.headers)?;

@@ -25,7 +25,7 @@ use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route};
 use crate::proxy::story::Story;
-use crate::proxy::{BODY_DEADLINE, Proxy, front_door, upload};
+use crate::proxy::{BODY_DEADLINE, Proxy, front_door, upload, users};
 
 /// How many requests are answered at once, waiting claims among them.
 const AT_ONCE: usize = 256;
@@ -180,6 +180,7 @@ impl Proxy {
         front_door::check(head, &self.parts.limits.allowed_hosts)?;
         route::check_http_method(&route.target, &head.method)?;
         events.admit(head)?;
+        users::refuse_where_unused(&head.headers)?;
         let _place = place(&events.at_once, "256 requests for events are under way")?;
         if upload::is_multipart(&head.headers) {
             return Err(not_an_object("a form with parts"));

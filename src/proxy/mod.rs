@@ -220,7 +220,7 @@ impl Proxy {
         let limits = &self.parts.limits;
         // The semaphore is never closed.
         let _ = limits.in_flight.acquire_many(limits.slots).await;
-        self.parts.calls.written().await;
+        self.written().await;
     }
 
     /// How many calls are under way.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use http::HeaderMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -61,6 +62,18 @@ pub(super) fn refuse_unsent(user: Option<&str>) -> Result<(), ProxyError> {
         Some(_) => Err(invalid(
             "`Alipay-User` is for calls that are sent: what is signed for others would hold the \
              user's token",
+        )),
+    }
+}
+
+/// Refuses `Alipay-User` on a route that carries no user's token to Alipay: whoever sent it took the
+/// route for another.
+pub(super) fn refuse_where_unused(headers: &HeaderMap) -> Result<(), ProxyError> {
+    match headers.contains_key("alipay-user") {
+        false => Ok(()),
+        true => Err(invalid(
+            "`Alipay-User` means nothing on this route; it is for calls to Alipay: `/gateway.do`, \
+             `/v2/{method}` and `/v3/…`",
         )),
     }
 }

@@ -308,6 +308,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         apps,
         tokens: tokens.clone(),
         webhook: webhook.clone(),
+        retain_delivered: config.delivery.retain_delivered,
         wake,
     });
     let parts = SidecarParts {

@@ -15,7 +15,7 @@ use crate::admin::drain::Drain;
 use crate::admin::error::AdminError;
 use crate::admin::inbox::{EntryView, ReverifyReport};
 use crate::admin::store::AdminBody;
-use crate::admin::{Admin, inbox, token};
+use crate::admin::{Admin, inbox, prune, token};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::listen::Listen;
@@ -200,7 +200,8 @@ impl Sidecar {
 
     /// Delivers notifications, removes what is old and, where that is configured, renews tokens ahead
     /// of their expiry, until `shutdown` or a drain: for a host that mounts the services itself. At
-    /// first it tells in the log what would come of [`reverify`](Self::reverify).
+    /// first it tells in the log what would come of [`reverify`](Self::reverify), at last it
+    /// writes what became of the calls that are over.
     ///
     /// # Errors
     /// None at present; the type leaves room.
@@ -218,6 +219,7 @@ impl Sidecar {
                 self.keep_ahead(&signal)
             );
             self.parts.webhook.flush().await;
+            self.parts.proxy.written().await;
         };
         let end = async {
             tokio::select! {
@@ -299,20 +301,15 @@ impl Sidecar {
     }
 
     async fn prune(&self, shutdown: &Shutdown) {
-        let retain = self.parts.config.delivery.retain_delivered;
-        let retain = i64::try_from(retain.as_millis()).unwrap_or(i64::MAX);
+        let parts = &self.parts;
+        let retain = parts.config.delivery.retain_delivered;
         while !shutdown.is_given() {
-            match self
-                .parts
-                .store
-                .prune(self.parts.clock.now_ms(), retain)
-                .await
-            {
+            match prune::prune(&*parts.store, parts.clock.now_ms(), retain).await {
                 Ok(pruned) => tracing::debug!(?pruned, "old records removed"),
                 Err(error) => tracing::warn!(%error, "old records could not be removed"),
             }
-            for app in self.parts.apps.all() {
-                app.platform.forget_ended(self.parts.clock.now_ms());
+            for app in parts.apps.all() {
+                app.platform.forget_ended(parts.clock.now_ms());
             }
             // The pause ends early on shutdown.
             let _ = tokio::time::timeout(PRUNE_EVERY, shutdown.wait()).await;

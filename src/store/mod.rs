@@ -5,6 +5,8 @@
 //! stored, so it must be safe to do again. [`Directory`] and [`Inbox`] are its read views, so that
 //! a part that only looks merchants up can be given nothing more.
 
+use std::collections::HashSet;
+
 use futures_util::future::BoxFuture;
 
 use crate::model::app::App;
@@ -185,11 +187,17 @@ pub trait Inbox: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Vec<(InboxEntry, Delivery)>, StoreError>>;
 
     /// The deliveries that may be attempted at `now`, longest due first, at most `limit`; none of
-    /// them waits for an earlier one with the same order key.
+    /// them waits for an earlier one with the same order key. Those in `but` are passed over as if
+    /// they weren't there, and not read.
     ///
     /// # Errors
     /// [`StoreError`] when the store can't be read.
-    fn due(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>>;
+    fn due(
+        &self,
+        now: i64,
+        limit: usize,
+        but: HashSet<EventId>,
+    ) -> BoxFuture<'_, Result<Due, StoreError>>;
 
     /// A page of the notifications that were refused, in order of receipt, after the given one.
     ///
@@ -217,11 +225,16 @@ pub trait Inbox: Send + Sync + 'static {
     fn variants(&self, of: EventId) -> BoxFuture<'_, Result<Vec<Variant>, StoreError>>;
 
     /// The deliveries that may be claimed at `now`, at most `limit`: first those that were parked,
-    /// in order of receipt, then those that are due, as [`Inbox::due`] gives them.
+    /// in order of receipt, then those that are due, as [`Inbox::due`] gives them; none of `but`.
     ///
     /// # Errors
     /// [`StoreError`] when the store can't be read.
-    fn claimable(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>>;
+    fn claimable(
+        &self,
+        now: i64,
+        limit: usize,
+        but: HashSet<EventId>,
+    ) -> BoxFuture<'_, Result<Due, StoreError>>;
 
     /// The pending deliveries whose lease has ended at `now` and about which nothing was said, the
     /// longest ago first, at most `limit`.
@@ -390,9 +403,10 @@ pub enum Change {
         /// When it may be forgotten, Unix milliseconds.
         expires_at: i64,
     },
-    /// Forgets an app of the store, and the platform certificates that were fetched for it.
+    /// Forgets an app of the store, the platform certificates that were fetched for it, and every
+    /// user's token of it.
     RemoveApp(AppId),
-    /// Forgets a merchant and every token of it.
+    /// Forgets a merchant and every token of it and of its users.
     RemoveMerchant(AppId, AuthAppId),
     /// Makes a delivery owed again, whatever its state.
     Replay {

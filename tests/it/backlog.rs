@@ -1,8 +1,9 @@
 //! A backlog that a backend has left behind: what it costs to hold, to start with, and to deliver.
 //!
 //! A store is filled with pending notifications, and the real program is started on it while the
-//! backend is down. Against the same program on an empty store it may neither start later nor take
-//! more memory than the page cache it is allowed. Then the backend comes back, and everything must
+//! backend is down, each time after a `kill -9`. Against the same program on an empty store it may
+//! neither start later nor take more memory than the page cache it is allowed, nor work through the
+//! backlog while there is nobody to take it. Then the backend comes back, and everything must
 //! arrive, the notifications of an order in their order, while memory stays as it was.
 //!
 //! `BACKLOG=1000000` (with `--release`) runs the long form.
@@ -41,13 +42,18 @@ const OF_AN_ORDER: usize = 4;
 const DOWN: Duration = Duration::from_secs(3);
 /// How much more memory than with an empty store may be used, MiB: `store.cache` and as much again.
 const MEMORY_MIB: u64 = 64;
-/// How much later than with an empty store it may be ready: opening takes milliseconds, but from then
-/// on the deliveries share the machine with the first answer.
-const READY: Duration = Duration::from_secs(2);
+/// How often it is started; the quickest start counts, because the machine may be busy.
+const STARTS: usize = 3;
+/// How much later than with an empty store it may be ready: opening takes milliseconds.
+const READY: Duration = Duration::from_millis(250);
+/// How many attempts it may make before it notices that nobody is there and, one at a time, while
+/// the backend is down: whatever the backlog.
+const TRIED: f64 = 60.0;
 /// How long nothing may arrive while something is pending: longer than any pause after a refusal
 /// within [`DOWN`].
 const STALLED: Duration = Duration::from_secs(30);
 const PENDING: &str = "alipay_sidecar_inbox_pending";
+const REFUSED: &str = "alipay_sidecar_delivery_attempts_total{outcome=\"connect\"}";
 
 /// What a notification of Alipay's is long.
 const FILLER: &str = "&app_id=2021000000000001&buyer_id=2088000000002001&charset=UTF-8&fund_bill_list=%5B%7B%22amount%22%3A%228.80%22%2C%22fundChannel%22%3A%22ALIPAYACCOUNT%22%7D%5D&gmt_create=2026-11-22+10%3A20%3A30&gmt_payment=2026-11-22+10%3A20%3A31&notify_time=2026-11-22+10%3A20%3A31&notify_type=trade_status_sync&seller_id=2088000000001001&subject=tea&total_amount=8.80&trade_no=2026112222001400000000000001&trade_status=TRADE_SUCCESS&version=1.0&sign_type=RSA2&sign=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -136,10 +142,17 @@ async fn come_back(address: &str, arrived: Arc<Mutex<Arrived>>) -> ShutdownTrigg
     trigger
 }
 
-/// A program that is ready, how long that took, and its memory, MiB.
+/// A program that is ready, how long that took at best, and its memory, MiB. Those before it were
+/// killed.
 async fn start(installation: &Installation, client: &Client) -> (Program, Duration, u64) {
+    let mut best = Duration::MAX;
+    for _ in 1..STARTS {
+        let program = installation.start();
+        best = best.min(program.ready(client).await);
+        program.kill();
+    }
     let program = installation.start();
-    let ready = program.ready(client).await;
+    let ready = program.ready(client).await.min(best);
     let memory = program.memory_mib("VmRSS:");
     (program, ready, memory)
 }
@@ -182,6 +195,7 @@ async fn a_backlog_costs_neither_memory_nor_start_up_time_and_drains_in_order() 
     println!("ready after {ready:?} with {memory} MiB; empty: {ready_empty:?}, {memory_empty} MiB");
     tokio::time::sleep(DOWN).await;
     assert_eq!(program.metric(&client, PENDING).await, Some(count as f64));
+    let tried = program.metric(&client, REFUSED).await.expect("counted");
     let down = program.memory_mib("VmRSS:");
 
     let arrived = Arc::new(Mutex::new(Arrived::default()));
@@ -189,12 +203,13 @@ async fn a_backlog_costs_neither_memory_nor_start_up_time_and_drains_in_order() 
     let took = drained(&program, &client, &arrived).await;
     let (after, peak) = (program.memory_mib("VmRSS:"), program.memory_mib("VmHWM:"));
     println!(
-        "drained in {took:?}, {:.0} a second; {down} MiB while the backend was down, {after} MiB after, {peak} MiB at most",
+        "{tried} attempts in {DOWN:?} without a backend; drained in {took:?}, {:.0} a second; {down} MiB while the backend was down, {after} MiB after, {peak} MiB at most",
         count as f64 / took.as_secs_f64()
     );
     assert_eq!(program.terminate(), Some(0));
     let arrived = arrived.lock().expect("no panic");
     assert_eq!((arrived.count, &arrived.wrong), (count, &Vec::new()));
+    assert!(tried <= TRIED, "{tried} attempts while nobody was there");
     assert!(
         ready < ready_empty + READY,
         "{ready:?}, not {ready_empty:?}"

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alipay_sidecar::clock::{Clock, ManualClock, SystemClock};
+use alipay_sidecar::model::call::CallKey;
 use alipay_sidecar::net::client::Reply;
 use alipay_sidecar::protocol::encryption::ContentKey;
 use alipay_sidecar::protocol::secret::Secret;
@@ -271,8 +272,8 @@ async fn a_record_is_kept_for_a_day() {
     assert_eq!(pruned.expect("pruned").calls, 1);
 }
 
-#[tokio::test]
-async fn a_broken_store_slows_no_call_and_its_records_are_written_when_it_heals() {
+/// A sidecar on a store that can be told to fail.
+async fn brittle() -> (TestSidecar, BrittleStore) {
     let mut brittle = None;
     let sidecar = TestSidecar::start_built(
         |_| (),
@@ -283,7 +284,12 @@ async fn a_broken_store_slows_no_call_and_its_records_are_written_when_it_heals(
         },
     )
     .await;
-    let brittle = brittle.expect("built");
+    (sidecar, brittle.expect("built"))
+}
+
+#[tokio::test]
+async fn a_broken_store_slows_no_call_and_its_records_are_written_when_it_heals() {
+    let (sidecar, brittle) = brittle().await;
     brittle.break_commits();
     let reply = sidecar.post(CREATE, ORDER).await;
     assert_eq!(json(&reply)["code"], "10000", "{}", text(&reply));
@@ -296,6 +302,44 @@ async fn a_broken_store_slows_no_call_and_its_records_are_written_when_it_heals(
 }
 
 #[tokio::test]
+async fn a_bug_of_the_store_loses_what_it_was_given_and_nothing_after_it() {
+    let (sidecar, brittle) = brittle().await;
+    for lost in [1.0, 2.0] {
+        brittle.panic_on_records();
+        let reply = sidecar.post(CREATE, ORDER).await;
+        assert_eq!(json(&reply)["code"], "10000", "{}", text(&reply));
+        sidecar.wait_for_metric(LOST, lost).await;
+        check_unknown(&sidecar.became_of(&reply).await);
+    }
+    let reply = sidecar.post(CREATE, ORDER).await;
+    sidecar.wait_for_metric(STORED, 1.0).await;
+    assert_eq!(json(&sidecar.became_of(&reply).await)["outcome"], "ok");
+    sidecar.ended().await;
+}
+
+#[tokio::test]
+async fn a_hosts_background_ends_once_what_became_of_calls_is_written() {
+    let (sidecar, brittle) = brittle().await;
+    brittle.break_commits();
+    let reply = sidecar.post(CREATE, ORDER).await;
+    let inner = sidecar.sidecar.clone();
+    let mut ending = std::pin::pin!(inner.background(std::future::ready(())));
+    let ended = tokio::time::timeout(Duration::from_millis(300), &mut ending).await;
+    assert!(ended.is_err(), "a record isn't written yet");
+    brittle.heal();
+    ending.await.expect("it ends");
+    check_stored(&sidecar, header(&reply, "alipay-sidecar-request-id")).await;
+}
+
+/// Asks the store itself, not what waits for it.
+async fn check_stored(sidecar: &TestSidecar, id: &str) {
+    let key = CallKey::Id(id.parse().expect("an id"));
+    let store = sidecar.sidecar.store();
+    let found = store.call(key, SystemClock.now_ms()).await;
+    assert!(found.expect("readable").is_some(), "{id}");
+}
+
+#[tokio::test]
 async fn what_became_of_calls_is_written_before_the_sidecar_ends() {
     let sidecar = TestSidecar::start().await;
     let mut ids = Vec::new();
@@ -305,10 +349,7 @@ async fn what_became_of_calls_is_written_before_the_sidecar_ends() {
         ids.push(header(&reply, "alipay-sidecar-request-id").to_owned());
     }
     sidecar.ended().await;
-    let now = SystemClock.now_ms();
     for id in ids {
-        let key = alipay_sidecar::model::call::CallKey::Id(id.parse().expect("an id"));
-        let found = sidecar.sidecar.store().call(key, now).await;
-        assert!(found.expect("readable").is_some(), "{id}");
+        check_stored(&sidecar, &id).await;
     }
 }

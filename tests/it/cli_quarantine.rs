@@ -36,11 +36,10 @@ fn what_was_refused_is_verified_again_by_a_sidecar_that_runs_and_without_one() {
         "signature ",
     ];
     world.check(&show, 0, &said);
-    world.check(
-        &["inbox", "reverify", &id],
-        0,
-        &["refused: ", "1 still refused"],
-    );
+    let again = ["inbox", "reverify", &id];
+    let still = format!("alipay-sidecar: {id} is still refused: it could not be verified");
+    world.check(&again, 1, &["refused: ", "1 still refused", &still]);
+    world.check(&["inbox", "reverify", "--help"], 0, &["Ends with 1"]);
     world.check(
         &["inbox", "reverify"],
         0,
@@ -50,6 +49,7 @@ fn what_was_refused_is_verified_again_by_a_sidecar_that_runs_and_without_one() {
     assert_eq!(sidecar.terminate(), Some(0));
 
     world.check(&["inbox", "reverify"], 0, &["1 still refused"]);
+    world.check(&again, 1, &["1 still refused", &still]);
     world.check(&show, 0, &["refused", "forged"]);
     std::fs::write(&key, right).expect("written");
     let (sidecar, _) = world.run();

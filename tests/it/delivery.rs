@@ -23,16 +23,16 @@ use tokio::task::JoinHandle;
 
 use crate::parts::{FakeBackend, NOW, Parts, Setting};
 
-const ATTEMPTS: &str = "alipay_sidecar_delivery_attempts_total";
+pub(crate) const ATTEMPTS: &str = "alipay_sidecar_delivery_attempts_total";
 
 /// Parts whose dispatcher runs.
-struct Running {
-    parts: Parts,
-    end: ShutdownTrigger,
-    ended: JoinHandle<()>,
+pub(crate) struct Running {
+    pub(crate) parts: Parts,
+    pub(crate) end: ShutdownTrigger,
+    pub(crate) ended: JoinHandle<()>,
 }
 
-async fn running(delivery: DeliveryConfig) -> Running {
+pub(crate) async fn running(delivery: DeliveryConfig) -> Running {
     let parts = Parts::new(Setting {
         delivery,
         ..Setting::default()
@@ -52,7 +52,7 @@ fn to(backend: &FakeBackend) -> DeliveryConfig {
 }
 
 impl Running {
-    async fn pay(&self, out_trade_no: &str) -> String {
+    pub(crate) async fn pay(&self, out_trade_no: &str) -> String {
         let options = TriggerOptions {
             out_trade_no: Some(out_trade_no.to_owned()),
             ..TriggerOptions::default()
@@ -76,7 +76,7 @@ impl Running {
     }
 
     /// Moves the clock on and lets the dispatcher look at it.
-    fn later(&self, ms: i64) {
+    pub(crate) fn later(&self, ms: i64) {
         self.parts.clock.advance_ms(ms);
         self.parts.dispatcher.wake();
     }
@@ -287,7 +287,7 @@ async fn the_first_route_that_fits_takes_it_and_the_rest_waits_without_one() {
 }
 
 /// Payments towards a path that nobody else uses.
-async fn owe(running: &Running, path: &str, count: i64) {
+pub(crate) async fn owe(running: &Running, path: &str, count: i64) {
     let changes = (0..count).map(|n| {
         let entry = InboxEntry {
             notify_path: path.to_owned(),
@@ -300,7 +300,7 @@ async fn owe(running: &Running, path: &str, count: i64) {
     running.parts.dispatcher.wake();
 }
 
-fn route(path: &str, url: &str) -> DeliveryRoute {
+pub(crate) fn route(path: &str, url: &str) -> DeliveryRoute {
     DeliveryRoute {
         url: url.to_owned(),
         path: Some(path.to_owned()),

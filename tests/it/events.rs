@@ -1,6 +1,6 @@
 //! `/events`: notifications that a backend pulls.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -477,7 +477,14 @@ async fn what_no_route_fits_can_be_claimed_however_much_there_is() {
         .await
         .expect("sent");
     let parked = async {
-        while store.due(START, 1_000).await.expect("readable").now.len() > 150 {
+        while store
+            .due(START, 1_000, HashSet::new())
+            .await
+            .expect("readable")
+            .now
+            .len()
+            > 150
+        {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

@@ -82,6 +82,8 @@ mod proxy_uploads;
 #[cfg(feature = "simulator")]
 mod proxy_v3;
 #[cfg(feature = "simulator")]
+mod prune;
+#[cfg(feature = "simulator")]
 mod quarantine;
 #[cfg(feature = "cli")]
 mod restart;
@@ -125,6 +127,8 @@ mod token;
 mod token_life;
 #[cfg(feature = "simulator")]
 mod token_life_models;
+#[cfg(feature = "simulator")]
+mod unreachable;
 #[cfg(feature = "simulator")]
 mod user_tokens;
 mod vectors;

@@ -4,26 +4,31 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alipay_sidecar::config::Config;
-use alipay_sidecar::model::delivery::DeliveryState;
+use alipay_sidecar::config::listen::Listen;
+use alipay_sidecar::model::delivery::{DeliveryState, Settlement};
 use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::model::refused::{RefusalKind, RefusedNotification};
-use alipay_sidecar::net::listener::Peer;
+use alipay_sidecar::net::listener::{Listener, Peer};
+use alipay_sidecar::sidecar::Listeners;
 use alipay_sidecar::simulator::{
     Event, FIRST_AUTH_APP_ID, NotificationRecord, NotificationState, Simulator, TriggerOptions,
 };
-use alipay_sidecar::store::{Inbox as _, Store};
+use alipay_sidecar::store::{Change, Inbox as _, Store};
 use alipay_sidecar::webhook::reverify::ReverifyOutcome;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tower_service::Service;
 
 use crate::local_signature::encrypted;
 use crate::parts::{NOW, Parts, Setting, whole};
 use crate::second_body::signed_again;
 use crate::store::Fixture;
 use crate::support::brittle::BrittleStore;
-use crate::support::{TestSidecar, isv, json, keys, text};
+use crate::support::{TestSidecar, bound, isv, json, keys, text};
 
 const REFUSED: &str = "alipay_sidecar_inbox_refused";
 const DROPPED: &str = "alipay_sidecar_inbox_refused_dropped_total";
@@ -453,4 +458,95 @@ async fn an_old_push_without_a_time_does_not_win_over_what_came_since() {
     let ignored = parts.inbox().await.into_iter();
     let ignored = ignored.filter(|(_, delivery)| delivery.state == DeliveryState::Ignored);
     assert_eq!(ignored.count(), 1);
+}
+
+/// Who is said to have sent the only notification that was refused.
+async fn only_peer(sidecar: &TestSidecar) -> Value {
+    sidecar.wait_for_metric(REFUSED, 1.0).await;
+    let items = refused(sidecar).await;
+    let id = items[0]["id"].as_str().expect("an id");
+    let shown = api(sidecar, Method::GET, &format!("/api/inbox/{id}")).await;
+    shown["refusal"]["peer"].clone()
+}
+
+#[tokio::test]
+async fn what_came_through_a_hosts_own_server_has_no_sender() {
+    let sidecar = TestSidecar::start().await;
+    let request = Request::post("/alipay/gateway")
+        .body(Full::new(Bytes::from_static(b"app_id=1&sign=x")))
+        .expect("a request");
+    let mut service = sidecar.sidecar.webhook_service();
+    let answer = service.call(request).await.expect("infallible");
+    let answer = whole(answer).await;
+    assert_eq!(answer, (StatusCode::BAD_REQUEST, "fail".to_owned()));
+    assert_eq!(only_peer(&sidecar).await, "unknown");
+}
+
+#[tokio::test]
+async fn what_came_through_a_unix_socket_says_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("webhook.sock");
+    let listener = Listener::bind(&Listen::Unix(path.clone())).await;
+    let sidecar = TestSidecar::start().await;
+    let listeners = Listeners {
+        proxy: bound().await,
+        webhook: listener.expect("bound"),
+        admin: bound().await,
+    };
+    let beside = sidecar.sidecar.bind_on(listeners).expect("listeners");
+    let serving = tokio::spawn(beside.run(std::future::pending()));
+    let mut stream = UnixStream::connect(&path).await.expect("accepted");
+    let request = "POST /alipay/gateway HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+                   Content-Length: 15\r\n\r\napp_id=1&sign=x";
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert_eq!(only_peer(&sidecar).await, "unix");
+    serving.abort();
+}
+
+#[tokio::test]
+async fn what_verifies_while_too_much_is_owed_is_kept_until_there_is_room() {
+    let fixture = Fixture::embedded();
+    let sidecar = start(&fixture.store, wrong_key).await;
+    let sent = trigger(&sidecar, &[]).await;
+    sidecar.wait_for_metric(REFUSED, 1.0).await;
+    sidecar.stop();
+    drop(sidecar);
+    let full = |config: &mut Config| {
+        config.delivery.high_water = 1;
+        config.delivery.url = None;
+    };
+    let sidecar = start(&fixture.store, full).await;
+    let other = trigger(&sidecar, &[("out_trade_no", "another")]).await;
+    assert_eq!(other.state, NotificationState::Acked);
+    let pending = api(&sidecar, Method::GET, "/api/inbox?state=pending").await;
+    let owed = pending["items"][0]["id"].as_str().expect("an id");
+    let id = refused(&sidecar).await[0]["id"].clone();
+    let one = format!("/api/inbox/{}/reverify", id.as_str().expect("an id"));
+    for path in ["/api/inbox/reverify", &one] {
+        let report = api(&sidecar, Method::POST, path).await;
+        assert_eq!(
+            (&report["postponed"], &report["accepted"]),
+            (&1.into(), &0.into())
+        );
+        assert_eq!(report["items"][0]["outcome"], "postponed");
+        let reason = report["items"][0]["reason"].as_str().expect("a reason");
+        assert!(reason.contains("delivery.high_water"), "{reason}");
+        assert_eq!(refused(&sidecar).await[0]["id"], id, "it stays");
+    }
+    let settled = Change::Settle {
+        id: owed.parse().expect("an id"),
+        attempt: crate::store::attempt(NOW),
+        settlement: Settlement::Delivered,
+    };
+    let store = sidecar.sidecar.store();
+    store.commit(vec![settled]).await.expect("stored");
+    let report = reverify(&sidecar).await;
+    assert_eq!(report["accepted"], 1, "{report}");
+    assert!(refused(&sidecar).await.is_empty());
+    let pending = api(&sidecar, Method::GET, "/api/inbox?state=pending").await;
+    assert_eq!(pending["items"][0]["id"], id);
+    assert_eq!(pending["items"][0]["notify_id"], sent.notify_id);
 }

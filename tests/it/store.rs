@@ -1,5 +1,6 @@
 //! What every store must do: one suite, run on each kind of store.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use alipay_sidecar::clock::{Clock, ManualClock};
@@ -21,7 +22,7 @@ use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
 use alipay_sidecar::store::error::StoreError;
 use alipay_sidecar::store::seal::StoreKey;
-use alipay_sidecar::store::{Change, Effect, MemoKey, MerchantKey, Store};
+use alipay_sidecar::store::{Change, Due, Effect, MemoKey, MerchantKey, Store};
 use bytes::Bytes;
 
 /// When the tests' clock begins, Unix milliseconds.
@@ -89,7 +90,10 @@ impl Fixture {
     }
 
     async fn due(&self) -> Vec<EventId> {
-        let due = self.store.due(self.clock.now_ms(), 100).await;
+        let due = self
+            .store
+            .due(self.clock.now_ms(), 100, HashSet::new())
+            .await;
         due.expect("readable")
             .now
             .iter()
@@ -809,7 +813,10 @@ async fn deliveries_that_share_an_order_key_keep_their_order() {
             [free],
             "the second waits for the first's retry"
         );
-        let due = fixture.store.due(fixture.clock.now_ms(), 100).await;
+        let due = fixture
+            .store
+            .due(fixture.clock.now_ms(), 100, HashSet::new())
+            .await;
         assert_eq!(due.expect("readable").next_at, Some(later));
 
         fixture.settle(first, Settlement::GivenUp).await;
@@ -919,7 +926,10 @@ async fn what_is_put_off_lets_others_go_first_and_counts_no_attempt() {
 
 impl Fixture {
     async fn claimable(&self) -> Vec<EventId> {
-        let found = self.store.claimable(self.clock.now_ms(), 100).await;
+        let found = self
+            .store
+            .claimable(self.clock.now_ms(), 100, HashSet::new())
+            .await;
         let found = found.expect("readable").now;
         found.iter().map(|(entry, _)| entry.id).collect()
     }
@@ -1036,6 +1046,38 @@ async fn what_a_claim_came_to_is_settled_once() {
 }
 
 #[tokio::test]
+async fn what_is_passed_over_takes_no_place_and_hides_nothing() {
+    on_every_store(async |fixture: Fixture| {
+        let mut ids = Vec::new();
+        for _ in 0..4 {
+            ids.push(fixture.receive(None).await);
+        }
+        let [parked, first, second, later] = ids[..] else {
+            panic!("four");
+        };
+        let (now, until) = (fixture.clock.now_ms(), fixture.clock.now_ms() + 600_000);
+        fixture.commit(Change::Park { id: parked, until }).await;
+        fixture.commit(Change::Postpone { id: later, until }).await;
+        let id = |found: &Due| -> Vec<EventId> { found.now.iter().map(|(e, _)| e.id).collect() };
+
+        let but = HashSet::from([first]);
+        let due = fixture.store.due(now, 1, but.clone()).await;
+        let due = due.expect("readable");
+        assert_eq!((id(&due), due.next_at), (vec![second], Some(until)));
+        let claimable = fixture.store.claimable(now, 10, but).await;
+        assert_eq!(id(&claimable.expect("readable")), [parked, second]);
+
+        let but = HashSet::from([parked, first, second]);
+        let claimable = fixture.store.claimable(now, 1, but.clone()).await;
+        let claimable = claimable.expect("readable");
+        assert_eq!((id(&claimable), claimable.next_at), (vec![], Some(until)));
+        let due = fixture.store.due(until, 10, but).await.expect("readable");
+        assert_eq!((id(&due), due.next_at), (vec![later], None));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_parked_can_be_claimed_and_what_is_put_off_can_not() {
     on_every_store(async |fixture: Fixture| {
         let ids = [
@@ -1053,7 +1095,12 @@ async fn what_is_parked_can_be_claimed_and_what_is_put_off_can_not() {
         let now = fixture.clock.now_ms();
         fixture.commit(Change::Replay { id: ids[1], now }).await;
         assert_eq!(fixture.claimable().await, [ids[0], ids[2], ids[1]]);
-        let page = fixture.store.claimable(now, 1).await.expect("readable").now;
+        let page = fixture
+            .store
+            .claimable(now, 1, HashSet::new())
+            .await
+            .expect("readable")
+            .now;
         assert_eq!(page.len(), 1);
         assert!(matches!(fixture.claim(ids[0]).await.1, Effect::Applied));
         assert!(is_stale(&fixture.claim(next).await.1));
@@ -1077,13 +1124,21 @@ async fn due_gives_the_longest_due_first_and_says_when_to_come_again() {
             fixture.receive(None).await,
             fixture.receive(None).await,
         ];
-        let due = fixture.store.due(START + 100, 2).await.expect("readable");
+        let due = fixture
+            .store
+            .due(START + 100, 2, HashSet::new())
+            .await
+            .expect("readable");
         let found: Vec<_> = due.now.iter().map(|(entry, _)| entry.id).collect();
         assert_eq!(
             (found.as_slice(), due.next_at),
             (&ids[..2], Some(START + 2))
         );
-        let due = fixture.store.due(START - 1, 2).await.expect("readable");
+        let due = fixture
+            .store
+            .due(START - 1, 2, HashSet::new())
+            .await
+            .expect("readable");
         assert_eq!((due.now.len(), due.next_at), (0, Some(START)));
     })
     .await;
@@ -1101,7 +1156,10 @@ async fn what_a_wrong_clock_put_far_off_is_due_once_the_clock_is_right() {
         fixture.clock.advance_ms(-86_400_000);
         let now = fixture.receive(None).await;
         assert_eq!(fixture.due().await, [early, retried, now]);
-        let due = fixture.store.due(fixture.clock.now_ms(), 2).await;
+        let due = fixture
+            .store
+            .due(fixture.clock.now_ms(), 2, HashSet::new())
+            .await;
         let due = due.expect("readable");
         assert_eq!(due.now.len(), 2);
         assert!(due.next_at.is_some_and(|at| at <= fixture.clock.now_ms()));
@@ -1173,19 +1231,23 @@ async fn lists_come_in_pages_without_gaps() {
     .await;
 }
 
+fn whole_app(app_id: AppId) -> App {
+    App {
+        app_id,
+        private_key: secret("-----BEGIN PRIVATE KEY-----\n\"ключ\"\n"),
+        private_key_next: None,
+        alipay_public_keys: vec!["one".to_owned(), "two".to_owned()],
+        certificates: None,
+        encrypt_key: Some(secret("aes")),
+        environment: Environment::Sandbox,
+        sign_type: SignType::Rsa,
+    }
+}
+
 #[tokio::test]
 async fn apps_are_kept_with_their_keys_and_forgotten() {
     on_every_store(async |fixture: Fixture| {
-        let kept = App {
-            app_id: app(),
-            private_key: secret("-----BEGIN PRIVATE KEY-----\n\"ключ\"\n"),
-            private_key_next: None,
-            alipay_public_keys: vec!["one".to_owned(), "two".to_owned()],
-            certificates: None,
-            encrypt_key: Some(secret("aes")),
-            environment: Environment::Sandbox,
-            sign_type: SignType::Rsa,
-        };
+        let kept = whole_app(app());
         fixture.commit(Change::PutApp(Box::new(kept.clone()))).await;
         let found = fixture.store.apps().await.expect("readable").remove(0);
         assert_eq!(found.private_key.expose(), kept.private_key.expose());
@@ -1462,6 +1524,57 @@ async fn users_go_with_their_merchant_or_when_their_tokens_end() {
         assert_eq!(prune(START + 2 * DAY).await, 0);
         assert_eq!(prune(START + 2 * DAY + 1).await, 2);
         assert_eq!(kept(&fixture, "u").await, None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn users_go_with_their_app_its_own_and_its_merchants() {
+    on_every_store(async |fixture: Fixture| {
+        // The id of the other app begins with that of the first.
+        let other = AppId::new(&format!("{}2", app())).expect("an id");
+        let of = |app_id: &AppId, auth_app_id: Option<AuthAppId>| UserToken {
+            app_id: app_id.clone(),
+            auth_app_id,
+            ..user_token("a", [Some("u"), Some("o")])
+        };
+        let own = of(&app(), None);
+        let merchants = of(&app(), Some(merchant_app(1)));
+        let others = of(&other, Some(merchant_app(1)));
+        fixture
+            .commit(Change::PutApp(Box::new(whole_app(app()))))
+            .await;
+        for token in [&own, &merchants, &others] {
+            fixture.commit(keep(token.clone(), None)).await;
+        }
+        let found = async |token: &UserToken, name: &str| {
+            let key = UserKey {
+                app_id: token.app_id.clone(),
+                auth_app_id: token.auth_app_id.clone(),
+                name: UserName::new(name).expect("a name"),
+            };
+            let found = fixture.store.user(key).await.expect("readable");
+            found.is_some()
+        };
+        fixture.clock.advance_ms(1);
+        assert!(matches!(
+            fixture.commit(Change::RemoveApp(app())).await,
+            Effect::Applied
+        ));
+        for name in ["u", "o"] {
+            assert!(!found(&own, name).await, "{name}");
+            assert!(!found(&merchants, name).await, "{name}");
+            assert!(found(&others, name).await, "{name}");
+        }
+        // A refresh that was under way brings nobody back; who logs in anew is known again.
+        let late = fixture.commit(keep(own.clone(), Some("a"))).await;
+        assert!(matches!(late, Effect::Stale), "{late:?}");
+        let anew = UserToken {
+            obtained_at: START + 2,
+            ..own
+        };
+        fixture.commit(keep(anew.clone(), None)).await;
+        assert!(found(&anew, "u").await);
     })
     .await;
 }

@@ -1,6 +1,7 @@
 //! The store as a whole: backed up while in use, restored, sealed under another key.
 
 use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -225,10 +226,18 @@ impl Filled {
     }
 
     async fn look_at_inbox(&self, store: &EmbeddedStore) {
-        let due = store.due(START + 10, 10).await.expect("readable").now;
+        let due = store
+            .due(START + 10, 10, HashSet::new())
+            .await
+            .expect("readable")
+            .now;
         let due: Vec<_> = due.iter().map(|(entry, _)| entry.id).collect();
         assert_eq!(due, [self.pending, self.ordered[0]], "the order is kept");
-        let found = store.claimable(START + 10, 1).await.expect("readable").now;
+        let found = store
+            .claimable(START + 10, 1, HashSet::new())
+            .await
+            .expect("readable")
+            .now;
         assert_eq!(found[0].0.id, self.parked);
         let lapsed = store.lapsed(START + DAY, 10).await.expect("readable");
         assert_eq!(lapsed[0].id, self.leased);

@@ -1,5 +1,6 @@
 //! Damage: named record by record, moved aside, and in nobody's way.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -161,7 +162,10 @@ fn merchant_key(n: u32) -> Vec<u8> {
 }
 
 async fn due(store: &EmbeddedStore) -> Vec<EventId> {
-    let due = store.due(START + 100, 100).await.expect("readable");
+    let due = store
+        .due(START + 100, 100, HashSet::new())
+        .await
+        .expect("readable");
     due.now.iter().map(|(entry, _)| entry.id).collect()
 }
 

@@ -1,6 +1,7 @@
 //! Damage to what is kept for a while (refused notifications, second bodies, calls, users' tokens)
 //! and to what waits for whoever pulls: named, moved aside, and in nobody's way.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -238,7 +239,11 @@ async fn what_waits_for_whoever_pulls_is_owed_anew_and_can_be_claimed() {
     let begun = Instant::now();
     let now = START + 2 * DAY;
     let found = loop {
-        let found = store.claimable(now, 9).await.expect("readable").now;
+        let found = store
+            .claimable(now, 9, HashSet::new())
+            .await
+            .expect("readable")
+            .now;
         if found.len() == 2 {
             break found;
         }

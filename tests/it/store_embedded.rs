@@ -1,5 +1,6 @@
 //! What the embedded store promises about its file.
 
+use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,7 +89,11 @@ async fn a_lease_outlives_the_program() {
     drop(store);
     let store = closed.open().expect("opened");
     let ids = async |now| {
-        let found = store.claimable(now, 10).await.expect("readable").now;
+        let found = store
+            .claimable(now, 10, HashSet::new())
+            .await
+            .expect("readable")
+            .now;
         found.iter().map(|(entry, _)| entry.id).collect::<Vec<_>>()
     };
     assert_eq!(ids(lease.until - 1).await, [closed.entries[1]]);
@@ -250,7 +255,10 @@ async fn a_damaged_row_hides_no_other_from_a_list() {
         listed.iter().map(|(e, _)| e.id).collect::<Vec<_>>(),
         [whole]
     );
-    let due = store.due(START + 100, 10).await.expect("a list goes on");
+    let due = store
+        .due(START + 100, 10, HashSet::new())
+        .await
+        .expect("a list goes on");
     assert_eq!(due.now.len(), 1);
 }
 
@@ -259,7 +267,7 @@ async fn read_all(closed: &Closed) -> Result<(), StoreError> {
     let store = closed.open()?;
     store.merchants(None, 10).await?;
     store.entries(None, None, 10).await?;
-    store.due(START + 100, 10).await?;
+    store.due(START + 100, 10, HashSet::new()).await?;
     store.find(MerchantKey::AuthAppId(merchant_app(1))).await?;
     store.counts().await?;
     Ok(())

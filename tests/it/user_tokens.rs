@@ -206,6 +206,28 @@ async fn what_the_header_may_not_say_is_refused_and_nothing_is_sent() {
 }
 
 #[tokio::test]
+async fn a_route_on_which_a_user_means_nothing_says_so() {
+    for sidecar in [started().await, TestSidecar::start().await] {
+        for (method, path) in [
+            (Method::POST, "/verify/return"),
+            (Method::POST, "/verify/app-result"),
+            (Method::POST, "/m/shop/v2/client-data/decrypt"),
+            (Method::GET, "/calls?x_request_id=1"),
+            (Method::POST, "/events/claim"),
+        ] {
+            for user in [DEFAULT_USER_ID, ""] {
+                let request = Request::builder().method(method.clone()).uri(path);
+                let request = request.header("alipay-user", user);
+                let reply = sidecar.proxy(request, "").await;
+                assert_eq!(reply.status, 400, "{path}");
+                check_refused(&reply, "parameter-invalid");
+                assert!(text(&reply).contains("/v2/{method}"), "{}", text(&reply));
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_due_token_is_refreshed_once_before_its_end_for_all_who_ask() {
     let (sidecar, clock) = clocked().await;
     let told = sidecar.logged_in().await;

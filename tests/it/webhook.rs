@@ -1,5 +1,6 @@
 //! What the webhook takes, refuses and answers.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -658,8 +659,8 @@ impl Inbox for Held {
         self.inner.entries(state, after, limit)
     }
 
-    fn due(&self, now: i64, limit: usize) -> Answer<'_, Due> {
-        self.inner.due(now, limit)
+    fn due(&self, now: i64, limit: usize, but: HashSet<EventId>) -> Answer<'_, Due> {
+        self.inner.due(now, limit, but)
     }
 
     fn refused(
@@ -678,8 +679,8 @@ impl Inbox for Held {
         self.inner.variants(of)
     }
 
-    fn claimable(&self, now: i64, limit: usize) -> Answer<'_, Due> {
-        self.inner.claimable(now, limit)
+    fn claimable(&self, now: i64, limit: usize, but: HashSet<EventId>) -> Answer<'_, Due> {
+        self.inner.claimable(now, limit, but)
     }
 
     fn lapsed(&self, now: i64, limit: usize) -> Answer<'_, Vec<Delivery>> {

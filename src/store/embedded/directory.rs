@@ -46,6 +46,7 @@ impl Applier<'_> {
             .retain_in(prefix.as_slice().., |key, _| {
                 !key.starts_with(prefix.as_slice())
             })?;
+        self.forget_users_of_app(app_id)?;
         Ok(Effect::Applied)
     }
 

@@ -3,6 +3,7 @@
 //! All writes go through one writer thread that shares each disk write among the commits that
 //! wait; reads run on a few threads of the store's own. No async worker ever touches the file.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -432,8 +433,14 @@ impl Inbox for EmbeddedStore {
             .boxed()
     }
 
-    fn due(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>> {
-        self.due_by(move |reader| reader.due(now, limit)).boxed()
+    fn due(
+        &self,
+        now: i64,
+        limit: usize,
+        but: HashSet<EventId>,
+    ) -> BoxFuture<'_, Result<Due, StoreError>> {
+        self.due_by(move |reader| reader.due(now, limit, &but))
+            .boxed()
     }
 
     fn refused(
@@ -456,8 +463,13 @@ impl Inbox for EmbeddedStore {
         self.read(move |reader| reader.variants(of)).boxed()
     }
 
-    fn claimable(&self, now: i64, limit: usize) -> BoxFuture<'_, Result<Due, StoreError>> {
-        self.due_by(move |reader| reader.claimable(now, limit))
+    fn claimable(
+        &self,
+        now: i64,
+        limit: usize,
+        but: HashSet<EventId>,
+    ) -> BoxFuture<'_, Result<Due, StoreError>> {
+        self.due_by(move |reader| reader.claimable(now, limit, but.clone()))
             .boxed()
     }
 

@@ -3,6 +3,8 @@
 //! A look-up of one thing gives the error of a damaged record; a list passes it over and logs it,
 //! so that one bad row doesn't hide all others.
 
+use std::collections::HashSet;
+
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::apply::open_memo;
@@ -208,8 +210,13 @@ impl Reader<'_> {
         Ok(page)
     }
 
-    /// What is due, and what is due but can't be read.
-    pub(super) fn due(&self, now: i64, limit: usize) -> Result<(Due, Vec<Suspect>), Fault> {
+    /// What is due, and what is due but can't be read; nothing of `but`.
+    pub(super) fn due(
+        &self,
+        now: i64,
+        limit: usize,
+        but: &HashSet<EventId>,
+    ) -> Result<(Due, Vec<Suspect>), Fault> {
         let table = self.tx.open_table(tables::DUE)?;
         let absurd = now.saturating_add(FARTHEST_MS);
         let mut due = Due::default();
@@ -220,11 +227,14 @@ impl Reader<'_> {
             let key = row?.0;
             let (scheduled, id) = key.value();
             let at = if scheduled < absurd { scheduled } else { now };
+            let id = EventId::from_bytes(*id);
+            if but.contains(&id) {
+                continue;
+            }
             if at > now || due.now.len() >= limit || suspects.len() >= SUSPECTS {
                 due.next_at = Some(at);
                 break;
             }
-            let id = EventId::from_bytes(*id);
             match self.entry(id) {
                 Ok(found) => due
                     .now
@@ -279,8 +289,13 @@ impl Reader<'_> {
         Ok(variants)
     }
 
-    /// What may be claimed, and what might be but can't be read.
-    pub(super) fn claimable(&self, now: i64, limit: usize) -> Result<(Due, Vec<Suspect>), Fault> {
+    /// What may be claimed, and what might be but can't be read; nothing of `but`.
+    pub(super) fn claimable(
+        &self,
+        now: i64,
+        limit: usize,
+        mut but: HashSet<EventId>,
+    ) -> Result<(Due, Vec<Suspect>), Fault> {
         let (parked, due) = (
             self.tx.open_table(tables::PARKED)?,
             self.tx.open_table(tables::DUE)?,
@@ -295,10 +310,14 @@ impl Reader<'_> {
             }
             let key = *row?.0.value();
             let id = EventId::from_bytes(key);
+            if but.contains(&id) {
+                continue;
+            }
             match self.entry(id) {
                 Ok(Some((entry, delivery))) => {
                     if due.get((delivery.next_attempt_at, &key))?.is_some() {
                         found.now.push((entry, delivery));
+                        but.insert(id);
                     }
                 }
                 Ok(None) => {}
@@ -306,11 +325,8 @@ impl Reader<'_> {
                 Err(broken) => return Err(broken),
             }
         }
-        let known: Vec<EventId> = found.now.iter().map(|(entry, _)| entry.id).collect();
-        let (rest, more) = self.due(now, limit.saturating_add(known.len()))?;
-        let further = rest.now.into_iter().filter(|(e, _)| !known.contains(&e.id));
-        let room = limit.saturating_sub(known.len());
-        found.now.extend(further.take(room));
+        let (rest, more) = self.due(now, limit.saturating_sub(found.now.len()), &but)?;
+        found.now.extend(rest.now);
         found.next_at = rest.next_at;
         suspects.extend(more);
         look_again(&mut found, &suspects, now);

@@ -86,8 +86,8 @@ pub(super) const USERS: TableDefinition<'_, Digest, (i64, Bytes)> = TableDefinit
 /// (when useless, digest) of every row of [`USERS`].
 pub(super) const USERS_END: TableDefinition<'_, (i64, Digest), ()> =
     TableDefinition::new("users_end");
-/// `app_id` NUL `auth_app_id` → until when the users of that merchant are forgotten, Unix
-/// milliseconds.
+/// `app_id` NUL `auth_app_id` → until when the users of that merchant (none: the app's own) are
+/// forgotten, Unix milliseconds; `app_id` alone → all users of the app.
 pub(super) const USERS_FORGOTTEN: TableDefinition<'_, Bytes, i64> =
     TableDefinition::new("users_forgotten");
 

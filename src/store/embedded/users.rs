@@ -79,10 +79,17 @@ impl Applier<'_> {
     /// Forgets every user of a merchant who logged in until now. The rows go when their time is
     /// over: there may be too many for one commit.
     pub(super) fn forget_users_of(&mut self, merchant: &MerchantId) -> Result<(), Fault> {
+        self.forget_users_until_now(&merchant.key())
+    }
+
+    /// The same for every user of an app, its own and its merchants'.
+    pub(super) fn forget_users_of_app(&mut self, app_id: &AppId) -> Result<(), Fault> {
+        self.forget_users_until_now(&tables::key(&[app_id.as_str()]))
+    }
+
+    fn forget_users_until_now(&mut self, owner: &[u8]) -> Result<(), Fault> {
         self.touch();
-        let key = merchant.key();
-        let forgotten = &mut self.tables.users_forgotten;
-        forgotten.insert(key.as_slice(), self.now)?;
+        self.tables.users_forgotten.insert(owner, self.now)?;
         Ok(())
     }
 
@@ -104,8 +111,7 @@ impl Applier<'_> {
     }
 
     fn user(&self, key: &UserKey) -> Result<Option<UserToken>, Fault> {
-        let forgotten = self.tables.users_forgotten.get(owner(key).as_slice())?;
-        let forgotten = forgotten.map(|row| row.value());
+        let forgotten = forgotten_at(&self.tables.users_forgotten, key)?;
         look_up(&self.tables.users, self.sealer, key, forgotten)
     }
 
@@ -162,11 +168,23 @@ impl Applier<'_> {
 
 impl Reader<'_> {
     pub(super) fn user(&self, key: &UserKey) -> Result<Option<UserToken>, Fault> {
-        let forgotten = self.tx.open_table(tables::USERS_FORGOTTEN)?;
-        let forgotten = forgotten.get(owner(key).as_slice())?.map(|row| row.value());
+        let forgotten = forgotten_at(&self.tx.open_table(tables::USERS_FORGOTTEN)?, key)?;
         let users = self.tx.open_table(tables::USERS)?;
         look_up(&users, self.sealer, key, forgotten)
     }
+}
+
+/// When the users of the same merchant, or of the whole app, were last forgotten.
+fn forgotten_at(
+    forgotten: &impl ReadableTable<&'static [u8], i64>,
+    key: &UserKey,
+) -> Result<Option<i64>, Fault> {
+    let mut last = None;
+    for owner in [owner(key), tables::key(&[key.app_id.as_str()])] {
+        let row = forgotten.get(owner.as_slice())?;
+        last = last.max(row.map(|row| row.value()));
+    }
+    Ok(last)
 }
 
 fn look_up(

@@ -1,6 +1,8 @@
 //! The workload: a list of commits that is the same whoever applies it, and a picture of all that a
 //! store shows, to compare two stores by.
 
+use std::collections::HashSet;
+
 use alipay_sidecar::model::authorization::{Rank, Revocation};
 use alipay_sidecar::model::delivery::{Attempt, AttemptError, DeliveryState, Settlement, Via};
 use alipay_sidecar::model::id::EventId;
@@ -225,7 +227,7 @@ async fn inbox(store: &EmbeddedStore, lines: &mut Vec<String>) -> Result<(), Sto
         lines.push(format!("{state:?} {found:?}"));
     }
     for now in [START, START + 100 * MONTH_MS] {
-        let due = store.due(now, usize::MAX).await?;
+        let due = store.due(now, usize::MAX, HashSet::new()).await?;
         let ids: Vec<_> = due.now.iter().map(|(entry, _)| entry.id).collect();
         lines.push(format!("due {ids:?} then {:?}", due.next_at));
     }

@@ -5,6 +5,7 @@
 //!
 //! `STATE_SEQUENCES=20000` (with `--release`) runs the long form.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use alipay_sidecar::clock::ManualClock;
@@ -246,7 +247,7 @@ impl Pair {
         for limit in [1, 3, usize::MAX] {
             let due = self
                 .store
-                .due(self.model.now, limit)
+                .due(self.model.now, limit, HashSet::new())
                 .await
                 .expect("readable");
             let ids: Vec<_> = due.now.iter().map(|(entry, _)| entry.id).collect();

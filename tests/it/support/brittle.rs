@@ -1,5 +1,6 @@
 //! A store that can be told to fail, and a signer that always does.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,6 +35,8 @@ pub struct BrittleStore {
     broken: Arc<AtomicBool>,
     /// Only reads succeed.
     full: Arc<AtomicBool>,
+    /// The next commit of records of calls panics.
+    buggy: Arc<AtomicBool>,
 }
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -53,6 +56,7 @@ impl BrittleStore {
             inner,
             broken: Arc::default(),
             full: Arc::default(),
+            buggy: Arc::default(),
         }
     }
 
@@ -64,6 +68,11 @@ impl BrittleStore {
     /// From now on nothing can be written.
     pub fn break_commits(&self) {
         self.full.store(true, Ordering::Relaxed);
+    }
+
+    /// The next commit of records of calls panics.
+    pub fn panic_on_records(&self) {
+        self.buggy.store(true, Ordering::Relaxed);
     }
 
     /// From now on it works again.
@@ -86,6 +95,10 @@ impl Store for BrittleStore {
         if self.full.load(Ordering::Relaxed) {
             let reason = "no space left on device".to_owned();
             return Box::pin(async { Err(StoreError::Unavailable { reason }) });
+        }
+        let are_records = matches!(changes.as_slice(), [Change::RecordCalls { .. }]);
+        if are_records && self.buggy.swap(false, Ordering::Relaxed) {
+            return Box::pin(async { panic!("a bug of the store") });
         }
         self.unless_broken(self.inner.commit(changes))
     }
@@ -151,8 +164,8 @@ impl Inbox for BrittleStore {
         self.unless_broken(self.inner.entries(state, after, limit))
     }
 
-    fn due(&self, now: i64, limit: usize) -> Answer<'_, Due> {
-        self.unless_broken(self.inner.due(now, limit))
+    fn due(&self, now: i64, limit: usize, but: HashSet<EventId>) -> Answer<'_, Due> {
+        self.unless_broken(self.inner.due(now, limit, but))
     }
 
     fn refused(
@@ -171,8 +184,8 @@ impl Inbox for BrittleStore {
         self.unless_broken(self.inner.variants(of))
     }
 
-    fn claimable(&self, now: i64, limit: usize) -> Answer<'_, Due> {
-        self.unless_broken(self.inner.claimable(now, limit))
+    fn claimable(&self, now: i64, limit: usize, but: HashSet<EventId>) -> Answer<'_, Due> {
+        self.unless_broken(self.inner.claimable(now, limit, but))
     }
 
     fn lapsed(&self, now: i64, limit: usize) -> Answer<'_, Vec<Delivery>> {

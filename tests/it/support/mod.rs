@@ -339,7 +339,8 @@ fn create_store(config: &Config) {
     EmbeddedStore::create(&config.store.path, &key).expect("a new store");
 }
 
-async fn bound() -> Listener {
+/// A socket on a port of its own.
+pub async fn bound() -> Listener {
     Listener::bind(&Listen::Tcp("127.0.0.1:0".to_owned()))
         .await
         .expect("a port")
