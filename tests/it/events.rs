@@ -54,7 +54,7 @@ impl TestSidecar {
 
     async fn claimed_ids(&self, body: &str) -> Vec<String> {
         let items = self.claim(body).await;
-        items.iter().map(|item| id_of(item)).collect()
+        items.iter().map(id_of).collect()
     }
 
     async fn say(&self, id: &str, verb: &str, body: &str) {
@@ -180,7 +180,7 @@ async fn an_expired_lease_makes_it_claimable_and_a_late_ack_still_counts() {
     let (sidecar, clock) = pulled_from(|_| ()).await;
     let id = sidecar.owe(None, |_| ()).await;
     let lease = r#"{"lease":"5s"}"#;
-    assert_eq!(sidecar.claimed_ids(lease).await, [id.clone()]);
+    assert_eq!(sidecar.claimed_ids(lease).await, std::slice::from_ref(&id));
     clock.advance_ms(4_999);
     assert!(sidecar.claim("").await.is_empty());
     sidecar.say(&id, "extend", lease).await;
@@ -220,7 +220,7 @@ async fn of_one_order_only_the_first_can_be_claimed() {
     assert_eq!(sidecar.claimed_ids("").await, [first.clone(), other]);
     assert!(sidecar.claim("").await.is_empty());
     sidecar.say(&first, "nack", "").await;
-    assert_eq!(sidecar.claimed_ids("").await, [first.clone()]);
+    assert_eq!(sidecar.claimed_ids("").await, std::slice::from_ref(&first));
     sidecar.say(&first, "ack", "").await;
     assert_eq!(sidecar.claimed_ids("").await, [second]);
 }
