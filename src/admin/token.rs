@@ -35,15 +35,21 @@ pub fn path(store: &Path) -> PathBuf {
 pub fn write(path: &Path, token: &Secret<String>) -> io::Result<()> {
     let fresh = path.with_extension(format!("{}.tmp", std::process::id()));
     let _ = std::fs::remove_file(&fresh);
+    let written = write_new(&fresh, token).and_then(|()| std::fs::rename(&fresh, path));
+    // A program that is started over and over on a full disk would leave one each time.
+    written.inspect_err(|_| {
+        let _ = std::fs::remove_file(&fresh);
+    })
+}
+
+fn write_new(path: &Path, token: &Secret<String>) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(&fresh)?;
+        .open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(token.expose().as_bytes())?;
-    drop(file);
-    std::fs::rename(&fresh, path)
+    file.write_all(token.expose().as_bytes())
 }
 
 /// Whether `given` is the token, in a time that doesn't tell how much of it was right.
@@ -53,4 +59,26 @@ pub fn matches(token: &Secret<String>, given: &str) -> bool {
     let digest = |text: &str| Sha256::digest(text.as_bytes());
     let (ours, theirs) = (digest(token.expose()), digest(given));
     aws_lc_rs::constant_time::verify_slices_are_equal(&ours, &theirs).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_is_not_written_leaves_no_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("admin.token");
+        let token = Secret::new("token".to_owned());
+        std::fs::create_dir(&path).expect("created");
+        write(&path, &token).expect_err("a directory stands there");
+        let names = || directory.path().read_dir().expect("readable").count();
+        assert_eq!(names(), 1);
+        std::fs::remove_dir(&path).expect("empty");
+        write(&path, &token).expect("written");
+        assert_eq!(
+            (names(), std::fs::read(&path).expect("there")),
+            (1, b"token".to_vec())
+        );
+    }
 }
