@@ -305,7 +305,7 @@ async fn a_deadline_of_one_call_only_ever_shortens() {
             .header("alipay-merchant", ALIAS)
             .header("alipay-timeout", timeout)
     };
-    let reply = sidecar.proxy(request("50ms"), ORDER).await;
+    let reply = sidecar.proxy(request("500ms"), ORDER).await;
     assert_eq!(header(&reply, "alipay-sidecar-error"), "upstream-timeout");
     assert_eq!(header(&reply, "alipay-sidecar-outcome"), "unknown");
     alipay.release();
