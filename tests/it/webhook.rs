@@ -38,7 +38,7 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use tokio::sync::Semaphore;
 
-use crate::parts::{NOW, Parts, Setting, whole};
+use crate::parts::{NOW, Parts, Setting, never_ending, whole};
 
 const NOTIFICATIONS: &str = "alipay_sidecar_notifications_total";
 const QUERY: &str = "alipay.open.auth.token.app.query";
@@ -708,6 +708,7 @@ impl Parts {
             state_key: StateKey::derive(&[7; 32]),
             asker: self.dispatcher.asker(),
             wake: self.dispatcher.waker(),
+            ending: never_ending(),
         };
         let (webhook, delivery) = (WebhookConfig::default(), DeliveryConfig::default());
         (Webhook::new(parts, &webhook, &delivery), held)
