@@ -310,3 +310,20 @@ async fn second_bodies_stand_beside_their_entry_and_go_with_it() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn one_of_a_content_leaves_and_no_other() {
+    on_every_store(async |fixture: Fixture| {
+        let (one, other) = (
+            refused(1, "192.0.2.1", RefusalKind::Forged),
+            refused(2, "192.0.2.1", RefusalKind::Forged),
+        );
+        refuse_all(&fixture, vec![one.clone(), other.clone()]).await;
+        let leave = || Change::ReleaseContent(one.content);
+        assert!(matches!(fixture.commit(leave()).await, Effect::Applied));
+        assert_eq!(kept(&fixture).await, [other]);
+        assert!(matches!(fixture.commit(leave()).await, Effect::Missing));
+        assert_eq!(fixture.store.counts().await.expect("readable").refused, 1);
+    })
+    .await;
+}

@@ -154,6 +154,16 @@ impl Applier<'_> {
         Ok(Effect::Applied)
     }
 
+    /// The same for the one with this content: each content is kept once.
+    pub(super) fn release_content(&mut self, content: &[u8; 32]) -> Result<Effect, Fault> {
+        let content = self.sealer.content_digest(content);
+        let rows = self.refused_rows()?;
+        match rows.iter().find(|row| row.content == content) {
+            Some(row) => self.release(row.id),
+            None => Ok(Effect::Missing),
+        }
+    }
+
     /// Keeps a second body beside the entry `of`, each content once.
     pub(super) fn keep_variant(&mut self, of: EventId, variant: &Variant) -> Result<Effect, Fault> {
         let key = of.to_bytes();
