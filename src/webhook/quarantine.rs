@@ -126,6 +126,7 @@ impl Inner {
             id: refused.id,
             network: network.as_str(),
             standing: refused.refusal.standing(),
+            came_again: refused.came_again(),
             bytes: size(refused),
         });
         let displaced = QUEUE.displaced(places.collect());

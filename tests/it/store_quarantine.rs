@@ -136,8 +136,8 @@ async fn a_flood_displaces_itself_and_never_what_names_an_app_of_ours() {
             520,
             "one address has 500 at most"
         );
-        // The same /64 is the same sender.
-        let flood = (3000..3100).map(|n| refused(n, "2001:db8::2", RefusalKind::Forged));
+        // The same /48 is the same sender.
+        let flood = (3000..3100).map(|n| refused(n, "2001:db8:0:7::2", RefusalKind::Forged));
         refuse_all(&fixture, flood.collect()).await;
         assert_eq!(kept(&fixture).await.len(), 520);
         // Strangers from everywhere fill the rest, and no more.
