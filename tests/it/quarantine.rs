@@ -276,6 +276,26 @@ async fn a_store_that_is_down_changes_no_answer_and_the_loss_is_counted() {
     sidecar.wait_for_metric(&lost, 1.0).await;
 }
 
+#[tokio::test]
+async fn a_bug_of_the_store_loses_one_write_and_no_later_one() {
+    let mut kept = None;
+    let sidecar = TestSidecar::start_built(
+        |_| (),
+        |config, builder| {
+            let store = BrittleStore::open(config);
+            kept = Some(store.clone());
+            builder.store(Arc::new(store))
+        },
+    )
+    .await;
+    kept.expect("built").panic_on_refusals();
+    post(&sidecar, "app_id=1&sign=x").await;
+    let lost = format!("{DROPPED}{{reason=\"store-unavailable\"}}");
+    sidecar.wait_for_metric(&lost, 1.0).await;
+    post(&sidecar, "app_id=2&sign=x").await;
+    sidecar.wait_for_metric(REFUSED, 1.0).await;
+}
+
 /// Posts as the sender at `address`.
 pub(crate) async fn from(parts: &Parts, address: &str, body: &str) -> (StatusCode, String) {
     let mut request = Request::post("/alipay/gateway")
