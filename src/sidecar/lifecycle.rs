@@ -23,6 +23,9 @@ use crate::store::error::StoreError;
 /// How long connections on which nothing is asked are kept once the end has begun: a request that
 /// is just being sent would be lost with them, and callers don't send such a one again.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long the webhook, which is open to everybody, keeps a connection on which nothing was ever
+/// asked.
+const FIRST_BYTE: Duration = Duration::from_secs(30);
 /// The shortest bound of an end: less than the 30 s that Kubernetes gives.
 const BOUND: Duration = Duration::from_secs(25);
 /// What the end of a call may take beyond its deadline.
@@ -94,7 +97,12 @@ impl Bound {
         let serving = async {
             tokio::join!(
                 serve_until(proxy, tls.proxy, proxy_handler, front_ending.clone()),
-                serve_until(webhook, tls.webhook, webhook_handler, front_ending),
+                serve_until(
+                    webhook.first_byte(FIRST_BYTE),
+                    tls.webhook,
+                    webhook_handler,
+                    front_ending
+                ),
             );
             // Calls whose caller has gone are finished, too, and what they bought is stored.
             drain.refuse();

@@ -25,7 +25,7 @@ use crate::gateway::app::Apps;
 use crate::gateway::diagnosis::Diagnostics;
 use crate::gateway::platform::CertificateSource;
 use crate::model::id::EventIds;
-use crate::net::body::{self, BoxError};
+use crate::net::body::{self, BoxError, Room};
 use crate::net::listener::Peer;
 use crate::net::shutdown::{Ending, Gate, Stage};
 use crate::store::Store;
@@ -55,6 +55,9 @@ use state::StateKey;
 
 /// How long a body may take to arrive: contract §11.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How much the bodies of all requests under way may take, bytes: anybody may send some.
+const ROOM: usize = 64 << 20;
 
 /// What [`Webhook`] works with.
 pub struct WebhookParts {
@@ -95,6 +98,8 @@ struct Inner {
     spi_slots: Semaphore,
     /// Who isn't answered yet.
     under_way: Gate,
+    /// Where their bodies are.
+    room: Room,
     settings: ArcSwap<Settings>,
 }
 
@@ -129,6 +134,7 @@ impl Webhook {
             ids: EventIds::new(),
             spi_slots: spi::slots(),
             under_way: Gate::new(),
+            room: Room::new(ROOM.max(webhook.max_body)),
             settings: ArcSwap::from_pointee(settings),
         }))
     }
@@ -197,17 +203,20 @@ impl Webhook {
         let query = head.uri.query().unwrap_or_default();
         match (route, head.method.clone()) {
             (Route::Notification(notify_path), Method::POST) => {
-                let read = body::read(body, settings.webhook.max_body, BODY_DEADLINE).await;
-                let arrival = match read.map_err(Refusal::from).and_then(|body| {
+                let (limit, room) = (settings.webhook.max_body, &self.0.room);
+                let read = body::read_into(body, limit, BODY_DEADLINE, room).await;
+                let arrival = read.map_err(Refusal::from).and_then(|(body, held)| {
                     refuse_encoded(&head.headers)?;
-                    Ok(Arrival {
+                    let arrival = Arrival {
                         notify_path: notify_path.to_owned(),
                         content_type: text(&head.headers, CONTENT_TYPE),
                         body,
                         now: self.0.parts.clock.now_ms(),
                         origin: Origin::Sender(sender(&head.extensions)),
-                    })
-                }) {
+                    };
+                    Ok((arrival, held))
+                });
+                let (arrival, _held) = match arrival {
                     Ok(arrival) => arrival,
                     Err(refusal) => return self.0.refuse(Kind::Other, &refusal),
                 };
