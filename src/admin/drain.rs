@@ -25,17 +25,15 @@ pub struct DrainParts {
     /// From `Leaving` on nothing new is begun by itself, from `Deaf` on calls and notifications
     /// are refused.
     pub ending: Ending,
-    /// Holds the calls under way.
+    /// Holds the calls and the requests for events under way.
     pub proxy: Proxy,
     /// Holds the exchanges and refreshes under way.
     pub tokens: Tokens,
-    /// Holds the requests of the webhook under way.
-    pub notifications: Gate,
     /// Holds whoever delivers.
     pub deliveries: Gate,
     /// Holds the backends that wait for something to claim.
     pub puller: Puller,
-    /// Holds what it refused and hasn't written yet.
+    /// Holds its requests under way, and what it refused and hasn't written yet.
     pub webhook: Webhook,
     /// Where what was accepted becomes durable.
     pub store: Arc<dyn Store>,
@@ -82,12 +80,6 @@ impl Drain {
         &self.0.ending
     }
 
-    /// Counts who answers Alipay.
-    #[must_use]
-    pub fn notifications(&self) -> &Gate {
-        &self.0.notifications
-    }
-
     /// Counts who delivers.
     #[must_use]
     pub fn deliveries(&self) -> &Gate {
@@ -104,7 +96,7 @@ impl Drain {
     /// Safe: it only watches.
     pub async fn finished(&self) -> Result<(), StoreError> {
         let Self(parts) = self;
-        parts.notifications.emptied().await;
+        parts.webhook.under_way().emptied().await;
         parts.webhook.flush().await;
         parts.proxy.idle().await;
         parts.tokens.idle().await;
@@ -139,7 +131,7 @@ impl Drain {
             draining: parts.ending.stage() >= Stage::Leaving,
             drained: false,
             calls: parts.proxy.under_way(),
-            notifications: parts.notifications.inside(),
+            notifications: parts.webhook.under_way().inside(),
             deliveries_ended: parts.deliveries.inside() == 0,
         }
     }

@@ -81,8 +81,18 @@ pub async fn sealed_page(
         last: page.next.is_none(),
     };
     let sealed = request.recipient.seal(part, &lines(&page.items));
+    let sealed = sealed.map_err(|error| invalid(&error.to_string()))?;
+    // Every token leaves with it: whoever reads the log sees to whom.
+    tracing::warn!(
+        recipient = request.recipient.fingerprint(),
+        export = request.export,
+        part = request.part,
+        merchants = page.items.len(),
+        last = page.next.is_none(),
+        "merchants and their tokens are exported, sealed to the recipient's key"
+    );
     Ok(SealedPage {
-        sealed: sealed.map_err(|error| invalid(&error.to_string()))?,
+        sealed,
         merchants: page.items.len(),
         next: page.next,
     })

@@ -109,6 +109,12 @@ impl Recipient {
         Ok(Self { key, kid })
     }
 
+    /// The fingerprint of its public key: SHA-256 of the `SubjectPublicKeyInfo`, hexadecimal.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.kid
+    }
+
     /// Seals `plain` as one line, without its newline.
     ///
     /// # Errors

@@ -194,6 +194,11 @@ pub(crate) fn show(view: &MerchantView, form: &Form) -> Result<(), Failure> {
         ("alias", output::or_dash(view.alias.as_deref())),
         ("ref", output::or_dash(view.reference.as_deref())),
         ("status", view.status.clone()),
+        ("doubt", output::or_dash(view.doubt.as_deref())),
+        (
+            "revoked_at",
+            output::or_dash(view.revoked_at.map(output::time_of).as_deref()),
+        ),
         ("auth_time", output::time_of(view.auth_time) + estimated),
         ("source", view.source.clone()),
         ("token", format!("sha256 {}…", view.token_fingerprint)),

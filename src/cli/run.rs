@@ -17,9 +17,9 @@ use crate::config::error::Mismatch;
 use crate::config::value;
 use crate::sidecar::Sidecar;
 
-/// How long a program whose sockets a supervisor holds waits for the one before it: longer than
-/// that one's end takes.
-const HAND_OVER: Duration = Duration::from_secs(30);
+/// How much longer than its end may take a program whose sockets a supervisor holds waits for the
+/// one before it.
+const BEYOND_THE_END: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArguments {
@@ -27,7 +27,8 @@ pub(crate) struct RunArguments {
     #[arg(long)]
     pub(crate) create_store: bool,
     /// How long to wait for a store that another process has open, such as 30s; by default not at
-    /// all, or 30 s where a supervisor handed over sockets
+    /// all; where a supervisor handed over sockets, 5 s longer than an end takes: 30 s, or
+    /// upstream.timeout and 15 s where that is longer
     #[arg(long, value_parser = duration, value_name = "TIME")]
     pub(crate) wait_for_store: Option<Duration>,
 }
@@ -48,7 +49,7 @@ pub(crate) fn execute(context: &Context, arguments: &RunArguments) -> Result<(),
     let log = logging::start(&config.telemetry)?;
     let hand_over = match activation.is_empty() {
         true => Duration::ZERO,
-        false => HAND_OVER,
+        false => hand_over(&config),
     };
     let patience = arguments.wait_for_store.unwrap_or(hand_over);
     context.serve(async {
@@ -62,6 +63,12 @@ pub(crate) fn execute(context: &Context, arguments: &RunArguments) -> Result<(),
         };
         serve(&sidecar, activation, ended).await
     })
+}
+
+/// How long the program before this one may have the store: its configuration is taken to be the
+/// same.
+fn hand_over(config: &Config) -> Duration {
+    Sidecar::end_takes_at_most(config).saturating_add(BEYOND_THE_END)
 }
 
 async fn serve(
@@ -87,7 +94,8 @@ async fn serve(
         tracing::info!(at_most_seconds = at_most, "ending what is under way");
         manager.stopping();
     };
-    bound.run(stopped).await;
+    let ended = bound.run(stopped).await;
+    ended.context("the sidecar stopped, but not cleanly")?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -109,4 +117,17 @@ fn forbid_core_dumps() {
     };
     // Lowering a limit of one's own is always allowed.
     let _ = setrlimit(Resource::Core, none);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hand_over_outlasts_the_longest_end() {
+        let mut config = Config::default();
+        assert_eq!(hand_over(&config), Duration::from_secs(30));
+        config.upstream.timeout = Duration::from_secs(60);
+        assert_eq!(hand_over(&config), Duration::from_secs(75));
+    }
 }

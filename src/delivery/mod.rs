@@ -49,8 +49,9 @@ use pull::Puller;
 use routes::Routes;
 use webhook_signature::WebhookSigner;
 
-/// How long attempts may go on once the end was signalled: the default `delivery.timeout`.
-const DRAIN: Duration = Duration::from_secs(15);
+/// How much longer than the longest timeout attempts may go on once the end was signalled: what
+/// became of them is still to be stored.
+const BEYOND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Hands the inbox to the backend.
 pub struct Dispatcher(Arc<Inner>);
@@ -148,8 +149,8 @@ impl Dispatcher {
         self.wake();
     }
 
-    /// Delivers until `shutdown`, then lets running attempts end, for 15 s at most. To be
-    /// run once at a time: two would deliver everything twice.
+    /// Delivers until `shutdown`, then lets running attempts end, each by the timeout of its route.
+    /// Whoever can't wait that long drops the future. To be run once at a time: two would deliver everything twice.
     ///
     /// # Cancel safety
     /// Dropping the future breaks running attempts off; they are made again when it runs anew.
@@ -168,7 +169,8 @@ impl Dispatcher {
         }
         self.puller().close();
         // What is still running then is broken off with the desk.
-        let _ = tokio::time::timeout(DRAIN, desk.drained()).await;
+        let at_most = self.0.plan.load().routes.longest_timeout() + BEYOND_TIMEOUT;
+        let _ = tokio::time::timeout(at_most, desk.drained()).await;
     }
 }
 

@@ -41,6 +41,13 @@ struct Rule {
 }
 
 impl Routes {
+    /// How long the slowest backend may take.
+    pub(super) fn longest_timeout(&self) -> Duration {
+        let targets = self.rules.iter().map(|rule| &rule.target);
+        let timeouts = targets.chain(&self.rest).map(|target| target.timeout);
+        timeouts.max().unwrap_or_default()
+    }
+
     pub(super) fn new(config: &DeliveryConfig) -> Self {
         let rules = config
             .routes

@@ -3,7 +3,9 @@
 //!
 //! Anybody may send what is refused, so whoever sends much must only displace himself: a network
 //! over its share loses its own; beyond that, what nothing connects with an app of ours goes first,
-//! and then the network that takes the most. Of its places the oldest goes.
+//! what Alipay signed last, and of each kind what came once before what came again: Alipay sends
+//! again what isn't acked. Among equals the network that takes the most loses, of its places the
+//! oldest.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -30,8 +32,17 @@ pub struct Place<I, N> {
     pub network: N,
     /// What it may be.
     pub standing: Standing,
+    /// Whether it came more than once.
+    pub came_again: bool,
     /// How many bytes it takes.
     pub bytes: u64,
+}
+
+impl<I, N> Place<I, N> {
+    /// The lower goes first.
+    fn rank(&self) -> (Standing, bool) {
+        (self.standing, self.came_again)
+    }
 }
 
 /// How much somebody takes.
@@ -101,7 +112,7 @@ impl Bounds {
             return None;
         }
         let by_bytes = all.bytes > self.bytes;
-        let standing = places.iter().map(|place| place.standing).min()?;
+        let rank = places.iter().map(Place::rank).min()?;
         let takes_of = |network: &N| {
             let taken = networks.get(network).copied().unwrap_or_default();
             if by_bytes {
@@ -110,31 +121,31 @@ impl Bounds {
                 u64::try_from(taken.places).unwrap_or(u64::MAX)
             }
         };
-        let of_standing = places.iter().filter(|place| place.standing == standing);
-        let network = of_standing
+        let of_rank = places.iter().filter(|place| place.rank() == rank);
+        let network = of_rank
             .map(|place| place.network)
             .max_by_key(|network| takes_of(network))?;
         lowest(places, |place| {
-            place.standing == standing && place.network == network
+            place.rank() == rank && place.network == network
         })
     }
 }
 
-/// The place of the lowest standing among those that `fits` names, the oldest of them.
+/// The place of the lowest rank among those that `fits` names, the oldest of them.
 fn lowest<I: Copy + Ord, N>(
     places: &[Place<I, N>],
     fits: impl Fn(&Place<I, N>) -> bool,
 ) -> Option<usize> {
     let fitting = places.iter().enumerate().filter(|(_, place)| fits(place));
     fitting
-        .min_by_key(|(_, place)| (place.standing, place.id))
+        .min_by_key(|(_, place)| (place.rank(), place.id))
         .map(|(index, _)| index)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Standing::{Ours, Stranger};
+    use Standing::{Ours, Signed, Stranger};
 
     const BOUNDS: Bounds = Bounds {
         places: 8,
@@ -147,6 +158,7 @@ mod tests {
             id,
             network,
             standing,
+            came_again: false,
             bytes,
         };
         rows.iter().map(place).collect()
@@ -182,6 +194,19 @@ mod tests {
             (4, "a", Ours, 1),
         ];
         assert_eq!(BOUNDS.displaced(places(&mixed)), [2]);
+    }
+
+    #[test]
+    fn what_alipay_signed_and_what_came_again_stay_longest() {
+        let mut rows: Vec<_> = (0..4).map(|n| (n, "alipay", Signed, 1)).collect();
+        rows.extend((10..14).map(|n| (n, "flood", Ours, 1)));
+        rows.push((20, "other", Ours, 1));
+        let mut places = places(&rows);
+        for place in places.iter_mut().filter(|place| place.id != 12) {
+            place.came_again = place.standing == Ours;
+        }
+        assert_eq!(BOUNDS.displaced(places), [12], "the one that came once");
+        assert_eq!(BOUNDS.displaced(self::places(&rows)), [10], "a forged one");
     }
 
     #[test]

@@ -43,16 +43,23 @@ pub struct RefusedNotification {
 }
 
 impl RefusedNotification {
-    /// The network whose places it counts among: a whole /64 of IPv6 is one sender's.
+    /// The network whose places it counts among: a whole /48 of IPv6 is one sender's, as providers
+    /// give them out.
     #[must_use]
     pub fn network(&self) -> String {
         match self.peer.parse() {
             Ok(IpAddr::V6(address)) => {
-                let [a, b, c, d, ..] = address.segments();
-                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+                let [a, b, c, ..] = address.segments();
+                format!("{a:x}:{b:x}:{c:x}::/48")
             }
             Ok(IpAddr::V4(_)) | Err(_) => self.peer.clone(),
         }
+    }
+
+    /// Whether it came more than once, as what Alipay sends does until it is acked.
+    #[must_use]
+    pub fn came_again(&self) -> bool {
+        self.times > 1
     }
 }
 
@@ -100,8 +107,9 @@ impl RefusalKind {
     #[must_use]
     pub fn standing(self) -> Standing {
         match self {
-            Self::Foreign | Self::Malformed | Self::NoNotification => Standing::Stranger,
-            Self::Forged | Self::Undecryptable => Standing::Ours,
+            Self::Foreign | Self::Malformed => Standing::Stranger,
+            Self::Forged => Standing::Ours,
+            Self::NoNotification | Self::Undecryptable => Standing::Signed,
         }
     }
 }
@@ -128,6 +136,8 @@ pub enum Standing {
     Stranger,
     /// It names an app of ours: a mended key may make it good.
     Ours,
+    /// Alipay signed it for an app of ours: nobody else can fill places with such.
+    Signed,
 }
 
 /// What Alipay signed under a `notify_id` that stands for something else already. Never delivered.

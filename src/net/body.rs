@@ -1,10 +1,12 @@
 //! Reading bodies within a size and a time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A boxed error, as bodies of other libraries give it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -24,6 +26,67 @@ pub enum BodyError {
     TooLarge(usize),
 }
 
+/// Room that bodies share. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Room(Arc<Semaphore>);
+
+/// What a body takes of a [`Room`]; dropping it gives it back.
+#[derive(Debug, Default)]
+pub struct Held(Option<OwnedSemaphorePermit>);
+
+/// Why a body couldn't be read into a [`Room`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RoomError {
+    /// It couldn't be read at all.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// Others take all of it.
+    #[error("there is no room for a further body at present")]
+    Full,
+}
+
+impl Room {
+    /// Room for so many bytes.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes)))
+    }
+
+    /// Takes `bytes` more of it, without waiting: who waited would hold what others wait for.
+    fn take(&self, bytes: usize, held: &mut Held) -> Result<(), RoomError> {
+        let bytes = u32::try_from(bytes).map_err(|_| RoomError::Full)?;
+        let more = Arc::clone(&self.0).try_acquire_many_owned(bytes);
+        let more = more.map_err(|_| RoomError::Full)?;
+        match &mut held.0 {
+            Some(former) => former.merge(more),
+            None => held.0 = Some(more),
+        }
+        Ok(())
+    }
+}
+
+/// The same as [`read`], within `room`: each byte takes its place as it arrives, and gives it back
+/// with what is held.
+///
+/// # Errors
+/// [`RoomError`].
+pub async fn read_into<B>(
+    body: B,
+    limit: usize,
+    deadline: Duration,
+    room: &Room,
+) -> Result<(Bytes, Held), RoomError>
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<BoxError>,
+{
+    let mut held = Held::default();
+    let take = |bytes| room.take(bytes, &mut held);
+    let body = read_taking(body, limit, deadline, take).await?;
+    Ok((body, held))
+}
+
 /// Reads a whole body of at most `limit` bytes that arrives within `deadline`.
 ///
 /// # Errors
@@ -33,19 +96,39 @@ where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<BoxError>,
 {
+    read_taking(body, limit, deadline, |_| Ok(())).await
+}
+
+/// The same; `take` is asked for each piece.
+async fn read_taking<B, E>(
+    body: B,
+    limit: usize,
+    deadline: Duration,
+    take: impl FnMut(usize) -> Result<(), E> + Send,
+) -> Result<Bytes, E>
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<BoxError>,
+    E: From<BodyError>,
+{
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if declared > limit {
-        return Err(BodyError::TooLarge(limit));
+        return Err(BodyError::TooLarge(limit).into());
     }
-    tokio::time::timeout(deadline, collect(body, limit))
+    tokio::time::timeout(deadline, collect(body, limit, take))
         .await
         .map_err(|_| BodyError::Timeout(deadline))?
 }
 
-async fn collect<B>(body: B, limit: usize) -> Result<Bytes, BodyError>
+async fn collect<B, E>(
+    body: B,
+    limit: usize,
+    mut take: impl FnMut(usize) -> Result<(), E> + Send,
+) -> Result<Bytes, E>
 where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<BoxError>,
+    E: From<BodyError>,
 {
     let mut body = std::pin::pin!(body);
     let (mut pieces, mut length) = (Vec::new(), 0_usize);
@@ -56,8 +139,9 @@ where
         };
         length = length.saturating_add(piece.len());
         if length > limit {
-            return Err(BodyError::TooLarge(limit));
+            return Err(BodyError::TooLarge(limit).into());
         }
+        take(piece.len())?;
         pieces.push(piece);
     }
     // A body that came in one piece, as nearly all do, is never copied.
@@ -98,6 +182,18 @@ mod tests {
         assert!(matches!(whole, Err(BodyError::TooLarge(6))));
         let streamed = read(pieces(&["1234", "567"]), 6, SOON).await;
         assert!(matches!(streamed, Err(BodyError::TooLarge(6))));
+    }
+
+    #[tokio::test]
+    async fn bodies_share_their_room_as_long_as_they_are_held() {
+        let room = Room::new(8);
+        let read = async |texts: &[&'static str]| read_into(pieces(texts), 6, SOON, &room).await;
+        let (first, held) = read(&["ab", "cde"]).await.expect("room");
+        assert_eq!(first, "abcde");
+        assert!(matches!(read(&["1234"]).await, Err(RoomError::Full)));
+        read(&["123"]).await.expect("as much as is left");
+        drop(held);
+        read(&["123", "456"]).await.expect("given back");
     }
 
     #[tokio::test(start_paused = true)]

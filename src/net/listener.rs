@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -21,6 +22,8 @@ pub struct Listener {
     socket: Socket,
     /// Somebody else holds the socket, too, and keeps it when we end.
     shared: bool,
+    /// How long a connection may stay without its first byte.
+    silence: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -63,6 +66,7 @@ impl Listener {
         Ok(Self {
             socket,
             shared: false,
+            silence: None,
         })
     }
 
@@ -72,6 +76,7 @@ impl Listener {
         Self {
             socket: Socket::Tcp(listener),
             shared: false,
+            silence: None,
         }
     }
 
@@ -84,6 +89,7 @@ impl Listener {
         Ok(Self {
             socket: Socket::Tcp(TcpListener::from_std(listener)?),
             shared: true,
+            silence: None,
         })
     }
 
@@ -101,7 +107,22 @@ impl Listener {
                 path: path.unwrap_or_default(),
             },
             shared: true,
+            silence: None,
         })
+    }
+
+    /// The same, but a connection whose first byte doesn't come `within` is closed: for whoever is
+    /// open to everybody. One that has asked before may be idle for longer.
+    #[must_use]
+    pub fn first_byte(mut self, within: Duration) -> Self {
+        self.silence = Some(within);
+        self
+    }
+
+    /// How long a connection may stay without its first byte; `None`: as long as an idle one.
+    #[must_use]
+    pub fn silence(&self) -> Option<Duration> {
+        self.silence
     }
 
     /// Whether somebody else holds the socket, too.

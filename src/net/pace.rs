@@ -22,6 +22,8 @@ pub(crate) struct Paced<S> {
     limits: Limits,
     answering: Answering,
     ending: Ending,
+    /// Until when the first byte has to come.
+    silent: Option<Pin<Box<Sleep>>>,
     head: Option<Head>,
     stall: Option<Stall>,
 }
@@ -29,6 +31,8 @@ pub(crate) struct Paced<S> {
 /// What [`Paced`] allows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
+    /// For the first byte of the first request, if it is bounded.
+    pub(crate) silence: Option<Duration>,
     /// For a whole head.
     pub(crate) head: Duration,
     /// For a peer to take anything of what is written.
@@ -75,11 +79,15 @@ impl Answering {
 
 impl<S> Paced<S> {
     pub(crate) fn new(stream: S, limits: Limits, answering: Answering, ending: Ending) -> Self {
+        let silent = limits
+            .silence
+            .map(|within| Box::pin(tokio::time::sleep(within)));
         Self {
             stream,
             limits,
             answering,
             ending,
+            silent,
             head: None,
             stall: None,
         }
@@ -87,6 +95,7 @@ impl<S> Paced<S> {
 
     /// Begins to count for what has just arrived, if that begins a head.
     fn arrived(&mut self) {
+        self.silent = None;
         let turn = self.answering.turn();
         if self.head.is_none() && turn.is_multiple_of(2) {
             let late = Box::pin(tokio::time::sleep(self.limits.head));
@@ -94,8 +103,12 @@ impl<S> Paced<S> {
         }
     }
 
-    /// Ready once the head has taken too long.
+    /// Ready once the first byte, or the head, has taken too long.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if let Some(silent) = &mut self.silent {
+            ready!(silent.as_mut().poll(cx));
+            return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "nothing was asked"));
+        }
         let Some(head) = &mut self.head else {
             return Poll::Pending;
         };
@@ -213,6 +226,7 @@ mod tests {
     ) -> (EndingHand, Paced<tokio::io::DuplexStream>) {
         let (hand, ending) = Ending::new();
         let limits = Limits {
+            silence: None,
             head: LIMIT,
             stall: LIMIT,
             stall_at_the_end: LIMIT / 6,
@@ -246,6 +260,30 @@ mod tests {
             busy.is_err(),
             "a request that is being answered has no head to wait for"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_nothing_is_let_go_and_who_has_asked_may_be_idle() {
+        let (mut client, server) = duplex(64);
+        let answering = Answering::default();
+        let (_hand, ending) = Ending::new();
+        let limits = Limits {
+            silence: Some(LIMIT),
+            head: LIMIT,
+            stall: LIMIT,
+            stall_at_the_end: LIMIT,
+        };
+        let (_silent, other) = duplex(64);
+        let mut silent = Paced::new(other, limits, answering.clone(), ending.clone());
+        let late = silent.read_u8().await.expect_err("nothing comes");
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        let mut paced = Paced::new(server, limits, answering.clone(), ending);
+        client.write_all(b"G").await.expect("room");
+        assert_eq!(paced.read_u8().await.expect("a byte"), b'G');
+        answering.begin();
+        answering.end();
+        let idle = tokio::time::timeout(LIMIT * 9, paced.read_u8()).await;
+        assert!(idle.is_err(), "an idle connection is left alone");
     }
 
     #[tokio::test(start_paused = true)]

@@ -87,6 +87,12 @@ pub async fn serve_until<H, F, B>(
     B::Error: Into<BoxError>,
 {
     let slots = Arc::new(Semaphore::new(CONNECTIONS as usize));
+    let limits = Limits {
+        silence: listener.silence(),
+        head: HEAD,
+        stall: STALL,
+        stall_at_the_end: STALL_AT_THE_END,
+    };
     let mut accepting = Accepting {
         listener,
         slots: Arc::clone(&slots),
@@ -100,7 +106,7 @@ pub async fn serve_until<H, F, B>(
             let spoken = async {
                 let secured = tokio::time::timeout(HANDSHAKE, stream.secured(tls.as_ref())).await;
                 if let Ok(Ok(stream)) = secured {
-                    converse(stream, peer, handle, ending).await;
+                    converse(stream, (peer, limits), handle, ending).await;
                 }
             };
             tokio::select! {
@@ -160,19 +166,18 @@ impl Accepting {
 }
 
 /// Speaks HTTP on one connection until it ends.
-async fn converse<H, F, B>(stream: Stream, peer: Peer, handle: H, ending: Ending)
-where
+async fn converse<H, F, B>(
+    stream: Stream,
+    (peer, limits): (Peer, Limits),
+    handle: H,
+    ending: Ending,
+) where
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let answering = Answering::default();
-    let limits = Limits {
-        head: HEAD,
-        stall: STALL,
-        stall_at_the_end: STALL_AT_THE_END,
-    };
     let stream = Paced::new(stream, limits, answering.clone(), ending.clone());
     let closing = ending.reached(Stage::Closing);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {

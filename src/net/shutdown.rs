@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 
 /// Tells many tasks that they should end. Clones share the signal.
 #[derive(Debug, Clone)]
@@ -113,38 +113,47 @@ impl EndingHand {
 
 /// Counts who is inside, so that their leaving can be waited for. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Gate(Arc<Semaphore>);
+pub struct Gate(Arc<watch::Sender<usize>>);
 
 /// Somebody inside; dropping it leaves.
 #[derive(Debug)]
-pub struct Inside(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
+pub struct Inside(Arc<watch::Sender<usize>>);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0
+            .send_modify(|inside| *inside = inside.saturating_sub(1));
+    }
+}
 
 impl Gate {
     /// A gate with nobody inside.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Semaphore::new(PLACES as usize)))
+        Self(Arc::new(watch::Sender::new(0)))
     }
 
-    /// Goes in. Where a million are inside already, uncounted.
+    /// Goes in.
     #[must_use]
     pub fn enter(&self) -> Inside {
-        Inside(Arc::clone(&self.0).try_acquire_owned().ok())
+        self.0
+            .send_modify(|inside| *inside = inside.saturating_add(1));
+        Inside(Arc::clone(&self.0))
     }
 
-    /// How many are inside.
+    /// How many are inside, whoever waits for their leaving.
     #[must_use]
     pub fn inside(&self) -> usize {
-        (PLACES as usize).saturating_sub(self.0.available_permits())
+        *self.0.borrow()
     }
 
-    /// Ends once nobody is inside. Who comes meanwhile isn't counted: shut the door first.
+    /// Ends once nobody is inside. Who comes meanwhile is waited for: shut the door first.
     ///
     /// # Cancel safety
     /// Safe: it only watches.
     pub async fn emptied(&self) {
-        // The semaphore is never closed.
-        let _ = self.0.acquire_many(PLACES).await;
+        // The sender lives as long as this does.
+        let _ = self.0.subscribe().wait_for(|inside| *inside == 0).await;
     }
 }
 
@@ -153,9 +162,6 @@ impl Default for Gate {
         Self::new()
     }
 }
-
-/// Far more than there are connections.
-const PLACES: u32 = 1 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -184,7 +190,9 @@ mod tests {
         let (one, other) = (gate.enter(), gate.enter());
         assert_eq!(gate.inside(), 2);
         drop(one);
-        assert!(gate.emptied().now_or_never().is_none());
+        let mut waiting = std::pin::pin!(gate.emptied());
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert_eq!(gate.inside(), 1, "who waits isn't counted");
         drop(other);
         gate.emptied().await;
         assert_eq!(gate.inside(), 0);

@@ -21,11 +21,12 @@ use crate::config::value;
 use crate::delivery::pull::{Claim, PullError, Pulled, Puller};
 use crate::model::id::EventId;
 use crate::net::body::{self, BoxError};
+use crate::net::shutdown::{Gate, Stage};
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route};
 use crate::proxy::story::Story;
-use crate::proxy::{BODY_DEADLINE, Proxy, front_door, upload, users};
+use crate::proxy::{BODY_DEADLINE, OUT_OF_SERVICE, Proxy, front_door, overloaded, upload, users};
 
 /// How many requests are answered at once, waiting claims among them.
 const AT_ONCE: usize = 256;
@@ -87,6 +88,8 @@ pub struct Events {
     puller: Puller,
     at_once: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    /// Who changes leases, or waits to.
+    under_way: Gate,
 }
 
 impl Events {
@@ -97,7 +100,13 @@ impl Events {
             puller,
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
             waiting: Arc::new(Semaphore::new(WAITING)),
+            under_way: Gate::new(),
         }
+    }
+
+    /// Counts who changes leases, so that an end can wait for them.
+    pub(super) fn under_way(&self) -> &Gate {
+        &self.under_way
     }
 
     /// Whether whoever sent `head` may pull. The one place that decides it: as long as callers
@@ -187,7 +196,12 @@ impl Proxy {
         }
         let limit = self.parts.limits.max_body.min(MAX_BODY);
         let body = body::read(body, limit, BODY_DEADLINE).await?;
+        let _inside = events.under_way.enter();
+        // Looked at once inside: whoever waits for the last one then waits for this one.
+        let leaving = self.parts.limits.ending.stage() >= Stage::Leaving;
         match event {
+            // Nothing new is begun; what is on lease can still be finished.
+            Event::Claim if leaving => Err(overloaded(OUT_OF_SERVICE)),
             Event::Claim => events.claim(&body).await,
             Event::Extend(id) => events.extend(id, &body).await,
             Event::Ack(id) => {

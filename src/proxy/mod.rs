@@ -19,7 +19,7 @@ use crate::gateway::error::Outcome;
 use crate::gateway::metrics::CallMetrics;
 use crate::gateway::{Gateway, VerifiedReply};
 use crate::net::body::{self, BodyError, BoxError};
-use crate::net::shutdown::{Ending, Stage};
+use crate::net::shutdown::{Ending, Gate, Inside, Stage};
 use crate::protocol::charset::Charset;
 use crate::protocol::params::name;
 use crate::protocol::signature::SignType;
@@ -107,8 +107,8 @@ pub struct Limits {
     pub allowed_hosts: Vec<String>,
     /// Slots for calls under way.
     pub in_flight: Arc<Semaphore>,
-    /// How many slots there are.
-    pub slots: u32,
+    /// Counts who holds one.
+    pub calls: Gate,
     /// Largest JSON or form body, bytes.
     pub max_body: usize,
     /// Largest multipart body, bytes.
@@ -123,11 +123,10 @@ impl Limits {
     /// The limits of a configuration, until `ending` is `Deaf`.
     #[must_use]
     pub fn new(config: &Config, ending: Ending) -> Self {
-        let slots = u32::try_from(config.proxy.max_in_flight).unwrap_or(u32::MAX);
         Self {
             allowed_hosts: config.proxy.allowed_hosts.clone(),
             in_flight: Arc::new(Semaphore::new(config.proxy.max_in_flight)),
-            slots,
+            calls: Gate::new(),
             max_body: config.proxy.max_body,
             max_upload: config.proxy.max_upload,
             timeout: config.upstream.timeout,
@@ -211,23 +210,22 @@ impl Proxy {
         }
     }
 
-    /// Ends once no call is under way, whether or not anybody waits for its reply, and what became
-    /// of all is written. Further calls are refused meanwhile, or it might never end.
+    /// Ends once no call and no request for events is under way, whether or not anybody waits for
+    /// its reply, and what became of all is written. Refuse further ones before, or it might never
+    /// end.
     ///
     /// # Cancel safety
     /// Safe: it only watches.
     pub async fn idle(&self) {
-        let limits = &self.parts.limits;
-        // The semaphore is never closed.
-        let _ = limits.in_flight.acquire_many(limits.slots).await;
+        self.parts.limits.calls.emptied().await;
+        self.parts.events.under_way().emptied().await;
         self.written().await;
     }
 
     /// How many calls are under way.
     #[must_use]
     pub fn under_way(&self) -> usize {
-        let limits = &self.parts.limits;
-        (limits.slots as usize).saturating_sub(limits.in_flight.available_permits())
+        self.parts.limits.calls.inside()
     }
 
     /// Front door, slot, body, local call: everything before the call itself.
@@ -295,16 +293,12 @@ impl Proxy {
     }
 
     /// The last checks of a call, whichever way it came.
-    fn admitted(
-        &self,
-        mut call: LocalCall,
-        slot: OwnedSemaphorePermit,
-    ) -> Result<Admitted, ProxyError> {
+    fn admitted(&self, mut call: LocalCall, slot: Slot) -> Result<Admitted, ProxyError> {
         self.check_notify_url(&mut call)?;
         Ok(self.ready(Call::V2(Box::new(call)), slot))
     }
 
-    fn ready(&self, call: Call, slot: OwnedSemaphorePermit) -> Admitted {
+    fn ready(&self, call: Call, slot: Slot) -> Admitted {
         Admitted {
             call,
             slot,
@@ -410,20 +404,27 @@ impl Proxy {
         Ok(())
     }
 
-    fn slot(&self) -> Result<OwnedSemaphorePermit, ProxyError> {
+    fn slot(&self) -> Result<Slot, ProxyError> {
         let limits = &self.parts.limits;
+        let inside = limits.calls.enter();
         let slot = Arc::clone(&limits.in_flight).try_acquire_owned();
         // Looked at once the slot is held: whoever waits for the last call then waits for this one.
         if limits.ending.stage() >= Stage::Deaf {
-            return Err(overloaded(
-                "the sidecar was taken out of service or stops; ask another one, or again in a second",
-            ));
+            return Err(overloaded(OUT_OF_SERVICE));
         }
-        slot.map_err(|_| {
+        let permit = slot.map_err(|_| {
             overloaded("`proxy.max_in_flight` calls are under way; try again in a second")
+        })?;
+        Ok(Slot {
+            _permit: permit,
+            _inside: inside,
         })
     }
 }
+
+/// Why nothing more is begun.
+const OUT_OF_SERVICE: &str =
+    "the sidecar was taken out of service or stops; ask another one, or again in a second";
 
 fn overloaded(detail: &str) -> ProxyError {
     ProxyError::refused(ErrorCode::Overloaded, detail)
@@ -447,8 +448,14 @@ struct Back {
 /// A request that may be made.
 struct Admitted {
     call: Call,
-    slot: OwnedSemaphorePermit,
+    slot: Slot,
     in_flight: InFlight,
+}
+
+/// The place of a call, counted until the call has ended.
+struct Slot {
+    _permit: OwnedSemaphorePermit,
+    _inside: Inside,
 }
 
 /// What is called, in either dialect.

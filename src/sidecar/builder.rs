@@ -279,6 +279,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         state_key: state_key(&config)?,
         asker: dispatcher.asker(),
         wake: Arc::clone(&wake),
+        ending: ending.clone(),
     };
     let webhook = Webhook::new(webhook_parts, &config.webhook, &config.delivery);
     let admin_token = admin_token(&config)?;
@@ -288,7 +289,6 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         ending: ending.clone(),
         proxy: proxy.clone(),
         tokens: tokens.clone(),
-        notifications: Gate::new(),
         deliveries: Gate::new(),
         puller: dispatcher.puller(),
         webhook: webhook.clone(),

@@ -10,39 +10,68 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::RETRY_AFTER;
-use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::admin::drain::Drain;
+use crate::config::Config;
 use crate::net::serve::serve_until;
 use crate::net::shutdown::{Ending, EndingHand, Shutdown, Stage};
-use crate::sidecar::{Bound, Listeners};
-use crate::webhook::Webhook;
+use crate::sidecar::{Bound, Listeners, Sidecar};
+use crate::store::error::StoreError;
 
 /// How long connections on which nothing is asked are kept once the end has begun: a request that
 /// is just being sent would be lost with them, and callers don't send such a one again.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long the webhook, which is open to everybody, keeps a connection on which nothing was ever
+/// asked.
+const FIRST_BYTE: Duration = Duration::from_secs(30);
 /// The shortest bound of an end: less than the 30 s that Kubernetes gives.
 const BOUND: Duration = Duration::from_secs(25);
 /// What the end of a call may take beyond its deadline.
 const BEYOND_CALLS: Duration = Duration::from_secs(10);
 
+/// Why an end wasn't a clean one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UncleanEnd {
+    /// Something was still under way at the bound.
+    #[error(
+        "what was still under way after {} s was broken off; what became of it isn't known here",
+        .0.as_secs()
+    )]
+    BrokenOff(Duration),
+    /// The store couldn't be written at the end.
+    #[error("whether the last writes are durable isn't known")]
+    Store(#[from] StoreError),
+}
+
+impl Sidecar {
+    /// How long the end of a sidecar with this configuration may take, from the signal to the last
+    /// connection: 25 s, or `upstream.timeout` and 10 s where that is longer.
+    #[must_use]
+    pub fn end_takes_at_most(config: &Config) -> Duration {
+        BOUND.max(config.upstream.timeout.saturating_add(BEYOND_CALLS))
+    }
+}
+
 impl Bound {
-    /// How long the end may take, from the signal to the last connection: 25 s, or
-    /// `upstream.timeout` and 10 s where that is longer.
+    /// How long the end may take: [`Sidecar::end_takes_at_most`].
     #[must_use]
     pub fn end_takes_at_most(&self) -> Duration {
-        let calls = self.sidecar.parts.config.upstream.timeout;
-        BOUND.max(calls.saturating_add(BEYOND_CALLS))
+        Sidecar::end_takes_at_most(&self.sidecar.parts.config)
     }
 
     /// Serves and delivers until `shutdown`, then lets what is under way end, for
     /// [`Self::end_takes_at_most`]: first nothing new is taken, then calls and deliveries end, and
     /// the admin listener goes last, so that the end can be watched.
-    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
+    ///
+    /// # Errors
+    /// [`UncleanEnd`]: it ended, but not everything did as it should.
+    ///
+    /// # Cancel safety
+    /// Dropping the future breaks off whatever is under way.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), UncleanEnd> {
         let bound = self.end_takes_at_most();
         let Self {
             sidecar,
@@ -60,25 +89,33 @@ impl Bound {
         let (finished, is_finished) = Shutdown::new();
         let drain = &parts.drain;
         let proxy_handler = answer(parts.proxy.clone(), |p, r| async move { p.handle(r).await });
-        let webhook_handler = guarded(parts.webhook.clone(), drain.clone());
+        let webhook_handler = answer(
+            parts.webhook.clone(),
+            |w, r| async move { w.handle(r).await },
+        );
         let admin_handler = answer(parts.admin.clone(), |a, r| async move { a.handle(r).await });
         let serving = async {
             tokio::join!(
                 serve_until(proxy, tls.proxy, proxy_handler, front_ending.clone()),
-                serve_until(webhook, tls.webhook, webhook_handler, front_ending),
+                serve_until(
+                    webhook.first_byte(FIRST_BYTE),
+                    tls.webhook,
+                    webhook_handler,
+                    front_ending
+                ),
             );
             // Calls whose caller has gone are finished, too, and what they bought is stored.
             drain.refuse();
-            if let Err(error) = drain.finished().await {
-                tracing::error!(%error, "the store can't be written at the end");
-            }
+            let durable = drain.finished().await;
             finished.trigger();
+            durable
         };
         let admin = serve_until(admin, tls.admin, admin_handler, back_ending);
         let background = sidecar.background(std::future::pending());
         let whole = async {
             // `background` can't fail.
-            let _ = tokio::join!(serving, admin, background);
+            let (durable, (), _) = tokio::join!(serving, admin, background);
+            durable
         };
         let end = async {
             shutdown.await;
@@ -91,8 +128,8 @@ impl Bound {
             ends.conduct(&is_finished).await;
         };
         tokio::select! {
-            () = whole => {}
-            () = end => {}
+            durable = whole => Ok(durable?),
+            () = end => Err(UncleanEnd::BrokenOff(bound)),
         }
     }
 }
@@ -146,34 +183,4 @@ where
     F: Future<Output = Response<B>> + Send + 'static,
 {
     move |request| handle(service.clone(), request)
-}
-
-/// The webhook, which refuses everything once it was taken out of service: Alipay sends again.
-fn guarded(
-    webhook: Webhook,
-    drain: Drain,
-) -> impl Fn(Request<Incoming>) -> futures_util::future::BoxFuture<'static, Response<Full<Bytes>>>
-+ Clone
-+ Send
-+ Sync
-+ 'static {
-    move |request| {
-        let (webhook, drain) = (webhook.clone(), drain.clone());
-        Box::pin(async move {
-            let _inside = drain.notifications().enter();
-            // Looked at once inside: whoever waits for the last one then waits for this one.
-            match drain.ending().stage() >= Stage::Deaf {
-                true => out_of_service(),
-                false => webhook.handle(request).await,
-            }
-        })
-    }
-}
-
-fn out_of_service() -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(b"fail")));
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    let soon = HeaderValue::from_static("1");
-    response.headers_mut().insert(RETRY_AFTER, soon);
-    response
 }

@@ -40,6 +40,7 @@ mod request;
 mod tls;
 
 pub use builder::{BuildError, SidecarBuilder};
+pub use lifecycle::UncleanEnd;
 pub use request::{CallReply, CallRequest};
 use tls::Acceptors;
 pub use tls::unusable_files;
@@ -284,13 +285,13 @@ impl Sidecar {
     /// Binds, serves and delivers until `shutdown`, then lets what is under way end.
     ///
     /// # Errors
-    /// As [`Sidecar::bind`].
+    /// As [`Sidecar::bind`]; and [`UncleanEnd`] in an error of the kind `Other`.
     pub async fn run(
         &self,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), std::io::Error> {
-        self.bind().await?.run(shutdown).await;
-        Ok(())
+        let ended = self.bind().await?.run(shutdown).await;
+        ended.map_err(std::io::Error::other)
     }
 
     async fn keep_ahead(&self, shutdown: &Shutdown) {

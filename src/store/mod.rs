@@ -71,7 +71,7 @@ pub trait Store: Directory + Inbox {
 
     /// Forgets what is old at `now` (Unix milliseconds): delivered and ignored entries settled more
     /// than `retain_delivered_ms` ago, dead ones given up more than 30 days ago (until then they
-    /// can be replayed), every `notify_id` received more than `retain_delivered_ms` ago, but three
+    /// can be replayed), every `notify_id` received more than `retain_delivered_ms` ago, but seven
     /// days at the least, what was remembered until before `now`, what was refused more than 7
     /// days ago, records of calls older than a day, and users' tokens that have ended. What is
     /// pending stays.
@@ -394,6 +394,9 @@ pub enum Change {
     },
     /// Takes a notification out of those refused.
     Release(EventId),
+    /// Takes the one with this content out of those refused, if it is among them: it was accepted
+    /// when it came again.
+    ReleaseContent([u8; 32]),
     /// Keeps `value` under `key` until `expires_at`, if nothing is kept there yet.
     Remember {
         /// The key.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use crate::gateway::app::SigningApp;
 use crate::gateway::platform::Asker;
@@ -44,12 +45,22 @@ pub(super) enum Origin {
 }
 
 impl Arrival {
-    /// What takes it out of those refused, where it was among them.
+    /// What takes it out of those refused, where it comes from there.
     fn release(&self) -> Option<Change> {
         match self.origin {
             Origin::Refused(id) => Some(Change::Release(id)),
             Origin::Sender(_) => None,
         }
+    }
+
+    /// What takes it out of those refused once it is accepted: an earlier attempt may be among them.
+    fn release_accepted(&self, refused: u64) -> Option<Change> {
+        if refused == 0 || self.release().is_some() {
+            return self.release();
+        }
+        let parsed = UnverifiedNotification::parse(self.content_type.as_deref(), &self.body);
+        let content = Sha256::digest(parsed.ok()?.lasting_content());
+        Some(Change::ReleaseContent(content.into()))
     }
 }
 
@@ -164,7 +175,8 @@ pub(super) async fn store(
     arrival: &Arrival,
     verified: &Verified,
 ) -> Result<(Outcome, EventId), Refusal> {
-    let pending = inner.parts.store.counts().await?.pending;
+    let counts = inner.parts.store.counts().await?;
+    let pending = counts.pending;
     if pending >= settings.high_water {
         return Err(Refusal::Backlog { pending });
     }
@@ -175,7 +187,8 @@ pub(super) async fn store(
         verified,
     };
     let mut plan = intake.plan().await?;
-    plan.changes.extend(arrival.release());
+    plan.changes
+        .extend(arrival.release_accepted(counts.refused));
     let committed = match inner.parts.store.commit(plan.changes).await {
         Err(StoreError::TokenConflict { owner }) => {
             // Alipay can't mend it, so it is kept for the operator and acked.
@@ -184,7 +197,7 @@ pub(super) async fn store(
                 "the token of a verified push is already another merchant's; it was not stored"
             );
             let mut kept = intake::conflicting(&intake, plan.event_id);
-            kept.extend(arrival.release());
+            kept.extend(arrival.release_accepted(counts.refused));
             let effects = inner.parts.store.commit(kept).await?;
             (effects, Outcome::TokenConflict)
         }

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use crate::gateway::signer::SignError;
 use crate::model::refused::RefusalKind;
-use crate::net::body::BodyError;
+use crate::net::body::{BodyError, RoomError};
 use crate::protocol::error::ProtocolError;
 use crate::store::error::StoreError;
 use crate::webhook::metrics::Outcome;
@@ -20,6 +20,9 @@ pub(super) enum Refusal {
     /// It didn't arrive whole.
     #[error(transparent)]
     Body(#[from] BodyError),
+    /// Too many bodies are under way.
+    #[error("the bodies under way take all the room that there is; it may be sent again")]
+    Busy,
     /// An encrypted authorisation or cancellation that can't be opened.
     #[error("it is encrypted, and the app's encrypt_key is missing or doesn't open it")]
     Closed,
@@ -54,7 +57,7 @@ pub(super) enum Refusal {
 impl Refusal {
     pub(super) fn outcome(&self) -> Outcome {
         match self {
-            Self::Backlog { .. } | Self::Body(_) | Self::Stale => Outcome::Refused,
+            Self::Backlog { .. } | Self::Body(_) | Self::Busy | Self::Stale => Outcome::Refused,
             Self::Encoded | Self::Malformed(_) | Self::Other => Outcome::Malformed,
             Self::Foreign => Outcome::Foreign,
             Self::Forged(_) => Outcome::Forged,
@@ -73,6 +76,7 @@ impl Refusal {
             Self::Other => Some(RefusalKind::NoNotification),
             Self::Backlog { .. }
             | Self::Body(_)
+            | Self::Busy
             | Self::Encoded
             | Self::Sign(_)
             | Self::Stale
@@ -82,7 +86,7 @@ impl Refusal {
 
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Backlog { .. } | Self::Closed | Self::Sign(_) | Self::Store(_) => {
+            Self::Backlog { .. } | Self::Busy | Self::Closed | Self::Sign(_) | Self::Store(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Body(BodyError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -93,6 +97,15 @@ impl Refusal {
             | Self::Malformed(_)
             | Self::Other
             | Self::Stale => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+impl From<RoomError> for Refusal {
+    fn from(error: RoomError) -> Self {
+        match error {
+            RoomError::Body(error) => Self::Body(error),
+            RoomError::Full => Self::Busy,
         }
     }
 }

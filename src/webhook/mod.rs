@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
-use http::{HeaderMap, Method, Request, Response};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Body;
 use tokio::sync::{Notify, Semaphore};
@@ -24,8 +25,9 @@ use crate::gateway::app::Apps;
 use crate::gateway::diagnosis::Diagnostics;
 use crate::gateway::platform::CertificateSource;
 use crate::model::id::EventIds;
-use crate::net::body::{self, BoxError};
+use crate::net::body::{self, BoxError, Room};
 use crate::net::listener::Peer;
+use crate::net::shutdown::{Ending, Gate, Stage};
 use crate::store::Store;
 use crate::token::Tokens;
 
@@ -54,6 +56,9 @@ use state::StateKey;
 /// How long a body may take to arrive: contract §11.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How much the bodies of all requests under way may take, bytes: anybody may send some.
+const ROOM: usize = 64 << 20;
+
 /// What [`Webhook`] works with.
 pub struct WebhookParts {
     /// The apps that notifications may be for.
@@ -76,6 +81,8 @@ pub struct WebhookParts {
     pub asker: Asker,
     /// Told when something became owed to the backend.
     pub wake: Arc<Notify>,
+    /// From `Deaf` on everything is refused: Alipay sends again.
+    pub ending: Ending,
 }
 
 /// Takes Alipay's calls. Clones share everything.
@@ -89,6 +96,10 @@ struct Inner {
     quarantine: Quarantine,
     /// Room for SPI calls that wait for the backend.
     spi_slots: Semaphore,
+    /// Who isn't answered yet.
+    under_way: Gate,
+    /// Where their bodies are.
+    room: Room,
     settings: ArcSwap<Settings>,
 }
 
@@ -122,6 +133,8 @@ impl Webhook {
             quarantine,
             ids: EventIds::new(),
             spi_slots: spi::slots(),
+            under_way: Gate::new(),
+            room: Room::new(ROOM.max(webhook.max_body)),
             settings: ArcSwap::from_pointee(settings),
         }))
     }
@@ -147,6 +160,12 @@ impl Webhook {
         self.0.quarantine.flush().await;
     }
 
+    /// Counts the requests that aren't answered yet.
+    #[must_use]
+    pub fn under_way(&self) -> &Gate {
+        &self.0.under_way
+    }
+
     /// Answers one request.
     ///
     /// # Cancel safety
@@ -157,39 +176,59 @@ impl Webhook {
         B: Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
+        let _inside = self.0.under_way.enter();
         let settings = self.0.settings.load_full();
         let (head, body) = request.into_parts();
         let Some(route) = route(&settings.webhook, head.uri.path()) else {
             return answer::not_found();
         };
+        // Looked at once inside: whoever waits for the last one then waits for this one.
+        if self.0.parts.ending.stage() >= Stage::Deaf {
+            return out_of_service(&route);
+        }
+        self.answer(&settings, route, &head, body).await
+    }
+
+    async fn answer<B>(
+        &self,
+        settings: &Settings,
+        route: Route<'_>,
+        head: &Parts,
+        body: B,
+    ) -> answer::Answer
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
         let query = head.uri.query().unwrap_or_default();
         match (route, head.method.clone()) {
             (Route::Notification(notify_path), Method::POST) => {
-                let read = body::read(body, settings.webhook.max_body, BODY_DEADLINE).await;
-                let arrival = match read.map_err(Refusal::from).and_then(|body| {
+                let (limit, room) = (settings.webhook.max_body, &self.0.room);
+                let read = body::read_into(body, limit, BODY_DEADLINE, room).await;
+                let arrival = read.map_err(Refusal::from).and_then(|(body, held)| {
                     refuse_encoded(&head.headers)?;
-                    Ok(Arrival {
+                    let arrival = Arrival {
                         notify_path: notify_path.to_owned(),
                         content_type: text(&head.headers, CONTENT_TYPE),
                         body,
                         now: self.0.parts.clock.now_ms(),
                         origin: Origin::Sender(sender(&head.extensions)),
-                    })
-                }) {
+                    };
+                    Ok((arrival, held))
+                });
+                let (arrival, _held) = match arrival {
                     Ok(arrival) => arrival,
                     Err(refusal) => return self.0.refuse(Kind::Other, &refusal),
                 };
-                app_gateway::receive(&self.0, &settings, &arrival).await
+                app_gateway::receive(&self.0, settings, &arrival).await
             }
             (Route::Spi(path), Method::GET | Method::POST) => {
-                spi::receive(&self.0, &settings, path, &head, body).await
+                spi::receive(&self.0, settings, path, head, body).await
             }
             (Route::AuthCallback, Method::GET) => {
-                auth_redirect::callback(&self.0, &settings, query).await
+                auth_redirect::callback(&self.0, settings, query).await
             }
-            (Route::AuthStart, Method::GET) => {
-                auth_redirect::start(&self.0, &settings, query).await
-            }
+            (Route::AuthStart, Method::GET) => auth_redirect::start(&self.0, settings, query).await,
             (Route::Spi(_), _) => answer::method_not_allowed("GET, POST"),
             (Route::Notification(_), _) => answer::method_not_allowed("POST"),
             (Route::AuthCallback | Route::AuthStart, _) => answer::method_not_allowed("GET"),
@@ -237,6 +276,17 @@ impl std::fmt::Debug for Webhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Webhook")
     }
+}
+
+/// The answer once nothing more is taken: Alipay sends again, a browser is told so.
+fn out_of_service(route: &Route<'_>) -> answer::Answer {
+    let mut answer = match route {
+        Route::Notification(_) | Route::Spi(_) => answer::fail(StatusCode::SERVICE_UNAVAILABLE),
+        Route::AuthCallback | Route::AuthStart => pages::Page::Unavailable.answer(),
+    };
+    let soon = HeaderValue::from_static("1");
+    answer.headers_mut().insert(RETRY_AFTER, soon);
+    answer
 }
 
 /// What `path`, or the route it is an alias of, leads to.

@@ -5,10 +5,12 @@
 //! displaces himself, and is written in groups with a pause behind each. What is lost so is counted;
 //! what was Alipay's comes again.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use sha2::{Digest as _, Sha256};
 
 use crate::model::id::EventId;
@@ -103,7 +105,7 @@ impl Quarantine {
             content: [0; 32],
         };
         if self.0.enqueue(refused) {
-            tokio::spawn(write_what_waits(Arc::downgrade(&self.0)));
+            tokio::spawn(Writer(Arc::downgrade(&self.0)).write());
         }
     }
 
@@ -126,6 +128,7 @@ impl Inner {
             id: refused.id,
             network: network.as_str(),
             standing: refused.refusal.standing(),
+            came_again: refused.came_again(),
             bytes: size(refused),
         });
         let displaced = QUEUE.displaced(places.collect());
@@ -158,7 +161,7 @@ impl Inner {
                 .collect()
         });
         let committed = match read.await {
-            Ok(changes) => self.store.commit(changes).await.map_err(|e| e.to_string()),
+            Ok(changes) => self.commit(changes).await,
             Err(_) => Err("a bug stopped the reading of them".to_owned()),
         };
         match committed {
@@ -167,6 +170,14 @@ impl Inner {
                 self.metrics.count_dropped(Dropped::Store, offered);
                 tracing::warn!(error, offered, "refused notifications can't be kept");
             }
+        }
+    }
+
+    async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Effect>, String> {
+        let commit = async { self.store.commit(changes).await };
+        match AssertUnwindSafe(commit).catch_unwind().await {
+            Ok(committed) => committed.map_err(|error| error.to_string()),
+            Err(_) => Err("a bug ended the writing of them".to_owned()),
         }
     }
 
@@ -184,20 +195,35 @@ impl Inner {
     }
 }
 
-/// Writes until nothing waits. During the pauses it holds nothing: a sidecar that ends takes its
-/// store with it.
-async fn write_what_waits(inner: Weak<Inner>) {
-    while let Some(strong) = inner.upgrade() {
-        let turn = strong.writing.lock().await;
-        let Some(waiting) = strong.next() else {
-            return;
-        };
-        let bytes: u64 = waiting.iter().map(size).sum();
-        strong.keep(waiting).await;
-        drop(turn);
-        drop(strong);
-        let millis = bytes.saturating_mul(1000) / BYTES_PER_SECOND;
-        tokio::time::sleep(PAUSE + Duration::from_millis(millis)).await;
+/// Whoever writes. Where it is broken off, with its runtime, somebody else can write afterwards.
+struct Writer(Weak<Inner>);
+
+impl Writer {
+    /// Writes until nothing waits. During the pauses it holds nothing: a sidecar that ends takes its
+    /// store with it.
+    async fn write(mut self) {
+        while let Some(strong) = self.0.upgrade() {
+            let turn = strong.writing.lock().await;
+            let Some(waiting) = strong.next() else {
+                // Another may have begun by now: its mark isn't ours to take away.
+                self.0 = Weak::new();
+                return;
+            };
+            let bytes: u64 = waiting.iter().map(size).sum();
+            strong.keep(waiting).await;
+            drop(turn);
+            drop(strong);
+            let millis = bytes.saturating_mul(1000) / BYTES_PER_SECOND;
+            tokio::time::sleep(PAUSE + Duration::from_millis(millis)).await;
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.upgrade() {
+            inner.queue().is_written = false;
+        }
     }
 }
 

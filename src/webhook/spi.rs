@@ -20,7 +20,7 @@ use crate::gateway::app::SigningApp;
 use crate::gateway::signer::SignError;
 use crate::model::id::{AuthAppId, EventId};
 use crate::model::notification::{Body, DeliveryForm, InboxEntry};
-use crate::net::body::{self, BoxError};
+use crate::net::body::{self, BoxError, Held};
 use crate::net::client::Reply;
 use crate::protocol::charset::{self, Charset};
 use crate::protocol::error::{JsonError, ProtocolError};
@@ -112,7 +112,7 @@ where
     B::Error: Into<BoxError>,
 {
     let began = Instant::now();
-    let body = match read(settings, head, body).await {
+    let (body, _held) = match read(inner, settings, head, body).await {
         Ok(body) => body,
         Err(refusal) => return refuse(inner, &refusal),
     };
@@ -131,16 +131,22 @@ where
 }
 
 /// Reads the body; what a GET may have isn't looked at.
-async fn read<B>(settings: &Settings, head: &Parts, body: B) -> Result<Bytes, Refusal>
+async fn read<B>(
+    inner: &Inner,
+    settings: &Settings,
+    head: &Parts,
+    body: B,
+) -> Result<(Bytes, Held), Refusal>
 where
     B: HttpBody<Data = Bytes> + Send,
     B::Error: Into<BoxError>,
 {
     if head.method == Method::GET {
-        return Ok(Bytes::new());
+        return Ok((Bytes::new(), Held::default()));
     }
     refuse_encoded(&head.headers)?;
-    Ok(body::read(body, settings.webhook.max_body, ANSWER_WITHIN).await?)
+    let limit = settings.webhook.max_body;
+    Ok(body::read_into(body, limit, ANSWER_WITHIN, &inner.room).await?)
 }
 
 /// Checks that it is for an app of ours, that Alipay signed it, and not long ago.

@@ -208,6 +208,11 @@ fn the_verbs_talk_to_a_running_sidecar() {
     let merchant: serde_json::Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(merchant["user_id"], "2088000000001001");
     world.check(
+        &["merchant", "show", "2021000000001001"],
+        0,
+        &["doubt        -", "revoked_at   -"],
+    );
+    world.check(
         &["merchant", "remove", "2021000000001002"],
         0,
         &["is forgotten"],

@@ -643,3 +643,26 @@ async fn a_store_that_is_down_gives_nothing_out() {
         .refused(&format!("/events/{id}/ack"), "", down)
         .await;
 }
+
+#[tokio::test]
+async fn a_drain_gives_nothing_out_and_lets_what_is_on_lease_be_finished() {
+    let (sidecar, _) = pulled_from(|_| ()).await;
+    let (first, second) = (
+        sidecar.owe(None, |_| ()).await,
+        sidecar.owe(None, |_| ()).await,
+    );
+    assert_eq!(sidecar.claimed_ids(r#"{"max":1}"#).await, [first.clone()]);
+    sidecar.admin(Method::POST, "/api/drain", "").await;
+    for body in ["", r#"{"wait":"60s"}"#] {
+        sidecar
+            .refused("/events/claim", body, (503, "overloaded"))
+            .await;
+        let reply = sidecar.event("/events/claim", body).await;
+        assert_eq!(header(&reply, "retry-after"), "1");
+    }
+    assert_eq!(sidecar.delivery(&second).await.attempts, 0);
+    sidecar.say(&first, "extend", r#"{"lease":"60s"}"#).await;
+    sidecar.say(&first, "ack", "").await;
+    let drained = sidecar.admin(Method::POST, "/api/drain", "").await;
+    assert_eq!(json(&drained)["drained"], true);
+}

@@ -15,8 +15,11 @@ use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::shutdown::Shutdown;
 use alipay_sidecar::sidecar::Listeners;
 use alipay_sidecar::simulator::{Fault, FaultKind};
+use bytes::Bytes;
 use http::{Method, Request, StatusCode};
+use http_body_util::Full;
 use tokio::net::TcpStream;
+use tower_service::Service;
 
 use crate::support::caller::{Caller, Keep, Told};
 use crate::support::supervisor::{Program, Supervisor, program};
@@ -230,7 +233,9 @@ async fn the_end_is_bounded_whatever_hangs() {
     tokio::time::pause();
     let began = tokio::time::Instant::now();
     end.trigger();
-    run.await.expect("no panic");
+    let ended = run.await.expect("no panic");
+    let unclean = ended.expect_err("what hung was broken off").to_string();
+    assert!(unclean.contains("25 s"), "{unclean}");
     let took = began.elapsed();
     assert!(
         took >= at_most && took < at_most + Duration::from_secs(1),
@@ -245,11 +250,13 @@ async fn a_drain_refuses_calls_and_notifications_and_leaves_admin_and_process_up
     sidecar
         .simulator
         .fault(Fault::once(FaultKind::Slow).delay(Duration::from_secs(2)));
-    let (call, progress) = tokio::join!(sidecar.post(QUERY, BODY), async {
+    let (call, (progress, again)) = tokio::join!(sidecar.post(QUERY, BODY), async {
         sidecar
             .wait_for_metric("alipay_sidecar_in_flight_requests", 1.0)
             .await;
-        sidecar.admin(Method::POST, "/api/drain?wait=0s", "").await
+        let progress = sidecar.admin(Method::POST, "/api/drain?wait=0s", "").await;
+        let again = sidecar.admin(Method::POST, "/api/drain?wait=300ms", "");
+        (progress, again.await)
     });
     assert_eq!(progress.status, StatusCode::ACCEPTED);
     let said = json(&progress);
@@ -258,6 +265,8 @@ async fn a_drain_refuses_calls_and_notifications_and_leaves_admin_and_process_up
         (&true.into(), &false.into(), &1.into()),
         "{said}"
     );
+    let said = json(&again);
+    assert_eq!(said["calls"], 1, "whoever waits isn't counted: {said}");
     assert_eq!(
         call.status,
         StatusCode::OK,
@@ -277,6 +286,21 @@ async fn a_drain_refuses_calls_and_notifications_and_leaves_admin_and_process_up
         (refused.status, text(&refused)),
         (StatusCode::SERVICE_UNAVAILABLE, "fail".to_owned())
     );
+
+    let browser = Request::builder().uri("/alipay/auth?state=x");
+    let page = sidecar.webhook(browser, "").await;
+    assert_eq!(page.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(header(&page, "retry-after"), "1");
+    assert!(
+        text(&page).starts_with("<!DOCTYPE html>"),
+        "{}",
+        text(&page)
+    );
+    let mut embedded = sidecar.sidecar.webhook_service();
+    let notification = Request::post("/alipay/notify").body(Full::<Bytes>::from("a=1"));
+    let refused = embedded.call(notification.expect("a request")).await;
+    let refused = refused.expect("it can't fail");
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
 
     for _ in 0..2 {
         let drained = sidecar.admin(Method::POST, "/api/drain", "").await;

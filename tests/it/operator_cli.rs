@@ -243,4 +243,14 @@ fn a_sealed_export_is_opened_and_imported_with_its_key_alone() {
     assert_eq!(listed.lines().count(), 2);
     assert!(!listed.contains("202611BB"), "{listed}");
     assert!(json(listed.lines().next().expect("a line"))["token_fingerprint"].is_string());
+    // Whoever watches a running one sees to whom the tokens went.
+    let (sidecar, _) = world.run();
+    let again = ["merchant", "export", "--with-tokens", "--to-key", &public];
+    let again = [&again[..], &["--out", "again.jwe"]].concat();
+    world.check(&again, 0, &["2 merchants"]);
+    let told = json(&sidecar.line("are exported"));
+    assert_eq!(told["merchants"], 2, "{told}");
+    let recipient = told["recipient"].as_str().expect("a fingerprint");
+    assert_eq!(recipient.len(), 64, "{told}");
+    assert_eq!(sidecar.terminate(), Some(0));
 }

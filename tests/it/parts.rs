@@ -24,7 +24,7 @@ use alipay_sidecar::model::notification::InboxEntry;
 use alipay_sidecar::net::client::{Client, ClientOptions};
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::serve::serve;
-use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
+use alipay_sidecar::net::shutdown::{Ending, Shutdown, ShutdownTrigger};
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::simulator::{
@@ -80,6 +80,13 @@ pub(crate) fn key(name: &str) -> String {
         .to_owned()
 }
 
+/// What stays open as long as the test runs.
+pub(crate) fn never_ending() -> Ending {
+    let (hand, ending) = Ending::new();
+    std::mem::forget(hand);
+    ending
+}
+
 impl Parts {
     pub(crate) async fn new(setting: Setting) -> Self {
         let clock = ManualClock::new(NOW);
@@ -119,6 +126,7 @@ impl Parts {
             state_key: StateKey::derive(&[7; 32]),
             asker: dispatcher.asker(),
             wake: dispatcher.waker(),
+            ending: never_ending(),
         };
         let webhook = Webhook::new(parts, &setting.webhook, &setting.delivery);
         let (running, shutdown) = Shutdown::new();

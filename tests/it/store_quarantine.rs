@@ -136,8 +136,8 @@ async fn a_flood_displaces_itself_and_never_what_names_an_app_of_ours() {
             520,
             "one address has 500 at most"
         );
-        // The same /64 is the same sender.
-        let flood = (3000..3100).map(|n| refused(n, "2001:db8::2", RefusalKind::Forged));
+        // The same /48 is the same sender.
+        let flood = (3000..3100).map(|n| refused(n, "2001:db8:0:7::2", RefusalKind::Forged));
         refuse_all(&fixture, flood.collect()).await;
         assert_eq!(kept(&fixture).await.len(), 520);
         // Strangers from everywhere fill the rest, and no more.
@@ -307,6 +307,23 @@ async fn second_bodies_stand_beside_their_entry_and_go_with_it() {
         assert_eq!(pruned.expect("pruned").entries, 1);
         let found = fixture.store.variants(first.id).await.expect("readable");
         assert!(found.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_of_a_content_leaves_and_no_other() {
+    on_every_store(async |fixture: Fixture| {
+        let (one, other) = (
+            refused(1, "192.0.2.1", RefusalKind::Forged),
+            refused(2, "192.0.2.1", RefusalKind::Forged),
+        );
+        refuse_all(&fixture, vec![one.clone(), other.clone()]).await;
+        let leave = || Change::ReleaseContent(one.content);
+        assert!(matches!(fixture.commit(leave()).await, Effect::Applied));
+        assert_eq!(kept(&fixture).await, [other]);
+        assert!(matches!(fixture.commit(leave()).await, Effect::Missing));
+        assert_eq!(fixture.store.counts().await.expect("readable").refused, 1);
     })
     .await;
 }

@@ -38,7 +38,7 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use tokio::sync::Semaphore;
 
-use crate::parts::{NOW, Parts, Setting, whole};
+use crate::parts::{NOW, Parts, Setting, never_ending, whole};
 
 const NOTIFICATIONS: &str = "alipay_sidecar_notifications_total";
 const QUERY: &str = "alipay.open.auth.token.app.query";
@@ -708,6 +708,7 @@ impl Parts {
             state_key: StateKey::derive(&[7; 32]),
             asker: self.dispatcher.asker(),
             wake: self.dispatcher.waker(),
+            ending: never_ending(),
         };
         let (webhook, delivery) = (WebhookConfig::default(), DeliveryConfig::default());
         (Webhook::new(parts, &webhook, &delivery), held)
@@ -740,4 +741,28 @@ async fn nothing_is_acked_before_it_is_committed_or_when_it_cannot_be() {
         assert_eq!((status.as_u16(), text.as_str()), expected);
     }
     assert_eq!(parts.inbox().await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_finds_no_room_is_refused_until_others_are_answered() {
+    use futures_util::{FutureExt as _, StreamExt as _, stream};
+    let mut setting = Setting::default();
+    setting.webhook.max_body = 64 << 20;
+    let parts = Parts::new(setting).await;
+    let piece = bytes::Bytes::from(vec![b'x'; 48 << 20]);
+    let begun = stream::iter([Ok::<_, std::io::Error>(hyper::body::Frame::data(
+        piece.clone(),
+    ))]);
+    let half = http_body_util::StreamBody::new(begun.chain(stream::pending()));
+    let half = Request::post("/alipay/gateway").body(half);
+    let mut read = Box::pin(parts.webhook.handle(half.expect("a request")));
+    assert!(read.as_mut().now_or_never().is_none(), "more may come");
+    let send = async || {
+        let request = Request::post("/alipay/gateway").body(Full::new(piece.clone()));
+        whole(parts.webhook.handle(request.expect("a request")).await).await
+    };
+    let full = (StatusCode::SERVICE_UNAVAILABLE, "fail".to_owned());
+    assert_eq!(send().await, full);
+    drop(read);
+    assert_ne!(send().await.0, full.0, "there is room again");
 }

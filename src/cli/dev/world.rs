@@ -59,7 +59,11 @@ impl World {
         let bound = sidecar.bind_on(listeners)?;
         let (sidecar_end, sidecar_ends) = Shutdown::new();
         let (simulator_end, simulator_ends) = Shutdown::new();
-        let served = tokio::spawn(async move { bound.run(sidecar_ends.wait()).await });
+        let served = tokio::spawn(async move {
+            if let Err(unclean) = bound.run(sidecar_ends.wait()).await {
+                tracing::warn!(%unclean, "the sidecar didn't end cleanly");
+            }
+        });
         let simulating = simulator.clone();
         let simulated = tokio::spawn(async move {
             // It is run once, so it can't have been run before.

@@ -105,6 +105,7 @@ impl<'t> Applier<'t> {
             | Change::Refuse(_)
             | Change::Rejudge { .. }
             | Change::Release(_)
+            | Change::ReleaseContent(_)
             | Change::RemoveApp(_)
             | Change::RemoveMerchant(..)
             | Change::Replay { .. }
@@ -171,6 +172,7 @@ impl<'t> Applier<'t> {
                 reason,
             } => self.rejudge(*id, *refusal, reason),
             Change::Release(id) => self.release(*id),
+            Change::ReleaseContent(content) => self.release_content(content),
             Change::Remember {
                 key,
                 value,

@@ -33,6 +33,7 @@ const MOST_VARIANTS: usize = 4;
 struct Row {
     id: EventId,
     standing: Standing,
+    came_again: bool,
     bytes: u64,
     received_at: i64,
     content: [u8; 16],
@@ -45,6 +46,7 @@ impl Row {
             id: self.id,
             network: self.network,
             standing: self.standing,
+            came_again: self.came_again,
             bytes: self.bytes,
         }
     }
@@ -67,6 +69,7 @@ impl Applier<'_> {
         let row = Row {
             id: joined.id,
             standing: joined.refusal.standing(),
+            came_again: joined.came_again(),
             bytes: u64::try_from(sealed.len()).unwrap_or(u64::MAX),
             received_at: joined.received_at,
             content,
@@ -154,6 +157,16 @@ impl Applier<'_> {
         Ok(Effect::Applied)
     }
 
+    /// The same for the one with this content: each content is kept once.
+    pub(super) fn release_content(&mut self, content: &[u8; 32]) -> Result<Effect, Fault> {
+        let content = self.sealer.content_digest(content);
+        let rows = self.refused_rows()?;
+        match rows.iter().find(|row| row.content == content) {
+            Some(row) => self.release(row.id),
+            None => Ok(Effect::Missing),
+        }
+    }
+
     /// Keeps a second body beside the entry `of`, each content once.
     pub(super) fn keep_variant(&mut self, of: EventId, variant: &Variant) -> Result<Effect, Fault> {
         let key = of.to_bytes();
@@ -223,11 +236,8 @@ impl Applier<'_> {
             let (standing, bytes, received_at, content, network) = value.value();
             rows.push(Row {
                 id: EventId::from_bytes(*key.value()),
-                standing: if standing == OURS {
-                    Standing::Ours
-                } else {
-                    Standing::Stranger
-                },
+                standing: standing_of(standing),
+                came_again: standing & CAME_AGAIN != 0,
                 bytes,
                 received_at,
                 content: *content,
@@ -239,7 +249,7 @@ impl Applier<'_> {
 
     fn put_refused(&mut self, row: &Row, sealed: &[u8]) -> Result<(), Fault> {
         let key = row.id.to_bytes();
-        let standing = standing_byte(row.standing);
+        let standing = standing_byte(row.standing, row.came_again);
         self.tables.refused.insert(&key, sealed)?;
         self.tables.refused_index.insert(
             &key,
@@ -262,16 +272,46 @@ pub(super) fn is_indexed(
     row: (u8, u64, i64, &[u8; 16], &[u8; 16]),
 ) -> bool {
     let (standing, _, received_at, content, network) = row;
-    standing == standing_byte(refused.refusal.standing())
+    let now = (
+        standing_byte(refused.refusal.standing(), refused.came_again()),
+        sealer.network_digest(&refused.network()),
+    );
+    (now == (standing, *network) || is_of_before(refused, standing))
         && received_at == refused.received_at
         && *content == sealer.content_digest(&refused.content)
-        && *network == sealer.network_digest(&refused.network())
 }
 
-fn standing_byte(standing: Standing) -> u8 {
-    match standing {
+/// Whether a row may be one that an earlier version wrote: without [`SIGNED`] and [`CAME_AGAIN`], and
+/// with smaller networks. It is right until its week is over, and only its place is another.
+fn is_of_before(refused: &RefusedNotification, standing: u8) -> bool {
+    let written = match refused.refusal {
+        RefusalKind::Forged | RefusalKind::Undecryptable => OURS,
+        RefusalKind::Foreign | RefusalKind::Malformed | RefusalKind::NoNotification => STRANGER,
+    };
+    let differs = refused.came_again()
+        || refused.refusal.standing() == Standing::Signed
+        || refused.peer.contains(':');
+    differs && standing == written
+}
+
+fn standing_byte(standing: Standing, came_again: bool) -> u8 {
+    let standing = match standing {
         Standing::Ours => OURS,
+        Standing::Signed => SIGNED,
         Standing::Stranger => STRANGER,
+    };
+    if came_again {
+        standing | CAME_AGAIN
+    } else {
+        standing
+    }
+}
+
+fn standing_of(byte: u8) -> Standing {
+    match byte & !CAME_AGAIN {
+        OURS => Standing::Ours,
+        SIGNED => Standing::Signed,
+        _ => Standing::Stranger,
     }
 }
 
@@ -279,3 +319,7 @@ fn standing_byte(standing: Standing) -> u8 {
 const STRANGER: u8 = 0;
 /// [`Standing::Ours`] in the index.
 const OURS: u8 = 1;
+/// [`Standing::Signed`] in the index.
+const SIGNED: u8 = 2;
+/// Beside a standing: it came more than once.
+const CAME_AGAIN: u8 = 0x80;

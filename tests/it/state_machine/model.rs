@@ -409,7 +409,7 @@ impl Model {
         });
         self.memos.retain(|_, (_, expires_at)| *expires_at >= now);
         self.cancelled.retain(|_, (_, until)| *until >= now);
-        let remembered = now - retain.max(3 * DAY_MS);
+        let remembered = now - retain.max(7 * DAY_MS);
         self.known.retain(|_, (_, at)| *at >= remembered);
         (
             before.0 - self.entries.len(),

@@ -37,6 +37,8 @@ pub struct BrittleStore {
     full: Arc<AtomicBool>,
     /// The next commit of records of calls panics.
     buggy: Arc<AtomicBool>,
+    /// The next commit of refused notifications panics.
+    buggy_refusals: Arc<AtomicBool>,
 }
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -57,6 +59,7 @@ impl BrittleStore {
             broken: Arc::default(),
             full: Arc::default(),
             buggy: Arc::default(),
+            buggy_refusals: Arc::default(),
         }
     }
 
@@ -73,6 +76,11 @@ impl BrittleStore {
     /// The next commit of records of calls panics.
     pub fn panic_on_records(&self) {
         self.buggy.store(true, Ordering::Relaxed);
+    }
+
+    /// The next commit of refused notifications panics.
+    pub fn panic_on_refusals(&self) {
+        self.buggy_refusals.store(true, Ordering::Relaxed);
     }
 
     /// From now on it works again.
@@ -97,6 +105,10 @@ impl Store for BrittleStore {
             return Box::pin(async { Err(StoreError::Unavailable { reason }) });
         }
         let are_records = matches!(changes.as_slice(), [Change::RecordCalls { .. }]);
+        let are_refusals = matches!(changes.as_slice(), [Change::Refuse(_), ..]);
+        if are_refusals && self.buggy_refusals.swap(false, Ordering::Relaxed) {
+            panic!("a bug of the store");
+        }
         if are_records && self.buggy.swap(false, Ordering::Relaxed) {
             return Box::pin(async { panic!("a bug of the store") });
         }

@@ -144,7 +144,11 @@ impl TestSidecar {
         tokio::spawn(simulator.clone().run(simulator_ends.wait()));
         let (end, ends) = Shutdown::new();
         let bound = sidecar.bind_on(listeners).expect("listeners");
-        let running = tokio::spawn(async move { bound.run(ends.wait()).await });
+        let running = tokio::spawn(async move {
+            if let Err(unclean) = bound.run(ends.wait()).await {
+                eprintln!("{unclean}");
+            }
+        });
         Self {
             simulator,
             backend,
