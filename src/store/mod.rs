@@ -175,6 +175,16 @@ pub trait Inbox: Send + Sync + 'static {
         id: EventId,
     ) -> BoxFuture<'_, Result<Option<(InboxEntry, Delivery)>, StoreError>>;
 
+    /// The entry that is known under a `notify_id` of Alipay's.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn known(
+        &self,
+        app_id: AppId,
+        notify_id: String,
+    ) -> BoxFuture<'_, Result<Option<EventId>, StoreError>>;
+
     /// A page of entries in order of receipt, after the given one, in one state or in all.
     ///
     /// # Errors

@@ -164,16 +164,17 @@ pub(super) async fn store(
     arrival: &Arrival,
     verified: &Verified,
 ) -> Result<(Outcome, EventId), Refusal> {
-    let pending = inner.parts.store.counts().await?.pending;
-    if pending >= settings.high_water {
-        return Err(Refusal::Backlog { pending });
-    }
     let intake = Intake {
         inner,
         settings,
         arrival,
         verified,
     };
+    let pending = inner.parts.store.counts().await?.pending;
+    // What is known takes no room, and is acked again.
+    if pending >= settings.high_water && !intake.is_known().await? {
+        return Err(Refusal::Backlog { pending });
+    }
     let mut plan = intake.plan().await?;
     plan.changes.extend(arrival.release());
     let committed = match inner.parts.store.commit(plan.changes).await {

@@ -155,6 +155,10 @@ impl Inbox for BrittleStore {
         self.unless_broken(self.inner.entry(id))
     }
 
+    fn known(&self, app_id: AppId, notify_id: String) -> Answer<'_, Option<EventId>> {
+        self.unless_broken(self.inner.known(app_id, notify_id))
+    }
+
     fn entries(
         &self,
         state: Option<DeliveryState>,
