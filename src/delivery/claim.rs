@@ -26,6 +26,8 @@ const ASIDE: usize = 100;
 /// How many entries are read at once while a backend is held back: what is owed to it may stand
 /// before what is owed to others, and is put off with one write.
 const OUT_OF_THE_WAY: usize = 256;
+/// How long an entry is put off whose merchant couldn't be looked up, milliseconds.
+const UNREAD_MS: i64 = 1000;
 /// How many leases that ended are recorded at once.
 const REAPED: usize = 100;
 /// How often they are looked for, milliseconds: a dispatcher that is busy looks all the time.
@@ -173,7 +175,8 @@ impl Desk {
             Ok(known) => known,
             Err(error) => {
                 tracing::warn!(%error, event_id = %entry.id, "the merchant can't be looked up");
-                return Placed::Waits;
+                // At the head of the queue it would be in everybody's way.
+                return self.postpone(entry.id, now.saturating_add(UNREAD_MS));
             }
         };
         let plan = Arc::clone(&self.plan);
@@ -323,7 +326,8 @@ fn origin(url: &str) -> String {
         .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// What choosing a route needs to know of the entry's merchant.
+/// What choosing a route needs to know of the entry's merchant. One whose record is damaged counts
+/// as unknown: it may never be read again, and its notifications are owed all the same.
 pub(super) async fn known(
     store: &dyn Store,
     plan: &Plan,
@@ -336,7 +340,14 @@ pub(super) async fn known(
         return Ok(Known::default());
     }
     let key = MerchantKey::Exact(entry.app_id.clone(), auth_app_id.clone());
-    let merchant = store.find(key).await?.pop();
+    let merchant = match store.find(key).await {
+        Ok(mut found) => found.pop(),
+        Err(error @ StoreError::Damaged { .. }) => {
+            tracing::error!(%error, event_id = %entry.id, "the merchant counts as unknown: routes by alias or PID don't fit its notifications");
+            None
+        }
+        Err(error) => return Err(error),
+    };
     Ok(merchant.map_or_else(Known::default, |merchant| Known {
         alias: merchant.alias,
         pid: merchant.pid,

@@ -37,6 +37,8 @@ pub struct BrittleStore {
     full: Arc<AtomicBool>,
     /// The next commit of records of calls panics.
     buggy: Arc<AtomicBool>,
+    /// Merchants' records can't be read back.
+    scratched: Arc<AtomicBool>,
 }
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -57,6 +59,7 @@ impl BrittleStore {
             broken: Arc::default(),
             full: Arc::default(),
             buggy: Arc::default(),
+            scratched: Arc::default(),
         }
     }
 
@@ -73,6 +76,11 @@ impl BrittleStore {
     /// The next commit of records of calls panics.
     pub fn panic_on_records(&self) {
         self.buggy.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on every merchant's record is damaged.
+    pub fn scratch_merchants(&self) {
+        self.scratched.store(true, Ordering::Relaxed);
     }
 
     /// From now on it works again.
@@ -134,6 +142,10 @@ impl Directory for BrittleStore {
     }
 
     fn find(&self, key: MerchantKey) -> Answer<'_, Vec<Merchant>> {
+        if self.scratched.load(Ordering::Relaxed) {
+            let record = "merchants/a-scratched-one".to_owned();
+            return Box::pin(async { Err(StoreError::Damaged { record }) });
+        }
         self.unless_broken(self.inner.find(key))
     }
 
