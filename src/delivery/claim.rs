@@ -8,7 +8,7 @@ use http::Uri;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::delivery::brake::{Reach, Turn};
-use crate::delivery::lanes::{Lanes, Room, SLOW};
+use crate::delivery::lanes::{BUSY, Lanes, Room, SLOW};
 use crate::delivery::routes::Known;
 use crate::delivery::{Inner, Plan, pull, settle};
 use crate::model::delivery::{Delivery, Settlement};
@@ -129,7 +129,9 @@ impl Desk {
         self.put_off().await?;
         Ok(match (waiting, more) {
             (false, _) => pause,
-            // Looking again at what waits is of use once its backend ends an attempt or is slow.
+            // Looking again at what waits is of use once its backend ends an attempt, is busy (what
+            // is owed to others may stand behind it) or is slow.
+            (true, true) if self.plan.routes.several_backends() => BUSY,
             (true, true) => SLOW,
             (true, false) => pause.min(SLOW),
         })
@@ -195,7 +197,11 @@ impl Desk {
             Room::Free => {}
             Room::Slow(until) if is_in_the_way => return self.postpone(entry.id, until),
             Room::Held(until) if is_in_the_way && more => return self.postpone(entry.id, until),
-            Room::Full | Room::Held(_) | Room::Slow(_) => return Placed::Waits,
+            Room::Busy(pace) if is_in_the_way && more => {
+                let until = self.lanes.line_up(&target.url, now, 0, pace);
+                return self.postpone(entry.id, until);
+            }
+            Room::Busy(_) | Room::Full | Room::Held(_) | Room::Slow(_) => return Placed::Waits,
         }
         let (id, url) = (entry.id, target.url.as_str());
         let owed = settle::Owed {
