@@ -272,6 +272,7 @@ impl Desk {
         Some(Change::Settle {
             id: delivery.id,
             attempt: lease.lapsed(),
+            owed_since: Some(delivery.owed_since),
             settlement,
         })
     }

@@ -228,7 +228,7 @@ impl Puller {
     /// A new lease, or the end where the last one ended with the time to deliver.
     fn change(&self, delivery: &Delivery, lease: Lease) -> Change {
         match delivery.lease {
-            Some(ended) if self.is_lost(delivery) => given_up(delivery.id, ended),
+            Some(ended) if self.is_lost(delivery) => given_up(delivery, ended),
             _ => Change::Claim {
                 id: delivery.id,
                 lease,
@@ -242,7 +242,7 @@ impl Puller {
 
     fn is_over(&self, delivery: &Delivery, at: i64) -> bool {
         let patience = self.0.plan.load().give_up_after;
-        schedule::is_over(delivery.owed_since, at, patience)
+        may_be_lost(delivery) && schedule::is_over(delivery.owed_since, at, patience)
     }
 
     async fn delivery(&self, id: EventId) -> Result<Delivery, PullError> {
@@ -262,6 +262,8 @@ impl Puller {
         let change = Change::Settle {
             id,
             attempt,
+            // Whatever made it owed anew ended the lease.
+            owed_since: None,
             settlement,
         };
         match self.0.store.commit(vec![change]).await?.first() {
@@ -341,10 +343,11 @@ fn report_given_up(inner: &Inner, event_id: EventId) {
 }
 
 /// The end of a delivery whose last lease ended without a word.
-fn given_up(id: EventId, lease: Lease) -> Change {
+fn given_up(delivery: &Delivery, lease: Lease) -> Change {
     Change::Settle {
-        id,
+        id: delivery.id,
         attempt: lease.lapsed(),
+        owed_since: Some(delivery.owed_since),
         settlement: Settlement::GivenUp,
     }
 }
