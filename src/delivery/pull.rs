@@ -18,6 +18,8 @@ use crate::store::{Change, Effect};
 
 /// How much the bodies of one claim may have, bytes; the first is given whatever it has.
 const CLAIM_BYTES: usize = 8 << 20;
+/// How many attempts are made at least, however late.
+const LEAST_ATTEMPTS: u32 = 2;
 /// The longest a claim that waits goes without a look: for a host that runs no dispatcher, which
 /// would tell what arrived.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
@@ -327,6 +329,23 @@ enum Unmade {
     Signature(#[from] signed_anew::Error),
     #[error("the merchant can't be looked up: {0}")]
     Store(#[from] StoreError),
+}
+
+/// Whether a delivery that is pulled may be given up at all: where nobody asked until the time to
+/// deliver it was over, the first attempt mustn't be the last one, too.
+pub(super) fn may_be_lost(delivery: &Delivery) -> bool {
+    delivery.attempts >= LEAST_ATTEMPTS
+}
+
+/// The lease of a delivery, which has to be that of `attempt` where that is given.
+fn check_attempt(delivery: &Delivery, attempt: Option<u32>) -> Result<Option<Lease>, PullError> {
+    let is_of_attempt = delivery.state == DeliveryState::Pending
+        && delivery.lease.is_some()
+        && attempt == Some(delivery.attempts);
+    match attempt.is_none() || is_of_attempt {
+        true => Ok(delivery.lease),
+        false => Err(PullError::NotLeased(delivery.id)),
+    }
 }
 
 /// Counts a lease that ended without a word, and what that meant.
