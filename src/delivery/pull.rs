@@ -60,7 +60,7 @@ pub struct Pulled {
 pub enum PullError {
     /// Nobody has it on lease, or no longer.
     #[error(
-        "event {0} isn't on lease: it ended, or was acked or nacked; claim it again if it is owed"
+        "event {0} isn't on that lease: it ended, or was acked or nacked; claim it again if it is owed"
     )]
     NotLeased(EventId),
     /// The store can't be read or written.
@@ -140,16 +140,20 @@ impl Puller {
     }
 
     /// Gives an event back: it can be claimed again at once, or is dead when the time to deliver
-    /// it is over. Where it isn't on lease any more nothing changes.
+    /// it is over. Where it isn't on lease any more nothing changes, unless `attempt` is given:
+    /// then the lease has to be the one of that attempt.
     ///
     /// # Errors
-    /// [`PullError::Unknown`] and [`PullError::Store`].
+    /// [`PullError`].
     ///
     /// # Cancel safety
     /// Dropping the future doesn't take it back.
-    pub async fn nack(&self, id: EventId) -> Result<(), PullError> {
+    pub async fn nack(&self, id: EventId, attempt: Option<u32>) -> Result<(), PullError> {
+        // Nobody else claims it before this is stored.
+        let _turn = self.0.floor.turn().await;
         let delivery = self.delivery(id).await?;
-        let (DeliveryState::Pending, Some(lease)) = (delivery.state, delivery.lease) else {
+        let lease = check_attempt(&delivery, attempt)?;
+        let (DeliveryState::Pending, Some(lease)) = (delivery.state, lease) else {
             return Ok(());
         };
         let now = self.0.clock.now_ms();
@@ -161,16 +165,25 @@ impl Puller {
         self.settle(id, attempt, settlement).await
     }
 
-    /// Lets a lease that stands end `lease` from now, and gives when that is, Unix milliseconds.
+    /// Lets a lease that stands end `lease` from now, and gives when that is, Unix milliseconds. If
+    /// `attempt` is given, the lease has to be the one of that attempt.
     ///
     /// # Errors
     /// [`PullError`].
     ///
     /// # Cancel safety
     /// Dropping the future doesn't take it back.
-    pub async fn extend(&self, id: EventId, lease: Duration) -> Result<i64, PullError> {
-        // The dispatcher may be about to push what it read as ended.
+    pub async fn extend(
+        &self,
+        id: EventId,
+        (lease, attempt): (Duration, Option<u32>),
+    ) -> Result<i64, PullError> {
+        // The dispatcher may be about to push what it read as ended, and nobody else claims it
+        // before this is stored.
         let _turn = self.0.floor.turn().await;
+        if attempt.is_some() {
+            check_attempt(&self.delivery(id).await?, attempt)?;
+        }
         let now = self.0.clock.now_ms();
         let until = now.saturating_add(milliseconds(lease));
         let change = Change::Extend { id, now, until };
