@@ -8,7 +8,7 @@ use http::Uri;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::delivery::brake::{Reach, Turn};
-use crate::delivery::lanes::{Lanes, Room, SLOW};
+use crate::delivery::lanes::{BUSY, Lanes, Room, SLOW};
 use crate::delivery::routes::Known;
 use crate::delivery::{Inner, Plan, pull, settle};
 use crate::model::delivery::{Delivery, Settlement};
@@ -26,6 +26,8 @@ const ASIDE: usize = 100;
 /// How many entries are read at once while a backend is held back: what is owed to it may stand
 /// before what is owed to others, and is put off with one write.
 const OUT_OF_THE_WAY: usize = 256;
+/// How long an entry is put off whose merchant couldn't be looked up, milliseconds.
+const UNREAD_MS: i64 = 1000;
 /// How many leases that ended are recorded at once.
 const REAPED: usize = 100;
 /// How often they are looked for, milliseconds: a dispatcher that is busy looks all the time.
@@ -127,7 +129,9 @@ impl Desk {
         self.put_off().await?;
         Ok(match (waiting, more) {
             (false, _) => pause,
-            // Looking again at what waits is of use once its backend ends an attempt or is slow.
+            // Looking again at what waits is of use once its backend ends an attempt, is busy (what
+            // is owed to others may stand behind it) or is slow.
+            (true, true) if self.plan.routes.several_backends() => BUSY,
             (true, true) => SLOW,
             (true, false) => pause.min(SLOW),
         })
@@ -173,7 +177,8 @@ impl Desk {
             Ok(known) => known,
             Err(error) => {
                 tracing::warn!(%error, event_id = %entry.id, "the merchant can't be looked up");
-                return Placed::Waits;
+                // At the head of the queue it would be in everybody's way.
+                return self.postpone(entry.id, now.saturating_add(UNREAD_MS));
             }
         };
         let plan = Arc::clone(&self.plan);
@@ -192,7 +197,11 @@ impl Desk {
             Room::Free => {}
             Room::Slow(until) if is_in_the_way => return self.postpone(entry.id, until),
             Room::Held(until) if is_in_the_way && more => return self.postpone(entry.id, until),
-            Room::Full | Room::Held(_) | Room::Slow(_) => return Placed::Waits,
+            Room::Busy(pace) if is_in_the_way && more => {
+                let until = self.lanes.line_up(&target.url, now, 0, pace);
+                return self.postpone(entry.id, until);
+            }
+            Room::Busy(_) | Room::Full | Room::Held(_) | Room::Slow(_) => return Placed::Waits,
         }
         let (id, url) = (entry.id, target.url.as_str());
         let owed = settle::Owed {
@@ -263,6 +272,7 @@ impl Desk {
         Some(Change::Settle {
             id: delivery.id,
             attempt: lease.lapsed(),
+            owed_since: Some(delivery.owed_since),
             settlement,
         })
     }
@@ -323,7 +333,8 @@ fn origin(url: &str) -> String {
         .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// What choosing a route needs to know of the entry's merchant.
+/// What choosing a route needs to know of the entry's merchant. One whose record is damaged counts
+/// as unknown: it may never be read again, and its notifications are owed all the same.
 pub(super) async fn known(
     store: &dyn Store,
     plan: &Plan,
@@ -336,7 +347,14 @@ pub(super) async fn known(
         return Ok(Known::default());
     }
     let key = MerchantKey::Exact(entry.app_id.clone(), auth_app_id.clone());
-    let merchant = store.find(key).await?.pop();
+    let merchant = match store.find(key).await {
+        Ok(mut found) => found.pop(),
+        Err(error @ StoreError::Damaged { .. }) => {
+            tracing::error!(%error, event_id = %entry.id, "the merchant counts as unknown: routes by alias or PID don't fit its notifications");
+            None
+        }
+        Err(error) => return Err(error),
+    };
     Ok(merchant.map_or_else(Known::default, |merchant| Known {
         alias: merchant.alias,
         pid: merchant.pid,

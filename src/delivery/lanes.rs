@@ -12,6 +12,9 @@ use crate::model::id::EventId;
 /// A backend whose places are all taken, half of them for this long, is slow: what is owed to it
 /// steps back behind what is owed to others. A few orders that hang don't make it so.
 pub(super) const SLOW: Duration = Duration::from_secs(2);
+/// A backend whose places are all taken for about this long is busy: what is owed to it steps back
+/// where it would fill whatever is looked at. A faster one is soon through with that.
+pub(super) const BUSY: Duration = Duration::from_millis(20);
 /// How far it steps back at most, milliseconds: the longest wait once the backend is well again.
 const FARTHEST_MS: i64 = 60_000;
 /// At what pace what is owed to a backend that is held back lines up, milliseconds: about that at
@@ -26,6 +29,8 @@ pub(super) struct Lanes {
     tails: HashMap<String, i64>,
     /// Of the backends that were not found lately.
     brakes: HashMap<String, Brake>,
+    /// How long attempts took lately.
+    took: HashMap<String, Duration>,
 }
 
 struct UnderWay {
@@ -45,6 +50,9 @@ pub(super) struct Ended {
 /// Whether an attempt may be made at a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
+    /// Not before another one has ended, and that is worth a place behind others, at this pace,
+    /// milliseconds.
+    Busy(i64),
     /// It may.
     Free,
     /// Not before another one has ended, which is soon.
@@ -71,6 +79,9 @@ impl Lanes {
         let [.., jitter] = entry.to_bytes();
         let brake = self.brakes.entry(url.clone()).or_default();
         let turn = brake.ended(reach, began, Instant::now(), jitter);
+        let age = began.elapsed();
+        let took = self.took.entry(url.clone()).or_insert(age);
+        *took = (*took * 3 + age) / 4;
         Some(Ended { entry, url, turn })
     }
 
@@ -79,6 +90,7 @@ impl Lanes {
         let named = |url: &String| routes.targets().any(|target| target.url == *url);
         self.tails.retain(|url, _| named(url));
         self.brakes.retain(|url, _| named(url));
+        self.took.retain(|url, _| named(url));
     }
 
     /// How many backends are held back.
@@ -131,15 +143,19 @@ impl Lanes {
         ages.sort_unstable();
         let usual = ages.get(ages.len().saturating_sub(1) / 2);
         let usual = usual.copied().unwrap_or_default();
-        if usual < SLOW {
-            return Room::Full;
+        let places = u32::try_from(target.concurrency).unwrap_or(u32::MAX).max(1);
+        if usual >= SLOW {
+            return Room::Slow(self.line_up(url, now, 0, milliseconds(usual / places)));
         }
-        let pace = usual / u32::try_from(target.concurrency).unwrap_or(u32::MAX).max(1);
-        Room::Slow(self.line_up(url, now, 0, milliseconds(pace)))
+        let took = self.took.get(url).map_or(usual, |took| usual.max(*took));
+        match took < BUSY {
+            true => Room::Full,
+            false => Room::Busy(milliseconds(took / places).max(1)),
+        }
     }
 
     /// The turn of the next one in the line for `url`, which begins in `pause` milliseconds.
-    fn line_up(&mut self, url: &str, now: i64, pause: i64, pace: i64) -> i64 {
+    pub(super) fn line_up(&mut self, url: &str, now: i64, pause: i64, pace: i64) -> i64 {
         let tail = self.tails.entry(url.to_owned()).or_insert(now);
         *tail = (*tail).max(now.saturating_add(pause)).saturating_add(pace);
         *tail = (*tail).min(now.saturating_add(FARTHEST_MS));
@@ -250,6 +266,25 @@ mod tests {
         assert_eq!(lanes.room(&target("a"), NOW), Room::Full);
         fill(&mut lanes, "a", 1, Duration::from_secs(16));
         assert!(matches!(lanes.room(&target("a"), NOW), Room::Slow(_)));
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_takes_its_time_is_busy_at_its_own_pace() {
+        let mut lanes = Lanes::default();
+        fill(&mut lanes, "a", AT_ONCE, Duration::from_millis(640));
+        let Room::Busy(pace) = lanes.room(&target("a"), NOW) else {
+            panic!("it takes long enough");
+        };
+        assert!((20..40).contains(&pace), "{pace}");
+        let until = lanes.line_up("a", NOW, 0, pace);
+        assert_eq!(lanes.line_up("a", NOW, 0, pace), until + pace);
+        // Those that just began tell nothing of how long they will take; those before them do.
+        let mut lanes = Lanes::default();
+        lanes
+            .took
+            .insert("a".to_owned(), Duration::from_millis(640));
+        fill(&mut lanes, "a", AT_ONCE, Duration::ZERO);
+        assert_eq!(lanes.room(&target("a"), NOW), Room::Busy(20));
     }
 
     #[tokio::test]

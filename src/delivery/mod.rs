@@ -184,10 +184,13 @@ impl Plan {
         }
     }
 
-    /// Whether the last lease of a delivery ended with the time to deliver it.
+    /// Whether the last lease of a delivery ended with the time to deliver it, and wasn't the only
+    /// one.
     fn is_lost(&self, delivery: &Delivery) -> bool {
         let ended = delivery.lease.map(|lease| lease.until);
-        ended.is_some_and(|at| schedule::is_over(delivery.owed_since, at, self.give_up_after))
+        pull::may_be_lost(delivery)
+            && ended
+                .is_some_and(|at| schedule::is_over(delivery.owed_since, at, self.give_up_after))
     }
 }
 

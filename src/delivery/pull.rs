@@ -18,6 +18,8 @@ use crate::store::{Change, Effect};
 
 /// How much the bodies of one claim may have, bytes; the first is given whatever it has.
 const CLAIM_BYTES: usize = 8 << 20;
+/// How many attempts are made at least, however late.
+const LEAST_ATTEMPTS: u32 = 2;
 /// The longest a claim that waits goes without a look: for a host that runs no dispatcher, which
 /// would tell what arrived.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
@@ -58,7 +60,7 @@ pub struct Pulled {
 pub enum PullError {
     /// Nobody has it on lease, or no longer.
     #[error(
-        "event {0} isn't on lease: it ended, or was acked or nacked; claim it again if it is owed"
+        "event {0} isn't on that lease: it ended, or was acked or nacked; claim it again if it is owed"
     )]
     NotLeased(EventId),
     /// The store can't be read or written.
@@ -138,16 +140,20 @@ impl Puller {
     }
 
     /// Gives an event back: it can be claimed again at once, or is dead when the time to deliver
-    /// it is over. Where it isn't on lease any more nothing changes.
+    /// it is over. Where it isn't on lease any more nothing changes, unless `attempt` is given:
+    /// then the lease has to be the one of that attempt.
     ///
     /// # Errors
-    /// [`PullError::Unknown`] and [`PullError::Store`].
+    /// [`PullError`].
     ///
     /// # Cancel safety
     /// Dropping the future doesn't take it back.
-    pub async fn nack(&self, id: EventId) -> Result<(), PullError> {
+    pub async fn nack(&self, id: EventId, attempt: Option<u32>) -> Result<(), PullError> {
+        // Nobody else claims it before this is stored.
+        let _turn = self.0.floor.turn().await;
         let delivery = self.delivery(id).await?;
-        let (DeliveryState::Pending, Some(lease)) = (delivery.state, delivery.lease) else {
+        let lease = check_attempt(&delivery, attempt)?;
+        let (DeliveryState::Pending, Some(lease)) = (delivery.state, lease) else {
             return Ok(());
         };
         let now = self.0.clock.now_ms();
@@ -159,16 +165,25 @@ impl Puller {
         self.settle(id, attempt, settlement).await
     }
 
-    /// Lets a lease that stands end `lease` from now, and gives when that is, Unix milliseconds.
+    /// Lets a lease that stands end `lease` from now, and gives when that is, Unix milliseconds. If
+    /// `attempt` is given, the lease has to be the one of that attempt.
     ///
     /// # Errors
     /// [`PullError`].
     ///
     /// # Cancel safety
     /// Dropping the future doesn't take it back.
-    pub async fn extend(&self, id: EventId, lease: Duration) -> Result<i64, PullError> {
-        // The dispatcher may be about to push what it read as ended.
+    pub async fn extend(
+        &self,
+        id: EventId,
+        (lease, attempt): (Duration, Option<u32>),
+    ) -> Result<i64, PullError> {
+        // The dispatcher may be about to push what it read as ended, and nobody else claims it
+        // before this is stored.
         let _turn = self.0.floor.turn().await;
+        if attempt.is_some() {
+            check_attempt(&self.delivery(id).await?, attempt)?;
+        }
         let now = self.0.clock.now_ms();
         let until = now.saturating_add(milliseconds(lease));
         let change = Change::Extend { id, now, until };
@@ -228,7 +243,7 @@ impl Puller {
     /// A new lease, or the end where the last one ended with the time to deliver.
     fn change(&self, delivery: &Delivery, lease: Lease) -> Change {
         match delivery.lease {
-            Some(ended) if self.is_lost(delivery) => given_up(delivery.id, ended),
+            Some(ended) if self.is_lost(delivery) => given_up(delivery, ended),
             _ => Change::Claim {
                 id: delivery.id,
                 lease,
@@ -242,7 +257,7 @@ impl Puller {
 
     fn is_over(&self, delivery: &Delivery, at: i64) -> bool {
         let patience = self.0.plan.load().give_up_after;
-        schedule::is_over(delivery.owed_since, at, patience)
+        may_be_lost(delivery) && schedule::is_over(delivery.owed_since, at, patience)
     }
 
     async fn delivery(&self, id: EventId) -> Result<Delivery, PullError> {
@@ -262,6 +277,8 @@ impl Puller {
         let change = Change::Settle {
             id,
             attempt,
+            // Whatever made it owed anew ended the lease.
+            owed_since: None,
             settlement,
         };
         match self.0.store.commit(vec![change]).await?.first() {
@@ -327,6 +344,23 @@ enum Unmade {
     Store(#[from] StoreError),
 }
 
+/// Whether a delivery that is pulled may be given up at all: where nobody asked until the time to
+/// deliver it was over, the first attempt mustn't be the last one, too.
+pub(super) fn may_be_lost(delivery: &Delivery) -> bool {
+    delivery.attempts >= LEAST_ATTEMPTS
+}
+
+/// The lease of a delivery, which has to be that of `attempt` where that is given.
+fn check_attempt(delivery: &Delivery, attempt: Option<u32>) -> Result<Option<Lease>, PullError> {
+    let is_of_attempt = delivery.state == DeliveryState::Pending
+        && delivery.lease.is_some()
+        && attempt == Some(delivery.attempts);
+    match attempt.is_none() || is_of_attempt {
+        true => Ok(delivery.lease),
+        false => Err(PullError::NotLeased(delivery.id)),
+    }
+}
+
 /// Counts a lease that ended without a word, and what that meant.
 pub(super) fn report_lapse(inner: &Inner, id: EventId, is_lost: bool) {
     inner.metrics.attempted(Some(AttemptError::LeaseExpired));
@@ -341,10 +375,11 @@ fn report_given_up(inner: &Inner, event_id: EventId) {
 }
 
 /// The end of a delivery whose last lease ended without a word.
-fn given_up(id: EventId, lease: Lease) -> Change {
+fn given_up(delivery: &Delivery, lease: Lease) -> Change {
     Change::Settle {
-        id,
+        id: delivery.id,
         attempt: lease.lapsed(),
+        owed_since: Some(delivery.owed_since),
         settlement: Settlement::GivenUp,
     }
 }

@@ -10,7 +10,7 @@ use crate::delivery::schedule::{self, Failure};
 use crate::delivery::{Inner, Plan};
 use crate::model::delivery::{Attempt, AttemptError, Delivery, Settlement};
 use crate::model::notification::InboxEntry;
-use crate::store::Change;
+use crate::store::{Change, Effect};
 
 /// The first pause after a settlement couldn't be stored; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -47,11 +47,12 @@ pub(super) async fn deliver(inner: Arc<Inner>, owed: Owed) -> Reach {
     }
     inner.metrics.attempted(attempt.error);
     let settlement = judge(&inner, &owed, number, &attempt);
-    if settlement == Settlement::GivenUp {
+    let is_settled = settle(&inner, &owed, &attempt, settlement).await;
+    let is_given_up = is_settled && settlement == Settlement::GivenUp;
+    if is_given_up {
         inner.metrics.gave_up();
     }
-    report(&owed, target, &attempt, settlement);
-    settle(&inner, &owed, attempt, settlement).await;
+    report(&owed, target, &attempt, is_given_up);
     reach
 }
 
@@ -71,14 +72,14 @@ fn judge(inner: &Inner, owed: &Owed, number: u32, attempt: &Attempt) -> Settleme
 }
 
 /// One line per attempt, a warning where somebody has to look.
-fn report(owed: &Owed, target: &Target, attempt: &Attempt, settlement: Settlement) {
+fn report(owed: &Owed, target: &Target, attempt: &Attempt, is_given_up: bool) {
     let outcome = attempt.error.map_or("delivered", AttemptError::as_str);
     let (event_id, status) = (owed.entry.id, attempt.status.unwrap_or_default());
     let number = owed.delivery.attempts.saturating_add(1);
     if attempt.error == Some(AttemptError::NotSuccess) && target.first_not_success() {
         tracing::warn!(%event_id, status, "the backend said 2xx, but not `success`: not taken");
     }
-    if settlement == Settlement::GivenUp {
+    if is_given_up {
         tracing::warn!(
             %event_id, attempts = number, outcome, status,
             event_type = owed.entry.event_type,
@@ -90,17 +91,20 @@ fn report(owed: &Owed, target: &Target, attempt: &Attempt, settlement: Settlemen
 }
 
 /// Stores the settlement, however long the store is unavailable: meanwhile the entry counts as
-/// under way, so that the backend doesn't get it over and over.
-async fn settle(inner: &Inner, owed: &Owed, attempt: Attempt, settlement: Settlement) {
+/// under way, so that the backend doesn't get it over and over. Tells whether it counted: somebody
+/// may have said meanwhile that it is done, or owed anew.
+async fn settle(inner: &Inner, owed: &Owed, attempt: &Attempt, settlement: Settlement) -> bool {
     let mut pause = FIRST_PAUSE;
     loop {
         let change = Change::Settle {
             id: owed.entry.id,
             attempt: attempt.clone(),
+            owed_since: Some(owed.delivery.owed_since),
             settlement,
         };
-        let Err(error) = inner.store.commit(vec![change]).await else {
-            return;
+        let error = match inner.store.commit(vec![change]).await {
+            Ok(effects) => return matches!(effects.as_slice(), [Effect::Applied]),
+            Err(error) => error,
         };
         tracing::warn!(%error, event_id = %owed.entry.id, "the end of an attempt can't be stored yet");
         tokio::time::sleep(pause).await;

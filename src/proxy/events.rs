@@ -132,7 +132,15 @@ impl Events {
     async fn extend(&self, id: &str, body: &[u8]) -> Result<Done, ProxyError> {
         let members: ExtendBody = members(body)?;
         let lease = LEASE.read(members.lease.as_ref())?;
-        self.puller.extend(event_id(id)?, lease).await?;
+        let attempt = read_attempt(members.attempt.as_ref())?;
+        self.puller.extend(event_id(id)?, (lease, attempt)).await?;
+        Ok(Done::Said)
+    }
+
+    async fn nack(&self, id: &str, body: &[u8]) -> Result<Done, ProxyError> {
+        let members: NackBody = members(body)?;
+        let attempt = read_attempt(members.attempt.as_ref())?;
+        self.puller.nack(event_id(id)?, attempt).await?;
         Ok(Done::Said)
     }
 }
@@ -209,11 +217,7 @@ impl Proxy {
                 events.puller.ack(event_id(id)?).await?;
                 Ok(Done::Said)
             }
-            Event::Nack(id) => {
-                nothing(&body)?;
-                events.puller.nack(event_id(id)?).await?;
-                Ok(Done::Said)
-            }
+            Event::Nack(id) => events.nack(id, &body).await,
         }
     }
 }
@@ -242,10 +246,18 @@ struct ClaimBody {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ExtendBody {
+    attempt: Option<Value>,
     lease: Option<Value>,
 }
 
-/// What `ack` and `nack` take.
+/// What `nack` takes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NackBody {
+    attempt: Option<Value>,
+}
+
+/// What `ack` takes.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NoMembers {}
@@ -265,6 +277,18 @@ fn read_claim(body: &[u8]) -> Result<Claim, ProxyError> {
         lease: LEASE.read(members.lease.as_ref())?,
         wait: WAIT.read(members.wait.as_ref())?,
     })
+}
+
+/// Whose lease is meant, where that is said: somebody else's may stand by now.
+fn read_attempt(given: Option<&Value>) -> Result<Option<u32>, ProxyError> {
+    let Some(given) = given else {
+        return Ok(None);
+    };
+    let read = given.as_u64().and_then(|n| u32::try_from(n).ok());
+    let read = read.filter(|attempt| *attempt > 0);
+    let expected = "the number that the claim gave as `attempt`";
+    read.map(Some)
+        .ok_or_else(|| refusal("attempt", given, expected))
 }
 
 fn nothing(body: &[u8]) -> Result<(), ProxyError> {

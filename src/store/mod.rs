@@ -175,6 +175,16 @@ pub trait Inbox: Send + Sync + 'static {
         id: EventId,
     ) -> BoxFuture<'_, Result<Option<(InboxEntry, Delivery)>, StoreError>>;
 
+    /// The entry that is known under a `notify_id` of Alipay's.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn known(
+        &self,
+        app_id: AppId,
+        notify_id: String,
+    ) -> BoxFuture<'_, Result<Option<EventId>, StoreError>>;
+
     /// A page of entries in order of receipt, after the given one, in one state or in all.
     ///
     /// # Errors
@@ -411,7 +421,7 @@ pub enum Change {
     RemoveApp(AppId),
     /// Forgets a merchant and every token of it and of its users.
     RemoveMerchant(AppId, AuthAppId),
-    /// Makes a delivery owed again, whatever its state.
+    /// Makes a delivery owed again, whatever its state; stale while somebody has it on lease.
     Replay {
         /// The entry.
         id: EventId,
@@ -432,11 +442,17 @@ pub enum Change {
     ///
     /// A pulled attempt was counted when it was claimed. One that failed is stale unless it is the
     /// lease that stands; one that ended well counts whatever became of its lease.
+    ///
+    /// A failure of what has become owed anew since it began is stale, too: it only joins the
+    /// history.
     Settle {
         /// The entry.
         id: EventId,
         /// The attempt.
         attempt: Attempt,
+        /// Since when the delivery was owed when the attempt began; `None` where it can't have
+        /// become owed anew since.
+        owed_since: Option<i64>,
         /// What follows.
         settlement: Settlement,
     },

@@ -175,17 +175,18 @@ pub(super) async fn store(
     arrival: &Arrival,
     verified: &Verified,
 ) -> Result<(Outcome, EventId), Refusal> {
-    let counts = inner.parts.store.counts().await?;
-    let pending = counts.pending;
-    if pending >= settings.high_water {
-        return Err(Refusal::Backlog { pending });
-    }
     let intake = Intake {
         inner,
         settings,
         arrival,
         verified,
     };
+    let counts = inner.parts.store.counts().await?;
+    let pending = counts.pending;
+    // What is known takes no room, and is acked again.
+    if pending >= settings.high_water && !intake.is_known().await? {
+        return Err(Refusal::Backlog { pending });
+    }
     let mut plan = intake.plan().await?;
     plan.changes
         .extend(arrival.release_accepted(counts.refused));

@@ -80,17 +80,31 @@ impl Intake<'_> {
     /// things by the same rules (the query of a `return_url`, which every customer sees): without
     /// this, anybody who has one could fill the inbox with it.
     fn once(&self, id: EventId) -> Option<Change> {
-        let notification = &self.verified.notification;
-        if notification.notify_id().is_some() {
+        if self.verified.notification.notify_id().is_some() {
             return None;
         }
-        let app_id = self.verified.app.app_id.as_str();
-        let signed = [app_id, notification.sign_content()];
         Some(Change::Remember {
-            key: MemoKey::new("unnamed-notification", &signed),
+            key: self.unnamed_key(),
             value: Secret::new(id.to_bytes().to_vec()),
             expires_at: self.inner.parts.clock.now_ms().saturating_add(UNNAMED_MS),
         })
+    }
+
+    fn unnamed_key(&self) -> MemoKey {
+        let app_id = self.verified.app.app_id.as_str();
+        let signed = [app_id, self.verified.notification.sign_content()];
+        MemoKey::new("unnamed-notification", &signed)
+    }
+
+    /// Whether it came before.
+    pub(super) async fn is_known(&self) -> Result<bool, StoreError> {
+        let store = &self.inner.parts.store;
+        let Some(notify_id) = self.verified.notification.notify_id() else {
+            let now = self.inner.parts.clock.now_ms();
+            return Ok(store.recall(self.unnamed_key(), now).await?.is_some());
+        };
+        let app_id = self.verified.app.app_id.clone();
+        Ok(store.known(app_id, notify_id.to_owned()).await?.is_some())
     }
 
     /// The tokens of a user who cancelled: those for the merchant it names, else for our own app.

@@ -492,6 +492,7 @@ async fn given_up(sidecar: &TestSidecar, count: i64) {
         changes.push(Change::Settle {
             id,
             attempt,
+            owed_since: None,
             settlement: Settlement::GivenUp,
         });
     }

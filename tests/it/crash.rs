@@ -77,6 +77,7 @@ fn delivered(id: EventId) -> Change {
             error: None,
             via: Via::Push,
         },
+        owed_since: None,
         settlement: Settlement::Delivered,
     }
 }

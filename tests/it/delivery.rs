@@ -501,3 +501,85 @@ async fn a_backend_gets_no_more_at_once_than_its_route_allows() {
         .expect("taken");
     assert_eq!(most.load(Ordering::SeqCst), 3);
 }
+
+/// A backend that takes half a second for each and answers with `status`, and how many came.
+async fn unhurried(status: u16) -> (String, Arc<AtomicUsize>, ShutdownTrigger) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("bound"));
+    let came = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&came);
+    let handle = move |_: Request<hyper::body::Incoming>| {
+        let count = Arc::clone(&count);
+        async move {
+            count.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let mut response = Response::new(Full::new(Bytes::from_static(b"success")));
+            *response.status_mut() = status.try_into().expect("a status");
+            response
+        }
+    };
+    let (end, shutdown) = Shutdown::new();
+    tokio::spawn(serve(Listener::from_tcp(listener), None, handle, shutdown));
+    (url, came, end)
+}
+
+/// Waits until more than `than` came.
+async fn more(came: &AtomicUsize, than: usize) {
+    let more = async {
+        while came.load(Ordering::SeqCst) <= than {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let more = tokio::time::timeout(Duration::from_secs(20), more).await;
+    more.expect("it goes on");
+}
+
+#[tokio::test]
+async fn a_busy_backend_with_a_backlog_keeps_no_other_waiting() {
+    let mut backend = FakeBackend::new().await;
+    let (url, came, _end) = unhurried(200).await;
+    let config = DeliveryConfig {
+        routes: vec![route("/busy", &url), route("/orders/*", &backend.url)],
+        ..DeliveryConfig::default()
+    };
+    let running = running(config).await;
+    owe(&running, "/busy", 2_000).await;
+    more(&came, 0).await;
+    let body = running.pay("T1").await;
+    assert_eq!(backend.next().await.body, body);
+    let until_then = came.load(Ordering::SeqCst);
+    assert!(until_then < 1_000, "{until_then}");
+    // What stepped back has its turn.
+    running.later(60_000);
+    more(&came, until_then + 32).await;
+}
+
+#[tokio::test]
+async fn what_is_replayed_during_its_last_attempt_is_not_given_up() {
+    const GIVEN_UP: &str = "alipay_sidecar_deliveries_given_up_total";
+    let (url, came, _end) = unhurried(500).await;
+    let config = DeliveryConfig {
+        url: Some(url),
+        give_up_after: Duration::from_secs(1),
+        ..DeliveryConfig::default()
+    };
+    let running = running(config).await;
+    let entry = crate::store::entry(NOW - 10_000, None);
+    let (id, now) = (entry.id, NOW);
+    let store = &running.parts.store;
+    let receive = Change::Receive(Box::new(entry));
+    store.commit(vec![receive]).await.expect("stored");
+    running.parts.dispatcher.wake();
+    more(&came, 0).await;
+    let replay = Change::Replay { id, now };
+    store.commit(vec![replay]).await.expect("stored");
+    let delivery = running.until(id, |d| d.history.len() == 2).await;
+    assert_eq!(delivery.state, DeliveryState::Pending);
+    assert_eq!((delivery.attempts, delivery.owed_since), (1, NOW));
+    let families = running.parts.registry.gather();
+    let given_up = families.iter().find(|family| family.name() == GIVEN_UP);
+    let given_up = given_up.expect("registered").get_metric();
+    assert!(given_up.iter().all(|m| m.get_counter().get_value() == 0.0));
+}

@@ -20,7 +20,7 @@ use http::{Method, Request};
 use serde_json::{Value, json};
 
 use crate::local_signature::{backends_keys, local};
-use crate::store::{START, entry};
+use crate::store::{START, entry, merchant_app};
 use crate::support::brittle::BrittleStore;
 use crate::support::{PATIENCE, TestSidecar, header, json, text};
 
@@ -253,11 +253,103 @@ async fn what_nobody_does_in_time_is_dead_and_a_word_that_it_was_done_ends_that(
     let id = sidecar
         .owe(None, |entry| entry.id = EventId::new(START))
         .await;
-    sidecar.claim("").await;
-    sidecar.say(&id, "nack", "").await;
-    let dead = sidecar.delivery(&id).await;
-    assert_eq!(dead.state, DeliveryState::Dead, "it was received long ago");
+    for state in [DeliveryState::Pending, DeliveryState::Dead] {
+        clock.advance_ms(1);
+        assert_eq!(sidecar.claim("").await.len(), 1);
+        sidecar.say(&id, "nack", "").await;
+        // It was received long ago, but one hiccup isn't the end of it.
+        assert_eq!(sidecar.delivery(&id).await.state, state);
+    }
     assert_eq!(sidecar.metric(GIVEN_UP).await, 2.0);
+}
+
+#[tokio::test]
+async fn the_first_lease_of_what_is_old_may_end_without_a_word_and_the_second_is_the_last() {
+    let (sidecar, clock) = pulled_from(|_| ()).await;
+    clock.advance_ms(100 * 3_600_000);
+    let id = sidecar.owe(None, |_| ()).await;
+    for attempt in 1..=2 {
+        let item = sidecar.claim(r#"{"lease":"5s"}"#).await.remove(0);
+        assert_eq!(item["attempt"], attempt);
+        clock.advance_ms(5_000);
+    }
+    assert!(sidecar.claim("").await.is_empty());
+    assert_eq!(sidecar.delivery(&id).await.state, DeliveryState::Dead);
+}
+
+#[tokio::test]
+async fn whoever_names_the_attempt_leaves_the_lease_of_another_alone() {
+    let (sidecar, clock) = pulled_from(|_| ()).await;
+    let id = sidecar.owe(None, |_| ()).await;
+    let lease = r#"{"lease":"5s"}"#;
+    sidecar.claim(lease).await;
+    let own = r#"{"lease":"5s","attempt":1}"#;
+    sidecar.say(&id, "extend", own).await;
+    clock.advance_ms(5_000);
+    assert_eq!(sidecar.claim(lease).await[0]["attempt"], 2);
+    let of_another = sidecar.delivery(&id).await;
+    let not_leased = (409, "event-not-leased");
+    for verb in ["extend", "nack"] {
+        let path = format!("/events/{id}/{verb}");
+        sidecar.refused(&path, r#"{"attempt":1}"#, not_leased).await;
+        for wrong in ["0", "-1", "1.5", "\"2\"", "4294967297"] {
+            let body = format!("{{\"attempt\":{wrong}}}");
+            let invalid = (400, "parameter-invalid");
+            sidecar.refused(&path, &body, invalid).await;
+        }
+    }
+    assert_eq!(sidecar.delivery(&id).await, of_another);
+    sidecar.say(&id, "nack", r#"{"attempt":2}"#).await;
+    assert_eq!(sidecar.delivery(&id).await.lease, None);
+    let path = format!("/events/{id}/nack");
+    sidecar.refused(&path, r#"{"attempt":2}"#, not_leased).await;
+}
+
+#[tokio::test]
+async fn a_damaged_merchant_holds_up_neither_pushes_nor_claims() {
+    for is_pushed in [true, false] {
+        let mut brittle = None;
+        let sidecar = TestSidecar::start_built(
+            |config| {
+                config.delivery.routes = vec![DeliveryRoute {
+                    url: "http://127.0.0.1:9/".to_owned(),
+                    merchant: Some("shop".to_owned()),
+                    ..DeliveryRoute::default()
+                }];
+                if !is_pushed {
+                    config.delivery.url = None;
+                }
+            },
+            |config, builder| {
+                let store = BrittleStore::open(config);
+                brittle = Some(store.clone());
+                builder.store(Arc::new(store))
+            },
+        )
+        .await;
+        brittle.expect("built").scratch_merchants();
+        let owed = |entry: &mut InboxEntry| entry.auth_app_id = Some(merchant_app(7));
+        let id = sidecar.owe(None, owed).await;
+        if !is_pushed {
+            assert_eq!(sidecar.claimed_ids("").await, [id]);
+            continue;
+        }
+        // Its arrival lets the dispatcher look.
+        let options = TriggerOptions {
+            attempts: Some(1),
+            wait: true,
+            ..TriggerOptions::default()
+        };
+        let sent = sidecar.simulator.trigger(Event::Payment, &options);
+        sent.await.expect("sent");
+        let delivered = async {
+            while sidecar.delivery(&id).await.state != DeliveryState::Delivered {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let delivered = tokio::time::timeout(PATIENCE, delivered).await;
+        delivered.expect("the backend takes it");
+    }
 }
 
 #[tokio::test]
@@ -562,6 +654,9 @@ async fn a_backend_that_never_comes_back_leaves_dead_ones_for_the_alarm() {
     .await;
     let id = sidecar.owe(None, |entry| entry.received_at -= 30_000).await;
     let again = sidecar.owe(None, |_| ()).await;
+    for given_back in sidecar.claimed_ids("").await {
+        sidecar.say(&given_back, "nack", "").await;
+    }
     let claimed = sidecar.claim(r#"{"lease":"40s"}"#).await;
     assert_eq!(claimed.len(), 2);
     clock.advance_ms(40_000);
@@ -581,7 +676,7 @@ async fn a_backend_that_never_comes_back_leaves_dead_ones_for_the_alarm() {
     assert_eq!(sidecar.delivery(&id).await.state, DeliveryState::Dead);
     let owed = sidecar.delivery(&again).await;
     assert_eq!((owed.state, owed.lease), (DeliveryState::Pending, None));
-    assert_eq!(owed.history[0].error, Some(AttemptError::LeaseExpired));
+    assert_eq!(owed.history[1].error, Some(AttemptError::LeaseExpired));
 }
 
 #[tokio::test]

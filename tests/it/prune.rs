@@ -24,6 +24,7 @@ async fn received(sidecar: &TestSidecar) {
             changes.push(Change::Settle {
                 id,
                 attempt: attempt(START),
+                owed_since: None,
                 settlement: Settlement::Delivered,
             });
         }

@@ -559,6 +559,7 @@ async fn what_verifies_while_too_much_is_owed_is_kept_until_there_is_room() {
     let settled = Change::Settle {
         id: owed.parse().expect("an id"),
         attempt: crate::store::attempt(NOW),
+        owed_since: None,
         settlement: Settlement::Delivered,
     };
     let store = sidecar.sidecar.store();

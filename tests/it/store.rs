@@ -107,6 +107,7 @@ impl Fixture {
         self.commit(Change::Settle {
             id,
             attempt,
+            owed_since: None,
             settlement,
         })
         .await
@@ -743,6 +744,7 @@ async fn the_same_commit_again_changes_nothing() {
         let settle = Change::Settle {
             id: push.id,
             attempt: attempt(START + 50),
+            owed_since: None,
             settlement: Settlement::RetryAt(START + 99),
         };
         for _ in 0..2 {
@@ -1013,6 +1015,7 @@ async fn what_a_claim_came_to_is_settled_once() {
         let settle = |attempt: Attempt, settlement| Change::Settle {
             id,
             attempt,
+            owed_since: None,
             settlement,
         };
         let now = fixture.clock.now_ms();
@@ -1597,6 +1600,78 @@ async fn what_is_remembered_can_be_taken_back() {
             fixture.commit(remember(key, "w", START + DAY)).await,
             Effect::Applied
         ));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_push_that_began_before_a_replay_does_not_undo_it() {
+    on_every_store(async |fixture: Fixture| {
+        let far = Settlement::RetryAt(START + 9_000_000);
+        for failed in [Settlement::GivenUp, far] {
+            let id = fixture.receive(None).await;
+            let owed_since = fixture.delivery(id).await.owed_since;
+            fixture.clock.advance_ms(5);
+            let now = fixture.clock.now_ms();
+            fixture.commit(Change::Replay { id, now }).await;
+            let settle = |at, settlement, owed_since| Change::Settle {
+                id,
+                attempt: attempt(at),
+                owed_since: Some(owed_since),
+                settlement,
+            };
+            for _ in 0..2 {
+                let late = fixture.commit(settle(now - 1, failed, owed_since)).await;
+                assert!(is_stale(&late), "{late:?}");
+            }
+            let delivery = fixture.delivery(id).await;
+            assert_eq!(delivery.state, DeliveryState::Pending);
+            assert_eq!((delivery.attempts, delivery.next_attempt_at), (0, now));
+            assert_eq!(delivery.history, [attempt(now - 1)]);
+            // One that began after it counts, and so does whatever was taken.
+            let again = settle(now, Settlement::RetryAt(now + 1), now);
+            assert!(matches!(fixture.commit(again).await, Effect::Applied));
+            assert_eq!(fixture.delivery(id).await.attempts, 1);
+            let taken = settle(now + 1, Settlement::Delivered, owed_since);
+            assert!(matches!(fixture.commit(taken).await, Effect::Applied));
+            assert_eq!(fixture.state(id).await, DeliveryState::Delivered);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_replay_takes_nothing_from_whoever_has_it_on_lease() {
+    on_every_store(async |fixture: Fixture| {
+        let id = fixture.receive(None).await;
+        let (lease, _) = fixture.claim(id).await;
+        let leased = fixture.delivery(id).await;
+        let now = lease.until - 1;
+        assert!(is_stale(&fixture.commit(Change::Replay { id, now }).await));
+        assert_eq!(fixture.delivery(id).await, leased);
+        let now = lease.until;
+        let replayed = fixture.commit(Change::Replay { id, now }).await;
+        assert!(matches!(replayed, Effect::Applied));
+        let delivery = fixture.delivery(id).await;
+        assert_eq!((delivery.lease, delivery.attempts), (None, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_entry_is_known_by_its_app_and_notify_id() {
+    on_every_store(async |fixture: Fixture| {
+        let entry = entry(START, Some("n-1"));
+        let id = entry.id;
+        fixture.commit(Change::Receive(Box::new(entry))).await;
+        let known = async |app, notify_id: &str| {
+            let known = fixture.store.known(app, notify_id.to_owned()).await;
+            known.expect("readable")
+        };
+        assert_eq!(known(app(), "n-1").await, Some(id));
+        assert_eq!(known(app(), "n-2").await, None);
+        let other = AppId::new("2021000000000009").expect("an id");
+        assert_eq!(known(other, "n-1").await, None);
     })
     .await;
 }

@@ -299,6 +299,7 @@ fn settle(id: EventId, settlement: Settlement) -> Change {
     Change::Settle {
         id,
         attempt: attempt(START - DAY),
+        owed_since: None,
         settlement,
     }
 }

@@ -69,6 +69,7 @@ impl Closed {
             .commit(Change::Settle {
                 id: done,
                 attempt: attempt(START),
+                owed_since: None,
                 settlement: Settlement::Delivered,
             })
             .await;
@@ -228,6 +229,7 @@ async fn a_damaged_delivery_is_made_anew_from_its_notification() {
     let settled = Change::Settle {
         id: closed.first,
         attempt: attempt(START + 60),
+        owed_since: None,
         settlement: Settlement::Delivered,
     };
     store.commit(vec![settled]).await.expect("committed");

@@ -166,16 +166,32 @@ async fn what_is_too_large_encoded_or_above_high_water_is_refused() {
         .expect("a request");
     let (status, _) = whole(parts.webhook.handle(encoded).await).await;
     assert_eq!(status.as_u16(), 400);
-    assert!(acked(
-        &parts
-            .trigger(Event::Payment, TriggerOptions::default())
-            .await
-    ));
+    let named = parts
+        .trigger(Event::Payment, TriggerOptions::default())
+        .await;
+    assert!(acked(&named));
     let refused = parts
         .trigger(Event::Payment, TriggerOptions::default())
         .await;
     assert_eq!(refused.attempts[0].status, Some(503));
     assert_eq!(refused.attempts[0].answer, "fail");
+    // What is known is acked again all the same.
+    let again = parts.post("/alipay/gateway", &named.body).await;
+    assert_eq!(again, (StatusCode::OK, "success".to_owned()));
+    assert_eq!(parts.inbox().await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_has_no_notify_id_is_acked_again_above_high_water_too() {
+    let mut setting = Setting::default();
+    setting.delivery.high_water = 1;
+    let parts = Parts::new(setting).await;
+    let mut options = TriggerOptions::default();
+    options.params.insert("notify_id".to_owned(), String::new());
+    let sent = parts.trigger(Event::Payment, options).await;
+    assert!(acked(&sent) && !sent.body.contains("notify_id"));
+    let again = parts.post("/alipay/gateway", &sent.body).await;
+    assert_eq!(again, (StatusCode::OK, "success".to_owned()));
 }
 
 #[tokio::test]
@@ -648,6 +664,10 @@ impl Directory for Held {
 impl Inbox for Held {
     fn entry(&self, id: EventId) -> Answer<'_, Option<(InboxEntry, Delivery)>> {
         self.inner.entry(id)
+    }
+
+    fn known(&self, app_id: AppId, notify_id: String) -> Answer<'_, Option<EventId>> {
+        self.inner.known(app_id, notify_id)
     }
 
     fn entries(

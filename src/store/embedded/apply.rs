@@ -187,8 +187,9 @@ impl<'t> Applier<'t> {
             Change::Settle {
                 id,
                 attempt,
+                owed_since,
                 settlement,
-            } => self.settle(*id, attempt, *settlement),
+            } => self.settle(*id, attempt, (*settlement, *owed_since)),
             Change::Trust {
                 app_id,
                 auth_app_id,

@@ -65,21 +65,26 @@ impl Applier<'_> {
         &mut self,
         id: EventId,
         attempt: &Attempt,
-        settlement: Settlement,
+        (settlement, owed_since): (Settlement, Option<i64>),
     ) -> Result<Effect, Fault> {
         let Some(stored) = self.delivery(id)? else {
             return Ok(Effect::Missing);
         };
+        let is_of_old = settlement != Settlement::Delivered
+            && owed_since.is_some_and(|since| since != stored.owed_since);
+        let (settled, effect) = match is_of_old {
+            true => (remembering(&stored, attempt), Effect::Stale),
+            false => (settled(&stored, attempt, settlement), Effect::Applied),
+        };
         if stored.history.last() == Some(attempt) {
             // The same commit again.
-            return Ok(Effect::Applied);
+            return Ok(effect);
         }
         if !may_settle(&stored, attempt, settlement) {
             return Ok(Effect::Stale);
         }
-        let settled = settled(&stored, attempt, settlement);
         self.put_delivery(id, Some(&stored), &settled)?;
-        Ok(Effect::Applied)
+        Ok(effect)
     }
 
     pub(super) fn put_off(&mut self, id: EventId, until: i64, wait: Wait) -> Result<Effect, Fault> {
@@ -156,6 +161,11 @@ impl Applier<'_> {
         let Some(stored) = self.delivery(id)? else {
             return Ok(Effect::Missing);
         };
+        let is_leased = stored.lease.is_some_and(|lease| lease.until > now);
+        if stored.state == DeliveryState::Pending && is_leased {
+            // It is owed, and somebody has it: two at once would do the work twice.
+            return Ok(Effect::Stale);
+        }
         let replayed = DeliveryRecord {
             state: DeliveryState::Pending,
             attempts: 0,
@@ -311,6 +321,13 @@ fn may_settle(stored: &DeliveryRecord, attempt: &Attempt, settlement: Settlement
         (DeliveryState::Dead, Via::Pull) => is_done,
         _ => false,
     }
+}
+
+/// The record after a failure from before it became owed anew: what was asked for since stands.
+fn remembering(stored: &DeliveryRecord, attempt: &Attempt) -> DeliveryRecord {
+    let mut record = stored.clone();
+    remember(&mut record, attempt.clone());
+    record
 }
 
 /// The record after an attempt.

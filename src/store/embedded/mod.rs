@@ -423,6 +423,10 @@ impl Inbox for EmbeddedStore {
         self.read(move |reader| reader.entry(id)).boxed()
     }
 
+    fn known(&self, app: AppId, id: String) -> BoxFuture<'_, Result<Option<EventId>, StoreError>> {
+        self.read(move |reader| reader.known(&app, &id)).boxed()
+    }
+
     fn entries(
         &self,
         state: Option<DeliveryState>,

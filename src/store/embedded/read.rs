@@ -16,7 +16,7 @@ use super::tables;
 use crate::model::app::App;
 use crate::model::certificate::KeptCertificate;
 use crate::model::delivery::{Delivery, DeliveryState};
-use crate::model::id::{Alias, AuthAppId, EventId, Pid};
+use crate::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
 use crate::model::merchant::Merchant;
 use crate::model::notification::InboxEntry;
 use crate::model::refused::{RefusedNotification, Variant};
@@ -208,6 +208,12 @@ impl Reader<'_> {
             }
         }
         Ok(page)
+    }
+
+    pub(super) fn known(&self, app_id: &AppId, notify_id: &str) -> Result<Option<EventId>, Fault> {
+        let table = self.tx.open_table(tables::DEDUPE)?;
+        let row = table.get(&self.sealer.notify_digest(app_id, notify_id))?;
+        Ok(row.map(|row| EventId::from_bytes(*row.value())))
     }
 
     /// What is due, and what is due but can't be read; nothing of `but`.

@@ -171,6 +171,7 @@ impl Writer {
         self.commit(vec![Change::Settle {
             id,
             attempt,
+            owed_since: None,
             settlement,
         }]);
     }

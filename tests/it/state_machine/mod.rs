@@ -355,6 +355,7 @@ fn change(deed: &Deed) -> Change {
         } => Change::Settle {
             id,
             attempt,
+            owed_since: None,
             settlement,
         },
     }

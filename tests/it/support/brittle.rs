@@ -39,6 +39,8 @@ pub struct BrittleStore {
     buggy: Arc<AtomicBool>,
     /// The next commit of refused notifications panics.
     buggy_refusals: Arc<AtomicBool>,
+    /// Merchants' records can't be read back.
+    scratched: Arc<AtomicBool>,
 }
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -60,6 +62,7 @@ impl BrittleStore {
             full: Arc::default(),
             buggy: Arc::default(),
             buggy_refusals: Arc::default(),
+            scratched: Arc::default(),
         }
     }
 
@@ -81,6 +84,11 @@ impl BrittleStore {
     /// The next commit of refused notifications panics.
     pub fn panic_on_refusals(&self) {
         self.buggy_refusals.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on every merchant's record is damaged.
+    pub fn scratch_merchants(&self) {
+        self.scratched.store(true, Ordering::Relaxed);
     }
 
     /// From now on it works again.
@@ -146,6 +154,10 @@ impl Directory for BrittleStore {
     }
 
     fn find(&self, key: MerchantKey) -> Answer<'_, Vec<Merchant>> {
+        if self.scratched.load(Ordering::Relaxed) {
+            let record = "merchants/a-scratched-one".to_owned();
+            return Box::pin(async { Err(StoreError::Damaged { record }) });
+        }
         self.unless_broken(self.inner.find(key))
     }
 
@@ -165,6 +177,10 @@ impl Directory for BrittleStore {
 impl Inbox for BrittleStore {
     fn entry(&self, id: EventId) -> Answer<'_, Option<(InboxEntry, Delivery)>> {
         self.unless_broken(self.inner.entry(id))
+    }
+
+    fn known(&self, app_id: AppId, notify_id: String) -> Answer<'_, Option<EventId>> {
+        self.unless_broken(self.inner.known(app_id, notify_id))
     }
 
     fn entries(
