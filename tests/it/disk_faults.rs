@@ -173,18 +173,12 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        Self::start_with(None).await
-    }
-
-    /// Starts while `fault` stands.
-    async fn start_with(fault: Option<Fault>) -> Self {
         let (disk, mut key) = (FaultyDisk::default(), None);
         let sidecar = TestSidecar::start_built(
             |_| (),
             |config, builder| {
                 disk.state().bytes = std::fs::read(&config.store.path).expect("created");
                 key = Some(store_key(config));
-                disk.state().fault = fault;
                 let store = open(&disk, store_key(config));
                 builder.store(Arc::new(store))
             },
@@ -353,28 +347,6 @@ async fn a_full_disk_refuses_notifications_alone_and_heals_by_itself() {
     let end = world.disk.heal();
     let healed = world.healed().await.duration_since(end);
     println!("{calls} calls in an outage of {outage:?}, healed after {healed:?}");
-    assert!(healed < HEALED, "{healed:?}");
-    assert_eq!(world.ready().await, StatusCode::OK);
-    world.all_acked_are_there().await;
-    world.all_acked_are_delivered().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_sidecar_that_starts_on_a_full_disk_signs_calls_and_heals_by_itself() {
-    let mut world = World::start_with(Some(Fault {
-        after: 0,
-        length: usize::MAX,
-        errno: ENOSPC,
-    }))
-    .await;
-    assert!(world.disk.last_refused().is_some(), "it met the fault");
-    for _ in 0..3 {
-        assert_eq!(world.post().await, 0);
-        assert_eq!(world.ready().await, StatusCode::SERVICE_UNAVAILABLE);
-        world.calls_go_on().await;
-    }
-    let end = world.disk.heal();
-    let healed = world.healed().await.duration_since(end);
     assert!(healed < HEALED, "{healed:?}");
     assert_eq!(world.ready().await, StatusCode::OK);
     world.all_acked_are_there().await;
