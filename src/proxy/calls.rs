@@ -32,7 +32,7 @@ const QUEUE_BYTES: usize = 64 << 20;
 const BATCH: usize = 256;
 /// How long records gather before the first of them is written: what a crash may lose.
 const LINGER: Duration = Duration::from_millis(20);
-/// How often a commit is still tried while the disk refuses, once the sidecar ends.
+/// How often commits are still tried while the disk refuses, once the sidecar ends.
 const LAST_TRIES: usize = 8;
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -71,6 +71,8 @@ struct State {
     settled: u64,
     /// The sidecar ends: what the store refuses now can't wait until it heals.
     is_ending: bool,
+    /// How often it refused since: all that still waits shares the last tries.
+    last_tries: usize,
 }
 
 /// What is known of a call.
@@ -219,7 +221,6 @@ impl CallRecords {
             limit: LIMIT,
         };
         let count = count(batch);
-        let mut last_tries = LAST_TRIES;
         loop {
             match self.0.store.commit(vec![change.clone()]).await {
                 Ok(effects) => {
@@ -229,8 +230,7 @@ impl CallRecords {
                     }
                     return;
                 }
-                Err(StoreError::Unavailable { .. }) if last_tries > 1 => {
-                    last_tries -= usize::from(self.lock().is_ending);
+                Err(StoreError::Unavailable { .. }) if self.may_try_again() => {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => {
@@ -240,6 +240,13 @@ impl CallRecords {
                 }
             }
         }
+    }
+
+    /// Whether a refusal of the store may pass before the sidecar ends.
+    fn may_try_again(&self) -> bool {
+        let mut state = self.lock();
+        state.last_tries += usize::from(state.is_ending);
+        state.last_tries < LAST_TRIES
     }
 
     /// Nothing that can panic runs under the lock.
