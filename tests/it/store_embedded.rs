@@ -193,7 +193,7 @@ async fn a_newer_schema_is_refused() {
         closed.open(),
         Err(StoreError::SchemaTooNew {
             found: 99,
-            known: 6,
+            known: 7,
             ..
         })
     ));
