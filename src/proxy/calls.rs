@@ -2,7 +2,8 @@
 //! deadline was shorter than Alipay's answer.
 //!
 //! A call never waits for its record. Records gather while the commit before them is under way, and
-//! go into one; where there is no room, or the store fails for long, they are lost and counted.
+//! go into one; they wait while the store fails, and where there is no room left they are lost and
+//! counted.
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -10,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use prometheus::{IntCounterVec, Opts, Registry};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
@@ -18,6 +18,7 @@ use crate::gateway::VerifiedReply;
 use crate::gateway::v2::is_pure_query;
 use crate::gateway::v3::VerifiedV3Reply;
 use crate::model::call::{CallId, CallKey, CallOutcome, CallRecord, KeptReply};
+pub use crate::proxy::call_metrics::CallRecordMetrics;
 use crate::proxy::error::ProxyError;
 use crate::proxy::story::{Said, Story};
 use crate::store::error::StoreError;
@@ -31,40 +32,16 @@ const QUEUE_BYTES: usize = 64 << 20;
 const BATCH: usize = 256;
 /// How long records gather before the first of them is written: what a crash may lose.
 const LINGER: Duration = Duration::from_millis(20);
-/// How often a commit is tried while the disk refuses.
-const TRIES: usize = 8;
+/// How often commits are still tried while the disk refuses, once the sidecar ends.
+const LAST_TRIES: usize = 8;
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How many bytes all records of a day may take in the store; the oldest go beyond that.
-const LIMIT: u64 = 1 << 30;
-
-/// `alipay_sidecar_call_records_total`. Clones share the counts.
-#[derive(Debug, Clone)]
-pub struct CallRecordMetrics(IntCounterVec);
-
-impl CallRecordMetrics {
-    /// Registers the counter.
-    ///
-    /// # Errors
-    /// The registry's, when the name is taken.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let options = Opts::new(
-            "alipay_sidecar_call_records_total",
-            "Records of calls: stored; lost, because the store failed or too many waited; displaced \
-             by newer ones before their day was over.",
-        );
-        let records = IntCounterVec::new(options, &["outcome"])?;
-        registry.register(Box::new(records.clone()))?;
-        for outcome in ["displaced", "lost", "stored"] {
-            records.with_label_values(&[outcome]);
-        }
-        Ok(Self(records))
-    }
-
-    fn count(&self, outcome: &str, records: u64) {
-        self.0.with_label_values(&[outcome]).inc_by(records);
-    }
-}
+/// How many bytes all records of a day may take in the store; the oldest go beyond that. It is the
+/// last 100 000 replies of a usual length, and little beside what the inbox needs of the same disk.
+const LIMIT: u64 = 128 << 20;
+/// How long a reply may be to be kept, bytes: many times what any call replies that changes
+/// something, and so little of [`LIMIT`] that no single one displaces a day of others.
+const LONGEST_REPLY: usize = 1 << 20;
 
 /// The record of calls. Clones share it.
 #[derive(Clone)]
@@ -92,6 +69,10 @@ struct State {
     taken: u64,
     /// How many of them were written, or lost.
     settled: u64,
+    /// The sidecar ends: what the store refuses now can't wait until it heals.
+    is_ending: bool,
+    /// How often it refused since: all that still waits shares the last tries.
+    last_tries: usize,
 }
 
 /// What is known of a call.
@@ -164,12 +145,17 @@ impl CallRecords {
         Ok(found.filter(is_own))
     }
 
-    /// Ends once every record of a call that is over by now is written, or lost.
+    /// For the end of the sidecar: ends once every record of a call that is over by now is written,
+    /// or lost, because the store refuses for some seconds more.
     ///
     /// # Cancel safety
     /// Safe: it only hurries and watches.
     pub(super) async fn written(&self) {
-        let taken = self.lock().taken;
+        let taken = {
+            let mut state = self.lock();
+            state.is_ending = true;
+            state.taken
+        };
         loop {
             let settled = self.0.settled.notified();
             if self.lock().settled >= taken {
@@ -235,7 +221,7 @@ impl CallRecords {
             limit: LIMIT,
         };
         let count = count(batch);
-        for attempt in 1..=TRIES {
+        loop {
             match self.0.store.commit(vec![change.clone()]).await {
                 Ok(effects) => {
                     self.0.metrics.count("stored", count);
@@ -244,7 +230,7 @@ impl CallRecords {
                     }
                     return;
                 }
-                Err(StoreError::Unavailable { .. }) if attempt < TRIES => {
+                Err(StoreError::Unavailable { .. }) if self.may_try_again() => {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => {
@@ -254,6 +240,13 @@ impl CallRecords {
                 }
             }
         }
+    }
+
+    /// Whether a refusal of the store may pass before the sidecar ends.
+    fn may_try_again(&self) -> bool {
+        let mut state = self.lock();
+        state.last_tries += usize::from(state.is_ending);
+        state.last_tries < LAST_TRIES
     }
 
     /// Nothing that can panic runs under the lock.
@@ -402,6 +395,7 @@ impl Recording {
         error: Option<&str>,
         reply: Option<KeptReply>,
     ) {
+        let reply = reply.filter(|reply| reply.body.len() <= LONGEST_REPLY);
         self.records.end(CallRecord {
             request_id: begun.request_id,
             caller: begun.caller.clone(),

@@ -27,6 +27,7 @@ use crate::token::Tokens;
 
 mod call;
 mod call_lookup;
+mod call_metrics;
 pub mod calls;
 mod check;
 mod client_data;

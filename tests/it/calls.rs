@@ -302,6 +302,38 @@ async fn a_broken_store_slows_no_call_and_its_records_are_written_when_it_heals(
 }
 
 #[tokio::test]
+async fn a_store_that_is_broken_for_a_minute_loses_no_record() {
+    let (sidecar, brittle) = brittle().await;
+    brittle.break_commits();
+    let reply = sidecar.post(CREATE, ORDER).await;
+    tokio::time::pause();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::resume();
+    assert!(sidecar.metric(LOST).await < 0.5);
+    brittle.heal();
+    sidecar.wait_for_metric(STORED, 1.0).await;
+    check_stored(&sidecar, header(&reply, "alipay-sidecar-request-id")).await;
+}
+
+#[tokio::test]
+async fn a_store_that_stays_broken_keeps_no_sidecar_from_ending() {
+    let (sidecar, brittle) = brittle().await;
+    brittle.break_commits();
+    // More than one commit's.
+    for n in 0..300 {
+        let order = ORDER.replace("\"1\"", &format!("\"{n}\""));
+        sidecar.post(CREATE, order).await;
+    }
+    let inner = sidecar.sidecar.clone();
+    let ending = inner.background(std::future::ready(()));
+    let ended = tokio::time::timeout(Duration::from_secs(12), ending).await;
+    ended
+        .expect("in the seconds of one commit")
+        .expect("it ends");
+    assert!(sidecar.metric(LOST).await > 299.5);
+}
+
+#[tokio::test]
 async fn a_bug_of_the_store_loses_what_it_was_given_and_nothing_after_it() {
     let (sidecar, brittle) = brittle().await;
     for lost in [1.0, 2.0] {

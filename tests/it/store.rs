@@ -1605,6 +1605,29 @@ async fn what_is_remembered_can_be_taken_back() {
 }
 
 #[tokio::test]
+async fn a_large_record_of_a_call_displaces_as_many_small_ones_as_its_room_takes() {
+    on_every_store(async |fixture: Fixture| {
+        let limit = 100_000;
+        let small = (0..200).map(|n| call(n, None, 200)).collect();
+        let effect = fixture.commit(record(small, limit)).await;
+        assert!(matches!(effect, Effect::Applied), "{effect:?}");
+        let effect = fixture
+            .commit(record(vec![call(250, None, 90_000)], limit))
+            .await;
+        assert!(
+            matches!(effect, Effect::Displaced(150..=199)),
+            "{effect:?}: at once, so that the limit holds"
+        );
+        for (n, is_kept) in [(0, false), (199, true), (250, true)] {
+            let id = CallKey::Id(CallId::from_bytes([n; 16]));
+            let found = fixture.store.call(id, START).await.expect("readable");
+            assert_eq!(found.is_some(), is_kept, "{n}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_push_that_began_before_a_replay_does_not_undo_it() {
     on_every_store(async |fixture: Fixture| {
         let far = Settlement::RetryAt(START + 9_000_000);

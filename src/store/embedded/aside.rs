@@ -4,7 +4,7 @@
 //! Only what doesn't open is damaged. What opens was written by us; if it isn't understood, a newer
 //! program did, which will understand it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use redb::{Database, ReadableTable, ReadableTableMetadata, TableHandle, WriteTransaction};
 
@@ -41,8 +41,9 @@ impl Applier<'_> {
     /// taken.
     pub(super) fn set_aside(&mut self, suspects: &[Suspect]) -> Result<(), Fault> {
         let mut lost = HashSet::new();
+        let mut traces = Traces::of(suspects);
         for suspect in suspects {
-            if self.set_one_aside(*suspect)? {
+            if self.set_one_aside(*suspect, &mut traces)? {
                 lost.insert(suspect.id.to_bytes());
             }
         }
@@ -53,24 +54,22 @@ impl Applier<'_> {
     }
 
     /// Whether its notification is lost.
-    fn set_one_aside(&mut self, suspect: Suspect) -> Result<bool, Fault> {
+    fn set_one_aside(&mut self, suspect: Suspect, traces: &mut Traces) -> Result<bool, Fault> {
         let id = suspect.id;
-        let key = id.to_bytes();
-        let entry = lookup::entry(&self.tables.notifications, self.sealer, id);
-        let row = self.tables.notifications.get(&key)?;
-        let entry = part(entry, self.opens(entry_place(&key), row))?;
-        let delivery = lookup::delivery(&self.tables.deliveries, self.sealer, id);
-        let row = self.tables.deliveries.get(&key)?;
-        let delivery = part(delivery, self.opens(delivery_place(&key), row))?;
-        match (entry, delivery) {
-            (Part::Whole(entry), Part::Damaged) => {
-                self.rebuild(suspect, &entry)?;
+        let (notifications, deliveries) = (&self.tables.notifications, &self.tables.deliveries);
+        match parts(notifications, deliveries, self.sealer, id)? {
+            (Part::Whole(entry), Part::Damaged | Part::Missing) => {
+                self.rebuild(suspect, &entry, traces)?;
                 Ok(false)
             }
             (Part::Damaged, delivery)
             | (Part::Missing, delivery @ (Part::Damaged | Part::Whole(_))) => {
-                self.remove(suspect, delivery)?;
+                self.remove(suspect, delivery, traces)?;
                 Ok(true)
+            }
+            (Part::Missing, Part::Missing) => {
+                self.drop_stray(suspect)?;
+                Ok(false)
             }
             (Part::Strange, Part::Whole(_)) => {
                 tracing::error!(event_id = %id, "a notification isn't understood; is the program older than the store?");
@@ -81,17 +80,30 @@ impl Applier<'_> {
         }
     }
 
-    fn opens(&self, place: Place<'_>, row: Option<redb::AccessGuard<'_, &[u8]>>) -> bool {
-        row.is_none_or(|row| self.sealer.open(place, row.value()).is_ok())
+    /// Removes a row that leads to nothing from the head of the queue.
+    fn drop_stray(&mut self, suspect: Suspect) -> Result<(), Fault> {
+        let key = suspect.id.to_bytes();
+        if let Some(at) = suspect.due
+            && self.tables.due.remove((at, &key))?.is_some()
+        {
+            self.touch();
+            tracing::error!(event_id = %suspect.id, "a row of the queue led to no delivery and was removed");
+        }
+        Ok(())
     }
 
     /// Makes the delivery of a whole notification anew.
-    fn rebuild(&mut self, suspect: Suspect, entry: &InboxEntry) -> Result<(), Fault> {
+    fn rebuild(
+        &mut self,
+        suspect: Suspect,
+        entry: &InboxEntry,
+        traces: &mut Traces,
+    ) -> Result<(), Fault> {
         let key = suspect.id.to_bytes();
         let state = self.listed_state(&key)?;
         let order = self.order_of(entry);
         self.keep_delivery(&key)?;
-        self.unlist_everywhere(suspect, order)?;
+        self.unlist_everywhere(suspect, order, traces)?;
         // What is owed anew is owed from now on; what isn't is forgotten when it would have been.
         let owed_since = match state {
             DeliveryState::Pending => self.now.max(entry.received_at),
@@ -101,13 +113,18 @@ impl Applier<'_> {
         self.put_delivery(suspect.id, None, &record)?;
         tracing::error!(
             event_id = %suspect.id, state = state.as_str(),
-            "the record of a delivery is damaged and was made anew; its bytes were moved aside"
+            "the record of a delivery is damaged or missing and was made anew; its bytes were moved aside"
         );
         Ok(())
     }
 
     /// Moves a damaged notification and its delivery aside.
-    fn remove(&mut self, suspect: Suspect, delivery: Part<DeliveryRecord>) -> Result<(), Fault> {
+    fn remove(
+        &mut self,
+        suspect: Suspect,
+        delivery: Part<DeliveryRecord>,
+        traces: &mut Traces,
+    ) -> Result<(), Fault> {
         let key = suspect.id.to_bytes();
         self.keep_delivery(&key)?;
         let taken = self.tables.notifications.get(&key)?;
@@ -117,8 +134,8 @@ impl Applier<'_> {
         match delivery {
             Part::Whole(record) => self.detach(&key, &record)?,
             Part::Damaged | Part::Missing | Part::Strange => {
-                let order = self.scan_order(&key)?;
-                self.unlist_everywhere(suspect, order)?;
+                let order = traces.found(&self.tables)?.orders.get(&key).copied();
+                self.unlist_everywhere(suspect, order, traces)?;
             }
         }
         self.tables.notifications.remove(&key)?;
@@ -175,20 +192,27 @@ impl Applier<'_> {
         &mut self,
         suspect: Suspect,
         order: Option<[u8; 16]>,
+        traces: &mut Traces,
     ) -> Result<(), Fault> {
         let key = suspect.id.to_bytes();
         self.touch();
-        let next_attempt_at = match suspect.due {
-            Some(at) => at,
-            None => self.scan_due(&key)?.unwrap_or_default(),
+        let found = traces.found(&self.tables)?;
+        // One that stood behind another of its order may have come first since it was looked for.
+        let behind = match &order {
+            Some(order) => self.tables.ordered.get((order, &key))?.map(|at| at.value()),
+            None => None,
         };
+        let at = suspect.due.or(behind).or(found.due.get(&key).copied());
+        let next_attempt_at = at.unwrap_or_default();
         let was_pending = self.tables.pending.remove(&key)?.is_some();
         self.tables.dead.remove(&key)?;
         self.tables.delivered.remove(&key)?;
         self.tables.ignored.remove(&key)?;
         self.tables.parked.remove(&key)?;
         // When its lease ends only the record tells.
-        self.tables.leased.retain(|(_, id), ()| *id != key)?;
+        for until in found.leases.get(&key).into_iter().flatten() {
+            self.tables.leased.remove((*until, &key))?;
+        }
         if was_pending || suspect.due.is_some() {
             let record = DeliveryRecord {
                 next_attempt_at,
@@ -197,30 +221,6 @@ impl Applier<'_> {
             self.unqueue(&key, &record)?;
         }
         Ok(())
-    }
-
-    /// When a delivery is due, found without its record.
-    fn scan_due(&self, key: &[u8; 16]) -> Result<Option<i64>, Fault> {
-        for row in self.tables.due.iter()? {
-            let row = row?.0;
-            let (at, id) = row.value();
-            if id == key {
-                return Ok(Some(at));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The order a delivery belongs to, found without its records.
-    fn scan_order(&self, key: &[u8; 16]) -> Result<Option<[u8; 16]>, Fault> {
-        for row in self.tables.ordered.iter()? {
-            let row = row?.0;
-            let (order, id) = row.value();
-            if id == key {
-                return Ok(Some(*order));
-            }
-        }
-        Ok(None)
     }
 
     /// One look at all of them, because a digest isn't found by the entry it led to.
@@ -232,10 +232,18 @@ impl Applier<'_> {
                 digests.insert(*digest.value());
             }
         }
-        let is_lost = |digest: &[u8; 16]| digests.contains(digest);
-        self.tables.dedupe.retain(|digest, _| !is_lost(digest))?;
-        let times = &mut self.tables.dedupe_at;
-        times.retain(|(_, digest), ()| !is_lost(digest))?;
+        let mut rows = Vec::new();
+        for row in self.tables.dedupe_at.iter()? {
+            let row = row?.0;
+            let (at, digest) = row.value();
+            if digests.contains(digest) {
+                rows.push((at, *digest));
+            }
+        }
+        for (at, digest) in rows {
+            self.tables.dedupe_at.remove((at, &digest))?;
+            self.tables.dedupe.remove(&digest)?;
+        }
         Ok(())
     }
 
@@ -259,13 +267,102 @@ impl Applier<'_> {
     }
 }
 
+/// Where damaged records stand in the queue, which only their own bytes told: looked for once, for
+/// all that are moved aside together, and only if it is needed.
+struct Traces {
+    of: HashSet<[u8; 16]>,
+    found: Option<Found>,
+}
+
+#[derive(Default)]
+struct Found {
+    due: HashMap<[u8; 16], i64>,
+    leases: HashMap<[u8; 16], Vec<i64>>,
+    orders: HashMap<[u8; 16], [u8; 16]>,
+}
+
+impl Traces {
+    fn of(suspects: &[Suspect]) -> Self {
+        let ids = suspects.iter().map(|suspect| suspect.id.to_bytes());
+        Self {
+            of: ids.collect(),
+            found: None,
+        }
+    }
+
+    fn found(&mut self, tables: &Tables<'_>) -> Result<&Found, Fault> {
+        if self.found.is_none() {
+            let found = self.look(tables)?;
+            self.found = Some(found);
+        }
+        Ok(self.found.get_or_insert_default())
+    }
+
+    fn look(&self, tables: &Tables<'_>) -> Result<Found, Fault> {
+        let mut found = Found::default();
+        for row in tables.due.iter()? {
+            let row = row?.0;
+            let (at, id) = row.value();
+            if self.of.contains(id) {
+                found.due.insert(*id, at);
+            }
+        }
+        for row in tables.leased.iter()? {
+            let row = row?.0;
+            let (until, id) = row.value();
+            if self.of.contains(id) {
+                found.leases.entry(*id).or_default().push(until);
+            }
+        }
+        for row in tables.ordered.iter()? {
+            let row = row?.0;
+            let (order, id) = row.value();
+            if self.of.contains(id) {
+                found.orders.insert(*id, *order);
+            }
+        }
+        Ok(found)
+    }
+}
+
 /// One of the two records of a notification.
-enum Part<T> {
+pub(super) enum Part<T> {
+    /// It doesn't open.
     Damaged,
+    /// There is none.
     Missing,
     /// It opens but isn't understood.
     Strange,
+    /// It is as it should be.
     Whole(T),
+}
+
+/// Both records of a notification.
+pub(super) fn parts<T: ReadableTable<&'static [u8; 16], &'static [u8]>>(
+    notifications: &T,
+    deliveries: &T,
+    sealer: &Sealer,
+    id: EventId,
+) -> Result<(Part<InboxEntry>, Part<DeliveryRecord>), Fault> {
+    let key = id.to_bytes();
+    let opens = |place: Place<'_>, row: Option<redb::AccessGuard<'_, &[u8]>>| {
+        row.is_none_or(|row| sealer.open(place, row.value()).is_ok())
+    };
+    let entry_opens = opens(entry_place(&key), notifications.get(&key)?);
+    let delivery_opens = opens(delivery_place(&key), deliveries.get(&key)?);
+    Ok((
+        part(lookup::entry(notifications, sealer, id), entry_opens)?,
+        part(lookup::delivery(deliveries, sealer, id), delivery_opens)?,
+    ))
+}
+
+/// Whether [`Applier::set_aside`] can do nothing about it: a newer program will understand it.
+pub(super) fn is_left<E, D>(parts: &(Part<E>, Part<D>)) -> bool {
+    match parts {
+        (Part::Strange, delivery) => !matches!(delivery, Part::Whole(_)),
+        (Part::Whole(_) | Part::Missing, delivery) => matches!(delivery, Part::Strange),
+        (Part::Damaged, _) => false,
+    }
 }
 
 fn part<T>(record: Result<Option<T>, Fault>, opens: bool) -> Result<Part<T>, Fault> {
@@ -294,17 +391,51 @@ pub(super) fn repair(
     let tx = db.begin_write()?;
     let mut applier = Applier::new(Tables::open(&tx)?, sealer, now);
     let mut others = Vec::new();
+    let mut suspects = Vec::new();
     for (table, key) in found {
-        if !applier.set_spot_aside(table.name(), key)? {
+        if let Some(id) = of_inbox(table.name(), key) {
+            suspects.push(Suspect { due: None, id });
+        } else if !applier.set_spot_aside(table.name(), key)? {
             others.push((table, key));
         }
     }
+    applier.set_aside(&suspects)?;
     drop(applier);
     for (table, key) in others {
         take_aside(&tx, *table, key, now)?;
     }
     Applier::new(Tables::open(&tx)?, sealer, now).put_missing_tokens()?;
     Ok(tx.commit()?)
+}
+
+/// Whose record it is, if one of the inbox.
+fn of_inbox(table: &str, key: &[u8]) -> Option<EventId> {
+    let is_one = [tables::NOTIFICATIONS.name(), tables::DELIVERIES.name()].contains(&table);
+    let id = <[u8; 16]>::try_from(key).ok().filter(|_| is_one)?;
+    Some(EventId::from_bytes(id))
+}
+
+/// Makes the deliveries anew that notifications lack, so that they are owed again; tells how many.
+pub(super) fn rebuild_missing(db: &Database, sealer: &Sealer, now: i64) -> Result<u64, Fault> {
+    let tx = db.begin_write()?;
+    let mut applier = Applier::new(Tables::open(&tx)?, sealer, now);
+    let mut suspects = Vec::new();
+    for row in applier.tables.notifications.iter()? {
+        let key = *row?.0.value();
+        if applier.tables.deliveries.get(&key)?.is_none() {
+            let id = EventId::from_bytes(key);
+            suspects.push(Suspect { due: None, id });
+        }
+    }
+    applier.set_aside(&suspects)?;
+    let mut rebuilt = 0;
+    for suspect in &suspects {
+        let delivery = applier.tables.deliveries.get(&suspect.id.to_bytes())?;
+        rebuilt += u64::from(delivery.is_some());
+    }
+    drop(applier);
+    tx.commit()?;
+    Ok(rebuilt)
 }
 
 /// Moves a damaged record aside that nothing but its key leads to.
@@ -337,11 +468,7 @@ impl Applier<'_> {
     fn set_spot_aside(&mut self, table: &str, key: &[u8]) -> Result<bool, Fault> {
         let is = |one: &str| table == one;
         if let Ok(id) = <[u8; 16]>::try_from(key) {
-            if is(tables::NOTIFICATIONS.name()) || is(tables::DELIVERIES.name()) {
-                let id = EventId::from_bytes(id);
-                self.set_aside(&[Suspect { due: None, id }])?;
-                return Ok(true);
-            } else if is(tables::REFUSED.name()) {
+            if is(tables::REFUSED.name()) {
                 self.set_refused_aside(EventId::from_bytes(id))?;
                 return Ok(true);
             } else if is(tables::CALLS.name()) {

@@ -13,7 +13,7 @@ use redb::ReadTransaction;
 use tokio::sync::{mpsc, oneshot};
 
 use super::fault::Fault;
-use super::shared::Shared;
+use super::shared::{OPENED_ANEW, Shared};
 use super::{inspect, no_thread, rows, stats, unavailable};
 use crate::store::care::{Inspection, RowStream, Stats};
 use crate::store::error::StoreError;
@@ -23,6 +23,9 @@ const PIECES: usize = 8;
 /// How long a piece may wait before the copy is given up: a snapshot keeps the file from using its
 /// free pages again.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a copy may take in all: whoever takes a piece every 29 s would have the file grow for
+/// days. What a disk reads in an hour is more than a store holds.
+const LONGEST: Duration = Duration::from_secs(3600);
 /// How often it is looked whether there is room again.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -75,9 +78,10 @@ impl LongRead {
     pub(super) fn backup(&self, shared: Arc<Shared>) -> Result<RowStream, StoreError> {
         let turn = self.turn()?;
         let (sender, receiver) = mpsc::channel(PIECES);
+        let end = Instant::now() + LONGEST;
         self.spawn(move || {
             let copied = guarded(&shared, |tx| {
-                rows::write(tx, &mut |piece| send(&shared, &sender, piece))
+                rows::write(tx, &mut |piece| send(&shared, &sender, piece, end))
             });
             if let Err(error) = copied {
                 tracing::warn!(%error, "a backup of the store broke off");
@@ -128,7 +132,7 @@ fn guarded<T>(
     shared: &Shared,
     work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
 ) -> Result<T, StoreError> {
-    match catch_unwind(AssertUnwindSafe(|| shared.with_snapshot(work))) {
+    match catch_unwind(AssertUnwindSafe(|| shared.with_long_snapshot(work))) {
         Ok(done) => done.map_err(Fault::into_error),
         Err(_) => Err(StoreError::Damaged {
             record: "a page of the store file".to_owned(),
@@ -139,23 +143,26 @@ fn guarded<T>(
 /// Refuses to go on while the writer waits for the database.
 fn stop(shared: &Shared) -> Result<(), Fault> {
     if shared.is_closing() {
-        return Err(Fault::Refused(unavailable(
-            "the store had to be opened anew after a failure of the disk; try again",
-        )));
+        return Err(Fault::Refused(unavailable(OPENED_ANEW)));
     }
     Ok(())
 }
 
-fn send(
+/// Gives a piece to whoever wants the copy, before `end`.
+pub(super) fn send(
     shared: &Shared,
     sender: &mpsc::Sender<Result<Bytes, StoreError>>,
     piece: Vec<u8>,
+    end: Instant,
 ) -> Result<(), Fault> {
     let refused = |reason: &str| Fault::Refused(unavailable(reason));
     let begun = Instant::now();
     let mut piece = Ok(Bytes::from(piece));
     loop {
         stop(shared)?;
+        if Instant::now() >= end {
+            return Err(refused("the copy took longer than an hour"));
+        }
         piece = match sender.try_send(piece) {
             Ok(()) => return Ok(()),
             Err(mpsc::error::TrySendError::Closed(_)) => {

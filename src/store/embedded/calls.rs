@@ -12,9 +12,10 @@ use crate::model::call::{CallId, CallKey, CallOutcome, CallRecord, KEPT_MS, Kept
 use crate::store::Effect;
 use crate::store::seal::{Place, Sealer};
 
-/// How many old rows one commit may displace besides as many as it brings: enough to get back
-/// below a limit that was lowered.
-const EXTRA: usize = 64;
+/// How many old rows one commit may displace: more than the largest record takes the place of, and
+/// few enough that no other commit waits long. What is over a limit that was lowered goes with the
+/// commits after it.
+const DISPLACED: u64 = 4096;
 
 /// All of a record but the reply, which follows as it is: JSON would blow it up.
 #[derive(Serialize, Deserialize)]
@@ -42,10 +43,7 @@ impl Applier<'_> {
             size = size.saturating_add(self.record_call(record)?);
         }
         let mut displaced = 0;
-        for _ in 0..records.len().saturating_add(EXTRA) {
-            if size <= limit {
-                break;
-            }
+        while size > limit && displaced < DISPLACED {
             let Some(freed) = self.forget_oldest_call()? else {
                 break;
             };

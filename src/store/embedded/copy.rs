@@ -21,6 +21,9 @@ use crate::store::seal::{Sealer, StoreKey};
 
 /// When rows that wait are written into the file, bytes.
 const BATCH: usize = 4 << 20;
+/// After how many bytes what was written is committed: a transaction keeps account of all its
+/// pages in memory.
+const COMMIT: usize = 64 << 20;
 
 /// Puts the pieces of a [`RowStream`](crate::store::care::RowStream) together to a store file.
 pub struct CopyWriter {
@@ -121,6 +124,8 @@ pub(super) struct Building {
     table: Option<&'static dyn AnyTable>,
     waiting: Vec<Row>,
     waiting_bytes: usize,
+    uncommitted: usize,
+    commit_at: usize,
 }
 
 impl Building {
@@ -128,7 +133,7 @@ impl Building {
     pub(super) fn begin(scratch: PathBuf) -> Result<Self, StoreError> {
         let file = open::create_private(&scratch).map_err(|e| open::unavailable(&scratch, &e))?;
         let db = FileBackend::new(file)
-            .and_then(|backend| Database::builder().create_with_backend(backend))
+            .and_then(|backend| open::builder().create_with_backend(backend))
             .map_err(|error| open::classify(&scratch, error))?;
         let tx = db.begin_write().map_err(|e| Fault::from(e).into_error())?;
         Ok(Self {
@@ -138,6 +143,8 @@ impl Building {
             table: None,
             waiting: Vec::new(),
             waiting_bytes: 0,
+            uncommitted: 0,
+            commit_at: COMMIT,
         })
     }
 
@@ -166,13 +173,29 @@ impl Building {
 
     fn flush(&mut self) -> Result<(), Fault> {
         let rows = std::mem::take(&mut self.waiting);
-        self.waiting_bytes = 0;
+        self.uncommitted += std::mem::take(&mut self.waiting_bytes);
         let (Some(table), Some((_, tx))) = (self.table, &self.filling) else {
             return Ok(());
         };
         // A row of a fixed width was measured; redb panics over others that can't be one.
-        catch_unwind(AssertUnwindSafe(|| table.put(tx, &rows)))
-            .unwrap_or_else(|_| Err(Fault::Broken("a row isn't what its table holds".to_owned())))
+        catch_unwind(AssertUnwindSafe(|| table.put(tx, &rows))).unwrap_or_else(|_| {
+            Err(Fault::Broken("a row isn't what its table holds".to_owned()))
+        })?;
+        if self.uncommitted < self.commit_at {
+            return Ok(());
+        }
+        self.commit()
+    }
+
+    /// Commits what was written, and goes on.
+    fn commit(&mut self) -> Result<(), Fault> {
+        self.uncommitted = 0;
+        if let Some((db, tx)) = self.filling.take() {
+            tx.commit()?;
+            let tx = db.begin_write()?;
+            self.filling = Some((db, tx));
+        }
+        Ok(())
     }
 
     /// Makes the file durable and reads it again: whether it has every row, and opens.
@@ -208,7 +231,7 @@ impl Building {
     }
 
     fn read_again(&self, sealer: &Sealer) -> Result<(u64, u64), StoreError> {
-        let opener = || Database::builder().open(&self.scratch);
+        let opener = || open::builder().open(&self.scratch);
         let db = open::open(&self.scratch, sealer, &opener)?;
         let read = || -> Result<(u64, u64), Fault> { count(&db.begin_read()?, sealer) };
         read().map_err(Fault::into_error)
@@ -231,5 +254,45 @@ pub(super) fn count(tx: &ReadTransaction, sealer: &Sealer) -> Result<(u64, u64),
 fn no_copy(path: &Path, reason: &str) -> StoreError {
     StoreError::Unavailable {
         reason: format!("{}: {reason}; nothing was kept of it", path.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::embedded::tables::META;
+
+    #[test]
+    fn a_large_copy_is_committed_piece_by_piece_and_whole_at_the_end() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let key = StoreKey::generate();
+        let store = dir.path().join("store");
+        open::create(&store, &Sealer::new(&key)).expect("created");
+        let file = super::super::StoreFile::open(&store, &key, 0).expect("opened");
+        let meta = TABLES.iter().find(|table| table.name() == "meta");
+        let mut building = Building::begin(dir.path().join("copy")).expect("begun");
+        building.commit_at = 1;
+        let mut rows = Vec::new();
+        let meta = *meta.expect("listed");
+        file.read(|tx| {
+            meta.walk(tx, &mut |key, value| {
+                rows.push((key.to_vec(), value.to_vec()));
+                Ok(())
+            })
+        })
+        .expect("read");
+        for (key, value) in rows {
+            building.row(meta, key, value).expect("taken");
+            building.flush().expect("written");
+            assert_eq!(building.uncommitted, 0);
+            let (db, _) = building.filling.as_ref().expect("it goes on");
+            let committed = db.begin_read().expect("begun");
+            let committed = committed.open_table(META).expect("committed");
+            let committed = redb::ReadableTableMetadata::len(&committed).expect("counted");
+            assert_eq!(committed, building.rows, "nothing waits");
+        }
+        let copied = building.finish(&Sealer::new(&key)).expect("finished");
+        assert_eq!(copied.damaged, 0);
+        assert!(copied.rows >= 3, "{copied:?}");
     }
 }

@@ -4,7 +4,7 @@ use redb::{ReadableTable, TableHandle};
 
 use super::apply::{Applier, token_conflict};
 use super::fault::Fault;
-use super::lookup::{self, MerchantId, token_place};
+use super::lookup::{self, MerchantId};
 use super::records::{self, AppRecord, MerchantRecord, same_secret, same_token};
 use super::tables;
 use crate::model::app::App;
@@ -402,38 +402,6 @@ impl Applier<'_> {
         }
         Ok(())
     }
-
-    fn put_token(&mut self, id: &MerchantId, token: &Secret<String>) -> Result<(), Fault> {
-        let digest = self.sealer.token_digest(token);
-        if self.tables.by_token.get(&digest)?.is_some() {
-            return Ok(());
-        }
-        let sealed = self.sealer.seal(token_place(&digest), &id.key())?;
-        self.tables.by_token.insert(&digest, sealed.as_slice())?;
-        let mut held = tokens_prefix(id);
-        held.extend(digest);
-        self.tables.tokens_of.insert(held.as_slice(), ())?;
-        Ok(())
-    }
-
-    fn remove_tokens(&mut self, id: &MerchantId) -> Result<(), Fault> {
-        let prefix = tokens_prefix(id);
-        let mut held = Vec::new();
-        for row in self.tables.tokens_of.range(prefix.as_slice()..)? {
-            let (key, ()) = (row?.0, ());
-            let Some(digest) = key.value().strip_prefix(prefix.as_slice()) else {
-                break;
-            };
-            held.push((key.value().to_vec(), digest.to_vec()));
-        }
-        for (key, digest) in held {
-            self.tables.tokens_of.remove(key.as_slice())?;
-            if let Ok(digest) = <[u8; 32]>::try_from(digest) {
-                self.tables.by_token.remove(&digest)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A token given again (a commit repeated, an import run twice) must not push the pair before it
@@ -494,8 +462,4 @@ pub(super) fn pid_key(merchant: &Merchant) -> Option<Vec<u8>> {
 
 pub(super) fn alias_key(alias: &Alias, app_id: &AppId) -> Vec<u8> {
     tables::key(&[alias.as_str(), app_id.as_str()])
-}
-
-fn tokens_prefix(id: &MerchantId) -> Vec<u8> {
-    tables::prefix(&[id.app_id.as_str(), id.auth_app_id.as_str()])
 }

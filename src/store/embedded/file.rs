@@ -1,5 +1,6 @@
 //! What is done to the file of a store while no sidecar has it open.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadTransaction, ReadableDatabase};
@@ -87,20 +88,28 @@ impl StoreFile {
     }
 
     /// Moves every damaged record aside at `now` (Unix milliseconds), and tells how many. Its bytes
-    /// are kept; a delivery whose notification is whole is owed anew.
+    /// are kept; a delivery whose notification is whole is owed anew, and so is one that is missing.
+    /// A damaged record stays whose other half only a newer program understands.
     ///
     /// # Errors
     /// [`StoreError`] when the file can't be read or written.
     pub fn repair(&mut self, now: i64) -> Result<u64, StoreError> {
-        let mut moved = 0;
+        let mut tried = HashSet::new();
         loop {
-            let found = self.read(|tx| inspect::damaged(tx, &self.sealer))?;
+            let found = self.read(|tx| inspect::damaged(tx, &self.sealer, &tried))?;
             if found.is_empty() {
-                return Ok(moved);
+                break;
             }
-            moved += u64::try_from(found.len()).unwrap_or(u64::MAX);
             aside::repair(&self.db, &self.sealer, &found, now).map_err(Fault::into_error)?;
+            // Each is tried once: what can't be moved would be found for ever.
+            let found = found.iter().map(|(table, key)| (*table, key.as_slice()));
+            tried.extend(found.map(|(table, key)| inspect::name_of((table, key))));
         }
+        let rebuilt = aside::rebuild_missing(&self.db, &self.sealer, now);
+        let rebuilt = rebuilt.map_err(Fault::into_error)?;
+        let left = self.read(|tx| inspect::damaged(tx, &self.sealer, &HashSet::new()))?;
+        let moved = tried.len().saturating_sub(left.len());
+        Ok(rebuilt.saturating_add(u64::try_from(moved).unwrap_or(u64::MAX)))
     }
 
     /// Gives free pages back to the file system; tells the size before and after.

@@ -1,5 +1,7 @@
 //! Reads every record of a snapshot, and names each that doesn't open.
 
+use std::collections::HashSet;
+
 use redb::{ReadTransaction, TableHandle, Value};
 
 use super::catalogue::{self, AnyTable, Spot, TABLES};
@@ -45,19 +47,31 @@ pub(super) fn inspect(
     Ok(found)
 }
 
-/// Every record that doesn't open, [`Inspection::MOST_FINDINGS`] at the most: its table and key.
-pub(super) fn damaged(tx: &ReadTransaction, sealer: &Sealer) -> Result<Vec<Spot>, Fault> {
+/// Every record that doesn't open and isn't one of `but`, [`Inspection::MOST_FINDINGS`] at the
+/// most: its table and key.
+pub(super) fn damaged(
+    tx: &ReadTransaction,
+    sealer: &Sealer,
+    but: &HashSet<(String, Vec<u8>)>,
+) -> Result<Vec<Spot>, Fault> {
     let mut found = Vec::new();
     for table in TABLES {
         table.walk(tx, &mut |key, value| {
-            let is_damaged = catalogue::opened(*table, key, value, sealer).is_err();
-            if is_damaged && found.len() < Inspection::MOST_FINDINGS {
+            if found.len() < Inspection::MOST_FINDINGS
+                && catalogue::opened(*table, key, value, sealer).is_err()
+                && !but.contains(&name_of((*table, key)))
+            {
                 found.push((*table, key.to_vec()));
             }
             Ok(())
         })?;
     }
     Ok(found)
+}
+
+/// What tells a record from all others.
+pub(super) fn name_of((table, key): (&dyn AnyTable, &[u8])) -> (String, Vec<u8>) {
+    (table.name().to_owned(), key.to_vec())
 }
 
 /// Whether the record opens, and is what belongs into its table.
@@ -104,7 +118,7 @@ fn understood(
 
 /// The error that names damaged records, for work that can't go on with them.
 pub(super) fn refuse_damaged(tx: &ReadTransaction, sealer: &Sealer) -> Result<(), Fault> {
-    let found = damaged(tx, sealer)?;
+    let found = damaged(tx, sealer, &HashSet::new())?;
     let Some((table, key)) = found.first() else {
         return Ok(());
     };

@@ -128,6 +128,7 @@ impl Comparison<'_> {
         let merchants = self.tx.open_table(tables::MERCHANTS)?;
         let aliases = self.tx.open_table(tables::BY_ALIAS)?;
         for row in aliases.iter()? {
+            (self.go_on)()?;
             let (key, owner) = row?;
             let app_id = key.value().split(|byte| *byte == 0).nth(1);
             let owner = [app_id.unwrap_or_default(), owner.value()].join(&0);
@@ -167,6 +168,7 @@ impl Comparison<'_> {
         let deliveries = self.tx.open_table(tables::DELIVERIES)?;
         let entries = self.tx.open_table(tables::NOTIFICATIONS)?;
         for row in entries.iter()? {
+            (self.go_on)()?;
             let key = row?.0;
             if deliveries.get(key.value())?.is_none() {
                 let id = EventId::from_bytes(*key.value());

@@ -52,6 +52,7 @@ impl Comparison<'_> {
         let refused = self.tx.open_table(tables::REFUSED)?;
         let index = self.tx.open_table(tables::REFUSED_INDEX)?;
         for row in index.iter()? {
+            (self.go_on)()?;
             let key = row?.0;
             if refused.get(key.value())?.is_none() {
                 self.wrong(stray("refused_index", key.value()));

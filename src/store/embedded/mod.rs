@@ -61,6 +61,7 @@ mod rows;
 mod shared;
 mod stats;
 mod tables;
+mod tokens;
 mod users;
 mod writer;
 
@@ -147,7 +148,8 @@ impl EmbeddedStore {
     /// # Errors
     /// [`StoreError::Missing`], [`StoreError::Locked`], [`StoreError::DamagedFile`],
     /// [`StoreError::WrongKey`], [`StoreError::SchemaTooNew`], or [`StoreError::Unavailable`] when
-    /// the system refuses the file or a thread.
+    /// the system refuses the file or a thread. A file that can be read but not written at present,
+    /// because the disk is full, is opened all the same: commits are refused until it heals.
     pub fn open(options: OpenOptions) -> Result<Self, StoreError> {
         let path = options.path.clone();
         let cache_bytes = options.cache_bytes;
@@ -492,5 +494,9 @@ fn unavailable(reason: &str) -> StoreError {
     }
 }
 
+#[cfg(test)]
+mod file_care {
+    mod tests;
+}
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, WriteTransaction,
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
+    WriteTransaction,
 };
 
 use super::fault::Fault;
@@ -18,6 +19,10 @@ use super::overlay::{Lock, Overlay};
 use super::tables::{self, CHECK_KEY, INDEX_KEY, META, SCHEMA, Tables};
 use crate::store::error::StoreError;
 use crate::store::seal::{IndexKeys, Place, Sealer};
+
+/// How much of a file is held in memory while something is done to it as a whole, bytes: it is
+/// read once from end to end, beside a sidecar that needs the memory. redb would take 1 GiB.
+pub(super) const CACHE: usize = 32 << 20;
 
 /// What the check value says once opened.
 const CHECK_VALUE: &[u8] = b"alipay-sidecar";
@@ -53,10 +58,17 @@ pub(super) fn scratch_path(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// Opens a file that something is done to as a whole.
+pub(super) fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE);
+    builder
+}
+
 fn build(scratch: &Path, sealer: &Sealer) -> Result<(), StoreError> {
     let file = create_private(scratch).map_err(|error| unavailable(scratch, &error))?;
     let db = FileBackend::new(file)
-        .and_then(|backend| Database::builder().create_with_backend(backend))
+        .and_then(|backend| builder().create_with_backend(backend))
         .map_err(|error| classify(scratch, error))?;
     initialise(&db, sealer).map_err(Fault::into_error)?;
     db.close().map_err(|error| classify(scratch, error))?;

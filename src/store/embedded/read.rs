@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::apply::open_memo;
-use super::aside::Suspect;
+use super::aside::{self, Suspect};
 use super::fault::Fault;
 use super::lookup::{self, FARTHEST_MS, MerchantId};
 use super::quarantine_records::{open_refused, open_variant};
@@ -26,6 +26,10 @@ use crate::store::{Counts, Due, MemoKey, MerchantKey};
 
 /// How many damaged ones a look at what is due passes over.
 const SUSPECTS: usize = 500;
+
+/// How many records that only a newer program understands one look passes over; beyond that they
+/// count as [`SUSPECTS`].
+const LEFT: usize = 5_000;
 
 /// When to look again after damaged ones were met, milliseconds.
 const SOON_MS: i64 = 1_000;
@@ -227,6 +231,7 @@ impl Reader<'_> {
         let absurd = now.saturating_add(FARTHEST_MS);
         let mut due = Due::default();
         let mut suspects = Vec::new();
+        let mut left = 0;
         // What no clock that is right can have scheduled comes first: it has waited long enough.
         let behind = (absurd, &[0; 16]);
         for row in table.range(behind..)?.chain(table.range(..behind)?) {
@@ -242,10 +247,10 @@ impl Reader<'_> {
                 break;
             }
             match self.entry(id) {
-                Ok(found) => due
-                    .now
-                    .extend(found.filter(|(_, delivery)| delivery.state == DeliveryState::Pending)),
-                Err(Fault::Refused(_)) => suspects.push(Suspect {
+                Ok(Some(found)) if found.1.state == DeliveryState::Pending => due.now.push(found),
+                Ok(Some(_)) => {}
+                Err(Fault::Refused(_)) if left < LEFT && self.is_left(id)? => left += 1,
+                Ok(None) | Err(Fault::Refused(_)) => suspects.push(Suspect {
                     due: Some(scheduled),
                     id,
                 }),
@@ -254,6 +259,14 @@ impl Reader<'_> {
         }
         look_again(&mut due, &suspects, now);
         Ok((due, suspects))
+    }
+
+    /// Whether nobody can do anything about it but a newer program.
+    fn is_left(&self, id: EventId) -> Result<bool, Fault> {
+        let notifications = self.tx.open_table(tables::NOTIFICATIONS)?;
+        let deliveries = self.tx.open_table(tables::DELIVERIES)?;
+        let parts = aside::parts(&notifications, &deliveries, self.sealer, id)?;
+        Ok(aside::is_left(&parts))
     }
 
     pub(super) fn refused(
@@ -309,6 +322,7 @@ impl Reader<'_> {
         // None of them stands behind another of its order key, but for one that was replayed since.
         let mut found = Due::default();
         let mut suspects = Vec::new();
+        let mut left = 0;
         for row in parked.iter()? {
             if found.now.len() >= limit || suspects.len() >= SUSPECTS {
                 look_again(&mut found, &suspects, now);
@@ -327,6 +341,7 @@ impl Reader<'_> {
                     }
                 }
                 Ok(None) => {}
+                Err(Fault::Refused(_)) if left < LEFT && self.is_left(id)? => left += 1,
                 Err(Fault::Refused(_)) => suspects.push(Suspect { due: None, id }),
                 Err(broken) => return Err(broken),
             }

@@ -5,7 +5,8 @@
 //! key until the one rename, the new one under the new key from then on. The lock on the old file
 //! is held throughout, so no sidecar can write what the new file would lack.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::catalogue::{self, TABLES};
@@ -37,7 +38,8 @@ impl StoreFile {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] when a record is damaged or a file can't be written,
-    /// [`StoreError::Exists`] when something stands at `keep`; the store is then as it was.
+    /// [`StoreError::Exists`] when something stands at `keep`; the store is then as it was. One
+    /// exception says so: the new file stands in its place, but perhaps not after a loss of power.
     pub fn rekey(
         self,
         new: &StoreKey,
@@ -101,20 +103,63 @@ impl StoreFile {
     ) -> Result<(), StoreError> {
         keep_beside(&self.path, keep)?;
         progress(RekeyStep::Kept);
-        fs::rename(scratch, &self.path).map_err(|e| open::unavailable(&self.path, &e))?;
-        open::sync_parent(&self.path).map_err(|e| open::unavailable(&self.path, &e))?;
+        take_the_place(scratch, &self.path, keep)?;
         progress(RekeyStep::Swapped);
         Ok(())
     }
 }
 
-/// Gives the file at `path` the second name `keep`, durably.
+/// Gives the file at `path` the second name `keep`, durably; a copy of it where the file system has
+/// no second names.
 pub(super) fn keep_beside(path: &Path, keep: &Path) -> Result<(), StoreError> {
-    fs::hard_link(path, keep).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => StoreError::Exists { path: keep.into() },
+    match fs::hard_link(path, keep) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            return Err(StoreError::Exists { path: keep.into() });
+        }
+        Err(_) => copy_beside(path, keep)?,
+    }
+    open::sync_parent(keep).map_err(|error| open::unavailable(keep, &error))
+}
+
+fn copy_beside(path: &Path, keep: &Path) -> Result<(), StoreError> {
+    let mut copy = open::create_private(keep).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => StoreError::Exists { path: keep.into() },
         _ => open::unavailable(keep, &error),
     })?;
-    open::sync_parent(keep).map_err(|error| open::unavailable(keep, &error))
+    let copied = File::open(path).and_then(|mut file| {
+        std::io::copy(&mut file, &mut copy)?;
+        copy.sync_all()
+    });
+    copied.map_err(|error| {
+        // Half a copy is of no use to anybody.
+        let _ = fs::remove_file(keep);
+        open::unavailable(keep, &error)
+    })
+}
+
+/// Puts the file at `scratch` in the place of the one at `path`, which has the second name `keep`.
+/// Where it doesn't come about, that name goes.
+pub(super) fn take_the_place(scratch: &Path, path: &Path, keep: &Path) -> Result<(), StoreError> {
+    if let Err(error) = fs::rename(scratch, path) {
+        // The store stands at its path; without this the next try would find `keep` taken.
+        let _ = fs::remove_file(keep);
+        return Err(open::unavailable(path, &error));
+    }
+    open::sync_parent(path).map_err(|error| not_durable(path, keep, &error))
+}
+
+/// What is said once the new file stands at `path`, but may not after a loss of power.
+fn not_durable(path: &Path, keep: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::Unavailable {
+        reason: format!(
+            "{path}: the new file stands in its place now (a rekeyed one under the new key), and the old one at {keep}, but the \
+             system couldn't make that durable ({error}): after a loss of power the old one may \
+             stand there again. Go on with the new one, and run `sync` once the disk works",
+            path = path.display(),
+            keep = keep.display()
+        ),
+    }
 }
 
 fn scratch_path(path: &Path) -> PathBuf {
@@ -138,4 +183,58 @@ fn refuse_sealed(
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(dir)
+            .expect("readable")
+            .map(|file| {
+                file.expect("a file")
+                    .file_name()
+                    .into_string()
+                    .expect("text")
+            })
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_swap_that_does_not_come_about_leaves_the_store_and_no_second_name() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (store, keep) = (dir.path().join("store"), dir.path().join("old"));
+        fs::write(&store, b"old").expect("written");
+        keep_beside(&store, &keep).expect("kept");
+        let scratch = dir.path().join("missing");
+        let swapped = take_the_place(&scratch, &store, &keep);
+        assert!(matches!(swapped, Err(StoreError::Unavailable { .. })));
+        assert_eq!(files(dir.path()), ["store"]);
+        assert_eq!(fs::read(&store).expect("there"), b"old");
+    }
+
+    #[test]
+    fn a_swap_that_may_not_last_says_that_the_new_file_stands_there() {
+        let error = std::io::Error::from_raw_os_error(5);
+        let said = not_durable(Path::new("store"), Path::new("old"), &error).to_string();
+        for part in ["new file stands", "old one at old", "durable"] {
+            assert!(said.contains(part), "{said}");
+        }
+    }
+
+    #[test]
+    fn without_second_names_the_old_file_is_copied() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (store, keep) = (dir.path().join("store"), dir.path().join("old"));
+        fs::write(&store, b"old").expect("written");
+        copy_beside(&store, &keep).expect("copied");
+        fs::write(&store, b"new").expect("written");
+        assert_eq!(fs::read(&keep).expect("there"), b"old");
+        let again = copy_beside(&store, &keep);
+        assert!(matches!(again, Err(StoreError::Exists { .. })), "{again:?}");
+        assert_eq!(fs::read(&keep).expect("there"), b"old", "never overwritten");
+    }
 }

@@ -8,7 +8,7 @@ use redb::Database;
 use super::copy::refuse_existing;
 use super::file::StoreFile;
 use super::open;
-use super::rekey::keep_beside;
+use super::rekey::{keep_beside, take_the_place};
 use crate::store::care::{Inspection, Stats};
 use crate::store::error::StoreError;
 use crate::store::seal::StoreKey;
@@ -79,7 +79,7 @@ fn hold(path: &Path) -> Result<Held, StoreError> {
             _db: None,
         });
     }
-    let opener = || Database::builder().open(path);
+    let opener = || open::builder().open(path);
     let opened = std::panic::catch_unwind(opener);
     let db = match opened.map(|db| db.map_err(|error| open::classify(path, error))) {
         Ok(Ok(db)) => Some(db),
@@ -110,15 +110,12 @@ fn look_at_copy(
         },
         other => other,
     };
-    let file = StoreFile::open(scratch, key, CACHE).map_err(named)?;
+    let file = StoreFile::open(scratch, key, open::CACHE).map_err(named)?;
     let seen = (file.inspect()?, file.stats()?);
     drop(file);
     sync(scratch)?;
     Ok(seen)
 }
-
-/// How much of the copy is held in memory while it is read, bytes.
-const CACHE: usize = 32 << 20;
 
 fn copy(from: &Path, scratch: &Path) -> Result<(), StoreError> {
     let mut source = File::open(from).map_err(|error| match error.kind() {
@@ -151,7 +148,6 @@ fn put_in_place(
         return Ok(None);
     }
     keep_beside(to, keep)?;
-    fs::rename(scratch, to).map_err(|error| open::unavailable(to, &error))?;
-    open::sync_parent(to).map_err(|error| open::unavailable(to, &error))?;
+    take_the_place(scratch, to, keep)?;
     Ok(Some(keep.clone()))
 }

@@ -1,18 +1,24 @@
 //! What the readers and the writer share: the database behind a handle that can be emptied, because
 //! after an I/O error redb has to be closed and opened anew.
 
+use std::cell::Cell;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase};
+use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageError};
 
 use super::fault::Fault;
 use super::open;
 use crate::clock::Clock;
 use crate::store::error::StoreError;
 use crate::store::seal::Sealer;
+
+/// What whoever reads for long hears when the file was closed meanwhile.
+pub(super) const OPENED_ANEW: &str =
+    "the store had to be opened anew after a failure of the disk; try again";
 
 /// Opens the database, without checking what is in it.
 pub(super) type Opener = Box<dyn Fn(Access) -> Result<Database, DatabaseError> + Send + Sync>;
@@ -37,20 +43,22 @@ pub(super) struct Shared {
     /// `None` while it can't be opened after a failure. It is written only to open the database
     /// again, which so waits until the last reader is done.
     db: RwLock<Option<Database>>,
+    /// How often it was opened anew.
+    opened: AtomicU64,
     writable: AtomicBool,
     closing: AtomicBool,
     ending: AtomicBool,
 }
 
 impl Shared {
-    /// Opens the store.
+    /// Opens the store; for reading alone while the disk takes no writes.
     pub(super) fn open(
         path: PathBuf,
         sealer: Sealer,
         clock: Arc<dyn Clock>,
         opener: Opener,
     ) -> Result<Self, StoreError> {
-        let db = open::open(&path, &sealer, &|| opener(Access::Full))?;
+        let (db, writable) = open_somehow(&path, &sealer, &opener)?;
         let keys = open::index_keys(&db, &path, &sealer)?;
         let sealer = sealer.with_index_keys(keys);
         Ok(Self {
@@ -59,7 +67,8 @@ impl Shared {
             path,
             opener,
             db: RwLock::new(Some(db)),
-            writable: AtomicBool::new(true),
+            writable: AtomicBool::new(writable == Writable::Yes),
+            opened: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             ending: AtomicBool::new(false),
         })
@@ -88,13 +97,34 @@ impl Shared {
         self.with_database(|db| work(&db.begin_read()?))
     }
 
-    /// Waits for the readers (who reads for long ends), closes the database and opens it again; new
+    /// Runs `work` on a snapshot, for so long that nobody can wait for its end: where the database is
+    /// opened anew meanwhile, its next look at the file fails.
+    pub(super) fn with_long_snapshot<T>(
+        &self,
+        work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let (opened, tx) = self.with_database(|db| {
+            let opened = self.opened.load(Ordering::Acquire);
+            Ok((opened, db.begin_read()?))
+        })?;
+        work(&tx).map_err(|fault| match fault {
+            Fault::Broken(_) if opened != self.opened.load(Ordering::Acquire) => {
+                Fault::Refused(StoreError::Unavailable {
+                    reason: OPENED_ANEW.to_owned(),
+                })
+            }
+            fault => fault,
+        })
+    }
+
+    /// Waits for the readers, closes the database and opens it again; new
     /// readers wait meanwhile. Where that fails, or another store stands there by now, it stays
     /// closed.
     pub(super) fn reopen(&self, access: Access) -> Result<(), StoreError> {
         self.closing.store(true, Ordering::Release);
         let mut guard = self.db.write().unwrap_or_else(PoisonError::into_inner);
         self.closing.store(false, Ordering::Release);
+        self.opened.fetch_add(1, Ordering::AcqRel);
         close(guard.take());
         let opener = || (self.opener)(access);
         let db = open::open(&self.path, &self.sealer, &opener)?;
@@ -147,6 +177,38 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let db = self.db.get_mut().unwrap_or_else(PoisonError::into_inner);
         close(db.take());
+    }
+}
+
+/// Opens the database for everything, or, where that fails because the disk takes no writes, for
+/// reading: the calls go on then, and the writer mends the rest. Who may not write the file is told
+/// so, because no waiting heals that.
+fn open_somehow(
+    path: &Path,
+    sealer: &Sealer,
+    opener: &Opener,
+) -> Result<(Database, Writable), StoreError> {
+    let is_denied = Cell::new(false);
+    let full = || {
+        opener(Access::Full).inspect_err(|error| {
+            if let DatabaseError::Storage(StorageError::Io(error)) = error {
+                is_denied.set(error.kind() == ErrorKind::PermissionDenied);
+            }
+        })
+    };
+    match open::open(path, sealer, &full) {
+        Ok(db) => Ok((db, Writable::Yes)),
+        Err(refused @ StoreError::Unavailable { .. }) if !is_denied.get() => {
+            match open::open(path, sealer, &|| opener(Access::Reading)) {
+                Ok(db) => {
+                    tracing::error!(error = %refused, "the store is opened for reading alone");
+                    Ok((db, Writable::No))
+                }
+                // The first error says more: what is wrong with the disk.
+                Err(_) => Err(refused),
+            }
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -65,6 +65,7 @@ impl StorageBackend for FaultyDisk {
 /// A store on a disk with switches.
 struct Faulty {
     store: EmbeddedStore,
+    options: OpenOptions,
     writes_fail: Arc<AtomicBool>,
     reads_fail: Arc<AtomicBool>,
     _dir: tempfile::TempDir,
@@ -93,7 +94,8 @@ impl Faulty {
             })
         };
         Self {
-            store: EmbeddedStore::open_on(options, disk).expect("opened"),
+            store: EmbeddedStore::open_on(options.clone(), disk).expect("opened"),
+            options,
             writes_fail,
             reads_fail,
             _dir: dir,
@@ -143,6 +145,43 @@ async fn a_failed_disk_is_answered_at_once_and_heals_by_itself() {
     // Whether the failed commit is there nobody knows; doing it again is safe.
     faulty.remember("lost").await.expect("committed");
     assert!(faulty.recalls("lost").await.expect("readable"));
+}
+
+#[tokio::test]
+async fn a_store_that_is_opened_on_a_full_disk_is_read_and_heals_by_itself() {
+    let mut faulty = Faulty::new();
+    faulty.remember("before").await.expect("committed");
+    // As a crash leaves it: not closed, so that redb has to write when it opens it.
+    let path = faulty.store.0.shared.path().with_file_name("crashed");
+    std::fs::copy(faulty.store.0.shared.path(), &path).expect("copied");
+    faulty.writes_fail.store(true, Ordering::SeqCst);
+    let switches = (
+        Arc::clone(&faulty.writes_fail),
+        Arc::clone(&faulty.reads_fail),
+    );
+    let options = OpenOptions {
+        path: path.clone(),
+        ..faulty.options.clone()
+    };
+    let disk = move || {
+        let file = File::options().read(true).write(true).open(&path)?;
+        Ok(FaultyDisk {
+            file: FileBackend::new(file).map_err(Error::other)?,
+            writes_fail: Arc::clone(&switches.0),
+            reads_fail: Arc::clone(&switches.1),
+        })
+    };
+    faulty.store = EmbeddedStore::open_on(options, disk).expect("opened for reading");
+    assert!(!faulty.store.is_writable(), "/readyz tells it");
+    assert!(faulty.recalls("before").await.expect("readable"));
+    let refused = faulty.remember("lost").await;
+    assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
+    faulty.writes_fail.store(false, Ordering::SeqCst);
+    faulty.healed().await;
+    faulty.remember("after").await.expect("committed");
+    for name in ["before", "after"] {
+        assert!(faulty.recalls(name).await.expect("readable"), "{name}");
+    }
 }
 
 #[tokio::test]

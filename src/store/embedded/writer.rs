@@ -87,10 +87,15 @@ struct Failure {
 impl Writer {
     /// A writer for `jobs`.
     pub(super) fn new(shared: Arc<Shared>, jobs: Receiver<Job>) -> Self {
+        let failure = (!shared.is_writable()).then(|| Failure {
+            reason: "the disk took no writes when the store was opened".to_owned(),
+            retry_at: Instant::now() + FIRST_PAUSE,
+            pause: FIRST_PAUSE,
+        });
         Self {
             shared,
             jobs,
-            failure: None,
+            failure,
         }
     }
 
