@@ -101,6 +101,9 @@ pub struct VerdictView {
     /// Whether a suspicion was cleared.
     #[serde(default)]
     pub cleared: bool,
+    /// Whether the token didn't hold, and a new pair was bought.
+    #[serde(default)]
+    pub renewed: bool,
     /// `authorized` or `revoked`, as it is now.
     pub status: String,
     /// Why Alipay couldn't be asked.
@@ -302,6 +305,7 @@ impl VerdictView {
             pid_filled: false,
             marked: false,
             cleared: false,
+            renewed: false,
             status: merchant.status.as_str().to_owned(),
             error: None,
         }
@@ -316,6 +320,7 @@ impl From<&Proof> for VerdictView {
             pid_filled: proof.pid_filled,
             marked: proof.marked,
             cleared: proof.cleared,
+            renewed: proof.renewed,
             ..Self::bare(&proof.merchant, proof.verdict.as_str())
         }
     }

@@ -261,6 +261,7 @@ impl MerchantRecord {
                     auth_app_id: self.auth_app_id.clone(),
                     // One that can't be true still holds, and must not rank with the authorisation.
                     at: Some(at).filter(|at| plausible(*at, now) == *at),
+                    only: None,
                 },
                 entry,
             },

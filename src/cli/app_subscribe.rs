@@ -75,8 +75,9 @@ pub(crate) async fn subscribe(
     let app = arguments.app.as_ref();
     if arguments.all {
         let of_merchant = async |view| ask(Subject::of(view)).await;
-        let merchants = pace::each(&client, (app, arguments.rate), of_merchant, take).await?;
-        output::complain(format!("{merchants} merchants"));
+        let tally = pace::each(&client, (app, arguments.rate), of_merchant, take).await?;
+        output::complain(format!("{} merchants", tally.merchants));
+        refused += tally.unasked;
     } else if let Some(selector) = &arguments.merchant {
         let view = records::merchant(&client, app, selector).await?;
         take(ask(Subject::of(view)).await?)?;

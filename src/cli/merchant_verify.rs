@@ -78,7 +78,8 @@ async fn all(
         Ok(())
     };
     let which = (arguments.app.as_ref(), arguments.rate);
-    let asked = pace::each(client, which, ask, take).await?;
+    let tally = pace::each(client, which, ask, take).await?;
+    let (asked, unproved) = (tally.merchants, unproved + tally.unasked);
     output::complain(format!("{asked} asked about, {unproved} not proved"));
     match unproved {
         0 => Ok(()),
@@ -100,6 +101,9 @@ fn line(view: &VerdictView) -> String {
     if view.pid_filled {
         let pid = output::or_dash(view.user_id.as_deref());
         notes.push(format!("user_id {pid} filled in"));
+    }
+    if view.renewed {
+        notes.push("the token didn't hold; a new pair was bought".to_owned());
     }
     if view.marked {
         notes.push("marked as cancelled".to_owned());

@@ -47,8 +47,14 @@ pub enum Rank {
     AuthTime(i64),
     /// By a time that another sidecar once estimated, Unix milliseconds: what an export brings.
     EstimatedTime(i64),
-    /// A token that is good, and nobody knows since when (`tokens.unknown = "learn"`): it only
-    /// counts where no authorisation stands.
+    /// What a refresh by the sidecar itself brings: as [`Self::AfterStored`], but a cancellation that
+    /// came meanwhile stands.
+    Renewal,
+    /// A token that is good since the given Unix millisecond, as Alipay says
+    /// (`tokens.unknown = "learn"`): it only counts where there is no record, or where one was
+    /// cancelled before that.
+    Since(i64),
+    /// A token that is good, and nobody knows since when: it only counts where there is no record.
     Unranked,
 }
 
@@ -101,6 +107,9 @@ pub struct Revocation {
     pub auth_app_id: AuthAppId,
     /// When the merchant cancelled, Unix milliseconds; `None`: now, and after what is stored.
     pub at: Option<i64>,
+    /// The token that Alipay was asked about: the cancellation holds for no other, and for this one
+    /// whatever its time says. `None`: it ranks by its time alone.
+    pub only: Option<Secret<String>>,
 }
 
 impl Revocation {
@@ -111,6 +120,17 @@ impl Revocation {
             app_id: merchant.app_id.clone(),
             auth_app_id: merchant.auth_app_id.clone(),
             at,
+            only: None,
+        }
+    }
+
+    /// The cancellation of `merchant` at `at`, which Alipay confirmed by what it says of the token
+    /// in force.
+    #[must_use]
+    pub fn confirmed(merchant: &Merchant, at: i64) -> Self {
+        Self {
+            only: Some(merchant.token.app_auth_token.clone()),
+            ..Self::new(merchant, Some(at))
         }
     }
 }

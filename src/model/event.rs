@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::authorization::Authorization;
+use crate::model::authorization::{Authorization, Source};
 use crate::model::id::EventId;
 use crate::model::merchant::{Merchant, MerchantStatus};
 
@@ -73,11 +73,16 @@ impl AuthorizationEvent {
         }
     }
 
-    /// The event for a cancellation at `at` that gave `merchant`.
+    /// The event for a cancellation at `at`, learned from `source`, that gave `merchant`.
     #[must_use]
-    pub fn revoked(id: EventId, received_at: i64, at: i64, merchant: &Merchant) -> Self {
+    pub fn revoked(
+        id: EventId,
+        received_at: i64,
+        (at, source): (i64, Source),
+        merchant: &Merchant,
+    ) -> Self {
         Self {
-            source: "push".to_owned(),
+            source: source.as_str().to_owned(),
             auth_time: at,
             ..Self::of(MERCHANT_REVOKED, id, received_at, merchant)
         }

@@ -242,6 +242,10 @@ async fn send_renewed(
 impl Resendable for V2Call {
     type Reply = VerifiedReply;
 
+    fn is_single(&self) -> bool {
+        matches!(Spent::of(self), Some(Spent::AuthCode(_)))
+    }
+
     fn set_merchant_token(&mut self, token: Secret<String>) {
         self.app_auth_token = Some(token);
     }

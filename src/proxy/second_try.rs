@@ -5,6 +5,9 @@
 //! the one that was sent has been replaced meanwhile, or with the one before it if a refresh brought
 //! it and it has never worked. For the user's: with the one that takes its place. Each happens once
 //! at most, in either order and within the deadline of the call, and none with what is revoked.
+//!
+//! What spends a code that is good for one call, whether it succeeds or not, is never made again:
+//! then what the reply says of the token is only noted, for the calls to come.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -44,6 +47,9 @@ pub(super) trait SaysOfTokens {
 /// A call of either dialect.
 pub(super) trait Resendable: Send + Sync {
     type Reply: SaysOfTokens + Send;
+
+    /// Whether it may be sent once only, whatever comes of it.
+    fn is_single(&self) -> bool;
 
     fn set_merchant_token(&mut self, token: Secret<String>);
 
@@ -114,6 +120,10 @@ pub(super) async fn send<C: Resendable>(
         choice: None,
     };
     let first = call.send(parts).await?;
+    if call.is_single() {
+        trial.learn(first.says_of_token()).await;
+        return Ok(first);
+    }
     let reply = trial.settle(call, first).await?;
     let Some((used, refusal)) = user.zip(reply.refuses_user()) else {
         return Ok(reply);
@@ -174,6 +184,21 @@ impl Trial<'_> {
         match choice {
             Some(choice) if !self.remaining().is_zero() => self.resend(call, choice, reply).await,
             _ => Ok(reply),
+        }
+    }
+
+    /// Draws what a reply to a call that isn't made again says of the token: the next call finds it
+    /// renewed.
+    async fn learn(&self, said: Said) {
+        let Some(merchant) = self.merchant else {
+            return;
+        };
+        match said {
+            Said::Nothing => {}
+            Said::Worked => self.parts.tokens.worked(merchant),
+            Said::Refused(verdict) => {
+                other_token(self.parts, merchant, verdict, self.until).await;
+            }
         }
     }
 

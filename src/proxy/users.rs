@@ -46,6 +46,8 @@ impl Refusal {
         let code = reply.response.code().filter(|_| is_signed)?;
         // The exact spelling isn't documented.
         let is_about_user = code.contains("auth-token") && !code.contains("app-auth-token");
+        // As of a merchant's token: it holds, but not for this method.
+        let is_about_user = is_about_user && !code.contains("no-api");
         match code {
             _ if !is_about_user => None,
             code if code.contains("time") => Some(Self::TimedOut),

@@ -164,6 +164,10 @@ struct Renewable<'a> {
 impl Resendable for Renewable<'_> {
     type Reply = VerifiedV3Reply;
 
+    fn is_single(&self) -> bool {
+        matches!(Spent::of_v3(&self.v3), Some(Spent::AuthCode(_)))
+    }
+
     fn set_merchant_token(&mut self, token: Secret<String>) {
         self.v3.app_auth_token = Some(token);
     }

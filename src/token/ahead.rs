@@ -13,6 +13,7 @@ use crate::net::shutdown::Shutdown;
 use crate::store::MemoKey;
 use crate::store::error::StoreError;
 use crate::token::Tokens;
+use crate::token::refresh::Occasion;
 
 /// How long before its stated expiry a pair is renewed at the latest, milliseconds: time enough for
 /// an operator to let a merchant authorise again where that fails.
@@ -107,7 +108,7 @@ impl Walk<'_> {
     /// Renews one pair. What fails is due again at the next walk.
     async fn renew(&mut self, merchant: &Merchant) {
         let auth_app_id = &merchant.auth_app_id;
-        let wait = match self.tokens.refresh(merchant).await {
+        let wait = match self.tokens.refresh_for(Occasion::Sidecar, merchant).await {
             Ok(_) => {
                 tracing::info!(%auth_app_id, "a token was renewed ahead of its stated expiry");
                 self.renewed += 1;

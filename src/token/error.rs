@@ -61,9 +61,24 @@ pub enum TokenError {
     /// Alipay's reply was signed, and can't be read.
     #[error("Alipay's reply can't be used")]
     Reply(#[source] ProtocolError),
+    /// The merchant has cancelled: nothing is refreshed for calls.
+    #[error("merchant {auth_app_id} has cancelled; it must authorise again")]
+    Revoked {
+        /// Which.
+        auth_app_id: String,
+    },
     /// The store couldn't be read or written.
     #[error("the token could not be stored")]
     Store(#[source] Arc<StoreError>),
+    /// Tokens were bought, and the store doesn't take them yet.
+    #[error(
+        "Alipay gave new tokens, and the store doesn't take them yet; they are kept in memory and \
+         stored as soon as that can be: do not stop the sidecar, and see to its disk"
+    )]
+    Unstored,
+    /// The store takes no writes: nothing is spent that couldn't be stored.
+    #[error("the store takes no writes at present, so nothing was sent; see to its disk")]
+    Unwritable,
     /// Alipay answered with a fault of its own, or with an error it didn't sign.
     #[error("Alipay could not answer: {sub_code} ({code}); whether it acted is unknown")]
     Unavailable {
@@ -85,13 +100,14 @@ impl TokenError {
             Self::Internal => "internal",
             Self::NoRefreshToken { .. }
             | Self::RefreshTokenRefused { .. }
-            | Self::Refused { .. } => "token-refused",
+            | Self::Refused { .. }
+            | Self::Revoked { .. } => "token-refused",
             Self::Overloaded => "overloaded",
             Self::Reply(_) | Self::Unavailable { .. } => "upstream-invalid",
             Self::Store(error) if matches!(**error, StoreError::TokenConflict { .. }) => {
                 "token-conflict"
             }
-            Self::Store(_) => "store-unavailable",
+            Self::Store(_) | Self::Unstored | Self::Unwritable => "store-unavailable",
         }
     }
 
@@ -105,11 +121,15 @@ impl TokenError {
             | Self::NoRefreshToken { .. }
             | Self::Overloaded
             | Self::RefreshTokenRefused { .. }
-            | Self::Refused { .. } => Outcome::NotSent,
+            | Self::Refused { .. }
+            | Self::Revoked { .. }
+            | Self::Unwritable => Outcome::NotSent,
             Self::Gateway(error) => error.outcome(),
-            Self::Internal | Self::Reply(_) | Self::Store(_) | Self::Unavailable { .. } => {
-                Outcome::Unknown
-            }
+            Self::Internal
+            | Self::Reply(_)
+            | Self::Store(_)
+            | Self::Unavailable { .. }
+            | Self::Unstored => Outcome::Unknown,
         }
     }
 
@@ -122,6 +142,7 @@ impl TokenError {
                 | Self::NoRefreshToken { .. }
                 | Self::RefreshTokenRefused { .. }
                 | Self::Refused { .. }
+                | Self::Revoked { .. }
         )
     }
 }

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::gateway::app::SigningApp;
-use crate::model::authorization::Source;
+use crate::model::authorization::{Rank, Source};
 use crate::model::id::{AppId, AuthAppId};
 use crate::model::merchant::Merchant;
 use crate::protocol::secret::Secret;
 use crate::store::{Change, MemoKey, MerchantKey};
 use crate::token::calls::{self, Grant};
 use crate::token::error::TokenError;
-use crate::token::storing::{self, Found};
+use crate::token::storing::{self, Found, Patience};
 use crate::token::{ExchangeContext, TokenParts};
 
 /// How long a code gives the same answer again, milliseconds: as long as Alipay's codes live.
@@ -38,11 +38,29 @@ pub(super) fn key(app_id: &AppId, code: &Secret<String>) -> MemoKey {
     MemoKey::new("exchange", &[app_id.as_str(), code.expose()])
 }
 
+/// The right to one of the exchanges that are made at once.
+#[derive(Debug)]
+pub struct Slot {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Slot {
+    pub(super) fn take(slots: &Arc<Semaphore>) -> Result<Self, TokenError> {
+        let permit = Arc::clone(slots).try_acquire_owned();
+        let slot = permit.map(|permit| Self { _permit: permit });
+        slot.map_err(|_| TokenError::Overloaded)
+    }
+}
+
+/// Whether Alipay refused the code itself: then it refuses it again.
+pub(super) fn is_about_code(error: &TokenError) -> bool {
+    matches!(error, TokenError::Refused { sub_code, .. } if sub_code.contains("code"))
+}
+
 pub(super) async fn run(
     parts: &TokenParts,
-    slots: &Semaphore,
-    app: &Arc<SigningApp>,
-    code: &Secret<String>,
+    (slots, slot): (&Arc<Semaphore>, Option<Slot>),
+    (app, code): (&Arc<SigningApp>, &Secret<String>),
     context: ExchangeContext,
 ) -> Result<Vec<Merchant>, TokenError> {
     let key = key(&app.app_id, code);
@@ -50,7 +68,11 @@ pub(super) async fn run(
     if let Some(known) = parts.store.recall(key, now).await? {
         return known_merchants(parts, &app.app_id, &known).await;
     }
-    let _slot = slots.try_acquire().map_err(|_| TokenError::Overloaded)?;
+    let _slot = match slot {
+        Some(slot) => slot,
+        None => Slot::take(slots)?,
+    };
+    storing::check_writable(parts)?;
     let grant = Grant::AuthorizationCode {
         code: code.expose(),
     };
@@ -64,6 +86,8 @@ pub(super) async fn run(
     let found = Found {
         app_id: &app.app_id,
         source: Source::Callback,
+        rank: Rank::AfterStored,
+        patience: Patience::Endless,
         context: &context,
     };
     storing::store(parts, &found, granted, Some(remember)).await

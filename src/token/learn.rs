@@ -14,6 +14,7 @@ use crate::model::id::{AppId, AuthAppId, Pid};
 use crate::model::token::AppAuthToken;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::secret::Secret;
+use crate::protocol::timestamp;
 use crate::protocol::token_description::TokenDescription;
 use crate::store::MemoKey;
 use crate::token::calls;
@@ -190,7 +191,7 @@ fn authorization(
             app_refresh_token: None,
             stated_expiry: None,
         },
-        rank: Rank::Unranked,
+        rank: since(described).map_or(Rank::Unranked, Rank::Since),
         source: Source::Import,
         bound: false,
         is_plugin: false,
@@ -199,6 +200,13 @@ fn authorization(
         error: None,
         encrypt_key: None,
     })
+}
+
+/// When the authorisation began, as Alipay says: Unix milliseconds, or its written time.
+fn since(described: &TokenDescription) -> Option<i64> {
+    let text = described.auth_start.as_deref()?.trim();
+    let ms = text.parse().ok();
+    ms.or_else(|| timestamp::parse_v2(text).ok())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //!
 //! Protocol: 第三方应用授权, “使用 app_auth_code 换取 app_auth_token”.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::clock::Clock;
 use crate::flight::Flights;
 use crate::gateway::Gateway;
 use crate::gateway::app::{Apps, SigningApp};
-use crate::model::authorization::{Doubt, Refusal, Source};
+use crate::model::authorization::{Doubt, Rank, Refusal, Source};
 use crate::model::id::AuthAppId;
 use crate::model::merchant::Merchant;
 use crate::protocol::secret::Secret;
@@ -36,6 +37,7 @@ mod learn;
 pub mod metrics;
 mod proof;
 mod refresh;
+mod remedy;
 mod spent;
 mod storing;
 mod turn;
@@ -47,7 +49,9 @@ use error::TokenError;
 use lately::Lately;
 use learn::Learning;
 use metrics::TokenMetrics;
+use refresh::Occasion;
 use spent::SpentReplies;
+use storing::Patience;
 use turn::Turns;
 use users::UserTokens;
 
@@ -56,8 +60,10 @@ pub use asking::AskError;
 pub use calls::TokenStatus;
 pub use content_key::ContentKeyError;
 pub use doubt::{SecondChoice, TokenVerdict};
+pub use exchange::Slot;
 pub use learn::LearnError;
 pub use proof::{Proof, ProofError, ProofMode, Verdict};
+pub use remedy::Remedy;
 pub use spent::{SpentForm, SpentReply};
 pub use turn::Turn;
 
@@ -68,6 +74,13 @@ pub const TOKEN_METHOD: &str = "alipay.open.auth.token.app";
 /// rubbish has us ask Alipay, whose patience with an app is limited, too.
 const EXCHANGES: usize = 16;
 
+/// How long a code that Alipay refused isn't sent again, milliseconds.
+const REFUSED_MS: i64 = 600_000;
+/// How many of those are remembered.
+const REFUSED: usize = 10_000;
+
+/// How long, beyond the calls to Alipay, an asker waits for what was bought to be stored.
+const STORING: Duration = Duration::from_secs(5);
 /// How long a refresh that failed isn't tried again for calls, milliseconds: every call with a token
 /// that timed out would ask for one.
 const RENEW_EVERY_MS: i64 = 60_000;
@@ -100,6 +113,7 @@ pub struct Tokens {
     parts: Arc<TokenParts>,
     exchanges: Flights<MemoKey, Result<Vec<Merchant>, TokenError>>,
     slots: Arc<Semaphore>,
+    refused: Lately<MemoKey, TokenError>,
     refreshes: Flights<MemoKey, Result<Merchant, TokenError>>,
     failed: Lately<MemoKey, TokenError>,
     turns: Turns,
@@ -129,6 +143,7 @@ impl Tokens {
             parts,
             exchanges: Flights::new(),
             slots: Arc::new(Semaphore::new(EXCHANGES)),
+            refused: Lately::new(REFUSED),
             refreshes: Flights::new(),
             failed: Lately::new(RENEWALS),
             turns: Turns::default(),
@@ -157,15 +172,61 @@ impl Tokens {
         code: &Secret<String>,
         context: ExchangeContext,
     ) -> Result<Vec<Merchant>, TokenError> {
+        self.exchange_in(None, (app, code), context).await
+    }
+
+    /// The right to one exchange, for who has something to do first that must not be done in vain.
+    ///
+    /// # Errors
+    /// [`TokenError::Overloaded`].
+    pub fn slot(&self) -> Result<Slot, TokenError> {
+        Slot::take(&self.slots)
+    }
+
+    /// As [`Tokens::exchange`], with the right to it that was taken before, if one was.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn exchange_in(
+        &self,
+        slot: Option<Slot>,
+        (app, code): (&Arc<SigningApp>, &Secret<String>),
+        context: ExchangeContext,
+    ) -> Result<Vec<Merchant>, TokenError> {
         exchange::check_code(code)?;
         let key = exchange::key(&app.app_id, code);
+        let now = self.parts.clock.now_ms();
+        if let Some(error) = self.refused.get(&key, now) {
+            return Err(error);
+        }
         let (parts, app, code) = (Arc::clone(&self.parts), Arc::clone(app), code.clone());
-        let slots = Arc::clone(&self.slots);
-        let work = async move { exchange::run(&parts, &slots, &app, &code, context).await };
-        self.exchanges
-            .run(key, work)
-            .await
-            .unwrap_or(Err(TokenError::Internal))
+        let (slots, refused) = (Arc::clone(&self.slots), self.refused.clone());
+        let work = async move {
+            let result = exchange::run(&parts, (&slots, slot), (&app, &code), context).await;
+            if let Err(error) = &result
+                && exchange::is_about_code(error)
+            {
+                refused.put(key, error.clone(), now, REFUSED_MS);
+            }
+            result
+        };
+        let landed = self.exchanges.run(key, work);
+        self.unless_unstored(landed).await
+    }
+
+    /// Waits for an exchange or a refresh, but not for a store that doesn't take what was bought.
+    async fn unless_unstored<T>(
+        &self,
+        landed: impl Future<Output = Option<Result<T, TokenError>>>,
+    ) -> Result<T, TokenError> {
+        let patience = self.parts.timeout.saturating_mul(2) + STORING;
+        match tokio::time::timeout(patience, landed).await {
+            Ok(landed) => landed.unwrap_or(Err(TokenError::Internal)),
+            Err(_) => Err(TokenError::Unstored),
+        }
     }
 
     /// Stores the tokens in `node`, a verified reply to a call of [`TOKEN_METHOD`] that somebody
@@ -191,6 +252,8 @@ impl Tokens {
         let found = storing::Found {
             app_id: &app.app_id,
             source,
+            rank: Rank::AfterStored,
+            patience: Patience::Caller,
             context: &context,
         };
         storing::store(&self.parts, &found, granted, None).await
@@ -198,6 +261,7 @@ impl Tokens {
 
     /// Buys a new pair with the merchant's `app_refresh_token` and stores it.
     ///
+    /// It is for the operator: a merchant who has cancelled is revived by it where Alipay agrees.
     /// `merchant` is the record as its caller knew it: if another refresh has replaced its token
     /// meanwhile, the record of today is given and Alipay isn't asked. The former pair is kept.
     ///
@@ -208,21 +272,27 @@ impl Tokens {
     /// # Cancel safety
     /// Safe: the refresh goes on in a task of its own.
     pub async fn refresh(&self, merchant: &Merchant) -> Result<Merchant, TokenError> {
-        let (app_id, auth_app_id) = (&merchant.app_id, &merchant.auth_app_id);
-        let key = MemoKey::new("refresh", &[app_id.as_str(), auth_app_id.as_str()]);
+        self.refresh_for(Occasion::Operator, merchant).await
+    }
+
+    async fn refresh_for(
+        &self,
+        occasion: Occasion,
+        merchant: &Merchant,
+    ) -> Result<Merchant, TokenError> {
+        let (app_id, auth_app_id) = (merchant.app_id.as_str(), merchant.auth_app_id.as_str());
+        let key = MemoKey::new("refresh", &[occasion.as_str(), app_id, auth_app_id]);
         let (parts, merchant) = (Arc::clone(&self.parts), merchant.clone());
         let (turns, spent) = (self.turns.clone(), self.spent.clone());
         let work = async move {
-            let result = refresh::run(&parts, (&turns, &spent), &merchant).await;
+            let result = refresh::run(&parts, (&turns, &spent), (&merchant, occasion)).await;
             if let Some(result) = refresh::asked(&result) {
                 parts.metrics.refreshed(&result);
             }
             result.map(refresh::Refreshed::into_merchant)
         };
-        self.refreshes
-            .run(key, work)
-            .await
-            .unwrap_or(Err(TokenError::Internal))
+        let landed = self.refreshes.run(key, work);
+        self.unless_unstored(landed).await
     }
 
     /// As [`Tokens::refresh`], for a call whose token has timed out: after a failure not again for a
@@ -241,7 +311,7 @@ impl Tokens {
         if let Some(error) = self.failed.get(&key, now) {
             return Err(error);
         }
-        let renewed = self.refresh(merchant).await;
+        let renewed = self.refresh_for(Occasion::Sidecar, merchant).await;
         if let Err(error) = &renewed {
             self.failed.put(key, error.clone(), now, RENEW_EVERY_MS);
             if let TokenError::NoRefreshToken { .. } = error {
@@ -253,7 +323,7 @@ impl Tokens {
     }
 
     /// Ends once no exchange and no refresh is under way: each spends a code or a token, and what
-    /// it buys must be stored before the program ends.
+    /// it buys must be stored before the program ends, however long the store is awaited.
     ///
     /// # Cancel safety
     /// Safe: it only watches.
@@ -328,7 +398,7 @@ impl Tokens {
     /// # Cancel safety
     /// Safe: what was found is stored as a whole or not at all.
     pub async fn prove(&self, merchant: &Merchant, mode: ProofMode) -> Result<Proof, ProofError> {
-        proof::prove(&self.parts, merchant, mode).await
+        proof::prove(self, merchant, mode).await
     }
 
     /// Asks a merchant again to authorise (`alipay.open.auth.appauth.invite.create`); gives the

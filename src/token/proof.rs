@@ -7,15 +7,16 @@ use crate::protocol::token_description::TokenDescription;
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect, MerchantKey};
 use crate::token::asking::{self, AskError};
-use crate::token::{TokenParts, TokenStatus, doubt};
+use crate::token::{Remedy, TokenParts, TokenStatus, Tokens, doubt};
 
 /// Whether a proof may change the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProofMode {
     /// It only tells.
     Report,
-    /// A missing PID is filled in, a suspicion is cleared where the token holds, and what Alipay,
-    /// signed, calls invalid is marked as cancelled.
+    /// A missing PID is filled in, and a suspicion is cleared where the token holds. What Alipay,
+    /// signed, calls invalid is renewed where that can be, and marked as cancelled where nothing is
+    /// left that holds; else the merchant is suspect.
     Settle,
 }
 
@@ -57,6 +58,8 @@ pub struct Proof {
     pub marked: bool,
     /// Whether a suspicion was cleared.
     pub cleared: bool,
+    /// Whether the token didn't hold, and a new pair was bought: the verdict is about that one.
+    pub renewed: bool,
 }
 
 /// Why a record wasn't proved.
@@ -75,10 +78,11 @@ pub enum ProofError {
 }
 
 pub(super) async fn prove(
-    parts: &TokenParts,
+    tokens: &Tokens,
     merchant: &Merchant,
     mode: ProofMode,
 ) -> Result<Proof, ProofError> {
+    let parts = &*tokens.parts;
     let asked_at = parts.clock.now_ms();
     let token = &merchant.token.app_auth_token;
     let (status, described) = asking::describe(parts, &merchant.app_id, token).await?;
@@ -89,53 +93,93 @@ pub(super) async fn prove(
         pid_filled: false,
         marked: false,
         cleared: false,
+        renewed: false,
     };
-    if mode == ProofMode::Settle {
-        settle(parts, &mut proof, asked_at).await?;
+    if mode == ProofMode::Report {
+        return Ok(proof);
+    }
+    match proof.verdict {
+        Verdict::Differs => {}
+        Verdict::Invalid => settle_invalid(tokens, &mut proof, asked_at).await?,
+        Verdict::Valid => settle_valid(parts, &mut proof).await?,
     }
     Ok(proof)
 }
 
-/// Changes the record as the proof calls for.
-async fn settle(parts: &TokenParts, proof: &mut Proof, asked_at: i64) -> Result<(), ProofError> {
+/// Looks for what still holds; where nothing does, the merchant has cancelled.
+async fn settle_invalid(
+    tokens: &Tokens,
+    proof: &mut Proof,
+    asked_at: i64,
+) -> Result<(), ProofError> {
     let merchant = proof.merchant.clone();
-    let is_revoked = matches!(merchant.status, MerchantStatus::Revoked { .. });
-    let changes = match proof.verdict {
-        Verdict::Differs => return Ok(()),
-        Verdict::Invalid if is_revoked => return Ok(()),
-        Verdict::Invalid => Vec::new(),
-        Verdict::Valid => good_news(proof),
-    };
-    if proof.verdict == Verdict::Valid && changes.is_empty() {
+    if let MerchantStatus::Revoked { .. } = merchant.status {
         return Ok(());
     }
-    // The answer is about the token that was asked about, and about no other.
-    let is_same = |now: &Merchant| now.token.app_auth_token == merchant.token.app_auth_token;
-    let stored = current(parts, &merchant).await?;
-    stored.filter(is_same).ok_or(ProofError::Changed)?;
-    if proof.verdict == Verdict::Invalid {
-        let refusal = Refusal::new(&merchant, Doubt::TokenRefused, asked_at);
-        let evidence = Evidence::Invalid;
-        proof.marked = doubt::note(
-            parts,
-            Refusal {
-                evidence,
-                ..refusal
-            },
-        )
-        .await?;
-    } else {
-        let effects = parts.store.commit(changes.clone()).await?;
-        for (change, effect) in changes.iter().zip(&effects) {
-            let applied = matches!(effect, Effect::Applied);
-            proof.pid_filled |= applied && matches!(change, Change::FillPid { .. });
-            proof.cleared |= applied && matches!(change, Change::Trust { .. });
-        }
-    }
-    proof.merchant = current(parts, &merchant)
-        .await?
-        .ok_or(ProofError::Changed)?;
+    unchanged(&tokens.parts, &merchant).await?;
+    let (doubt, evidence) = match tokens.remedy(&merchant).await {
+        Remedy::Renewed(renewed) => return settle_renewed(tokens, proof, *renewed).await,
+        Remedy::Nothing => (Doubt::TokenRefused, Evidence::Invalid),
+        Remedy::Previous => (Doubt::NewTokenRefused, Evidence::None),
+        Remedy::Unknown => (Doubt::TokenRefused, Evidence::None),
+    };
+    unchanged(&tokens.parts, &merchant).await?;
+    let refusal = Refusal {
+        evidence,
+        ..Refusal::new(&merchant, doubt, asked_at)
+    };
+    let is_new = doubt::note(&tokens.parts, refusal).await?;
+    proof.marked = is_new && evidence == Evidence::Invalid;
+    proof.merchant = stored(&tokens.parts, &merchant).await?;
     Ok(())
+}
+
+/// The verdict is about the new pair from now on.
+async fn settle_renewed(
+    tokens: &Tokens,
+    proof: &mut Proof,
+    renewed: Merchant,
+) -> Result<(), ProofError> {
+    let parts = &*tokens.parts;
+    proof.merchant = renewed;
+    proof.renewed = true;
+    let token = &proof.merchant.token.app_auth_token;
+    let (status, described) = asking::describe(parts, &proof.merchant.app_id, token).await?;
+    proof.verdict = verdict(&proof.merchant, status, &described);
+    proof.described = described;
+    match proof.verdict {
+        Verdict::Valid => settle_valid(parts, proof).await,
+        Verdict::Differs | Verdict::Invalid => Ok(()),
+    }
+}
+
+async fn settle_valid(parts: &TokenParts, proof: &mut Proof) -> Result<(), ProofError> {
+    let changes = good_news(proof);
+    if changes.is_empty() {
+        return Ok(());
+    }
+    unchanged(parts, &proof.merchant).await?;
+    let effects = parts.store.commit(changes.clone()).await?;
+    for (change, effect) in changes.iter().zip(&effects) {
+        let applied = matches!(effect, Effect::Applied);
+        proof.pid_filled |= applied && matches!(change, Change::FillPid { .. });
+        proof.cleared |= applied && matches!(change, Change::Trust { .. });
+    }
+    proof.merchant = stored(parts, &proof.merchant).await?;
+    Ok(())
+}
+
+/// Makes sure that the record still has the token that was asked about: the answer is about no other.
+async fn unchanged(parts: &TokenParts, merchant: &Merchant) -> Result<(), ProofError> {
+    let now = stored(parts, merchant).await?;
+    match now.token.app_auth_token == merchant.token.app_auth_token {
+        true => Ok(()),
+        false => Err(ProofError::Changed),
+    }
+}
+
+async fn stored(parts: &TokenParts, merchant: &Merchant) -> Result<Merchant, ProofError> {
+    current(parts, merchant).await?.ok_or(ProofError::Changed)
 }
 
 async fn current(parts: &TokenParts, merchant: &Merchant) -> Result<Option<Merchant>, StoreError> {

@@ -1,16 +1,56 @@
 //! One pair of tokens is replaced by the next.
 
-use crate::model::authorization::{Doubt, Refusal, Source};
-use crate::model::merchant::Merchant;
+use crate::model::authorization::{Doubt, Rank, Refusal, Source};
+use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::secret::Secret;
 use crate::store::MerchantKey;
 use crate::token::calls::{self, Grant};
 use crate::token::error::TokenError;
 use crate::token::spent::{SpentReplies, SpentReply};
-use crate::token::storing::{self, Found};
+use crate::token::storing::{self, Found, Patience};
 use crate::token::turn::Turns;
 use crate::token::{ExchangeContext, TokenParts, doubt};
+
+/// Why a pair is refreshed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// The operator asks, of a merchant who has cancelled, too: it revives what works.
+    Operator,
+    /// Alipay calls the token invalid; whoever asks judges by what comes of it.
+    Proof,
+    /// A call's token has timed out, or the pair is renewed ahead.
+    Sidecar,
+}
+
+impl Occasion {
+    /// The word that tells one apart from the others.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Proof => "proof",
+            Self::Sidecar => "sidecar",
+        }
+    }
+
+    /// Refuses to go on with a cancelled record where nobody but the sidecar wants it.
+    fn check(self, stored: &Merchant) -> Result<(), TokenError> {
+        let is_revoked = matches!(stored.status, MerchantStatus::Revoked { .. });
+        match is_revoked && self != Self::Operator {
+            true => Err(TokenError::Revoked {
+                auth_app_id: stored.auth_app_id.to_string(),
+            }),
+            false => Ok(()),
+        }
+    }
+
+    fn rank(self) -> Rank {
+        match self {
+            Self::Operator => Rank::AfterStored,
+            Self::Proof | Self::Sidecar => Rank::Renewal,
+        }
+    }
+}
 
 /// How a refresh ended well.
 #[derive(Debug, Clone)]
@@ -38,6 +78,12 @@ pub(super) fn asked(result: &Result<Refreshed, TokenError>) -> Option<Result<(),
     }
 }
 
+/// A refresh goes on with what was authorised before.
+const REFRESHED: ExchangeContext = ExchangeContext {
+    reference: None,
+    bound: true,
+};
+
 /// Refreshes the pair that `known` had, unless it has been replaced since.
 ///
 /// Where the answer is lost (late, broken off, unsigned), the stored pair stays, and the next
@@ -47,7 +93,7 @@ pub(super) fn asked(result: &Result<Refreshed, TokenError>) -> Option<Result<(),
 pub(super) async fn run(
     parts: &TokenParts,
     (turns, spent): (&Turns, &SpentReplies),
-    known: &Merchant,
+    (known, occasion): (&Merchant, Occasion),
 ) -> Result<Refreshed, TokenError> {
     let turn = match &known.token.app_refresh_token {
         Some(refresh_token) => Some(turns.take(refresh_token).await),
@@ -56,19 +102,21 @@ pub(super) async fn run(
     let key = MerchantKey::Exact(known.app_id.clone(), known.auth_app_id.clone());
     let stored = parts.store.find(key).await?.pop();
     let stored = stored.unwrap_or_else(|| known.clone());
+    occasion.check(&stored)?;
     if stored.token.app_auth_token != known.token.app_auth_token {
         return Ok(Refreshed::Before(stored));
     }
     let refresh_token = usable(&stored)?;
+    storing::check_writable(parts)?;
     let app = calls::app(parts, &stored.app_id)?;
     let grant = Grant::RefreshToken {
         refresh_token: refresh_token.expose(),
     };
     let bought = match calls::buy(parts, &app, &grant).await {
         Err(TokenError::Refused { sub_code, code }) => {
-            if is_about_refresh_token(&sub_code) {
-                let refusal =
-                    Refusal::new(&stored, Doubt::RefreshTokenRefused, parts.clock.now_ms());
+            if is_about_refresh_token(&sub_code) && occasion != Occasion::Proof {
+                let now = parts.clock.now_ms();
+                let refusal = Refusal::new(&stored, Doubt::RefreshTokenRefused, now);
                 doubt::note_or_warn(parts, refusal).await;
             }
             return Err(TokenError::Refused { code, sub_code });
@@ -76,29 +124,30 @@ pub(super) async fn run(
         other => other?,
     };
     let granted = bought.granted()?;
-    let context = ExchangeContext {
-        reference: None,
-        bound: true,
-    };
+    let context = &REFRESHED;
     let found = Found {
         app_id: &stored.app_id,
         source: Source::Refresh,
-        context: &context,
+        rank: occasion.rank(),
+        patience: Patience::Endless,
+        context,
     };
     let merchants = storing::store(parts, &found, granted, None).await?;
     if let Some(turn) = &turn {
         let reply = SpentReply::V2(bought.reply);
         spent.keep(turn.key(), bought.form, reply, parts.clock.now_ms());
     }
-    merchants
-        .into_iter()
-        .find(|m| m.auth_app_id == stored.auth_app_id)
-        .map(Refreshed::Now)
-        .ok_or_else(|| {
-            TokenError::Reply(ProtocolError::TokenReplyInvalid {
-                reason: "it has no token for the merchant that was refreshed".to_owned(),
-            })
+    let missing = || {
+        TokenError::Reply(ProtocolError::TokenReplyInvalid {
+            reason: "it has no token for the merchant that was refreshed".to_owned(),
         })
+    };
+    let mut merchants = merchants.into_iter();
+    let refreshed = merchants.find(|m| m.auth_app_id == stored.auth_app_id);
+    let refreshed = refreshed.ok_or_else(missing)?;
+    // The merchant may have cancelled meanwhile.
+    occasion.check(&refreshed)?;
+    Ok(Refreshed::Now(refreshed))
 }
 
 /// The refresh token to send.
@@ -115,10 +164,14 @@ fn usable(merchant: &Merchant) -> Result<&Secret<String>, TokenError> {
     }
 }
 
-/// Whether a refusal is about the refresh token, and not about our app, its key or its pace. The
-/// `sub_code`s aren't documented (`isv.refresh-token-invalid` is one), so the name is looked for.
-fn is_about_refresh_token(sub_code: &str) -> bool {
-    sub_code.replace('_', "-").contains("refresh-token")
+/// Whether a refusal is about the refresh token, of a merchant or a user, and not about our app, its
+/// key or its pace. The `sub_code`s aren't documented (`isv.refresh-token-invalid` is one, and
+/// `isv.code-invalid` another), so the name is looked for.
+pub(super) fn is_about_refresh_token(sub_code: &str) -> bool {
+    let sub_code = sub_code.replace('_', "-");
+    ["refresh-token", "code-invalid"]
+        .iter()
+        .any(|part| sub_code.contains(part))
 }
 
 #[cfg(test)]
@@ -131,6 +184,7 @@ mod tests {
             "isv.refresh-token-invalid",
             "isv.refresh-token-time-out",
             "aop.invalid-refresh_token",
+            "isv.code-invalid",
         ] {
             assert!(is_about_refresh_token(sub_code), "{sub_code}");
         }

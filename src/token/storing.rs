@@ -15,16 +15,29 @@ use crate::store::{Change, Effect, MerchantKey};
 use crate::token::error::TokenError;
 use crate::token::{ExchangeContext, TokenParts};
 
-/// How often a commit is tried while the disk refuses: the code is spent, so giving up loses the
-/// token. Together with the pause, below the time a browser waits.
+/// How often a commit is tried while the disk refuses and somebody waits for it. Together with the
+/// pause, below the time a browser waits.
 const TRIES: usize = 5;
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause where nobody waits: the code is spent, so giving up loses the token.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// How long a store that takes no writes is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// A few tries: a caller waits, and gets the tokens anyway.
+    Caller,
+    /// For as long as the process lives: what was bought exists nowhere else.
+    Endless,
+}
 
 /// Where tokens came from.
 pub(super) struct Found<'a> {
     pub(super) app_id: &'a AppId,
     pub(super) source: Source,
+    pub(super) rank: Rank,
+    pub(super) patience: Patience,
     pub(super) context: &'a ExchangeContext,
 }
 
@@ -45,7 +58,7 @@ pub(super) async fn store(
             reason: "no `auth_app_id` has the form of one".to_owned(),
         }));
     }
-    let ids = commit_granted(parts, authorizations, further, now).await?;
+    let ids = commit_granted(parts, found.patience, (authorizations, further), now).await?;
     parts.wake.notify_one();
     let mut merchants = Vec::new();
     for id in ids {
@@ -74,8 +87,8 @@ pub(super) async fn store_one(
 /// code is spent and the others must not be lost with it. Gives whose tokens were stored.
 async fn commit_granted(
     parts: &TokenParts,
-    authorizations: Vec<Authorization>,
-    further: Option<Change>,
+    patience: Patience,
+    (authorizations, further): (Vec<Authorization>, Option<Change>),
     now: i64,
 ) -> Result<Vec<AuthAppId>, StoreError> {
     let ids: Vec<_> = authorizations
@@ -90,14 +103,14 @@ async fn commit_granted(
         })
         .collect();
     let all = changes.iter().cloned().chain(further.clone()).collect();
-    let mut conflict = match commit(parts, all).await {
+    let mut conflict = match commit_for(parts, patience, all).await {
         Ok(_) => return Ok(ids),
         Err(conflict @ StoreError::TokenConflict { .. }) if ids.len() > 1 => conflict,
         Err(error) => return Err(error),
     };
     let mut stored = Vec::new();
     for (id, change) in ids.into_iter().zip(changes) {
-        match commit(parts, vec![change]).await {
+        match commit_for(parts, patience, vec![change]).await {
             Ok(_) => stored.push(id),
             Err(error @ StoreError::TokenConflict { .. }) => {
                 tracing::error!(%error, auth_app_id = %id, "a granted token was not stored");
@@ -110,7 +123,7 @@ async fn commit_granted(
         return Err(conflict);
     }
     if let Some(further) = further {
-        commit(parts, vec![further]).await?;
+        commit_for(parts, patience, vec![further]).await?;
     }
     Ok(stored)
 }
@@ -130,6 +143,59 @@ pub(super) async fn commit(
     parts.store.commit(changes).await
 }
 
+/// Commits with that patience.
+pub(super) async fn commit_for(
+    parts: &TokenParts,
+    patience: Patience,
+    changes: Vec<Change>,
+) -> Result<Vec<Effect>, StoreError> {
+    let bought_at = parts.clock.now_ms();
+    match commit(parts, changes.clone()).await {
+        Err(StoreError::Unavailable { .. }) if patience == Patience::Endless => {
+            commit_at_last(parts, dated(changes, bought_at)).await
+        }
+        settled => settled,
+    }
+}
+
+/// Commits as soon as the store takes it.
+async fn commit_at_last(
+    parts: &TokenParts,
+    changes: Vec<Change>,
+) -> Result<Vec<Effect>, StoreError> {
+    let mut pause = PAUSE;
+    loop {
+        match parts.store.commit(changes.clone()).await {
+            Err(error @ StoreError::Unavailable { .. }) => {
+                tracing::error!(%error, "bought tokens can't be stored yet; they exist in this process alone");
+                tokio::time::sleep(pause).await;
+                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+            }
+            settled => return settled,
+        }
+    }
+}
+
+/// The changes, ranked by when they were bought: what comes while the store is awaited is newer.
+fn dated(mut changes: Vec<Change>, bought_at: i64) -> Vec<Change> {
+    for change in &mut changes {
+        if let Change::Authorize { authorization, .. } = change
+            && authorization.rank == Rank::AfterStored
+        {
+            authorization.rank = Rank::EstimatedTime(bought_at);
+        }
+    }
+    changes
+}
+
+/// Refuses to spend what couldn't be stored.
+pub(super) fn check_writable(parts: &TokenParts) -> Result<(), TokenError> {
+    match parts.store.is_writable() {
+        true => Ok(()),
+        false => Err(TokenError::Unwritable),
+    }
+}
+
 fn authorization(found: &Found<'_>, granted: GrantedToken, now: i64) -> Option<Authorization> {
     let auth_app_id = AuthAppId::new(&granted.auth_app_id).ok()?;
     Some(Authorization {
@@ -143,7 +209,7 @@ fn authorization(found: &Found<'_>, granted: GrantedToken, now: i64) -> Option<A
             app_auth_token: granted.app_auth_token,
             app_refresh_token: granted.app_refresh_token,
         },
-        rank: Rank::AfterStored,
+        rank: found.rank,
         source: found.source,
         bound: found.context.bound,
         is_plugin: false,

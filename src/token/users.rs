@@ -23,13 +23,21 @@ use crate::store::error::StoreError;
 use crate::store::{Change, Effect, MemoKey};
 use crate::token::auth_code::AuthCodes;
 use crate::token::error::TokenError;
+use crate::token::lately::Lately;
+use crate::token::refresh::is_about_refresh_token;
+use crate::token::storing::{self, Patience};
 use crate::token::turn::{Turn, Turns};
-use crate::token::{TokenParts, calls, storing};
+use crate::token::{TokenParts, calls};
 
 /// Alipay's name of the method by which users' tokens are bought.
 pub const USER_TOKEN_METHOD: &str = "alipay.system.oauth.token";
 /// Alipay's `code` of a fault of its own.
 const UNAVAILABLE: &str = "20000";
+/// How long a refresh that failed isn't tried again, milliseconds: every call of the user would ask
+/// for one.
+const RENEW_EVERY_MS: i64 = 60_000;
+/// How many of those are remembered.
+const RENEWALS: usize = 10_000;
 
 /// There is no access token to call with. Cheap to clone: all who asked together get the same.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -86,6 +94,7 @@ impl From<StoreError> for UserTokenError {
 pub struct UserTokens {
     parts: Arc<TokenParts>,
     refreshes: Flights<MemoKey, Result<UserToken, UserTokenError>>,
+    failed: Lately<MemoKey, UserTokenError>,
     turns: Turns,
     codes: AuthCodes,
 }
@@ -96,6 +105,7 @@ impl UserTokens {
             codes: AuthCodes::new(Arc::clone(&parts)),
             parts,
             refreshes: Flights::new(),
+            failed: Lately::new(RENEWALS),
             turns: Turns::default(),
         }
     }
@@ -240,6 +250,14 @@ impl UserTokens {
         merchant: Option<&Merchant>,
     ) -> Result<UserToken, UserTokenError> {
         let flight = MemoKey::new("user-refresh", &[known.access_token.expose()]);
+        let now = self.parts.clock.now_ms();
+        // With another token of the merchant's, another attempt.
+        let token = merchant.map(|merchant| merchant.token.app_auth_token.expose().as_str());
+        let access_token = known.access_token.expose().as_str();
+        let attempt = MemoKey::new("user-renewal", &[access_token, token.unwrap_or_default()]);
+        if let Some(error) = self.failed.get(&attempt, now) {
+            return Err(error);
+        }
         let (users, known, merchant) = (self.clone(), known.clone(), merchant.cloned());
         let work = async move {
             let result = users.refresh_now(&known, merchant.as_ref()).await;
@@ -247,7 +265,13 @@ impl UserTokens {
             result
         };
         let result = self.refreshes.run(flight, work).await;
-        result.unwrap_or(Err(UserTokenError::Internal))
+        let result = result.unwrap_or(Err(UserTokenError::Internal));
+        // After any other error the token is gone, and another would have another key.
+        if let Err(error @ (UserTokenError::Rejected { .. } | UserTokenError::Unsent(_))) = &result
+        {
+            self.failed.put(attempt, error.clone(), now, RENEW_EVERY_MS);
+        }
+        result
     }
 
     async fn refresh_now(
@@ -262,6 +286,10 @@ impl UserTokens {
         let stored = usable(self.parts.store.user(key.clone()).await?)?;
         if stored.access_token != known.access_token {
             return Ok(stored);
+        }
+        if !self.parts.store.is_writable() {
+            let reason = "it takes no writes at present, so nothing was sent".to_owned();
+            return Err(StoreError::Unavailable { reason }.into());
         }
         match self.buy(known, refresh_token, merchant).await {
             Ok(granted) => self.replace(known, granted).await,
@@ -302,7 +330,7 @@ impl UserTokens {
             token: Box::new(token.clone()),
             replaces: Some(known.access_token.clone()),
         };
-        let effects = storing::commit(&self.parts, vec![change]).await?;
+        let effects = storing::commit_for(&self.parts, Patience::Endless, vec![change]).await?;
         match effects.first() {
             // A login or a cancellation came in between.
             Some(Effect::Stale) => usable(self.parts.store.user(key).await?),
@@ -408,10 +436,7 @@ fn granted(envelope: &VerifiedEnvelope) -> Result<GrantedUserToken, Failed> {
         let granted = user_token_reply::parse(node.expose().as_bytes());
         return granted.map_err(|_| Failed::Lost);
     }
-    let is_about_token = ["refresh-token", "refresh_token", "code-invalid"]
-        .iter()
-        .any(|part| sub_code.contains(part));
-    Err(match is_about_token {
+    Err(match is_about_refresh_token(&sub_code) {
         true => Failed::Refused { sub_code },
         false => Failed::Other(UserTokenError::Rejected { code, sub_code }),
     })

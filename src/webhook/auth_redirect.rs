@@ -15,8 +15,8 @@ use crate::protocol::params::{Params, name};
 use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect, MemoKey};
-use crate::token::ExchangeContext;
 use crate::token::error::TokenError;
+use crate::token::{ExchangeContext, Slot};
 use crate::webhook::answer::{self, Answer};
 use crate::webhook::link::{self, LinkError, LinkRequest};
 use crate::webhook::pages::Page;
@@ -60,7 +60,9 @@ pub(super) async fn start(inner: &Inner, settings: &Settings, query: &str) -> An
     match settings.links.link(&app, &request).await {
         Ok(url) => answer::found(&url),
         Err(LinkError::NoPublicUrl) => Page::NoPublicUrl.answer(),
-        Err(LinkError::ReferenceInvalid | LinkError::TypesInvalid) => Page::Malformed.answer(),
+        Err(
+            LinkError::ReferenceInvalid | LinkError::ReferenceTooLong | LinkError::TypesInvalid,
+        ) => Page::Malformed.answer(),
         Err(error) => {
             tracing::warn!(%error, "no authorisation link could be made");
             Page::Unavailable.answer()
@@ -75,13 +77,14 @@ async fn authorize(inner: &Inner, settings: &Settings, params: &Params) -> Resul
         .filter(|code| !code.is_empty())
         .map(|code| Secret::new(code.to_owned()))
         .ok_or(Page::Malformed)?;
-    let context = match params.get("state").filter(|state| !state.is_empty()) {
+    let (context, slot) = match params.get("state").filter(|state| !state.is_empty()) {
         Some(state) => bound(inner, &app.app_id, state, &code).await?,
-        None if settings.webhook.accept_stateless_auth => ExchangeContext::default(),
+        None if settings.webhook.accept_stateless_auth => (ExchangeContext::default(), None),
         None => return Err(Page::StateMissing),
     };
     let reference = context.reference.clone();
-    let exchanged = inner.parts.tokens.exchange(&app, &code, context).await;
+    let tokens = &inner.parts.tokens;
+    let exchanged = tokens.exchange_in(slot, (&app, &code), context).await;
     let merchants = exchanged.map_err(|error| failed(&app.app_id, &error))?;
     tracing::info!(app_id = %app.app_id, merchants = merchants.len(), "authorised by callback");
     Ok(match &settings.webhook.auth_return_url {
@@ -101,7 +104,8 @@ fn app(inner: &Inner, params: &Params) -> Option<Arc<SigningApp>> {
     }
 }
 
-/// Checks a state and binds it to the first code it comes with.
+/// Checks a state and binds it to the first code it comes with; gives the right to the exchange that
+/// was taken for that.
 ///
 /// What was bound before is looked up first: the same code again goes on even after the state
 /// has expired, another code never does. A state may be bound and its exchange fail for want of
@@ -111,7 +115,7 @@ async fn bound(
     app_id: &AppId,
     state: &str,
     code: &Secret<String>,
-) -> Result<ExchangeContext, Page> {
+) -> Result<(ExchangeContext, Option<Slot>), Page> {
     let read = inner.parts.state_key.read(app_id, state);
     let State {
         expires_at,
@@ -125,12 +129,18 @@ async fn bound(
         .recall(key, now)
         .await
         .map_err(store_failed)?;
+    let mut slot = None;
     let known = match known {
         Some(known) => Some(known),
         None if now.div_euclid(1000) >= expires_at => return Err(Page::StateRefused),
-        None => bind(inner, key, digest.clone(), now)
-            .await
-            .map_err(store_failed)?,
+        None => {
+            // Anybody can come with a fresh state and rubbish: nothing is written for what isn't
+            // going to be exchanged.
+            let taken = inner.parts.tokens.slot();
+            slot = Some(taken.map_err(|error| failed(app_id, &error))?);
+            let bound = bind(inner, key, digest.clone(), now).await;
+            bound.map_err(store_failed)?
+        }
     };
     if known.is_some_and(|known| known != digest) {
         return Err(Page::StateRefused);
@@ -139,10 +149,11 @@ async fn bound(
         Reference::Inline(reference) => reference,
         Reference::Stored => stored_reference(inner, state, now).await?,
     };
-    Ok(ExchangeContext {
+    let context = ExchangeContext {
         reference,
         bound: true,
-    })
+    };
+    Ok((context, slot))
 }
 
 /// Binds a state; gives what somebody else bound it to in the meantime.

@@ -14,7 +14,8 @@ use crate::protocol::notification::{AuthorizationPush, Cancellation};
 use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::{Change, MemoKey, MerchantKey};
-use crate::token::TokenStatus;
+use crate::token::error::TokenError;
+use crate::token::{Remedy, TokenStatus};
 use crate::webhook::app_gateway::{Arrival, Origin, Verified};
 use crate::webhook::{Inner, Settings};
 
@@ -285,8 +286,9 @@ impl Intake<'_> {
             .clone()
     }
 
-    /// What a cancellation revokes; nothing where its merchant can't be told, or Alipay
-    /// doesn't confirm a cancellation that isn't newer than the authorisation.
+    /// What a cancellation revokes; nothing where its merchant can't be told, or Alipay doesn't
+    /// confirm a cancellation that isn't newer than the authorisation. One that only says when it
+    /// was sent may be an old one sent again, and is never taken for newer.
     async fn cancelled(&self, said: &Cancellation) -> Result<Cancelled, StoreError> {
         let merchant = match self.merchant(said).await {
             // Refusing the message would lose it, and the merchant can't be called any more anyway.
@@ -308,10 +310,13 @@ impl Intake<'_> {
         if matches!(merchant.status, MerchantStatus::Revoked { .. }) {
             return Ok(Cancelled::Nothing);
         }
-        Ok(match self.confirms(&merchant).await {
-            true => Cancelled::Known(Revocation::new(&merchant, None)),
-            false => Cancelled::Nothing,
-        })
+        let asked_at = self.inner.parts.clock.now_ms();
+        if !self.confirms(&merchant).await {
+            return Ok(Cancelled::Nothing);
+        }
+        // It holds for the token asked about: another may have come meanwhile.
+        let at = said.at.or(said.sent_at).unwrap_or(asked_at).min(asked_at);
+        Ok(Cancelled::Known(Revocation::confirmed(&merchant, at)))
     }
 
     /// The cancellation of a merchant without a record, where it says of which and when.
@@ -320,7 +325,9 @@ impl Intake<'_> {
         Some(Revocation {
             app_id: self.verified.app.app_id.clone(),
             auth_app_id: AuthAppId::new(auth_app_id).ok()?,
-            at: Some(said.at?),
+            // It happened no later than it was sent.
+            at: Some(said.at.or(said.sent_at)?),
+            only: None,
         })
     }
 
@@ -346,18 +353,27 @@ impl Intake<'_> {
         })
     }
 
-    /// Whether Alipay says that the token is invalid. Where it can't be asked, nothing is
-    /// blocked: calls with a dead token fail by themselves.
+    /// Whether Alipay says that the token is invalid, and no other of the merchant's holds. Where it
+    /// can't be asked, nothing is blocked: calls with a dead token fail by themselves.
     async fn confirms(&self, merchant: &Merchant) -> bool {
-        let query = self.inner.parts.tokens.query(merchant);
-        match tokio::time::timeout(QUERY_PATIENCE, query).await {
-            Ok(Ok(status)) => status == TokenStatus::Invalid,
+        let ended = async {
+            let tokens = &self.inner.parts.tokens;
+            match tokens.query(merchant).await? {
+                TokenStatus::Valid => Ok(false),
+                TokenStatus::Invalid => {
+                    let remedy = tokens.remedy(merchant).await;
+                    Ok::<_, TokenError>(matches!(remedy, Remedy::Nothing))
+                }
+            }
+        };
+        match tokio::time::timeout(QUERY_PATIENCE, ended).await {
+            Ok(Ok(has_ended)) => has_ended,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "a late cancellation could not be checked; it is handed on");
+                tracing::warn!(%error, "a cancellation could not be checked; it is handed on");
                 false
             }
             Err(_) => {
-                tracing::warn!("a late cancellation could not be checked in time; it is handed on");
+                tracing::warn!("a cancellation could not be checked in time; it is handed on");
                 false
             }
         }

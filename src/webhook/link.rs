@@ -83,6 +83,11 @@ pub enum LinkError {
     /// `ref` is too long.
     #[error("ref has more than {LONGEST_REF} characters, or control characters")]
     ReferenceInvalid,
+    /// The state can't carry the `ref`, and the world may store nothing.
+    #[error(
+        "a link of /auth/start carries a ref of {LONGEST_REF} letters, digits, - and _, or of 48          bytes of UTF-8; make this one by `merchant link`"
+    )]
+    ReferenceTooLong,
     /// The `ref` couldn't be kept.
     #[error("the ref could not be stored")]
     Store(#[from] StoreError),
@@ -121,11 +126,16 @@ impl Links {
         }
     }
 
-    /// Makes a link for `app` with a one-time, expiring `state`.
+    /// Makes a link for `app` with a one-time, expiring `state`, for whoever asks for it: it stores
+    /// nothing, so a `ref` that the state can't carry is refused.
     ///
     /// # Errors
     /// [`LinkError`].
     pub async fn link(&self, app: &SigningApp, request: &LinkRequest) -> Result<String, LinkError> {
+        let reference = request.reference.as_deref().unwrap_or_default();
+        if !StateKey::can_carry(reference) {
+            return Err(LinkError::ReferenceTooLong);
+        }
         let (url, _) = self.link_with_ticket(app, request).await?;
         Ok(url)
     }
@@ -183,9 +193,8 @@ impl Links {
             expires_at: making.now_ms.saturating_add(lifetime_s * 1000),
             state,
         };
-        // A state that carries its ref ends with it behind the rest; no other is that long.
         if let Some(reference) = reference
-            && !StateKey::carries(&ticket.state, reference)
+            && StateKey::leaves_in_store(&ticket.state)
         {
             self.keep(&ticket, reference).await?;
         }

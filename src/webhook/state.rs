@@ -2,7 +2,8 @@
 //!
 //! Protocol: 第三方应用授权, “授权链接”: at most 100 characters. Ours are all of base64url's
 //! alphabet: 36 for the expiry, a nonce and the MAC, then the `ref` itself where its characters
-//! allow (64 at most, so it just fits). Any other `ref` waits in the store under the state. Where
+//! allow (64 at most, so it just fits), else in base64url where that fits. Any other `ref` waits in
+//! the store under the state. Where
 //! Alipay insists on base64 by the standard alphabet (an invitation), the same bytes are written as
 //! hexadecimal digits, a multiple of four of them: that is base64, too, and nobody on the way takes
 //! its `+` for a space.
@@ -25,6 +26,8 @@ pub const LONGEST_REF: usize = 64;
 /// of an HMAC-SHA-256 (16): 27 bytes are 36 characters.
 const HEAD_CHARS: usize = 36;
 const MAC_BYTES: usize = 16;
+/// Where the flag stands in the head.
+const EXPIRY_BYTES: usize = 4;
 /// The flags of where the `ref` is.
 const INLINE: u8 = 0;
 const STORED: u8 = 1;
@@ -32,6 +35,8 @@ const STORED: u8 = 1;
 /// anew and pass for another.
 const HEX_NONE: u8 = 2;
 const HEX_STORED: u8 = 3;
+/// The `ref` is in the state, in base64url.
+const ENCODED: u8 = 4;
 const NONCE_BYTES: usize = 6;
 /// The head in hexadecimal, with a byte of nothing behind it: a multiple of four.
 const HEX_CHARS: usize = 56;
@@ -78,11 +83,9 @@ impl StateKey {
 
     /// Makes a state for `app_id`. `None` if the system has no random numbers.
     pub(super) fn make(&self, app_id: &AppId, making: &Making<'_>) -> Option<String> {
-        let inline = making.reference.is_none_or(is_inline);
-        let tail = making.reference.filter(|_| inline).unwrap_or_default();
-        let flag = if inline { INLINE } else { STORED };
-        let head = self.head(app_id, making, (flag, tail))?;
-        Some(URL_SAFE_NO_PAD.encode(head) + tail)
+        let (flag, tail) = tail(making.reference.unwrap_or_default());
+        let head = self.head(app_id, making, (flag, &tail))?;
+        Some(URL_SAFE_NO_PAD.encode(head) + &tail)
     }
 
     /// Makes a state that is base64 by the standard alphabet; a `ref` is always in the store.
@@ -93,10 +96,20 @@ impl StateKey {
         Some(digits.collect())
     }
 
-    /// Whether `reference` stands in `state` itself.
-    pub(super) fn carries(state: &str, reference: &str) -> bool {
-        let tail = state.split_at_checked(HEAD_CHARS);
-        tail.is_some_and(|(_, tail)| tail == reference)
+    /// Whether a state of [`Self::make`] carries `reference` itself.
+    pub(super) fn can_carry(reference: &str) -> bool {
+        tail(reference).0 != STORED
+    }
+
+    /// Whether the `ref` of a state made here waits in the store.
+    pub(super) fn leaves_in_store(state: &str) -> bool {
+        let head = || {
+            let (head, _) = state.split_at_checked(HEAD_CHARS)?;
+            URL_SAFE_NO_PAD.decode(head).ok()
+        };
+        let head = from_hex(state).or_else(head);
+        let flag = head.as_ref().and_then(|head| head.get(EXPIRY_BYTES));
+        flag.is_some_and(|flag| matches!(*flag, STORED | HEX_STORED))
     }
 
     fn head(&self, app_id: &AppId, making: &Making<'_>, tail: (u8, &str)) -> Option<Vec<u8>> {
@@ -133,6 +146,7 @@ impl StateKey {
         let reference = match flag {
             INLINE => Reference::Inline(Some(tail.to_owned()).filter(|tail| !tail.is_empty())),
             STORED => Reference::Stored,
+            ENCODED => Reference::Inline(Some(decoded(tail)?)),
             _ => return None,
         };
         Some(State {
@@ -145,7 +159,7 @@ impl StateKey {
     fn read_head(&self, app_id: &AppId, head: &[u8], tail: &str) -> Option<(u8, i64)> {
         let (signed, mac) = head.split_at_checked(head.len().checked_sub(MAC_BYTES)?)?;
         constant_time::verify_slices_are_equal(&self.mac(app_id, signed, tail), mac).ok()?;
-        let (expires_at, rest) = signed.split_first_chunk::<4>()?;
+        let (expires_at, rest) = signed.split_first_chunk::<EXPIRY_BYTES>()?;
         let expires_at = u32::from_be_bytes(*expires_at).into();
         Some((*rest.first()?, expires_at))
     }
@@ -181,6 +195,22 @@ fn from_hex(state: &str) -> Option<Vec<u8>> {
     let bytes = pairs.map(|pair| u8::from_str_radix(pair?, 16).ok());
     let mut bytes: Vec<u8> = bytes.collect::<Option<_>>()?;
     (bytes.pop()? == 0).then_some(bytes)
+}
+
+/// How a state carries `reference`, and as what.
+fn tail(reference: &str) -> (u8, String) {
+    if is_inline(reference) {
+        return (INLINE, reference.to_owned());
+    }
+    let encoded = URL_SAFE_NO_PAD.encode(reference);
+    match encoded.len() <= LONGEST_REF {
+        true => (ENCODED, encoded),
+        false => (STORED, String::new()),
+    }
+}
+
+fn decoded(tail: &str) -> Option<String> {
+    String::from_utf8(URL_SAFE_NO_PAD.decode(tail).ok()?).ok()
 }
 
 fn is_inline(reference: &str) -> bool {
@@ -239,8 +269,18 @@ mod tests {
             &Reference::Inline(Some("shop_17".to_owned())),
         );
         check(Some(&longest), &Reference::Inline(Some(longest.clone())));
-        check(Some("shop 17"), &Reference::Stored);
-        check(Some("商家"), &Reference::Stored);
+        let sixteen = "商".repeat(16);
+        for encoded in ["shop 17", "商家", &sixteen] {
+            check(Some(encoded), &Reference::Inline(Some(encoded.to_owned())));
+            assert!(StateKey::can_carry(encoded));
+        }
+        let seventeen = "商".repeat(17);
+        check(Some(&seventeen), &Reference::Stored);
+        assert!(!StateKey::can_carry(&seventeen));
+        for (reference, is_stored) in [("shop", false), ("商家", false), (&*seventeen, true)] {
+            let state = make("2021", Some(reference));
+            assert_eq!(StateKey::leaves_in_store(&state), is_stored, "{reference}");
+        }
     }
 
     #[test]

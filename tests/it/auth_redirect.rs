@@ -201,11 +201,41 @@ async fn links_open_alipays_pages() {
         let refused = parts.get(&format!("/alipay/auth/start?{bad}")).await;
         assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{bad}");
     }
-    let long = format!("/alipay/auth/start?ref={}", "x".repeat(65));
-    assert_eq!(parts.get(&long).await.status(), StatusCode::BAD_REQUEST);
+    // What a state can't carry would have to be stored, and anybody may come here.
+    for long in ["x".repeat(65), "%E5%95%86".repeat(17), "%20".repeat(49)] {
+        let long = format!("/alipay/auth/start?ref={long}");
+        assert_eq!(parts.get(&long).await.status(), StatusCode::BAD_REQUEST);
+    }
     parts
         .webhook
         .reconfigure(&WebhookConfig::default(), &Default::default());
     let unset = parts.get("/alipay/auth/start").await;
     assert_eq!(unset.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn a_state_is_bound_to_nothing_while_no_exchange_can_be_made() {
+    let parts = parts(|_| ()).await;
+    let state = parts.state("shop").await;
+    let slots: Vec<_> = std::iter::from_fn(|| parts.tokens.slot().ok()).collect();
+    assert_eq!(slots.len(), 16);
+    let full = parts.callback("rubbish", Some(&state)).await;
+    assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE);
+    drop(slots);
+    let done = parts.callback(&parts.auth_code(), Some(&state)).await;
+    assert_eq!(done.status(), StatusCode::FOUND);
+}
+
+#[tokio::test]
+async fn a_code_that_alipay_refused_is_not_sent_again_for_a_while() {
+    let parts = parts(|_| ()).await;
+    let mut pages = Vec::new();
+    for _ in 0..3 {
+        pages.push(whole(parts.callback("rubbish", None).await).await);
+    }
+    assert_eq!(parts.asked(TOKEN_METHOD), 1);
+    assert!(pages.iter().all(|page| *page == pages[0]), "{pages:?}");
+    parts.clock.advance_ms(600_000);
+    parts.callback("rubbish", None).await;
+    assert_eq!(parts.asked(TOKEN_METHOD), 2);
 }

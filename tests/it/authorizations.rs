@@ -1,10 +1,12 @@
 //! The operator's side of authorisations through the admin API: links, invitations, subscriptions,
 //! tokens by hand, records proved.
 
-use alipay_sidecar::model::authorization::{Authorization, Doubt, Rank, Refusal};
+use alipay_sidecar::model::authorization::{Authorization, Doubt, Rank, Refusal, Source};
 use alipay_sidecar::model::id::{AppId, AuthAppId};
 use alipay_sidecar::model::merchant::{Merchant, MerchantStatus};
+use alipay_sidecar::model::token::AppAuthToken;
 use alipay_sidecar::net::client::Reply;
+use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{
     DEFAULT_APP_ID, FIRST_APP_AUTH_TOKEN, FIRST_APP_REFRESH_TOKEN, FIRST_AUTH_APP_ID, FIRST_PID,
     Fault, FaultKind, SECOND_APP_AUTH_TOKEN, SECOND_AUTH_APP_ID, SECOND_PID,
@@ -391,6 +393,78 @@ async fn a_suspect_is_cleared_by_a_token_that_holds_and_revoked_by_one_that_does
         (&event["type"], &event["trigger"]),
         (&json!("merchant.revoked"), &json!("token-refused"))
     );
+}
+
+#[tokio::test]
+async fn a_token_that_has_timed_out_is_renewed_and_its_merchant_not_revoked() {
+    let sidecar = TestSidecar::start().await;
+    let path = format!("{FIRST}/verify");
+    let before = record(&sidecar, FIRST_AUTH_APP_ID).await;
+    sidecar
+        .simulator
+        .time_out_tokens(None, Some(FIRST_AUTH_APP_ID))
+        .expect("tokens");
+    let seen = post(&sidecar, &format!("{path}?dry_run=true"), Value::Null).await;
+    assert_eq!(
+        (&seen["verdict"], &seen["renewed"]),
+        (&json!("invalid"), &json!(false))
+    );
+    let proved = post(&sidecar, &path, Value::Null).await;
+    assert_eq!(
+        (&proved["verdict"], &proved["renewed"], &proved["marked"]),
+        (&json!("valid"), &json!(true), &json!(false))
+    );
+    let after = record(&sidecar, FIRST_AUTH_APP_ID).await;
+    assert_eq!(after.status, MerchantStatus::Authorized);
+    assert!(after.token.app_auth_token != before.token.app_auth_token);
+}
+
+#[tokio::test]
+async fn a_merchant_whose_pair_before_holds_is_suspect_and_not_revoked() {
+    let sidecar = TestSidecar::start().await;
+    let path = format!("{FIRST}/verify");
+    // A refresh whose token never holds, and that can't be made again.
+    post(&sidecar, &format!("{FIRST}/refresh"), Value::Null).await;
+    let held = record(&sidecar, FIRST_AUTH_APP_ID).await;
+    let spoilt = Authorization {
+        token: AppAuthToken {
+            app_auth_token: Secret::new("never-worked".to_owned()),
+            app_refresh_token: None,
+            stated_expiry: None,
+        },
+        source: Source::Refresh,
+        ..imported(&held)
+    };
+    let change = Change::Authorize {
+        authorization: Box::new(spoilt),
+        entry: None,
+    };
+    let store = sidecar.sidecar.store();
+    store.commit(vec![change]).await.expect("committed");
+    let proved = post(&sidecar, &path, Value::Null).await;
+    assert_eq!(
+        (&proved["verdict"], &proved["status"], &proved["marked"]),
+        (&json!("invalid"), &json!("suspect"), &json!(false))
+    );
+    let suspect = record(&sidecar, FIRST_AUTH_APP_ID).await;
+    assert_eq!(suspect.doubt, Some(Doubt::NewTokenRefused));
+    sidecar
+        .simulator
+        .revoke(None, Some(FIRST_AUTH_APP_ID))
+        .expect("a grant");
+    let proved = post(&sidecar, &path, Value::Null).await;
+    assert_eq!(
+        (&proved["status"], &proved["marked"]),
+        (&json!("revoked"), &json!(true))
+    );
+}
+
+/// What would give the record of `held` again, by now.
+fn imported(held: &Merchant) -> Authorization {
+    Authorization {
+        rank: Rank::AfterStored,
+        ..merchant(held.auth_app_id.as_str(), FIRST_PID, "t", None)
+    }
 }
 
 #[tokio::test]

@@ -273,7 +273,7 @@ async fn a_record_is_kept_for_a_day() {
 }
 
 /// A sidecar on a store that can be told to fail.
-async fn brittle() -> (TestSidecar, BrittleStore) {
+pub(crate) async fn brittle() -> (TestSidecar, BrittleStore) {
     let mut brittle = None;
     let sidecar = TestSidecar::start_built(
         |_| (),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use alipay_sidecar::config::delivery::AuthorizationDelivery;
 use alipay_sidecar::config::token::UnknownToken;
 use alipay_sidecar::gateway::error::Outcome;
-use alipay_sidecar::model::authorization::Doubt;
+use alipay_sidecar::model::authorization::{Doubt, Revocation};
 use alipay_sidecar::model::merchant::{Merchant, MerchantStatus};
 use alipay_sidecar::net::shutdown::Shutdown;
 use alipay_sidecar::protocol::secret::Secret;
@@ -20,7 +20,7 @@ use alipay_sidecar::token::{ExchangeContext, LearnError, Pace, TOKEN_METHOD};
 use http::{Method, Request};
 
 use crate::parts::{NOW, Parts, Setting};
-use crate::support::{ALIAS, TestSidecar, header, text};
+use crate::support::{ALIAS, TestSidecar, header, json, text};
 
 const QUERY: &str = "alipay.open.auth.token.app.query";
 const CHECKS: &str = "alipay_sidecar_token_checks_total";
@@ -252,6 +252,32 @@ async fn pairs_are_renewed_ahead_of_their_stated_expiry_and_not_before() {
     parts.refuse(&after).await;
     let asked = parts.asked(TOKEN_METHOD);
     assert_eq!((walk().await, parts.asked(TOKEN_METHOD)), (0, asked));
+}
+
+#[tokio::test]
+async fn a_cancelled_merchant_is_revived_by_the_operators_refresh_alone() {
+    let parts = parts().await;
+    let before = parts.exchanged().await;
+    let revocation = Change::Revoke {
+        revocation: Revocation::new(&before, None),
+        entry: None,
+    };
+    parts.store.commit(vec![revocation]).await.expect("kept");
+    let asked = parts.asked(TOKEN_METHOD);
+    let refused = parts.tokens.renew(&before).await.expect_err("cancelled");
+    assert!(matches!(refused, TokenError::Revoked { .. }), "{refused}");
+    assert_eq!(parts.asked(TOKEN_METHOD), asked);
+    let revived = parts.tokens.refresh(&before).await.expect("Alipay agrees");
+    assert_eq!(revived.status, MerchantStatus::Authorized);
+    // Nor does a call go out with the pair that somebody else bought for the cancelled one.
+    let revocation = Change::Revoke {
+        revocation: Revocation::new(&revived, None),
+        entry: None,
+    };
+    parts.store.commit(vec![revocation]).await.expect("kept");
+    parts.clock.advance_ms(MINUTE);
+    let refused = parts.tokens.renew(&before).await.expect_err("cancelled");
+    assert!(matches!(refused, TokenError::Revoked { .. }), "{refused}");
 }
 
 #[tokio::test]
@@ -594,4 +620,44 @@ async fn the_store_keeps_what_a_restart_must_know_of_a_refused_refresh_token() {
     parts.store.commit(vec![worked]).await.expect("stored");
     assert!(parts.first().await.refresh_refused);
     assert!(parts.store.entries(None, None, 9).await.is_ok());
+}
+
+#[tokio::test]
+async fn nothing_is_spent_while_the_store_takes_no_writes() {
+    let (sidecar, brittle) = crate::calls::brittle().await;
+    let refresh = format!("{}/refresh", crate::authorizations::FIRST);
+    brittle.break_commits();
+    let refused = sidecar.admin(Method::POST, &refresh, "").await;
+    assert_eq!(
+        header(&refused, "alipay-sidecar-error"),
+        "store-unavailable"
+    );
+    assert_eq!(sidecar.simulator.requests().len(), 0);
+    brittle.heal();
+    let refreshed = sidecar.admin(Method::POST, &refresh, "").await;
+    assert_eq!(refreshed.status, 200, "{}", text(&refreshed));
+}
+
+#[tokio::test]
+async fn a_bought_pair_is_stored_when_the_store_heals_however_long_that_takes() {
+    let (sidecar, brittle) = crate::calls::brittle().await;
+    let refresh = format!("{}/refresh", crate::authorizations::FIRST);
+    let late = Fault::once(FaultKind::Slow)
+        .delay(Duration::from_secs(1))
+        .on(TOKEN_METHOD);
+    sidecar.simulator.fault(late);
+    let breaking = async {
+        while sidecar.simulator.requests().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        brittle.break_commits();
+        // Longer than anybody used to try.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        brittle.heal();
+    };
+    let (refreshed, ()) = tokio::join!(sidecar.admin(Method::POST, &refresh, ""), breaking);
+    assert_eq!(refreshed.status, 200, "{}", text(&refreshed));
+    assert_eq!(sidecar.simulator.requests().len(), 1);
+    let held = json(&refreshed);
+    assert_eq!(held["source"], "refresh");
 }

@@ -312,14 +312,19 @@ async fn a_refused_refresh_forgets_the_user() {
 async fn a_refresh_that_was_not_executed_costs_nobody_a_login() {
     let (sidecar, clock) = clocked().await;
     sidecar.logged_in().await;
-    clock.advance_ms(LIFE - 1000);
+    clock.advance_ms(LIFE - 60_000);
     sidecar
         .simulator
         .fault(Fault::once(FaultKind::InvalidSignature).on(LOGIN));
-    check_shared(&sidecar.share().await);
+    let asked = sidecar.asked(LOGIN);
+    // A refresh that failed isn't tried again with each call.
+    for _ in 0..3 {
+        check_shared(&sidecar.share().await);
+    }
+    assert_eq!(sidecar.asked(LOGIN), asked + 1);
     assert!(sidecar.metric(REFRESHED).await < 0.1);
     // The merchant's own token is renewed first, where that is why.
-    clock.advance_ms(1000);
+    clock.advance_ms(60_000);
     sidecar
         .simulator
         .time_out_tokens(None, None)
@@ -420,12 +425,22 @@ async fn each_cause_is_worth_one_resend_in_either_order_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_login_whose_merchants_token_has_timed_out_is_sent_once_more() {
+async fn a_login_whose_merchants_token_has_timed_out_is_sent_once_and_the_next_one_works() {
     let sidecar = started().await;
     sidecar
         .simulator
         .time_out_tokens(None, None)
         .expect("tokens");
+    let code = sidecar.user_code();
+    let refused = sidecar.send_code(&code).await;
+    assert_eq!(
+        header(&refused, "alipay-sub-code"),
+        "aop.app-auth-token-time-out"
+    );
+    // A code is good for one call, whatever comes of it; the merchant's token is renewed meanwhile.
+    assert_eq!((sidecar.asked(LOGIN), sidecar.asked(TOKEN_METHOD)), (1, 1));
+    check_refused(&sidecar.send_code(&code).await, "parameter-invalid");
+    assert_eq!(sidecar.asked(LOGIN), 1);
     sidecar.logged_in().await;
     assert_eq!((sidecar.asked(LOGIN), sidecar.asked(TOKEN_METHOD)), (2, 1));
     check_shared(&sidecar.share().await);

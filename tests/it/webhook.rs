@@ -375,7 +375,8 @@ async fn a_cancellation_blocks_and_a_newer_authorisation_revives() {
     assert_eq!(merchant.status, MerchantStatus::Revoked { at: NOW + 1000 });
     let (entry, _) = parts.inbox().await.remove(1);
     assert_eq!(entry.event_type, "merchant.revoked");
-    assert_eq!(parts.asked(QUERY), 0);
+    // It only says when it was sent.
+    assert_eq!(parts.asked(QUERY), 1);
     parts.clock.advance_ms(1000);
     parts
         .trigger(Event::ReAuthorize, of(FIRST_AUTH_APP_ID))
@@ -411,7 +412,51 @@ async fn a_late_cancellation_is_checked_before_it_blocks() {
     parts.clock.advance_ms(5000);
     assert!(acked(&parts.trigger(Event::Cancel, late()).await));
     let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
-    assert_eq!(merchant.status, MerchantStatus::Revoked { at: NOW + 5000 });
+    let at = stored.auth_time + 1;
+    assert_eq!(merchant.status, MerchantStatus::Revoked { at });
+}
+
+#[tokio::test]
+async fn a_cancellation_of_one_whose_token_has_timed_out_only_renews_it() {
+    let parts = parts().await;
+    parts
+        .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
+        .await;
+    let stored = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
+    parts.clock.advance_ms(5000);
+    parts
+        .simulator
+        .time_out_tokens(None, Some(FIRST_AUTH_APP_ID))
+        .expect("tokens");
+    // Alipay's side of the other merchant ends, so that this one's refresh token holds.
+    let mut options = of(SECOND_AUTH_APP_ID);
+    let about = format!(r#"{{"auth_app_id":"{FIRST_AUTH_APP_ID}"}}"#);
+    let first = FIRST_AUTH_APP_ID.to_owned();
+    options.params.insert("biz_content".to_owned(), about);
+    options.params.insert("auth_app_id".to_owned(), first);
+    assert!(acked(&parts.trigger(Event::Cancel, options).await));
+    assert_eq!(parts.asked(QUERY), 1);
+    let renewed = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+    assert_eq!(renewed.status, MerchantStatus::Authorized);
+    assert!(renewed.token.app_auth_token != stored.token.app_auth_token);
+}
+
+#[tokio::test]
+async fn a_cancellation_sent_again_blocks_nobody_who_has_authorised_since() {
+    let parts = parts().await;
+    parts
+        .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
+        .await;
+    let node =
+        format!(r#"{{"code":"10000","status":"valid","auth_app_id":"{FIRST_AUTH_APP_ID}"}}"#);
+    parts.simulator.answer(QUERY, node);
+    // What it says is when it was sent, which is after the authorisation.
+    parts.clock.advance_ms(3_600_000);
+    assert!(acked(
+        &parts.trigger(Event::Cancel, of(FIRST_AUTH_APP_ID)).await
+    ));
+    let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+    assert_eq!(merchant.status, MerchantStatus::Authorized);
 }
 
 #[tokio::test]
@@ -422,10 +467,10 @@ async fn a_confirmed_cancellation_blocks_though_the_clock_went_back() {
         .await;
     let stored = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
     parts.clock.advance_ms(-3_600_000);
-    parts.simulator.answer(
-        QUERY,
-        format!(r#"{{"code":"10000","status":"invalid","auth_app_id":"{FIRST_AUTH_APP_ID}"}}"#),
-    );
+    parts
+        .simulator
+        .revoke(None, Some(FIRST_AUTH_APP_ID))
+        .expect("a grant");
     assert!(acked(
         &parts.trigger(Event::Cancel, of(FIRST_AUTH_APP_ID)).await
     ));

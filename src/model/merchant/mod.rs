@@ -111,10 +111,11 @@ impl Merchant {
     #[must_use]
     pub fn authorize(before: Before<'_>, authorization: &Authorization, now: i64) -> Authorized {
         let stored = before.record();
-        if authorization.rank == Rank::Unranked
-            && stored.is_some_and(|m| m.status == MerchantStatus::Authorized)
-        {
+        if stored.is_some_and(|m| m.knows_better(authorization.rank)) {
             return Authorized::Known;
+        }
+        if stored.is_some_and(|m| m.has_ended(authorization.rank)) {
+            return Authorized::Stale;
         }
         let newest = before.newest_change();
         let plausible = authorization.rank.plausible(now);
@@ -131,6 +132,28 @@ impl Merchant {
             auth_time_estimated: plausible.is_none() || !authorization.rank.is_alipays(),
             ..Self::authorized_by(stored, authorization, now)
         }))
+    }
+
+    /// Whether a token of that rank is nothing but another name of this record: a pair that stands is
+    /// never replaced by one that was only learned, and no cancellation undone by it unless the
+    /// authorisation began after that.
+    fn knows_better(&self, rank: Rank) -> bool {
+        let since = match rank {
+            Rank::Since(since) => Some(since),
+            Rank::Unranked => None,
+            Rank::AfterStored | Rank::AuthTime(_) | Rank::EstimatedTime(_) | Rank::Renewal => {
+                return false;
+            }
+        };
+        match self.status {
+            MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => true,
+            MerchantStatus::Revoked { at } => since.is_none_or(|since| since <= at),
+        }
+    }
+
+    /// Whether a cancellation stands that something of that rank doesn't undo.
+    fn has_ended(&self, rank: Rank) -> bool {
+        rank == Rank::Renewal && matches!(self.status, MerchantStatus::Revoked { .. })
     }
 
     /// The record with everything that `authorization` says, and what it doesn't kept.
@@ -171,11 +194,17 @@ impl Merchant {
     }
 
     /// The record after `revocation`, or nothing where a newer authorisation stands. One without
-    /// a time is known to hold and ranks after what is stored, whatever the clock says.
+    /// a time is known to hold and ranks after what is stored, whatever the clock says; so is one
+    /// that Alipay confirmed for the token in force.
     #[must_use]
     pub fn revoke(&self, revocation: &Revocation, now: i64) -> Option<Self> {
         let newest = self.newest_change();
+        let token = &self.token.app_auth_token;
+        if revocation.only.as_ref().is_some_and(|only| only != token) {
+            return None;
+        }
         let at = match revocation.at.map(|at| plausible(at, now)) {
+            Some(at) if revocation.only.is_some() => at.max(newest.saturating_add(1)),
             Some(at) if at <= newest => return None,
             Some(at) => at,
             None => now.max(newest.saturating_add(1)),
@@ -310,7 +339,7 @@ impl Rank {
             Self::AuthTime(at) | Self::EstimatedTime(at) => {
                 Some(at).filter(|at| plausible(*at, now) == *at)
             }
-            Self::AfterStored | Self::Unranked => None,
+            Self::AfterStored | Self::Renewal | Self::Since(_) | Self::Unranked => None,
         }
     }
 

@@ -285,6 +285,38 @@ fn a_learned_token_replaces_nothing_that_stands() {
     let revoked = revoked.expect("newer");
     assert!(matches!(
         authorize(Before::Record(&revoked)),
-        Authorized::Applied(_)
+        Authorized::Known
     ));
+    // Nor is a pair replaced that is only doubted, or a cancellation undone by an older token.
+    let refusal = Refusal::new(&merchant, Doubt::TokenRefused, 2000);
+    let suspect = merchant.doubted(&refusal, 2000).expect("new");
+    assert!(matches!(
+        authorize(Before::Record(&suspect)),
+        Authorized::Known
+    ));
+    for (since, is_known) in [(4999, true), (5000, true), (5001, false)] {
+        let learned = authorization("learned", Rank::Since(since));
+        let learned = Merchant::authorize(Before::Record(&revoked), &learned, 6000);
+        assert_eq!(matches!(learned, Authorized::Known), is_known, "{since}");
+    }
+}
+
+#[test]
+fn a_refresh_of_the_sidecars_own_undoes_no_cancellation() {
+    let merchant = stored("t", 1000);
+    let renewed = authorization("new", Rank::Renewal);
+    assert_eq!(token_after(&merchant, Rank::Renewal, 5000), "new");
+    let revoked = merchant.revoke(&Revocation::new(&merchant, None), 5000);
+    let revoked = revoked.expect("newer");
+    let after = Merchant::authorize(Before::Record(&revoked), &renewed, 6000);
+    assert!(matches!(after, Authorized::Stale));
+}
+
+#[test]
+fn a_confirmed_cancellation_ends_the_token_asked_about_and_no_other() {
+    let asked = stored("asked", 1000);
+    let confirmed = Revocation::confirmed(&asked, 900);
+    let status = asked.revoke(&confirmed, 5000).map(|m| m.status);
+    assert_eq!(status, Some(MerchantStatus::Revoked { at: 1001 }));
+    assert!(stored("other", 1000).revoke(&confirmed, 5000).is_none());
 }

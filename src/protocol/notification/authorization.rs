@@ -93,9 +93,11 @@ pub struct Cancellation {
     pub auth_app_id: Option<String>,
     /// The merchant (PID).
     pub user_id: Option<String>,
-    /// The `auth_time` in `biz_content`, else the `utc_timestamp` of the message; milliseconds
-    /// since 1970. The latter is when the message was sent, possibly not for the first time.
+    /// When it happened: the `auth_time` in `biz_content`, milliseconds since 1970.
     pub at: Option<i64>,
+    /// When the message was sent, possibly not for the first time: its `utc_timestamp`, milliseconds
+    /// since 1970. It happened no later, and maybe long before.
+    pub sent_at: Option<i64>,
 }
 
 impl Cancellation {
@@ -107,7 +109,8 @@ impl Cancellation {
             |inside: Loose, name| inside.into_text().or_else(|| top(name).map(str::to_owned));
         let sent_at = || top(name::UTC_TIMESTAMP)?.trim().parse().ok();
         Self {
-            at: inside.auth_time.number().or_else(sent_at),
+            at: inside.auth_time.number(),
+            sent_at: sent_at(),
             auth_app_id: text(inside.auth_app_id, name::AUTH_APP_ID),
             user_id: text(inside.user_id, "user_id"),
         }

@@ -206,26 +206,24 @@ fn only_executed_authorisations_of_version_1_0_carry_a_token() {
 #[test]
 fn a_cancellation_is_read_leniently_and_never_guessed() {
     let head = "msg_method=alipay.open.auth.appauth.cancelled&app_id=1&utc_timestamp=1700000000000";
-    let check = |head: &str, json: &str, auth_app_id: Option<&str>, at: i64| {
+    let check = |head: &str, json: &str, auth_app_id: Option<&str>, at: Option<i64>| {
         let read = post_json(head, json).cancellation().unwrap();
         assert_eq!(
             (read.auth_app_id.as_deref(), read.at),
-            (auth_app_id, Some(at)),
+            (auth_app_id, at),
             "{json}"
         );
+        // The time of sending never passes for that of the cancellation: it may be a resend.
+        assert_eq!(read.sent_at, Some(1_700_000_000_000));
     };
-    let sent = 1_700_000_000_000;
-    check(head, r#"{"auth_app_id":"2","auth_time":5}"#, Some("2"), 5);
-    check(
-        head,
-        r#"{"auth_app_id":2,"auth_time":"x"}"#,
-        Some("2"),
-        sent,
-    );
-    check(head, r#"{"app_id":"2"}"#, None, sent);
-    check(head, "not json", None, sent);
-    check(head, r#"["2",5]"#, None, sent);
-    check(&format!("{head}&auth_app_id=3"), "[]", Some("3"), sent);
+    let exact = r#"{"auth_app_id":"2","auth_time":5}"#;
+    check(head, exact, Some("2"), Some(5));
+    let unreadable = r#"{"auth_app_id":2,"auth_time":"x"}"#;
+    check(head, unreadable, Some("2"), None);
+    check(head, r#"{"app_id":"2"}"#, None, None);
+    check(head, "not json", None, None);
+    check(head, r#"["2",5]"#, None, None);
+    check(&format!("{head}&auth_app_id=3"), "[]", Some("3"), None);
     assert!(
         post_json("msg_method=alipay.open.auth.userauth.cancelled", "{}")
             .cancellation()

@@ -118,7 +118,8 @@ impl Applier<'_> {
             return self.revoke_unknown(revocation, entry);
         };
         let is_revoked = matches!(stored.status, MerchantStatus::Revoked { .. });
-        let again = revocation.at.is_none() && is_revoked;
+        let holds_anyway = revocation.at.is_none() || revocation.only.is_some();
+        let again = holds_anyway && is_revoked;
         let Some(merchant) = stored.revoke(revocation, self.now).filter(|_| !again) else {
             return self.ignore(entry);
         };
@@ -129,7 +130,10 @@ impl Applier<'_> {
                 MerchantStatus::Revoked { at } => at,
                 MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => self.now,
             };
-            let event = AuthorizationEvent::revoked(entry.id, entry.received_at, at, &merchant);
+            // What has bytes of Alipay's came from it; the rest, an operator has brought.
+            let source = entry.body.as_ref().map_or(Source::Import, |_| Source::Push);
+            let (id, received_at) = (entry.id, entry.received_at);
+            let event = AuthorizationEvent::revoked(id, received_at, (at, source), &merchant);
             self.put_entry(&told(entry, &merchant, event), DeliveryState::Pending)?;
         }
         Ok(Effect::Applied)

@@ -144,6 +144,7 @@ impl Writer {
                     app_id: app(),
                     auth_app_id: merchant_app(n),
                     at: Some(self.now),
+                    only: None,
                 },
                 entry: Some(Box::new(entry)),
             }

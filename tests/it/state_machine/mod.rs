@@ -345,6 +345,7 @@ fn change(deed: &Deed) -> Change {
                 app_id: app(),
                 auth_app_id: merchant_app(u32::from(merchant)),
                 at,
+                only: None,
             },
             entry: entry.as_ref().map(|entry| Box::new(inbox_entry(entry))),
         },

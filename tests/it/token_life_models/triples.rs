@@ -199,13 +199,12 @@ impl Model {
             .owners
             .get(token)
             .is_some_and(|owner| owner != merchant);
-        let stands = before
-            .as_ref()
-            .is_some_and(|k| k.state == State::Authorized);
+        // A token that was only learned replaces no pair, and undoes no cancellation.
+        let is_known = before.is_some();
         let newest = self.newest(*merchant);
         let said = match rank {
-            Rank::Unranked if stands && is_foreign => return Outcome::Conflict,
-            Rank::Unranked if stands => {
+            Rank::Unranked if is_known && is_foreign => return Outcome::Conflict,
+            Rank::Unranked if is_known => {
                 self.owners.insert(*token, *merchant);
                 return Outcome::Applied;
             }
@@ -395,6 +394,7 @@ fn change(sequence: u32, step: &Step) -> Change {
                     app_id,
                     auth_app_id,
                     at: at.map(|at| START + at),
+                    only: None,
                 },
                 entry: None,
             }
