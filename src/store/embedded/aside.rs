@@ -202,7 +202,10 @@ impl Applier<'_> {
             Some(order) => self.tables.ordered.get((order, &key))?.map(|at| at.value()),
             None => None,
         };
-        let at = suspect.due.or(behind).or(found.due.get(&key).copied());
+        let at = suspect
+            .due
+            .or(behind)
+            .or_else(|| found.due.get(&key).copied());
         let next_attempt_at = at.unwrap_or_default();
         let was_pending = self.tables.pending.remove(&key)?.is_some();
         self.tables.dead.remove(&key)?;

@@ -117,20 +117,31 @@ impl Shared {
         })
     }
 
-    /// Waits for the readers, closes the database and opens it again; new
-    /// readers wait meanwhile. Where that fails, or another store stands there by now, it stays
-    /// closed.
+    /// Waits for the readers, closes the database and opens it again; new readers wait meanwhile.
+    /// Where it can't be opened in full, it is opened for reading, so that no reader finds it closed;
+    /// where that fails, or another store stands there by now, it stays closed.
     pub(super) fn reopen(&self, access: Access) -> Result<(), StoreError> {
         self.closing.store(true, Ordering::Release);
         let mut guard = self.db.write().unwrap_or_else(PoisonError::into_inner);
         self.closing.store(false, Ordering::Release);
         self.opened.fetch_add(1, Ordering::AcqRel);
         close(guard.take());
+        let opened = self.opened_for(access);
+        if opened.is_err() && access == Access::Full {
+            *guard = self
+                .opened_for(Access::Reading)
+                .inspect_err(|error| tracing::error!(%error, "the store can't be read either"))
+                .ok();
+        }
+        *guard = Some(opened?);
+        Ok(())
+    }
+
+    fn opened_for(&self, access: Access) -> Result<Database, StoreError> {
         let opener = || (self.opener)(access);
         let db = open::open(&self.path, &self.sealer, &opener)?;
         self.refuse_another(&db)?;
-        *guard = Some(db);
-        Ok(())
+        Ok(db)
     }
 
     /// Refuses a store of other index keys: its digests aren't those this one makes.

@@ -246,8 +246,8 @@ impl Writer {
 }
 
 fn open_and_probe(shared: &Shared) -> Result<(), String> {
-    let opened = shared.reopen(Access::Full).map_err(reason);
-    opened.and_then(|()| write_probe(shared)).inspect_err(|_| {
+    shared.reopen(Access::Full).map_err(reason)?;
+    write_probe(shared).inspect_err(|_| {
         if let Err(error) = shared.reopen(Access::Reading) {
             tracing::error!(%error, "the store can't be read either");
         }
