@@ -8,7 +8,7 @@ use super::lookup::MerchantId;
 use crate::model::authorization::Refusal;
 use crate::model::delivery::DeliveryState;
 use crate::model::event::AuthorizationEvent;
-use crate::model::merchant::MerchantStatus;
+use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::model::notification::InboxEntry;
 use crate::protocol::secret::Secret;
 use crate::store::{Effect, MemoKey};
@@ -48,14 +48,8 @@ impl Applier<'_> {
         id: &MerchantId,
         app_auth_token: &Secret<String>,
     ) -> Result<Effect, Fault> {
-        let Some(stored) = self.merchant(id)? else {
-            return Ok(Effect::Missing);
-        };
-        let Some(merchant) = stored.worked(app_auth_token, self.now) else {
-            return Ok(Effect::Stale);
-        };
-        self.put_merchant(id, Some(&stored), &merchant)?;
-        Ok(Effect::Applied)
+        let now = self.now;
+        self.believe(id, |stored| stored.worked(app_auth_token, now))
     }
 
     pub(super) fn trusted(
@@ -63,10 +57,20 @@ impl Applier<'_> {
         id: &MerchantId,
         app_auth_token: &Secret<String>,
     ) -> Result<Effect, Fault> {
+        let now = self.now;
+        self.believe(id, |stored| stored.trusted(app_auth_token, now))
+    }
+
+    /// Stores what good news makes of a record, if it tells anything new.
+    fn believe(
+        &mut self,
+        id: &MerchantId,
+        news: impl FnOnce(&Merchant) -> Option<Merchant>,
+    ) -> Result<Effect, Fault> {
         let Some(stored) = self.merchant(id)? else {
             return Ok(Effect::Missing);
         };
-        let Some(merchant) = stored.trusted(app_auth_token, self.now) else {
+        let Some(merchant) = news(&stored) else {
             return Ok(Effect::Stale);
         };
         self.put_merchant(id, Some(&stored), &merchant)?;
