@@ -20,6 +20,7 @@ mod backlog;
 mod calls;
 #[cfg(feature = "simulator")]
 mod certificates;
+mod changes;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]

@@ -1235,7 +1235,7 @@ async fn lists_come_in_pages_without_gaps() {
     .await;
 }
 
-fn whole_app(app_id: AppId) -> App {
+pub(crate) fn whole_app(app_id: AppId) -> App {
     App {
         app_id,
         private_key: secret("-----BEGIN PRIVATE KEY-----\n\"ключ\"\n"),
