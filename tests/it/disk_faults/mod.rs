@@ -1,26 +1,30 @@
-//! A disk that refuses the n-th write or fsync, for every n, under a whole sidecar.
+//! A disk that refuses the n-th write, fsync or read, for every n, under a whole sidecar.
 //!
-//! Whatever the disk does, `success` is said only of what is there when the file is opened again,
-//! everything else is `fail` with 503, calls that need no write go through, `/readyz` tells, and
-//! the sidecar heals by itself within [`HEALED`] of the fault's end.
+//! Whatever the disk does, `success` is said only of what is there when the file is opened again, and
+//! when the power goes at that moment; everything else is `fail` with 503, calls that need no write
+//! go through, `/readyz` tells, and the sidecar heals by itself within [`HEALED`] of the fault's end.
+//! A refused fsync keeps what was written for the next one, or drops it, as kernels do: then the next
+//! one says that all is well, and the data is gone.
 //!
 //! `DISK_FAULTS=1000` runs the long form, and `DISK_OUTAGE=30` lets the disk be full for 30 s.
 
 use std::collections::HashSet;
-use std::io::Error;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alipay_sidecar::clock::SystemClock;
 use alipay_sidecar::config::Config;
-use alipay_sidecar::store::Inbox;
 use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
 use alipay_sidecar::store::seal::StoreKey;
+use alipay_sidecar::store::{Inbox, Store};
 use http::{Method, Request, StatusCode};
-use redb::StorageBackend;
 
 use crate::support::signed::{Platform, Signed};
 use crate::support::{TestSidecar, text};
+
+mod disk;
+
+use disk::{Dropped, Fault, FaultyDisk, On};
 
 /// How long after the fault's end a notification must be taken again.
 const HEALED: Duration = Duration::from_secs(5);
@@ -30,136 +34,18 @@ const SHORT: usize = 40;
 const SHORT_OUTAGE: u64 = 2;
 /// The longest distance to a fault: some six commits.
 const FARTHEST: usize = 50;
+/// The same in fsyncs.
+const FARTHEST_SYNC: usize = 10;
+/// The same in reads: some four commits, and what reads on the side.
+const FARTHEST_READ: usize = 1000;
+/// How many operations in a row a fault refuses.
+const LENGTHS: [usize; 4] = [1, 2, 5, 12];
+/// How much of its file a store holds in memory, bytes.
+const CACHE: usize = 1 << 20;
 /// How many notifications come at once.
 const AT_ONCE: usize = 4;
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
-
-/// A disk in memory with a fault in it; clones share it.
-#[derive(Debug, Clone, Default)]
-struct FaultyDisk(Arc<Mutex<State>>);
-
-#[derive(Debug, Default)]
-struct State {
-    bytes: Vec<u8>,
-    fault: Option<Fault>,
-    /// When an operation was refused last.
-    refused: Option<Instant>,
-}
-
-/// Refuses writes, fsyncs and changes of length.
-#[derive(Debug, Clone, Copy)]
-struct Fault {
-    /// How many go through before.
-    after: usize,
-    /// How many it refuses.
-    length: usize,
-    errno: i32,
-}
-
-impl FaultyDisk {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no operation panics")
-    }
-
-    fn arm(&self, fault: Fault) {
-        let mut state = self.state();
-        state.refused = None;
-        state.fault = Some(fault);
-    }
-
-    /// Ends the fault; gives when it ended.
-    fn heal(&self) -> Instant {
-        self.state().fault = None;
-        Instant::now()
-    }
-
-    /// Whether the fault has refused all that it will.
-    fn is_over(&self) -> bool {
-        self.state().fault.is_none()
-    }
-
-    fn last_refused(&self) -> Option<Instant> {
-        self.state().refused
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        self.state().bytes.clone()
-    }
-
-    /// Does `work`, or gives the error of the fault; a write that is refused is done in half.
-    fn change(
-        &self,
-        work: impl FnOnce(&mut Vec<u8>),
-        half: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<(), Error> {
-        let mut state = self.state();
-        match state.strikes() {
-            None => {
-                work(&mut state.bytes);
-                Ok(())
-            }
-            Some(error) => {
-                half(&mut state.bytes);
-                Err(error)
-            }
-        }
-    }
-}
-
-impl State {
-    fn strikes(&mut self) -> Option<Error> {
-        let fault = self.fault.as_mut()?;
-        if fault.after > 0 {
-            fault.after -= 1;
-            return None;
-        }
-        let error = Error::from_raw_os_error(fault.errno);
-        fault.length -= 1;
-        if fault.length == 0 {
-            self.fault = None;
-        }
-        self.refused = Some(Instant::now());
-        Some(error)
-    }
-}
-
-impl StorageBackend for FaultyDisk {
-    fn len(&self) -> Result<u64, Error> {
-        Ok(self.state().bytes.len() as u64)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-        let offset = place(offset);
-        let state = self.state();
-        let found = state.bytes.get(offset..offset + out.len());
-        out.copy_from_slice(found.ok_or(std::io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), Error> {
-        self.change(|bytes| bytes.resize(place(len), 0), |_| ())
-    }
-
-    fn sync_data(&self) -> Result<(), Error> {
-        self.change(|_| (), |_| ())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
-        let offset = place(offset);
-        self.change(
-            |bytes| bytes[offset..offset + data.len()].copy_from_slice(data),
-            |bytes| {
-                let half = &data[..data.len() / 2];
-                bytes[offset..offset + half.len()].copy_from_slice(half);
-            },
-        )
-    }
-}
-
-fn place(number: u64) -> usize {
-    usize::try_from(number).expect("a disk in memory")
-}
 
 /// A sidecar on a faulty disk, and what it has acknowledged.
 struct World {
@@ -172,14 +58,16 @@ struct World {
 }
 
 impl World {
-    async fn start() -> Self {
-        let (disk, mut key) = (FaultyDisk::default(), None);
+    /// On a store that holds so much of its file in memory, bytes.
+    async fn start(cache: usize) -> Self {
+        let (mut disk, mut key) = (FaultyDisk::default(), None);
         let sidecar = TestSidecar::start_built(
             |_| (),
             |config, builder| {
-                disk.state().bytes = std::fs::read(&config.store.path).expect("created");
+                let bytes = std::fs::read(&config.store.path).expect("created");
+                disk = FaultyDisk::holding(bytes);
                 key = Some(store_key(config));
-                let store = open(&disk, store_key(config));
+                let store = open(&disk, store_key(config), cache);
                 builder.store(Arc::new(store))
             },
         )
@@ -224,11 +112,20 @@ impl World {
         }
     }
 
-    /// A call that writes nothing goes through.
-    async fn calls_go_on(&self) {
+    /// Whether a call that writes nothing goes through.
+    async fn call(&self) -> StatusCode {
         let body = r#"{"out_trade_no":"1"}"#;
         let answer = self.sidecar.post("/v2/alipay.trade.query", body).await;
-        assert_eq!(answer.status, StatusCode::OK, "{}", text(&answer));
+        if answer.status != StatusCode::OK {
+            let why = text(&answer);
+            assert!(why.contains("store-unavailable"), "{why}");
+        }
+        answer.status
+    }
+
+    /// It does.
+    async fn calls_go_on(&self) {
+        assert_eq!(self.call().await, StatusCode::OK);
     }
 
     async fn ready(&self) -> StatusCode {
@@ -247,19 +144,20 @@ impl World {
         }
     }
 
-    /// Opens what is on the disk now, on a good one: all that was acknowledged is there.
+    /// Opens what is on the disk now, on a good one: it is whole, and all that was acknowledged is
+    /// there.
     async fn all_acked_are_there(&self) {
-        let good = FaultyDisk::default();
-        good.state().bytes = self.disk.bytes();
-        let store = open(&good, self.key.clone());
-        let entries = store.entries(None, None, usize::MAX).await;
-        let entries = entries.expect("readable");
-        let stored: HashSet<_> = entries
-            .into_iter()
-            .filter_map(|(entry, _)| entry.notify_id)
-            .collect();
-        let lost: Vec<_> = self.acked.difference(&stored).collect();
-        assert!(lost.is_empty(), "acked and gone: {lost:?}");
+        for image in self.disk.images() {
+            let good = FaultyDisk::holding(image.bytes);
+            let store = open(&good, self.key.clone(), CACHE);
+            let entries = store.entries(None, None, usize::MAX).await;
+            let entries = entries.expect("readable").into_iter();
+            let stored: HashSet<_> = entries.filter_map(|(e, _)| e.notify_id).collect();
+            let lost: Vec<_> = self.acked.difference(&stored).collect();
+            assert!(lost.is_empty(), "{}, acked and gone: {lost:?}", image.how);
+            let found = store.inspect().await.expect("readable");
+            assert!(found.is_clean(), "{}: {found:?}", image.how);
+        }
     }
 
     /// Waits until the backend has seen all that was acknowledged.
@@ -279,11 +177,11 @@ fn store_key(config: &Config) -> StoreKey {
     StoreKey::from_base64(key.expose()).expect("a key")
 }
 
-fn open(disk: &FaultyDisk, key: StoreKey) -> EmbeddedStore {
+fn open(disk: &FaultyDisk, key: StoreKey, cache_bytes: usize) -> EmbeddedStore {
     let options = OpenOptions {
         path: "the disk".into(),
         key,
-        cache_bytes: 1 << 20,
+        cache_bytes,
         clock: Arc::new(SystemClock),
     };
     let disk = disk.clone();
@@ -294,27 +192,29 @@ fn number(name: &str, otherwise: usize) -> usize {
     std::env::var(name).map_or(otherwise, |n| n.parse().expect("a number"))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_fault_of_the_disk_makes_a_false_success() {
-    let mut world = World::start().await;
+/// Meets one fault after the other; gives how many notifications were refused.
+async fn meet(world: &mut World, faults: impl Iterator<Item = Fault>) -> usize {
     let (mut slowest, mut refused) = (Duration::ZERO, 0);
-    for n in 0..number("DISK_FAULTS", SHORT) {
-        let fault = Fault {
-            after: n % FARTHEST,
-            length: [1, 2, 5, 12][n / FARTHEST % 4],
-            errno: [ENOSPC, EIO][n % 2],
-        };
+    for fault in faults {
         world.disk.arm(fault);
+        let mut rounds = 0;
         while !world.disk.is_over() {
+            rounds += 1;
+            assert!(rounds < 1000, "{fault:?} isn't met");
             let sent = world.sent;
             let acked = world.post().await;
             refused += world.sent - sent - acked;
-            world.calls_go_on().await;
+            match fault.on {
+                // What reads from the disk may have to wait for it, too.
+                On::Reads => drop(world.call().await),
+                On::Changes | On::Syncs(_) => world.calls_go_on().await,
+            }
         }
         let end = world.disk.last_refused().expect("it was met");
         let healed = world.healed().await.duration_since(end);
         assert!(healed < HEALED, "{fault:?} healed after {healed:?}");
         slowest = slowest.max(healed);
+        world.calls_go_on().await;
         world.all_acked_are_there().await;
     }
     world.all_acked_are_delivered().await;
@@ -322,16 +222,58 @@ async fn no_fault_of_the_disk_makes_a_false_success() {
         "{} acked, {refused} refused, healed after {slowest:?} at the latest",
         world.acked.len()
     );
+    refused
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_fault_of_the_disk_makes_a_false_success() {
+    let mut world = World::start(CACHE).await;
+    let faults = (0..number("DISK_FAULTS", SHORT)).map(|n| Fault {
+        on: On::Changes,
+        after: n % FARTHEST,
+        length: LENGTHS[n / FARTHEST % 4],
+        errno: [ENOSPC, EIO][n % 2],
+    });
+    let refused = meet(&mut world, faults).await;
+    assert!(refused > 0, "no fault was met by a notification");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fsync_that_drops_what_was_written_makes_no_false_success() {
+    let mut world = World::start(CACHE).await;
+    let faults = (0..number("DISK_FAULTS", SHORT)).map(|n| Fault {
+        on: On::Syncs([Dropped::IsRead, Dropped::IsGone][n % 2]),
+        after: n / 2 % FARTHEST_SYNC,
+        length: LENGTHS[n / 2 / FARTHEST_SYNC % 4],
+        errno: EIO,
+    });
+    let refused = meet(&mut world, faults).await;
+    assert!(refused > 0, "no fault was met by a notification");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_cannot_be_read_is_no_loss() {
+    // Nothing is held in memory, so that everything is read from the disk.
+    let mut world = World::start(0).await;
+    let faults = (0..number("DISK_FAULTS", SHORT / 2)).map(|n| Fault {
+        on: On::Reads,
+        after: n * 7 % FARTHEST_READ,
+        // Each opening that is tried in vain meets two.
+        length: [1, 2, 1, 5][n % 4],
+        errno: EIO,
+    });
+    let refused = meet(&mut world, faults).await;
     assert!(refused > 0, "no fault was met by a notification");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_notifications_alone_and_heals_by_itself() {
-    let mut world = World::start().await;
+    let mut world = World::start(CACHE).await;
     world.post().await;
     let outage = number("DISK_OUTAGE", SHORT_OUTAGE as usize);
     let outage = Duration::from_secs(outage as u64);
     world.disk.arm(Fault {
+        on: On::Changes,
         after: 0,
         length: usize::MAX,
         errno: ENOSPC,
