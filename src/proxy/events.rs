@@ -26,7 +26,7 @@ use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route};
 use crate::proxy::story::Story;
-use crate::proxy::{BODY_DEADLINE, OUT_OF_SERVICE, Proxy, front_door, overloaded, upload, users};
+use crate::proxy::{BODY_DEADLINE, OUT_OF_SERVICE, Proxy, overloaded, upload, users};
 
 /// How many requests are answered at once, waiting claims among them.
 const AT_ONCE: usize = 256;
@@ -109,17 +109,6 @@ impl Events {
         &self.under_way
     }
 
-    /// Whether whoever sent `head` may pull. The one place that decides it: as long as callers
-    /// aren't told apart, whoever may use the proxy may.
-    #[expect(
-        clippy::unnecessary_wraps,
-        clippy::unused_self,
-        reason = "what decides it will need both"
-    )]
-    fn admit(&self, _head: &Parts) -> Result<(), ProxyError> {
-        Ok(())
-    }
-
     async fn claim(&self, body: &[u8]) -> Result<Done, ProxyError> {
         let wanted = read_claim(body)?;
         let _waiting = match wanted.wait.is_zero() {
@@ -163,8 +152,8 @@ impl Proxy {
         B: Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
-        let story = Story::new(head, route);
-        let done = self.pulled(head, (route, event), body).await;
+        let mut story = Story::new(head, route);
+        let done = self.pulled(head, (route, event, &mut story), body).await;
         let claimed = match &done {
             Ok(Done::Claimed(events)) => events.len(),
             _ => 0,
@@ -186,7 +175,7 @@ impl Proxy {
     async fn pulled<B>(
         &self,
         head: &Parts,
-        (route, event): (&Route, &Event),
+        (route, event, story): (&Route, &Event, &mut Story),
         body: B,
     ) -> Result<Done, ProxyError>
     where
@@ -194,9 +183,9 @@ impl Proxy {
         B::Error: Into<BoxError>,
     {
         let events = &self.parts.events;
-        front_door::check(head, &self.parts.limits.allowed_hosts)?;
+        let who = self.let_in(head, &route.target, story)?;
         route::check_http_method(&route.target, &head.method)?;
-        events.admit(head)?;
+        who.check_events()?;
         users::refuse_where_unused(&head.headers)?;
         let _place = place(&events.at_once, "256 requests for events are under way")?;
         if upload::is_multipart(&head.headers) {

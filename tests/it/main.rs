@@ -17,6 +17,8 @@ mod authorizations;
 #[cfg(feature = "cli")]
 mod backlog;
 #[cfg(feature = "simulator")]
+mod callers;
+#[cfg(feature = "simulator")]
 mod calls;
 #[cfg(feature = "simulator")]
 mod certificates;
