@@ -8,6 +8,7 @@ use http::request::Parts;
 use hyper::body::Body;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::gateway::VerifiedReply;
 use crate::net::body::{self, BoxError};
 use crate::net::shutdown::{Inside, Stage};
 use crate::protocol::charset::Charset;
@@ -24,7 +25,7 @@ use crate::proxy::route::{self, Action, Route, Target};
 use crate::proxy::story::Story;
 use crate::proxy::upload::{self, UploadLimits};
 use crate::proxy::v3::LocalV3Call;
-use crate::proxy::{OUT_OF_SERVICE, Proxy, overloaded, parameters};
+use crate::proxy::{OUT_OF_SERVICE, Proxy, certificate_download, overloaded, parameters};
 
 /// How long a body may take to arrive.
 pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(30);
@@ -60,7 +61,14 @@ impl Proxy {
         let signature = sent.signature().filter(|_| by_signature);
         let who = callers.settle(head, bearer, signature.as_ref())?;
         story.is_of(&who);
-        self.admitted(sent.into_call(head, route.selector.clone())?, who, slot)
+        let call = sent.into_call(head, route.selector.clone())?;
+        let known = match &call {
+            Call::V2(call) if is_sent(&route.target) => {
+                certificate_download::answer(&self.parts, call, &who)
+            }
+            _ => None,
+        };
+        self.admitted(call, (who, known), slot)
     }
 
     /// Front door, and the bearer token, which opens it to whoever has one.
@@ -119,16 +127,19 @@ impl Proxy {
     pub(super) fn admitted(
         &self,
         mut call: Call,
-        who: Who,
+        (who, known): (Who, Option<VerifiedReply>),
         slot: Slot,
     ) -> Result<Admitted, ProxyError> {
-        who.check_method(call.called())?;
+        if known.is_none() {
+            who.check_method(call.called())?;
+        }
         if let Call::V2(call) = &mut call {
             self.check_notify_url(call)?;
         }
         Ok(Admitted {
             call,
             who,
+            known: known.map(Box::new),
             slot,
             in_flight: self.parts.metrics.begin(),
         })
@@ -176,6 +187,8 @@ impl Proxy {
 pub(super) struct Admitted {
     pub(super) call: Call,
     pub(super) who: Who,
+    /// The reply, where it is known without a call.
+    pub(super) known: Option<Box<VerifiedReply>>,
     pub(super) slot: Slot,
     pub(super) in_flight: InFlight,
 }
@@ -245,6 +258,11 @@ impl SentCall {
         };
         Ok(Call::V2(Box::new(call)))
     }
+}
+
+/// Whether what is asked for is a call, and not a signature for somebody else's.
+fn is_sent(target: &Target) -> bool {
+    !matches!(target, Target::V2 { action, .. } if *action != Action::Call)
 }
 
 fn refuse_unsent_files(call: &LocalCall, action: Action) -> Result<(), ProxyError> {

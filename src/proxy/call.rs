@@ -154,6 +154,17 @@ pub(super) async fn make(
     result.map(|reply| Answer::Reply(Box::new(reply), sign_type))
 }
 
+/// Gives what is known without a call, and tells its story.
+pub(super) fn tell_known(
+    parts: &ProxyParts,
+    call: &LocalCall,
+    reply: VerifiedReply,
+    story: &Story,
+) -> Answer {
+    story.tell(parts, None, Ok((&reply).into()));
+    Answer::Reply(Box::new(reply), call.sign_type.unwrap_or(SignType::Rsa2))
+}
+
 async fn resolve(
     parts: &ProxyParts,
     call: &LocalCall,

@@ -94,6 +94,9 @@ pub(crate) fn check_origin(head: &Parts, allowed_hosts: &[String]) -> Result<(),
 
 /// Refuses what means two hosts, whoever sends it: what stands before us may have meant the other.
 fn check_one_host(head: &Parts) -> Result<(), ProxyError> {
+    if let Some(Peer::Unix { .. }) = head.extensions.get() {
+        return Ok(());
+    }
     let mut hosts = head.headers.get_all(HOST).iter();
     let (host, second) = (hosts.next(), hosts.next());
     let of_target = head.uri.authority().map(Authority::as_str);

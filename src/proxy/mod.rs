@@ -28,6 +28,7 @@ mod call_lookup;
 mod call_metrics;
 pub mod caller;
 pub mod calls;
+mod certificate_download;
 mod check;
 mod client_data;
 pub mod error;
@@ -196,7 +197,7 @@ impl Proxy {
         let story = Story::internal(&call.method);
         let admitted = self.slot().and_then(|slot| {
             let (call, who) = (Call::V2(Box::new(call)), Who::Anyone);
-            self.admitted(call, who, slot)
+            self.admitted(call, (who, None), slot)
         });
         let answer = match admitted {
             Ok(admitted) => {
@@ -295,12 +296,18 @@ impl Proxy {
             let Admitted {
                 call,
                 who,
+                known,
                 slot,
                 in_flight,
             } = admitted;
-            let answer = match &call {
-                Call::V2(call) => call::make(&proxy.parts, (call, &who), wanted, &told).await,
-                Call::V3(call) => v3::make(&proxy.parts, call, &who, &told).await,
+            let answer = match (&call, known) {
+                (Call::V2(call), Some(reply)) => {
+                    Ok(call::tell_known(&proxy.parts, call, *reply, &told))
+                }
+                (Call::V2(call), None) => {
+                    call::make(&proxy.parts, (call, &who), wanted, &told).await
+                }
+                (Call::V3(call), _) => v3::make(&proxy.parts, call, &who, &told).await,
             };
             let ended = end(proxy, answer).await;
             drop((slot, in_flight));

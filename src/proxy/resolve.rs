@@ -156,6 +156,15 @@ impl Resolver {
         self.apps.named(app_id)
     }
 
+    /// The app that the tags name, else all.
+    pub(super) fn apps_of(&self, tags: &Tags) -> Vec<Arc<SigningApp>> {
+        match self.app_hint(tags) {
+            Ok(Some(app)) => vec![app],
+            Ok(None) => self.apps.all(),
+            Err(_) => Vec::new(),
+        }
+    }
+
     /// The app that `Alipay-App` names, else the only one.
     ///
     /// # Errors
@@ -338,7 +347,7 @@ impl Reach<'_> {
     const EVERYBODY: Self = Self(None);
 
     fn has(self, merchant: &Merchant) -> bool {
-        self.0.is_none_or(|grant| grant.reaches(merchant))
+        self.0.is_none_or(|grant| grant.reaches(&merchant.into()))
     }
 
     fn has_all(self) -> bool {

@@ -2,20 +2,26 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use alipay_sidecar::clock::{Clock as _, SystemClock};
 use alipay_sidecar::config::caller::{CallerConfig, CallerIdentity, CallerMode};
 use alipay_sidecar::config::listen::Listen;
 use alipay_sidecar::config::token::UnknownToken;
+use alipay_sidecar::model::id::AuthAppId;
 use alipay_sidecar::net::client::Reply;
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::serve::serve;
 use alipay_sidecar::net::shutdown::Shutdown;
+use alipay_sidecar::protocol::cert::Bundle;
 use alipay_sidecar::simulator::{DEFAULT_APP_ID, FIRST_AUTH_APP_ID, SECOND_AUTH_APP_ID};
+use alipay_sidecar::store::Change;
 use bytes::Bytes;
 use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tower_service::Service;
 
+use crate::certificates::certified;
+use crate::store::{START, entry};
 use crate::support::callers::{
     bearer, caller, for_merchants, for_methods, signed_form, v3_authorization, with_key, with_token,
 };
@@ -520,4 +526,114 @@ async fn calls_in_process_have_no_caller() {
         .merchant(ALIAS);
     let reply = call.biz_content(ORDER).send().await.expect("a reply");
     assert_eq!(reply.code(), Some("40004"));
+}
+
+#[tokio::test]
+async fn a_caller_claims_the_events_of_its_merchants_alone() {
+    let claimer = |name: &str, merchants: &[&str]| CallerConfig {
+        events: true,
+        ..for_merchants(with_token(name), merchants)
+    };
+    let callers = vec![
+        claimer("first", &[ALIAS]),
+        claimer("second", &[&format!("app:{SECOND_AUTH_APP_ID}")]),
+        claimer("all", &["*"]),
+    ];
+    let sidecar = TestSidecar::start_with(|config| {
+        config.delivery.url = None;
+        config.callers = callers;
+    })
+    .await;
+    // More of others' than one look reads.
+    let of = |auth_app_id: Option<&str>| {
+        let mut owed = entry(START, None);
+        owed.auth_app_id = auth_app_id.map(|id| AuthAppId::new(id).expect("an id"));
+        owed.pid = None;
+        Change::Receive(Box::new(owed))
+    };
+    let mut owed: Vec<_> = (0..150).map(|_| of(Some("2021000000009999"))).collect();
+    owed.extend([Some(FIRST_AUTH_APP_ID), Some(SECOND_AUTH_APP_ID), None].map(of));
+    sidecar.sidecar.store().commit(owed).await.expect("stored");
+    let claim = async |name: &str| {
+        let authorization = bearer(name);
+        let headers = [("authorization", authorization.as_str())];
+        let reply = send(
+            &sidecar,
+            ("POST", "/events/claim"),
+            &headers,
+            r#"{"max":100}"#,
+        )
+        .await;
+        assert_eq!(reply.status, 200, "{}", text(&reply));
+        json(&reply)["items"].as_array().expect("a list").clone()
+    };
+    let first = claim("first").await;
+    assert_eq!(first.len(), 1);
+    assert_eq!(first[0]["auth_app_id"], FIRST_AUTH_APP_ID);
+    assert!(claim("first").await.is_empty(), "it is on lease");
+    let second = claim("second").await;
+    assert_eq!(second.len(), 1);
+    assert_eq!(second[0]["auth_app_id"], SECOND_AUTH_APP_ID);
+    // What is another's is as good as not there.
+    for (name, expected) in [("second", "event-unknown"), ("first", "passed")] {
+        let authorization = bearer(name);
+        let headers = [("authorization", authorization.as_str())];
+        for verb in ["extend", "nack", "ack"] {
+            let path = format!("/events/{}/{verb}", first[0]["id"].as_str().expect("an id"));
+            let reply = send(&sidecar, ("POST", &path), &headers, "").await;
+            assert_eq!(said(&reply), expected, "{name} {path}");
+        }
+    }
+    assert_eq!(claim("all").await.len() + claim("all").await.len(), 151);
+}
+
+#[tokio::test]
+async fn a_certificate_is_downloaded_from_the_sidecars_own() {
+    let sidecar = TestSidecar::start_before(|simulator, config| {
+        certified(simulator, config);
+        let caller = for_methods(with_token("shop"), &["alipay.trade.*"]);
+        config.callers = vec![caller, with_key("sdk", "app4096")];
+    })
+    .await;
+    let query = async || ask(&sidecar, &bearer("shop")).await;
+    query().await;
+    let rotated = sidecar.simulator.rotate_platform_certificate();
+    rotated.expect("certificates");
+    query().await;
+    let arrived = sidecar.simulator.requests().len();
+    let files = sidecar.simulator.certificate_files(DEFAULT_APP_ID);
+    let roots = Bundle::parse(&files.expect("files").alipay_root_cert).expect("roots");
+    let app = sidecar.sidecar.store().certificates().await.expect("kept");
+    let sn = app.first().expect("it was fetched").sn.clone();
+    let content = format!("{{\"alipay_cert_sn\":\"{sn}\"}}");
+    let params = [
+        ("app_id", DEFAULT_APP_ID),
+        ("method", "alipay.open.app.alipaycert.download"),
+        ("charset", "utf-8"),
+        ("sign_type", "RSA2"),
+        ("biz_content", &content),
+    ];
+    let form = signed_form("app4096", &params);
+    let path = "/v2/alipay.open.app.alipaycert.download";
+    let headers = [("authorization", "Bearer shop-token")];
+    let by_sdk = ask_gateway(&sidecar, &form, "", "").await;
+    let by_token = send(&sidecar, ("POST", path), &headers, content.clone()).await;
+    let node = &json(&by_sdk)["alipay_open_app_alipaycert_download_response"];
+    for node in [node, &json(&by_token)] {
+        assert_eq!(node["code"], "10000", "{node}");
+        let given = node["alipay_cert_content"].as_str().expect("base64");
+        // As an SDK trusts it: the one it asked for, up to a root it has.
+        let chain = Bundle::parse(given).expect("a chain");
+        assert_eq!(chain.first().expect("a certificate").sn(), sn);
+        let now = SystemClock.now_ms();
+        chain.check_trust(&roots, now).expect("it leads to a root");
+    }
+    assert_eq!(header(&by_sdk, "alipay-sidecar-verified"), "true");
+    // What isn't known here is a method as any other.
+    let unknown = r#"{"alipay_cert_sn":"00000000000000000000000000000000"}"#;
+    let reply = send(&sidecar, ("POST", path), &headers, unknown).await;
+    check(&sidecar, &reply, "caller-forbidden", arrived);
+    let order_string = format!("{path}/order-string");
+    let reply = send(&sidecar, ("POST", &order_string), &headers, content).await;
+    check(&sidecar, &reply, "caller-forbidden", arrived);
 }

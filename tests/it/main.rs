@@ -19,6 +19,8 @@ mod backlog;
 #[cfg(feature = "simulator")]
 mod callers;
 #[cfg(feature = "simulator")]
+mod callers_matrix;
+#[cfg(feature = "simulator")]
 mod calls;
 #[cfg(feature = "simulator")]
 mod certificates;

@@ -5,7 +5,7 @@
 
 use crate::config::caller::{CallerConfig, MerchantRule};
 use crate::delivery::glob;
-use crate::model::merchant::Merchant;
+use crate::delivery::whose::Owner;
 use crate::model::selector::Selector;
 
 /// What begins the names of the credential methods, by which merchants' tokens and keys are had.
@@ -56,9 +56,9 @@ impl Grant {
         self.events
     }
 
-    /// Whether calls may be made for `merchant`.
+    /// Whether calls may be made for a merchant, and its events be claimed.
     #[must_use]
-    pub fn reaches(&self, merchant: &Merchant) -> bool {
+    pub fn reaches(&self, merchant: &Owner<'_>) -> bool {
         self.merchants.iter().any(|rule| match rule {
             MerchantRule::All => true,
             MerchantRule::Selected(selector) => is_named(merchant, selector),
@@ -88,18 +88,15 @@ impl Grant {
     }
 }
 
-/// Whether `selector` names the record.
-fn is_named(merchant: &Merchant, selector: &Selector) -> bool {
-    let has_pid = |digits: &str| {
-        merchant
-            .pid
-            .as_ref()
-            .is_some_and(|pid| pid.as_str() == digits)
-    };
+/// Whether `selector` names the merchant.
+fn is_named(merchant: &Owner<'_>, selector: &Selector) -> bool {
+    let has_pid = |digits: &str| merchant.pid.is_some_and(|pid| pid.as_str() == digits);
     match selector {
-        Selector::Alias(alias) => merchant.alias.as_ref() == Some(alias),
-        Selector::AuthAppId(id) => merchant.auth_app_id == *id,
-        Selector::Number(number) => merchant.auth_app_id == *number || has_pid(number.as_str()),
+        Selector::Alias(alias) => merchant.alias == Some(alias),
+        Selector::AuthAppId(id) => merchant.auth_app_id == Some(id),
+        Selector::Number(number) => {
+            merchant.auth_app_id == Some(number) || has_pid(number.as_str())
+        }
         Selector::Own => false,
         Selector::Pid(pid) => has_pid(pid.as_str()),
     }

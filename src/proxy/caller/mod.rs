@@ -12,6 +12,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 
 use crate::config::caller::{CallerConfig, CallerIdentity, CallerMode, TokenDigest};
+use crate::delivery::whose::Whose;
 use crate::net::listener::Peer;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::metrics::ProxyMetrics;
@@ -275,6 +276,19 @@ impl Who {
         match self {
             Self::Known(caller) if !caller.grant.may_claim() => caller.refuse(Violation::Events),
             _ => Ok(()),
+        }
+    }
+
+    /// Whose events may be given to it; where that would only be reported, everybody's.
+    pub(super) fn whose(&self) -> Whose {
+        match self {
+            Self::Known(caller)
+                if caller.mode == CallerMode::Enforce && !caller.grant.reaches_all() =>
+            {
+                let caller = Arc::clone(caller);
+                Whose::Of(Arc::new(move |owner| caller.grant.reaches(owner)))
+            }
+            _ => Whose::Everybodys,
         }
     }
 
