@@ -1,14 +1,18 @@
 //! `[[caller]]`: who may call the proxy, for which merchants and methods.
 
-use serde_json::{Value, json};
+use std::fmt;
 
-use crate::config::app::public_key_text;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
 use crate::config::document::Item;
 use crate::config::error::Mismatch;
 use crate::config::listen::Listen;
 use crate::config::proxy::selector;
 use crate::config::section::{Reading, Section};
 use crate::config::{value, view};
+use crate::model::selector::Selector;
+use crate::protocol::key::RsaPublicKey;
 use crate::protocol::secret::Secret;
 
 /// One `[[caller]]`.
@@ -18,8 +22,8 @@ pub struct CallerConfig {
     pub name: String,
     /// How it proves who it is.
     pub identity: CallerIdentity,
-    /// Selectors, or `*`.
-    pub merchants: Vec<String>,
+    /// Whom it may call for.
+    pub merchants: Vec<MerchantRule>,
     /// Globs over methods and v3 paths.
     pub methods: Vec<String>,
     /// Whether what it may not do is refused or only logged.
@@ -39,6 +43,14 @@ impl CallerConfig {
                 let mismatch = Mismatch::of_text(&caller.name, "a name no other caller has");
                 section.fault("name", mismatch);
             }
+            if let Some(other) = callers
+                .iter()
+                .find(|other| other.identity == caller.identity)
+            {
+                let found = format!("the identity of caller \"{}\"", other.name);
+                let mismatch = Mismatch::new(found, "one that no other caller has");
+                section.fault(caller.identity.key(), mismatch);
+            }
             callers.push(caller);
         }
         callers
@@ -52,27 +64,27 @@ impl CallerConfig {
         let methods = section.list("methods", value::glob);
         let mode = section.word("mode", &MODES);
         let events = section.flag("events");
-        let anything = || vec!["*".to_owned()];
         Some(Self {
             name: name?,
             identity: identity?,
-            merchants: merchants.unwrap_or_else(anything),
-            methods: methods.unwrap_or_else(anything),
+            merchants: merchants.unwrap_or_else(|| vec![MerchantRule::All]),
+            methods: methods.unwrap_or_else(|| vec!["*".to_owned()]),
             mode: mode.unwrap_or(CallerMode::Enforce),
             events: events.unwrap_or_default(),
         })
     }
 
     pub(crate) fn view(&self) -> Value {
-        let (kind, identity) = match &self.identity {
-            CallerIdentity::PublicKey(text) => ("public_key", json!(view::digest(text))),
-            CallerIdentity::Token(token) => ("token", view::secret(Some(token))),
-            CallerIdentity::Uid(uid) => ("uid", json!(uid)),
+        let identity = match &self.identity {
+            CallerIdentity::PublicKey(key) => json!(key.fingerprint()),
+            CallerIdentity::Token(_) => json!("(set, not shown)"),
+            CallerIdentity::Uid(uid) => json!(uid),
         };
+        let merchants = self.merchants.iter().map(MerchantRule::view);
         json!({
             "name": self.name,
-            kind: identity,
-            "merchants": self.merchants,
+            self.identity.key(): identity,
+            "merchants": merchants.collect::<Vec<_>>(),
             "methods": self.methods,
             "mode": view::word(&MODES, self.mode),
             "events": self.events,
@@ -80,10 +92,28 @@ impl CallerConfig {
     }
 }
 
-fn merchant(text: &str) -> Result<String, Mismatch> {
+/// Whom a caller may call for, as one item of its list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MerchantRule {
+    /// `*`: every merchant, but not the ISV itself.
+    All,
+    /// Whom a selector names; `self` among them.
+    Selected(Selector),
+}
+
+impl MerchantRule {
+    fn view(&self) -> String {
+        match self {
+            Self::All => "*".to_owned(),
+            Self::Selected(chosen) => view::selector(chosen),
+        }
+    }
+}
+
+fn merchant(text: &str) -> Result<MerchantRule, Mismatch> {
     match text {
-        "*" => Ok(text.to_owned()),
-        text => selector(text).map(|_| text.to_owned()),
+        "*" => Ok(MerchantRule::All),
+        text => selector(text).map(MerchantRule::Selected),
     }
 }
 
@@ -93,12 +123,12 @@ const MODES: [(&str, CallerMode); 2] = [
 ];
 
 /// How a caller proves who it is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallerIdentity {
-    /// The signature an SDK makes with its throw-away key; the public half, as text.
-    PublicKey(String),
+    /// The signature an SDK makes with its throw-away key; the public half.
+    PublicKey(RsaPublicKey),
     /// `Authorization: Bearer`.
-    Token(Secret<String>),
+    Token(TokenDigest),
     /// The peer's uid on a unix socket.
     Uid(u32),
 }
@@ -114,19 +144,14 @@ impl CallerIdentity {
         };
         let (token, uid) = (is_set("token"), is_set("uid"));
         match (token, uid, is_set("public_key")) {
-            (true, false, false) => section.secret("token").map(Self::Token),
-            (false, true, false) => {
-                let uid = section.integer("uid", 0..=i64::from(u32::MAX))?;
-                if matches!(proxy, Listen::Tcp(_)) {
-                    let mismatch = Mismatch::new("a uid", "a `token` or `public_key`");
-                    section.fault(
-                        "uid",
-                        mismatch.hint("only a unix socket tells the peer's uid"),
-                    );
-                }
-                u32::try_from(uid).ok().map(Self::Uid)
+            (true, false, false) => {
+                let token = section.secret_of_form("token", check_token)?;
+                Some(Self::Token(TokenDigest::of(token.expose())))
             }
-            (false, false, true) => public_key_text(section, "public_key").map(Self::PublicKey),
+            (false, true, false) => Self::read_uid(section, proxy),
+            (false, false, true) => section
+                .optional("public_key", |text| public_key(section, text))
+                .map(Self::PublicKey),
             (false, false, false) => {
                 section.fault("token", Mismatch::new("no identity", EXPECTED));
                 None
@@ -136,6 +161,72 @@ impl CallerIdentity {
                 None
             }
         }
+    }
+
+    fn read_uid(section: &Section<'_>, proxy: &Listen) -> Option<Self> {
+        let uid = section.integer("uid", 0..=i64::from(u32::MAX))?;
+        if matches!(proxy, Listen::Tcp(_)) {
+            let mismatch = Mismatch::new("a uid", "a `token` or `public_key`");
+            let hint = "only a unix socket tells the peer's uid";
+            section.fault("uid", mismatch.hint(hint));
+        }
+        u32::try_from(uid).ok().map(Self::Uid)
+    }
+
+    /// Its key in the file.
+    fn key(&self) -> &'static str {
+        match self {
+            Self::PublicKey(_) => "public_key",
+            Self::Token(_) => "token",
+            Self::Uid(_) => "uid",
+        }
+    }
+}
+
+fn public_key(section: &Section<'_>, reference: &str) -> Result<RsaPublicKey, Mismatch> {
+    let text = section.reading.references().public(reference)?;
+    RsaPublicKey::from_text(&text).map_err(|error| {
+        let found = format!("a text that is no usable key ({error})");
+        Mismatch::new(found, "the public half of the SDK's key")
+    })
+}
+
+/// What can't stand in the header could never be given.
+fn check_token(token: &Secret<String>) -> Result<(), Mismatch> {
+    let token = token.expose();
+    match !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(()),
+        false => Err(Mismatch::new(
+            "something else (not shown)",
+            "a token of visible ASCII characters without spaces, such as 32 random bytes in base64",
+        )),
+    }
+}
+
+/// What is kept of a caller's bearer token: its SHA-256. Comparing doesn't tell how much was right.
+#[derive(Clone)]
+pub struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    /// The digest of a token.
+    #[must_use]
+    pub fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+}
+
+impl PartialEq for TokenDigest {
+    fn eq(&self, other: &Self) -> bool {
+        aws_lc_rs::constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
+    }
+}
+
+impl Eq for TokenDigest {}
+
+impl fmt::Debug for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Of a short token the digest would tell the token.
+        f.write_str("TokenDigest(…)")
     }
 }
 

@@ -16,7 +16,6 @@ use crate::config::section::{Reading, Section, VARIABLE_PREFIX, unknown};
 use crate::config::store::StoreConfig;
 use crate::config::telemetry::TelemetryConfig;
 use crate::config::token::TokenConfig;
-use crate::config::unsupported;
 use crate::config::upstream::UpstreamConfig;
 use crate::config::webhook::WebhookConfig;
 
@@ -141,7 +140,9 @@ fn read(reading: &Reading, text: &str) -> Config {
         telemetry: TelemetryConfig::read(&audit, &telemetry),
         proxy: proxy_config,
     };
-    require_callers(&config, &proxy);
+    if let Some(mismatch) = config.callers_missing() {
+        proxy.fault("listen", mismatch);
+    }
     for section in [&proxy, &webhook, &admin, &upstream, &store] {
         section.finish();
     }
@@ -151,15 +152,6 @@ fn read(reading: &Reading, text: &str) -> Config {
     unknown_sections(reading, &root);
     single_underscores(reading, text);
     config
-}
-
-/// Off loopback anyone could spend the merchants' authorisations.
-fn require_callers(config: &Config, proxy: &Section<'_>) {
-    if !config.proxy.listen.is_local() && config.callers.is_empty() {
-        let found = format!("\"{}\" and no [[caller]]", config.proxy.listen);
-        let mismatch = Mismatch::new(found, "a loopback address or a unix socket");
-        proxy.fault("listen", mismatch.hint(unsupported::OFF_LOOPBACK));
-    }
 }
 
 /// The variables `ALIPAY_SIDECAR_<SECTION>__<KEY>`, by section and key.

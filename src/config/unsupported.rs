@@ -9,43 +9,33 @@ impl Config {
     #[must_use]
     pub fn unsupported(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
+        if let Some(mismatch) = self.callers_missing() {
+            faults.push(Fault::of_key("proxy.listen", mismatch));
+        }
         let mut refuse = |key: &str, found: &str, expected: &str, hint: &str| {
             let mismatch = Mismatch::new(found, expected).hint(hint);
             faults.push(Fault::of_key(key, mismatch));
         };
-        if !self.proxy.listen.is_local() {
-            refuse(
-                "proxy.listen",
-                "an address off loopback",
-                LOCAL,
-                OFF_LOOPBACK,
-            );
-        }
         if self.upstream.proxy.is_some() {
             refuse("upstream.proxy", "an HTTP proxy", "nothing", EGRESS);
-        }
-        for index in 1..=self.callers.len() {
-            refuse(
-                &format!("caller[{index}]"),
-                "a caller",
-                "no [[caller]]",
-                CALLERS,
-            );
         }
         if self.telemetry.otlp_endpoint.is_some() {
             refuse("telemetry.otlp_endpoint", "an address", "nothing", TRACES);
         }
         faults
     }
+
+    /// What is wrong with a proxy that whoever reaches the host may call.
+    pub(crate) fn callers_missing(&self) -> Option<Mismatch> {
+        if self.proxy.listen.is_local() || !self.callers.is_empty() {
+            return None;
+        }
+        let found = format!("\"{}\" and no [[caller]]", self.proxy.listen);
+        let hint = "off loopback anyone could spend the merchants' authorisations; say in a \
+                    [[caller]] who may call";
+        Some(Mismatch::new(found, "a loopback address or a unix socket").hint(hint))
+    }
 }
-
-const LOCAL: &str = "a loopback address or a unix socket";
-
-pub(crate) const OFF_LOOPBACK: &str = "off loopback the proxy needs a [[caller]], and callers aren't checked \
-                            in this version";
-
-const CALLERS: &str = "callers aren't checked in this version: whoever reaches the proxy may call; \
-                       remove the section, or guard a unix socket by its directory";
 
 const EGRESS: &str = "an HTTP proxy isn't used in this version: calls would leave directly";
 

@@ -40,6 +40,7 @@ pub mod schedule;
 mod settle;
 mod signed_anew;
 mod webhook_signature;
+pub mod whose;
 
 use ask::Asker;
 use claim::Desk;

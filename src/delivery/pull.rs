@@ -9,17 +9,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::delivery::whose::{Owner, Whose};
 use crate::delivery::{Inner, claim, outgoing, schedule, signed_anew};
 use crate::model::delivery::{Attempt, AttemptError, Delivery, DeliveryState, Lease, Settlement};
 use crate::model::id::EventId;
 use crate::model::notification::InboxEntry;
 use crate::store::error::StoreError;
-use crate::store::{Change, Effect};
+use crate::store::{Change, Due, Effect, MerchantKey};
 
 /// How much the bodies of one claim may have, bytes; the first is given whatever it has.
 const CLAIM_BYTES: usize = 8 << 20;
 /// How many attempts are made at least, however late.
 const LEAST_ATTEMPTS: u32 = 2;
+/// How many events one claim passes over that may not be given to whoever claims: those of others
+/// who neither get nor claim theirs must not make every look at the inbox a long one.
+const PASSED_OVER: usize = 1000;
+/// How many of them are read at once.
+const PASSED_AT_ONCE: usize = 100;
 /// The longest a claim that waits goes without a look: for a host that runs no dispatcher, which
 /// would tell what arrived.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
@@ -83,19 +89,19 @@ struct Look {
 }
 
 impl Puller {
-    /// Claims what is due and not being pushed, or waits for it.
+    /// Claims what is due and not being pushed, of what may be given, or waits for it.
     ///
     /// # Errors
     /// The store's.
     ///
     /// # Cancel safety
     /// What was claimed when the future is dropped comes again when its lease ends.
-    pub async fn claim(&self, wanted: Claim) -> Result<Vec<Pulled>, StoreError> {
+    pub async fn claim(&self, wanted: Claim, whose: &Whose) -> Result<Vec<Pulled>, StoreError> {
         let mut news = self.0.news.subscribe();
         let end = Instant::now() + wanted.wait;
         loop {
             let is_closed = *news.borrow_and_update();
-            let look = self.look(wanted).await?;
+            let look = self.look(wanted, whose).await?;
             if look.gave_up && look.claimed.is_empty() {
                 continue;
             }
@@ -200,11 +206,11 @@ impl Puller {
     }
 
     /// Chooses and leases.
-    async fn look(&self, wanted: Claim) -> Result<Look, StoreError> {
+    async fn look(&self, wanted: Claim, whose: &Whose) -> Result<Look, StoreError> {
         let inner = &self.0;
         let _turn = inner.floor.turn().await;
-        let (now, pushed) = (inner.clock.now_ms(), inner.floor.under_way());
-        let found = inner.store.claimable(now, wanted.max, pushed).await?;
+        let now = inner.clock.now_ms();
+        let found = self.claimable(now, wanted.max, whose).await?;
         let lease = Lease {
             since: now,
             until: now.saturating_add(milliseconds(wanted.lease)),
@@ -238,6 +244,65 @@ impl Puller {
         }
         inner.metrics.claimed(look.claimed.len());
         Ok(look)
+    }
+
+    /// What may be claimed, of what may be given.
+    async fn claimable(&self, now: i64, max: usize, whose: &Whose) -> Result<Due, StoreError> {
+        let inner = &self.0;
+        let mut but = inner.floor.under_way();
+        if matches!(whose, Whose::Everybodys) {
+            return inner.store.claimable(now, max, but).await;
+        }
+        let mut given = Due::default();
+        for _ in 0..PASSED_OVER / PASSED_AT_ONCE {
+            let found = inner.store.claimable(now, PASSED_AT_ONCE, but.clone());
+            let found = found.await?;
+            given.next_at = found.next_at;
+            let is_last = found.now.len() < PASSED_AT_ONCE;
+            for (entry, delivery) in found.now {
+                but.insert(entry.id);
+                if given.now.len() < max && self.is_given(&entry, whose).await? {
+                    given.now.push((entry, delivery));
+                }
+            }
+            if is_last || given.now.len() >= max {
+                break;
+            }
+        }
+        Ok(given)
+    }
+
+    async fn is_given(&self, entry: &InboxEntry, whose: &Whose) -> Result<bool, StoreError> {
+        let Whose::Of(is_given) = whose else {
+            return Ok(true);
+        };
+        let record = match &entry.auth_app_id {
+            Some(auth_app_id) => {
+                let key = MerchantKey::Exact(entry.app_id.clone(), auth_app_id.clone());
+                self.0.store.find(key).await?.pop()
+            }
+            None => None,
+        };
+        Ok(is_given(&Owner::of(entry, record.as_ref())))
+    }
+
+    /// Checks that there is such an entry, for whoever asks.
+    ///
+    /// # Errors
+    /// [`PullError::Unknown`], also where it is somebody else's, and [`PullError::Store`].
+    ///
+    /// # Cancel safety
+    /// Safe: it changes nothing.
+    pub async fn check_given(&self, id: EventId, whose: &Whose) -> Result<(), PullError> {
+        if matches!(whose, Whose::Everybodys) {
+            return Ok(());
+        }
+        let found = self.0.store.entry(id).await?;
+        let (entry, _) = found.ok_or(PullError::Unknown(id))?;
+        match self.is_given(&entry, whose).await? {
+            true => Ok(()),
+            false => Err(PullError::Unknown(id)),
+        }
     }
 
     /// A new lease, or the end where the last one ended with the time to deliver.

@@ -21,6 +21,7 @@ use crate::protocol::sign_content;
 pub mod app;
 pub mod diagnosis;
 pub mod error;
+mod known_certificate;
 pub mod metrics;
 mod outgoing;
 pub mod platform;

@@ -64,6 +64,8 @@ pub struct PlatformCertificate {
     pub subject: String,
     /// The certificate itself, base64 of its DER.
     pub text: String,
+    /// The certificate with the chain it came with, PEM.
+    pub pem: String,
     /// Whether it was fetched, and not configured.
     pub is_learned: bool,
     /// The last moment of its validity, Unix milliseconds, where it can be read.
@@ -82,6 +84,7 @@ impl PlatformCertificate {
             key: first.public_key().map_err(AppKeysError::AlipayCertKey)?,
             subject: first.subject().to_owned(),
             text: STANDARD.encode(first.der()),
+            pem: bundle.to_pem(),
             is_learned: false,
             not_after: first.not_after(),
         })

@@ -20,6 +20,7 @@ use crate::protocol::request::SignedParams;
 use crate::protocol::secret::Secret;
 use crate::protocol::signature::SignType;
 use crate::proxy::ProxyParts;
+use crate::proxy::caller::Who;
 use crate::proxy::calls;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::local_call::LocalCall;
@@ -117,13 +118,13 @@ impl Answer {
 /// Makes the call, and tells its story.
 pub(super) async fn make(
     parts: &ProxyParts,
-    call: &LocalCall,
+    (call, who): (&LocalCall, &Who),
     wanted: Wanted,
     story: &Story,
 ) -> Result<Answer, ProxyError> {
     let Wanted { api, action } = wanted;
     let began = Instant::now();
-    let credentials = resolve(parts, call).await;
+    let credentials = resolve(parts, call, who).await;
     parts
         .call_metrics
         .observe(api, Phase::Resolve, began.elapsed());
@@ -153,9 +154,24 @@ pub(super) async fn make(
     result.map(|reply| Answer::Reply(Box::new(reply), sign_type))
 }
 
-async fn resolve(parts: &ProxyParts, call: &LocalCall) -> Result<Credentials, ProxyError> {
+/// Gives what is known without a call, and tells its story.
+pub(super) fn tell_known(
+    parts: &ProxyParts,
+    call: &LocalCall,
+    reply: VerifiedReply,
+    story: &Story,
+) -> Answer {
+    story.tell(parts, None, Ok((&reply).into()));
+    Answer::Reply(Box::new(reply), call.sign_type.unwrap_or(SignType::Rsa2))
+}
+
+async fn resolve(
+    parts: &ProxyParts,
+    call: &LocalCall,
+    who: &Who,
+) -> Result<Credentials, ProxyError> {
     let time = deadline(parts.limits.timeout, call.timeout);
-    resolve_in(parts, time, &call.method, &call.tags).await
+    resolve_in(parts, time, &call.method, (&call.tags, who)).await
 }
 
 /// Finds the credentials of a call of `method` within `time`: Alipay may have to be asked whose an
@@ -164,12 +180,12 @@ pub(super) async fn resolve_in(
     parts: &ProxyParts,
     time: Duration,
     method: &str,
-    tags: &Tags,
+    (tags, who): (&Tags, &Who),
 ) -> Result<Credentials, ProxyError> {
     let resolving = async {
         match method == TOKEN_METHOD {
-            true => parts.resolver.resolve_own(tags).await,
-            false => parts.resolver.resolve(tags).await,
+            true => parts.resolver.resolve_own(tags, who).await,
+            false => parts.resolver.resolve(tags, who).await,
         }
     };
     let resolved = tokio::time::timeout(time, resolving).await;

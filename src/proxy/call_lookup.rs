@@ -10,12 +10,12 @@ use serde_json::value::RawValue;
 use crate::model::call::{CallKey, CallRecord, KeptReply};
 use crate::protocol::charset::Charset;
 use crate::protocol::params::Params;
-use crate::proxy::calls::{self, Begun, Found};
+use crate::proxy::calls::{Begun, Found};
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route};
 use crate::proxy::story::Story;
-use crate::proxy::{Proxy, front_door, users};
+use crate::proxy::{Proxy, users};
 
 /// The parameter that names a call by its caller's `X-Request-Id`.
 const BY_NAME: &str = "x_request_id";
@@ -50,8 +50,8 @@ impl Proxy {
         route: &Route,
         id: &str,
     ) -> Response<Full<Bytes>> {
-        let story = Story::new(head, route);
-        let mut response = match self.looked_up(head, route, id).await {
+        let mut story = Story::new(head, route);
+        let mut response = match self.looked_up(head, (route, id), &mut story).await {
             Ok(found) => {
                 story.tell_looked_up(&self.parts);
                 reply::json_text(view(&found))
@@ -65,26 +65,32 @@ impl Proxy {
         response
     }
 
-    async fn looked_up(&self, head: &Parts, route: &Route, id: &str) -> Result<Found, ProxyError> {
-        front_door::check(head, &self.parts.limits.allowed_hosts)?;
+    async fn looked_up(
+        &self,
+        head: &Parts,
+        (route, id): (&Route, &str),
+        story: &mut Story,
+    ) -> Result<Found, ProxyError> {
+        self.let_in(head, &route.target, story)?;
         route::check_http_method(&route.target, &head.method)?;
         users::refuse_where_unused(&head.headers)?;
         refuse_body(&head.headers)?;
-        let key = key(id, head.uri.query().unwrap_or_default())?;
-        let found = self.parts.calls.find(key).await?;
+        let caller = story.caller().map(|name| &**name);
+        let key = key(id, head.uri.query().unwrap_or_default(), caller)?;
+        let found = self.parts.calls.find(key, caller).await?;
         found.ok_or_else(unknown)
     }
 }
 
 /// By what the call is asked for: the id in the path, or the caller's own in the query.
-fn key(id: &str, query: &str) -> Result<CallKey, ProxyError> {
+fn key(id: &str, query: &str, caller: Option<&str>) -> Result<CallKey, ProxyError> {
     if !id.is_empty() {
         return id.parse().map(CallKey::Id).map_err(|_| unknown());
     }
     let query = Params::from_form(query.as_bytes(), Charset::Utf8)?;
     match query.get(BY_NAME).filter(|name| !name.is_empty()) {
         Some(name) => Ok(CallKey::Named {
-            caller: calls::caller(),
+            caller: caller.map(ToOwned::to_owned),
             caller_request_id: name.to_owned(),
         }),
         None => Err(ProxyError::refused(

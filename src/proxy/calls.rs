@@ -121,7 +121,7 @@ impl CallRecords {
             Arc::new(Begun {
                 request_id,
                 method: method.to_owned(),
-                caller: caller(),
+                caller: story.caller().map(ToString::to_string),
                 caller_request_id: story.caller_request_id.clone(),
             })
         });
@@ -136,7 +136,12 @@ impl CallRecords {
     }
 
     /// What is known of the call that `key` names, for the caller who made it.
-    pub(super) async fn find(&self, key: CallKey) -> Result<Option<Found>, StoreError> {
+    pub(super) async fn find(
+        &self,
+        key: CallKey,
+        caller: Option<&str>,
+    ) -> Result<Option<Found>, StoreError> {
+        let is_own = |found: &Found| found.caller() == caller;
         if let Some(found) = self.in_memory(&key) {
             return Ok(Some(found).filter(is_own));
         }
@@ -174,10 +179,12 @@ impl CallRecords {
         match key {
             CallKey::Id(id) => state.known.get(id).cloned(),
             CallKey::Named {
-                caller_request_id, ..
+                caller,
+                caller_request_id,
             } => {
-                let name = Some(caller_request_id.as_str());
-                let named = state.known.values().filter(|found| found.name() == name);
+                let asked = (caller.as_deref(), Some(caller_request_id.as_str()));
+                let is_asked = |found: &&Found| (found.caller(), found.name()) == asked;
+                let named = state.known.values().filter(is_asked);
                 // Ids sort by the time they were made at.
                 named.max_by_key(|found| found.id().to_bytes()).cloned()
             }
@@ -438,17 +445,6 @@ impl Found {
             Self::UnderWay(begun) => begun.caller.as_deref(),
         }
     }
-}
-
-/// Who calls. Nobody is told apart in this version, so that whoever reaches the proxy is the same
-/// caller; the one place to change.
-pub(super) fn caller() -> Option<String> {
-    None
-}
-
-/// Whether whoever asks is the one who made the call.
-fn is_own(found: &Found) -> bool {
-    found.caller() == caller().as_deref()
 }
 
 /// Whether a reply of `method` may hold a token or a key, which is nothing to be kept for asking.

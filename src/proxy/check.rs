@@ -22,7 +22,7 @@ use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route, Target};
 use crate::proxy::story::Story;
-use crate::proxy::{BODY_DEADLINE, Proxy, client_data, front_door, local_call, upload, users};
+use crate::proxy::{BODY_DEADLINE, Proxy, client_data, local_call, upload, users};
 
 /// How long a platform certificate that isn't known yet may take to be fetched: a user waits.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -100,8 +100,8 @@ impl Proxy {
         B: Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
-        let story = Story::new(head, &route);
-        let checked = self.checked(head, &route, body).await;
+        let mut story = Story::new(head, &route);
+        let checked = self.checked(head, (&route, &mut story), body).await;
         story.tell_checked(&self.parts, checked.as_ref());
         let mut response = match &checked {
             Ok(checked) => reply::checked(checked),
@@ -111,12 +111,17 @@ impl Proxy {
         response
     }
 
-    async fn checked<B>(&self, head: &Parts, route: &Route, body: B) -> Result<Checked, ProxyError>
+    async fn checked<B>(
+        &self,
+        head: &Parts,
+        (route, story): (&Route, &mut Story),
+        body: B,
+    ) -> Result<Checked, ProxyError>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
-        front_door::check(head, &self.parts.limits.allowed_hosts)?;
+        let who = self.let_in(head, &route.target, story)?;
         route::check_http_method(&route.target, &head.method)?;
         users::refuse_where_unused(&head.headers)?;
         let _slot = self.slot()?;
@@ -134,7 +139,7 @@ impl Proxy {
             Target::Check(Check::AppResult) => self.app_result(tags.app.as_deref(), &body).await,
             Target::Check(Check::ClientData) => {
                 let timeout = local_call::timeout(&head.headers)?;
-                client_data::open(&self.parts, &tags, timeout, &body).await
+                client_data::open(&self.parts, (&tags, &who), timeout, &body).await
             }
             _ => self.page_return(&body).await,
         }

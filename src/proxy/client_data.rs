@@ -11,6 +11,7 @@ use crate::protocol::client_data::{
 };
 use crate::protocol::encryption::ContentKey;
 use crate::proxy::ProxyParts;
+use crate::proxy::caller::Who;
 use crate::proxy::check::Checked;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::resolve::{Credentials, Tags};
@@ -22,13 +23,13 @@ const SET_IT: &str = "set it by `alipay-sidecar merchant add --encrypt-key` or a
 /// Opens what a front end was given.
 pub(super) async fn open(
     parts: &ProxyParts,
-    tags: &Tags,
+    (tags, who): (&Tags, &Who),
     timeout: Option<Duration>,
     message: &[u8],
 ) -> Result<Checked, ProxyError> {
     let until = Instant::now() + deadline(parts.limits.timeout, timeout);
     let unverified = UnverifiedClientData::parse(message)?;
-    let Credentials { app, merchant } = parts.resolver.resolve(tags).await?;
+    let Credentials { app, merchant } = parts.resolver.resolve(tags, who).await?;
     let verified = unverified.verify(&app.platform.all_keys())?;
     let opened = match &merchant {
         _ if !verified.is_ciphertext() => verified.into_plain_error()?,

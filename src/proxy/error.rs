@@ -19,6 +19,10 @@ pub enum ErrorCode {
     BodyTooLarge,
     /// The request comes from a web page.
     BrowserRefused,
+    /// The caller may not do that.
+    CallerForbidden,
+    /// Who calls isn't proved.
+    CallerUnauthenticated,
     /// No such call is on record.
     CallUnknown,
     /// A charset that isn't spoken here.
@@ -116,6 +120,16 @@ impl ErrorCode {
                 "browser-refused",
                 S::FORBIDDEN,
                 "Web pages may not call the sidecar",
+            ),
+            Self::CallerForbidden => (
+                "caller-forbidden",
+                S::FORBIDDEN,
+                "The caller may not do this",
+            ),
+            Self::CallerUnauthenticated => (
+                "caller-unauthenticated",
+                S::UNAUTHORIZED,
+                "Who calls isn't proved",
             ),
             Self::CallUnknown => ("call-unknown", S::NOT_FOUND, "No such call"),
             Self::CharsetUnsupported => (

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::value;
 use crate::delivery::pull::{Claim, PullError, Pulled, Puller};
+use crate::delivery::whose::Whose;
 use crate::model::id::EventId;
 use crate::net::body::{self, BoxError};
 use crate::net::shutdown::{Gate, Stage};
@@ -26,7 +27,7 @@ use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route};
 use crate::proxy::story::Story;
-use crate::proxy::{BODY_DEADLINE, OUT_OF_SERVICE, Proxy, front_door, overloaded, upload, users};
+use crate::proxy::{BODY_DEADLINE, OUT_OF_SERVICE, Proxy, overloaded, upload, users};
 
 /// How many requests are answered at once, waiting claims among them.
 const AT_ONCE: usize = 256;
@@ -109,38 +110,34 @@ impl Events {
         &self.under_way
     }
 
-    /// Whether whoever sent `head` may pull. The one place that decides it: as long as callers
-    /// aren't told apart, whoever may use the proxy may.
-    #[expect(
-        clippy::unnecessary_wraps,
-        clippy::unused_self,
-        reason = "what decides it will need both"
-    )]
-    fn admit(&self, _head: &Parts) -> Result<(), ProxyError> {
-        Ok(())
-    }
-
-    async fn claim(&self, body: &[u8]) -> Result<Done, ProxyError> {
+    async fn claim(&self, body: &[u8], whose: &Whose) -> Result<Done, ProxyError> {
         let wanted = read_claim(body)?;
         let _waiting = match wanted.wait.is_zero() {
             true => None,
             false => Some(place(&self.waiting, "64 claims wait already")?),
         };
-        Ok(Done::Claimed(self.puller.claim(wanted).await?))
+        Ok(Done::Claimed(self.puller.claim(wanted, whose).await?))
     }
 
-    async fn extend(&self, id: &str, body: &[u8]) -> Result<Done, ProxyError> {
+    /// The event that is meant, which has to be one of those given.
+    async fn given(&self, id: &str, whose: &Whose) -> Result<EventId, ProxyError> {
+        let id = event_id(id)?;
+        self.puller.check_given(id, whose).await?;
+        Ok(id)
+    }
+
+    async fn extend(&self, id: EventId, body: &[u8]) -> Result<Done, ProxyError> {
         let members: ExtendBody = members(body)?;
         let lease = LEASE.read(members.lease.as_ref())?;
         let attempt = read_attempt(members.attempt.as_ref())?;
-        self.puller.extend(event_id(id)?, (lease, attempt)).await?;
+        self.puller.extend(id, (lease, attempt)).await?;
         Ok(Done::Said)
     }
 
-    async fn nack(&self, id: &str, body: &[u8]) -> Result<Done, ProxyError> {
+    async fn nack(&self, id: EventId, body: &[u8]) -> Result<Done, ProxyError> {
         let members: NackBody = members(body)?;
         let attempt = read_attempt(members.attempt.as_ref())?;
-        self.puller.nack(event_id(id)?, attempt).await?;
+        self.puller.nack(id, attempt).await?;
         Ok(Done::Said)
     }
 }
@@ -163,8 +160,8 @@ impl Proxy {
         B: Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
-        let story = Story::new(head, route);
-        let done = self.pulled(head, (route, event), body).await;
+        let mut story = Story::new(head, route);
+        let done = self.pulled(head, (route, event, &mut story), body).await;
         let claimed = match &done {
             Ok(Done::Claimed(events)) => events.len(),
             _ => 0,
@@ -186,7 +183,7 @@ impl Proxy {
     async fn pulled<B>(
         &self,
         head: &Parts,
-        (route, event): (&Route, &Event),
+        (route, event, story): (&Route, &Event, &mut Story),
         body: B,
     ) -> Result<Done, ProxyError>
     where
@@ -194,9 +191,10 @@ impl Proxy {
         B::Error: Into<BoxError>,
     {
         let events = &self.parts.events;
-        front_door::check(head, &self.parts.limits.allowed_hosts)?;
+        let who = self.let_in(head, &route.target, story)?;
         route::check_http_method(&route.target, &head.method)?;
-        events.admit(head)?;
+        who.check_events()?;
+        let whose = who.whose();
         users::refuse_where_unused(&head.headers)?;
         let _place = place(&events.at_once, "256 requests for events are under way")?;
         if upload::is_multipart(&head.headers) {
@@ -210,14 +208,14 @@ impl Proxy {
         match event {
             // Nothing new is begun; what is on lease can still be finished.
             Event::Claim if leaving => Err(overloaded(OUT_OF_SERVICE)),
-            Event::Claim => events.claim(&body).await,
-            Event::Extend(id) => events.extend(id, &body).await,
+            Event::Claim => events.claim(&body, &whose).await,
+            Event::Extend(id) => events.extend(events.given(id, &whose).await?, &body).await,
             Event::Ack(id) => {
                 nothing(&body)?;
-                events.puller.ack(event_id(id)?).await?;
+                events.puller.ack(events.given(id, &whose).await?).await?;
                 Ok(Done::Said)
             }
-            Event::Nack(id) => events.nack(id, &body).await,
+            Event::Nack(id) => events.nack(events.given(id, &whose).await?, &body).await,
         }
     }
 }

@@ -13,11 +13,24 @@ use crate::proxy::error::{ErrorCode, ProxyError};
 /// The largest head, bytes: request line and header fields together.
 const HEAD_BYTES: usize = 64 << 10;
 
+/// Who stands at the door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visitor {
+    /// Whoever reached the port: a web page perhaps.
+    Any,
+    /// One with a valid bearer token, which no web page has.
+    Bearer,
+}
+
 /// Checks the head of a request.
 ///
 /// # Errors
 /// `headers-too-large`, `browser-refused`, `body-invalid` (a `Content-Encoding`).
-pub(crate) fn check(head: &Parts, allowed_hosts: &[String]) -> Result<(), ProxyError> {
+pub(crate) fn check(
+    head: &Parts,
+    allowed_hosts: &[String],
+    visitor: Visitor,
+) -> Result<(), ProxyError> {
     let fields: usize = head
         .headers
         .iter()
@@ -33,7 +46,10 @@ pub(crate) fn check(head: &Parts, allowed_hosts: &[String]) -> Result<(), ProxyE
             format!("the head has more than {HEAD_BYTES} bytes"),
         ));
     }
-    check_origin(head, allowed_hosts)?;
+    match visitor {
+        Visitor::Any => check_origin(head, allowed_hosts)?,
+        Visitor::Bearer => check_one_host(head)?,
+    }
     if head.headers.contains_key(CONTENT_ENCODING) {
         return Err(ProxyError::refused(
             ErrorCode::BodyInvalid,
@@ -76,6 +92,33 @@ pub(crate) fn check_origin(head: &Parts, allowed_hosts: &[String]) -> Result<(),
     }
 }
 
+/// Refuses what means two hosts, whoever sends it: what stands before us may have meant the other.
+fn check_one_host(head: &Parts) -> Result<(), ProxyError> {
+    if let Some(Peer::Unix { .. }) = head.extensions.get() {
+        return Ok(());
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (host, second) = (hosts.next(), hosts.next());
+    let of_target = head.uri.authority().map(Authority::as_str);
+    let is_same = of_target.zip(host).is_none_or(|(target, host)| {
+        let host = host.to_str().unwrap_or_default();
+        target.eq_ignore_ascii_case(host) || without_port(target).eq_ignore_ascii_case(host)
+    });
+    match second.is_none() && is_same {
+        true => Ok(()),
+        false => Err(ProxyError::refused(
+            ErrorCode::BrowserRefused,
+            "the request names two hosts",
+        )),
+    }
+}
+
+fn without_port(authority: &str) -> &str {
+    authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host)
+}
+
 fn is_allowed(authority: &Authority, allowed_hosts: &[String]) -> bool {
     let host = authority
         .host()
@@ -95,17 +138,55 @@ fn is_allowed(authority: &Authority, allowed_hosts: &[String]) -> bool {
 mod tests {
     use super::*;
 
-    fn check_head(expected: &str, uri: &str, headers: &[(&str, &str)]) {
+    fn head(uri: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = http::Request::builder().uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let (head, ()) = request.body(()).expect("a request").into_parts();
-        let found = match check(&head, &["sidecar.internal".to_owned()]) {
+        request.body(()).expect("a request").into_parts().0
+    }
+
+    fn check_head(expected: &str, uri: &str, headers: &[(&str, &str)]) {
+        let head = head(uri, headers);
+        check_visitor((expected, Visitor::Any), &head, (uri, headers));
+    }
+
+    fn check_bearer(expected: &str, uri: &str, headers: &[(&str, &str)]) {
+        let head = head(uri, headers);
+        check_visitor((expected, Visitor::Bearer), &head, (uri, headers));
+    }
+
+    fn check_visitor(
+        (expected, visitor): (&str, Visitor),
+        head: &Parts,
+        shown: (&str, &[(&str, &str)]),
+    ) {
+        let found = match check(head, &["sidecar.internal".to_owned()], visitor) {
             Ok(()) => "passes",
             Err(error) => error.code.as_str(),
         };
-        assert_eq!(found, expected, "{uri} {headers:?}");
+        assert_eq!(found, expected, "{shown:?} {visitor:?}");
+    }
+
+    #[test]
+    fn a_bearer_comes_from_anywhere_but_from_two_hosts() {
+        let foreign = ("host", "sidecar.example");
+        check_bearer("passes", "/", &[foreign]);
+        check_bearer(
+            "passes",
+            "/",
+            &[foreign, ("origin", "https://shop.example")],
+        );
+        check_bearer("passes", "/", &[]);
+        let absolute = "http://sidecar.example:2088/gateway.do";
+        check_bearer("passes", absolute, &[foreign]);
+        check_bearer("browser-refused", "/", &[foreign, foreign]);
+        check_bearer("browser-refused", absolute, &[("host", "other.example")]);
+        check_bearer(
+            "headers-too-large",
+            "/",
+            &[foreign, ("x", &"x".repeat(HEAD_BYTES))],
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::protocol::json;
 use crate::protocol::params::{self, Params, name};
 use crate::protocol::secret::Secret;
 use crate::protocol::signature::SignType;
+use crate::proxy::caller::SdkSignature;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::parameters;
 use crate::proxy::resolve::Tags;
@@ -46,29 +47,20 @@ pub struct LocalCall {
 }
 
 impl LocalCall {
-    /// Reads a request of `/gateway.do`, as SDKs speak it: parameters in query and form body.
+    /// Reads a request of `/gateway.do`, as SDKs speak it.
     ///
     /// # Errors
     /// Contract §3's 400s.
     pub(super) fn from_gateway(
         head: &Parts,
         selector: Option<String>,
-        sent: Sent,
+        form: GatewayForm,
     ) -> Result<Self, ProxyError> {
-        let query = head.uri.query().unwrap_or_default().as_bytes();
-        let (charset, body, files) = match sent {
-            Sent::Plain(body) => {
-                let charset = parameters::charset(query, &body)?;
-                let body = Params::from_form(&body, charset.charset())?;
-                (charset, body, Vec::new())
-            }
-            Sent::Upload(upload) => {
-                let charset = parameters::charset(query, &[])?;
-                parameters::check_upload_charset(&upload.parameters, charset.charset())?;
-                (charset, upload.parameters, upload.files)
-            }
-        };
-        let parameters = parameters::union(Params::from_form(query, charset.charset())?, &body)?;
+        let GatewayForm {
+            charset,
+            parameters,
+            files,
+        } = form;
         parameters::check_files(&parameters, &files)?;
         let mut parameters = parameters::canonical(parameters)?;
         parameters
@@ -160,6 +152,47 @@ impl LocalCall {
             sign_type: None,
             timeout: timeout(&head.headers)?,
         })
+    }
+}
+
+/// What an SDK sent to `/gateway.do`: the parameters of query and form body, as they came.
+#[derive(Debug)]
+pub(super) struct GatewayForm {
+    charset: CharsetLabel,
+    parameters: Params,
+    files: Vec<FilePart>,
+}
+
+impl GatewayForm {
+    /// Reads query and body together.
+    ///
+    /// # Errors
+    /// Contract §3's 400s.
+    pub(super) fn read(head: &Parts, sent: Sent) -> Result<Self, ProxyError> {
+        let query = head.uri.query().unwrap_or_default().as_bytes();
+        let (charset, body, files) = match sent {
+            Sent::Plain(body) => {
+                let charset = parameters::charset(query, &body)?;
+                let body = Params::from_form(&body, charset.charset())?;
+                (charset, body, Vec::new())
+            }
+            Sent::Upload(upload) => {
+                let charset = parameters::charset(query, &[])?;
+                parameters::check_upload_charset(&upload.parameters, charset.charset())?;
+                (charset, upload.parameters, upload.files)
+            }
+        };
+        let parameters = parameters::union(Params::from_form(query, charset.charset())?, &body)?;
+        Ok(Self {
+            charset,
+            parameters,
+            files,
+        })
+    }
+
+    /// The signature that the SDK made, if it made one.
+    pub(super) fn signature(&self) -> Option<SdkSignature> {
+        SdkSignature::of_v2(&self.parameters, self.charset.charset())
     }
 }
 

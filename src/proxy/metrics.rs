@@ -14,6 +14,7 @@ pub struct ProxyMetrics {
     requests: IntCounterVec,
     in_flight: IntGauge,
     foreign_notify_urls: IntCounter,
+    caller_violations: IntCounterVec,
     methods: Arc<Mutex<BTreeSet<String>>>,
 }
 
@@ -35,6 +36,14 @@ impl ProxyMetrics {
             "alipay_sidecar_foreign_notify_urls_total",
             "Calls whose notify_url is neither ours nor allowed.",
         )?;
+        let caller_violations = IntCounterVec::new(
+            Opts::new(
+                "alipay_sidecar_caller_violations_total",
+                "What callers with mode = \"report\" did and would be refused.",
+            ),
+            &["rule"],
+        )?;
+        registry.register(Box::new(caller_violations.clone()))?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(in_flight.clone()))?;
         registry.register(Box::new(foreign_notify_urls.clone()))?;
@@ -42,6 +51,7 @@ impl ProxyMetrics {
             requests,
             in_flight,
             foreign_notify_urls,
+            caller_violations,
             methods: Arc::default(),
         })
     }
@@ -57,6 +67,11 @@ impl ProxyMetrics {
     /// Counts a `notify_url` that isn't ours.
     pub fn count_foreign_notify_url(&self) {
         self.foreign_notify_urls.inc();
+    }
+
+    /// Counts what would be refused to a caller, by the rule that it breaks.
+    pub fn count_caller_violation(&self, rule: &str) {
+        self.caller_violations.with_label_values(&[rule]).inc();
     }
 
     /// Counts a call as under way until the guard is dropped.

@@ -8,27 +8,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Body;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::gateway::error::Outcome;
 use crate::gateway::metrics::CallMetrics;
 use crate::gateway::{Gateway, VerifiedReply};
-use crate::net::body::{self, BodyError, BoxError};
-use crate::net::shutdown::{Ending, Gate, Inside, Stage};
-use crate::protocol::charset::Charset;
-use crate::protocol::params::name;
+use crate::net::body::{BodyError, BoxError};
+use crate::net::shutdown::{Ending, Gate};
 use crate::protocol::signature::SignType;
 use crate::token::Tokens;
 
+mod admission;
 mod call;
 mod call_lookup;
 mod call_metrics;
+pub mod caller;
 pub mod calls;
+mod certificate_download;
 mod check;
 mod client_data;
 pub mod error;
@@ -49,24 +49,21 @@ mod upload;
 mod users;
 mod v3;
 
+use admission::{Admitted, BODY_DEADLINE, Call};
 use call::{Answer, Wanted};
+use caller::{Callers, Who};
 use calls::CallRecords;
 use error::{ErrorCode, ProxyError};
 use events::Events;
-use local_call::{LocalCall, Sent};
+use local_call::LocalCall;
 use logins::Logins;
-use metrics::{InFlight, ProxyMetrics};
-use notify_url::{NotifyUrl, NotifyUrlRule};
+use metrics::ProxyMetrics;
+use notify_url::NotifyUrlRule;
 use reply::Shape;
 use reply_signature::{Place, ReplySigner};
 use resolve::Resolver;
-use route::{Action, Route, Target};
+use route::{Route, Target};
 use story::Story;
-use upload::UploadLimits;
-use v3::LocalV3Call;
-
-/// How long a body may take to arrive.
-const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The proxy. Clones share everything.
 #[derive(Clone)]
@@ -77,6 +74,8 @@ pub struct Proxy {
 /// What a proxy is made of.
 #[derive(Debug)]
 pub struct ProxyParts {
+    /// Who may call, and what each.
+    pub callers: Callers,
     /// Finds credentials.
     pub resolver: Resolver,
     /// Calls Alipay.
@@ -171,7 +170,7 @@ impl Proxy {
             request_id: story.request_id.clone(),
             sign_type: SignType::Rsa2,
         };
-        let admitted = self.admit(&head, &route, body).await;
+        let admitted = self.admit(&head, (&route, &mut story), body).await;
         let mut response = match admitted {
             Ok(admitted) => {
                 story.method = Some(admitted.call.method());
@@ -196,7 +195,10 @@ impl Proxy {
     /// Safe: a call that was begun goes on.
     pub async fn call(&self, call: LocalCall) -> Result<VerifiedReply, ProxyError> {
         let story = Story::internal(&call.method);
-        let admitted = self.slot().and_then(|slot| self.admitted(call, slot));
+        let admitted = self.slot().and_then(|slot| {
+            let (call, who) = (Call::V2(Box::new(call)), Who::Anyone);
+            self.admitted(call, (who, None), slot)
+        });
         let answer = match admitted {
             Ok(admitted) => {
                 let as_it_is = |_, answer| std::future::ready(answer);
@@ -227,84 +229,6 @@ impl Proxy {
     #[must_use]
     pub fn under_way(&self) -> usize {
         self.parts.limits.calls.inside()
-    }
-
-    /// Front door, slot, body, local call: everything before the call itself.
-    async fn admit<B>(&self, head: &Parts, route: &Route, body: B) -> Result<Admitted, ProxyError>
-    where
-        B: Body<Data = Bytes> + Send,
-        B::Error: Into<BoxError>,
-    {
-        front_door::check(head, &self.parts.limits.allowed_hosts)?;
-        route::check_http_method(&route.target, &head.method)?;
-        if route.target == Target::Unknown {
-            return Err(ProxyError::refused(
-                ErrorCode::RouteUnknown,
-                "there are `/gateway.do`, `/v2/{method}`, `/v2/client-data/decrypt`, `/v3/…`, `/verify/return`, `/verify/app-result`, before each of them `/m/{selector}`, and `/calls/{request_id}`, `/events/claim`, `/events/{id}/ack`, `nack` and `extend`",
-            ));
-        }
-        let slot = self.slot()?;
-        let sent = self.read(head, &route.target, body).await?;
-        let selector = route.selector.clone();
-        let call = match &route.target {
-            Target::V2 { method, .. } => LocalCall::from_v2(head, (selector, method), sent)?,
-            Target::V3 { path } => {
-                let call = LocalV3Call::read(head, (selector, path), sent)?;
-                return Ok(self.ready(Call::V3(Box::new(call)), slot));
-            }
-            _ => LocalCall::from_gateway(head, selector, sent)?,
-        };
-        let is_sent =
-            !matches!(&route.target, Target::V2 { action, .. } if *action != Action::Call);
-        if !is_sent && !call.files.is_empty() {
-            return Err(ProxyError::refused(
-                ErrorCode::BodyInvalid,
-                "files can only be sent; a signed string, URL or form has no place for them",
-            ));
-        }
-        self.admitted(call, slot)
-    }
-
-    async fn read<B>(&self, head: &Parts, target: &Target, body: B) -> Result<Sent, ProxyError>
-    where
-        B: Body<Data = Bytes> + Send,
-        B::Error: Into<BoxError>,
-    {
-        let limits = &self.parts.limits;
-        if upload::is_multipart(&head.headers) {
-            let limits = UploadLimits {
-                whole: limits.max_upload,
-                text: limits.max_body,
-                deadline: BODY_DEADLINE,
-            };
-            // Every part is written in it, so it is known before the first is read.
-            let charset = match target {
-                Target::Gateway => {
-                    let query = head.uri.query().unwrap_or_default().as_bytes();
-                    parameters::charset(query, &[])?.charset()
-                }
-                _ => Charset::Utf8,
-            };
-            return upload::read(&head.headers, charset, body, limits)
-                .await
-                .map(Sent::Upload);
-        }
-        let body = body::read(body, limits.max_body, BODY_DEADLINE).await?;
-        Ok(Sent::Plain(body))
-    }
-
-    /// The last checks of a call, whichever way it came.
-    fn admitted(&self, mut call: LocalCall, slot: Slot) -> Result<Admitted, ProxyError> {
-        self.check_notify_url(&mut call)?;
-        Ok(self.ready(Call::V2(Box::new(call)), slot))
-    }
-
-    fn ready(&self, call: Call, slot: Slot) -> Admitted {
-        Admitted {
-            call,
-            slot,
-            in_flight: self.parts.metrics.begin(),
-        }
     }
 
     /// The call itself, and its answer laid out and signed while it still holds its slot.
@@ -371,55 +295,25 @@ impl Proxy {
         let task = tokio::spawn(async move {
             let Admitted {
                 call,
+                who,
+                known,
                 slot,
                 in_flight,
             } = admitted;
-            let answer = match &call {
-                Call::V2(call) => call::make(&proxy.parts, call, wanted, &told).await,
-                Call::V3(call) => v3::make(&proxy.parts, call, &told).await,
+            let answer = match (&call, known) {
+                (Call::V2(call), Some(reply)) => {
+                    Ok(call::tell_known(&proxy.parts, call, *reply, &told))
+                }
+                (Call::V2(call), None) => {
+                    call::make(&proxy.parts, (call, &who), wanted, &told).await
+                }
+                (Call::V3(call), _) => v3::make(&proxy.parts, call, &who, &told).await,
             };
             let ended = end(proxy, answer).await;
             drop((slot, in_flight));
             ended
         });
         task.await.map_err(|_| story.refused(&self.parts, bug()))
-    }
-
-    fn check_notify_url(&self, call: &mut LocalCall) -> Result<(), ProxyError> {
-        let given = call.parameters.get(name::NOTIFY_URL);
-        let Some(url) = given.filter(|url| !url.is_empty()) else {
-            return Ok(());
-        };
-        let url = match self.parts.notify_urls.judge(url)? {
-            NotifyUrl::Own(url) => url,
-            NotifyUrl::Foreign(url) => {
-                tracing::warn!(
-                    method = call.method,
-                    "a notify_url is neither ours nor allowed"
-                );
-                self.parts.metrics.count_foreign_notify_url();
-                url
-            }
-        };
-        call.parameters.set(name::NOTIFY_URL, url);
-        Ok(())
-    }
-
-    fn slot(&self) -> Result<Slot, ProxyError> {
-        let limits = &self.parts.limits;
-        let inside = limits.calls.enter();
-        let slot = Arc::clone(&limits.in_flight).try_acquire_owned();
-        // Looked at once the slot is held: whoever waits for the last call then waits for this one.
-        if limits.ending.stage() >= Stage::Deaf {
-            return Err(overloaded(OUT_OF_SERVICE));
-        }
-        let permit = slot.map_err(|_| {
-            overloaded("`proxy.max_in_flight` calls are under way; try again in a second")
-        })?;
-        Ok(Slot {
-            _permit: permit,
-            _inside: inside,
-        })
     }
 }
 
@@ -444,43 +338,6 @@ struct Back {
     request_id: String,
     /// By which algorithm the caller verifies an error; RSA2 while that isn't known.
     sign_type: SignType,
-}
-
-/// A request that may be made.
-struct Admitted {
-    call: Call,
-    slot: Slot,
-    in_flight: InFlight,
-}
-
-/// The place of a call, counted until the call has ended.
-struct Slot {
-    _permit: OwnedSemaphorePermit,
-    _inside: Inside,
-}
-
-/// What is called, in either dialect.
-enum Call {
-    V2(Box<LocalCall>),
-    V3(Box<LocalV3Call>),
-}
-
-impl Call {
-    /// Alipay's name of it, for the log.
-    fn method(&self) -> String {
-        match self {
-            Self::V2(call) => call.method.clone(),
-            Self::V3(call) => call.method(),
-        }
-    }
-
-    /// The algorithm that its caller names.
-    fn sign_type(&self) -> Option<SignType> {
-        match self {
-            Self::V2(call) => call.sign_type,
-            Self::V3(_) => None,
-        }
-    }
 }
 
 fn shape(target: &Target) -> Shape {

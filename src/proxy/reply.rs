@@ -1,7 +1,7 @@
 //! What the backend gets back, in the shape of the route it asked on.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -142,6 +142,10 @@ pub(crate) fn error(error: &ProxyError, shape: Shape, request_id: &str) -> Respo
     );
     if let Some(allow) = error.allow {
         set(&mut response, ALLOW.as_str(), Some(allow));
+    }
+    // The gateway's shape has status 200, to which no challenge belongs.
+    if status == StatusCode::UNAUTHORIZED {
+        set(&mut response, WWW_AUTHENTICATE.as_str(), Some("Bearer"));
     }
     if error.code == ErrorCode::Overloaded {
         set(&mut response, RETRY_AFTER.as_str(), Some("1"));

@@ -10,6 +10,8 @@ use crate::model::id::Pid;
 use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::model::selector::Selector;
 use crate::protocol::secret::Secret;
+use crate::proxy::caller::grant::Grant;
+use crate::proxy::caller::{Violation, Who};
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::store::error::StoreError;
 use crate::store::{Directory, MerchantKey};
@@ -83,15 +85,33 @@ impl Resolver {
         }
     }
 
-    /// Finds the one record that all tags name, and who signs for it.
+    /// Finds the one record that all tags name, and who signs for it. `who` sees the records alone
+    /// that it may call for: whatever else is named is refused in the same words, whether it exists
+    /// or not, and Alipay isn't asked about it.
     ///
     /// # Errors
-    /// Contract §2's: `merchant-…`, `token-unknown`, `app-…`, `store-unavailable`.
-    pub async fn resolve(&self, tags: &Tags) -> Result<Credentials, ProxyError> {
+    /// Contract §2's: `merchant-…`, `token-unknown`, `app-…`, `store-unavailable`; and
+    /// `caller-forbidden`.
+    pub async fn resolve(&self, tags: &Tags, who: &Who) -> Result<Credentials, ProxyError> {
+        let resolved = self.resolve_within(tags, Reach(who.grant())).await;
+        match resolved {
+            Err(error) if error.code == ErrorCode::CallerForbidden => {
+                who.refuse_merchant()?;
+                self.resolve_within(tags, Reach::EVERYBODY).await
+            }
+            resolved => resolved,
+        }
+    }
+
+    async fn resolve_within(
+        &self,
+        tags: &Tags,
+        reach: Reach<'_>,
+    ) -> Result<Credentials, ProxyError> {
         let app = self.app_hint(tags)?;
         let mut named = None;
-        for tag in self.tags(tags)? {
-            let found = self.look_up(tag, app.as_ref()).await?;
+        for tag in self.tags(tags, reach)? {
+            let found = self.look_up(tag, app.as_ref(), reach).await?;
             named = Some(match named {
                 None => found,
                 Some(before) => agree(before, found)?,
@@ -110,15 +130,19 @@ impl Resolver {
     /// Finds who signs a call that is made for the ISV itself whatever its tags say.
     ///
     /// # Errors
-    /// `app-unknown`, `app-required`, or those of the tags where only they can tell the app.
-    pub async fn resolve_own(&self, tags: &Tags) -> Result<Credentials, ProxyError> {
+    /// `app-unknown`, `app-required`, or those of the tags where only they can tell the app; and
+    /// `caller-forbidden`, as if the tags said `self`.
+    pub async fn resolve_own(&self, tags: &Tags, who: &Who) -> Result<Credentials, ProxyError> {
+        if !Reach(who.grant()).has_own() {
+            who.refuse_merchant()?;
+        }
         match self.app_hint(tags)?.or_else(|| self.apps.only()) {
             Some(app) => Ok(Credentials {
                 app,
                 merchant: None,
             }),
             None => {
-                let tagged = self.resolve(tags).await?;
+                let tagged = self.resolve(tags, who).await?;
                 Ok(Credentials {
                     merchant: None,
                     ..tagged
@@ -130,6 +154,15 @@ impl Resolver {
     /// The app whose id that text is, which may come from anywhere.
     pub(super) fn app(&self, app_id: &str) -> Option<Arc<SigningApp>> {
         self.apps.named(app_id)
+    }
+
+    /// The app that the tags name, else all.
+    pub(super) fn apps_of(&self, tags: &Tags) -> Vec<Arc<SigningApp>> {
+        match self.app_hint(tags) {
+            Ok(Some(app)) => vec![app],
+            Ok(None) => self.apps.all(),
+            Err(_) => Vec::new(),
+        }
     }
 
     /// The app that `Alipay-App` names, else the only one.
@@ -164,7 +197,8 @@ impl Resolver {
             .and_then(|app_id| self.apps.named(app_id)))
     }
 
-    fn tags(&self, tags: &Tags) -> Result<Vec<Tag>, ProxyError> {
+    fn tags(&self, tags: &Tags, reach: Reach<'_>) -> Result<Vec<Tag>, ProxyError> {
+        let selector_of = |text: &str| text.parse().map_err(|_| reach.missing(None));
         let mut found = Vec::new();
         for selector in [&tags.header, &tags.path].into_iter().flatten() {
             found.push(Tag::Selector(selector_of(selector)?));
@@ -181,20 +215,31 @@ impl Resolver {
         Ok(found)
     }
 
-    async fn look_up(&self, tag: Tag, app: Option<&Arc<SigningApp>>) -> Result<Named, ProxyError> {
+    async fn look_up(
+        &self,
+        tag: Tag,
+        app: Option<&Arc<SigningApp>>,
+        reach: Reach<'_>,
+    ) -> Result<Named, ProxyError> {
         let (keys, missing) = match tag {
-            Tag::Selector(Selector::Own) => return Ok(Named::Own),
-            Tag::Selector(selector) => (keys(selector), unknown_merchant()),
+            Tag::Selector(Selector::Own) if reach.has_own() => return Ok(Named::Own),
+            Tag::Selector(Selector::Own) => return Err(Violation::Merchant.error()),
+            Tag::Selector(selector) => {
+                let missing = reach.missing(Some(&selector));
+                (keys(selector), missing)
+            }
             Tag::Token(token) => {
-                self.learn_if_unknown(&token, app).await?;
-                (vec![MerchantKey::Token(token)], unknown_token())
+                if reach.has_all() {
+                    self.learn_if_unknown(&token, app).await?;
+                }
+                (vec![MerchantKey::Token(token)], reach.missing_token())
             }
         };
         let mut records = Vec::new();
         for key in keys {
             records.extend(self.directory.find(key).await?);
         }
-        records.retain(|m| app.is_none_or(|app| app.app_id == m.app_id));
+        records.retain(|m| app.is_none_or(|app| app.app_id == m.app_id) && reach.has(m));
         if records.is_empty() {
             Err(missing)
         } else {
@@ -293,8 +338,45 @@ enum Tag {
     Token(Secret<String>),
 }
 
-fn selector_of(text: &str) -> Result<Selector, ProxyError> {
-    text.parse().map_err(|_| unknown_merchant())
+/// Which records there are for a caller, and what it is told where there are none.
+#[derive(Clone, Copy)]
+struct Reach<'a>(Option<&'a Grant>);
+
+impl Reach<'_> {
+    /// No rules hold.
+    const EVERYBODY: Self = Self(None);
+
+    fn has(self, merchant: &Merchant) -> bool {
+        self.0.is_none_or(|grant| grant.reaches(&merchant.into()))
+    }
+
+    fn has_all(self) -> bool {
+        self.0.is_none_or(Grant::reaches_all)
+    }
+
+    fn has_own(self) -> bool {
+        self.0.is_none_or(Grant::reaches_own)
+    }
+
+    /// The answer where nobody is found under `selector`, or under a text that is none: who may not
+    /// call for whom it names isn't told that nobody is there.
+    fn missing(self, selector: Option<&Selector>) -> ProxyError {
+        let knows = |grant: &Grant| match selector {
+            Some(selector) => grant.knows(selector),
+            None => grant.reaches_all(),
+        };
+        match self.0.is_none_or(knows) {
+            true => unknown_merchant(),
+            false => Violation::Merchant.error(),
+        }
+    }
+
+    fn missing_token(self) -> ProxyError {
+        match self.has_all() {
+            true => unknown_token(),
+            false => Violation::Merchant.error(),
+        }
+    }
 }
 
 /// Bare digits may be a PID or an application: both are looked up.

@@ -1,5 +1,6 @@
 //! What is counted and logged of a call once it is over.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::request::Parts;
@@ -12,8 +13,9 @@ use crate::model::call::{CallId, CallOutcome};
 use crate::protocol::envelope::Verification;
 use crate::protocol::v3_response::V3Verification;
 use crate::proxy::ProxyParts;
+use crate::proxy::caller::Who;
 use crate::proxy::check::Checked;
-use crate::proxy::error::ProxyError;
+use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::parameters;
 use crate::proxy::resolve::Credentials;
 use crate::proxy::route::{Route, Target};
@@ -25,6 +27,8 @@ pub(super) struct Story {
     api: &'static str,
     pub(super) method: Option<String>,
     pub(super) began: Instant,
+    /// Who calls, once that is proved.
+    caller: Option<Arc<str>>,
     /// Nobody could ask for the record of a call in process: its id is told to nobody.
     is_internal: bool,
 }
@@ -55,6 +59,7 @@ impl Story {
             api,
             method,
             began: Instant::now(),
+            caller: None,
             is_internal: false,
         }
     }
@@ -66,8 +71,19 @@ impl Story {
             api: Api::V2.as_str(),
             method: Some(method.to_owned()),
             began: Instant::now(),
+            caller: None,
             is_internal: true,
         }
+    }
+
+    /// The name of who calls, once that is proved; `None` where callers aren't told apart.
+    pub(super) fn caller(&self) -> Option<&Arc<str>> {
+        self.caller.as_ref()
+    }
+
+    /// Who calls is proved.
+    pub(super) fn is_of(&mut self, who: &Who) {
+        self.caller = who.name();
     }
 
     /// Under which id the call can be asked for.
@@ -87,6 +103,12 @@ impl Story {
         error
     }
 
+    /// The method as a label: strangers may not use up the names that are told apart.
+    fn label(&self, outcome: &str) -> Option<&str> {
+        let is_strange = outcome == ErrorCode::CallerUnauthenticated.as_str();
+        self.method.as_deref().filter(|_| !is_strange)
+    }
+
     /// Counts and logs a call that is over.
     pub(super) fn tell(
         &self,
@@ -98,9 +120,7 @@ impl Story {
             Ok(said) => said.outcome,
             Err(error) => error.code.as_str(),
         };
-        parts
-            .metrics
-            .count(self.api, self.method.as_deref(), outcome);
+        parts.metrics.count(self.api, self.label(outcome), outcome);
         let (said, error) = match &result {
             Ok(said) => (Some(said), None),
             Err(error) => (None, Some(error)),
@@ -109,6 +129,7 @@ impl Story {
         tracing::info!(
             request_id = self.request_id,
             caller_request_id = self.caller_request_id,
+            caller = self.caller.as_deref(),
             api = self.api,
             method = self.method,
             app_id = credentials.map(|c| c.app.app_id.as_str()),
@@ -131,6 +152,7 @@ impl Story {
         tracing::info!(
             request_id = self.request_id,
             caller_request_id = self.caller_request_id,
+            caller = self.caller.as_deref(),
             api = self.api,
             app_id = known.map(|checked| checked.app.app_id.as_str()),
             auth_app_id = known.and_then(|checked| checked.auth_app_id.as_deref()),
@@ -155,6 +177,7 @@ impl Story {
         tracing::debug!(
             request_id = self.request_id,
             caller_request_id = self.caller_request_id,
+            caller = self.caller.as_deref(),
             api = self.api,
             claimed,
             outcome,
@@ -177,6 +200,7 @@ impl Story {
             .count(self.api, self.method.as_deref(), outcome);
         tracing::info!(
             request_id = self.request_id,
+            caller = self.caller.as_deref(),
             api = self.api,
             method = self.method,
             app_id = known.app.app_id.as_str(),

@@ -17,6 +17,7 @@ use crate::protocol::secret::Secret;
 use crate::protocol::v3_response::V3Verification;
 use crate::proxy::ProxyParts;
 use crate::proxy::call::{self, Answer};
+use crate::proxy::caller::{SdkSignature, SentV3, Who};
 use crate::proxy::calls;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::local_call::{self, Sent, single};
@@ -38,6 +39,11 @@ pub(super) struct LocalV3Call {
     http_method: Method,
     /// Path and query, as they came.
     target: String,
+    /// The same with what stood before it, `/m/{selector}`.
+    whole_target: String,
+    /// What an SDK wrote there: dropped, but it may prove who calls.
+    authorization: Option<Authorization>,
+    app_auth_token: Option<String>,
     body: V3Body,
     encryption: V3Encryption,
     tags: Tags,
@@ -65,6 +71,13 @@ impl LocalV3Call {
             tags: tags(&head.headers, selector)?,
             timeout: local_call::timeout(&head.headers)?,
             http_method: head.method.clone(),
+            whole_target: head
+                .uri
+                .path_and_query()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            authorization: authorization(&head.headers),
+            app_auth_token: single(&head.headers, "alipay-app-auth-token").unwrap_or_default(),
             target,
             body,
         };
@@ -77,6 +90,27 @@ impl LocalV3Call {
         Ok(call)
     }
 
+    /// The path that is called, without its query.
+    pub(super) fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+
+    /// The signature that an SDK made, if it made one.
+    pub(super) fn signature(&self) -> Option<SdkSignature> {
+        let body = match &self.body {
+            V3Body::Plain(body) => body,
+            V3Body::Upload { data, .. } => data.as_bytes(),
+        };
+        let sent = SentV3 {
+            authorization: self.authorization.as_ref()?,
+            method: &self.http_method,
+            targets: [&self.target, &self.whole_target],
+            body,
+            app_auth_token: self.app_auth_token.as_deref(),
+        };
+        Some(SdkSignature::of_v3(&sent))
+    }
+
     /// Alipay's v2 name of what is called.
     pub(super) fn method(&self) -> String {
         method_of(&self.target)
@@ -87,11 +121,12 @@ impl LocalV3Call {
 pub(super) async fn make(
     parts: &ProxyParts,
     call: &LocalV3Call,
+    who: &Who,
     story: &Story,
 ) -> Result<Answer, ProxyError> {
     let began = Instant::now();
     let time = crate::gateway::deadline(parts.limits.timeout, call.timeout);
-    let credentials = call::resolve_in(parts, time, &call.method(), &call.tags).await;
+    let credentials = call::resolve_in(parts, time, &call.method(), (&call.tags, who)).await;
     let observe = |phase, began: Instant| {
         parts.call_metrics.observe(Api::V3, phase, began.elapsed());
     };
@@ -372,10 +407,7 @@ fn tags(headers: &HeaderMap, selector: Option<String>) -> Result<Tags, ProxyErro
     };
     let token = single(headers, "alipay-app-auth-token").map_err(conflict)?;
     // An SDK signs with its throw-away key; what it signed is dropped, who it claims to be counts.
-    let authorization = headers.get(http::header::AUTHORIZATION);
-    let authorization = authorization
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| Authorization::parse(text).ok());
+    let authorization = authorization(headers);
     let own_app_id =
         authorization.and_then(|read| read.auth_string.get("app_id").map(ToOwned::to_owned));
     Ok(Tags {
@@ -386,6 +418,12 @@ fn tags(headers: &HeaderMap, selector: Option<String>) -> Result<Tags, ProxyErro
         own_app_id,
         ..local_call::tags(headers, selector)?
     })
+}
+
+/// What an SDK wrote there.
+fn authorization(headers: &HeaderMap) -> Option<Authorization> {
+    let value = headers.get(http::header::AUTHORIZATION)?;
+    Authorization::parse(value.to_str().ok()?).ok()
 }
 
 /// Whether a header stands there without a value.

@@ -27,6 +27,7 @@ use crate::install_key::InstallKey;
 use crate::net::client::{Client, ClientError, ClientOptions};
 use crate::net::shutdown::{Ending, Gate};
 use crate::protocol::secret::Secret;
+use crate::proxy::caller::Callers;
 use crate::proxy::calls::{CallRecordMetrics, CallRecords};
 use crate::proxy::events::Events;
 use crate::proxy::logins::Logins;
@@ -251,7 +252,9 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         wake: Arc::clone(&wake),
     });
     let (hand, ending) = Ending::new();
+    let metrics = ProxyMetrics::register(&registry)?;
     let proxy = Proxy::new(ProxyParts {
+        callers: Callers::new(&config.callers, &metrics),
         resolver: resolver(&config, &apps, &store, &tokens),
         gateway,
         tokens: tokens.clone(),
@@ -265,7 +268,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         logins: Logins::default(),
         limits: Limits::new(&config, ending.clone()),
         events: Events::new(dispatcher.puller()),
-        metrics: ProxyMetrics::register(&registry)?,
+        metrics,
         call_metrics,
     });
     let webhook_parts = WebhookParts {

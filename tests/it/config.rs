@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use alipay_sidecar::config::caller::{CallerIdentity, TokenDigest};
 use alipay_sidecar::config::{Config, REFERENCE};
 use alipay_sidecar::model::app::{App, AppCertificates, Environment};
 use alipay_sidecar::model::id::AppId;
@@ -170,8 +171,8 @@ fn listeners_off_loopback_need_who_may_call() {
     check_fault(
         "[proxy]\nlisten = \"0.0.0.0:2088\"\n[admin]\nlisten = \"10.0.0.1:2090\"\n",
         "line 2: `proxy.listen`: found \"0.0.0.0:2088\" and no [[caller]], expected a loopback \
-         address or a unix socket; off loopback the proxy needs a [[caller]], and callers aren't \
-         checked in this version\n\
+         address or a unix socket; off loopback anyone could spend the merchants' authorisations; \
+         say in a [[caller]] who may call\n\
          line 3: `admin.token`: found nothing, expected a bearer token, because `admin.listen` \
          isn't loopback",
     );
@@ -206,16 +207,59 @@ fn what_this_version_does_not_do_is_refused_where_it_stands() {
          config.toml:4: `telemetry.otlp_endpoint`: found an address, expected nothing; traces \
          aren't sent in this version",
     );
-    check_unsupported(
-        "[[caller]]\nname = \"a\"\ntoken = \"file:data/store.key\"\n\
-         [proxy]\nlisten = \"0.0.0.0:2088\"\n",
-        "config.toml:1: `caller[1]`: found a caller, expected no [[caller]]; callers aren't \
-         checked in this version: whoever reaches the proxy may call; remove the section, or \
-         guard a unix socket by its directory\n\
-         config.toml:5: `proxy.listen`: found an address off loopback, expected a loopback \
-         address or a unix socket; off loopback the proxy needs a [[caller]], and callers aren't \
-         checked in this version",
+}
+
+#[test]
+fn callers_are_read() {
+    let directory = directory();
+    let keys = include_str!("../vectors/keys.json");
+    let keys: serde_json::Value = serde_json::from_str(keys).expect("JSON");
+    let key = keys["keys"]["app2048"]["spki_bare"]
+        .as_str()
+        .expect("a key");
+    std::fs::write(directory.path().join("sdk.txt"), key).expect("written");
+    let read = |callers: &str| {
+        let text = format!("[proxy]\nlisten = \"0.0.0.0:2088\"\n{callers}");
+        let environment = [("T", "one-token"), ("U", "two words"), ("V", "one-token")];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Config::from_toml(&text, directory.path(), environment)
+    };
+    let config = read(
+        "[[caller]]\nname = \"a\"\ntoken = \"env:T\"\nmerchants = [\"*\", \"self\"]\n\
+         [[caller]]\nname = \"b\"\npublic_key = \"file:sdk.txt\"\nmode = \"report\"\nevents = true\n",
     );
+    let config = config.expect("good");
+    assert_eq!(config.unsupported(), []);
+    let token = CallerIdentity::Token(TokenDigest::of("one-token"));
+    assert_eq!(config.callers[0].identity, token);
+    assert!(!format!("{config:?}").contains("one-token"));
+    let fault = |callers: &str| read(callers).expect_err(callers).to_string();
+    for (callers, expected) in [
+        (
+            "[[caller]]\nname = \"a\"\ntoken = \"env:U\"\n",
+            "`caller[1].token`: found something else (not shown)",
+        ),
+        (
+            "[[caller]]\nname = \"a\"\npublic_key = \"env:T\"\n",
+            "`caller[1].public_key`",
+        ),
+        (
+            "[[caller]]\nname = \"a\"\nuid = 1000\n",
+            "only a unix socket tells the peer's uid",
+        ),
+        ("[[caller]]\nname = \"a\"\n", "found no identity"),
+        (
+            "[[caller]]\nname = \"a\"\ntoken = \"env:T\"\n[[caller]]\nname = \"b\"\ntoken = \"env:V\"\n",
+            "`caller[2].token`: found the identity of caller \"a\"",
+        ),
+        (
+            "[[caller]]\nname = \"a\"\ntoken = \"env:T\"\n[[caller]]\nname = \"a\"\npublic_key = \"file:sdk.txt\"\n",
+            "`caller[2].name`",
+        ),
+    ] {
+        let found = fault(callers);
+        assert!(found.contains(expected), "{found}");
+    }
 }
 
 #[test]

@@ -17,6 +17,10 @@ mod authorizations;
 #[cfg(feature = "cli")]
 mod backlog;
 #[cfg(feature = "simulator")]
+mod callers;
+#[cfg(feature = "simulator")]
+mod callers_matrix;
+#[cfg(feature = "simulator")]
 mod calls;
 #[cfg(feature = "simulator")]
 mod certificates;

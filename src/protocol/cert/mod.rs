@@ -207,6 +207,14 @@ impl Bundle {
         self.0.iter().flatten()
     }
 
+    /// Writes the readable entries as PEM, in their order.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        self.certificates()
+            .map(|certificate| pem::written(certificate.der()))
+            .collect()
+    }
+
     /// Tells which entries can't be read, and why: worth a warning, as an RSA root among them is
     /// missing from [`alipay_root_cert_sn`](Self::alipay_root_cert_sn).
     pub fn faults(&self) -> impl Iterator<Item = &CertificateError> {

@@ -36,6 +36,17 @@ fn armoured(text: &str) -> Vec<Option<Vec<u8>>> {
     text.split(BEGIN).skip(1).filter_map(certificate).collect()
 }
 
+/// Writes one certificate, in lines of 64 characters.
+pub(super) fn written(der: &[u8]) -> String {
+    let text = ENGINE.encode(der);
+    let mut pem = format!("{BEGIN}CERTIFICATE-----\n");
+    for line in text.as_bytes().chunks(64) {
+        pem.push_str(&String::from_utf8_lossy(line));
+        pem.push('\n');
+    }
+    pem + "-----END CERTIFICATE-----\n"
+}
+
 fn decode(body: &str) -> Option<Vec<u8>> {
     let body: String = body.split_whitespace().collect();
     ENGINE.decode(body).ok()
@@ -60,6 +71,14 @@ mod tests {
                     -----BEGIN CERTIFICATE-----\n***\n-----END CERTIFICATE-----\n\
                     -----BEGIN CERTIFICATE-----\nAw==";
         assert_eq!(blocks(text), [Some(vec![1]), Some(vec![2]), None, None]);
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for length in [1, 47, 48, 49, 1000] {
+            let der = vec![7; length];
+            assert_eq!(blocks(&written(&der)), [Some(der)]);
+        }
     }
 
     #[test]

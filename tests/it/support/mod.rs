@@ -31,6 +31,7 @@ use http_body_util::Full;
 pub mod backend;
 pub mod brittle;
 pub mod caller;
+pub mod callers;
 pub mod isv;
 pub mod keys;
 #[cfg(feature = "cli")]

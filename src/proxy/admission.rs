@@ -1,0 +1,302 @@
+//! From a request to a call that may be made: front door, caller, slot, body, the caller's rules.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use hyper::body::Body;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::gateway::VerifiedReply;
+use crate::net::body::{self, BoxError};
+use crate::net::shutdown::{Inside, Stage};
+use crate::protocol::charset::Charset;
+use crate::protocol::params::name;
+use crate::protocol::signature::SignType;
+use crate::proxy::caller::grant::Called;
+use crate::proxy::caller::{Caller, SdkSignature, Who};
+use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::proxy::front_door::{self, Visitor};
+use crate::proxy::local_call::{GatewayForm, LocalCall, Sent};
+use crate::proxy::metrics::InFlight;
+use crate::proxy::notify_url::NotifyUrl;
+use crate::proxy::route::{self, Action, Route, Target};
+use crate::proxy::story::Story;
+use crate::proxy::upload::{self, UploadLimits};
+use crate::proxy::v3::LocalV3Call;
+use crate::proxy::{OUT_OF_SERVICE, Proxy, certificate_download, overloaded, parameters};
+
+/// How long a body may take to arrive.
+pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+impl Proxy {
+    /// Front door, caller, slot, body, local call: everything before the call itself.
+    pub(super) async fn admit<B>(
+        &self,
+        head: &Parts,
+        (route, story): (&Route, &mut Story),
+        body: B,
+    ) -> Result<Admitted, ProxyError>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let callers = &self.parts.callers;
+        let bearer = self.enter(head, &route.target)?;
+        let by_signature = callers.looks_at_signatures(head, &route.target);
+        if !by_signature {
+            story.is_of(&callers.settle(head, bearer.clone(), None)?);
+        }
+        route::check_http_method(&route.target, &head.method)?;
+        if route.target == Target::Unknown {
+            return Err(ProxyError::refused(
+                ErrorCode::RouteUnknown,
+                "there are `/gateway.do`, `/v2/{method}`, `/v2/client-data/decrypt`, `/v3/…`, `/verify/return`, `/verify/app-result`, before each of them `/m/{selector}`, and `/calls/{request_id}`, `/events/claim`, `/events/{id}/ack`, `nack` and `extend`",
+            ));
+        }
+        let slot = self.slot()?;
+        let sent = self.read(head, &route.target, body).await?;
+        let sent = SentCall::read(head, route, sent)?;
+        let signature = sent.signature().filter(|_| by_signature);
+        let who = callers.settle(head, bearer, signature.as_ref())?;
+        story.is_of(&who);
+        let call = sent.into_call(head, route.selector.clone())?;
+        let known = match &call {
+            Call::V2(call) if is_sent(&route.target) => {
+                certificate_download::answer(&self.parts, call, &who)
+            }
+            _ => None,
+        };
+        self.admitted(call, (who, known), slot)
+    }
+
+    /// Front door, and the bearer token, which opens it to whoever has one.
+    fn enter(&self, head: &Parts, target: &Target) -> Result<Option<Arc<Caller>>, ProxyError> {
+        let bearer = self.parts.callers.of_bearer(&head.headers, target);
+        let visitor = match &bearer {
+            Ok(Some(_)) => Visitor::Bearer,
+            _ => Visitor::Any,
+        };
+        front_door::check(head, &self.parts.limits.allowed_hosts, visitor)?;
+        bearer
+    }
+
+    /// Front door and caller, on routes where no signature tells who calls.
+    pub(super) fn let_in(
+        &self,
+        head: &Parts,
+        target: &Target,
+        story: &mut Story,
+    ) -> Result<Who, ProxyError> {
+        let bearer = self.enter(head, target)?;
+        let who = self.parts.callers.settle(head, bearer, None)?;
+        story.is_of(&who);
+        Ok(who)
+    }
+
+    async fn read<B>(&self, head: &Parts, target: &Target, body: B) -> Result<Sent, ProxyError>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let limits = &self.parts.limits;
+        if upload::is_multipart(&head.headers) {
+            let limits = UploadLimits {
+                whole: limits.max_upload,
+                text: limits.max_body,
+                deadline: BODY_DEADLINE,
+            };
+            // Every part is written in it, so it is known before the first is read.
+            let charset = match target {
+                Target::Gateway => {
+                    let query = head.uri.query().unwrap_or_default().as_bytes();
+                    parameters::charset(query, &[])?.charset()
+                }
+                _ => Charset::Utf8,
+            };
+            return upload::read(&head.headers, charset, body, limits)
+                .await
+                .map(Sent::Upload);
+        }
+        let body = body::read(body, limits.max_body, BODY_DEADLINE).await?;
+        Ok(Sent::Plain(body))
+    }
+
+    /// The last checks of a call, whichever way it came.
+    pub(super) fn admitted(
+        &self,
+        mut call: Call,
+        (who, known): (Who, Option<VerifiedReply>),
+        slot: Slot,
+    ) -> Result<Admitted, ProxyError> {
+        if known.is_none() {
+            who.check_method(call.called())?;
+        }
+        if let Call::V2(call) = &mut call {
+            self.check_notify_url(call)?;
+        }
+        Ok(Admitted {
+            call,
+            who,
+            known: known.map(Box::new),
+            slot,
+            in_flight: self.parts.metrics.begin(),
+        })
+    }
+
+    fn check_notify_url(&self, call: &mut LocalCall) -> Result<(), ProxyError> {
+        let given = call.parameters.get(name::NOTIFY_URL);
+        let Some(url) = given.filter(|url| !url.is_empty()) else {
+            return Ok(());
+        };
+        let url = match self.parts.notify_urls.judge(url)? {
+            NotifyUrl::Own(url) => url,
+            NotifyUrl::Foreign(url) => {
+                tracing::warn!(
+                    method = call.method,
+                    "a notify_url is neither ours nor allowed"
+                );
+                self.parts.metrics.count_foreign_notify_url();
+                url
+            }
+        };
+        call.parameters.set(name::NOTIFY_URL, url);
+        Ok(())
+    }
+
+    pub(super) fn slot(&self) -> Result<Slot, ProxyError> {
+        let limits = &self.parts.limits;
+        let inside = limits.calls.enter();
+        let slot = Arc::clone(&limits.in_flight).try_acquire_owned();
+        // Looked at once the slot is held: whoever waits for the last call then waits for this one.
+        if limits.ending.stage() >= Stage::Deaf {
+            return Err(overloaded(OUT_OF_SERVICE));
+        }
+        let permit = slot.map_err(|_| {
+            overloaded("`proxy.max_in_flight` calls are under way; try again in a second")
+        })?;
+        Ok(Slot {
+            _permit: permit,
+            _inside: inside,
+        })
+    }
+}
+
+/// A request that may be made.
+pub(super) struct Admitted {
+    pub(super) call: Call,
+    pub(super) who: Who,
+    /// The reply, where it is known without a call.
+    pub(super) known: Option<Box<VerifiedReply>>,
+    pub(super) slot: Slot,
+    pub(super) in_flight: InFlight,
+}
+
+/// The place of a call, counted until the call has ended.
+pub(super) struct Slot {
+    _permit: OwnedSemaphorePermit,
+    _inside: Inside,
+}
+
+/// What is called, in either dialect.
+pub(super) enum Call {
+    V2(Box<LocalCall>),
+    V3(Box<LocalV3Call>),
+}
+
+/// A request that is read as far as it takes to tell who signed it.
+enum SentCall {
+    Gateway(GatewayForm),
+    V2 {
+        method: String,
+        action: Action,
+        sent: Sent,
+    },
+    V3(Box<LocalV3Call>),
+}
+
+impl SentCall {
+    fn read(head: &Parts, route: &Route, sent: Sent) -> Result<Self, ProxyError> {
+        match &route.target {
+            Target::V2 { method, action } => Ok(Self::V2 {
+                method: method.clone(),
+                action: *action,
+                sent,
+            }),
+            Target::V3 { path } => {
+                let selector = route.selector.clone();
+                let call = LocalV3Call::read(head, (selector, path), sent)?;
+                Ok(Self::V3(Box::new(call)))
+            }
+            _ => GatewayForm::read(head, sent).map(Self::Gateway),
+        }
+    }
+
+    /// The signature that an SDK made.
+    fn signature(&self) -> Option<SdkSignature> {
+        match self {
+            Self::Gateway(form) => form.signature(),
+            Self::V2 { .. } => None,
+            Self::V3(call) => call.signature(),
+        }
+    }
+
+    fn into_call(self, head: &Parts, selector: Option<String>) -> Result<Call, ProxyError> {
+        let call = match self {
+            Self::Gateway(form) => LocalCall::from_gateway(head, selector, form)?,
+            Self::V2 {
+                method,
+                action,
+                sent,
+            } => {
+                let call = LocalCall::from_v2(head, (selector, &method), sent)?;
+                refuse_unsent_files(&call, action)?;
+                call
+            }
+            Self::V3(call) => return Ok(Call::V3(call)),
+        };
+        Ok(Call::V2(Box::new(call)))
+    }
+}
+
+/// Whether what is asked for is a call, and not a signature for somebody else's.
+fn is_sent(target: &Target) -> bool {
+    !matches!(target, Target::V2 { action, .. } if *action != Action::Call)
+}
+
+fn refuse_unsent_files(call: &LocalCall, action: Action) -> Result<(), ProxyError> {
+    if action == Action::Call || call.files.is_empty() {
+        return Ok(());
+    }
+    Err(ProxyError::refused(
+        ErrorCode::BodyInvalid,
+        "files can only be sent; a signed string, URL or form has no place for them",
+    ))
+}
+
+impl Call {
+    /// What callers' rules say of it.
+    fn called(&self) -> Called<'_> {
+        match self {
+            Self::V2(call) => Called::V2(&call.method),
+            Self::V3(call) => Called::V3(call.path()),
+        }
+    }
+
+    /// Alipay's name of it, for the log.
+    pub(super) fn method(&self) -> String {
+        match self {
+            Self::V2(call) => call.method.clone(),
+            Self::V3(call) => call.method(),
+        }
+    }
+
+    /// The algorithm that its caller names.
+    pub(super) fn sign_type(&self) -> Option<SignType> {
+        match self {
+            Self::V2(call) => call.sign_type,
+            Self::V3(_) => None,
+        }
+    }
+}

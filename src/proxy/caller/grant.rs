@@ -1,0 +1,228 @@
+//! Who may do what: the rules of a caller, without any look at a request's bytes.
+//!
+//! Invariants: what no rule names is refused; `*` never reaches the ISV itself nor what hands out
+//! credentials; whom a caller may not call for, it can't tell from nobody.
+
+use crate::config::caller::{CallerConfig, MerchantRule};
+use crate::delivery::glob;
+use crate::delivery::whose::Owner;
+use crate::model::selector::Selector;
+
+/// What begins the names of the credential methods, by which merchants' tokens and keys are had.
+const CREDENTIAL_METHODS: &str = "alipay.open.auth.";
+
+/// What a caller may do.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    merchants: Vec<MerchantRule>,
+    methods: Vec<String>,
+    events: bool,
+}
+
+/// What is called, as its route names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Called<'a> {
+    /// By Alipay's name.
+    V2(&'a str),
+    /// By the path from `/v3/` on, as it came.
+    V3(&'a str),
+}
+
+impl Grant {
+    /// The rules of a `[[caller]]`.
+    #[must_use]
+    pub fn new(config: &CallerConfig) -> Self {
+        Self {
+            merchants: config.merchants.clone(),
+            methods: config.methods.clone(),
+            events: config.events,
+        }
+    }
+
+    /// Whether a method may be called. A credential method has to be named by a pattern that begins
+    /// as these methods do: one that reaches them by its `*` alone doesn't mean them.
+    #[must_use]
+    pub fn may_call(&self, called: Called<'_>) -> bool {
+        let (Called::V2(text) | Called::V3(text)) = called;
+        let is_credential = is_credential(called);
+        self.methods.iter().any(|pattern| {
+            (!is_credential || names_credentials(pattern)) && glob::fits(pattern, text)
+        })
+    }
+
+    /// Whether events may be claimed.
+    #[must_use]
+    pub fn may_claim(&self) -> bool {
+        self.events
+    }
+
+    /// Whether calls may be made for a merchant, and its events be claimed.
+    #[must_use]
+    pub fn reaches(&self, merchant: &Owner<'_>) -> bool {
+        self.merchants.iter().any(|rule| match rule {
+            MerchantRule::All => true,
+            MerchantRule::Selected(selector) => is_named(merchant, selector),
+        })
+    }
+
+    /// Whether calls may be made for the ISV itself.
+    #[must_use]
+    pub fn reaches_own(&self) -> bool {
+        self.merchants
+            .contains(&MerchantRule::Selected(Selector::Own))
+    }
+
+    /// Whether calls may be made for every merchant, so that there is none to be kept from it.
+    #[must_use]
+    pub fn reaches_all(&self) -> bool {
+        self.merchants.contains(&MerchantRule::All)
+    }
+
+    /// Whether its rules name whomever `selector` names, so that it may know whether there is one.
+    #[must_use]
+    pub fn knows(&self, selector: &Selector) -> bool {
+        self.reaches_all()
+            || self
+                .merchants
+                .contains(&MerchantRule::Selected(selector.clone()))
+    }
+}
+
+/// Whether `selector` names the merchant.
+fn is_named(merchant: &Owner<'_>, selector: &Selector) -> bool {
+    let has_pid = |digits: &str| merchant.pid.is_some_and(|pid| pid.as_str() == digits);
+    match selector {
+        Selector::Alias(alias) => merchant.alias == Some(alias),
+        Selector::AuthAppId(id) => merchant.auth_app_id == Some(id),
+        Selector::Number(number) => {
+            merchant.auth_app_id == Some(number) || has_pid(number.as_str())
+        }
+        Selector::Own => false,
+        Selector::Pid(pid) => has_pid(pid.as_str()),
+    }
+}
+
+/// Whether a call hands out merchants' credentials, however it is spelled: nobody knows for sure
+/// which spellings Alipay takes for the same.
+fn is_credential(called: Called<'_>) -> bool {
+    match called {
+        Called::V2(method) => folded(method).starts_with(CREDENTIAL_METHODS),
+        Called::V3(path) => {
+            let name = dotted(path);
+            // Names are plain; what is encoded where these methods differ from others could be taken
+            // for any of them.
+            let is_veiled = name.split('.').take(3).any(|segment| segment.contains('%'));
+            is_veiled || folded(&name).starts_with(CREDENTIAL_METHODS)
+        }
+    }
+}
+
+/// Whether a pattern means credential methods: what stands before its first `*` leads to them.
+fn names_credentials(pattern: &str) -> bool {
+    let literal = pattern.split('*').next().unwrap_or_default();
+    match literal.starts_with("/v3/") {
+        true => dotted(literal).starts_with(CREDENTIAL_METHODS),
+        false => literal.starts_with(CREDENTIAL_METHODS),
+    }
+}
+
+/// The v2 name of a v3 path.
+fn dotted(path: &str) -> String {
+    path.strip_prefix("/v3/").unwrap_or(path).replace('/', ".")
+}
+
+/// The name in the one spelling in which all alternative ones meet.
+fn folded(name: &str) -> String {
+    let name: String = name
+        .to_ascii_lowercase()
+        .replace('_', ".")
+        .replace('-', ".");
+    name.split('.')
+        .filter(|segment| !segment.is_empty())
+        .collect::<Vec<_>>()
+        .join(".")
+        + "."
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(methods: &[&str]) -> Grant {
+        Grant {
+            merchants: vec![MerchantRule::All],
+            methods: methods.iter().map(|&text| text.to_owned()).collect(),
+            events: false,
+        }
+    }
+
+    fn check(methods: &[&str], called: Called<'_>, expected: bool) {
+        let found = grant(methods).may_call(called);
+        assert_eq!(found, expected, "{methods:?} {called:?}");
+    }
+
+    #[test]
+    fn patterns_fit_names_and_paths() {
+        use Called::{V2, V3};
+        let trade = &["alipay.trade.*"];
+        check(trade, V2("alipay.trade.pay"), true);
+        check(trade, V2("alipay.tradex.pay"), false);
+        check(trade, V2("Alipay.Trade.Pay"), false);
+        check(trade, V3("/v3/alipay/trade/pay"), false);
+        check(&["/v3/alipay/trade/*"], V3("/v3/alipay/trade/pay"), true);
+        check(&["/v3/alipay/trade/*"], V2("alipay.trade.pay"), false);
+        check(&["*"], V2("alipay.trade.pay"), true);
+        check(&["*"], V3("/v3/alipay/trade/pay"), true);
+        check(&[], V2("alipay.trade.pay"), false);
+    }
+
+    #[test]
+    fn credential_methods_have_to_be_named() {
+        use Called::{V2, V3};
+        let token = "alipay.open.auth.token.app";
+        let path = "/v3/alipay/open/auth/token/app";
+        for broad in [
+            "*",
+            "alipay.*",
+            "alipay.open.*",
+            "*.token.app",
+            "*app",
+            "/v3/*",
+        ] {
+            check(&[broad], V2(token), false);
+            check(&[broad], V3(path), false);
+        }
+        for named in [token, "alipay.open.auth.*", "alipay.open.auth.token.*"] {
+            check(&[named], V2(token), true);
+            check(&[named], V3(path), false);
+        }
+        for named in [path, "/v3/alipay/open/auth/*"] {
+            check(&[named], V3(path), true);
+            check(&[named], V2(token), false);
+        }
+        check(&["*"], V2("alipay.open.authx.y"), true);
+        check(&["*"], V2("alipay.system.oauth.token"), true);
+    }
+
+    #[test]
+    fn credential_methods_are_known_in_every_spelling() {
+        for name in [
+            "Alipay.Open.Auth.Token.App",
+            "ALIPAY.OPEN.AUTH.TOKEN.APP",
+            "alipay.open.auth",
+            "alipay.open-auth.token.app",
+            "alipay_open_auth.token_app",
+        ] {
+            check(&["*"], Called::V2(name), false);
+        }
+        for path in [
+            "/v3/alipay.open.auth.token.app",
+            "/v3/alipay/open/auth.token/app",
+            "/v3/Alipay/OPEN/auth/token/app/query",
+            "/v3/alipay/open/auth",
+            "/v3/alipay/open/%EF%BD%81uth/token/app",
+        ] {
+            check(&["*"], Called::V3(path), false);
+        }
+    }
+}
