@@ -14,6 +14,7 @@ use http_body_util::Full;
 use hyper::body::Body;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::audit::Audit;
 use crate::config::Config;
 use crate::gateway::error::Outcome;
 use crate::gateway::metrics::CallMetrics;
@@ -77,6 +78,8 @@ pub struct Proxy {
 /// What a proxy is made of.
 #[derive(Debug)]
 pub struct ProxyParts {
+    /// Told of every call.
+    pub audit: Audit,
     /// Finds credentials.
     pub resolver: Resolver,
     /// Calls Alipay.

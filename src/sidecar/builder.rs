@@ -10,6 +10,7 @@ use crate::admin::drain::{Drain, DrainParts};
 use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
 use crate::admin::{Admin, AdminParts, token};
+use crate::audit::{Audit, OpenError};
 use crate::certificates::metrics::CertificateMetrics;
 use crate::certificates::{CertificateParts, Certificates};
 use crate::clock::{Clock, SystemClock};
@@ -35,7 +36,7 @@ use crate::proxy::notify_url::NotifyUrlRule;
 use crate::proxy::reply_signature::{REFUSALS, ReplySigner};
 use crate::proxy::resolve::Resolver;
 use crate::proxy::{Limits, Proxy, ProxyParts};
-use crate::sidecar::{Sidecar, SidecarParts};
+use crate::sidecar::{Sidecar, SidecarParts, audit};
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedStore, OpenOptions};
 use crate::store::error::StoreError;
@@ -67,6 +68,7 @@ pub struct SidecarBuilder {
     signers: Option<Arc<dyn Signers>>,
     store: Option<Arc<dyn Store>>,
     wait_for_store: Duration,
+    without_audit: bool,
 }
 
 /// Why a sidecar can't be built.
@@ -76,6 +78,9 @@ pub enum BuildError {
     /// An app's keys can't be used.
     #[error(transparent)]
     App(#[from] AppError),
+    /// The audit log can't be opened.
+    #[error(transparent)]
+    Audit(#[from] OpenError),
     /// The client towards Alipay can't be made.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -111,6 +116,7 @@ impl SidecarBuilder {
             signers: None,
             store: None,
             wait_for_store: Duration::ZERO,
+            without_audit: false,
         }
     }
 
@@ -145,11 +151,21 @@ impl SidecarBuilder {
         self
     }
 
+    /// Keeps no audit log, whatever is configured: for a host that has one of its own, or wants no
+    /// files.
+    pub fn without_audit(mut self) -> Self {
+        self.without_audit = true;
+        self
+    }
+
     /// Checks all and starts nothing that listens or delivers.
     ///
     /// # Errors
     /// [`BuildError`]: the first thing that doesn't fit.
-    pub async fn build(self) -> Result<Sidecar, BuildError> {
+    pub async fn build(mut self) -> Result<Sidecar, BuildError> {
+        if self.without_audit {
+            self.config.telemetry.audit_file = None;
+        }
         let config = &self.config;
         if let Some(errors) = ConfigErrors::of_faults(config.unsupported()) {
             return Err(errors.into());
@@ -180,7 +196,15 @@ impl SidecarBuilder {
             metrics: CertificateMetrics::register(&self.registry)?,
         });
         certificates.recall(&apps.all()).await?;
+        let beside = audit::Beside {
+            registry: &self.registry,
+            clock: &self.clock,
+            store: &store,
+            patience: self.wait_for_store,
+        };
+        let audit = audit::open(config, beside).await?;
         let parts = Common {
+            audit,
             certificates,
             call_metrics,
             clock: self.clock,
@@ -201,6 +225,7 @@ impl std::fmt::Debug for SidecarBuilder {
 
 /// What every part is made of.
 struct Common {
+    audit: Audit,
     certificates: Certificates,
     call_metrics: CallMetrics,
     clock: Arc<dyn Clock>,
@@ -212,6 +237,7 @@ struct Common {
 
 fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
     let Common {
+        audit,
         certificates,
         call_metrics,
         clock,
@@ -252,6 +278,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
     });
     let (hand, ending) = Ending::new();
     let proxy = Proxy::new(ProxyParts {
+        audit: audit.clone(),
         resolver: resolver(&config, &apps, &store, &tokens),
         gateway,
         tokens: tokens.clone(),
@@ -269,6 +296,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         call_metrics,
     });
     let webhook_parts = WebhookParts {
+        audit: audit.clone(),
         apps: apps.clone(),
         certificates: source,
         diagnostics,
@@ -285,6 +313,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
     let admin_token = admin_token(&config)?;
     let all_apps = apps.clone();
     let drain = Drain::new(DrainParts {
+        audit: audit.clone(),
         hand,
         ending: ending.clone(),
         proxy: proxy.clone(),
@@ -295,6 +324,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         store: Arc::clone(&store),
     });
     let admin = Admin::new(AdminParts {
+        audit: audit.clone(),
         drain: drain.clone(),
         health: Health::new(apps.clone(), Arc::clone(&store), ending),
         metrics: Metrics::register(&registry)?.with_high_water(config.delivery.high_water),
@@ -312,6 +342,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         wake,
     });
     let parts = SidecarParts {
+        audit,
         apps: all_apps,
         config,
         clock,
