@@ -407,7 +407,7 @@ fn config(keys: &Keys, upstream: &str, directory: &tempfile::TempDir) -> anyhow:
         environment: Environment::Production,
         sign_type: SignType::Rsa2,
     };
-    Ok(Config {
+    let mut config = Config {
         upstream: UpstreamConfig {
             gateway: Some(format!("{upstream}/gateway.do")),
             ..UpstreamConfig::default()
@@ -419,7 +419,9 @@ fn config(keys: &Keys, upstream: &str, directory: &tempfile::TempDir) -> anyhow:
         },
         apps: vec![app],
         ..Config::default()
-    })
+    };
+    config.telemetry.audit_file = Some(config.store.path.with_file_name("audit.jsonl"));
+    Ok(config)
 }
 
 fn merchant() -> anyhow::Result<Authorization> {

@@ -98,7 +98,7 @@ fn config(simulator: &Simulator, directory: &Path) -> anyhow::Result<Config> {
         environment: Environment::Production,
         sign_type: SignType::Rsa2,
     };
-    Ok(Config {
+    let mut config = Config {
         upstream: UpstreamConfig {
             gateway: Some(format!("{}/gateway.do", simulator.url())),
             ..UpstreamConfig::default()
@@ -110,7 +110,9 @@ fn config(simulator: &Simulator, directory: &Path) -> anyhow::Result<Config> {
         },
         apps: vec![app],
         ..Config::default()
-    })
+    };
+    config.telemetry.audit_file = Some(directory.join("audit.jsonl"));
+    Ok(config)
 }
 
 /// Stands for Alipay: one app of ours, and a merchant that may authorise it.

@@ -78,6 +78,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod audit;
 pub mod certificates;
 #[cfg(feature = "cli")]
 pub mod cli;

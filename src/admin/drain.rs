@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::audit::Audit;
 use crate::delivery::pull::Puller;
 use crate::net::shutdown::{Ending, EndingHand, Gate, Stage};
 use crate::proxy::Proxy;
@@ -20,6 +21,8 @@ pub struct Drain(Arc<DrainParts>);
 
 /// What [`Drain`] works with.
 pub struct DrainParts {
+    /// Holds what was told and isn't written yet.
+    pub audit: Audit,
     /// Moves on what `ending` tells.
     pub hand: EndingHand,
     /// From `Leaving` on nothing new is begun by itself, from `Deaf` on calls and notifications
@@ -101,6 +104,7 @@ impl Drain {
         parts.proxy.idle().await;
         parts.tokens.idle().await;
         parts.deliveries.emptied().await;
+        parts.audit.finished().await;
         // The writer takes its work in order: once this empty commit is answered, all before it
         // are durable.
         parts.store.commit(Vec::new()).await.map(drop)

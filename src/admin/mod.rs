@@ -15,6 +15,7 @@ use hyper::body::Body;
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::upstream::UpstreamConfig;
 use crate::gateway::app::Apps;
@@ -27,6 +28,7 @@ use crate::token::Tokens;
 use crate::webhook::Webhook;
 
 pub mod apps;
+mod audit_line;
 pub mod authorizations;
 pub mod drain;
 pub mod error;
@@ -41,7 +43,7 @@ pub mod page;
 mod problem;
 pub mod prune;
 pub mod replay;
-mod routes;
+pub(crate) mod routes;
 pub mod sealing;
 pub mod store;
 pub mod token;
@@ -65,6 +67,8 @@ pub struct Admin {
 
 /// What the admin service works with.
 pub struct AdminParts {
+    /// Told what operators change and see.
+    pub audit: Audit,
     /// Takes the sidecar out of service.
     pub drain: Drain,
     /// Answers probes.
@@ -116,27 +120,35 @@ impl Admin {
         B::Error: Into<BoxError>,
     {
         let (head, body) = request.into_parts();
+        let request_id = uuid::Uuid::now_v7().to_string();
+        let response = finished(self.answer(&head, body).await, &request_id);
+        audit_line::tell(&self.parts.audit, &head, (&request_id, response.status()));
+        response
+    }
+
+    async fn answer<B>(&self, head: &Parts, body: B) -> Result<Response<AdminBody>, Problem>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
         let answer = match (head.uri.path(), &head.method) {
-            (store::BACKUP, &Method::GET) => return self.backup(&head).await,
+            (store::BACKUP, &Method::GET) => return self.backup(head).await,
             ("/livez", &Method::GET) => {
                 Ok(text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"))
             }
             ("/readyz", &Method::GET) => Ok(self.ready()),
-            ("/metrics", &Method::GET) => self.metrics(&head).await,
+            ("/metrics", &Method::GET) => self.metrics(head).await,
             ("/livez" | "/readyz" | "/metrics", _) => Err(Problem::method_not_allowed("GET")),
-            (path, _) if path.starts_with("/api/") => self.api(&head, body).await,
+            (path, _) if path.starts_with("/api/") => self.api(head, body).await,
             _ => Err(Problem::route_unknown()),
         };
-        finished(answer.map(|response| response.map(AdminBody::Whole)))
+        answer.map(|response| response.map(AdminBody::Whole))
     }
 
     /// The whole store as a stream: what an operator's token may have, and nobody else.
-    async fn backup(&self, head: &Parts) -> Response<AdminBody> {
-        let answer = match self.admit(head) {
-            Ok(()) => store::backup(&*self.parts.store).await,
-            Err(problem) => Err(problem),
-        };
-        finished(answer)
+    async fn backup(&self, head: &Parts) -> Result<Response<AdminBody>, Problem> {
+        self.admit(head)?;
+        store::backup(&*self.parts.store).await
     }
 
     fn ready(&self) -> Response<Full<Bytes>> {
@@ -202,11 +214,10 @@ impl Admin {
 }
 
 /// The answer with its name; a problem in its own form.
-fn finished(answer: Result<Response<AdminBody>, Problem>) -> Response<AdminBody> {
-    let request_id = uuid::Uuid::now_v7().to_string();
+fn finished(answer: Result<Response<AdminBody>, Problem>, request_id: &str) -> Response<AdminBody> {
     let mut response =
-        answer.unwrap_or_else(|problem| problem.respond(&request_id).map(AdminBody::Whole));
-    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        answer.unwrap_or_else(|problem| problem.respond(request_id).map(AdminBody::Whole));
+    if let Ok(value) = HeaderValue::from_str(request_id) {
         response
             .headers_mut()
             .insert("alipay-sidecar-request-id", value);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -40,6 +42,7 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
         }
         (["apps", app_id], "PUT") => put_app(parts, &id(app_id)?, body).await,
         (["apps", app_id], "DELETE") => remove_app(parts, &id(app_id)?).await,
+        (["audit"], "GET") => ok(&audit_head(parts).await),
         (["drain"], "POST") => drain(parts, &query).await,
         (["apps", app_id, "exchange"], "POST") => {
             ok(&authorizations::exchange(parts, &id(app_id)?, body).await?)
@@ -129,12 +132,26 @@ fn refusal(segments: &[&str]) -> Problem {
         | ["inbox", "prune" | "replay" | "reverify"]
         | ["inbox", _, "replay" | "reverify"]
         | ["store", "check"] => Problem::method_not_allowed("POST"),
-        ["apps" | "merchants" | "inbox" | "store"]
+        ["apps" | "audit" | "merchants" | "inbox" | "store"]
         | ["inbox", _]
         | ["merchants", _, _, "token"]
         | ["store", "backup"] => Problem::method_not_allowed("GET"),
         ["apps", _] | ["merchants", _, _] => Problem::method_not_allowed("GET, PUT, DELETE"),
         _ => Problem::route_unknown(),
+    }
+}
+
+/// How far the store knows the audit log, for who checks it.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) struct AuditView {
+    /// The head, in base64; `None`: there is none.
+    pub(crate) head: Option<String>,
+}
+
+async fn audit_head(parts: &AdminParts) -> AuditView {
+    let head = parts.audit.kept_head().await;
+    AuditView {
+        head: head.map(|head| STANDARD.encode(head.to_bytes())),
     }
 }
 

@@ -25,6 +25,9 @@ pub(crate) struct CheckArguments {
 
 pub(crate) async fn execute(context: &Context, arguments: &CheckArguments) -> Result<(), Failure> {
     let config = context.load_to_serve([])?;
+    if let Some(path) = &config.telemetry.audit_file {
+        crate::audit::probe(path).map_err(anyhow::Error::from)?;
+    }
     let mut warnings = Vec::new();
     let stored = stored_apps(context, &config).await?;
     let apps = config.apps.iter().chain(stored.iter().flatten());

@@ -14,6 +14,7 @@ mod activation;
 mod admin_client;
 mod app;
 mod app_subscribe;
+mod audit;
 mod backend;
 mod call;
 mod check;
@@ -98,6 +99,9 @@ enum Verb {
     /// Credentials of the ISV's own applications
     #[command(subcommand)]
     App(app::AppVerb),
+    /// The audit log
+    #[command(subcommand)]
+    Audit(audit::AuditVerb),
     /// One call through a running sidecar
     Call(call::CallArguments),
     /// Validate the configuration, the keys against each other, the store and the clock
@@ -160,6 +164,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
 fn execute(context: &Context, verb: Verb) -> Result<(), Failure> {
     match verb {
         Verb::App(verb) => context.block_on(app::execute(context, verb)),
+        Verb::Audit(verb) => context.block_on(audit::execute(context, verb)),
         Verb::Call(arguments) => context.block_on(call::execute(context, arguments)),
         Verb::Check(arguments) => context.block_on(check::execute(context, &arguments)),
         Verb::Dev(arguments) => dev::execute(context, &arguments),

@@ -26,7 +26,7 @@ use crate::net::shutdown::{Gate, Stage};
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route};
-use crate::proxy::story::Story;
+use crate::proxy::story::{EventsDone, Story};
 use crate::proxy::{BODY_DEADLINE, OUT_OF_SERVICE, Proxy, overloaded, upload, users};
 
 /// How many requests are answered at once, waiting claims among them.
@@ -79,6 +79,18 @@ impl Event {
             "extend" => Some(Self::Extend(id)),
             "nack" => Some(Self::Nack(id)),
             _ => None,
+        }
+    }
+}
+
+impl Event {
+    /// What it does, and to which event.
+    fn named(&self) -> (&'static str, Option<&str>) {
+        match self {
+            Self::Ack(id) => ("ack", Some(id)),
+            Self::Claim => ("claim", None),
+            Self::Extend(id) => ("extend", Some(id)),
+            Self::Nack(id) => ("nack", Some(id)),
         }
     }
 }
@@ -163,10 +175,16 @@ impl Proxy {
         let mut story = Story::new(head, route);
         let done = self.pulled(head, (route, event, &mut story), body).await;
         let claimed = match &done {
-            Ok(Done::Claimed(events)) => events.len(),
-            _ => 0,
+            Ok(Done::Claimed(events)) => u64::try_from(events.len()).ok(),
+            _ => None,
         };
-        story.tell_events(&self.parts, claimed, done.as_ref().err());
+        let (action, event_id) = event.named();
+        let told = EventsDone {
+            action,
+            event_id,
+            claimed,
+        };
+        story.tell_events(&self.parts, &told, done.as_ref().err());
         let mut response = match done {
             Ok(Done::Claimed(events)) => reply::json_text(items(&events)),
             Ok(Done::Said) => {

@@ -13,6 +13,7 @@ use http_body_util::Full;
 use hyper::body::Body;
 use tokio::sync::Semaphore;
 
+use crate::audit::Audit;
 use crate::config::Config;
 use crate::gateway::error::Outcome;
 use crate::gateway::metrics::CallMetrics;
@@ -76,6 +77,8 @@ pub struct Proxy {
 pub struct ProxyParts {
     /// Who may call, and what each.
     pub callers: Callers,
+    /// Told of every call.
+    pub audit: Audit,
     /// Finds credentials.
     pub resolver: Resolver,
     /// Calls Alipay.

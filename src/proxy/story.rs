@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use http::request::Parts;
 
+use crate::audit::entry::{Entry, Event};
 use crate::gateway::VerifiedReply;
 use crate::gateway::error::Outcome;
 use crate::gateway::metrics::Api;
@@ -29,6 +30,8 @@ pub(super) struct Story {
     pub(super) began: Instant,
     /// Who calls, once that is proved.
     caller: Option<Arc<str>>,
+    /// The caller's place in its own trace.
+    trace_parent: Option<String>,
     /// Nobody could ask for the record of a call in process: its id is told to nobody.
     is_internal: bool,
 }
@@ -60,6 +63,7 @@ impl Story {
             method,
             began: Instant::now(),
             caller: None,
+            trace_parent: trace_parent(head),
             is_internal: false,
         }
     }
@@ -72,6 +76,7 @@ impl Story {
             method: Some(method.to_owned()),
             began: Instant::now(),
             caller: None,
+            trace_parent: None,
             is_internal: true,
         }
     }
@@ -92,9 +97,21 @@ impl Story {
         id.filter(|_| !self.is_internal)
     }
 
+    /// What the audit log tells of it: ids and codes, nothing of what was asked or answered.
+    fn entry(&self, outcome: &'static str) -> Entry {
+        Entry::new(Event::Call, self.api, outcome)
+            .with("request_id", &self.request_id)
+            .with_some("caller", self.caller.as_deref())
+            .with_some("caller_request_id", self.caller_request_id.as_deref())
+            .with_some("traceparent", self.trace_parent.as_deref())
+            .marked("in_process", self.is_internal)
+            .with_some("method", self.method.as_deref())
+    }
+
     /// Counts that somebody asked what became of a call.
     pub(super) fn tell_looked_up(&self, parts: &ProxyParts) {
         parts.metrics.count(self.api, None, "ok");
+        parts.audit.tell(|| self.entry("ok"));
     }
 
     /// Counts and logs a call that ended before it had credentials.
@@ -126,6 +143,21 @@ impl Story {
             Err(error) => (None, Some(error)),
         };
         let merchant = credentials.and_then(|c| c.merchant.as_ref());
+        let entry = || {
+            self.entry(outcome)
+                .with_some("app_id", credentials.map(|c| c.app.app_id.as_str()))
+                .with_some("auth_app_id", merchant.map(|m| m.auth_app_id.as_str()))
+                .with_some("sub_code", said.and_then(|s| s.sub_code.as_deref()))
+                .with_some("trace_id", said.and_then(|s| s.trace_id.as_deref()))
+                .marked(
+                    "may_have_acted",
+                    error.is_some_and(|e| e.outcome == Outcome::Unknown),
+                )
+        };
+        match error.is_some_and(|error| is_of_stranger(error)) {
+            true => parts.audit.tell_of_stranger(entry),
+            false => parts.audit.tell(entry),
+        }
         tracing::info!(
             request_id = self.request_id,
             caller_request_id = self.caller_request_id,
@@ -149,6 +181,19 @@ impl Story {
         let outcome = checked.map_or_else(|error| error.code.as_str(), Checked::outcome);
         parts.metrics.count(self.api, None, outcome);
         let known = checked.ok();
+        let entry = || {
+            self.entry(outcome)
+                .with_some("app_id", known.map(|checked| checked.app.app_id.as_str()))
+                .with_some(
+                    "auth_app_id",
+                    known.and_then(|checked| checked.auth_app_id.as_deref()),
+                )
+                .with_some("sub_code", known.and_then(|c| c.sub_code.as_deref()))
+        };
+        match checked.err().is_some_and(is_of_stranger) {
+            true => parts.audit.tell_of_stranger(entry),
+            false => parts.audit.tell(entry),
+        }
         tracing::info!(
             request_id = self.request_id,
             caller_request_id = self.caller_request_id,
@@ -164,15 +209,28 @@ impl Story {
         );
     }
 
-    /// Counts and logs a request for events, and how many of them were claimed.
+    /// Counts and logs a request for events. A claim that gave none changed nothing, and isn't
+    /// audited.
     pub(super) fn tell_events(
         &self,
         parts: &ProxyParts,
-        claimed: usize,
+        done: &EventsDone<'_>,
         error: Option<&ProxyError>,
     ) {
         let outcome = error.map_or("ok", |error| error.code.as_str());
         parts.metrics.count(self.api, None, outcome);
+        let claimed = done.claimed.unwrap_or_default();
+        let entry = || {
+            self.entry(outcome)
+                .with("action", done.action)
+                .with_some("event_id", done.event_id)
+                .with_number("claimed", claimed)
+        };
+        match error {
+            Some(error) if is_of_stranger(error) => parts.audit.tell_of_stranger(entry),
+            None if done.claimed == Some(0) => {}
+            _ => parts.audit.tell(entry),
+        }
         // A backend that waits for events asks all day.
         tracing::debug!(
             request_id = self.request_id,
@@ -198,6 +256,12 @@ impl Story {
         parts
             .metrics
             .count(self.api, self.method.as_deref(), outcome);
+        let merchant = known.merchant.as_ref();
+        parts.audit.tell(|| {
+            self.entry(outcome)
+                .with("app_id", known.app.app_id.as_str())
+                .with_some("auth_app_id", merchant.map(|m| m.auth_app_id.as_str()))
+        });
         tracing::info!(
             request_id = self.request_id,
             caller = self.caller.as_deref(),
@@ -209,6 +273,32 @@ impl Story {
             "call signed"
         );
     }
+}
+
+/// What was asked about events, and how many were claimed; `None`: it was no claim.
+pub(super) struct EventsDone<'a> {
+    pub(super) action: &'static str,
+    pub(super) event_id: Option<&'a str>,
+    pub(super) claimed: Option<u64>,
+}
+
+/// Whether anybody can cause it without end: a web page, or whoever isn't let in.
+fn is_of_stranger(error: &ProxyError) -> bool {
+    matches!(
+        error.code.as_str(),
+        "browser-refused"
+            | "caller-unauthenticated"
+            | "headers-too-large"
+            | "http-method-not-allowed"
+            | "route-unknown"
+    )
+}
+
+/// `traceparent`, where it has the form that W3C gives it.
+fn trace_parent(head: &Parts) -> Option<String> {
+    let value = head.headers.get("traceparent")?.to_str().ok()?;
+    let allowed = |b: u8| b.is_ascii_digit() || matches!(b, b'a'..=b'f' | b'-');
+    (value.len() == 55 && value.bytes().all(allowed)).then(|| value.to_owned())
 }
 
 /// What Alipay said.

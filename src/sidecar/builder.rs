@@ -10,6 +10,7 @@ use crate::admin::drain::{Drain, DrainParts};
 use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
 use crate::admin::{Admin, AdminParts, token};
+use crate::audit::{Audit, OpenError};
 use crate::certificates::metrics::CertificateMetrics;
 use crate::certificates::{CertificateParts, Certificates};
 use crate::clock::{Clock, SystemClock};
@@ -36,7 +37,7 @@ use crate::proxy::notify_url::NotifyUrlRule;
 use crate::proxy::reply_signature::{REFUSALS, ReplySigner};
 use crate::proxy::resolve::Resolver;
 use crate::proxy::{Limits, Proxy, ProxyParts};
-use crate::sidecar::{Sidecar, SidecarParts};
+use crate::sidecar::{Sidecar, SidecarParts, audit};
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedStore, OpenOptions};
 use crate::store::error::StoreError;
@@ -68,6 +69,7 @@ pub struct SidecarBuilder {
     signers: Option<Arc<dyn Signers>>,
     store: Option<Arc<dyn Store>>,
     wait_for_store: Duration,
+    without_audit: bool,
 }
 
 /// Why a sidecar can't be built.
@@ -77,6 +79,9 @@ pub enum BuildError {
     /// An app's keys can't be used.
     #[error(transparent)]
     App(#[from] AppError),
+    /// The audit log can't be opened.
+    #[error(transparent)]
+    Audit(#[from] OpenError),
     /// The client towards Alipay can't be made.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -112,6 +117,7 @@ impl SidecarBuilder {
             signers: None,
             store: None,
             wait_for_store: Duration::ZERO,
+            without_audit: false,
         }
     }
 
@@ -146,11 +152,21 @@ impl SidecarBuilder {
         self
     }
 
+    /// Keeps no audit log, whatever is configured: for a host that has one of its own, or wants no
+    /// files.
+    pub fn without_audit(mut self) -> Self {
+        self.without_audit = true;
+        self
+    }
+
     /// Checks all and starts nothing that listens or delivers.
     ///
     /// # Errors
     /// [`BuildError`]: the first thing that doesn't fit.
-    pub async fn build(self) -> Result<Sidecar, BuildError> {
+    pub async fn build(mut self) -> Result<Sidecar, BuildError> {
+        if self.without_audit {
+            self.config.telemetry.audit_file = None;
+        }
         let config = &self.config;
         if let Some(errors) = ConfigErrors::of_faults(config.unsupported()) {
             return Err(errors.into());
@@ -181,7 +197,15 @@ impl SidecarBuilder {
             metrics: CertificateMetrics::register(&self.registry)?,
         });
         certificates.recall(&apps.all()).await?;
+        let beside = audit::Beside {
+            registry: &self.registry,
+            clock: &self.clock,
+            store: &store,
+            patience: self.wait_for_store,
+        };
+        let audit = audit::open(config, beside).await?;
         let parts = Common {
+            audit,
             certificates,
             call_metrics,
             clock: self.clock,
@@ -202,6 +226,7 @@ impl std::fmt::Debug for SidecarBuilder {
 
 /// What every part is made of.
 struct Common {
+    audit: Audit,
     certificates: Certificates,
     call_metrics: CallMetrics,
     clock: Arc<dyn Clock>,
@@ -213,6 +238,7 @@ struct Common {
 
 fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
     let Common {
+        audit,
         certificates,
         call_metrics,
         clock,
@@ -255,6 +281,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
     let metrics = ProxyMetrics::register(&registry)?;
     let proxy = Proxy::new(ProxyParts {
         callers: Callers::new(&config.callers, &metrics),
+        audit: audit.clone(),
         resolver: resolver(&config, &apps, &store, &tokens),
         gateway,
         tokens: tokens.clone(),
@@ -272,6 +299,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         call_metrics,
     });
     let webhook_parts = WebhookParts {
+        audit: audit.clone(),
         apps: apps.clone(),
         certificates: source,
         diagnostics,
@@ -288,6 +316,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
     let admin_token = admin_token(&config)?;
     let all_apps = apps.clone();
     let drain = Drain::new(DrainParts {
+        audit: audit.clone(),
         hand,
         ending: ending.clone(),
         proxy: proxy.clone(),
@@ -298,6 +327,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         store: Arc::clone(&store),
     });
     let admin = Admin::new(AdminParts {
+        audit: audit.clone(),
         drain: drain.clone(),
         health: Health::new(apps.clone(), Arc::clone(&store), ending),
         metrics: Metrics::register(&registry)?.with_high_water(config.delivery.high_water),
@@ -315,6 +345,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         wake,
     });
     let parts = SidecarParts {
+        audit,
         apps: all_apps,
         config,
         clock,

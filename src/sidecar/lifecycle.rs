@@ -115,6 +115,8 @@ impl Bound {
         let whole = async {
             // `background` can't fail.
             let (durable, (), _) = tokio::join!(serving, admin, background);
+            // What operators did until the end is told, too.
+            parts.audit.finished().await;
             durable
         };
         let end = async {

@@ -16,6 +16,7 @@ use crate::admin::error::AdminError;
 use crate::admin::inbox::{EntryView, ReverifyReport};
 use crate::admin::store::AdminBody;
 use crate::admin::{Admin, inbox, prune, token};
+use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::listen::Listen;
@@ -33,6 +34,7 @@ use crate::store::Store;
 use crate::token::{Pace, Tokens};
 use crate::webhook::Webhook;
 
+mod audit;
 mod builder;
 mod lifecycle;
 mod reply_key;
@@ -48,6 +50,10 @@ pub use tls::unusable_files;
 /// How often what is old enough is removed from the store.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
+/// How often the store is told how far the audit log has come: so long ago may be what a crash lets
+/// somebody cut off unnoticed.
+const ANCHOR_EVERY: Duration = Duration::from_secs(10);
+
 /// A sidecar, ready to run. Clones share it.
 #[derive(Clone)]
 pub struct Sidecar {
@@ -56,6 +62,7 @@ pub struct Sidecar {
 
 struct SidecarParts {
     config: Config,
+    audit: Audit,
     apps: Apps,
     clock: Arc<dyn Clock>,
     store: Arc<dyn Store>,
@@ -217,10 +224,12 @@ impl Sidecar {
                 self.parts.dispatcher.run(signal.wait()),
                 self.prune(&signal),
                 self.parts.webhook.report_refused(),
-                self.keep_ahead(&signal)
+                self.keep_ahead(&signal),
+                self.anchor(&signal)
             );
             self.parts.webhook.flush().await;
             self.parts.proxy.written().await;
+            self.parts.audit.finished().await;
         };
         let end = async {
             tokio::select! {
@@ -298,6 +307,14 @@ impl Sidecar {
         if self.parts.config.tokens.refresh == RefreshMode::Ahead {
             let tokens = &self.parts.tokens;
             tokens.keep_ahead(Pace::default(), shutdown).await;
+        }
+    }
+
+    async fn anchor(&self, shutdown: &Shutdown) {
+        while !shutdown.is_given() {
+            self.parts.audit.anchor().await;
+            // The pause ends early on shutdown.
+            let _ = tokio::time::timeout(ANCHOR_EVERY, shutdown.wait()).await;
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use crate::audit::entry::Entry;
 use crate::gateway::app::SigningApp;
 use crate::gateway::platform::Asker;
 use crate::model::id::EventId;
@@ -90,7 +91,7 @@ pub(super) async fn receive(inner: &Inner, settings: &Settings, arrival: &Arriva
     match store(inner, settings, arrival, &verified).await {
         Ok((outcome, event_id)) => {
             inner.parts.metrics.count(kind, outcome);
-            log(kind, outcome, &verified, event_id);
+            log(inner, (kind, outcome), &verified, event_id);
             answer::success()
         }
         Err(refusal) => inner.refuse(kind, &refusal),
@@ -235,6 +236,8 @@ async fn check_service(inner: &Inner, verified: &Verified) -> Answer {
                 .parts
                 .metrics
                 .count(Kind::ServiceCheck, Outcome::Accepted);
+            let entry = || entry((Kind::ServiceCheck, Outcome::Accepted), verified);
+            inner.parts.audit.tell_of_repeated(entry);
             tracing::info!(app_id = %verified.app.app_id, "alipay.service.check answered");
             reply
         }
@@ -242,7 +245,18 @@ async fn check_service(inner: &Inner, verified: &Verified) -> Answer {
     }
 }
 
-pub(super) fn log(kind: Kind, outcome: Outcome, verified: &Verified, event_id: EventId) {
+/// Tells the log and the audit log what became of a notification.
+pub(super) fn log(
+    inner: &Inner,
+    (kind, outcome): (Kind, Outcome),
+    verified: &Verified,
+    event_id: EventId,
+) {
+    let entry = || entry((kind, outcome), verified).with("event_id", &event_id.to_string());
+    match outcome {
+        Outcome::Accepted | Outcome::TokenConflict => inner.parts.audit.tell(entry),
+        _ => inner.parts.audit.tell_of_repeated(entry),
+    }
     tracing::info!(
         kind = kind.as_str(),
         outcome = outcome.as_str(),
@@ -251,4 +265,14 @@ pub(super) fn log(kind: Kind, outcome: Outcome, verified: &Verified, event_id: E
         %event_id,
         "notification"
     );
+}
+
+/// What the audit log tells of a verified notification.
+fn entry((kind, outcome): (Kind, Outcome), verified: &Verified) -> Entry {
+    let notification = &verified.notification;
+    Entry::new(kind.event(), kind.as_str(), outcome.as_str())
+        .with("type", notification.event_type())
+        .with("app_id", verified.app.app_id.as_str())
+        .with_some("auth_app_id", notification.auth_app_id().as_deref())
+        .with_some("notify_id", notification.notify_id())
 }

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use crate::audit::entry::{Entry, Event};
 use crate::gateway::app::SigningApp;
 use crate::model::id::AppId;
 use crate::model::merchant::Merchant;
@@ -36,7 +37,11 @@ pub(super) async fn callback(inner: &Inner, settings: &Settings, query: &str) ->
     }
     match authorize(inner, settings, &params).await {
         Ok(done) => done,
-        Err(page) => page.answer(),
+        Err(page) => {
+            let entry = || Entry::new(Event::Authorization, "callback", page.as_str());
+            inner.parts.audit.tell_of_stranger(entry);
+            page.answer()
+        }
     }
 }
 
@@ -86,7 +91,7 @@ async fn authorize(inner: &Inner, settings: &Settings, params: &Params) -> Resul
     let tokens = &inner.parts.tokens;
     let exchanged = tokens.exchange_in(slot, (&app, &code), context).await;
     let merchants = exchanged.map_err(|error| failed(&app.app_id, &error))?;
-    tracing::info!(app_id = %app.app_id, merchants = merchants.len(), "authorised by callback");
+    tell(inner, &app.app_id, &merchants, reference.as_deref());
     Ok(match &settings.webhook.auth_return_url {
         Some(url) => {
             let query = result_query(&app.app_id, &merchants, reference.as_deref());
@@ -203,6 +208,19 @@ fn failed(app_id: &AppId, error: &TokenError) -> Page {
         _ if matches!(error.kind(), "overloaded" | "store-unavailable") => Page::Unavailable,
         _ => Page::ExchangeFailed,
     }
+}
+
+/// Tells the log and the audit log who authorised.
+fn tell(inner: &Inner, app_id: &AppId, merchants: &[Merchant], reference: Option<&str>) {
+    tracing::info!(%app_id, merchants = merchants.len(), "authorised by callback");
+    let ids: Vec<&str> = merchants.iter().map(|m| m.auth_app_id.as_str()).collect();
+    // The same code and state again are answered again.
+    inner.parts.audit.tell_of_repeated(|| {
+        Entry::new(Event::Authorization, "callback", "accepted")
+            .with("app_id", app_id.as_str())
+            .with("auth_app_id", &ids.join(","))
+            .with_some("ref", reference)
+    });
 }
 
 /// What the operator's page learns; never a token.

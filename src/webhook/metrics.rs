@@ -2,6 +2,7 @@
 
 use prometheus::{IntCounterVec, Opts, Registry};
 
+use crate::audit::entry::Event;
 use crate::protocol::notification::Notification;
 use crate::protocol::params::name;
 
@@ -51,6 +52,14 @@ impl Kind {
             Self::Other
         } else {
             Self::Payment
+        }
+    }
+
+    /// As what the audit log tells it.
+    pub(super) fn event(self) -> Event {
+        match self {
+            Self::Spi => Event::Spi,
+            _ => Event::Notification,
         }
     }
 

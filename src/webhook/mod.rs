@@ -17,6 +17,8 @@ use http_body_util::Full;
 use hyper::body::Body;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::audit::Audit;
+use crate::audit::entry::Entry;
 use crate::clock::Clock;
 use crate::config::delivery::{AuthorizationDelivery, DeliveryConfig};
 use crate::config::webhook::WebhookConfig;
@@ -61,6 +63,8 @@ const ROOM: usize = 64 << 20;
 
 /// What [`Webhook`] works with.
 pub struct WebhookParts {
+    /// Told of every notification, call and authorisation.
+    pub audit: Audit,
     /// The apps that notifications may be for.
     pub apps: Apps,
     /// Fetches platform certificates that notifications name and nobody knows yet.
@@ -247,6 +251,10 @@ impl Inner {
     fn report(&self, kind: Kind, refusal: &Refusal) {
         let outcome = refusal.outcome();
         self.parts.metrics.count(kind, outcome);
+        self.parts.audit.tell_of_stranger(|| {
+            Entry::new(kind.event(), kind.as_str(), outcome.as_str())
+                .with("reason", &refusal.to_string())
+        });
         tracing::warn!(
             kind = kind.as_str(),
             outcome = outcome.as_str(),

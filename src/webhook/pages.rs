@@ -36,6 +36,22 @@ pub(super) enum Page {
 }
 
 impl Page {
+    /// As the audit log names it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::CodeRefused => "code-refused",
+            Self::ExchangeFailed => "exchange-failed",
+            Self::Malformed => "malformed",
+            Self::NoPublicUrl => "no-public-url",
+            Self::NoUserReturn => "no-user-return",
+            Self::StateMissing => "state-missing",
+            Self::StateRefused => "state-refused",
+            Self::Unavailable => "unavailable",
+            Self::UnknownApp => "app-unknown",
+            Self::Worked => "accepted",
+        }
+    }
+
     fn status(self) -> StatusCode {
         match self {
             Self::CodeRefused

@@ -204,7 +204,7 @@ impl Inner {
         match app_gateway::store(self, settings, &arrival, &verified).await {
             Ok((outcome, event_id)) => {
                 self.parts.metrics.count(kind, outcome);
-                app_gateway::log(kind, outcome, &verified, event_id);
+                app_gateway::log(self, (kind, outcome), &verified, event_id);
                 Ok(match outcome {
                     Outcome::Duplicate | Outcome::DuplicateDiffers => {
                         let known = format!("it was accepted as {event_id}");

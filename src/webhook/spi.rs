@@ -15,6 +15,7 @@ use http::{HeaderMap, Method, StatusCode};
 use hyper::body::Body as HttpBody;
 use tokio::sync::Semaphore;
 
+use crate::audit::entry::Entry;
 use crate::delivery::ask::AskError;
 use crate::gateway::app::SigningApp;
 use crate::gateway::signer::SignError;
@@ -310,6 +311,14 @@ fn log(inner: &Inner, arrival: &Arrival<'_>, verified: &Verified, failure: Optio
     let (app_id, method) = (&verified.app.app_id, verified.call.method());
     let (path, event_id) = (arrival.path, verified.id);
     let duration_ms = arrival.began.elapsed().as_millis();
+    inner.parts.audit.tell_of_repeated(|| {
+        Entry::new(Kind::Spi.event(), Kind::Spi.as_str(), outcome.as_str())
+            .with("type", method)
+            .with("app_id", app_id.as_str())
+            .with_some("auth_app_id", verified.call.merchant())
+            .with("path", path)
+            .with("event_id", &event_id.to_string())
+    });
     match failure {
         None => {
             tracing::info!(%app_id, method, path, %event_id, duration_ms, "SPI call answered");

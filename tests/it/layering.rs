@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may import, besides itself.
-const ALLOWED: [(&str, &[&str]); 22] = [
+const ALLOWED: [(&str, &[&str]); 23] = [
     ("protocol", &[]),
     ("model", &["protocol"]),
     ("config", &["protocol", "model"]),
@@ -18,6 +18,7 @@ const ALLOWED: [(&str, &[&str]); 22] = [
     ("telemetry", &["config"]),
     ("net", &["config"]),
     ("store", LOWER),
+    ("audit", AUDIT),
     ("gateway", LOWER),
     ("certificates", MIDDLE),
     ("token", TOKEN),
@@ -42,6 +43,7 @@ const LOWER: &[&str] = &[
     "telemetry",
     "net",
 ];
+const AUDIT: &[&str] = &["protocol", "clock", "store"];
 const MIDDLE: &[&str] = &[
     "protocol",
     "model",
@@ -90,6 +92,7 @@ const UPPER: &[&str] = &[
     "telemetry",
     "net",
     "store",
+    "audit",
     "gateway",
     "certificates",
     "token",
@@ -106,6 +109,7 @@ const ADMIN: &[&str] = &[
     "telemetry",
     "net",
     "store",
+    "audit",
     "gateway",
     "certificates",
     "token",
@@ -124,6 +128,7 @@ const SIDECAR: &[&str] = &[
     "telemetry",
     "net",
     "store",
+    "audit",
     "gateway",
     "certificates",
     "token",
@@ -143,6 +148,7 @@ const CLI: &[&str] = &[
     "telemetry",
     "net",
     "store",
+    "audit",
     "gateway",
     "certificates",
     "token",

@@ -11,6 +11,10 @@ mod admin;
 #[cfg(feature = "simulator")]
 mod alerts;
 #[cfg(feature = "simulator")]
+mod audit;
+#[cfg(feature = "cli")]
+mod audit_cli;
+#[cfg(feature = "simulator")]
 mod auth_redirect;
 #[cfg(feature = "simulator")]
 mod authorizations;

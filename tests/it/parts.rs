@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use alipay_sidecar::audit::Audit;
 use alipay_sidecar::clock::{Clock, ManualClock};
 use alipay_sidecar::config::delivery::DeliveryConfig;
 use alipay_sidecar::config::upstream::UpstreamConfig;
@@ -116,6 +117,7 @@ impl Parts {
             wake: dispatcher.waker(),
         });
         let parts = WebhookParts {
+            audit: Audit::off(),
             certificates: Arc::new(NoSource),
             diagnostics: Diagnostics::new(),
             apps: apps.clone(),

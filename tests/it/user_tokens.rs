@@ -617,6 +617,7 @@ async fn a_code_is_not_sent_again_after_a_crash_between_its_memo_and_the_call() 
     let directory = tempfile::tempdir().expect("a directory");
     let mut config = first.config.clone();
     config.store.path = directory.path().join("crashed.redb");
+    config.telemetry.audit_file = None;
     std::fs::copy(&first.config.store.path, &config.store.path).expect("copied");
     drop(spending);
     let second = Sidecar::builder(config).build().await.expect("a sidecar");

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use alipay_sidecar::audit::Audit;
 use alipay_sidecar::config::delivery::{AuthorizationDelivery, DeliveryConfig};
 use alipay_sidecar::config::webhook::WebhookConfig;
 use alipay_sidecar::gateway::diagnosis::Diagnostics;
@@ -763,6 +764,7 @@ impl Parts {
             broken: AtomicBool::new(true),
         });
         let parts = WebhookParts {
+            audit: Audit::off(),
             certificates: Arc::new(NoSource),
             diagnostics: Diagnostics::new(),
             apps: self.apps.clone(),

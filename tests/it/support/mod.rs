@@ -334,6 +334,7 @@ fn config(simulator: &Simulator, store: std::path::PathBuf) -> Config {
         apps: vec![app(DEFAULT_APP_ID)],
         ..Config::default()
     };
+    config.telemetry.audit_file = Some(config.store.path.with_file_name("audit.jsonl"));
     config.admin.token = Some(Secret::new(ADMIN_TOKEN.to_owned()));
     config
 }

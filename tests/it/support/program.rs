@@ -1,13 +1,14 @@
 //! The real program, as a process of its own that can be killed.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alipay_sidecar::clock::SystemClock;
 use alipay_sidecar::net::client::{Client, Reply};
+use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::DEFAULT_APP_ID;
 use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
 use alipay_sidecar::store::seal::StoreKey;
@@ -17,6 +18,9 @@ use http_body_util::Full;
 use serde_json::Value;
 
 use super::{PATIENCE, keys};
+
+/// Where the program is.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_alipay-sidecar");
 
 /// Everything that the program needs to run: a configuration, keys and an empty store.
 pub struct Installation {
@@ -81,11 +85,43 @@ url = "{backend}"
         .expect("the program closed it")
     }
 
+    /// Where everything is.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The store key as text.
+    pub fn key(&self) -> Secret<String> {
+        self.key.to_base64()
+    }
+
+    /// The program ends with `code`; gives what it said.
+    pub fn check(&self, arguments: &[&str], code: i32) -> String {
+        let output = Command::new(PROGRAM)
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .env_clear()
+            .stdin(Stdio::null())
+            .output()
+            .expect("started");
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{said}");
+        said
+    }
+
     /// Starts the program, and waits until it has bound its sockets.
     pub fn start(&self) -> Program {
+        self.start_by(|program| {
+            let mut command = Command::new(program);
+            command.arg("run");
+            command
+        })
+    }
+
+    /// The same by a command that is made for the program's path.
+    pub fn start_by(&self, command: impl FnOnce(&str) -> Command) -> Program {
         let started = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_alipay-sidecar"))
-            .arg("run")
+        let mut child = command(PROGRAM)
             .current_dir(self.directory.path())
             .env_clear()
             .stdin(Stdio::null())

@@ -1,0 +1,45 @@
+//! What the audit log tells of operators' requests: every change, whatever gives secrets away (sealed
+//! or not), and whoever came without the token. What was asked for is in the path; bodies hold
+//! secrets.
+
+use http::request::Parts;
+use http::{Method, StatusCode};
+
+use crate::admin::store;
+use crate::audit::Audit;
+use crate::audit::entry::{Entry, Event};
+
+/// Tells of a request that was answered.
+pub(super) fn tell(audit: &Audit, head: &Parts, (request_id, status): (&str, StatusCode)) {
+    let path = head.uri.path();
+    if !path.starts_with("/api/") {
+        return;
+    }
+    let entry = || {
+        let target = head.uri.path_and_query().map_or(path, |both| both.as_str());
+        Entry::new(Event::Admin, "api", outcome(status))
+            .with("request_id", request_id)
+            .with("action", head.method.as_str())
+            .with("path", target)
+            .with_number("status", status.as_u16().into())
+    };
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        audit.tell_of_stranger(entry);
+    } else if head.method != Method::GET || reveals(path) {
+        audit.tell(entry);
+    }
+}
+
+/// Whether reading it takes something out of the store.
+fn reveals(path: &str) -> bool {
+    path == store::BACKUP || path.ends_with("/token")
+}
+
+fn outcome(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        ..400 => "ok",
+        401 => "unauthenticated",
+        ..500 => "refused",
+        _ => "failed",
+    }
+}

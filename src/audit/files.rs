@@ -1,0 +1,340 @@
+//! The files of the log: the one that is written, and those before it.
+//!
+//! `audit.jsonl` is written; when a day or its size is over it becomes
+//! `audit.jsonl.2026-11-26.000000000123`, named after the day of its last line and the number of its
+//! first.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::chain::{Head, ReadLine, digest, digest_text};
+use super::error::AuditError;
+
+/// How much of the end of a file is looked at: many times the longest line.
+const TAIL: u64 = 256 << 10;
+
+/// The file that is written, locked.
+pub(super) struct LogFile {
+    file: File,
+    /// Up to where it is known to be good.
+    length: u64,
+    identity: (u64, u64),
+    /// The number of its first line; `None`: it has none.
+    pub(super) first: Option<u64>,
+    /// The day of its last line.
+    pub(super) day: Option<String>,
+}
+
+impl LogFile {
+    /// Opens the file at `path`, or creates it, readable by its owner alone.
+    pub(super) fn open(path: &Path) -> Result<Self, AuditError> {
+        let wrong = |error| AuditError::of(path, error);
+        if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            return Err(AuditError::NotAFile {
+                path: path.to_owned(),
+            });
+        }
+        create_directory(path).map_err(wrong)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(wrong)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(AuditError::Locked {
+                    path: path.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(wrong(error)),
+        }
+        let there = file.metadata().map_err(wrong)?;
+        if there.len() == 0 {
+            sync_directory(path).map_err(wrong)?;
+        }
+        Ok(Self {
+            length: there.len(),
+            identity: (there.dev(), there.ino()),
+            first: None,
+            day: None,
+            file,
+        })
+    }
+
+    /// How long it is.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Whether `path` still leads to it, and nobody else cut it.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        let there = fs::metadata(path);
+        there.is_ok_and(|there| {
+            (there.dev(), there.ino()) == self.identity && there.len() >= self.length
+        })
+    }
+
+    /// Appends `lines` and makes them safe. Fails without a trace, as far as the disk lets it.
+    pub(super) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        // A write before this one may have failed half-way.
+        if self.file.metadata()?.len() > self.length {
+            self.file.set_len(self.length)?;
+        }
+        let written = self.file.write_all(lines);
+        let written = written.and_then(|()| self.file.sync_data());
+        if written.is_err() {
+            // Where this fails, too, the next write or start sees to what is left.
+            let _ = self.file.set_len(self.length);
+        }
+        written?;
+        self.length += u64::try_from(lines.len()).unwrap_or_default();
+        Ok(())
+    }
+}
+
+/// The end of a file.
+#[derive(Debug, Default)]
+pub(super) struct Tail {
+    /// Its last line, and when that was written.
+    pub(super) last: Option<(Head, String)>,
+    /// What stands behind it and is no line.
+    pub(super) torn: Vec<Vec<u8>>,
+    /// Whether it ends within a line.
+    pub(super) is_open: bool,
+}
+
+impl Tail {
+    /// Reads the end of the file at `path`.
+    pub(super) fn read(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let begin = length.saturating_sub(TAIL);
+        file.seek(SeekFrom::Start(begin))?;
+        let mut end = Vec::new();
+        file.take(TAIL).read_to_end(&mut end)?;
+        let whole = match begin {
+            0 => end.as_slice(),
+            // The first one is cut.
+            _ => end.splitn(2, |b| *b == b'\n').nth(1).unwrap_or_default(),
+        };
+        Ok(Self::of(whole))
+    }
+
+    fn of(bytes: &[u8]) -> Self {
+        let is_open = bytes.last().is_some_and(|last| *last != b'\n');
+        let mut torn = Vec::new();
+        let mut last = None;
+        for line in lines(bytes).rev() {
+            match ReadLine::read(line) {
+                Some(read) => {
+                    last = Some((read.head(), read.time));
+                    break;
+                }
+                None => torn.push(line.to_vec()),
+            }
+        }
+        torn.reverse();
+        Self {
+            last,
+            torn,
+            is_open,
+        }
+    }
+}
+
+/// The lines of `bytes`, the last of which may lack its end.
+pub(super) fn lines(bytes: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let some = (!bytes.is_empty()).then(|| bytes.split(|b| *b == b'\n'));
+    some.into_iter().flatten()
+}
+
+/// What a start says of lines that are none.
+pub(super) fn torn_digest(torn: &[Vec<u8>]) -> Option<String> {
+    (!torn.is_empty()).then(|| digest_text(digest(&torn.join(&b'\n'))))
+}
+
+/// The number of the first line of a file.
+pub(super) fn first_seq(path: &Path) -> io::Result<Option<u64>> {
+    let mut begin = Vec::new();
+    File::open(path)?.take(TAIL).read_to_end(&mut begin)?;
+    let mut read = lines(&begin).filter_map(ReadLine::read);
+    Ok(read.next().map(|line| line.seq))
+}
+
+/// All files of the log at `path` that there are: its own and those whose names begin with it,
+/// ordered by their first lines. Those without a line come last.
+///
+/// # Errors
+/// The directory's, or that of a file.
+pub fn all(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for name in names(path)? {
+        let file = path.with_file_name(&name);
+        if fs::metadata(&file)?.is_file() {
+            found.push((first_seq(&file)?.unwrap_or(u64::MAX), name, file));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, _, file)| file).collect())
+}
+
+/// The names that begin with that of `path`.
+fn names(path: &Path) -> io::Result<Vec<String>> {
+    let own = own_name(path);
+    let mut names = Vec::new();
+    for there in fs::read_dir(directory(path))? {
+        let Ok(name) = there?.file_name().into_string() else {
+            continue;
+        };
+        let rest = name.strip_prefix(&own);
+        if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// The file before this one, under its lasting name. Nothing is ever overwritten.
+pub(super) fn set_aside(path: &Path, day: &str, first: u64) -> io::Result<()> {
+    let own = own_name(path);
+    let aside = path.with_file_name(format!("{own}.{day}.{first:012}"));
+    if aside.symlink_metadata().is_ok() {
+        let what = format!("{} exists already", aside.display());
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+    }
+    fs::rename(path, &aside)?;
+    sync_directory(path)
+}
+
+/// The files set aside whose last day is before `day`.
+pub(super) fn older_than(path: &Path, day: &str) -> io::Result<Vec<PathBuf>> {
+    let own = own_name(path);
+    let is_older = |name: &String| {
+        let rest = name
+            .strip_prefix(&own)
+            .and_then(|rest| rest.strip_prefix('.'));
+        rest.and_then(day_of).is_some_and(|its_day| its_day < day)
+    };
+    let names = names(path)?.into_iter().filter(is_older);
+    Ok(names.map(|name| path.with_file_name(name)).collect())
+}
+
+/// The day in what [`set_aside`] appends to a name; `None`: it isn't ours.
+fn day_of(rest: &str) -> Option<&str> {
+    let (day, first) = rest.split_once('.')?;
+    let digits =
+        |text: &str, count| text.len() >= count && text.bytes().all(|b| b.is_ascii_digit());
+    let mut parts = day.split('-');
+    let is_day = [4, 2, 2].into_iter().all(|count| {
+        parts
+            .next()
+            .is_some_and(|part| part.len() == count && digits(part, count))
+    });
+    (is_day && parts.next().is_none() && digits(first, 12)).then_some(day)
+}
+
+fn own_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Creates the directory of `path`, for its owner alone, where only that one is missing.
+fn create_directory(path: &Path) -> io::Result<()> {
+    let directory = directory(path);
+    if directory.exists() {
+        return Ok(());
+    }
+    DirBuilder::new().mode(0o700).create(directory)
+}
+
+/// Finds out whether a log can be written at `path`, and leaves nothing there.
+///
+/// # Errors
+/// Why it can't.
+pub fn probe(path: &Path) -> Result<(), AuditError> {
+    let wrong = |error| AuditError::of(path, error);
+    match fs::metadata(path) {
+        Ok(there) if !there.is_file() => Err(AuditError::NotAFile {
+            path: path.to_owned(),
+        }),
+        Ok(_) => OpenOptions::new()
+            .append(true)
+            .open(path)
+            .map(drop)
+            .map_err(wrong),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            probe_directory(path).map_err(wrong)
+        }
+        Err(error) => Err(wrong(error)),
+    }
+}
+
+fn probe_directory(path: &Path) -> io::Result<()> {
+    let directory = directory(path);
+    let is_missing = !directory.exists();
+    create_directory(path)?;
+    let probe = directory.join(format!(".audit-probe-{}", std::process::id()));
+    let created = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&probe);
+    let removed = created.and_then(|_| fs::remove_file(&probe));
+    if is_missing {
+        fs::remove_dir(directory)?;
+    }
+    removed
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(directory(path))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_our_own_are_ever_old() {
+        assert_eq!(day_of("2026-11-26.000000000123"), Some("2026-11-26"));
+        for other in [
+            "2026-11-26",
+            "2026-11-26.gz",
+            "1",
+            "2026-11-26.000000000123.gz",
+            "26-11-2026.000000000123",
+            "2026-11-26.12",
+        ] {
+            assert_eq!(day_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_end_that_is_no_line_is_told_from_the_last_line() {
+        let line = br#"{"seq":3,"prev":"p","time":"t","event":"call","outcome":"ok"}"#;
+        let whole = [line.as_slice(), b"\n"].concat();
+        let tail = Tail::of(&whole);
+        assert_eq!(tail.last.map(|(head, _)| head.seq), Some(3));
+        assert!(tail.torn.is_empty() && !tail.is_open);
+        let torn = [&whole, b"{\"seq\":4,\"pr".as_slice()].concat();
+        let tail = Tail::of(&torn);
+        assert_eq!(tail.last.map(|(head, _)| head.seq), Some(3));
+        assert_eq!(tail.torn, [b"{\"seq\":4,\"pr"]);
+        assert!(tail.is_open);
+        let nothing = Tail::of(b"");
+        assert!(nothing.last.is_none() && nothing.torn.is_empty() && !nothing.is_open);
+    }
+}

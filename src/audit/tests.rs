@@ -1,0 +1,500 @@
+//! The log as a whole, on a real disk.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::Registry;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::TestRunner;
+
+use super::anchor;
+use super::chain::{ChainKey, Head};
+use super::entry::{Entry, Event};
+use super::error::AuditError;
+use super::metrics::AuditMetrics;
+use super::verify::{Extent, Report, Verifier, verify};
+use super::{Audit, AuditOptions, Layout, OpenError, QUEUE, all_files};
+use crate::clock::ManualClock;
+use crate::store::Store;
+use crate::store::embedded::{EmbeddedStore, OpenOptions};
+use crate::store::seal::StoreKey;
+
+const DAY_MS: i64 = 24 * 3600 * 1000;
+/// 2026-11-26T00:00:00Z.
+const START: i64 = 1_795_651_200_000;
+const LAYOUT: Layout = Layout {
+    places: QUEUE,
+    largest: 1 << 20,
+};
+
+/// A place for a log, with a store beside it.
+struct World {
+    directory: tempfile::TempDir,
+    store: Arc<dyn Store>,
+    clock: ManualClock,
+    key: Option<ChainKey>,
+    layout: Layout,
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, key) = (directory.path().join("store"), StoreKey::generate());
+        let clock = ManualClock::new(START);
+        let options = OpenOptions {
+            path: path.clone(),
+            key: key.clone(),
+            cache_bytes: 1 << 20,
+            clock: Arc::new(clock.clone()),
+        };
+        EmbeddedStore::create(&path, &key).expect("created");
+        Self {
+            store: Arc::new(EmbeddedStore::open(options).expect("opened")),
+            directory,
+            clock,
+            key: Some(ChainKey::derive(b"a key")),
+            layout: LAYOUT,
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("logs").join("audit.jsonl")
+    }
+
+    async fn try_open(&self) -> Result<(Audit, AuditMetrics), OpenError> {
+        let metrics = AuditMetrics::register(&Registry::new()).expect("registered");
+        let options = AuditOptions {
+            path: self.path(),
+            retain: Duration::from_hours(24 * 3),
+            key: self.key.clone(),
+            clock: Arc::new(self.clock.clone()),
+            metrics: metrics.clone(),
+            store: Arc::clone(&self.store),
+        };
+        Ok((Audit::open_as(options, self.layout).await?, metrics))
+    }
+
+    async fn open(&self) -> Audit {
+        self.try_open().await.expect("opened").0
+    }
+
+    /// A run that tells `count` calls.
+    async fn run(&self, count: usize) {
+        let audit = self.open().await;
+        for call in 0..count {
+            audit.tell(|| entry(call));
+        }
+        audit.finished().await;
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(self.path()).expect("text")
+    }
+
+    async fn verify(&self) -> Report {
+        let anchored = anchor::kept(&*self.store).await.expect("readable");
+        let files = all_files(&self.path()).expect("readable");
+        verify(&files, self.key.as_ref(), (Extent::Whole, anchored)).expect("readable")
+    }
+
+    async fn is_good(&self) {
+        let report = self.verify().await;
+        assert!(report.good, "{:?}", report.problems);
+    }
+
+    async fn is_bad(&self, because: &str) {
+        let report = self.verify().await;
+        let texts: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
+        assert!(texts.iter().any(|text| text.contains(because)), "{texts:?}");
+    }
+}
+
+fn entry(call: usize) -> Entry {
+    Entry::new(Event::Call, "v2", "ok").with("request_id", &format!("call-{call}"))
+}
+
+/// What verifies of `bytes` as one file.
+fn judge(bytes: &[u8], key: Option<&ChainKey>, anchored: Option<Head>) -> bool {
+    let mut verifier = Verifier::new(key, anchored);
+    let read = verifier.file(Path::new("audit.jsonl"), bytes);
+    read.expect("readable");
+    verifier.end(Extent::Whole).good
+}
+
+/// A log of some lines, and the head that the store keeps.
+async fn log(lines: usize) -> (Vec<u8>, ChainKey, Head) {
+    let world = World::new();
+    world.run(lines - 1).await;
+    let bytes = fs::read(world.path()).expect("there");
+    let head = anchor::kept(&*world.store).await.expect("readable");
+    let key = world.key.clone().expect("a key");
+    (bytes, key, head.expect("kept"))
+}
+
+#[tokio::test]
+async fn a_log_verifies_and_only_its_owner_reads_it() {
+    let world = World::new();
+    world.run(5).await;
+    let report = world.verify().await;
+    assert!(report.good, "{:?}", report.problems);
+    assert_eq!((report.lines, report.authenticated), (6, 6));
+    assert_eq!(report.anchored, Some(6));
+    let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!(mode(&world.path()), 0o600);
+    assert_eq!(mode(world.path().parent().expect("a directory")), 0o700);
+}
+
+#[tokio::test]
+async fn every_bit_of_every_line_counts() {
+    let (bytes, key, head) = log(4).await;
+    assert!(judge(&bytes, Some(&key), Some(head)));
+    let last = bytes[..bytes.len() - 1]
+        .iter()
+        .rposition(|b| *b == b'\n')
+        .expect("lines");
+    for at in 0..bytes.len() - 1 {
+        for bit in 0..8 {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << bit;
+            let found = !judge(&changed, Some(&key), None);
+            assert!(found, "byte {at}, bit {bit}");
+            // Without a key, each line vouches for the one before.
+            let found = !judge(&changed, None, None);
+            assert!(found || at > last, "byte {at}, bit {bit}, without a key");
+        }
+    }
+}
+
+#[tokio::test]
+async fn lines_removed_repeated_swapped_or_cut_off_are_missed() {
+    let (bytes, key, head) = log(6).await;
+    let lines: Vec<&[u8]> = bytes.split_inclusive(|b| *b == b'\n').collect();
+    let is_found = |lines: &[&[u8]], what: &str| {
+        assert!(!judge(&lines.concat(), Some(&key), Some(head)), "{what}");
+    };
+    for at in 0..lines.len() {
+        let mut removed = lines.clone();
+        removed.remove(at);
+        is_found(&removed, &format!("line {at} removed"));
+        let mut repeated = lines.clone();
+        repeated.insert(at, lines[at]);
+        is_found(&repeated, &format!("line {at} repeated"));
+        let mut inserted = lines.clone();
+        inserted.insert(at, b"\n");
+        is_found(&inserted, &format!("an empty line before {at}"));
+        let mut foreign = lines.clone();
+        foreign.insert(
+            at,
+            b"{\"seq\":3,\"prev\":\"\",\"time\":\"\",\"event\":\"call\",\"outcome\":\"ok\"}\n",
+        );
+        is_found(&foreign, &format!("a foreign line before {at}"));
+        is_found(&lines[..at], &format!("cut before {at}"));
+        for other in 0..at {
+            let mut swapped = lines.clone();
+            swapped.swap(at, other);
+            is_found(&swapped, &format!("lines {at} and {other} swapped"));
+        }
+    }
+    // What was cut within a line is missed as well.
+    for at in 0..bytes.len() - 1 {
+        let is_whole = at == bytes.len() - 1;
+        assert_eq!(
+            judge(&bytes[..at], Some(&key), Some(head)),
+            is_whole,
+            "cut at {at}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_chain_written_anew_lacks_the_key() {
+    let world = World::new();
+    world.run(3).await;
+    let forger = World {
+        key: Some(ChainKey::derive(b"another key")),
+        ..World::new()
+    };
+    forger.run(3).await;
+    fs::copy(forger.path(), world.path()).expect("copied");
+    assert!(judge(&fs::read(world.path()).expect("there"), None, None));
+    world.is_bad("under another key").await;
+    let nobody = World {
+        key: None,
+        ..World::new()
+    };
+    nobody.run(3).await;
+    fs::copy(nobody.path(), world.path()).expect("copied");
+    world.is_bad("without a key").await;
+}
+
+#[tokio::test]
+async fn a_new_store_key_vouches_for_what_is_under_the_old_one() {
+    let mut world = World::new();
+    world.run(3).await;
+    world.key = Some(ChainKey::derive(b"a new key"));
+    world.is_bad("under another key").await;
+    world.run(3).await;
+    let report = world.verify().await;
+    assert!(report.good, "{:?}", report.problems);
+    assert_eq!((report.lines, report.authenticated), (8, 4));
+    let changed = world.text().replace("call-1", "call-7");
+    fs::write(world.path(), changed).expect("written");
+    world.is_bad("doesn't follow").await;
+}
+
+#[tokio::test]
+async fn whatever_is_done_to_a_log_shows() {
+    let (bytes, key, head) = log(5).await;
+    let edit = (any::<Index>(), any::<u8>(), 0..4_u8);
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(2000));
+    let edits = prop::collection::vec(edit, 1..6);
+    let shown = runner.run(&edits, |edits| {
+        let changed = edited(&bytes, &edits);
+        // But for the end of the last line, which a crash may take.
+        let is_same = changed == bytes || changed == bytes[..bytes.len() - 1];
+        prop_assert_eq!(judge(&changed, Some(&key), Some(head)), is_same);
+        Ok(())
+    });
+    shown.expect("every edit shows");
+}
+
+fn edited(bytes: &[u8], edits: &[(Index, u8, u8)]) -> Vec<u8> {
+    let mut changed = bytes.to_vec();
+    for (at, byte, what) in edits {
+        if changed.is_empty() {
+            break;
+        }
+        let at = at.index(changed.len());
+        match what {
+            0 => changed[at] = *byte,
+            1 => changed.insert(at, *byte),
+            2 => drop(changed.remove(at)),
+            _ => changed.truncate(at),
+        }
+    }
+    changed
+}
+
+#[tokio::test]
+async fn a_chain_goes_on_over_starts_and_torn_ends() {
+    let world = World::new();
+    world.run(2).await;
+    let whole = world.text();
+    fs::write(world.path(), format!("{whole}{{\"seq\":4,\"pr")).expect("written");
+    let report = world.verify().await;
+    assert!(
+        report.good && report.remarks[0].contains("isn't finished"),
+        "{report:?}"
+    );
+    world.run(2).await;
+    let report = world.verify().await;
+    assert!(
+        report.good && report.remarks[0].contains("torn by a crash"),
+        "{report:?}"
+    );
+    assert_eq!(report.last.map(|(seq, _)| seq), Some(6));
+    let text = world.text();
+    assert!(
+        text.starts_with(&format!("{whole}{{\"seq\":4,\"pr\n{{\"seq\":4,")),
+        "{text}"
+    );
+    // What a crash left is kept, and vouched for.
+    fs::write(world.path(), text.replace("\"pr\n", "\"px\n")).expect("written");
+    world.is_bad("no line of an audit log").await;
+    fs::write(world.path(), text.replace("{\"seq\":4,\"pr\n", "")).expect("written");
+    world.is_bad("what a crash left before it is missing").await;
+}
+
+#[tokio::test]
+async fn a_line_that_lacks_only_its_end_is_one() {
+    let world = World::new();
+    world.run(2).await;
+    let whole = world.text();
+    fs::write(world.path(), whole.trim_end()).expect("written");
+    world.is_good().await;
+    world.run(1).await;
+    world.is_good().await;
+    assert!(world.text().starts_with(&whole));
+}
+
+#[tokio::test]
+async fn lines_cut_off_before_a_start_stay_missing() {
+    let world = World::new();
+    world.run(5).await;
+    let text = world.text();
+    let cut: String = text.split_inclusive('\n').take(4).collect();
+    fs::write(world.path(), cut).expect("written");
+    world.is_bad("lines 5 to 6 are missing at the end").await;
+    world.run(1).await;
+    world.is_bad("lines 5 to 6 are missing before it").await;
+    fs::remove_file(world.path()).expect("removed");
+    world.is_bad("lines 1 to 8 are missing at the end").await;
+    world.run(1).await;
+    world
+        .is_bad("lines 1 to 8, which came before, are missing")
+        .await;
+}
+
+#[tokio::test]
+async fn files_are_set_aside_by_day_and_size_and_removed_in_time() {
+    let mut world = World::new();
+    world.layout.largest = 4096;
+    let audit = world.open().await;
+    for day in 0..6 {
+        for call in 0..20 {
+            audit.tell(|| entry(day * 20 + call));
+            audit.finished().await;
+        }
+        let report = world.verify().await;
+        assert!(report.good, "day {day}: {:?}", report.problems);
+        world.clock.advance_ms(DAY_MS);
+    }
+    let names = all_files(&world.path()).expect("readable");
+    let names: Vec<_> = names
+        .iter()
+        .filter_map(|file| file.file_name()?.to_str())
+        .collect();
+    assert!(names.len() > 6, "{names:?}");
+    assert!(
+        names
+            .iter()
+            .all(|name| *name >= "audit.jsonl.2026-11-28" || *name == "audit.jsonl"),
+        "{names:?}"
+    );
+    assert!(names[0].starts_with("audit.jsonl.2026-11-28."), "{names:?}");
+    let first = world.path().with_file_name(names[0]);
+    let report = world.verify().await;
+    assert!(
+        report
+            .remarks
+            .iter()
+            .any(|r| r.contains("as long as configured")),
+        "{report:?}"
+    );
+    // Each file can be looked at alone, too.
+    let alone = verify(&[first.clone()], world.key.as_ref(), (Extent::Part, None));
+    assert!(alone.expect("readable").good);
+    // But what was removed by somebody else is missed.
+    fs::remove_file(first).expect("removed");
+    world.is_bad("which came before, are missing").await;
+    drop(audit);
+}
+
+#[tokio::test]
+async fn a_file_that_is_taken_away_is_begun_anew() {
+    let world = World::new();
+    let audit = world.open().await;
+    audit.tell(|| entry(1));
+    audit.finished().await;
+    fs::rename(world.path(), world.path().with_extension("jsonl.1")).expect("renamed");
+    audit.tell(|| entry(2));
+    audit.finished().await;
+    world.is_good().await;
+    assert!(world.text().contains("\"outcome\":\"reopened\""));
+    // Copied and cut, as log rotation can do it, too.
+    fs::copy(world.path(), world.path().with_extension("jsonl.2")).expect("copied");
+    fs::write(world.path(), "").expect("cut");
+    audit.tell(|| entry(3));
+    audit.finished().await;
+    world.is_good().await;
+    drop(audit);
+    world.run(1).await;
+    world.is_good().await;
+}
+
+#[tokio::test]
+async fn while_the_disk_refuses_lines_wait_and_what_is_lost_is_told() {
+    let mut world = World::new();
+    world.layout.places = 10;
+    let (audit, metrics) = world.try_open().await.expect("opened");
+    audit.finished().await;
+    let away = world.path().with_extension("jsonl.away");
+    fs::rename(world.path(), &away).expect("renamed");
+    fs::create_dir(world.path()).expect("in the way");
+    audit.tell(|| entry(0));
+    // Who waits for the end doesn't wait for this disk.
+    audit.finished().await;
+    assert_eq!(metrics.lost.get(), 1);
+    for call in 0..25 {
+        audit.tell(|| entry(call));
+    }
+    // Some may be in hand, the queue is full, the others are lost.
+    assert!(metrics.lost.get() >= 6, "{}", metrics.lost.get());
+    fs::remove_dir(world.path()).expect("removed");
+    fs::rename(&away, world.path()).expect("renamed");
+    audit.finished().await;
+    let (text, lost) = (world.text(), metrics.lost.get());
+    assert_eq!(told_lost(&text), lost, "{text}");
+    world.is_good().await;
+    let calls = u64::try_from(text.matches("\"event\":\"call\"").count()).expect("few");
+    assert_eq!(calls + lost, 26);
+}
+
+/// How many lines the log says that it lost.
+fn told_lost(text: &str) -> u64 {
+    let counts = text.lines().filter_map(|line| {
+        let (_, count) = line.split_once("\"outcome\":\"lost\",\"lines\":")?;
+        count.split(',').next()?.parse::<u64>().ok()
+    });
+    counts.sum()
+}
+
+#[tokio::test]
+async fn an_end_does_not_wait_for_a_disk_that_refuses() {
+    let world = World::new();
+    let (audit, metrics) = world.try_open().await.expect("opened");
+    audit.finished().await;
+    fs::remove_file(world.path()).expect("removed");
+    fs::create_dir(world.path()).expect("in the way");
+    audit.tell(|| entry(1));
+    audit.finished().await;
+    assert_eq!(metrics.lost.get(), 1);
+    drop(audit);
+}
+
+#[tokio::test]
+async fn one_process_writes_a_log_and_says_what_is_wrong() {
+    let world = World::new();
+    let audit = world.open().await;
+    let second = world.try_open().await.expect_err("locked");
+    assert!(
+        matches!(second, OpenError::Audit(AuditError::Locked { .. })),
+        "{second}"
+    );
+    drop(audit);
+    drop(world.open().await);
+    fs::remove_file(world.path()).expect("removed");
+    fs::create_dir(world.path()).expect("in the way");
+    let error = world.try_open().await.expect_err("a directory").to_string();
+    assert!(error.contains("isn't a regular file"), "{error}");
+    let nowhere = super::probe(Path::new("/nonexistent/deep/audit.jsonl"));
+    let error = nowhere.expect_err("nowhere").to_string();
+    assert!(error.contains("create its directory"), "{error}");
+    super::probe(&world.path().with_file_name("other.jsonl")).expect("writable");
+    assert_eq!(
+        fs::read_dir(world.path().parent().expect("there"))
+            .expect("readable")
+            .count(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_flood_of_strangers_becomes_a_few_lines() {
+    let world = World::new();
+    let audit = world.open().await;
+    for _ in 0..100_000 {
+        audit.tell_of_stranger(|| Entry::new(Event::Notification, "other", "forged"));
+    }
+    audit.finished().await;
+    world.clock.advance_ms(60_000);
+    drop(audit);
+    let text = world.text();
+    assert_eq!(text.matches("forged").count(), 6, "{text}");
+    assert!(text.contains("\"folded\":99995"), "{text}");
+    world.is_good().await;
+}

@@ -1,0 +1,342 @@
+//! The thread that writes: groups of lines, one wait for the disk each.
+//!
+//! While the disk refuses, lines wait in the queue within its bound; once it takes lines again, one
+//! of them tells how many were lost. Nobody waits for this thread but who asks for the end of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::chain::{self, ChainKey, Head, day_text};
+use super::entry::{Entry, Event};
+use super::error::AuditError;
+use super::files::{self, LogFile, Tail};
+use super::queue::{Queue, Told, Work};
+use crate::clock::Clock;
+
+/// How long lines gather before the first of them is written: what a crash may lose.
+const LINGER: Duration = Duration::from_millis(20);
+/// How many lines are written at once.
+const BATCH: usize = 1024;
+/// How often it is looked whether a day is over, or what was counted has to be told.
+const TICK: Duration = Duration::from_secs(60);
+/// The same while something is counted.
+const FOLDING_TICK: Duration = Duration::from_secs(1);
+/// The pause between two tries while the disk refuses.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The same once somebody waits for the end, and how often it is then tried.
+const LAST_TRIES: (Duration, u32) = (Duration::from_millis(200), 5);
+
+/// What the thread works with.
+pub(super) struct Writer {
+    pub(super) path: PathBuf,
+    pub(super) key: Option<ChainKey>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) queue: Arc<Queue>,
+    /// How long files are kept, milliseconds.
+    pub(super) retain_ms: i64,
+    /// How large a file may become, bytes.
+    pub(super) largest: u64,
+    head: Head,
+    file: Option<LogFile>,
+    /// What has to be told of the log before anything else.
+    opening: Vec<Told>,
+    /// When old files were last looked for.
+    retired_on: String,
+    /// The disk refuses.
+    is_failing: bool,
+    /// How often it did since somebody waits for the end.
+    last_tries: u32,
+    /// The end of the chain was found.
+    has_begun: bool,
+}
+
+/// What a [`Writer`] is made of.
+pub(super) struct Making {
+    pub(super) path: PathBuf,
+    pub(super) key: Option<ChainKey>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) retain_ms: i64,
+    pub(super) largest: u64,
+    /// The head that was kept apart from the file.
+    pub(super) anchored: Option<Head>,
+}
+
+impl Writer {
+    /// Opens the log where it ended. A disk that only refuses for now is waited for later.
+    pub(super) fn open(making: Making) -> Result<Self, AuditError> {
+        let mut writer = Self {
+            path: making.path,
+            key: making.key,
+            clock: making.clock,
+            queue: making.queue,
+            retain_ms: making.retain_ms,
+            largest: making.largest,
+            head: making.anchored.unwrap_or(Head::NONE),
+            file: None,
+            opening: Vec::new(),
+            retired_on: String::new(),
+            is_failing: false,
+            last_tries: 0,
+            has_begun: false,
+        };
+        match writer.begin() {
+            Err(error) if error.is_passing() => {
+                tracing::error!(%error, "the audit log can't be written for now");
+            }
+            begun => begun?,
+        }
+        Ok(writer)
+    }
+
+    /// Finds the last line, wherever it stands, and opens the file.
+    fn begin(&mut self) -> Result<(), AuditError> {
+        let file = LogFile::open(&self.path)?;
+        let (path, anchored) = (self.path.clone(), self.head);
+        let wrong = |error| AuditError::of(&path, error);
+        let mut found = Head::NONE;
+        let mut torn = Vec::new();
+        for file in files::all(&path).map_err(wrong)? {
+            let tail = Tail::read(&file).map_err(wrong)?;
+            match tail.last {
+                Some((last, _)) if last.seq >= found.seq => (found, torn) = (last, tail.torn),
+                Some(_) => {}
+                None => torn.extend(tail.torn),
+            }
+        }
+        // Where both have the line, the one kept apart is believed: who changed the file can't
+        // make it fit again.
+        if found.seq > anchored.seq {
+            self.head = found;
+        } else if found.seq < anchored.seq {
+            let (last, found) = (anchored.seq, found.seq);
+            tracing::error!(last, found, "lines at the end of the audit log are missing");
+        }
+        self.take_up(file, "started", torn)?;
+        self.has_begun = true;
+        Ok(())
+    }
+
+    /// Goes on in `file`, which says as its next line how that came.
+    fn take_up(
+        &mut self,
+        mut file: LogFile,
+        word: &'static str,
+        torn: Vec<Vec<u8>>,
+    ) -> Result<(), AuditError> {
+        let (path, now) = (&self.path, self.clock.now_ms());
+        let wrong = |error| AuditError::of(path, error);
+        let tail = Tail::read(path).map_err(wrong)?;
+        if tail.is_open {
+            file.append(b"\n").map_err(wrong)?;
+        }
+        file.first = files::first_seq(path).map_err(wrong)?;
+        file.day = tail.last.map(|(_, time)| time.chars().take(10).collect());
+        if file.first.is_none() {
+            file.day = Some(day_text(now));
+        }
+        self.file = Some(file);
+        let opening = self.tells_opening(word, files::torn_digest(&torn));
+        self.opening.push(opening);
+        Ok(())
+    }
+
+    fn tells_opening(&self, word: &'static str, torn: Option<String>) -> Told {
+        let entry = Entry::new(Event::Audit, "log", word)
+            .with("version", env!("CARGO_PKG_VERSION"))
+            .with_some("torn", torn.as_deref());
+        let entry = match &self.key {
+            Some(key) => entry.with("key", key.id()),
+            None => entry.without("key"),
+        };
+        (self.clock.now_ms(), entry)
+    }
+
+    /// Works until the queue is closed and empty.
+    pub(super) fn run(mut self) {
+        let queue = Arc::clone(&self.queue);
+        let _answered = Answered(&queue);
+        loop {
+            queue.wait(self.patience());
+            if !queue.is_hurried() {
+                thread::sleep(LINGER);
+            }
+            let mut work = queue.take(self.clock.now_ms(), BATCH);
+            self.write(&mut work);
+            if let Some(asked) = work.asked {
+                queue.answer(asked);
+            }
+            if work.is_last {
+                return;
+            }
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        match (
+            self.has_begun && self.opening.is_empty(),
+            self.queue.is_folding(),
+        ) {
+            (false, _) => Duration::ZERO,
+            (true, true) => FOLDING_TICK,
+            (true, false) => TICK,
+        }
+    }
+
+    /// Writes `work`, however long the disk refuses, unless somebody waits for the end.
+    fn write(&mut self, work: &mut Work) {
+        let mut old = self.retire(work);
+        while let Err(error) = self.try_write(work) {
+            if !std::mem::replace(&mut self.is_failing, true) {
+                tracing::error!(%error, "audit lines can't be written; they wait while there is room");
+            }
+            let (pause, most) = LAST_TRIES;
+            if !self.queue.is_hurried() {
+                self.queue.pause(PAUSE);
+            } else if self.last_tries < most {
+                self.last_tries += 1;
+                thread::sleep(pause);
+            } else {
+                self.give_up(work);
+                old.clear();
+                return;
+            }
+        }
+        self.last_tries = 0;
+        if std::mem::take(&mut self.is_failing) {
+            tracing::info!("audit lines are written again");
+        }
+        for file in old {
+            if let Err(error) = std::fs::remove_file(&file) {
+                tracing::warn!(file = %file.display(), %error, "an old audit log can't be removed");
+            }
+        }
+    }
+
+    /// What was taken is lost.
+    fn give_up(&self, work: &Work) {
+        let lost = u64::try_from(work.entries.len()).unwrap_or(u64::MAX);
+        self.queue.lose(lost);
+        self.queue.remember_lost(work.lost);
+        tracing::error!(lost, "audit lines are lost");
+    }
+
+    fn try_write(&mut self, work: &Work) -> Result<(), AuditError> {
+        let lost = (work.lost > 0).then(|| self.tells_lost(work.lost));
+        let is_idle = lost.is_none() && work.entries.is_empty();
+        if self.has_begun && self.opening.is_empty() && is_idle {
+            return Ok(());
+        }
+        self.see_to_file()?;
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        let (mut head, mut bytes) = (self.head, Vec::new());
+        let entries = self.opening.iter().chain(&lost).chain(&work.entries);
+        let mut count = 0;
+        for (time, entry) in entries {
+            let (line, next) = chain::line(head, self.key.as_ref(), (*time, entry));
+            bytes.extend(line);
+            bytes.push(b'\n');
+            head = next;
+            count += 1;
+        }
+        file.append(&bytes)
+            .map_err(|error| AuditError::of(&self.path, error))?;
+        file.first.get_or_insert(self.head.seq + 1);
+        file.day = Some(day_text(self.clock.now_ms()));
+        self.head = head;
+        self.opening.clear();
+        self.queue.wrote(count, head);
+        Ok(())
+    }
+
+    fn tells_lost(&self, count: u64) -> Told {
+        let entry = Entry::new(Event::Audit, "log", "lost").with_number("lines", count);
+        (self.clock.now_ms(), entry)
+    }
+
+    /// Sees to it that lines go into the right file: not into one that was taken away, is large, or
+    /// is of yesterday.
+    fn see_to_file(&mut self) -> Result<(), AuditError> {
+        if !self.has_begun {
+            return self.begin();
+        }
+        let Some(file) = &self.file else {
+            return self.go_on("reopened");
+        };
+        if !file.is_at(&self.path) {
+            tracing::warn!(path = %self.path.display(), "the audit log was taken away; a new file is begun");
+            self.file = None;
+            return self.go_on("reopened");
+        }
+        let day = day_text(self.clock.now_ms());
+        let is_over = file.day.as_ref() != Some(&day) || file.length() >= self.largest;
+        let (Some(first), Some(its_day)) = (file.first, &file.day) else {
+            return Ok(());
+        };
+        if !is_over {
+            return Ok(());
+        }
+        match files::set_aside(&self.path, its_day, first) {
+            Ok(()) => {
+                self.file = None;
+                self.go_on("rotated")
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the audit log can't be set aside; it grows on");
+                Ok(())
+            }
+        }
+    }
+
+    fn go_on(&mut self, word: &'static str) -> Result<(), AuditError> {
+        let file = LogFile::open(&self.path)?;
+        // What a start has to say, it still says itself.
+        match self.opening.is_empty() {
+            true => self.take_up(file, word, Vec::new()),
+            false => {
+                let opening = std::mem::take(&mut self.opening);
+                self.take_up(file, word, Vec::new())?;
+                self.opening = opening;
+                Ok(())
+            }
+        }
+    }
+
+    /// Once a day: takes up what is older than it has to be kept, and says so in `work`. The files
+    /// go once that is written, so that who looks for their lines finds why they are gone.
+    fn retire(&mut self, work: &mut Work) -> Vec<PathBuf> {
+        let now = self.clock.now_ms();
+        let today = day_text(now);
+        if self.retired_on == today {
+            return Vec::new();
+        }
+        self.retired_on = today;
+        let oldest = day_text(now.saturating_sub(self.retain_ms));
+        let old = files::older_than(&self.path, &oldest).unwrap_or_default();
+        let through = old.iter().filter_map(|file| last_seq(file)).max();
+        let Some(through) = through else {
+            return Vec::new();
+        };
+        let entry = Entry::new(Event::Audit, "log", "retired").with_number("through", through);
+        work.entries.push((now, entry));
+        old
+    }
+}
+
+fn last_seq(file: &Path) -> Option<u64> {
+    let (last, _) = Tail::read(file).ok()?.last?;
+    Some(last.seq)
+}
+
+/// Answers everybody, however the thread ends.
+struct Answered<'q>(&'q Queue);
+
+impl Drop for Answered<'_> {
+    fn drop(&mut self) {
+        self.0.answer(u64::MAX);
+    }
+}
