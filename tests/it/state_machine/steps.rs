@@ -309,7 +309,7 @@ fn learned() -> impl Strategy<Value = Step> {
         4 => doubt.prop_map(|(merchant, token, doubt, evidence, told)| {
             Step::Doubt { merchant, token, doubt, evidence, told }
         }),
-        5 => (0..MERCHANTS, token(), prop::bool::weighted(0.3))
+        7 => (0..MERCHANTS, token(), prop::bool::weighted(0.45))
             .prop_map(|(merchant, token, worked)| Step::Used { merchant, token, worked }),
         2 => (0..MERCHANTS, 0..NAMES)
             .prop_map(|(merchant, key)| Step::FetchedKey { merchant, key }),
