@@ -10,6 +10,10 @@ use redb::StorageBackend;
 /// What a kernel keeps, and drops, together, bytes.
 const PAGE: usize = 4096;
 
+/// How many operations after the first that was refused the power goes: at once, while the store is
+/// opened again, and when it is written again.
+const CUTS: [usize; 4] = [1, 2, 5, 12];
+
 /// A disk in memory with a fault in it; clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct FaultyDisk(Arc<Mutex<State>>);
@@ -23,8 +27,14 @@ struct State {
     /// The pages that the next fsync makes durable.
     dirty: BTreeSet<usize>,
     fault: Option<Fault>,
+    /// Whether fsyncs do nothing, and say that all is well.
+    lies: bool,
     /// When an operation was refused last.
     refused: Option<Instant>,
+    /// How many operations there were since one was refused first.
+    since: Option<usize>,
+    /// What a power cut left at the [`CUTS`] since.
+    cuts: Vec<Vec<u8>>,
 }
 
 /// Refuses operations of one kind.
@@ -53,9 +63,11 @@ pub(super) enum On {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dropped {
     /// What was written: they are clean in the cache, and lost with it.
-    IsRead,
+    Cached,
     /// What was there before.
-    IsGone,
+    Gone,
+    /// Of every other page the one, of the rest the other.
+    HalfGone,
 }
 
 /// What is on the disk, and how it came to be.
@@ -79,8 +91,14 @@ impl FaultyDisk {
 
     pub(super) fn arm(&self, fault: Fault) {
         let mut state = self.state();
-        state.refused = None;
+        (state.refused, state.since) = (None, None);
+        state.cuts.clear();
         state.fault = Some(fault);
+    }
+
+    /// From now on an fsync does nothing, and says that all is well.
+    pub(super) fn lie(&self) {
+        self.state().lies = true;
     }
 
     /// Ends the fault; gives when it ended.
@@ -110,6 +128,11 @@ impl FaultyDisk {
         ]
     }
 
+    /// What power cuts during and soon after the fault left.
+    pub(super) fn take_cuts(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.state().cuts)
+    }
+
     /// Does `work`, or gives the error of the fault; a write that is refused is done in half.
     fn change(
         &self,
@@ -117,7 +140,7 @@ impl FaultyDisk {
         half: impl FnOnce(&mut State),
     ) -> Result<(), Error> {
         let mut state = self.state();
-        match state.strikes(|on| on == On::Changes) {
+        let done = match state.strikes(|on| on == On::Changes) {
             None => {
                 work(&mut state);
                 Ok(())
@@ -126,7 +149,9 @@ impl FaultyDisk {
                 half(&mut state);
                 Err(error)
             }
-        }
+        };
+        state.cut();
+        done
     }
 }
 
@@ -143,7 +168,20 @@ impl State {
             self.fault = None;
         }
         self.refused = Some(Instant::now());
+        self.since.get_or_insert(0);
         Some(error)
+    }
+
+    /// The power goes now, to come back elsewhere.
+    fn cut(&mut self) {
+        let Some(since) = &mut self.since else {
+            return;
+        };
+        *since += 1;
+        if CUTS.contains(since) {
+            let torn = self.torn();
+            self.cuts.push(torn);
+        }
     }
 
     fn write(&mut self, offset: usize, data: &[u8]) {
@@ -158,6 +196,9 @@ impl State {
     }
 
     fn sync(&mut self) {
+        if self.lies {
+            return;
+        }
         self.durable.resize(self.bytes.len(), 0);
         for page in std::mem::take(&mut self.dirty) {
             copy(page, &self.bytes, &mut self.durable);
@@ -165,8 +206,13 @@ impl State {
     }
 
     fn drop_unsynced(&mut self, dropped: Dropped) {
-        for page in std::mem::take(&mut self.dirty) {
-            if dropped == Dropped::IsGone {
+        for (n, page) in std::mem::take(&mut self.dirty).into_iter().enumerate() {
+            let is_gone = match dropped {
+                Dropped::Cached => false,
+                Dropped::Gone => true,
+                Dropped::HalfGone => n % 2 == 0,
+            };
+            if is_gone {
                 copy(page, &self.durable, &mut self.bytes);
             }
         }
@@ -184,9 +230,11 @@ impl State {
 
 /// Makes a page of `to` what it is in `from`; what `from` hasn't is zero.
 fn copy(page: usize, from: &[u8], to: &mut [u8]) {
-    let end = to.len().min((page + 1) * PAGE);
-    for at in page * PAGE..end {
-        to[at] = from.get(at).copied().unwrap_or_default();
+    let start = page * PAGE;
+    let page = to.iter_mut().skip(start).take(PAGE);
+    let found = from.iter().skip(start).copied();
+    for (to, found) in page.zip(found.chain(std::iter::repeat(0))) {
+        *to = found;
     }
 }
 
@@ -220,9 +268,11 @@ impl StorageBackend for FaultyDisk {
             if let Some(dropped) = dropped {
                 state.drop_unsynced(dropped);
             }
+            state.cut();
             return Err(error);
         }
         state.sync();
+        state.cut();
         Ok(())
     }
 

@@ -56,7 +56,7 @@ impl Writer {
             reason: format!("as of round {round}"),
         }]);
         let (id, content) = self.refused.remove(0);
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             // The key was mended: it is owed from now on, in the commit in which it leaves.
             let entry = InboxEntry {
                 id,
@@ -109,7 +109,7 @@ impl Writer {
         let (one, other) = (user_id(round % SOME), open_id(round % SOME));
         let names = [
             Some(one.as_str()),
-            (round % 2 == 0).then_some(other.as_str()),
+            round.is_multiple_of(2).then_some(other.as_str()),
         ];
         let token = UserToken {
             auth_app_id: (round % 4 != 3).then(|| merchant_app(1)),

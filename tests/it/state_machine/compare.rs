@@ -13,8 +13,15 @@ use super::Pair;
 use super::deeds::{alias_text, pid, token_text};
 use super::deeds_kept::{call_name, memo, user_key};
 use super::model::{Owed, Triple};
-use super::steps::{ALIASES, MEMOS, MERCHANTS, NAMES, PIDS, TOKENS, User};
+use super::steps::{ALIASES, MEMOS, NAMES, PIDS, TOKENS, USED, User};
 use crate::store::{alias, secret};
+
+const STATES: [DeliveryState; 4] = [
+    DeliveryState::Dead,
+    DeliveryState::Delivered,
+    DeliveryState::Ignored,
+    DeliveryState::Pending,
+];
 
 impl Pair {
     pub(super) async fn compare(&self) {
@@ -42,18 +49,13 @@ impl Pair {
             .map(|(e, d)| (shown_entry(e), d.clone()))
             .collect();
         assert_eq!(shown, expected);
-        for state in [
-            DeliveryState::Dead,
-            DeliveryState::Delivered,
-            DeliveryState::Ignored,
-            DeliveryState::Pending,
-        ] {
-            let of_state = entries.iter().filter(|(_, owed)| owed.state == state);
-            let of_state: Vec<_> = of_state.map(|(id, _)| *id).collect();
-            let listed = self.listed(Some(state)).await;
-            let listed: Vec<_> = listed.iter().map(|(entry, _)| entry.id).collect();
-            assert_eq!(listed, of_state);
-        }
+        // One state after each step, in turn: each of them reads every entry again.
+        let state = STATES[self.steps % STATES.len()];
+        let of_state = entries.iter().filter(|(_, owed)| owed.state == state);
+        let of_state: Vec<_> = of_state.map(|(id, _)| *id).collect();
+        let listed = self.listed(Some(state)).await;
+        let listed: Vec<_> = listed.iter().map(|(entry, _)| entry.id).collect();
+        assert_eq!(listed, of_state, "{state:?}");
         for (id, owed) in entries.iter().filter(|(_, o)| !o.variants.is_empty()) {
             let mut stored = self.store.variants(*id).await.expect("readable");
             stored.sort_by_key(|variant| (variant.received_at, variant.content));
@@ -70,7 +72,7 @@ impl Pair {
 
     async fn compare_queues(&self) {
         let (now, inbox) = (self.model.now, &self.model.inbox);
-        for limit in [1, 3, usize::MAX] {
+        for limit in [2, usize::MAX] {
             let due = self.store.due(now, limit, HashSet::new()).await;
             let due = due.expect("readable");
             let ids: Vec<_> = due.now.iter().map(|(entry, _)| entry.id).collect();
@@ -165,7 +167,7 @@ impl Pair {
     }
 
     async fn compare_users(&self) {
-        for merchant in (0..MERCHANTS).map(Some).chain([None]) {
+        for merchant in (0..USED).map(Some).chain([None]) {
             for (is_open, name) in [false, true]
                 .into_iter()
                 .flat_map(|is_open| (0..NAMES).map(move |name| (is_open, name)))

@@ -84,6 +84,8 @@ struct Pair {
     received: Vec<InboxEntry>,
     calls: Vec<CallId>,
     last: Vec<Change>,
+    /// How many there were.
+    steps: usize,
     /// How often each kind of change was made, and applied.
     made: BTreeMap<&'static str, [u64; 2]>,
 }
@@ -99,11 +101,13 @@ impl Pair {
             received: Vec::new(),
             calls: Vec::new(),
             last: Vec::new(),
+            steps: 0,
             made: BTreeMap::new(),
         }
     }
 
     async fn perform(&mut self, op: &Op) {
+        self.steps += 1;
         match op {
             Op::Commit(steps) => {
                 let changes = steps.iter().flat_map(|step| self.changes(step)).collect();

@@ -15,6 +15,8 @@ pub(super) const PIDS: u8 = 2;
 pub(super) const TOKENS: u8 = 5;
 /// How many names each of calls, keys, certificates and users there are.
 pub(super) const NAMES: u8 = 2;
+/// How many merchants have users.
+pub(super) const USED: u8 = 2;
 const NOTIFY_IDS: u8 = 8;
 const ORDERS: u8 = 2;
 const HOUR_MS: i64 = 3_600_000;
@@ -196,7 +198,7 @@ pub(super) fn merchant(n: u8) -> Step {
 
 /// A whole history.
 pub(super) fn history() -> impl Strategy<Value = Vec<Op>> {
-    vec(op(), 1..50)
+    vec(op(), 1..40)
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -307,7 +309,7 @@ fn learned() -> impl Strategy<Value = Step> {
         4 => doubt.prop_map(|(merchant, token, doubt, evidence, told)| {
             Step::Doubt { merchant, token, doubt, evidence, told }
         }),
-        5 => (0..MERCHANTS, token(), prop::bool::weighted(0.3))
+        7 => (0..MERCHANTS, token(), prop::bool::weighted(0.45))
             .prop_map(|(merchant, token, worked)| Step::Used { merchant, token, worked }),
         2 => (0..MERCHANTS, 0..NAMES)
             .prop_map(|(merchant, key)| Step::FetchedKey { merchant, key }),
@@ -329,7 +331,7 @@ fn quarantine() -> impl Strategy<Value = Step> {
 }
 
 fn user() -> impl Strategy<Value = User> {
-    let parts = (option::of(0..2_u8), any::<bool>(), 0..NAMES);
+    let parts = (option::of(0..USED), any::<bool>(), 0..NAMES);
     parts.prop_map(|(merchant, is_open, name)| User {
         merchant,
         is_open,
@@ -355,6 +357,6 @@ fn kept() -> impl Strategy<Value = Step> {
         3 => (user(), only()).prop_map(|(user, only)| Step::ForgetUser { user, only }),
         2 => (0..APPS).prop_map(Step::PutApp),
         2 => (0..APPS).prop_map(Step::RemoveApp),
-        1 => (0..APPS, 0..NAMES).prop_map(|(app, sn)| Step::KeepCertificate { app, sn }),
+        2 => (0..APPS, 0..NAMES).prop_map(|(app, sn)| Step::KeepCertificate { app, sn }),
     ]
 }
