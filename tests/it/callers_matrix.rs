@@ -5,7 +5,6 @@
 //! that was meant.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use alipay_sidecar::config::caller::CallerConfig;
@@ -374,7 +373,7 @@ impl Remembering {
         let seen = Arc::clone(&arrived);
         let handle = move |request: Request<Incoming>| {
             let seen = Arc::clone(&seen);
-            async move { Ok::<_, Infallible>(remember(request, &seen).await).expect("an answer") }
+            async move { remember(request, &seen).await }
         };
         let (end, ends) = Shutdown::new();
         tokio::spawn(serve(listener, None, handle, ends));
