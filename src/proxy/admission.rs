@@ -62,6 +62,7 @@ impl Proxy {
         let who = callers.settle(head, bearer, signature.as_ref())?;
         story.is_of(&who);
         let call = sent.into_call(head, route.selector.clone())?;
+        story.method = Some(call.method());
         let known = match &call {
             Call::V2(call) if is_sent(&route.target) => {
                 certificate_download::answer(&self.parts, call, &who)

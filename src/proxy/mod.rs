@@ -176,7 +176,6 @@ impl Proxy {
         let admitted = self.admit(&head, (&route, &mut story), body).await;
         let mut response = match admitted {
             Ok(admitted) => {
-                story.method = Some(admitted.call.method());
                 let wanted = Wanted::on(&route.target);
                 self.finish_for(admitted, wanted, story, &back).await
             }

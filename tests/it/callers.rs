@@ -427,6 +427,32 @@ async fn whom_a_caller_may_not_call_for_it_cannot_tell_from_nobody() {
 }
 
 #[tokio::test]
+async fn what_is_refused_is_counted_by_its_method_on_every_route() {
+    let sidecar = start(vec![for_methods(with_token("shop"), &["alipay.trade.pay"])]).await;
+    let tag = "&app_auth_token=merchant:shop";
+    let gateway = format!("/gateway.do?method=alipay.trade.query{tag}");
+    for (path, api) in [
+        (gateway.as_str(), "gateway"),
+        (QUERY, "v2"),
+        (QUERY_V3, "v3"),
+    ] {
+        let headers = [
+            ("authorization", "Bearer shop-token"),
+            ("alipay-merchant", ALIAS),
+        ];
+        let reply = send(&sidecar, ("POST", path), &headers, "").await;
+        check(&sidecar, &reply, "caller-forbidden", 0);
+        let refused = format!(
+            "alipay_sidecar_requests_total{{api=\"{api}\",method=\"alipay.trade.query\",outcome=\"caller-forbidden\"}}"
+        );
+        assert!(
+            (sidecar.metric(&refused).await - 1.0).abs() < f64::EPSILON,
+            "{api}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn report_lets_through_and_counts_what_would_be_refused() {
     let strict = for_merchants(
         for_methods(with_token("shop"), &["alipay.trade.pay"]),

@@ -2,11 +2,9 @@
 //! method, through a running sidecar, against a table that knows nothing of the sidecar's rules.
 //!
 //! What is refused must not arrive at Alipay, and what is allowed must arrive once, for the merchant
-//! that was meant. `CALLER_MATRIX=every` runs each case; without it every third is run, which meets
-//! every pair of two of the three.
+//! that was meant.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use alipay_sidecar::config::caller::CallerConfig;
@@ -375,7 +373,7 @@ impl Remembering {
         let seen = Arc::clone(&arrived);
         let handle = move |request: Request<Incoming>| {
             let seen = Arc::clone(&seen);
-            async move { Ok::<_, Infallible>(remember(request, &seen).await).expect("an answer") }
+            async move { remember(request, &seen).await }
         };
         let (end, ends) = Shutdown::new();
         tokio::spawn(serve(listener, None, handle, ends));
@@ -514,14 +512,9 @@ fn request(case: usize, caller: &str, tag: Tag, named: Named) -> Asked {
 async fn the_matrix_is_judged_as_the_oracle_does() {
     let alipay = Remembering::start().await;
     let sidecar = start(&alipay).await;
-    let step = match std::env::var("CALLER_MATRIX").as_deref() {
-        Ok("every") => 1,
-        _ => 3,
-    };
     let cases: Vec<_> = (0..CALLERS.len())
         .flat_map(|caller| (0..TAGS.len()).map(move |tag| (caller, tag)))
         .flat_map(|(caller, tag)| (0..METHODS.len()).map(move |method| (caller, tag, method)))
-        .filter(|(caller, tag, method)| (caller + tag + method) % step == 0)
         .collect();
     let cases: Arc<[_]> = cases.into();
     let address = raw::authority(&sidecar.proxy).to_owned();
@@ -550,7 +543,8 @@ async fn the_matrix_is_judged_as_the_oracle_does() {
         wrong.len(),
         wrong.join("\n")
     );
-    assert!(sent > cases.len() / 12, "{sent} of {} arrived", cases.len());
+    // The oracle itself must let a good part through, or nothing would be shown.
+    assert!(sent > 300, "{sent} of {} arrived", cases.len());
 }
 
 /// Runs every fourth case on one connection, and gives what was answered otherwise than expected.

@@ -133,15 +133,9 @@ fn dotted(path: &str) -> String {
 
 /// The name in the one spelling in which all alternative ones meet.
 fn folded(name: &str) -> String {
-    let name: String = name
-        .to_ascii_lowercase()
-        .replace('_', ".")
-        .replace('-', ".");
-    name.split('.')
-        .filter(|segment| !segment.is_empty())
-        .collect::<Vec<_>>()
-        .join(".")
-        + "."
+    let name = name.to_ascii_lowercase().replace(['_', '-'], ".");
+    let segments = name.split('.').filter(|segment| !segment.is_empty());
+    segments.flat_map(|segment| [segment, "."]).collect()
 }
 
 #[cfg(test)]
