@@ -225,4 +225,6 @@ impl std::fmt::Debug for Audit {
 }
 
 #[cfg(test)]
+mod tampering;
+#[cfg(test)]
 mod tests;
