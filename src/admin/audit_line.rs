@@ -36,10 +36,10 @@ fn reveals(path: &str) -> bool {
 }
 
 fn outcome(status: StatusCode) -> &'static str {
-    match status.as_u16() {
-        ..400 => "ok",
-        401 => "unauthenticated",
-        ..500 => "refused",
-        _ => "failed",
+    match status {
+        StatusCode::UNAUTHORIZED => "unauthenticated",
+        status if status.is_client_error() => "refused",
+        status if status.is_server_error() => "failed",
+        _ => "ok",
     }
 }

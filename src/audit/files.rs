@@ -20,6 +20,8 @@ pub(super) struct LogFile {
     file: File,
     /// Up to where it is known to be good.
     length: u64,
+    /// A write failed half-way: what is behind `length` is of no use.
+    is_dirty: bool,
     identity: (u64, u64),
     /// The number of its first line; `None`: it has none.
     pub(super) first: Option<u64>,
@@ -59,6 +61,7 @@ impl LogFile {
         }
         Ok(Self {
             length: there.len(),
+            is_dirty: false,
             identity: (there.dev(), there.ino()),
             first: None,
             day: None,
@@ -81,18 +84,24 @@ impl LogFile {
 
     /// Appends `lines` and makes them safe. Fails without a trace, as far as the disk lets it.
     pub(super) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
-        // A write before this one may have failed half-way.
-        if self.file.metadata()?.len() > self.length {
+        if self.is_dirty {
             self.file.set_len(self.length)?;
+            self.is_dirty = false;
         }
-        let written = self.file.write_all(lines);
-        let written = written.and_then(|()| self.file.sync_data());
-        if written.is_err() {
+        // What somebody else appended stays where it is, for all to see, and spoils no line.
+        let is_followed = self.file.metadata()?.len() > self.length;
+        self.is_dirty = true;
+        let written = match is_followed {
+            true => self.file.write_all(&[b"\n", lines].concat()),
+            false => self.file.write_all(lines),
+        };
+        if let Err(error) = written.and_then(|()| self.file.sync_data()) {
             // Where this fails, too, the next write or start sees to what is left.
-            let _ = self.file.set_len(self.length);
+            self.is_dirty = self.file.set_len(self.length).is_err();
+            return Err(error);
         }
-        written?;
-        self.length += u64::try_from(lines.len()).unwrap_or_default();
+        self.is_dirty = false;
+        self.length = self.file.metadata()?.len();
         Ok(())
     }
 }
@@ -193,11 +202,20 @@ fn names(path: &Path) -> io::Result<Vec<String>> {
             continue;
         };
         let rest = name.strip_prefix(&own);
-        if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
+        let is_ours = |rest: &str| rest.is_empty() || rest.starts_with('.');
+        if rest.is_some_and(is_ours) && !is_compressed(&name) {
             names.push(name);
         }
     }
     Ok(names)
+}
+
+/// What somebody compressed can't be read here: its lines are missed like any others.
+fn is_compressed(name: &str) -> bool {
+    let extension = Path::new(name).extension().unwrap_or_default();
+    ["bz2", "gz", "xz", "zst"]
+        .iter()
+        .any(|end| extension == *end)
 }
 
 /// The file before this one, under its lasting name. Nothing is ever overwritten.

@@ -2,7 +2,7 @@
 //! before it.
 //!
 //! Who tells something never waits: an entry is put into a bounded queue, a thread writes groups of
-//! them ([`writer`]), and a loss is counted. [`verify`] finds what was changed, removed, inserted or
+//! them, and a loss is counted. [`verify`] finds what was changed, removed, inserted or
 //! swapped; what is missing at the end shows by the head that is kept in the store ([`anchor`]).
 //!
 //! | | the files alone | with the store key | with the store, too |
@@ -208,10 +208,9 @@ impl Drop for Inner {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        // It ends with what waits: a disk that refuses gets a second.
-        if writer.is_some_and(|writer| writer.join().is_err()) {
-            tracing::error!("a bug ended the writing of the audit log");
-        }
+        // It ends with what waits: a disk that refuses gets a second. That it ended by a bug, it
+        // said itself.
+        drop(writer.map(JoinHandle::join));
     }
 }
 
@@ -224,5 +223,7 @@ impl std::fmt::Debug for Audit {
     }
 }
 
+#[cfg(test)]
+mod tampering;
 #[cfg(test)]
 mod tests;

@@ -1,22 +1,20 @@
 //! The log as a whole, on a real disk.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Registry;
-use proptest::prelude::*;
-use proptest::sample::Index;
-use proptest::test_runner::TestRunner;
 
 use super::anchor;
-use super::chain::{ChainKey, Head};
+use super::chain::ChainKey;
 use super::entry::{Entry, Event};
 use super::error::AuditError;
 use super::metrics::AuditMetrics;
-use super::verify::{Extent, Report, Verifier, verify};
+use super::verify::{Extent, Report, verify};
 use super::{Audit, AuditOptions, Layout, OpenError, QUEUE, all_files};
 use crate::clock::ManualClock;
 use crate::store::Store;
@@ -32,16 +30,16 @@ const LAYOUT: Layout = Layout {
 };
 
 /// A place for a log, with a store beside it.
-struct World {
+pub(super) struct World {
     directory: tempfile::TempDir,
-    store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Store>,
     clock: ManualClock,
-    key: Option<ChainKey>,
+    pub(super) key: Option<ChainKey>,
     layout: Layout,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let (path, key) = (directory.path().join("store"), StoreKey::generate());
         let clock = ManualClock::new(START);
@@ -61,7 +59,7 @@ impl World {
         }
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.directory.path().join("logs").join("audit.jsonl")
     }
 
@@ -83,7 +81,7 @@ impl World {
     }
 
     /// A run that tells `count` calls.
-    async fn run(&self, count: usize) {
+    pub(super) async fn run(&self, count: usize) {
         let audit = self.open().await;
         for call in 0..count {
             audit.tell(|| entry(call));
@@ -91,11 +89,11 @@ impl World {
         audit.finished().await;
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         fs::read_to_string(self.path()).expect("text")
     }
 
-    async fn verify(&self) -> Report {
+    pub(super) async fn verify(&self) -> Report {
         let anchored = anchor::kept(&*self.store).await.expect("readable");
         let files = all_files(&self.path()).expect("readable");
         verify(&files, self.key.as_ref(), (Extent::Whole, anchored)).expect("readable")
@@ -106,7 +104,7 @@ impl World {
         assert!(report.good, "{:?}", report.problems);
     }
 
-    async fn is_bad(&self, because: &str) {
+    pub(super) async fn is_bad(&self, because: &str) {
         let report = self.verify().await;
         let texts: Vec<String> = report.problems.iter().map(ToString::to_string).collect();
         assert!(texts.iter().any(|text| text.contains(because)), "{texts:?}");
@@ -115,24 +113,6 @@ impl World {
 
 fn entry(call: usize) -> Entry {
     Entry::new(Event::Call, "v2", "ok").with("request_id", &format!("call-{call}"))
-}
-
-/// What verifies of `bytes` as one file.
-fn judge(bytes: &[u8], key: Option<&ChainKey>, anchored: Option<Head>) -> bool {
-    let mut verifier = Verifier::new(key, anchored);
-    let read = verifier.file(Path::new("audit.jsonl"), bytes);
-    read.expect("readable");
-    verifier.end(Extent::Whole).good
-}
-
-/// A log of some lines, and the head that the store keeps.
-async fn log(lines: usize) -> (Vec<u8>, ChainKey, Head) {
-    let world = World::new();
-    world.run(lines - 1).await;
-    let bytes = fs::read(world.path()).expect("there");
-    let head = anchor::kept(&*world.store).await.expect("readable");
-    let key = world.key.clone().expect("a key");
-    (bytes, key, head.expect("kept"))
 }
 
 #[tokio::test]
@@ -146,137 +126,6 @@ async fn a_log_verifies_and_only_its_owner_reads_it() {
     let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!(mode(&world.path()), 0o600);
     assert_eq!(mode(world.path().parent().expect("a directory")), 0o700);
-}
-
-#[tokio::test]
-async fn every_bit_of_every_line_counts() {
-    let (bytes, key, head) = log(4).await;
-    assert!(judge(&bytes, Some(&key), Some(head)));
-    let last = bytes[..bytes.len() - 1]
-        .iter()
-        .rposition(|b| *b == b'\n')
-        .expect("lines");
-    for at in 0..bytes.len() - 1 {
-        for bit in 0..8 {
-            let mut changed = bytes.clone();
-            changed[at] ^= 1 << bit;
-            let found = !judge(&changed, Some(&key), None);
-            assert!(found, "byte {at}, bit {bit}");
-            // Without a key, each line vouches for the one before.
-            let found = !judge(&changed, None, None);
-            assert!(found || at > last, "byte {at}, bit {bit}, without a key");
-        }
-    }
-}
-
-#[tokio::test]
-async fn lines_removed_repeated_swapped_or_cut_off_are_missed() {
-    let (bytes, key, head) = log(6).await;
-    let lines: Vec<&[u8]> = bytes.split_inclusive(|b| *b == b'\n').collect();
-    let is_found = |lines: &[&[u8]], what: &str| {
-        assert!(!judge(&lines.concat(), Some(&key), Some(head)), "{what}");
-    };
-    for at in 0..lines.len() {
-        let mut removed = lines.clone();
-        removed.remove(at);
-        is_found(&removed, &format!("line {at} removed"));
-        let mut repeated = lines.clone();
-        repeated.insert(at, lines[at]);
-        is_found(&repeated, &format!("line {at} repeated"));
-        let mut inserted = lines.clone();
-        inserted.insert(at, b"\n");
-        is_found(&inserted, &format!("an empty line before {at}"));
-        let mut foreign = lines.clone();
-        foreign.insert(
-            at,
-            b"{\"seq\":3,\"prev\":\"\",\"time\":\"\",\"event\":\"call\",\"outcome\":\"ok\"}\n",
-        );
-        is_found(&foreign, &format!("a foreign line before {at}"));
-        is_found(&lines[..at], &format!("cut before {at}"));
-        for other in 0..at {
-            let mut swapped = lines.clone();
-            swapped.swap(at, other);
-            is_found(&swapped, &format!("lines {at} and {other} swapped"));
-        }
-    }
-    // What was cut within a line is missed as well.
-    for at in 0..bytes.len() - 1 {
-        let is_whole = at == bytes.len() - 1;
-        assert_eq!(
-            judge(&bytes[..at], Some(&key), Some(head)),
-            is_whole,
-            "cut at {at}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn a_chain_written_anew_lacks_the_key() {
-    let world = World::new();
-    world.run(3).await;
-    let forger = World {
-        key: Some(ChainKey::derive(b"another key")),
-        ..World::new()
-    };
-    forger.run(3).await;
-    fs::copy(forger.path(), world.path()).expect("copied");
-    assert!(judge(&fs::read(world.path()).expect("there"), None, None));
-    world.is_bad("under another key").await;
-    let nobody = World {
-        key: None,
-        ..World::new()
-    };
-    nobody.run(3).await;
-    fs::copy(nobody.path(), world.path()).expect("copied");
-    world.is_bad("without a key").await;
-}
-
-#[tokio::test]
-async fn a_new_store_key_vouches_for_what_is_under_the_old_one() {
-    let mut world = World::new();
-    world.run(3).await;
-    world.key = Some(ChainKey::derive(b"a new key"));
-    world.is_bad("under another key").await;
-    world.run(3).await;
-    let report = world.verify().await;
-    assert!(report.good, "{:?}", report.problems);
-    assert_eq!((report.lines, report.authenticated), (8, 4));
-    let changed = world.text().replace("call-1", "call-7");
-    fs::write(world.path(), changed).expect("written");
-    world.is_bad("doesn't follow").await;
-}
-
-#[tokio::test]
-async fn whatever_is_done_to_a_log_shows() {
-    let (bytes, key, head) = log(5).await;
-    let edit = (any::<Index>(), any::<u8>(), 0..4_u8);
-    let mut runner = TestRunner::new(ProptestConfig::with_cases(2000));
-    let edits = prop::collection::vec(edit, 1..6);
-    let shown = runner.run(&edits, |edits| {
-        let changed = edited(&bytes, &edits);
-        // But for the end of the last line, which a crash may take.
-        let is_same = changed == bytes || changed == bytes[..bytes.len() - 1];
-        prop_assert_eq!(judge(&changed, Some(&key), Some(head)), is_same);
-        Ok(())
-    });
-    shown.expect("every edit shows");
-}
-
-fn edited(bytes: &[u8], edits: &[(Index, u8, u8)]) -> Vec<u8> {
-    let mut changed = bytes.to_vec();
-    for (at, byte, what) in edits {
-        if changed.is_empty() {
-            break;
-        }
-        let at = at.index(changed.len());
-        match what {
-            0 => changed[at] = *byte,
-            1 => changed.insert(at, *byte),
-            2 => drop(changed.remove(at)),
-            _ => changed.truncate(at),
-        }
-    }
-    changed
 }
 
 #[tokio::test]
@@ -376,7 +225,11 @@ async fn files_are_set_aside_by_day_and_size_and_removed_in_time() {
         "{report:?}"
     );
     // Each file can be looked at alone, too.
-    let alone = verify(&[first.clone()], world.key.as_ref(), (Extent::Part, None));
+    let alone = verify(
+        std::slice::from_ref(&first),
+        world.key.as_ref(),
+        (Extent::Part, None),
+    );
     assert!(alone.expect("readable").good);
     // But what was removed by somebody else is missed.
     fs::remove_file(first).expect("removed");
@@ -404,6 +257,25 @@ async fn a_file_that_is_taken_away_is_begun_anew() {
     drop(audit);
     world.run(1).await;
     world.is_good().await;
+}
+
+#[tokio::test]
+async fn what_somebody_else_writes_is_not_taken_for_a_line_and_spoils_none() {
+    let world = World::new();
+    let audit = world.open().await;
+    audit.finished().await;
+    let mut file = fs::OpenOptions::new().append(true).open(world.path());
+    let foreign = file.as_mut().expect("opened").write_all(b"a foreign line");
+    foreign.expect("written");
+    audit.tell(|| entry(1));
+    audit.finished().await;
+    world
+        .is_bad("audit.jsonl:2: it is no line of an audit log")
+        .await;
+    let report = world.verify().await;
+    assert_eq!((report.lines, report.problem_count), (2, 1), "{report:?}");
+    fs::write(world.path().with_extension("jsonl.gz"), "compressed").expect("written");
+    assert_eq!(all_files(&world.path()).expect("readable"), [world.path()]);
 }
 
 #[tokio::test]
@@ -496,5 +368,26 @@ async fn a_flood_of_strangers_becomes_a_few_lines() {
     let text = world.text();
     assert_eq!(text.matches("forged").count(), 6, "{text}");
     assert!(text.contains("\"folded\":99995"), "{text}");
+    world.is_good().await;
+}
+
+#[tokio::test]
+async fn what_many_threads_tell_is_written_or_counted() {
+    let mut world = World::new();
+    world.layout.places = 1000;
+    let (audit, metrics) = world.try_open().await.expect("opened");
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let audit = &audit;
+            scope.spawn(move || {
+                (0..5000).for_each(|call| audit.tell(|| entry(thread * 5000 + call)))
+            });
+        }
+    });
+    audit.finished().await;
+    let (text, lost) = (world.text(), metrics.lost.get());
+    let written = u64::try_from(text.matches("\"event\":\"call\"").count()).expect("few");
+    assert_eq!(written + lost, 20_000);
+    assert_eq!(told_lost(&text), lost);
     world.is_good().await;
 }
