@@ -122,6 +122,8 @@ mod store_quarantine;
 )]
 mod support;
 #[cfg(feature = "simulator")]
+mod tls;
+#[cfg(feature = "simulator")]
 mod token;
 #[cfg(feature = "simulator")]
 mod token_life;
@@ -134,5 +136,7 @@ mod user_tokens;
 mod vectors;
 #[cfg(feature = "simulator")]
 mod verify;
+#[cfg(feature = "cli")]
+mod way_out;
 #[cfg(feature = "simulator")]
 mod webhook;
