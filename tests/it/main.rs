@@ -90,6 +90,8 @@ mod restart;
 mod sdk_verdicts;
 #[cfg(feature = "simulator")]
 mod second_body;
+#[cfg(feature = "cli")]
+mod secrets;
 #[cfg(feature = "simulator")]
 mod simulator;
 #[cfg(feature = "simulator")]

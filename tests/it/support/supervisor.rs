@@ -102,6 +102,11 @@ impl Supervisor {
 
     /// Starts the program on the sockets, named as given.
     pub fn run(&self, names: &str, arguments: &[&str]) -> Program {
+        Program(self.command(names, arguments).spawn().expect("started"))
+    }
+
+    /// What starts it.
+    pub fn command(&self, names: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", HAND_OVER, env!("CARGO_BIN_EXE_alipay-sidecar"), "run"])
@@ -117,7 +122,7 @@ impl Supervisor {
         });
         let mut next = || sockets.next().expect("three sockets");
         command.stdin(next()).stdout(next()).stderr(next());
-        Program(command.spawn().expect("started"))
+        command
     }
 
     /// The same for the first time: it serves, and knows two merchants.
