@@ -84,10 +84,10 @@ mod tests {
             TOLD.lock().expect("no panic here").push(text_of(panic));
         }));
         let token = String::from("a-token");
-        let wrong: Result<(), &str> = Err("a-token");
+        let wrong = || Err::<(), _>(token.clone());
         let panics: [&(dyn Fn() + std::panic::RefUnwindSafe); 3] =
             [&|| panic!("a literal"), &|| panic!("{token}"), &|| {
-                wrong.expect("proved")
+                wrong().expect("proved")
             }];
         for panic in panics {
             assert!(std::panic::catch_unwind(panic).is_err());

@@ -18,6 +18,8 @@ mod authorizations;
 mod backlog;
 #[cfg(feature = "simulator")]
 mod calls;
+#[cfg(feature = "cli")]
+mod canaries;
 #[cfg(feature = "simulator")]
 mod certificates;
 #[cfg(feature = "cli")]

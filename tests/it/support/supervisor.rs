@@ -40,11 +40,16 @@ pub struct Program(pub Child);
 impl Supervisor {
     /// Binds the sockets and starts the simulator; the store is there, and empty.
     pub async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// The same before another Alipay.
+    pub async fn start_with(change: impl FnOnce(&mut Options)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let sockets = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
         let address = |socket: &TcpListener| socket.local_addr().expect("bound").to_string();
         let [proxy, webhook, admin] = sockets.each_ref().map(address);
-        let options = Options {
+        let mut options = Options {
             listen: vec!["127.0.0.1:0".to_owned()],
             dir: Some(directory.path().to_owned()),
             sidecar: WorkspaceListeners {
@@ -54,6 +59,7 @@ impl Supervisor {
             },
             ..Options::default()
         };
+        change(&mut options);
         let simulator = alipay_sidecar::simulator::start(&options).await;
         let simulator = simulator.expect("a simulator");
         let (end, ends) = Shutdown::new();
