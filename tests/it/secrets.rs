@@ -175,6 +175,25 @@ async fn nobody_of_the_same_user_may_look_into_the_process() {
     assert_eq!(ended(program).await, Some(0));
 }
 
+#[test]
+fn verbs_that_are_told_secrets_are_private_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = program(directory.path(), &["merchant", "add", "--app", "1"]);
+    command.args(["--auth-app-id", "2", "--token", "-"]);
+    command.stdin(Stdio::piped()).stderr(Stdio::null());
+    if unprivileged(&mut command) {
+        give_away(directory.path());
+    }
+    // It waits for its token.
+    let waiting = Program(command.spawn().expect("started"));
+    let began = std::time::Instant::now();
+    let environment = proc(&waiting, "environ");
+    while std::fs::metadata(&environment).expect("there").uid() != 0 {
+        assert!(began.elapsed() < PATIENCE, "it is readable for its user");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn files_made_are_for_their_owner_alone() {
     let directory = tempfile::tempdir().expect("a directory");
