@@ -8,6 +8,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use crate::cli::context::Context;
 use crate::cli::exchange::{self, NoReply, Reply};
@@ -44,7 +45,7 @@ impl AdminClient {
     pub(crate) fn new(config: &Config) -> Self {
         let beside_store = || {
             let path = crate::admin::token::path(&config.store.path);
-            let token = std::fs::read_to_string(path).ok()?;
+            let token = Zeroizing::new(std::fs::read_to_string(path).ok()?);
             Some(Secret::new(token.trim_end().to_owned()))
         };
         let way = Way::Listener {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::cli::failure::Failure;
+use crate::cli::taken_variables::TakenVariables;
 use crate::config::error::{ConfigErrors, Fault, Mismatch};
 use crate::config::{Config, process_environment};
 use crate::store::seal::StoreKey;
@@ -12,11 +13,23 @@ use crate::store::seal::StoreKey;
 /// What every verb may need.
 pub(crate) struct Context {
     path: PathBuf,
+    taken: TakenVariables,
 }
 
 impl Context {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self {
+            path,
+            taken: TakenVariables::default(),
+        }
+    }
+
+    /// The same for who serves: the secrets of its environment are held here alone.
+    pub(crate) fn of_clean_environment(path: &Path) -> Result<Self, Failure> {
+        Ok(Self {
+            path: path.to_owned(),
+            taken: TakenVariables::take(path)?,
+        })
     }
 
     /// The configuration file.
@@ -26,7 +39,7 @@ impl Context {
 
     /// Reads the configuration with the process's environment over it.
     pub(crate) fn load(&self) -> Result<Config, Failure> {
-        Ok(Config::load(&self.path, process_environment())?)
+        Ok(Config::load(&self.path, self.environment())?)
     }
 
     /// The same for who is about to serve: what this version doesn't do, certificates that don't
@@ -35,7 +48,7 @@ impl Context {
         &self,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Config, Failure> {
-        let environment = process_environment().chain(variables);
+        let environment = self.environment().chain(variables);
         let config = Config::load_to_serve(&self.path, environment)?;
         let faults = crate::sidecar::unusable_files(&config);
         let named = faults.into_iter().map(|fault| Fault {
@@ -46,6 +59,11 @@ impl Context {
             None => Ok(config),
             Some(errors) => Err(errors.into()),
         }
+    }
+
+    /// The environment that the program was started with.
+    fn environment(&self) -> impl Iterator<Item = (String, String)> {
+        process_environment().chain(self.taken.iter())
     }
 
     /// The store key, without which no store opens.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 use clap::Args;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::cli::failure::Failure;
 use crate::cli::output::Form;
@@ -31,7 +32,7 @@ pub(crate) fn execute(arguments: &InitArguments) -> Result<(), Failure> {
     let app_public_key = write_key_pair(directory, "app")?;
     write_key_pair(directory, "reply")?;
     let store_key = StoreKey::generate();
-    let text = format!("{}\n", store_key.to_base64().expose());
+    let text = Zeroizing::new(format!("{}\n", store_key.to_base64().expose()));
     files::create_private(&directory.join(STORE_KEY), &text)?;
     store::create(&directory.join(STORE), &store_key)?;
     let path = directory.join(CONFIG);

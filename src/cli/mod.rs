@@ -37,6 +37,7 @@ mod merchant_verify;
 mod output;
 mod pace;
 mod pinned;
+mod privacy;
 mod records;
 mod run;
 
@@ -46,6 +47,7 @@ mod sign;
 mod signals;
 mod simulator;
 mod store;
+mod taken_variables;
 mod token;
 mod trigger;
 mod verify;
@@ -139,7 +141,12 @@ enum Verb {
 }
 
 /// Does what `arguments` (with the program's name first) say, and tells the user how it went.
+///
+/// It is the whole program's: it makes the process private (no core dumps, no debugger of the same
+/// user), and tells of panics by itself.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
+    privacy::keep_memory_private();
+    privacy::tell_panics_without_data();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -38,6 +38,7 @@ fn duration(text: &str) -> Result<Duration, Mismatch> {
 }
 
 pub(crate) fn execute(context: &Context, arguments: &RunArguments) -> Result<(), Failure> {
+    let context = &Context::of_clean_environment(context.path())?;
     let mut activation = Activation::take()?;
     let ended = signals::ended()?;
     let config = activation.configure(context)?;
@@ -45,7 +46,6 @@ pub(crate) fn execute(context: &Context, arguments: &RunArguments) -> Result<(),
     if arguments.create_store && !config.store.path.exists() {
         store::create(&config.store.path, &key)?;
     }
-    forbid_core_dumps();
     let log = logging::start(&config.telemetry)?;
     let hand_over = match activation.is_empty() {
         true => Duration::ZERO,
@@ -106,17 +106,6 @@ async fn build(config: Config, patience: Duration, log: &Log) -> Result<Sidecar,
     ServiceManager::of_environment().opening();
     let builder = Sidecar::builder(config).registry(registry);
     Ok(builder.wait_for_store(patience).build().await?)
-}
-
-/// A core dump would hold every key: contract §11.
-fn forbid_core_dumps() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
-    // Lowering a limit of one's own is always allowed.
-    let _ = setrlimit(Resource::Core, none);
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::config::document::{self, Item, Place, Table, Value};
 use crate::config::error::{ConfigErrors, Mismatch};
 use crate::config::proxy::ProxyConfig;
 use crate::config::reference::References;
+use crate::config::secret_variables;
 use crate::config::section::{Reading, Section, VARIABLE_PREFIX, unknown};
 use crate::config::store::StoreConfig;
 use crate::config::telemetry::TelemetryConfig;
@@ -59,7 +60,7 @@ impl Config {
         directory: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
-        let reading = Reading::new(None, References::new(directory, environment));
+        let reading = Reading::new(None, references(text, directory, environment));
         let config = read(&reading, text);
         reading.finish(config)
     }
@@ -75,10 +76,21 @@ fn read_file(
         let hint = "`alipay-sidecar init` writes one; `-c FILE` names another";
         ConfigErrors::of_key(path, "", mismatch.hint(hint))
     })?;
-    let references = References::new(&directory_of(path), environment);
+    let references = references(&text, &directory_of(path), environment);
     let reading = Reading::new(Some(path), references);
     let config = read(&reading, &text);
     Ok((reading, config))
+}
+
+/// References of the configuration `text`: its secrets in the environment aren't for commands.
+fn references(
+    text: &str,
+    directory: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> References {
+    let references = References::new(directory, environment);
+    let secrets = secret_variables::named(text, references.variables());
+    references.withholding(secrets)
 }
 
 /// The variables of this process; those that aren't UTF-8 can't be ours and are left out.

@@ -13,6 +13,7 @@ pub mod listen;
 mod load;
 pub mod proxy;
 pub mod reference;
+mod secret_variables;
 mod section;
 pub mod store;
 pub mod telemetry;
@@ -26,6 +27,7 @@ mod view;
 pub mod webhook;
 
 pub use load::{REFERENCE, directory_of, process_environment};
+pub use secret_variables::secret_variables;
 
 use crate::model::app::App;
 

@@ -1,6 +1,6 @@
 //! Secrets by reference: the configuration says where a secret is, never what it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use zeroize::Zeroize;
+use zeroize::Zeroizing;
 
 use crate::config::error::Mismatch;
 use crate::protocol::secret::Secret;
@@ -17,7 +17,8 @@ use crate::protocol::secret::Secret;
 #[derive(Clone)]
 pub struct References {
     directory: PathBuf,
-    environment: BTreeMap<String, String>,
+    environment: BTreeMap<String, Zeroizing<String>>,
+    withheld: BTreeSet<String>,
 }
 
 impl std::fmt::Debug for References {
@@ -46,10 +47,19 @@ impl References {
     /// References relative to `directory`, in `environment`.
     #[must_use]
     pub fn new(directory: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Self {
+        let environment = environment.into_iter();
+        let wiped = environment.map(|(name, value)| (name, Zeroizing::new(value)));
         Self {
             directory: directory.to_owned(),
-            environment: environment.into_iter().collect(),
+            environment: wiped.collect(),
+            withheld: BTreeSet::new(),
         }
+    }
+
+    /// The same, but commands of `exec:` don't see these variables.
+    #[must_use]
+    pub(crate) fn withholding(self, withheld: BTreeSet<String>) -> Self {
+        Self { withheld, ..self }
     }
 
     /// The secret that `text` refers to, without one trailing newline.
@@ -120,28 +130,24 @@ impl References {
         reference: &Reference<'_>,
         readers: Readers,
     ) -> Result<Secret<String>, Mismatch> {
-        let mut text = match reference {
+        let text = match reference {
             Reference::Credential(name) => self.credential(name)?,
             Reference::Environment(name) => self.variable(name)?,
-            Reference::Exec(command) => exec(command)?,
+            Reference::Exec(command) => exec(command, &self.withheld)?,
             Reference::File(path) => self.file(path, readers)?,
         };
-        if text.ends_with('\n') {
-            text.truncate(text.len() - 1);
-        }
-        if text.ends_with('\r') {
-            text.truncate(text.len() - 1);
-        }
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let text = text.strip_suffix('\r').unwrap_or(text);
         if text.is_empty() {
             return Err(Mismatch::new(
                 "a reference to nothing but an empty text",
                 "a secret",
             ));
         }
-        Ok(Secret::new(text))
+        Ok(Secret::new(text.to_owned()))
     }
 
-    fn variable(&self, name: &str) -> Result<String, Mismatch> {
+    fn variable(&self, name: &str) -> Result<Zeroizing<String>, Mismatch> {
         self.environment.get(name).cloned().ok_or_else(|| {
             Mismatch::new(
                 format!("`env:{name}`, which isn't set"),
@@ -150,7 +156,7 @@ impl References {
         })
     }
 
-    fn credential(&self, name: &str) -> Result<String, Mismatch> {
+    fn credential(&self, name: &str) -> Result<Zeroizing<String>, Mismatch> {
         if name.is_empty() || name.contains('/') || name == ".." {
             return Err(Mismatch::new(
                 "`cred:` with a path",
@@ -167,10 +173,13 @@ impl References {
                 )
                 .hint("add LoadCredential= to the unit, or use another kind of reference")
             })?;
-        read_file(&Path::new(directory).join(name), Readers::OwnerAndGroup)
+        read_file(
+            &Path::new(directory.as_str()).join(name),
+            Readers::OwnerAndGroup,
+        )
     }
 
-    fn file(&self, path: &str, readers: Readers) -> Result<String, Mismatch> {
+    fn file(&self, path: &str, readers: Readers) -> Result<Zeroizing<String>, Mismatch> {
         read_file(&self.path(path), readers)
     }
 }
@@ -197,7 +206,7 @@ fn is_key_text(text: &str) -> bool {
     text.contains("-----BEGIN") || (text.len() > 100 && text.bytes().all(base64))
 }
 
-fn read_file(path: &Path, readers: Readers) -> Result<String, Mismatch> {
+fn read_file(path: &Path, readers: Readers) -> Result<Zeroizing<String>, Mismatch> {
     let unreadable = |error: std::io::Error| {
         let found = format!("{}, which can't be read ({error})", path.display());
         Mismatch::new(found, "a readable file")
@@ -209,21 +218,25 @@ fn read_file(path: &Path, readers: Readers) -> Result<String, Mismatch> {
         let mismatch = Mismatch::new(found, "a secret that others can't read");
         return Err(mismatch.hint(format!("run `chmod 600 {}`", path.display())));
     }
-    let mut text = String::new();
-    Read::by_ref(&mut file)
-        .take(LONGEST + 1)
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
-    if text.len() as u64 > LONGEST {
-        text.zeroize();
+    let text = read_whole(&mut file).map_err(unreadable)?;
+    if text.len() > LONGEST {
         let found = format!("{}, which is longer than 64 KiB", path.display());
         return Err(Mismatch::new(found, "one secret, key or certificate chain"));
     }
     Ok(text)
 }
 
-/// Runs `command` without a shell and gives what it prints.
-fn exec(command: &str) -> Result<String, Mismatch> {
+/// Reads at most one byte more than a secret may have. There is room for all of it from the
+/// beginning, because a text that grows leaves copies that nobody wipes.
+fn read_whole(source: &mut impl Read) -> std::io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::with_capacity(LONGEST + 2));
+    let most = LONGEST as u64 + 1;
+    source.take(most).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Runs `command` without a shell, and without the variables `withheld`, and gives what it prints.
+fn exec(command: &str, withheld: &BTreeSet<String>) -> Result<Zeroizing<String>, Mismatch> {
     let failed = |why: String| {
         let program = command.split_whitespace().next().unwrap_or_default();
         Mismatch::new(format!("`exec:{program} …`, which {why}"), EXEC_EXPECTED)
@@ -233,13 +246,11 @@ fn exec(command: &str) -> Result<String, Mismatch> {
         .next()
         .ok_or_else(|| Mismatch::new("`exec:` alone", EXEC_EXPECTED))?;
     let mut command = Command::new(program);
-    // What a service manager tells us isn't for our children.
-    for variable in [
-        "LISTEN_FDS",
-        "LISTEN_FDNAMES",
-        "LISTEN_PID",
-        "NOTIFY_SOCKET",
-    ] {
+    // What a service manager tells us isn't for our children, and neither are other secrets.
+    for variable in SERVICE_MANAGERS {
+        command.env_remove(variable);
+    }
+    for variable in withheld {
         command.env_remove(variable);
     }
     let mut child = command
@@ -259,22 +270,20 @@ fn exec(command: &str) -> Result<String, Mismatch> {
     match output {
         None => Err(failed("took longer than 10 s".to_owned())),
         Some(_) if !status.success() => Err(failed(format!("failed ({status})"))),
-        Some(Err(_)) => Err(failed("didn't print UTF-8 of at most 64 KiB".to_owned())),
-        Some(Ok(text)) => Ok(text),
+        Some(Ok(text)) if text.len() <= LONGEST => Ok(text),
+        Some(_) => Err(failed("didn't print UTF-8 of at most 64 KiB".to_owned())),
     }
 }
 
 /// What the child prints until it closes its output; `None`: it took too long.
-fn output_of(child: &mut Child) -> Option<std::io::Result<String>> {
-    let stdout = child.stdout.take()?;
+fn output_of(child: &mut Child) -> Option<std::io::Result<Zeroizing<String>>> {
+    let mut stdout = child.stdout.take()?;
     let (done, result) = mpsc::channel();
     // A thread of its own, because a pipe has no read timeout. If a grandchild keeps the pipe
     // open it outlives this call and ends with that process.
     std::thread::spawn(move || {
-        let mut text = String::new();
-        let read = stdout.take(LONGEST).read_to_string(&mut text);
         // Nobody listens any more after the time is over.
-        let _ = done.send(read.map(|_| text));
+        let _ = done.send(read_whole(&mut stdout));
     });
     result.recv_timeout(EXEC_TIMEOUT).ok()
 }
@@ -285,4 +294,12 @@ const EXEC_EXPECTED: &str = "a command that prints the secret within 10 s";
 const EXEC_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// No key, token or chain is longer, bytes.
-const LONGEST: u64 = 64 * 1024;
+const LONGEST: usize = 64 * 1024;
+
+/// What a service manager sets for the program it starts.
+const SERVICE_MANAGERS: [&str; 4] = [
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PID",
+    "NOTIFY_SOCKET",
+];

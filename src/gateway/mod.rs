@@ -383,13 +383,12 @@ fn read(call: &V2Call, reply: Reply) -> Result<RawReply, GatewayError> {
 
 /// What is signed would not be what came.
 fn refuse_encoded(headers: &HeaderMap) -> Result<(), GatewayError> {
-    match header(headers, CONTENT_ENCODING.as_str()) {
-        Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => {
-            Err(GatewayError::NotAlipay {
-                reason: "it has a Content-Encoding".to_owned(),
-            })
-        }
-        _ => Ok(()),
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    match encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        true => Ok(()),
+        false => Err(GatewayError::NotAlipay {
+            reason: "it has a Content-Encoding".to_owned(),
+        }),
     }
 }
 

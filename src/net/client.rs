@@ -37,8 +37,7 @@ pub struct Client {
 
 type OutBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// A whole reply.
-#[derive(Debug)]
+/// A whole reply. `Debug` shows no content.
 pub struct Reply {
     /// The status.
     pub status: StatusCode,
@@ -46,6 +45,12 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
+}
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reply({}, {} bytes)", self.status, self.body.len())
+    }
 }
 
 /// A request that got no whole reply.

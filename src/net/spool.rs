@@ -14,8 +14,7 @@ pub const IN_MEMORY: usize = 256 << 10;
 /// How much of a file is read at once.
 const CHUNK: usize = 64 << 10;
 
-/// Takes content piece by piece.
-#[derive(Debug)]
+/// Takes content piece by piece. `Debug` shows none of it.
 pub struct Spool {
     in_memory: usize,
     memory: BytesMut,
@@ -23,17 +22,29 @@ pub struct Spool {
     length: u64,
 }
 
-/// Whole content, which can be read any number of times. Clones share it.
-#[derive(Debug, Clone)]
+/// Whole content, which can be read any number of times. Clones share it. `Debug` shows none of it.
+#[derive(Clone)]
 pub struct Spooled {
     place: Place,
     length: u64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Place {
     File(Arc<File>),
     Memory(Bytes),
+}
+
+impl std::fmt::Debug for Spool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Spool({} bytes)", self.length)
+    }
+}
+
+impl std::fmt::Debug for Spooled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Spooled({} bytes)", self.length)
+    }
 }
 
 impl Spool {

@@ -624,7 +624,7 @@ fn verify_units(folder: &Path) {
         units.push(copy);
     }
     let mut judge = Command::new("systemd-analyze");
-    let Ok(output) = judge.arg("verify").arg("--man=no").args(units).output() else {
+    let Ok(output) = judge.arg("verify").arg("--man=no").args(&units).output() else {
         return;
     };
     let said = String::from_utf8_lossy(&output.stderr);
@@ -633,4 +633,14 @@ fn verify_units(folder: &Path) {
         .filter(|line| line.contains("alipay-sidecar"))
         .collect();
     assert!(output.status.success() && about_ours.is_empty(), "{said}");
+    let service = units
+        .iter()
+        .find(|unit| unit.ends_with("alipay-sidecar.service"));
+    let mut judge = Command::new("systemd-analyze");
+    judge.args(["security", "--offline=yes", MOST_EXPOSED]);
+    let output = judge.args(service).output().expect("it was there");
+    assert!(output.status.success(), "{output:?}");
 }
+
+/// Of 100, as systemd counts what a service could do.
+const MOST_EXPOSED: &str = "--threshold=16";

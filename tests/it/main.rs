@@ -26,6 +26,8 @@ mod callers;
 mod callers_matrix;
 #[cfg(feature = "simulator")]
 mod calls;
+#[cfg(feature = "cli")]
+mod canaries;
 #[cfg(feature = "simulator")]
 mod certificates;
 mod changes;
@@ -99,6 +101,8 @@ mod restart;
 mod sdk_verdicts;
 #[cfg(feature = "simulator")]
 mod second_body;
+#[cfg(feature = "cli")]
+mod secrets;
 #[cfg(feature = "simulator")]
 mod simulator;
 #[cfg(feature = "simulator")]
@@ -131,6 +135,8 @@ mod store_quarantine;
 )]
 mod support;
 #[cfg(feature = "simulator")]
+mod tls;
+#[cfg(feature = "simulator")]
 mod token;
 #[cfg(feature = "simulator")]
 mod token_life;
@@ -143,5 +149,7 @@ mod user_tokens;
 mod vectors;
 #[cfg(feature = "simulator")]
 mod verify;
+#[cfg(feature = "cli")]
+mod way_out;
 #[cfg(feature = "simulator")]
 mod webhook;

@@ -40,11 +40,16 @@ pub struct Program(pub Child);
 impl Supervisor {
     /// Binds the sockets and starts the simulator; the store is there, and empty.
     pub async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    /// The same before another Alipay.
+    pub async fn start_with(change: impl FnOnce(&mut Options)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let sockets = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
         let address = |socket: &TcpListener| socket.local_addr().expect("bound").to_string();
         let [proxy, webhook, admin] = sockets.each_ref().map(address);
-        let options = Options {
+        let mut options = Options {
             listen: vec!["127.0.0.1:0".to_owned()],
             dir: Some(directory.path().to_owned()),
             sidecar: WorkspaceListeners {
@@ -54,6 +59,7 @@ impl Supervisor {
             },
             ..Options::default()
         };
+        change(&mut options);
         let simulator = alipay_sidecar::simulator::start(&options).await;
         let simulator = simulator.expect("a simulator");
         let (end, ends) = Shutdown::new();
@@ -102,6 +108,11 @@ impl Supervisor {
 
     /// Starts the program on the sockets, named as given.
     pub fn run(&self, names: &str, arguments: &[&str]) -> Program {
+        Program(self.command(names, arguments).spawn().expect("started"))
+    }
+
+    /// What starts it.
+    pub fn command(&self, names: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", HAND_OVER, env!("CARGO_BIN_EXE_alipay-sidecar"), "run"])
@@ -117,7 +128,7 @@ impl Supervisor {
         });
         let mut next = || sockets.next().expect("three sockets");
         command.stdin(next()).stdout(next()).stderr(next());
-        Program(command.spawn().expect("started"))
+        command
     }
 
     /// The same for the first time: it serves, and knows two merchants.

@@ -1,0 +1,52 @@
+//! A dozen marked secrets go through a running program that logs all it can, in calls that succeed
+//! and calls that fail; afterwards none of them stands in anything that anybody else can read.
+//!
+//! `CANARY_ROUNDS=20` plays every call and every fault so often; by default once.
+#![cfg(target_os = "linux")]
+
+mod search;
+mod traffic;
+mod world;
+
+use self::world::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_shown_to_anybody() {
+    let rounds = std::env::var("CANARY_ROUNDS");
+    let rounds = rounds.ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let mut world = World::start().await;
+    world.learn_tokens();
+    traffic::prepare(&mut world).await;
+    for _ in 0..rounds {
+        traffic::calls(&mut world).await;
+        traffic::refused(&mut world).await;
+        traffic::faults(&mut world).await;
+        traffic::users(&mut world).await;
+        traffic::webhook(&mut world).await;
+        world.learn_tokens();
+    }
+    let deliveries = world.take_deliveries().await;
+    traffic::operator(&mut world).await;
+    traffic::wrong_configuration(&mut world).await;
+    world.learn_tokens();
+    let looked = world.look_into_proc();
+    assert_eq!(world.abort().await, Some(6));
+    traffic::without_a_sidecar(&mut world).await;
+    world.learn_tokens();
+    let secrets = world.secrets.len();
+    let log = std::fs::read_to_string(world.supervisor.path().join("sidecar.log"));
+    let log = log.expect("readable");
+    assert!(log.contains("\"level\":\"DEBUG\"") || log.contains("\"level\":\"TRACE\""));
+    world.plant();
+    let (hits, bytes) = world.search();
+    let (planted, hits): (Vec<_>, Vec<_>) = hits
+        .into_iter()
+        .partition(|hit| hit.ends_with(world::PLANTED));
+    println!(
+        "canaries: {secrets} kinds of secrets, {bytes} bytes searched, {} hits",
+        hits.len()
+    );
+    assert_eq!(planted.len(), 1, "{planted:?}");
+    assert!(secrets >= 12 && deliveries >= 3 && looked >= 20 && bytes > 1_000_000);
+    assert!(hits.is_empty(), "{}", hits.join("\n"));
+}
