@@ -1,9 +1,13 @@
 //! Reading an operator's JSON objects without ever repeating a value of them: it may be a secret.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use crate::admin::error::AdminError;
+use crate::protocol::charset::Charset;
 use crate::protocol::encryption::ContentKey;
+use crate::protocol::json;
 use crate::protocol::secret::Secret;
 
 /// One JSON object, whose members are taken out one by one; what is left over is unknown.
@@ -12,7 +16,10 @@ pub(crate) struct Members(Map<String, Value>);
 impl Members {
     pub(crate) fn parse(body: &[u8]) -> Result<Self, AdminError> {
         match serde_json::from_slice(body) {
-            Ok(Value::Object(members)) => Ok(Self(members)),
+            Ok(Value::Object(members)) => match repeated(body) {
+                None => Ok(Self(members)),
+                Some(name) => Err(invalid(&format!("`{name}` stands there twice"))),
+            },
             Ok(_) => Err(invalid("found another JSON value, expected one object")),
             Err(error) => Err(invalid(&format!(
                 "found no JSON (at column {}), expected one object",
@@ -110,6 +117,14 @@ impl Members {
     }
 }
 
+/// Finds a name that stands twice in a JSON object: which of the values was meant, nobody can tell.
+fn repeated(body: &[u8]) -> Option<String> {
+    let mut seen = HashSet::new();
+    let members = json::members(body, Charset::Utf8).unwrap_or_default();
+    let mut names = members.into_iter().map(|member| member.name);
+    names.find(|name| !seen.insert(name.clone()))
+}
+
 /// `name` is missing.
 pub(crate) fn missing(name: &str) -> AdminError {
     invalid(&format!("`{name}` is missing"))
@@ -117,4 +132,26 @@ pub(crate) fn missing(name: &str) -> AdminError {
 
 pub(crate) fn invalid(text: &str) -> AdminError {
     AdminError::BodyInvalid(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_given_twice_is_refused_in_any_spelling() {
+        for body in [
+            r#"{"alias":"a","alias":"b"}"#,
+            r#"{"alias":"a","alias":"a"}"#,
+            r#"{"alias":null,"x":1,"\u0061lias":"b"}"#,
+        ] {
+            let fault = Members::parse(body.as_bytes()).err().expect("a fault");
+            assert!(
+                fault.to_string().contains("`alias` stands there twice"),
+                "{fault}"
+            );
+        }
+        let mut members = Members::parse(br#"{"alias":"a","x":{"alias":1}}"#).expect("an object");
+        assert_eq!(members.text("alias").expect("a text").as_deref(), Some("a"));
+    }
 }

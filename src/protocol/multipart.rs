@@ -107,12 +107,17 @@ impl Layout {
 }
 
 /// A value inside quotes, as browsers write it: what would end the quotes or the line is
-/// percent-encoded. So is the backslash, which some readers take for the beginning of an escape.
+/// percent-encoded. So is the backslash, which some readers take for the beginning of an escape, and
+/// every other control character, for which readers refuse the part.
 fn quoted(text: &str) -> String {
-    text.replace('"', "%22")
-        .replace('\\', "%5C")
-        .replace('\r', "%0D")
-        .replace('\n', "%0A")
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\\' | '\0'..='\x1f' | '\x7f' => out += &format!("%{:02X}", u32::from(c)),
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 fn one_line(text: &str) -> String {
@@ -128,13 +133,13 @@ mod tests {
         let layout = Layout::new(7);
         let head = FileHead {
             name: "a\"\r\nX: y",
-            file_name: "海\r\n--b\".png\\",
+            file_name: "海\r\n--b\".png\\\0\u{7f}",
             content_type: "image/png\r\nX: y",
         };
         let text = String::from_utf8(layout.before_file(&head).unwrap()).unwrap();
         let lines: Vec<_> = text.split("\r\n").collect();
         assert_eq!(lines.len(), 5, "{text}");
-        assert!(lines[1].ends_with("; filename=\"海%0D%0A--b%22.png%5C\""));
+        assert!(lines[1].ends_with("; filename=\"海%0D%0A--b%22.png%5C%00%7F\""));
         assert_eq!(lines[2], "Content-Type: image/pngX: y");
     }
 

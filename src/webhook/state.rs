@@ -112,6 +112,45 @@ impl StateKey {
         flag.is_some_and(|flag| matches!(*flag, STORED | HEX_STORED))
     }
 
+    /// [`Self::make`] and [`Self::make_base64`], for the fuzz targets: a link of one minute.
+    #[cfg(fuzzing)]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn make_fuzzed(
+        &self,
+        app_id: &AppId,
+        reference: Option<&str>,
+        now_ms: i64,
+        as_base64: bool,
+    ) -> Option<String> {
+        let making = Making {
+            reference,
+            now_ms,
+            lifetime_s: 60,
+        };
+        match as_base64 {
+            true => self.make_base64(app_id, &making),
+            false => self.make(app_id, &making),
+        }
+    }
+
+    /// [`Self::read`], for the fuzz targets: the expiry, and the `ref` if it isn't stored.
+    #[cfg(fuzzing)]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn read_fuzzed(
+        &self,
+        app_id: &AppId,
+        state: &str,
+    ) -> Option<(i64, Option<Option<String>>)> {
+        let read = self.read(app_id, state)?;
+        let reference = match read.reference {
+            Reference::Inline(reference) => Some(reference),
+            Reference::Stored => None,
+        };
+        Some((read.expires_at, reference))
+    }
+
     fn head(&self, app_id: &AppId, making: &Making<'_>, tail: (u8, &str)) -> Option<Vec<u8>> {
         let (flag, tail) = tail;
         let now_s = making.now_ms.div_euclid(1000);

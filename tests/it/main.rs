@@ -134,6 +134,7 @@ mod store_quarantine;
     reason = "each subject uses a part; webhook and deliveries the rest"
 )]
 mod support;
+mod tampering;
 #[cfg(feature = "simulator")]
 mod tls;
 #[cfg(feature = "simulator")]

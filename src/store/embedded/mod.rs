@@ -42,6 +42,9 @@ mod directory;
 mod doubts;
 mod fault;
 mod file;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inbox;
 mod inbox_records;
 mod inspect;

@@ -1,0 +1,32 @@
+//! The whole webhook, over a socket: raw bytes come in. Nobody here can sign as Alipay does, so no
+//! notification is ever acknowledged or stored, no merchant authorised, and no answer holds a secret.
+#![no_main]
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use alipay_sidecar_fuzz::world::{SECRETS, World};
+use libfuzzer_sys::fuzz_target;
+
+static WORLD: LazyLock<World> = LazyLock::new(World::start);
+
+fuzz_target!(|data: &[u8]| {
+    let answer = WORLD.exchange(&WORLD.webhook, data, Duration::from_secs(8));
+    let answer = answer.expect("an answer, or the end of the connection");
+    for secret in SECRETS {
+        assert!(
+            !answer
+                .windows(secret.len())
+                .any(|bytes| bytes == secret.as_bytes())
+        );
+    }
+    assert!(
+        answer.is_empty() || answer.starts_with(b"HTTP/1.1 "),
+        "no HTTP"
+    );
+    assert!(
+        !answer.ends_with(b"\r\n\r\nsuccess"),
+        "acknowledged what nobody signed"
+    );
+    WORLD.holds_no_notification();
+});
