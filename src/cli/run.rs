@@ -46,6 +46,7 @@ pub(crate) fn execute(context: &Context, arguments: &RunArguments) -> Result<(),
         store::create(&config.store.path, &key)?;
     }
     forbid_core_dumps();
+    allow_all_descriptors();
     let log = logging::start(&config.telemetry)?;
     let hand_over = match activation.is_empty() {
         true => Duration::ZERO,
@@ -117,6 +118,19 @@ fn forbid_core_dumps() {
     };
     // Lowering a limit of one's own is always allowed.
     let _ = setrlimit(Resource::Core, none);
+}
+
+/// Takes all the descriptors that the system grants: its default, made for `select`, is spent by a
+/// thousand connections.
+fn allow_all_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let granted = getrlimit(Resource::Nofile).maximum;
+    let all = Rlimit {
+        current: granted,
+        maximum: granted,
+    };
+    // Without them, listeners take fewer connections.
+    let _ = setrlimit(Resource::Nofile, all);
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::gateway::error::Outcome;
 use crate::gateway::metrics::CallMetrics;
 use crate::gateway::{Gateway, VerifiedReply};
-use crate::net::body::{self, BodyError, BoxError};
+use crate::net::body::{self, BodyError, BoxError, Held, Room, RoomError, Within};
 use crate::net::shutdown::{Ending, Gate, Inside, Stage};
 use crate::protocol::charset::Charset;
 use crate::protocol::params::name;
@@ -65,8 +65,9 @@ use story::Story;
 use upload::UploadLimits;
 use v3::LocalV3Call;
 
-/// How long a body may take to arrive.
-const BODY_DEADLINE: Duration = Duration::from_secs(30);
+/// How much the bodies of all calls under way may take, bytes; files of uploads beyond what stays
+/// in memory of them don't count.
+const ROOM: usize = 64 << 20;
 
 /// The proxy. Clones share everything.
 #[derive(Clone)]
@@ -114,6 +115,8 @@ pub struct Limits {
     pub max_body: usize,
     /// Largest multipart body, bytes.
     pub max_upload: u64,
+    /// Where bodies are while their calls are under way.
+    pub room: Room,
     /// Deadline of a call.
     pub timeout: Duration,
     /// From `Deaf` on no further call is admitted.
@@ -130,6 +133,7 @@ impl Limits {
             calls: Gate::new(),
             max_body: config.proxy.max_body,
             max_upload: config.proxy.max_upload,
+            room: Room::new(ROOM.max(config.proxy.max_body)),
             timeout: config.upstream.timeout,
             ending,
         }
@@ -196,7 +200,10 @@ impl Proxy {
     /// Safe: a call that was begun goes on.
     pub async fn call(&self, call: LocalCall) -> Result<VerifiedReply, ProxyError> {
         let story = Story::internal(&call.method);
-        let admitted = self.slot().and_then(|slot| self.admitted(call, slot));
+        let slot = self
+            .place()
+            .and_then(|place| self.slot(place, Held::default()));
+        let admitted = slot.and_then(|slot| self.admitted(call, slot));
         let answer = match admitted {
             Ok(admitted) => {
                 let as_it_is = |_, answer| std::future::ready(answer);
@@ -243,8 +250,9 @@ impl Proxy {
                 "there are `/gateway.do`, `/v2/{method}`, `/v2/client-data/decrypt`, `/v3/…`, `/verify/return`, `/verify/app-result`, before each of them `/m/{selector}`, and `/calls/{request_id}`, `/events/claim`, `/events/{id}/ack`, `nack` and `extend`",
             ));
         }
-        let slot = self.slot()?;
-        let sent = self.read(head, &route.target, body).await?;
+        let place = self.place()?;
+        let (sent, held) = self.read(head, &route.target, body).await?;
+        let slot = self.slot(place, held)?;
         let selector = route.selector.clone();
         let call = match &route.target {
             Target::V2 { method, .. } => LocalCall::from_v2(head, (selector, method), sent)?,
@@ -265,17 +273,24 @@ impl Proxy {
         self.admitted(call, slot)
     }
 
-    async fn read<B>(&self, head: &Parts, target: &Target, body: B) -> Result<Sent, ProxyError>
+    async fn read<B>(
+        &self,
+        head: &Parts,
+        target: &Target,
+        body: B,
+    ) -> Result<(Sent, Held), ProxyError>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
         let limits = &self.parts.limits;
+        let deadline = Within::of(&head.extensions);
         if upload::is_multipart(&head.headers) {
             let limits = UploadLimits {
                 whole: limits.max_upload,
                 text: limits.max_body,
-                deadline: BODY_DEADLINE,
+                room: limits.room.clone(),
+                deadline,
             };
             // Every part is written in it, so it is known before the first is read.
             let charset = match target {
@@ -285,12 +300,11 @@ impl Proxy {
                 }
                 _ => Charset::Utf8,
             };
-            return upload::read(&head.headers, charset, body, limits)
-                .await
-                .map(Sent::Upload);
+            let (upload, held) = upload::read(&head.headers, charset, body, limits).await?;
+            return Ok((Sent::Upload(upload), held));
         }
-        let body = body::read(body, limits.max_body, BODY_DEADLINE).await?;
-        Ok(Sent::Plain(body))
+        let (body, held) = body::read_into(body, limits.max_body, deadline, &limits.room).await?;
+        Ok((Sent::Plain(body), held))
     }
 
     /// The last checks of a call, whichever way it came.
@@ -405,20 +419,29 @@ impl Proxy {
         Ok(())
     }
 
-    fn slot(&self) -> Result<Slot, ProxyError> {
+    /// Where a request is counted from its head on: whoever waits for the last one waits for it,
+    /// too. It is refused at once where its call couldn't be made.
+    fn place(&self) -> Result<Inside, ProxyError> {
         let limits = &self.parts.limits;
         let inside = limits.calls.enter();
-        let slot = Arc::clone(&limits.in_flight).try_acquire_owned();
-        // Looked at once the slot is held: whoever waits for the last call then waits for this one.
+        // Looked at once inside: whoever waits for the last one then waits for this one.
         if limits.ending.stage() >= Stage::Deaf {
             return Err(overloaded(OUT_OF_SERVICE));
         }
-        let permit = slot.map_err(|_| {
-            overloaded("`proxy.max_in_flight` calls are under way; try again in a second")
-        })?;
+        match limits.in_flight.available_permits() {
+            0 => Err(overloaded(TOO_MANY)),
+            _ => Ok(inside),
+        }
+    }
+
+    /// The right to make a call, taken once its body is there: a body that doesn't come must not
+    /// keep others from theirs.
+    fn slot(&self, place: Inside, held: Held) -> Result<Slot, ProxyError> {
+        let permit = Arc::clone(&self.parts.limits.in_flight).try_acquire_owned();
         Ok(Slot {
-            _permit: permit,
-            _inside: inside,
+            _permit: permit.map_err(|_| overloaded(TOO_MANY))?,
+            _place: place,
+            _held: held,
         })
     }
 }
@@ -426,6 +449,9 @@ impl Proxy {
 /// Why nothing more is begun.
 const OUT_OF_SERVICE: &str =
     "the sidecar was taken out of service or stops; ask another one, or again in a second";
+
+/// Why one more isn't begun.
+const TOO_MANY: &str = "`proxy.max_in_flight` calls are under way; try again in a second";
 
 fn overloaded(detail: &str) -> ProxyError {
     ProxyError::refused(ErrorCode::Overloaded, detail)
@@ -453,10 +479,11 @@ struct Admitted {
     in_flight: InFlight,
 }
 
-/// The place of a call, counted until the call has ended.
+/// The place of a call, counted until the call has ended, and the room that its body takes.
 struct Slot {
     _permit: OwnedSemaphorePermit,
-    _inside: Inside,
+    _place: Inside,
+    _held: Held,
 }
 
 /// What is called, in either dialect.
@@ -506,8 +533,21 @@ impl From<BodyError> for ProxyError {
     fn from(error: BodyError) -> Self {
         let code = match error {
             BodyError::TooLarge(_) => ErrorCode::BodyTooLarge,
-            BodyError::Broken(_) | BodyError::Timeout(_) => ErrorCode::BodyInvalid,
+            BodyError::Broken(_) | BodyError::Timeout(_) | BodyError::Trailers => {
+                ErrorCode::BodyInvalid
+            }
         };
         Self::refused(code, error.to_string())
+    }
+}
+
+impl From<RoomError> for ProxyError {
+    fn from(error: RoomError) -> Self {
+        match error {
+            RoomError::Body(error) => error.into(),
+            RoomError::Full => overloaded(
+                "the bodies of calls under way take all the room there is; try again in a second",
+            ),
+        }
     }
 }
