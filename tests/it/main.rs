@@ -49,6 +49,8 @@ mod explain;
 #[cfg(feature = "simulator")]
 mod export;
 #[cfg(feature = "simulator")]
+mod front_limits;
+#[cfg(feature = "simulator")]
 mod key_change;
 #[cfg(feature = "cli")]
 mod kill;
@@ -85,6 +87,8 @@ mod proxy_v3;
 mod prune;
 #[cfg(feature = "simulator")]
 mod quarantine;
+#[cfg(feature = "simulator")]
+mod reserved_parameters;
 #[cfg(feature = "cli")]
 mod restart;
 mod sdk_verdicts;
@@ -102,6 +106,8 @@ mod simulator_spi;
 mod simulator_uploads;
 #[cfg(feature = "simulator")]
 mod simulator_v3;
+#[cfg(feature = "simulator")]
+mod smuggling;
 #[cfg(feature = "simulator")]
 mod spi;
 mod state_machine;
