@@ -64,6 +64,8 @@ mod local_signature_deliveries;
 #[cfg(feature = "cli")]
 mod operator_cli;
 #[cfg(feature = "simulator")]
+mod overload;
+#[cfg(feature = "simulator")]
 mod parts;
 mod power_cut;
 mod properties;
@@ -106,6 +108,8 @@ mod simulator_spi;
 mod simulator_uploads;
 #[cfg(feature = "simulator")]
 mod simulator_v3;
+#[cfg(feature = "simulator")]
+mod slow_clients;
 #[cfg(feature = "simulator")]
 mod smuggling;
 #[cfg(feature = "simulator")]
