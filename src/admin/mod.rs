@@ -20,7 +20,9 @@ use crate::clock::Clock;
 use crate::config::upstream::UpstreamConfig;
 use crate::gateway::app::Apps;
 use crate::model::app::App;
-use crate::net::body::{self, BoxError};
+use crate::net::body::{self, BoxError, Within};
+use crate::net::head::{self, HeadFault};
+use crate::net::listener::Peer;
 use crate::protocol::secret::Secret;
 use crate::proxy::front_door;
 use crate::store::Store;
@@ -56,8 +58,6 @@ use store::AdminBody;
 
 /// The largest body taken: an import of a hundred thousand merchants.
 const MAX_BODY: usize = 64 << 20;
-/// How long a body may take to arrive.
-const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The admin service. Clones share everything.
 #[derive(Clone)]
@@ -131,6 +131,7 @@ impl Admin {
         B: Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
+        check_clear(head)?;
         let answer = match (head.uri.path(), &head.method) {
             (store::BACKUP, &Method::GET) => return self.backup(head).await,
             ("/livez", &Method::GET) => {
@@ -186,7 +187,7 @@ impl Admin {
         B::Error: Into<BoxError>,
     {
         self.admit(head)?;
-        let body = body::read(body, MAX_BODY, BODY_DEADLINE)
+        let body = body::read(body, MAX_BODY, Within::of(&head.extensions))
             .await
             .map_err(|error| Problem::of_body(&error))?;
         routes::answer(&self.parts, head, &body).await
@@ -210,6 +211,21 @@ impl Admin {
             Some(given) if token::matches(&self.parts.token, given) => Ok(()),
             _ => Err(Problem::unauthenticated()),
         }
+    }
+}
+
+/// Refuses what a server before us may have read in another way. Which `Host` may ask for what is
+/// under `/api` depends on the token, and is judged with it.
+fn check_clear(head: &Parts) -> Result<(), Problem> {
+    let is_tcp = matches!(head.extensions.get(), Some(Peer::Tcp(_)));
+    match head::check(head, &["authorization"]) {
+        Ok(()) => Ok(()),
+        Err(HeadFault::Host | HeadFault::Target)
+            if !is_tcp || head.uri.path().starts_with("/api/") =>
+        {
+            Ok(())
+        }
+        Err(fault) => Err(Problem::parameter_invalid(fault.to_string())),
     }
 }
 

@@ -39,7 +39,7 @@ impl Problem {
     pub(crate) fn of_body(error: &BodyError) -> Self {
         let (status, code) = match error {
             BodyError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
-            BodyError::Broken(_) | BodyError::Timeout(_) => {
+            BodyError::Broken(_) | BodyError::Timeout(_) | BodyError::Trailers => {
                 (StatusCode::BAD_REQUEST, "body-invalid")
             }
         };

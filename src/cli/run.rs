@@ -46,6 +46,7 @@ pub(crate) fn execute(context: &Context, arguments: &RunArguments) -> Result<(),
     if arguments.create_store && !config.store.path.exists() {
         store::create(&config.store.path, &key)?;
     }
+    allow_all_descriptors();
     let log = logging::start(&config.telemetry)?;
     let hand_over = match activation.is_empty() {
         true => Duration::ZERO,
@@ -106,6 +107,19 @@ async fn build(config: Config, patience: Duration, log: &Log) -> Result<Sidecar,
     ServiceManager::of_environment().opening();
     let builder = Sidecar::builder(config).registry(registry);
     Ok(builder.wait_for_store(patience).build().await?)
+}
+
+/// Takes all the descriptors that the system grants: its default, made for `select`, is spent by a
+/// thousand connections.
+fn allow_all_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let granted = getrlimit(Resource::Nofile).maximum;
+    let all = Rlimit {
+        current: granted,
+        maximum: granted,
+    };
+    // Without them, listeners take fewer connections.
+    let _ = setrlimit(Resource::Nofile, all);
 }
 
 #[cfg(test)]

@@ -47,19 +47,25 @@ impl RefusedNotification {
     /// give them out.
     #[must_use]
     pub fn network(&self) -> String {
-        match self.peer.parse() {
-            Ok(IpAddr::V6(address)) => {
-                let [a, b, c, ..] = address.segments();
-                format!("{a:x}:{b:x}:{c:x}::/48")
-            }
-            Ok(IpAddr::V4(_)) | Err(_) => self.peer.clone(),
-        }
+        network(&self.peer)
     }
 
     /// Whether it came more than once, as what Alipay sends does until it is acked.
     #[must_use]
     pub fn came_again(&self) -> bool {
         self.times > 1
+    }
+}
+
+/// The network of a sender, as an address without a port: of IPv6 the /48.
+#[must_use]
+pub fn network(peer: &str) -> String {
+    match peer.parse() {
+        Ok(IpAddr::V6(address)) => {
+            let [a, b, c, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}::/48")
+        }
+        Ok(IpAddr::V4(_)) | Err(_) => peer.to_owned(),
     }
 }
 

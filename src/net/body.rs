@@ -11,6 +11,21 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// A boxed error, as bodies of other libraries give it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// How long a body may take to arrive where nobody says otherwise: contract §11.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long the body of a request may take to arrive, as its listener says: an extension of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Within(pub Duration);
+
+impl Within {
+    /// What the listener of a request said, or 30 s where a host's own server took it.
+    #[must_use]
+    pub fn of(extensions: &http::Extensions) -> Duration {
+        extensions.get().map_or(DEADLINE, |Self(within)| *within)
+    }
+}
+
 /// Why a body couldn't be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -24,6 +39,16 @@ pub enum BodyError {
     /// It is larger than allowed.
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
+    /// Fields follow it, which nobody reads: they could only be mistaken for headers.
+    #[error("the body has trailer fields; send what they say as headers, or leave them out")]
+    Trailers,
+}
+
+/// What becomes of fields that follow a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trailers {
+    Ignored,
+    Refused,
 }
 
 /// Room that bodies share. Clones share it.
@@ -54,7 +79,10 @@ impl Room {
     }
 
     /// Takes `bytes` more of it, without waiting: who waited would hold what others wait for.
-    fn take(&self, bytes: usize, held: &mut Held) -> Result<(), RoomError> {
+    ///
+    /// # Errors
+    /// [`RoomError::Full`].
+    pub fn take(&self, bytes: usize, held: &mut Held) -> Result<(), RoomError> {
         let bytes = u32::try_from(bytes).map_err(|_| RoomError::Full)?;
         let more = Arc::clone(&self.0).try_acquire_many_owned(bytes);
         let more = more.map_err(|_| RoomError::Full)?;
@@ -66,8 +94,8 @@ impl Room {
     }
 }
 
-/// The same as [`read`], within `room`: each byte takes its place as it arrives, and gives it back
-/// with what is held.
+/// Reads the body of a request as [`read`] does, but within `room`: each byte takes its place as it
+/// arrives, and gives it back with what is held. Trailers are refused.
 ///
 /// # Errors
 /// [`RoomError`].
@@ -83,11 +111,12 @@ where
 {
     let mut held = Held::default();
     let take = |bytes| room.take(bytes, &mut held);
-    let body = read_taking(body, limit, deadline, take).await?;
+    let body = read_taking(body, (limit, Trailers::Refused), deadline, take).await?;
     Ok((body, held))
 }
 
-/// Reads a whole body of at most `limit` bytes that arrives within `deadline`.
+/// Reads a whole body of at most `limit` bytes that arrives within `deadline`; trailers mean
+/// nothing.
 ///
 /// # Errors
 /// [`BodyError`]; a declared length over the limit is refused before a byte is read.
@@ -96,13 +125,13 @@ where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<BoxError>,
 {
-    read_taking(body, limit, deadline, |_| Ok(())).await
+    read_taking(body, (limit, Trailers::Ignored), deadline, |_| Ok(())).await
 }
 
 /// The same; `take` is asked for each piece.
 async fn read_taking<B, E>(
     body: B,
-    limit: usize,
+    (limit, trailers): (usize, Trailers),
     deadline: Duration,
     take: impl FnMut(usize) -> Result<(), E> + Send,
 ) -> Result<Bytes, E>
@@ -115,14 +144,14 @@ where
     if declared > limit {
         return Err(BodyError::TooLarge(limit).into());
     }
-    tokio::time::timeout(deadline, collect(body, limit, take))
+    tokio::time::timeout(deadline, collect(body, (limit, trailers), take))
         .await
         .map_err(|_| BodyError::Timeout(deadline))?
 }
 
 async fn collect<B, E>(
     body: B,
-    limit: usize,
+    (limit, trailers): (usize, Trailers),
     mut take: impl FnMut(usize) -> Result<(), E> + Send,
 ) -> Result<Bytes, E>
 where
@@ -135,7 +164,10 @@ where
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| BodyError::Broken(e.into()))?;
         let Ok(piece) = frame.into_data() else {
-            continue;
+            match trailers {
+                Trailers::Ignored => continue,
+                Trailers::Refused => return Err(BodyError::Trailers.into()),
+            }
         };
         length = length.saturating_add(piece.len());
         if length > limit {
@@ -182,6 +214,24 @@ mod tests {
         assert!(matches!(whole, Err(BodyError::TooLarge(6))));
         let streamed = read(pieces(&["1234", "567"]), 6, SOON).await;
         assert!(matches!(streamed, Err(BodyError::TooLarge(6))));
+    }
+
+    #[tokio::test]
+    async fn trailers_of_a_request_are_refused_and_those_of_a_reply_mean_nothing() {
+        let trailed = || {
+            let fields = http::HeaderMap::from_iter([(
+                http::header::HOST,
+                http::HeaderValue::from_static("x"),
+            )]);
+            let frames = [
+                Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"ab"))),
+                Ok(Frame::trailers(fields)),
+            ];
+            StreamBody::new(futures_util::stream::iter(frames))
+        };
+        assert_eq!(read(trailed(), 6, SOON).await.expect("read"), "ab");
+        let refused = read_into(trailed(), 6, SOON, &Room::new(8)).await;
+        assert!(matches!(refused, Err(RoomError::Body(BodyError::Trailers))));
     }
 
     #[tokio::test]

@@ -226,6 +226,8 @@ impl From<BodyError> for SendCause {
             BodyError::Broken(source) => Self::Broken(source),
             BodyError::Timeout(_) => Self::Endless,
             BodyError::TooLarge(limit) => Self::ReplyTooLarge(limit),
+            // Those of a reply mean nothing.
+            trailers @ BodyError::Trailers => Self::Broken(trailers.into()),
         }
     }
 }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -15,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::listen::Listen;
+use crate::net::terms::Terms;
 
 /// A bound listener.
 #[derive(Debug)]
@@ -22,8 +22,7 @@ pub struct Listener {
     socket: Socket,
     /// Somebody else holds the socket, too, and keeps it when we end.
     shared: bool,
-    /// How long a connection may stay without its first byte.
-    silence: Option<Duration>,
+    terms: Terms,
 }
 
 #[derive(Debug)]
@@ -66,7 +65,7 @@ impl Listener {
         Ok(Self {
             socket,
             shared: false,
-            silence: None,
+            terms: Terms::default(),
         })
     }
 
@@ -76,7 +75,7 @@ impl Listener {
         Self {
             socket: Socket::Tcp(listener),
             shared: false,
-            silence: None,
+            terms: Terms::default(),
         }
     }
 
@@ -89,7 +88,7 @@ impl Listener {
         Ok(Self {
             socket: Socket::Tcp(TcpListener::from_std(listener)?),
             shared: true,
-            silence: None,
+            terms: Terms::default(),
         })
     }
 
@@ -107,22 +106,21 @@ impl Listener {
                 path: path.unwrap_or_default(),
             },
             shared: true,
-            silence: None,
+            terms: Terms::default(),
         })
     }
 
-    /// The same, but a connection whose first byte doesn't come `within` is closed: for whoever is
-    /// open to everybody. One that has asked before may be idle for longer.
+    /// The same on other terms.
     #[must_use]
-    pub fn first_byte(mut self, within: Duration) -> Self {
-        self.silence = Some(within);
+    pub fn on(mut self, terms: Terms) -> Self {
+        self.terms = terms;
         self
     }
 
-    /// How long a connection may stay without its first byte; `None`: as long as an idle one.
+    /// On which terms it serves.
     #[must_use]
-    pub fn silence(&self) -> Option<Duration> {
-        self.silence
+    pub fn terms(&self) -> Terms {
+        self.terms
     }
 
     /// Whether somebody else holds the socket, too.

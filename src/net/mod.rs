@@ -2,8 +2,11 @@
 
 pub mod body;
 pub mod client;
+mod crowd;
+pub mod head;
 pub mod listener;
 mod pace;
 pub mod serve;
 pub mod shutdown;
 pub mod spool;
+pub mod terms;

@@ -7,38 +7,25 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::net::shutdown::{Ending, Stage};
+use crate::net::terms::Terms;
 
 /// Ends a connection whose head takes longer than allowed, counted from its first byte, or whose
 /// peer takes nothing of an answer for longer than allowed.
 #[derive(Debug)]
 pub(crate) struct Paced<S> {
     stream: S,
-    limits: Limits,
+    terms: Terms,
     answering: Answering,
     ending: Ending,
     /// Until when the first byte has to come.
     silent: Option<Pin<Box<Sleep>>>,
     head: Option<Head>,
     stall: Option<Stall>,
-}
-
-/// What [`Paced`] allows.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// For the first byte of the first request, if it is bounded.
-    pub(crate) silence: Option<Duration>,
-    /// For a whole head.
-    pub(crate) head: Duration,
-    /// For a peer to take anything of what is written.
-    pub(crate) stall: Duration,
-    /// The same once the end has begun.
-    pub(crate) stall_at_the_end: Duration,
 }
 
 /// A write that waits for the peer.
@@ -78,13 +65,13 @@ impl Answering {
 }
 
 impl<S> Paced<S> {
-    pub(crate) fn new(stream: S, limits: Limits, answering: Answering, ending: Ending) -> Self {
-        let silent = limits
-            .silence
+    pub(crate) fn new(stream: S, terms: Terms, answering: Answering, ending: Ending) -> Self {
+        let silent = terms
+            .first_byte
             .map(|within| Box::pin(tokio::time::sleep(within)));
         Self {
             stream,
-            limits,
+            terms,
             answering,
             ending,
             silent,
@@ -98,7 +85,7 @@ impl<S> Paced<S> {
         self.silent = None;
         let turn = self.answering.turn();
         if self.head.is_none() && turn.is_multiple_of(2) {
-            let late = Box::pin(tokio::time::sleep(self.limits.head));
+            let late = Box::pin(tokio::time::sleep(self.terms.head));
             self.head = Some(Head { turn, late });
         }
     }
@@ -130,8 +117,8 @@ impl<S> Paced<S> {
             return written;
         }
         let limit = match self.ending.stage() {
-            Stage::Open => self.limits.stall,
-            _ => self.limits.stall_at_the_end,
+            Stage::Open => self.terms.stall,
+            _ => self.terms.stall_at_the_end,
         };
         let stall = self.stall.get_or_insert_with(|| Stall {
             since: Instant::now(),
@@ -212,6 +199,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
@@ -225,13 +214,13 @@ mod tests {
         answering: &Answering,
     ) -> (EndingHand, Paced<tokio::io::DuplexStream>) {
         let (hand, ending) = Ending::new();
-        let limits = Limits {
-            silence: None,
+        let terms = Terms {
             head: LIMIT,
             stall: LIMIT,
             stall_at_the_end: LIMIT / 6,
+            ..Terms::default()
         };
-        let paced = Paced::new(server, limits, answering.clone(), ending);
+        let paced = Paced::new(server, terms, answering.clone(), ending);
         (hand, paced)
     }
 
@@ -267,17 +256,18 @@ mod tests {
         let (mut client, server) = duplex(64);
         let answering = Answering::default();
         let (_hand, ending) = Ending::new();
-        let limits = Limits {
-            silence: Some(LIMIT),
+        let terms = Terms {
+            first_byte: Some(LIMIT),
             head: LIMIT,
             stall: LIMIT,
             stall_at_the_end: LIMIT,
+            ..Terms::default()
         };
         let (_silent, other) = duplex(64);
-        let mut silent = Paced::new(other, limits, answering.clone(), ending.clone());
+        let mut silent = Paced::new(other, terms, answering.clone(), ending.clone());
         let late = silent.read_u8().await.expect_err("nothing comes");
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
-        let mut paced = Paced::new(server, limits, answering.clone(), ending);
+        let mut paced = Paced::new(server, terms, answering.clone(), ending);
         client.write_all(b"G").await.expect("room");
         assert_eq!(paced.read_u8().await.expect("a byte"), b'G');
         answering.begin();

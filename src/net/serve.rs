@@ -15,29 +15,19 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-use crate::net::body::BoxError;
+use crate::net::body::{BoxError, Within};
+use crate::net::crowd::{Crowd, Member};
+use crate::net::head;
 use crate::net::listener::{Listener, Peer, Stream};
-use crate::net::pace::{Answering, Limits, Paced};
+use crate::net::pace::{Answering, Paced};
 use crate::net::shutdown::{Ending, Shutdown, Stage};
+use crate::net::terms::Terms;
 
-/// How long an idle connection is kept: hyper counts heads with the same timer, so those have one
-/// of their own.
-const IDLE: Duration = Duration::from_secs(330);
-/// How long a head may take to arrive, from its first byte.
-const HEAD: Duration = Duration::from_secs(30);
-/// How long an answer may wait for a reader that takes none of it.
-const STALL: Duration = Duration::from_secs(30);
-/// The same once the end has begun: who doesn't read then holds up everybody else.
-const STALL_AT_THE_END: Duration = Duration::from_secs(5);
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// hyper's own limit on a head. Ours (64 KiB) is checked behind it, so that the refusal has our
 /// shape; what exceeds even this one is answered by hyper with a bare 431.
 const HEAD_BYTES: usize = 256 << 10;
 /// How many header fields hyper takes before it answers a bare 431.
 const HEADER_FIELDS: usize = 512;
-/// Connections open at once on one listener; beyond it new ones wait in the backlog.
-const CONNECTIONS: u32 = 16_384;
 /// How long open requests may go on once the end was signalled.
 const DRAIN: Duration = Duration::from_secs(30);
 /// How long the system may take to hand over connections that stood in the backlog at the end.
@@ -86,16 +76,12 @@ pub async fn serve_until<H, F, B>(
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS as usize));
-    let limits = Limits {
-        silence: listener.silence(),
-        head: HEAD,
-        stall: STALL,
-        stall_at_the_end: STALL_AT_THE_END,
-    };
+    let terms = listener.terms();
+    let slots = Arc::new(Semaphore::new(terms.connections as usize));
     let mut accepting = Accepting {
         listener,
         slots: Arc::clone(&slots),
+        crowd: Crowd::new(terms.per_network),
         ending: ending.clone(),
         until: None,
     };
@@ -104,9 +90,10 @@ pub async fn serve_until<H, F, B>(
         tokio::spawn(async move {
             let cut = ending.reached(Stage::Cut);
             let spoken = async {
-                let secured = tokio::time::timeout(HANDSHAKE, stream.secured(tls.as_ref())).await;
+                let secured = stream.secured(tls.as_ref());
+                let secured = tokio::time::timeout(terms.handshake, secured).await;
                 if let Ok(Ok(stream)) = secured {
-                    converse(stream, (peer, limits), handle, ending).await;
+                    converse(stream, (peer, terms), handle, ending).await;
                 }
             };
             tokio::select! {
@@ -118,15 +105,17 @@ pub async fn serve_until<H, F, B>(
     }
     drop(accepting);
     // Every connection holds one; the semaphore is never closed.
-    let _ = slots.acquire_many(CONNECTIONS).await;
+    let _ = slots.acquire_many(terms.connections).await;
 }
 
-type Slot = tokio::sync::OwnedSemaphorePermit;
+/// The place of a connection.
+type Slot = (tokio::sync::OwnedSemaphorePermit, Member);
 
 /// The accept loop's state.
 struct Accepting {
     listener: Listener,
     slots: Arc<Semaphore>,
+    crowd: Crowd,
     ending: Ending,
     /// Until when the backlog is emptied.
     until: Option<Instant>,
@@ -155,7 +144,12 @@ impl Accepting {
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
         loop {
             match self.listener.accept().await {
-                Ok((stream, peer)) => return Some((stream, peer, slot)),
+                Ok((stream, peer)) => {
+                    // Who isn't let in is gone with his connection.
+                    if let Some(member) = self.crowd.enter(peer) {
+                        return Some((stream, peer, (slot, member)));
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -166,38 +160,38 @@ impl Accepting {
 }
 
 /// Speaks HTTP on one connection until it ends.
-async fn converse<H, F, B>(
-    stream: Stream,
-    (peer, limits): (Peer, Limits),
-    handle: H,
-    ending: Ending,
-) where
+async fn converse<H, F, B>(stream: Stream, (peer, terms): (Peer, Terms), handle: H, ending: Ending)
+where
     H: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let answering = Answering::default();
-    let stream = Paced::new(stream, limits, answering.clone(), ending.clone());
+    let stream = Paced::new(stream, terms, answering.clone(), ending.clone());
     let closing = ending.reached(Stage::Closing);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         answering.begin();
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(Within(terms.body));
+        // Whoever sent this may see another end of it than we: nothing more is read behind it.
+        let is_unclear = head::check_framing(request.headers()).is_err();
         let (answer, answering) = (handle(request), answering.clone());
         let ending = ending.clone();
         async move {
             let mut answer = answer.await;
             answering.end();
-            if ending.stage() >= Stage::Leaving {
+            if is_unclear || ending.stage() >= Stage::Leaving {
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(CONNECTION, close);
             }
             Ok::<_, Infallible>(answer)
         }
     });
+    // hyper counts heads with the same timer as pauses, so heads have one of their own.
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
+        .header_read_timeout(terms.idle)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADER_FIELDS)
         .half_close(true)

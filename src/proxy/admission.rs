@@ -1,7 +1,6 @@
 //! From a request to a call that may be made: front door, caller, slot, body, the caller's rules.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -9,7 +8,7 @@ use hyper::body::Body;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::gateway::VerifiedReply;
-use crate::net::body::{self, BoxError};
+use crate::net::body::{self, BoxError, Held, Within};
 use crate::net::shutdown::{Inside, Stage};
 use crate::protocol::charset::Charset;
 use crate::protocol::params::name;
@@ -25,10 +24,7 @@ use crate::proxy::route::{self, Action, Route, Target};
 use crate::proxy::story::Story;
 use crate::proxy::upload::{self, UploadLimits};
 use crate::proxy::v3::LocalV3Call;
-use crate::proxy::{OUT_OF_SERVICE, Proxy, certificate_download, overloaded, parameters};
-
-/// How long a body may take to arrive.
-pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(30);
+use crate::proxy::{OUT_OF_SERVICE, Proxy, TOO_MANY, certificate_download, overloaded, parameters};
 
 impl Proxy {
     /// Front door, caller, slot, body, local call: everything before the call itself.
@@ -55,8 +51,9 @@ impl Proxy {
                 "there are `/gateway.do`, `/v2/{method}`, `/v2/client-data/decrypt`, `/v3/…`, `/verify/return`, `/verify/app-result`, before each of them `/m/{selector}`, and `/calls/{request_id}`, `/events/claim`, `/events/{id}/ack`, `nack` and `extend`",
             ));
         }
-        let slot = self.slot()?;
-        let sent = self.read(head, &route.target, body).await?;
+        let place = self.place()?;
+        let (sent, held) = self.read(head, &route.target, body).await?;
+        let slot = self.slot(place, held)?;
         let sent = SentCall::read(head, route, sent)?;
         let signature = sent.signature().filter(|_| by_signature);
         let who = callers.settle(head, bearer, signature.as_ref())?;
@@ -96,17 +93,24 @@ impl Proxy {
         Ok(who)
     }
 
-    async fn read<B>(&self, head: &Parts, target: &Target, body: B) -> Result<Sent, ProxyError>
+    async fn read<B>(
+        &self,
+        head: &Parts,
+        target: &Target,
+        body: B,
+    ) -> Result<(Sent, Held), ProxyError>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
         let limits = &self.parts.limits;
+        let deadline = Within::of(&head.extensions);
         if upload::is_multipart(&head.headers) {
             let limits = UploadLimits {
                 whole: limits.max_upload,
                 text: limits.max_body,
-                deadline: BODY_DEADLINE,
+                room: limits.room.clone(),
+                deadline,
             };
             // Every part is written in it, so it is known before the first is read.
             let charset = match target {
@@ -116,12 +120,11 @@ impl Proxy {
                 }
                 _ => Charset::Utf8,
             };
-            return upload::read(&head.headers, charset, body, limits)
-                .await
-                .map(Sent::Upload);
+            let (upload, held) = upload::read(&head.headers, charset, body, limits).await?;
+            return Ok((Sent::Upload(upload), held));
         }
-        let body = body::read(body, limits.max_body, BODY_DEADLINE).await?;
-        Ok(Sent::Plain(body))
+        let (body, held) = body::read_into(body, limits.max_body, deadline, &limits.room).await?;
+        Ok((Sent::Plain(body), held))
     }
 
     /// The last checks of a call, whichever way it came.
@@ -166,20 +169,29 @@ impl Proxy {
         Ok(())
     }
 
-    pub(super) fn slot(&self) -> Result<Slot, ProxyError> {
+    /// Where a request is counted from its head on: whoever waits for the last one waits for it,
+    /// too. It is refused at once where its call couldn't be made.
+    pub(super) fn place(&self) -> Result<Inside, ProxyError> {
         let limits = &self.parts.limits;
         let inside = limits.calls.enter();
-        let slot = Arc::clone(&limits.in_flight).try_acquire_owned();
-        // Looked at once the slot is held: whoever waits for the last call then waits for this one.
+        // Looked at once inside: whoever waits for the last one then waits for this one.
         if limits.ending.stage() >= Stage::Deaf {
             return Err(overloaded(OUT_OF_SERVICE));
         }
-        let permit = slot.map_err(|_| {
-            overloaded("`proxy.max_in_flight` calls are under way; try again in a second")
-        })?;
+        match limits.in_flight.available_permits() {
+            0 => Err(overloaded(TOO_MANY)),
+            _ => Ok(inside),
+        }
+    }
+
+    /// The right to make a call, taken once its body is there: a body that doesn't come must not
+    /// keep others from theirs.
+    pub(super) fn slot(&self, place: Inside, held: Held) -> Result<Slot, ProxyError> {
+        let permit = Arc::clone(&self.parts.limits.in_flight).try_acquire_owned();
         Ok(Slot {
-            _permit: permit,
-            _inside: inside,
+            _permit: permit.map_err(|_| overloaded(TOO_MANY))?,
+            _place: place,
+            _held: held,
         })
     }
 }
@@ -194,10 +206,11 @@ pub(super) struct Admitted {
     pub(super) in_flight: InFlight,
 }
 
-/// The place of a call, counted until the call has ended.
+/// The place of a call, counted until the call has ended, and the room that its body takes.
 pub(super) struct Slot {
     _permit: OwnedSemaphorePermit,
-    _inside: Inside,
+    _place: Inside,
+    _held: Held,
 }
 
 /// What is called, in either dialect.

@@ -12,7 +12,7 @@ use hyper::body::Body;
 use serde::Serializer;
 
 use crate::gateway::app::SigningApp;
-use crate::net::body::{self, BoxError};
+use crate::net::body::{self, BoxError, Within};
 use crate::protocol::app_result::{AppResultError, UnverifiedAppResult};
 use crate::protocol::envelope::VerifiedEnvelope;
 use crate::protocol::error::{EnvelopeError, ProtocolError};
@@ -22,7 +22,7 @@ use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route, Target};
 use crate::proxy::story::Story;
-use crate::proxy::{BODY_DEADLINE, Proxy, client_data, local_call, upload, users};
+use crate::proxy::{Proxy, client_data, local_call, upload, users};
 
 /// How long a platform certificate that isn't known yet may take to be fetched: a user waits.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -124,10 +124,13 @@ impl Proxy {
         let who = self.let_in(head, &route.target, story)?;
         route::check_http_method(&route.target, &head.method)?;
         users::refuse_where_unused(&head.headers)?;
-        let _slot = self.slot()?;
-        let _in_flight = self.parts.metrics.begin();
+        let place = self.place()?;
         refuse_parts(&head.headers)?;
-        let body = body::read(body, self.parts.limits.max_body, BODY_DEADLINE).await?;
+        let (limits, within) = (&self.parts.limits, Within::of(&head.extensions));
+        let read = body::read_into(body, limits.max_body, within, &limits.room);
+        let (body, held) = read.await?;
+        let _slot = self.slot(place, held)?;
+        let _in_flight = self.parts.metrics.begin();
         if body.is_empty() {
             return Err(ProxyError::refused(
                 ErrorCode::BodyInvalid,

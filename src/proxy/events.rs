@@ -21,13 +21,13 @@ use crate::config::value;
 use crate::delivery::pull::{Claim, PullError, Pulled, Puller};
 use crate::delivery::whose::Whose;
 use crate::model::id::EventId;
-use crate::net::body::{self, BoxError};
+use crate::net::body::{self, BoxError, Within};
 use crate::net::shutdown::{Gate, Stage};
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route};
 use crate::proxy::story::{EventsDone, Story};
-use crate::proxy::{BODY_DEADLINE, OUT_OF_SERVICE, Proxy, overloaded, upload, users};
+use crate::proxy::{OUT_OF_SERVICE, Proxy, overloaded, upload, users};
 
 /// How many requests are answered at once, waiting claims among them.
 const AT_ONCE: usize = 256;
@@ -218,8 +218,9 @@ impl Proxy {
         if upload::is_multipart(&head.headers) {
             return Err(not_an_object("a form with parts"));
         }
-        let limit = self.parts.limits.max_body.min(MAX_BODY);
-        let body = body::read(body, limit, BODY_DEADLINE).await?;
+        let (limits, within) = (&self.parts.limits, Within::of(&head.extensions));
+        let limit = limits.max_body.min(MAX_BODY);
+        let (body, _held) = body::read_into(body, limit, within, &limits.room).await?;
         let _inside = events.under_way.enter();
         // Looked at once inside: whoever waits for the last one then waits for this one.
         let leaving = self.parts.limits.ending.stage() >= Stage::Leaving;

@@ -1,12 +1,15 @@
-//! What is refused before a request is read: web pages, foreign hosts, heads over the limit.
+//! What is refused before a request is read: web pages, foreign hosts, heads over the limit, heads
+//! that others may read in another way.
 //!
 //! A port on loopback can be reached from every web page open in a browser on the host; pages
 //! give themselves away by `Origin` or `Sec-Fetch-Site`, and a rebound DNS name by `Host`.
 
-use http::header::{CONTENT_ENCODING, HOST, ORIGIN};
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, ORIGIN};
 use http::request::Parts;
 use http::uri::Authority;
 
+use crate::net::head::{self, HeadFault};
 use crate::net::listener::Peer;
 use crate::proxy::error::{ErrorCode, ProxyError};
 
@@ -22,10 +25,24 @@ pub(crate) enum Visitor {
     Bearer,
 }
 
+/// The fields by which a backend tags a call.
+const TAGS: [&str; 9] = [
+    "alipay-app",
+    "alipay-app-auth-token",
+    "alipay-encrypt-type",
+    "alipay-merchant",
+    "alipay-timeout",
+    "alipay-user",
+    "authorization",
+    "origin",
+    "sec-fetch-site",
+];
+
 /// Checks the head of a request.
 ///
 /// # Errors
-/// `headers-too-large`, `browser-refused`, `body-invalid` (a `Content-Encoding`).
+/// `headers-too-large`, `browser-refused`, `parameter-invalid`, `body-invalid`,
+/// `http-method-not-allowed`.
 pub(crate) fn check(
     head: &Parts,
     allowed_hosts: &[String],
@@ -46,10 +63,11 @@ pub(crate) fn check(
             format!("the head has more than {HEAD_BYTES} bytes"),
         ));
     }
-    match visitor {
-        Visitor::Any => check_origin(head, allowed_hosts)?,
-        Visitor::Bearer => check_one_host(head)?,
+    if visitor == Visitor::Any {
+        check_origin(head, allowed_hosts)?;
     }
+    check_clear(head)?;
+    check_spelling(&head.headers)?;
     if head.headers.contains_key(CONTENT_ENCODING) {
         return Err(ProxyError::refused(
             ErrorCode::BodyInvalid,
@@ -64,59 +82,62 @@ pub(crate) fn check(
 /// # Errors
 /// `browser-refused`.
 pub(crate) fn check_origin(head: &Parts, allowed_hosts: &[String]) -> Result<(), ProxyError> {
-    if let Some(Peer::Unix { .. }) = head.extensions.get() {
+    if is_unix(head) {
         return Ok(());
     }
     let refused = |detail: &str| Err(ProxyError::refused(ErrorCode::BrowserRefused, detail));
     if head.headers.contains_key(ORIGIN) || head.headers.contains_key("sec-fetch-site") {
         return refused("the request comes from a web page (Origin or Sec-Fetch-Site)");
     }
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else {
-        return refused("the request needs exactly one Host");
+    let Ok(Some(host)) = head::host(head) else {
+        return refused(&HeadFault::Host.to_string());
     };
-    let host = host
-        .to_str()
-        .ok()
-        .and_then(|host| host.parse::<Authority>().ok());
-    let authorities = [host.as_ref(), head.uri.authority()];
-    for authority in authorities.into_iter().flatten() {
-        if !is_allowed(authority, allowed_hosts) {
-            return refused("Host is neither a loopback name nor in `proxy.allowed_hosts`");
-        }
-    }
-    if host.is_some() {
-        Ok(())
-    } else {
-        refused("Host can't be read")
+    let authorities = [Some(&host), head.uri.authority()];
+    let is_foreign = |authority: &&Authority| !is_allowed(authority, allowed_hosts);
+    match authorities.into_iter().flatten().any(|a| is_foreign(&a)) {
+        true => refused("Host is neither a loopback name nor in `proxy.allowed_hosts`"),
+        false => Ok(()),
     }
 }
 
-/// Refuses what means two hosts, whoever sends it: what stands before us may have meant the other.
-fn check_one_host(head: &Parts) -> Result<(), ProxyError> {
-    if let Some(Peer::Unix { .. }) = head.extensions.get() {
-        return Ok(());
-    }
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let (host, second) = (hosts.next(), hosts.next());
-    let of_target = head.uri.authority().map(Authority::as_str);
-    let is_same = of_target.zip(host).is_none_or(|(target, host)| {
-        let host = host.to_str().unwrap_or_default();
-        target.eq_ignore_ascii_case(host) || without_port(target).eq_ignore_ascii_case(host)
-    });
-    match second.is_none() && is_same {
-        true => Ok(()),
-        false => Err(ProxyError::refused(
-            ErrorCode::BrowserRefused,
-            "the request names two hosts",
+/// Refuses what a server before us may have read in another way.
+///
+/// # Errors
+/// `body-invalid`, `browser-refused`, `http-method-not-allowed`, `parameter-invalid`.
+fn check_clear(head: &Parts) -> Result<(), ProxyError> {
+    let fault = match head::check(head, &TAGS) {
+        Ok(()) => return Ok(()),
+        Err(fault) => fault,
+    };
+    let code = match fault {
+        // On a unix socket `Host` says nothing: many clients write whatever comes to mind.
+        HeadFault::Host | HeadFault::Target if is_unix(head) => return Ok(()),
+        HeadFault::Host | HeadFault::Target => ErrorCode::BrowserRefused,
+        HeadFault::Connect => ErrorCode::HttpMethodNotAllowed,
+        HeadFault::ContentTypes | HeadFault::TransferEncoding => ErrorCode::BodyInvalid,
+        HeadFault::ConnectionNames(_) | HeadFault::Expectation => ErrorCode::ParameterInvalid,
+    };
+    Err(ProxyError::refused(code, fault.to_string()))
+}
+
+/// Refuses a tag with `_` in the place of `-`: some servers take the two for one.
+///
+/// # Errors
+/// `parameter-invalid`.
+fn check_spelling(headers: &HeaderMap) -> Result<(), ProxyError> {
+    let is_tag = |name: &&str| name.contains('_') && TAGS.contains(&&*name.replace('_', "-"));
+    let names = headers.keys().map(http::HeaderName::as_str);
+    match { names }.find(is_tag) {
+        None => Ok(()),
+        Some(name) => Err(ProxyError::refused(
+            ErrorCode::ParameterInvalid,
+            format!("`{name}` is spelled with `_`; headers are spelled with `-` here"),
         )),
     }
 }
 
-fn without_port(authority: &str) -> &str {
-    authority
-        .rsplit_once(':')
-        .map_or(authority, |(host, _)| host)
+fn is_unix(head: &Parts) -> bool {
+    matches!(head.extensions.get(), Some(Peer::Unix { .. }))
 }
 
 fn is_allowed(authority: &Authority, allowed_hosts: &[String]) -> bool {
@@ -235,5 +256,39 @@ mod tests {
             &[local, ("x", &"x".repeat(HEAD_BYTES))],
         );
         check_head("body-invalid", "/", &[local, ("content-encoding", "gzip")]);
+    }
+
+    #[test]
+    fn what_others_may_read_differently_is_refused() {
+        let local = ("host", "127.0.0.1:2088");
+        let tag = ("alipay-merchant", "shop");
+        for named in ["Alipay-Merchant", "close, alipay-app", "AUTHORIZATION"] {
+            let fields = [local, tag, ("connection", named)];
+            check_head("parameter-invalid", "/", &fields);
+        }
+        for name in ["alipay_merchant", "Alipay_App", "alipay-app_auth-token"] {
+            check_head("parameter-invalid", "/", &[local, (name, "shop")]);
+        }
+        let encoding = ("transfer-encoding", "gzip, chunked");
+        check_head("body-invalid", "/", &[local, encoding]);
+        check_head("browser-refused", "http://127.0.0.1:2089/", &[local]);
+        check_head("passes", "/", &[local, tag, ("connection", "close")]);
+    }
+
+    #[test]
+    fn a_unix_socket_takes_any_host_but_no_doubtful_framing() {
+        let with = |fields: &[(&str, &str)]| {
+            let mut request = http::Request::get("/");
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            let (mut head, ()) = request.body(()).expect("a request").into_parts();
+            head.extensions.insert(Peer::Unix { uid: None });
+            check(&head, &[]).map_err(|error| error.code.as_str())
+        };
+        assert_eq!(with(&[]), Ok(()));
+        assert_eq!(with(&[("host", "2f72756e"), ("host", "x")]), Ok(()));
+        let doubtful = [("transfer-encoding", "gzip, chunked")];
+        assert_eq!(with(&doubtful), Err("body-invalid"));
     }
 }

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::gateway::error::Outcome;
 use crate::gateway::metrics::CallMetrics;
 use crate::gateway::{Gateway, VerifiedReply};
-use crate::net::body::{BodyError, BoxError};
+use crate::net::body::{BodyError, BoxError, Held, Room, RoomError};
 use crate::net::shutdown::{Ending, Gate};
 use crate::protocol::signature::SignType;
 use crate::token::Tokens;
@@ -50,7 +50,7 @@ mod upload;
 mod users;
 mod v3;
 
-use admission::{Admitted, BODY_DEADLINE, Call};
+use admission::{Admitted, Call};
 use call::{Answer, Wanted};
 use caller::{Callers, Who};
 use calls::CallRecords;
@@ -65,6 +65,10 @@ use reply_signature::{Place, ReplySigner};
 use resolve::Resolver;
 use route::{Route, Target};
 use story::Story;
+
+/// How much the bodies of all calls under way may take, bytes; files of uploads beyond what stays
+/// in memory of them don't count.
+const ROOM: usize = 64 << 20;
 
 /// The proxy. Clones share everything.
 #[derive(Clone)]
@@ -116,6 +120,8 @@ pub struct Limits {
     pub max_body: usize,
     /// Largest multipart body, bytes.
     pub max_upload: u64,
+    /// Where bodies are while their calls are under way.
+    pub room: Room,
     /// Deadline of a call.
     pub timeout: Duration,
     /// From `Deaf` on no further call is admitted.
@@ -132,6 +138,7 @@ impl Limits {
             calls: Gate::new(),
             max_body: config.proxy.max_body,
             max_upload: config.proxy.max_upload,
+            room: Room::new(ROOM.max(config.proxy.max_body)),
             timeout: config.upstream.timeout,
             ending,
         }
@@ -197,7 +204,9 @@ impl Proxy {
     /// Safe: a call that was begun goes on.
     pub async fn call(&self, call: LocalCall) -> Result<VerifiedReply, ProxyError> {
         let story = Story::internal(&call.method);
-        let admitted = self.slot().and_then(|slot| {
+        let place = self.place();
+        let slot = place.and_then(|place| self.slot(place, Held::default()));
+        let admitted = slot.and_then(|slot| {
             let (call, who) = (Call::V2(Box::new(call)), Who::Anyone);
             self.admitted(call, (who, None), slot)
         });
@@ -323,6 +332,9 @@ impl Proxy {
 const OUT_OF_SERVICE: &str =
     "the sidecar was taken out of service or stops; ask another one, or again in a second";
 
+/// Why one more isn't begun.
+const TOO_MANY: &str = "`proxy.max_in_flight` calls are under way; try again in a second";
+
 fn overloaded(detail: &str) -> ProxyError {
     ProxyError::refused(ErrorCode::Overloaded, detail)
 }
@@ -365,8 +377,21 @@ impl From<BodyError> for ProxyError {
     fn from(error: BodyError) -> Self {
         let code = match error {
             BodyError::TooLarge(_) => ErrorCode::BodyTooLarge,
-            BodyError::Broken(_) | BodyError::Timeout(_) => ErrorCode::BodyInvalid,
+            BodyError::Broken(_) | BodyError::Timeout(_) | BodyError::Trailers => {
+                ErrorCode::BodyInvalid
+            }
         };
         Self::refused(code, error.to_string())
+    }
+}
+
+impl From<RoomError> for ProxyError {
+    fn from(error: RoomError) -> Self {
+        match error {
+            RoomError::Body(error) => error.into(),
+            RoomError::Full => overloaded(
+                "the bodies of calls under way take all the room there is; try again in a second",
+            ),
+        }
     }
 }

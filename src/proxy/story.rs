@@ -11,6 +11,7 @@ use crate::gateway::error::Outcome;
 use crate::gateway::metrics::Api;
 use crate::gateway::v3::{VerifiedV3Reply, method_of};
 use crate::model::call::{CallId, CallOutcome};
+use crate::net::head;
 use crate::protocol::envelope::Verification;
 use crate::protocol::v3_response::V3Verification;
 use crate::proxy::ProxyParts;
@@ -38,9 +39,11 @@ pub(super) struct Story {
 
 impl Story {
     pub(super) fn new(head: &Parts, route: &Route) -> Self {
-        let caller_request_id = head
-            .headers
+        let headers = &head.headers;
+        let caller_request_id = headers
             .get("x-request-id")
+            // Which of two is meant, nobody can tell.
+            .filter(|_| !head::is_doubled(headers, "x-request-id"))
             .and_then(|v| v.to_str().ok())
             .filter(|id| {
                 let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');

@@ -5,7 +5,7 @@
 //! transfer encoding); all are taken, and written anew.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use hyper::body::Body;
 use multer::{Constraints, Field, Multipart, SizeLimit};
 
 use crate::gateway::upload::FilePart;
-use crate::net::body::BoxError;
+use crate::net::body::{BodyError, BoxError, Held, Room, RoomError};
 use crate::net::spool::{IN_MEMORY, Spool};
 use crate::protocol::charset::{self, Charset};
 use crate::protocol::disposition::Disposition;
@@ -39,12 +39,14 @@ pub(super) struct Upload {
 }
 
 /// What an upload may have.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct UploadLimits {
     /// All of it, bytes.
     pub(super) whole: u64,
     /// The text parts together, bytes.
     pub(super) text: usize,
+    /// Where all that is held in memory is, among other bodies.
+    pub(super) room: Room,
     /// How long it may take to arrive.
     pub(super) deadline: Duration,
 }
@@ -56,14 +58,35 @@ const UNREAD: usize = 2 << 20;
 /// An upload while it is read.
 #[derive(Clone, Copy)]
 struct Reading<'a> {
-    limits: UploadLimits,
-    /// Bytes that were taken in since something was handed on.
-    unread: &'a AtomicUsize,
+    limits: &'a UploadLimits,
+    unread: &'a Mutex<Unread>,
+}
+
+/// What was taken in since something was handed on.
+#[derive(Default)]
+struct Unread {
+    bytes: usize,
+    held: Held,
 }
 
 impl Reading<'_> {
     fn goes_on(self) {
-        self.unread.store(0, Ordering::Relaxed);
+        *self.unread() = Unread::default();
+    }
+
+    /// Counts a piece that comes.
+    fn comes(self, piece: &Bytes) -> Result<(), BoxError> {
+        let mut unread = self.unread();
+        if unread.bytes > UNREAD {
+            return Err(BoxError::from("a part, or the head of one, has no end"));
+        }
+        unread.bytes = unread.bytes.saturating_add(piece.len());
+        Ok(self.limits.room.take(piece.len(), &mut unread.held)?)
+    }
+
+    /// Nothing that can panic runs under the lock.
+    fn unread(&self) -> MutexGuard<'_, Unread> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -75,16 +98,18 @@ pub(super) fn is_multipart(headers: &HeaderMap) -> bool {
         .starts_with("multipart/")
 }
 
-/// Reads an upload whose texts and names are written in `charset`; files over a size go to a nameless file, so memory doesn't grow with them.
+/// Reads an upload whose texts and names are written in `charset`; files over a size go to a nameless
+/// file, so memory doesn't grow with them. Gives the room that the rest takes, too.
 ///
 /// # Errors
-/// `body-too-large`, `body-invalid`, `parameter-duplicate`, `internal` (no room for the file).
+/// `body-too-large`, `body-invalid`, `overloaded`, `parameter-duplicate`, `internal` (no room for the
+/// file).
 pub(super) async fn read<B>(
     headers: &HeaderMap,
     charset: Charset,
     body: B,
     limits: UploadLimits,
-) -> Result<Upload, ProxyError>
+) -> Result<(Upload, Held), ProxyError>
 where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<BoxError>,
@@ -95,47 +120,45 @@ where
     let boundary = multer::parse_boundary(content_type(headers))
         .map_err(|_| invalid("it is multipart, but not `multipart/form-data` with a boundary"))?;
     let body = Box::pin(body);
-    let unread = &AtomicUsize::new(0);
+    let unread = Mutex::default();
+    let reading = Reading {
+        limits: &limits,
+        unread: &unread,
+    };
     let pieces = stream::try_unfold(body, move |mut body| async move {
-        loop {
-            let Some(frame) = body.frame().await else {
-                return Ok::<_, BoxError>(None);
-            };
-            if let Ok(piece) = frame.map_err(Into::into)?.into_data() {
-                if unread.fetch_add(piece.len(), Ordering::Relaxed) > UNREAD {
-                    return Err(BoxError::from("a part, or the head of one, has no end"));
-                }
-                return Ok(Some((piece, body)));
-            }
-        }
+        let Some(frame) = body.frame().await else {
+            return Ok::<_, BoxError>(None);
+        };
+        let piece = frame.map_err(Into::into)?.into_data();
+        let piece = piece.map_err(|_| BodyError::Trailers)?;
+        reading.comes(&piece)?;
+        Ok(Some((piece, body)))
     });
     let sizes = SizeLimit::new().whole_stream(limits.whole);
     let constraints = Constraints::new().size_limit(sizes);
     let parts = Multipart::with_constraints(pieces, boundary, constraints);
-    tokio::time::timeout(
-        limits.deadline,
-        collect(parts, charset, Reading { limits, unread }),
-    )
-    .await
-    .map_err(|_| invalid("it didn't arrive in time"))?
+    tokio::time::timeout(limits.deadline, collect(parts, charset, reading))
+        .await
+        .map_err(|_| invalid("it didn't arrive in time"))?
 }
 
 async fn collect(
     mut parts: Multipart<'_>,
     charset: Charset,
     reading: Reading<'_>,
-) -> Result<Upload, ProxyError> {
+) -> Result<(Upload, Held), ProxyError> {
     let limits = reading.limits;
     let mut upload = Upload {
         parameters: Params::new(),
         files: Vec::new(),
     };
-    let (mut room, mut memory) = (limits.text, IN_MEMORY);
+    let (mut left, mut memory) = (limits.text, IN_MEMORY);
+    let mut held = Held::default();
     for _ in 0..PARTS {
         let next = parts.next_field().await;
         reading.goes_on();
         let Some(field) = next.map_err(|error| broken(&error, limits))? else {
-            return Ok(upload);
+            return Ok((upload, held));
         };
         let disposition = disposition(&field, charset)?;
         if disposition.file_name.is_some() {
@@ -146,10 +169,11 @@ async fn collect(
             check_new(&upload, &file.name)?;
             // All files together may hold as much memory as one.
             memory = memory.saturating_sub(file.content.in_memory());
+            limits.room.take(file.content.in_memory(), &mut held)?;
             upload.files.push(file);
         } else {
             let name = disposition.name;
-            let value = text(field, &mut room, reading).await?;
+            let value = text(field, (&mut left, &mut held), reading).await?;
             let value = decoded(&value, charset).map_err(|reason| unreadable(&name, &reason))?;
             check_new(&upload, &name)?;
             upload.parameters.push(name, value)?;
@@ -180,13 +204,14 @@ fn disposition(field: &Field<'_>, charset: Charset) -> Result<Disposition, Proxy
 /// The bytes of a text part, and the charset that it says it is in.
 async fn text(
     mut field: Field<'_>,
-    room: &mut usize,
+    (left, held): (&mut usize, &mut Held),
     reading: Reading<'_>,
 ) -> Result<Text, ProxyError> {
     let named = charset::label_of_content_type(content_type(field.headers()));
     let mut bytes = Vec::new();
     while let Some(piece) = next_piece(&mut field, reading).await? {
-        *room = room.checked_sub(piece.len()).ok_or_else(|| {
+        reading.limits.room.take(piece.len(), held)?;
+        *left = left.checked_sub(piece.len()).ok_or_else(|| {
             ProxyError::refused(
                 ErrorCode::BodyTooLarge,
                 "the text parts together are larger than `proxy.max_body`",
@@ -265,8 +290,10 @@ fn content_type(headers: &HeaderMap) -> &str {
         .unwrap_or_default()
 }
 
-fn broken(error: &multer::Error, limits: UploadLimits) -> ProxyError {
+fn broken(error: &multer::Error, limits: &UploadLimits) -> ProxyError {
     match error {
+        multer::Error::StreamReadFailed(why) if why.is::<RoomError>() => RoomError::Full.into(),
+        multer::Error::StreamReadFailed(why) => invalid(&why.to_string()),
         multer::Error::StreamSizeExceeded { .. } => too_large(limits.whole),
         error => invalid(&error.to_string()),
     }

@@ -23,9 +23,6 @@ use crate::store::error::StoreError;
 /// How long connections on which nothing is asked are kept once the end has begun: a request that
 /// is just being sent would be lost with them, and callers don't send such a one again.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long the webhook, which is open to everybody, keeps a connection on which nothing was ever
-/// asked.
-const FIRST_BYTE: Duration = Duration::from_secs(30);
 /// The shortest bound of an end: less than the 30 s that Kubernetes gives.
 const BOUND: Duration = Duration::from_secs(25);
 /// What the end of a call may take beyond its deadline.
@@ -89,6 +86,8 @@ impl Bound {
         let (finished, is_finished) = Shutdown::new();
         let drain = &parts.drain;
         let proxy_handler = answer(parts.proxy.clone(), |p, r| async move { p.handle(r).await });
+        // Its port is the one that the world may reach.
+        let terms = webhook.terms().for_everybody();
         let webhook_handler = answer(
             parts.webhook.clone(),
             |w, r| async move { w.handle(r).await },
@@ -98,7 +97,7 @@ impl Bound {
             tokio::join!(
                 serve_until(proxy, tls.proxy, proxy_handler, front_ending.clone()),
                 serve_until(
-                    webhook.first_byte(FIRST_BYTE),
+                    webhook.on(terms),
                     tls.webhook,
                     webhook_handler,
                     front_ending

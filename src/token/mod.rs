@@ -22,6 +22,7 @@ use crate::model::merchant::Merchant;
 use crate::protocol::secret::Secret;
 use crate::protocol::token_description::TokenDescription;
 use crate::protocol::token_reply;
+use crate::store::error::StoreError;
 use crate::store::{MemoKey, Store};
 
 mod ahead;
@@ -173,6 +174,23 @@ impl Tokens {
         context: ExchangeContext,
     ) -> Result<Vec<Merchant>, TokenError> {
         self.exchange_in(None, (app, code), context).await
+    }
+
+    /// Whether a code was exchanged before, so that it gives its merchants again without a question
+    /// to Alipay.
+    ///
+    /// # Errors
+    /// The store's.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn is_exchanged(
+        &self,
+        app: &SigningApp,
+        code: &Secret<String>,
+    ) -> Result<bool, StoreError> {
+        let (key, now) = (exchange::key(&app.app_id, code), self.parts.clock.now_ms());
+        Ok(self.parts.store.recall(key, now).await?.is_some())
     }
 
     /// The right to one exchange, for who has something to do first that must not be done in vain.

@@ -1,7 +1,7 @@
 //! The answers that aren't pages.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, REFERRER_POLICY};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, REFERRER_POLICY, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
@@ -16,6 +16,12 @@ pub(super) fn success() -> Answer {
 /// Asks Alipay to send again.
 pub(super) fn fail(status: StatusCode) -> Answer {
     text(status, "fail")
+}
+
+/// Says when it is worth to come again.
+pub(super) fn retry_after(answer: &mut Answer, seconds: u32) {
+    let soon = HeaderValue::from(seconds);
+    answer.headers_mut().insert(RETRY_AFTER, soon);
 }
 
 /// There is no such route. Never 200: a catch-all that says `success` loses notifications.

@@ -19,7 +19,7 @@ use crate::store::{Change, Effect};
 use crate::webhook::answer::{self, Answer};
 use crate::webhook::error::Refusal;
 use crate::webhook::intake::{self, Intake};
-use crate::webhook::metrics::{Kind, Outcome};
+use crate::webhook::metrics::{Dropped, Kind, Outcome};
 use crate::webhook::{Inner, Settings, second_body, service_check};
 
 /// How long an unknown platform certificate is waited for: Alipay waits for our ack meanwhile.
@@ -46,6 +46,14 @@ pub(super) enum Origin {
 }
 
 impl Arrival {
+    /// Who sent it; nobody where it comes out of what was refused.
+    fn sender(&self) -> &str {
+        match &self.origin {
+            Origin::Refused(_) => "",
+            Origin::Sender(sender) => sender,
+        }
+    }
+
     /// What takes it out of those refused, where it comes from there.
     fn release(&self) -> Option<Change> {
         match self.origin {
@@ -75,18 +83,11 @@ pub(super) struct Verified {
 pub(super) async fn receive(inner: &Inner, settings: &Settings, arrival: &Arrival) -> Answer {
     let verified = match verify(inner, arrival).await {
         Ok(verified) => verified,
-        Err(refusal) => {
-            if let (Some(kind), Origin::Sender(sender)) = (refusal.kept_as(), &arrival.origin) {
-                let id = inner.ids.next(arrival.now);
-                let reason = refusal.to_string();
-                inner.quarantine.offer(id, sender, arrival, (kind, reason));
-            }
-            return inner.refuse(Kind::Other, &refusal);
-        }
+        Err(refusal) => return refuse(inner, arrival, &refusal),
     };
     let kind = Kind::of(&verified.notification);
     if kind == Kind::ServiceCheck {
-        return check_service(inner, &verified).await;
+        return check_service(inner, arrival, &verified).await;
     }
     match store(inner, settings, arrival, &verified).await {
         Ok((outcome, event_id)) => {
@@ -94,8 +95,24 @@ pub(super) async fn receive(inner: &Inner, settings: &Settings, arrival: &Arriva
             log(inner, (kind, outcome), &verified, event_id);
             answer::success()
         }
-        Err(refusal) => inner.refuse(kind, &refusal),
+        Err(refusal) => inner.refuse(kind, &refusal, arrival.sender()),
     }
+}
+
+/// Says `fail`, and keeps what was refused, as long as its sender hasn't sent too much of that.
+fn refuse(inner: &Inner, arrival: &Arrival, refusal: &Refusal) -> Answer {
+    let is_looked_at = inner.report(Kind::Other, refusal, arrival.sender());
+    if let (Some(kind), Origin::Sender(sender)) = (refusal.kept_as(), &arrival.origin) {
+        match is_looked_at {
+            true => {
+                let id = inner.ids.next(arrival.now);
+                let reason = refusal.to_string();
+                inner.quarantine.offer(id, sender, arrival, (kind, reason));
+            }
+            false => inner.parts.metrics.count_dropped(Dropped::Limited, 1),
+        }
+    }
+    refusal.answer()
 }
 
 /// Checks that it is for an app of ours and that Alipay signed it.
@@ -111,7 +128,9 @@ pub(super) async fn verify(inner: &Inner, arrival: &Arrival) -> Result<Verified,
         .map_err(|error| {
             let (content_type, body) = (arrival.content_type.clone(), arrival.body.clone());
             // An operator who verifies again asks for explanations by himself.
-            if let Origin::Sender(_) = arrival.origin {
+            if let Origin::Sender(sender) = &arrival.origin
+                && inner.strangers.may(sender, arrival.now)
+            {
                 let diagnostics = &inner.parts.diagnostics;
                 diagnostics.notification(&app, content_type, body);
             }
@@ -229,7 +248,7 @@ fn known(effect: &Effect) -> Option<EventId> {
     }
 }
 
-async fn check_service(inner: &Inner, verified: &Verified) -> Answer {
+async fn check_service(inner: &Inner, arrival: &Arrival, verified: &Verified) -> Answer {
     match service_check::reply(verified).await {
         Ok(reply) => {
             inner
@@ -241,7 +260,7 @@ async fn check_service(inner: &Inner, verified: &Verified) -> Answer {
             tracing::info!(app_id = %verified.app.app_id, "alipay.service.check answered");
             reply
         }
-        Err(error) => inner.refuse(Kind::ServiceCheck, &error.into()),
+        Err(error) => inner.refuse(Kind::ServiceCheck, &error.into(), arrival.sender()),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::store::{Change, Effect, MemoKey};
 use crate::token::error::TokenError;
 use crate::token::{ExchangeContext, Slot};
 use crate::webhook::answer::{self, Answer};
+use crate::webhook::bad_codes::Binding;
 use crate::webhook::link::{self, LinkError, LinkRequest};
 use crate::webhook::pages::Page;
 use crate::webhook::state::{Reference, State};
@@ -82,7 +83,13 @@ async fn authorize(inner: &Inner, settings: &Settings, params: &Params) -> Resul
         .filter(|code| !code.is_empty())
         .map(|code| Secret::new(code.to_owned()))
         .ok_or(Page::Malformed)?;
-    let (context, slot) = match params.get("state").filter(|state| !state.is_empty()) {
+    let state = params.get("state").filter(|state| !state.is_empty());
+    let binding = match state {
+        Some(_) => Binding::Bound,
+        None => Binding::Unbound,
+    };
+    check_allowance(inner, (&app, &code), binding).await?;
+    let (context, slot) = match state {
         Some(state) => bound(inner, &app.app_id, state, &code).await?,
         None if settings.webhook.accept_stateless_auth => (ExchangeContext::default(), None),
         None => return Err(Page::StateMissing),
@@ -90,7 +97,10 @@ async fn authorize(inner: &Inner, settings: &Settings, params: &Params) -> Resul
     let reference = context.reference.clone();
     let tokens = &inner.parts.tokens;
     let exchanged = tokens.exchange_in(slot, (&app, &code), context).await;
-    let merchants = exchanged.map_err(|error| failed(&app.app_id, &error))?;
+    let merchants = exchanged.map_err(|error| {
+        count_bad(inner, &app.app_id, binding, &error);
+        failed(&app.app_id, &error)
+    })?;
     tell(inner, &app.app_id, &merchants, reference.as_deref());
     Ok(match &settings.webhook.auth_return_url {
         Some(url) => {
@@ -99,6 +109,32 @@ async fn authorize(inner: &Inner, settings: &Settings, params: &Params) -> Resul
         }
         None => Page::Worked.answer(),
     })
+}
+
+/// Refuses a code while too many of its app's were bad; one that was exchanged before costs nothing.
+async fn check_allowance(
+    inner: &Inner,
+    (app, code): (&SigningApp, &Secret<String>),
+    binding: Binding,
+) -> Result<(), Page> {
+    let (app_id, now) = (&app.app_id, inner.parts.clock.now_ms());
+    if inner.bad_codes.may(app_id, binding, now) {
+        return Ok(());
+    }
+    let is_known = inner.parts.tokens.is_exchanged(app, code).await;
+    if is_known.map_err(store_failed)? {
+        return Ok(());
+    }
+    tracing::warn!(%app_id, ?binding, "too many codes were refused; one more isn't sent");
+    Err(Page::TooManyCodes)
+}
+
+/// Counts a code that Alipay was asked about in vain.
+fn count_bad(inner: &Inner, app_id: &AppId, binding: Binding, error: &TokenError) {
+    if matches!(error, TokenError::Gateway(_) | TokenError::Refused { .. }) {
+        let now = inner.parts.clock.now_ms();
+        inner.bad_codes.count(app_id, binding, now);
+    }
 }
 
 /// The app that the callback or the link is for: where there is only one, it is implied.

@@ -5,8 +5,10 @@ use http::StatusCode;
 use crate::gateway::signer::SignError;
 use crate::model::refused::RefusalKind;
 use crate::net::body::{BodyError, RoomError};
+use crate::net::head::HeadFault;
 use crate::protocol::error::ProtocolError;
 use crate::store::error::StoreError;
+use crate::webhook::answer::{self, Answer};
 use crate::webhook::metrics::Outcome;
 
 /// A notification that isn't acked. Alipay is told `fail` and nothing else.
@@ -29,6 +31,9 @@ pub(super) enum Refusal {
     /// A `Content-Encoding`: Alipay uses none, and what is signed isn't what came.
     #[error("it has a Content-Encoding")]
     Encoded,
+    /// Its head can be read in more than one way.
+    #[error("its head isn't clear: {0}")]
+    Head(HeadFault),
     /// Its `app_id` isn't ours.
     #[error("its app_id is none of the configured apps")]
     Foreign,
@@ -58,7 +63,7 @@ impl Refusal {
     pub(super) fn outcome(&self) -> Outcome {
         match self {
             Self::Backlog { .. } | Self::Body(_) | Self::Busy | Self::Stale => Outcome::Refused,
-            Self::Encoded | Self::Malformed(_) | Self::Other => Outcome::Malformed,
+            Self::Encoded | Self::Head(_) | Self::Malformed(_) | Self::Other => Outcome::Malformed,
             Self::Foreign => Outcome::Foreign,
             Self::Forged(_) => Outcome::Forged,
             Self::Closed | Self::Sign(_) | Self::Store(_) => Outcome::Unavailable,
@@ -78,6 +83,7 @@ impl Refusal {
             | Self::Body(_)
             | Self::Busy
             | Self::Encoded
+            | Self::Head(_)
             | Self::Sign(_)
             | Self::Stale
             | Self::Store(_) => None,
@@ -94,9 +100,37 @@ impl Refusal {
             | Self::Encoded
             | Self::Foreign
             | Self::Forged(_)
+            | Self::Head(_)
             | Self::Malformed(_)
             | Self::Other
             | Self::Stale => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// What Alipay is told, and when to come again where it should.
+    pub(super) fn answer(&self) -> Answer {
+        let status = self.status();
+        let mut answer = answer::fail(status);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            answer::retry_after(&mut answer, 1);
+        }
+        answer
+    }
+
+    /// Whether anybody could have caused it, without any signature of Alipay's.
+    pub(super) fn is_anybodys(&self) -> bool {
+        match self {
+            Self::Body(_)
+            | Self::Busy
+            | Self::Encoded
+            | Self::Foreign
+            | Self::Forged(_)
+            | Self::Head(_)
+            | Self::Malformed(_)
+            | Self::Other => true,
+            Self::Backlog { .. } | Self::Closed | Self::Sign(_) | Self::Stale | Self::Store(_) => {
+                false
+            }
         }
     }
 }

@@ -127,6 +127,8 @@ pub(super) enum Dropped {
     Displaced,
     /// There was no room.
     Full,
+    /// Its network has sent too many.
+    Limited,
     /// The store couldn't be written.
     Store,
     /// Its body is too large.
@@ -139,6 +141,7 @@ impl Dropped {
             Self::Burst => "burst",
             Self::Displaced => "displaced",
             Self::Full => "full",
+            Self::Limited => "limited",
             Self::Store => "store-unavailable",
             Self::TooLarge => "too-large",
         }

@@ -6,13 +6,12 @@
 //! never stored.)
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Body;
 use tokio::sync::{Notify, Semaphore};
@@ -27,15 +26,18 @@ use crate::gateway::app::Apps;
 use crate::gateway::diagnosis::Diagnostics;
 use crate::gateway::platform::CertificateSource;
 use crate::model::id::EventIds;
-use crate::net::body::{self, BoxError, Room};
+use crate::net::body::{self, BoxError, Room, Within};
+use crate::net::head::{self, HeadFault};
 use crate::net::listener::Peer;
 use crate::net::shutdown::{Ending, Gate, Stage};
 use crate::store::Store;
 use crate::token::Tokens;
 
+mod allowance;
 mod answer;
 mod app_gateway;
 mod auth_redirect;
+mod bad_codes;
 mod error;
 mod intake;
 pub mod link;
@@ -47,16 +49,16 @@ mod second_body;
 mod service_check;
 mod spi;
 pub mod state;
+mod strangers;
 
 use app_gateway::{Arrival, Origin};
+use bad_codes::BadCodes;
 use error::Refusal;
 use link::Links;
 use metrics::{Kind, WebhookMetrics};
 use quarantine::Quarantine;
 use state::StateKey;
-
-/// How long a body may take to arrive: contract §11.
-const BODY_DEADLINE: Duration = Duration::from_secs(30);
+use strangers::Strangers;
 
 /// How much the bodies of all requests under way may take, bytes: anybody may send some.
 const ROOM: usize = 64 << 20;
@@ -98,6 +100,10 @@ struct Inner {
     ids: EventIds,
     /// What was refused, on its way into the store.
     quarantine: Quarantine,
+    /// How much is made of what strangers send.
+    strangers: Strangers,
+    /// How many bad codes we have Alipay refuse.
+    bad_codes: BadCodes,
     /// Room for SPI calls that wait for the backend.
     spi_slots: Semaphore,
     /// Who isn't answered yet.
@@ -135,6 +141,8 @@ impl Webhook {
         Self(Arc::new(Inner {
             parts,
             quarantine,
+            strangers: Strangers::default(),
+            bad_codes: BadCodes::default(),
             ids: EventIds::new(),
             spi_slots: spi::slots(),
             under_way: Gate::new(),
@@ -190,7 +198,20 @@ impl Webhook {
         if self.0.parts.ending.stage() >= Stage::Deaf {
             return out_of_service(&route);
         }
+        if let Err(fault) = check_clear(&head) {
+            return self.unclear(&route, &head, fault);
+        }
         self.answer(&settings, route, &head, body).await
+    }
+
+    /// What a head is answered that a server before us may have read in another way.
+    fn unclear(&self, route: &Route<'_>, head: &Parts, fault: HeadFault) -> answer::Answer {
+        let (refusal, sender) = (Refusal::Head(fault), sender(&head.extensions));
+        match route {
+            Route::Notification(_) => self.0.refuse(Kind::Other, &refusal, &sender),
+            Route::Spi(_) => spi::refuse(&self.0, &refusal, &sender),
+            Route::AuthCallback | Route::AuthStart => pages::Page::Malformed.answer(),
+        }
     }
 
     async fn answer<B>(
@@ -208,7 +229,8 @@ impl Webhook {
         match (route, head.method.clone()) {
             (Route::Notification(notify_path), Method::POST) => {
                 let (limit, room) = (settings.webhook.max_body, &self.0.room);
-                let read = body::read_into(body, limit, BODY_DEADLINE, room).await;
+                let within = Within::of(&head.extensions);
+                let read = body::read_into(body, limit, within, room).await;
                 let arrival = read.map_err(Refusal::from).and_then(|(body, held)| {
                     refuse_encoded(&head.headers)?;
                     let arrival = Arrival {
@@ -222,7 +244,10 @@ impl Webhook {
                 });
                 let (arrival, _held) = match arrival {
                     Ok(arrival) => arrival,
-                    Err(refusal) => return self.0.refuse(Kind::Other, &refusal),
+                    Err(refusal) => {
+                        let sender = sender(&head.extensions);
+                        return self.0.refuse(Kind::Other, &refusal, &sender);
+                    }
                 };
                 app_gateway::receive(&self.0, settings, &arrival).await
             }
@@ -242,25 +267,35 @@ impl Webhook {
 
 impl Inner {
     /// Says `fail`, counts and logs why.
-    fn refuse(&self, kind: Kind, refusal: &Refusal) -> answer::Answer {
-        self.report(kind, refusal);
-        answer::fail(refusal.status())
+    fn refuse(&self, kind: Kind, refusal: &Refusal, sender: &str) -> answer::Answer {
+        self.report(kind, refusal, sender);
+        refusal.answer()
     }
 
-    /// Counts and logs why something is refused.
-    fn report(&self, kind: Kind, refusal: &Refusal) {
+    /// Counts and logs why something of that sender's is refused. Tells whether more may be made of
+    /// it: what strangers send is looked at within bounds.
+    fn report(&self, kind: Kind, refusal: &Refusal, sender: &str) -> bool {
         let outcome = refusal.outcome();
         self.parts.metrics.count(kind, outcome);
         self.parts.audit.tell_of_stranger(|| {
             Entry::new(kind.event(), kind.as_str(), outcome.as_str())
                 .with("reason", &refusal.to_string())
         });
+        let passed_over = match refusal.is_anybodys() {
+            false => Some(0),
+            true => self.strangers.take(sender, self.parts.clock.now_ms()),
+        };
+        let Some(passed_over) = passed_over else {
+            return false;
+        };
         tracing::warn!(
             kind = kind.as_str(),
             outcome = outcome.as_str(),
             reason = %refusal,
+            passed_over,
             "notification refused"
         );
+        true
     }
 }
 
@@ -292,8 +327,7 @@ fn out_of_service(route: &Route<'_>) -> answer::Answer {
         Route::Notification(_) | Route::Spi(_) => answer::fail(StatusCode::SERVICE_UNAVAILABLE),
         Route::AuthCallback | Route::AuthStart => pages::Page::Unavailable.answer(),
     };
-    let soon = HeaderValue::from_static("1");
-    answer.headers_mut().insert(RETRY_AFTER, soon);
+    answer::retry_after(&mut answer, 1);
     answer
 }
 
@@ -317,6 +351,16 @@ fn route<'a>(config: &'a WebhookConfig, path: &'a str) -> Option<Route<'a>> {
 fn spi_name(below: &str) -> Option<&str> {
     let name = below.strip_prefix("/spi/")?;
     (!name.is_empty() && !name.contains('/')).then_some(name)
+}
+
+/// Refuses what a server before us may have read in another way. `Host` is of no matter here but
+/// that there be one, where our own listener took the request over TCP.
+fn check_clear(head: &Parts) -> Result<(), HeadFault> {
+    let is_tcp = matches!(head.extensions.get(), Some(Peer::Tcp(_)));
+    match head::check(head, &[]) {
+        Err(HeadFault::Host | HeadFault::Target) if !is_tcp => Ok(()),
+        other => other,
+    }
 }
 
 /// Alipay encodes nothing; what is signed wouldn't be what came.

@@ -6,6 +6,7 @@ use http::header::{
 use http::{HeaderValue, StatusCode};
 
 use crate::webhook::answer::{self, Answer};
+use crate::webhook::bad_codes;
 
 /// What a page says: Chinese, English.
 type Words = (&'static str, &'static str);
@@ -31,6 +32,8 @@ pub(super) enum Page {
     StateMissing,
     /// The `state` is wrong, used or expired.
     StateRefused,
+    /// Too many codes were refused lately.
+    TooManyCodes,
     /// The store refused, or too much is under way.
     Unavailable,
 }
@@ -46,6 +49,7 @@ impl Page {
             Self::NoUserReturn => "no-user-return",
             Self::StateMissing => "state-missing",
             Self::StateRefused => "state-refused",
+            Self::TooManyCodes => "too-many-codes",
             Self::Unavailable => "unavailable",
             Self::UnknownApp => "app-unknown",
             Self::Worked => "accepted",
@@ -60,7 +64,9 @@ impl Page {
             | Self::StateRefused
             | Self::UnknownApp => StatusCode::BAD_REQUEST,
             Self::ExchangeFailed => StatusCode::BAD_GATEWAY,
-            Self::NoPublicUrl | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoPublicUrl | Self::TooManyCodes | Self::Unavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::NoUserReturn => StatusCode::NOT_FOUND,
             Self::Worked => StatusCode::OK,
         }
@@ -112,7 +118,7 @@ impl Page {
                     "The link is invalid, used or expired. Please ask your service provider for a new one.",
                 ),
             ),
-            Self::Unavailable => (
+            Self::TooManyCodes | Self::Unavailable => (
                 FAILED,
                 (
                     "服务暂时不可用。请稍后刷新本页。",
@@ -158,6 +164,9 @@ impl Page {
             (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         ] {
             headers.insert(name, HeaderValue::from_static(value));
+        }
+        if self == Self::TooManyCodes {
+            answer::retry_after(&mut answer, bad_codes::RETRY_AFTER_S);
         }
         answer
     }

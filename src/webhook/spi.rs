@@ -30,7 +30,7 @@ use crate::protocol::spi::{SpiCall, UnverifiedSpiCall};
 use crate::webhook::answer::{self, Answer};
 use crate::webhook::error::Refusal;
 use crate::webhook::metrics::{Kind, Outcome};
-use crate::webhook::{Inner, Settings, app_gateway, refuse_encoded, text};
+use crate::webhook::{Inner, Settings, app_gateway, refuse_encoded, sender, text};
 
 /// How long a call may take, from its head to its answer: Alipay's own limit isn't documented, and
 /// users wait behind it; contract §4.
@@ -113,9 +113,10 @@ where
     B::Error: Into<BoxError>,
 {
     let began = Instant::now();
+    let sender = sender(&head.extensions);
     let (body, _held) = match read(inner, settings, head, body).await {
         Ok(body) => body,
-        Err(refusal) => return refuse(inner, &refusal),
+        Err(refusal) => return refuse(inner, &refusal, &sender),
     };
     let arrival = Arrival {
         path,
@@ -127,7 +128,7 @@ where
     };
     match verify(inner, &arrival).await {
         Ok(verified) => answer(inner, settings, &arrival, &verified).await,
-        Err(refusal) => refuse(inner, &refusal),
+        Err(refusal) => refuse(inner, &refusal, &sender),
     }
 }
 
@@ -168,8 +169,8 @@ async fn verify(inner: &Inner, arrival: &Arrival<'_>) -> Result<Verified, Refusa
     Ok(Verified { id, app, call })
 }
 
-fn refuse(inner: &Inner, refusal: &Refusal) -> Answer {
-    inner.report(Kind::Spi, refusal);
+pub(super) fn refuse(inner: &Inner, refusal: &Refusal, sender: &str) -> Answer {
+    inner.report(Kind::Spi, refusal, sender);
     json(REFUSED, Charset::Utf8)
 }
 

@@ -60,6 +60,8 @@ mod explain;
 #[cfg(feature = "simulator")]
 mod export;
 #[cfg(feature = "simulator")]
+mod front_limits;
+#[cfg(feature = "simulator")]
 mod key_change;
 #[cfg(feature = "cli")]
 mod kill;
@@ -72,6 +74,8 @@ mod local_signature;
 mod local_signature_deliveries;
 #[cfg(feature = "cli")]
 mod operator_cli;
+#[cfg(feature = "simulator")]
+mod overload;
 #[cfg(feature = "simulator")]
 mod parts;
 mod power_cut;
@@ -96,6 +100,8 @@ mod proxy_v3;
 mod prune;
 #[cfg(feature = "simulator")]
 mod quarantine;
+#[cfg(feature = "simulator")]
+mod reserved_parameters;
 #[cfg(feature = "cli")]
 mod restart;
 mod sdk_verdicts;
@@ -115,6 +121,10 @@ mod simulator_spi;
 mod simulator_uploads;
 #[cfg(feature = "simulator")]
 mod simulator_v3;
+#[cfg(feature = "simulator")]
+mod slow_clients;
+#[cfg(feature = "simulator")]
+mod smuggling;
 #[cfg(feature = "simulator")]
 mod spi;
 mod state_machine;

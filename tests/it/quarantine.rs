@@ -299,6 +299,7 @@ async fn a_bug_of_the_store_loses_one_write_and_no_later_one() {
 /// Posts as the sender at `address`.
 pub(crate) async fn from(parts: &Parts, address: &str, body: &str) -> (StatusCode, String) {
     let mut request = Request::post("/alipay/gateway")
+        .header("host", "isv.example.com")
         .body(Full::new(Bytes::from(body.to_owned())))
         .expect("a request");
     let address = format!("{address}:4711").parse().expect("an address");

@@ -14,6 +14,7 @@ use alipay_sidecar::model::token::AppAuthToken;
 use alipay_sidecar::net::client::{Client, ClientOptions, Reply};
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
+use alipay_sidecar::net::terms::Terms;
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::sidecar::{Listeners, Sidecar, SidecarBuilder};
@@ -96,6 +97,15 @@ impl TestSidecar {
         change: impl FnOnce(&Simulator, &mut Config),
         build: impl FnOnce(&Config, SidecarBuilder) -> SidecarBuilder,
     ) -> Self {
+        Self::start_on(Terms::default(), change, build).await
+    }
+
+    /// The same with listeners that serve on other terms.
+    pub async fn start_on(
+        terms: Terms,
+        change: impl FnOnce(&Simulator, &mut Config),
+        build: impl FnOnce(&Config, SidecarBuilder) -> SidecarBuilder,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let simulator = Simulator::builder()
             .platform_key(keys::private("alipay2048"))
@@ -111,9 +121,9 @@ impl TestSidecar {
             .expect("a simulator");
         let backend = FakeBackend::start().await;
         let listeners = Listeners {
-            proxy: bound().await,
-            webhook: bound().await,
-            admin: bound().await,
+            proxy: bound().await.on(terms),
+            webhook: bound().await.on(terms),
+            admin: bound().await.on(terms),
         };
         let url = |listener: &Listener| format!("http://{}", listener.address());
         let (proxy, webhook, admin) = (

@@ -45,6 +45,7 @@ impl Installation {
 listen = "127.0.0.1:0"
 [webhook]
 listen = "127.0.0.1:0"
+user_auth_return_url = "https://isv.example.com/login"
 [admin]
 listen = "127.0.0.1:0"
 [store]

@@ -1,0 +1,283 @@
+//! What anybody may cause is bounded: parameters, bodies, connections, bad signatures, bad codes.
+
+use std::time::Duration;
+
+use alipay_sidecar::net::terms::Terms;
+use alipay_sidecar::simulator::{
+    DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, NotificationState, TriggerOptions,
+};
+use alipay_sidecar::store::Inbox as _;
+use alipay_sidecar::token::TOKEN_METHOD;
+use http::{Method, Request, StatusCode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::parts::{Parts, Setting};
+use crate::proxy::watched;
+use crate::quarantine::from;
+use crate::support::upstream::FakeAlipay;
+use crate::support::{ALIAS, PATIENCE, TestSidecar, header, raw, text};
+
+const DROPPED: &str = "alipay_sidecar_inbox_refused_dropped_total";
+
+fn pairs(count: usize) -> String {
+    let pairs: Vec<_> = (0..count).map(|n| format!("p{n}=")).collect();
+    pairs.join("&")
+}
+
+#[tokio::test]
+async fn more_parameters_than_anybody_needs_are_refused_wherever_they_are_read() {
+    let (alipay, sidecar) = watched().await;
+    let (many, parts) = (pairs(1001), 101);
+    let parts: String = (0..parts)
+        .map(|n| format!("--x\r\nContent-Disposition: form-data; name=\"p{n}\"\r\n\r\n1\r\n"))
+        .collect();
+    let upload = (
+        "multipart/form-data; boundary=x",
+        format!("{parts}--x--\r\n"),
+    );
+    let form = ("application/x-www-form-urlencoded", many.clone());
+    let none = ("text/plain", String::new());
+    for (path, (content_type, body), error) in [
+        (format!("/gateway.do?{many}"), &none, "parameter-invalid"),
+        (
+            "/gateway.do?method=alipay.trade.pay".to_owned(),
+            &form,
+            "parameter-invalid",
+        ),
+        (
+            format!("/v2/alipay.trade.pay?{many}"),
+            &none,
+            "parameter-invalid",
+        ),
+        ("/v2/alipay.trade.pay".to_owned(), &upload, "body-invalid"),
+        (
+            "/gateway.do?method=alipay.trade.pay".to_owned(),
+            &upload,
+            "body-invalid",
+        ),
+        ("/verify/return".to_owned(), &form, "parameter-invalid"),
+    ] {
+        let request = Request::post(path.clone())
+            .header("alipay-merchant", ALIAS)
+            .header("content-type", *content_type);
+        let reply = sidecar.proxy(request, body.clone()).await;
+        assert_eq!(
+            header(&reply, "alipay-sidecar-error"),
+            error,
+            "{path:.40} {}",
+            text(&reply)
+        );
+    }
+    let looked_up = Request::get(format!("/calls?{many}"));
+    let reply = sidecar.proxy(looked_up, "").await;
+    assert_eq!(header(&reply, "alipay-sidecar-error"), "parameter-invalid");
+    for (method, path, body) in [
+        (Method::POST, "/alipay/gateway".to_owned(), many.clone()),
+        (Method::GET, format!("/alipay/auth?{many}"), String::new()),
+        (
+            Method::GET,
+            format!("/alipay/auth/start?{many}"),
+            String::new(),
+        ),
+    ] {
+        let request = Request::builder().method(method).uri(&path);
+        let reply = sidecar.webhook(request, body).await;
+        assert_eq!(reply.status.as_u16(), 400, "{path:.40}");
+    }
+    assert!(alipay.is_quiet().await);
+}
+
+#[tokio::test]
+async fn as_many_parameters_as_may_be_cost_no_time() {
+    let (alipay, sidecar) = watched().await;
+    let began = std::time::Instant::now();
+    let path = "/gateway.do?method=alipay.trade.pay";
+    let request = Request::post(path).header("alipay-merchant", ALIAS);
+    let reply = sidecar.proxy(request, pairs(1000)).await;
+    assert_eq!(
+        header(&reply, "alipay-sidecar-error"),
+        "",
+        "{}",
+        text(&reply)
+    );
+    assert!(began.elapsed() < PATIENCE / 4, "{:?}", began.elapsed());
+    alipay.next().await;
+}
+
+/// Sends a head and all but the last byte of a body of `length` bytes.
+async fn unfinished(sidecar: &TestSidecar, length: usize) -> TcpStream {
+    let head = format!(
+        "POST /v2/alipay.trade.pay HTTP/1.1\r\nHost: localhost\r\nAlipay-Merchant: {ALIAS}\r\n\
+         Content-Length: {length}\r\n\r\n"
+    );
+    let mut stream = raw::open(&sidecar.proxy, head.as_bytes()).await;
+    let body = vec![b' '; length - 1];
+    stream.write_all(&body).await.expect("taken");
+    stream
+}
+
+#[tokio::test]
+async fn bodies_that_do_not_come_keep_nobody_from_a_call() {
+    let alipay = FakeAlipay::start().await;
+    let sidecar = TestSidecar::start_with(|config| {
+        config.upstream.gateway = Some(alipay.gateway());
+        config.proxy.max_in_flight = 1;
+    })
+    .await;
+    let mut slow = Vec::new();
+    for _ in 0..20 {
+        slow.push(unfinished(&sidecar, 100).await);
+    }
+    let reply = sidecar.post("/v2/alipay.trade.pay", "{}").await;
+    assert_eq!(
+        header(&reply, "alipay-sidecar-error"),
+        "",
+        "{}",
+        text(&reply)
+    );
+}
+
+#[tokio::test]
+async fn the_bodies_of_all_calls_share_a_room_and_who_finds_none_is_told_at_once() {
+    let alipay = FakeAlipay::start().await;
+    let sidecar = TestSidecar::start_with(|config| {
+        config.upstream.gateway = Some(alipay.gateway());
+        // As large as the room, so that one body fills it.
+        config.proxy.max_body = 64 << 20;
+    })
+    .await;
+    let mut held = unfinished(&sidecar, 64 << 20).await;
+    let refused = async {
+        loop {
+            let body = format!("{{}}{:200}", "");
+            let reply = sidecar.post("/v2/alipay.trade.pay", body).await;
+            if header(&reply, "alipay-sidecar-error") == "overloaded" {
+                break reply;
+            }
+            // A call that was made meanwhile may have taken what the large one needed.
+            if held.try_read(&mut [0]).is_ok() {
+                held = unfinished(&sidecar, 64 << 20).await;
+            }
+        }
+    };
+    let reply = tokio::time::timeout(PATIENCE, refused).await;
+    let reply = reply.expect("the room is full");
+    assert_eq!(
+        (reply.status.as_u16(), header(&reply, "retry-after")),
+        (503, "1")
+    );
+    let live = sidecar.admin(Method::GET, "/livez", "").await;
+    assert_eq!(live.status, StatusCode::OK);
+    drop(held);
+    let served = async {
+        while !sidecar
+            .post("/v2/alipay.trade.pay", "{}")
+            .await
+            .status
+            .is_success()
+        {}
+    };
+    let served = tokio::time::timeout(PATIENCE, served).await;
+    served.expect("what broke off gives its room back");
+}
+
+#[tokio::test]
+async fn a_listener_has_so_many_connections_and_the_next_waits_for_one() {
+    let terms = Terms {
+        connections: 2,
+        ..Terms::default()
+    };
+    let sidecar = TestSidecar::start_on(terms, |_, _| (), |_, builder| builder).await;
+    let ask = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let answered = async |stream: &mut TcpStream| {
+        let mut answer = [0; 12];
+        let read = tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer)).await;
+        read.expect("in time").expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    };
+    let mut first = raw::open(&sidecar.admin, ask).await;
+    answered(&mut first).await;
+    let mut second = raw::open(&sidecar.admin, ask).await;
+    answered(&mut second).await;
+    let mut third = raw::open(&sidecar.admin, ask).await;
+    let early = tokio::time::timeout(Duration::from_millis(300), third.read_u8()).await;
+    assert!(early.is_err(), "there are two connections already");
+    drop(first);
+    answered(&mut third).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_bad_signatures_is_answered_but_not_looked_at_and_keeps_alipay_out_of_nothing() {
+    let parts = Parts::new(Setting::default()).await;
+    let sent = parts
+        .trigger(Event::Payment, TriggerOptions::default())
+        .await;
+    assert_eq!(sent.state, NotificationState::Acked);
+    let flood = "203.0.113.7";
+    for n in 0..900 {
+        let forged = sent.body.replace("TRADE_SUCCESS", &format!("FORGED_{n}"));
+        let answer = from(&parts, flood, &forged).await;
+        assert_eq!(answer, (StatusCode::BAD_REQUEST, "fail".to_owned()));
+    }
+    let limited = || parts.count(DROPPED, "limited").round();
+    assert_eq!(limited(), 300.0);
+    // Alipay comes by the same ingress.
+    let answer = from(&parts, flood, &sent.body).await;
+    assert_eq!(answer, (StatusCode::OK, "success".to_owned()));
+    // And somebody else's is still kept, so that it can be explained.
+    let other = sent.body.replace("TRADE_SUCCESS", "FORGED");
+    from(&parts, "198.51.100.1", &other).await;
+    parts.webhook.flush().await;
+    let kept = parts.store.refused(None, 2000).await.expect("readable");
+    assert!(kept.iter().any(|one| one.peer == "198.51.100.1"));
+    // So is the flood's own again, at a rate.
+    parts.clock.advance_ms(1000);
+    for n in 0..3 {
+        from(&parts, flood, &format!("app_id=1&sign=x{n}")).await;
+    }
+    assert_eq!(limited(), 301.0);
+}
+
+#[tokio::test]
+async fn codes_that_alipay_refuses_are_so_many_a_minute_and_good_ones_cost_nothing() {
+    let parts = Parts::new(Setting::default()).await;
+    let callback = async |code: &str| {
+        let path = format!("/alipay/auth?app_id={DEFAULT_APP_ID}&app_auth_code={code}");
+        parts.get(&path).await
+    };
+    let good = || {
+        let code = parts.simulator.app_auth_code(None, &[FIRST_AUTH_APP_ID]);
+        code.expect("a merchant")
+    };
+    let known = good();
+    for code in std::iter::once(known.clone()).chain((0..40).map(|_| good())) {
+        assert_eq!(callback(&code).await.status(), StatusCode::OK);
+    }
+    for n in 0..30 {
+        assert_eq!(
+            callback(&format!("bad{n}")).await.status(),
+            StatusCode::BAD_REQUEST
+        );
+    }
+    let asked = parts.asked(TOKEN_METHOD);
+    let late = good();
+    for code in ["bad30", &late] {
+        let answer = callback(code).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{code}");
+        let again = answer.headers().get("retry-after").expect("a time");
+        assert_eq!(again, "2");
+    }
+    assert_eq!(
+        parts.asked(TOKEN_METHOD),
+        asked,
+        "Alipay isn't asked any more"
+    );
+    assert_eq!(
+        callback(&known).await.status(),
+        StatusCode::OK,
+        "nothing to ask"
+    );
+    parts.clock.advance_ms(2000);
+    assert_eq!(callback(&late).await.status(), StatusCode::OK, "reloaded");
+}
