@@ -3,7 +3,7 @@
 //! A port on loopback can be reached from every web page open in a browser on the host; pages
 //! give themselves away by `Origin` or `Sec-Fetch-Site`, and a rebound DNS name by `Host`.
 
-use http::header::{CONTENT_ENCODING, HOST, ORIGIN};
+use http::header::{CONTENT_ENCODING, HOST, HeaderValue, ORIGIN};
 use http::request::Parts;
 use http::uri::Authority;
 
@@ -99,11 +99,11 @@ fn check_one_host(head: &Parts) -> Result<(), ProxyError> {
     }
     let mut hosts = head.headers.get_all(HOST).iter();
     let (host, second) = (hosts.next(), hosts.next());
-    let of_target = head.uri.authority().map(Authority::as_str);
-    let is_same = of_target.zip(host).is_none_or(|(target, host)| {
-        let host = host.to_str().unwrap_or_default();
-        target.eq_ignore_ascii_case(host) || without_port(target).eq_ignore_ascii_case(host)
-    });
+    let is_same = head
+        .uri
+        .authority()
+        .zip(host)
+        .is_none_or(|(target, host)| is_same_host(target, host));
     match second.is_none() && is_same {
         true => Ok(()),
         false => Err(ProxyError::refused(
@@ -113,10 +113,14 @@ fn check_one_host(head: &Parts) -> Result<(), ProxyError> {
     }
 }
 
-fn without_port(authority: &str) -> &str {
-    authority
-        .rsplit_once(':')
-        .map_or(authority, |(host, _)| host)
+/// Whether both name one host, with its port or without.
+fn is_same_host(target: &Authority, host: &HeaderValue) -> bool {
+    let host = host.to_str().ok();
+    let Some(host) = host.and_then(|host| host.parse::<Authority>().ok()) else {
+        return false;
+    };
+    let ports = target.port_u16().zip(host.port_u16());
+    target.host().eq_ignore_ascii_case(host.host()) && ports.is_none_or(|(one, other)| one == other)
 }
 
 fn is_allowed(authority: &Authority, allowed_hosts: &[String]) -> bool {
@@ -180,6 +184,16 @@ mod tests {
         check_bearer("passes", "/", &[]);
         let absolute = "http://sidecar.example:2088/gateway.do";
         check_bearer("passes", absolute, &[foreign]);
+        check_bearer(
+            "passes",
+            "http://[2001:db8::1]/",
+            &[("host", "[2001:DB8::1]:2088")],
+        );
+        check_bearer(
+            "browser-refused",
+            absolute,
+            &[("host", "sidecar.example:2089")],
+        );
         check_bearer("browser-refused", "/", &[foreign, foreign]);
         check_bearer("browser-refused", absolute, &[("host", "other.example")]);
         check_bearer(
