@@ -198,9 +198,19 @@ mod tests {
             "/",
             &[foreign, ("origin", "https://shop.example")],
         );
-        check_bearer("passes", "/", &[]);
+        check_bearer("browser-refused", "/", &[]);
         let absolute = "http://sidecar.example:2088/gateway.do";
         check_bearer("passes", absolute, &[foreign]);
+        check_bearer(
+            "passes",
+            "http://[2001:db8::1]/",
+            &[("host", "[2001:DB8::1]:2088")],
+        );
+        check_bearer(
+            "browser-refused",
+            absolute,
+            &[("host", "sidecar.example:2089")],
+        );
         check_bearer("browser-refused", "/", &[foreign, foreign]);
         check_bearer("browser-refused", absolute, &[("host", "other.example")]);
         check_bearer(
