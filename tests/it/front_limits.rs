@@ -16,7 +16,7 @@ use crate::parts::{Parts, Setting};
 use crate::proxy::watched;
 use crate::quarantine::from;
 use crate::support::upstream::FakeAlipay;
-use crate::support::{ALIAS, PATIENCE, TestSidecar, header, raw, text};
+use crate::support::{ADMIN_TOKEN, ALIAS, PATIENCE, TestSidecar, header, raw, text};
 
 const DROPPED: &str = "alipay_sidecar_inbox_refused_dropped_total";
 
@@ -205,6 +205,42 @@ async fn a_listener_has_so_many_connections_and_the_next_waits_for_one() {
     assert!(early.is_err(), "there are two connections already");
     drop(first);
     answered(&mut third).await;
+}
+
+#[tokio::test]
+async fn the_admin_port_refuses_what_others_may_read_differently() {
+    let sidecar = TestSidecar::start().await;
+    let token = format!("Authorization: Bearer {ADMIN_TOKEN}");
+    for (path, fields, status) in [
+        ("/livez", "Host: localhost", "200"),
+        ("/livez", "Host: sidecar.example", "200"),
+        ("/livez", "Host: localhost\r\nHost: localhost", "400"),
+        ("/livez", "X: y", "400"),
+        ("/metrics", "Host: a@localhost", "400"),
+        ("/api/apps", &format!("Host: localhost\r\n{token}"), "200"),
+        (
+            "/api/apps",
+            &format!("Host: localhost\r\n{token}\r\nConnection: Authorization"),
+            "400",
+        ),
+        (
+            "/api/apps",
+            &format!("Host: localhost\r\n{token}\r\nTransfer-Encoding: gzip, chunked"),
+            "400",
+        ),
+        ("/api/apps", "Host: localhost\r\nHost: localhost", "403"),
+    ] {
+        let connection = match fields.contains("Connection") {
+            true => "",
+            false => "Connection: close\r\n",
+        };
+        let request = format!("GET {path} HTTP/1.1\r\n{fields}\r\n{connection}\r\n");
+        let mut stream = raw::open(&sidecar.admin, request.as_bytes()).await;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.expect("an answer");
+        let expected = format!("HTTP/1.1 {status}");
+        assert_eq!(String::from_utf8_lossy(&answer), expected, "{fields}");
+    }
 }
 
 #[tokio::test]

@@ -124,7 +124,7 @@ async fn run(
         ended.expect("no panic");
     }
     let goodput = told.made.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
-    println!(
+    eprintln!(
         "{callers} callers: {goodput:.0} calls/s made, {} told to come again, {} late; health \
          within {slowest:?}",
         told.overloaded.load(Ordering::Relaxed),
@@ -149,7 +149,7 @@ async fn ten_times_too_many_calls_keep_none_from_being_made() {
     assert_eq!(told.overloaded.load(Ordering::Relaxed), 0);
     let pause = Duration::from_secs_f64(f64::from(CALLERS) / (peak * f64::from(TIMES)));
     let (goodput, told) = run(&sidecar, (CALLERS, Some(pause)), seconds).await;
-    println!("goodput: {:.0} % of the peak", goodput / peak * 100.0);
+    eprintln!("goodput: {:.0} % of the peak", goodput / peak * 100.0);
     assert!(
         told.overloaded.load(Ordering::Relaxed) > 0,
         "it was too much"

@@ -303,7 +303,7 @@ async fn each_in_every_place_and_spelling_is_refused_or_passes_as_the_contract_s
         }
     }
     assert!(wrong.is_empty(), "{}\n{}", wrong.len(), wrong.join("\n"));
-    println!("{sent} requests, {refused} of them refused, none of which arrived");
+    eprintln!("{sent} requests, {refused} of them refused, none of which arrived");
 }
 
 #[tokio::test]
@@ -354,7 +354,7 @@ async fn each_given_twice_is_refused_wherever_and_however_the_two_are_spelled() 
         }
     }
     assert!(wrong.is_empty(), "{}\n{}", wrong.len(), wrong.join("\n"));
-    println!("{sent} requests with a parameter twice");
+    eprintln!("{sent} requests with a parameter twice");
 }
 
 #[tokio::test]

@@ -239,7 +239,7 @@ async fn siege(target: &Target, counts: [(Slow, usize); 3]) -> Measured {
         latest[slow as usize] = latest[slow as usize].max(took);
     }
     let [body, head, reader] = latest;
-    println!(
+    eprintln!(
         "{counts:?}, the last closed after: heads {head:?}, bodies {body:?}, \
          readers {reader:?}; p99 of others {before:?} before, {beside:?} beside: ×{:.2}",
         beside.as_secs_f64() / before.as_secs_f64()
@@ -308,7 +308,7 @@ async fn five_hundred_of_each_kind_against_the_real_program() {
     let kinds = [Slow::Head, Slow::Body, Slow::Reader];
     let measured = siege(&target, kinds.map(|slow| (slow, count))).await;
     let most = program.memory_mib("VmHWM:");
-    println!("resident: {rested} MiB at rest, {most} MiB at the most");
+    eprintln!("resident: {rested} MiB at rest, {most} MiB at the most");
     assert!(most < rested + 256, "{rested} MiB became {most} MiB");
     let floor = Duration::from_millis(2);
     let (before, beside) = (measured.before.max(floor), measured.beside);

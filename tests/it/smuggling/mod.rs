@@ -284,7 +284,7 @@ async fn check(sidecar: &TestSidecar, port: Port, authority: &str, way: Way) -> 
             "{way:?}: {accepted} accepted, {requests} forwarded"
         ));
     }
-    println!(
+    eprintln!(
         "{port:?} {way:?}: {} messages, {accepted} requests",
         outcomes.len()
     );
