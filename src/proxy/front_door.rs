@@ -294,7 +294,7 @@ mod tests {
             }
             let (mut head, ()) = request.body(()).expect("a request").into_parts();
             head.extensions.insert(Peer::Unix { uid: None });
-            check(&head, &[]).map_err(|error| error.code.as_str())
+            check(&head, &[], Visitor::Any).map_err(|error| error.code.as_str())
         };
         assert_eq!(with(&[]), Ok(()));
         assert_eq!(with(&[("host", "2f72756e"), ("host", "x")]), Ok(()));
