@@ -27,7 +27,7 @@ const FILLING: Duration = Duration::from_secs(120);
 /// Without how long no room, they are full.
 const FULL: Duration = Duration::from_millis(300);
 /// How late a slow client may be closed, for want of processors.
-const LATE: Duration = Duration::from_secs(5);
+const LATE: Duration = Duration::from_secs(10);
 /// How many requests of each kind the normal traffic has, before and beside the slow clients.
 const REQUESTS: usize = 200;
 
