@@ -54,8 +54,22 @@ const MERCHANTS: [[&str; 4]; 2] = [
         "202611BBtoken-of-other",
     ],
 ];
+/// Whether an answer holds a secret, other than one that the input itself held: what is wrong with an
+/// input may be quoted, and libFuzzer learns the secrets from the comparisons.
+#[must_use]
+pub fn leaks(input: &[u8], answer: &[u8]) -> bool {
+    let within = |bytes: &[u8], text: &str| {
+        let mut windows = bytes.windows(text.len());
+        windows.any(|window| window == text.as_bytes())
+    };
+    let unescaped = oracle::unescape(input).unwrap_or_default();
+    let is_known = |secret: &str| within(input, secret) || within(&unescaped, secret);
+    let mut secrets = SECRETS.into_iter().filter(|secret| !is_known(secret));
+    secrets.any(|secret| within(answer, secret))
+}
+
 /// What no answer may hold: the merchants' refresh tokens, and a line of the app's key.
-pub const SECRETS: [&str; 3] = [
+const SECRETS: [&str; 3] = [
     "refresh-of-shop",
     "refresh-of-other",
     "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC",
