@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::Request;
 
-use super::world::{ADMIN_TOKEN, World};
+use super::world::{ADMIN_TOKEN, CALLER_TOKEN, World};
 use crate::support::{json, keys};
 
 const BODY: &str = r#"{"out_trade_no":"canary-order-1"}"#;
@@ -126,8 +126,11 @@ pub async fn refused(world: &mut World) {
     world.ask(&address, post(&twice), "", &[]).await;
     let tagged = post("/v3/alipay/trade/query").header("alipay-app-auth-token", &mistyped);
     world.ask(&address, tagged, BODY, &[]).await;
-    let bearer = post(QUERY).header("authorization", format!("Bearer {mistyped}"));
-    world.ask(&address, bearer, BODY, &[]).await;
+    // Nearly a caller's own, too.
+    for token in [&mistyped, &format!("{CALLER_TOKEN}0")] {
+        let bearer = post(QUERY).header("authorization", format!("Bearer {token}"));
+        world.ask(&address, bearer, BODY, &[]).await;
+    }
     let reserved = post(&format!("{QUERY}?sign={mistyped}"));
     world.ask(&address, reserved, BODY, &[]).await;
     for body in [
@@ -143,6 +146,7 @@ pub async fn refused(world: &mut World) {
     world.ask(&address, form, bad, &[]).await;
     let browser = post(QUERY)
         .header("origin", "http://evil.example")
+        .header("authorization", "Bearer guessed")
         .header("cookie", &mistyped);
     world.ask(&address, browser, BODY, &[]).await;
     world

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::Request;
+use http::header::AUTHORIZATION;
 use http_body_util::Full;
 use rsa::RsaPrivateKey;
 use rsa::pkcs8::DecodePrivateKey as _;
@@ -24,6 +25,8 @@ use crate::support::{PATIENCE, client, keys};
 
 /// In the environment: the bearer token of `/api`.
 pub const ADMIN_TOKEN: &str = "canary+admin/token-b8e1f09c";
+/// In the environment: what the backend proves itself with.
+pub const CALLER_TOKEN: &str = "canary+caller/token-5d07c2aa";
 /// Printed by a command: what deliveries are signed with.
 const SIGNING_SECRET: &[u8; 32] = b"canary of the signing secret 77!";
 /// The app's AES key.
@@ -105,7 +108,8 @@ impl World {
         });
     }
 
-    /// Sends a request to one of the listeners, and remembers all of the answer.
+    /// Sends a request to one of the listeners, to the proxy as the caller that may do all, and
+    /// remembers all of the answer.
     pub async fn ask(
         &mut self,
         address: &str,
@@ -116,6 +120,11 @@ impl World {
         let mut request = request.body(Full::new(body.into())).expect("a request");
         let target = request.uri().to_string();
         *request.uri_mut() = format!("http://{address}{target}").parse().expect("a URL");
+        let is_call = address == self.supervisor.proxy;
+        if is_call && !request.headers().contains_key(AUTHORIZATION) {
+            let bearer = format!("Bearer {CALLER_TOKEN}").parse().expect("a value");
+            request.headers_mut().insert(AUTHORIZATION, bearer);
+        }
         let what = format!("the answer to {} {target}", request.method());
         let reply = self
             .client
@@ -236,6 +245,7 @@ impl World {
         }
         for file in [
             "sidecar.log",
+            "data/audit.jsonl",
             "data/sidecar.redb",
             "live.backup",
             "cold.backup",
@@ -265,6 +275,7 @@ fn command(directory: &Path, arguments: &[&str]) -> std::process::Command {
     command
         .env("CANARY_ADMIN_TOKEN", ADMIN_TOKEN)
         .env("CANARY_APP_AES", STANDARD.encode(APP_AES))
+        .env("CANARY_CALLER_TOKEN", CALLER_TOKEN)
         .env("NOTIFY_SOCKET", directory.join("notify"))
         .env("ALIPAY_SIDECAR_TELEMETRY__LOG", "trace")
         .env("RUST_LOG", "trace")
@@ -301,7 +312,9 @@ fn configure(supervisor: &Supervisor, backend: &FakeBackend, secrets: &mut Secre
     );
     let url = backend.url("/events");
     let more = format!(
-        "[delivery]\nurl = \"{url}\"\nsigning_secret = \"exec:./secret\"\n\
+        "[[caller]]\nname = \"shop\"\ntoken = \"env:CANARY_CALLER_TOKEN\"\nevents = true\n\
+         merchants = [\"*\", \"self\"]\nmethods = [\"*\", \"alipay.open.auth.*\"]\n\
+         [delivery]\nurl = \"{url}\"\nsigning_secret = \"exec:./secret\"\n\
          [tokens]\nremember_users = true\nunknown = \"learn\"\n[upstream]\ntimeout = \"4s\"\n"
     );
     supervisor.edit("[upstream]\n", &more);
@@ -322,6 +335,7 @@ fn configure(supervisor: &Supervisor, backend: &FakeBackend, secrets: &mut Secre
     for (name, secret) in [
         ("store key", store.as_slice()),
         ("admin token", ADMIN_TOKEN.as_bytes()),
+        ("caller token", CALLER_TOKEN.as_bytes()),
         ("signing secret", SIGNING_SECRET),
         ("app AES key", APP_AES),
         ("merchant AES key", MERCHANT_AES),
