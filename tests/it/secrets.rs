@@ -22,11 +22,20 @@ fn proc(program: &Program, name: &str) -> PathBuf {
         .join(name)
 }
 
-fn shows(program: &Program, name: &str, secret: &str) -> bool {
-    let bytes = std::fs::read(proc(program, name)).expect("readable");
+/// What a file of `/proc` shows of the program. `None`: it is shut to us, too, as it is to whoever
+/// isn't root or may not look into other processes.
+fn seen(program: &Program, name: &str) -> Option<Vec<u8>> {
+    match std::fs::read(proc(program, name)) {
+        Ok(bytes) => Some(bytes),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => None,
+        Err(error) => panic!("{name}: {error}"),
+    }
+}
+
+fn shows(bytes: &[u8], text: &str) -> bool {
     bytes
-        .windows(secret.len())
-        .any(|window| window == secret.as_bytes())
+        .windows(text.len())
+        .any(|window| window == text.as_bytes())
 }
 
 async fn admin_answers(supervisor: &Supervisor, token: &str) -> u16 {
@@ -75,12 +84,15 @@ async fn secrets_leave_the_environment_and_are_still_known() {
     let started = command.spawn().expect("started");
     let program = Program(started);
     supervisor.noticed("READY=1");
-    assert!(!shows(&program, "environ", TOKEN));
-    assert!(!shows(&program, "cmdline", TOKEN));
-    assert!(shows(&program, "environ", "ORDINARY=kept"));
+    let arguments = seen(&program, "cmdline").expect("shown to everybody");
+    assert!(!shows(&arguments, TOKEN) && shows(&arguments, "run"));
+    if let Some(environment) = seen(&program, "environ") {
+        assert!(!shows(&environment, TOKEN));
+        assert!(shows(&environment, "ORDINARY=kept"));
+    }
     let name = std::fs::read_to_string(proc(&program, "comm")).expect("readable");
     assert_eq!(name.trim(), "alipay-sidecar");
-    let handed = std::fs::read(proc(&program, "fd/0")).expect("readable");
+    let handed = seen(&program, "fd/0").unwrap_or_default();
     assert!(handed.is_empty(), "what was handed over is wiped");
     assert_eq!(admin_answers(&supervisor, TOKEN).await, 200);
     assert_eq!(admin_answers(&supervisor, "another").await, 401);

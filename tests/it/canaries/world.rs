@@ -182,7 +182,12 @@ impl World {
         let process = Path::new("/proc").join(self.program.0.id().to_string());
         let mut looked = 0;
         for folder in ["", "fd", "task"] {
-            for entry in std::fs::read_dir(process.join(folder)).expect("readable") {
+            let entries = match std::fs::read_dir(process.join(folder)) {
+                // Shut to us, too: whoever isn't root sees nothing there.
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => continue,
+                entries => entries.expect("readable"),
+            };
+            for entry in entries {
                 let mut path = entry.expect("readable").path();
                 if folder == "task" {
                     path.push("comm");
