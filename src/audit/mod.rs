@@ -224,6 +224,8 @@ impl std::fmt::Debug for Audit {
 }
 
 #[cfg(test)]
+mod forgery;
+#[cfg(test)]
 mod tampering;
 #[cfg(test)]
 mod tests;
