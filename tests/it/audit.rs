@@ -29,13 +29,13 @@ fn lines(config: &Config) -> Vec<Value> {
 }
 
 /// The lines in which these members are so.
-fn those<'l>(lines: &'l [Value], members: &[(&str, &str)]) -> Vec<&'l Value> {
+pub(crate) fn those<'l>(lines: &'l [Value], members: &[(&str, &str)]) -> Vec<&'l Value> {
     let fits = |line: &&Value| members.iter().all(|(name, value)| line[*name] == *value);
     lines.iter().filter(fits).collect()
 }
 
 /// The only line in which these members are so.
-fn one<'l>(lines: &'l [Value], members: &[(&str, &str)]) -> &'l Value {
+pub(crate) fn one<'l>(lines: &'l [Value], members: &[(&str, &str)]) -> &'l Value {
     let found = those(lines, members);
     assert_eq!(found.len(), 1, "{members:?} in {lines:#?}");
     found[0]
@@ -49,7 +49,7 @@ fn verified(config: &Config, anchored: Option<Head>) -> Report {
 }
 
 /// It ends, and its log is whole.
-async fn ended(sidecar: &TestSidecar) -> Vec<Value> {
+pub(crate) async fn ended(sidecar: &TestSidecar) -> Vec<Value> {
     sidecar.ended().await;
     let store = sidecar.sidecar.store();
     let anchored = anchor::kept(&*store).await.expect("readable");
