@@ -266,7 +266,8 @@ impl Writer {
         }
         file.append(&bytes)
             .map_err(|error| AuditError::of(&self.path, error))?;
-        file.first.get_or_insert(self.head.seq.saturating_add(1));
+        let first = self.head.seq.saturating_add(1);
+        file.first.get_or_insert(first);
         file.day = Some(day_text(self.clock.now_ms()));
         self.head = head;
         self.opening.clear();

@@ -30,7 +30,7 @@ impl Known {
         Self {
             app_id: app.app_id.clone(),
             event_type: notification.event_type().to_owned(),
-            auth_app_id: notification.auth_app_id().map(Into::into),
+            auth_app_id: notification.auth_app_id(),
             notify_id: notification.notify_id().map(Into::into),
         }
     }
