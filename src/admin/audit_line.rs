@@ -9,8 +9,13 @@ use crate::admin::store;
 use crate::audit::Audit;
 use crate::audit::entry::{Entry, Event};
 
-/// Tells of a request that was answered.
-pub(super) fn tell(audit: &Audit, head: &Parts, (request_id, status): (&str, StatusCode)) {
+/// Tells of a request that was answered, and whether it came with the token: without it anybody can
+/// send it, whatever it was refused for.
+pub(super) fn tell(
+    audit: &Audit,
+    (head, is_operator): (&Parts, bool),
+    (request_id, status): (&str, StatusCode),
+) {
     let path = head.uri.path();
     if !path.starts_with("/api/") {
         return;
@@ -23,7 +28,7 @@ pub(super) fn tell(audit: &Audit, head: &Parts, (request_id, status): (&str, Sta
             .with("path", target)
             .with_number("status", status.as_u16().into())
     };
-    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+    if !is_operator {
         audit.tell_of_stranger(entry);
     } else if head.method != Method::GET || reveals(path) {
         audit.tell(entry);

@@ -122,7 +122,9 @@ impl Admin {
         let (head, body) = request.into_parts();
         let request_id = uuid::Uuid::now_v7().to_string();
         let response = finished(self.answer(&head, body).await, &request_id);
-        audit_line::tell(&self.parts.audit, &head, (&request_id, response.status()));
+        let is_operator = self.authenticate(&head).is_ok();
+        let answered = (request_id.as_str(), response.status());
+        audit_line::tell(&self.parts.audit, (&head, is_operator), answered);
         response
     }
 

@@ -65,6 +65,31 @@ impl std::fmt::Debug for ChainKey {
     }
 }
 
+/// The highest number that is believed without a proof: behind it, lines couldn't be counted on.
+const HIGHEST: u64 = 1 << 53;
+
+/// Which lines are believed: those under the key, and those up to what the store knows, which the
+/// check compares with it. Without a key all are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Belief<'k> {
+    pub(super) key: Option<&'k ChainKey>,
+    /// Up to which line the store knows the log.
+    pub(super) anchored: u64,
+}
+
+impl Belief<'_> {
+    /// In all.
+    pub(super) const ALL: Self = Self {
+        key: None,
+        anchored: 0,
+    };
+
+    pub(super) fn holds(&self, line: &ReadLine<'_>) -> bool {
+        let is_proved = |key| line.is_by(key);
+        line.seq <= self.anchored || self.key.map_or(line.seq < HIGHEST, is_proved)
+    }
+}
+
 /// The last line of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
@@ -113,8 +138,9 @@ pub(super) fn line(
     key: Option<&ChainKey>,
     (time_ms, entry): (i64, &Entry),
 ) -> (Vec<u8>, Head) {
+    let seq = head.seq.saturating_add(1);
     let front = Front {
-        seq: head.seq + 1,
+        seq,
         prev: &URL_SAFE_NO_PAD.encode(head.digest),
         time: &time_text(time_ms),
     };
@@ -132,7 +158,7 @@ pub(super) fn line(
         line.extend(END);
     }
     let head = Head {
-        seq: head.seq + 1,
+        seq,
         digest: digest(&line),
     };
     (line, head)
@@ -170,6 +196,8 @@ pub(super) struct Said {
     pub(super) torn: Option<String>,
     /// Up to which line old files were removed.
     pub(super) retired: Option<u64>,
+    /// How many lines stood at the end, when it was written, that nobody vouches for.
+    pub(super) unvouched: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -183,6 +211,7 @@ struct Members {
     key: Option<Option<String>>,
     torn: Option<String>,
     through: Option<u64>,
+    unvouched: Option<u64>,
 }
 
 /// Tells what is `null` from what isn't there.
@@ -205,6 +234,7 @@ impl<'l> ReadLine<'l> {
             retired: members
                 .through
                 .filter(|_| is_audit && members.outcome == "retired"),
+            unvouched: members.unvouched.filter(|_| is_audit),
         };
         Some(Self {
             seq: members.seq,

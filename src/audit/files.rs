@@ -9,7 +9,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::chain::{Head, ReadLine, digest, digest_text};
+use super::chain::{Belief, Head, ReadLine, digest, digest_text};
 use super::error::AuditError;
 
 /// How much of the end of a file is looked at: many times the longest line.
@@ -109,9 +109,11 @@ impl LogFile {
 /// The end of a file.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
-    /// Its last line, and when that was written.
+    /// The last line that is believed, and when that was written.
     pub(super) last: Option<(Head, String)>,
-    /// What stands behind it and is no line.
+    /// How many lines stand behind it.
+    pub(super) unvouched: u64,
+    /// What stands at the very end and is no line.
     pub(super) torn: Vec<Vec<u8>>,
     /// Whether it ends within a line.
     pub(super) is_open: bool,
@@ -119,7 +121,7 @@ pub(super) struct Tail {
 
 impl Tail {
     /// Reads the end of the file at `path`.
-    pub(super) fn read(path: &Path) -> io::Result<Self> {
+    pub(super) fn read(path: &Path, belief: Belief<'_>) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
         let begin = length.saturating_sub(TAIL);
@@ -131,28 +133,37 @@ impl Tail {
             // The first one is cut.
             _ => end.splitn(2, |b| *b == b'\n').nth(1).unwrap_or_default(),
         };
-        Ok(Self::of(whole))
+        Ok(Self::of(whole, belief))
     }
 
-    fn of(bytes: &[u8]) -> Self {
+    fn of(bytes: &[u8], belief: Belief<'_>) -> Self {
         let is_open = bytes.last().is_some_and(|last| *last != b'\n');
         let mut torn = Vec::new();
-        let mut last = None;
+        let (mut last, mut unvouched) = (None, 0);
         for line in lines(bytes).rev() {
             match ReadLine::read(line) {
-                Some(read) => {
+                Some(read) if belief.holds(&read) => {
                     last = Some((read.head(), read.time));
                     break;
                 }
-                None => torn.push(line.to_vec()),
+                Some(_) => unvouched += 1,
+                None if unvouched == 0 => torn.push(line.to_vec()),
+                None => {}
             }
         }
         torn.reverse();
         Self {
             last,
+            unvouched,
             torn,
             is_open,
         }
+    }
+
+    /// The day of its last line.
+    pub(super) fn day(&self) -> Option<&str> {
+        let (_, time) = self.last.as_ref()?;
+        time.get(..10).filter(|day| is_day(day))
     }
 }
 
@@ -246,15 +257,22 @@ pub(super) fn older_than(path: &Path, day: &str) -> io::Result<Vec<PathBuf>> {
 /// The day in what [`set_aside`] appends to a name; `None`: it isn't ours.
 fn day_of(rest: &str) -> Option<&str> {
     let (day, first) = rest.split_once('.')?;
-    let digits =
-        |text: &str, count| text.len() >= count && text.bytes().all(|b| b.is_ascii_digit());
-    let mut parts = day.split('-');
-    let is_day = [4, 2, 2].into_iter().all(|count| {
+    (is_day(day) && first.len() >= 12 && is_digits(first)).then_some(day)
+}
+
+/// Whether it has the form `2026-11-26`.
+fn is_day(text: &str) -> bool {
+    let mut parts = text.split('-');
+    let fits = |count| {
         parts
             .next()
-            .is_some_and(|part| part.len() == count && digits(part, count))
-    });
-    (is_day && parts.next().is_none() && digits(first, 12)).then_some(day)
+            .is_some_and(|part| part.len() == count && is_digits(part))
+    };
+    [4, 2, 2].into_iter().all(fits) && parts.next().is_none()
+}
+
+fn is_digits(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn own_name(path: &Path) -> String {
@@ -343,16 +361,17 @@ mod tests {
     #[test]
     fn an_end_that_is_no_line_is_told_from_the_last_line() {
         let line = br#"{"seq":3,"prev":"p","time":"t","event":"call","outcome":"ok"}"#;
+        let all = Belief::ALL;
         let whole = [line.as_slice(), b"\n"].concat();
-        let tail = Tail::of(&whole);
+        let tail = Tail::of(&whole, all);
         assert_eq!(tail.last.map(|(head, _)| head.seq), Some(3));
         assert!(tail.torn.is_empty() && !tail.is_open);
         let torn = [&whole, b"{\"seq\":4,\"pr".as_slice()].concat();
-        let tail = Tail::of(&torn);
+        let tail = Tail::of(&torn, all);
         assert_eq!(tail.last.map(|(head, _)| head.seq), Some(3));
         assert_eq!(tail.torn, [b"{\"seq\":4,\"pr"]);
         assert!(tail.is_open);
-        let nothing = Tail::of(b"");
+        let nothing = Tail::of(b"", all);
         assert!(nothing.last.is_none() && nothing.torn.is_empty() && !nothing.is_open);
     }
 }

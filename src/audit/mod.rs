@@ -10,6 +10,7 @@
 //! | a slip, a bad disk, an edit by hand | found, but in the last line | found | found |
 //! | a line removed, inserted or swapped; lines missing at the beginning | found | found | found |
 //! | lines and all digests behind them written anew | not found | found | found |
+//! | lines that a start finds at the end, and nobody proves | not found | found | found |
 //! | lines missing at the end | not found | not found | found, but for those of the last seconds before a crash |
 //! | the files and the store put back to an earlier state, both | not found | not found | not found |
 
@@ -223,6 +224,8 @@ impl std::fmt::Debug for Audit {
     }
 }
 
+#[cfg(test)]
+mod forgery;
 #[cfg(test)]
 mod tampering;
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::store::Store;
 use crate::store::embedded::{EmbeddedStore, OpenOptions};
 use crate::store::seal::StoreKey;
 
-const DAY_MS: i64 = 24 * 3600 * 1000;
+pub(super) const DAY_MS: i64 = 24 * 3600 * 1000;
 /// 2026-11-26T00:00:00Z.
 const START: i64 = 1_795_651_200_000;
 const LAYOUT: Layout = Layout {
@@ -33,7 +33,7 @@ const LAYOUT: Layout = Layout {
 pub(super) struct World {
     directory: tempfile::TempDir,
     pub(super) store: Arc<dyn Store>,
-    clock: ManualClock,
+    pub(super) clock: ManualClock,
     pub(super) key: Option<ChainKey>,
     layout: Layout,
 }
@@ -76,7 +76,7 @@ impl World {
         Ok((Audit::open_as(options, self.layout).await?, metrics))
     }
 
-    async fn open(&self) -> Audit {
+    pub(super) async fn open(&self) -> Audit {
         self.try_open().await.expect("opened").0
     }
 
@@ -99,7 +99,7 @@ impl World {
         verify(&files, self.key.as_ref(), (Extent::Whole, anchored)).expect("readable")
     }
 
-    async fn is_good(&self) {
+    pub(super) async fn is_good(&self) {
         let report = self.verify().await;
         assert!(report.good, "{:?}", report.problems);
     }
@@ -111,7 +111,7 @@ impl World {
     }
 }
 
-fn entry(call: usize) -> Entry {
+pub(super) fn entry(call: usize) -> Entry {
     Entry::new(Event::Call, "v2", "ok").with("request_id", &format!("call-{call}"))
 }
 

@@ -105,6 +105,8 @@ pub(super) struct Verifier<'k> {
     torn: Vec<Vec<u8>>,
     torn_at: (PathBuf, u64),
     retired: u64,
+    /// The same, said by lines that nothing vouches for yet.
+    said_retired: u64,
     /// Whether the anchored line came by.
     is_anchor_seen: bool,
     /// Whether the last line lacks its end.
@@ -127,6 +129,7 @@ impl<'k> Verifier<'k> {
             torn: Vec::new(),
             torn_at: (PathBuf::new(), 0),
             retired: 0,
+            said_retired: 0,
             is_anchor_seen: false,
             is_open: false,
             at: (PathBuf::new(), 0),
@@ -163,7 +166,8 @@ impl<'k> Verifier<'k> {
         self.follows(&line);
         self.is_ours(&line);
         self.anchors(&line);
-        self.retired = self.retired.max(line.said.retired.unwrap_or_default());
+        self.retires(&line);
+        self.is_vouched(&line);
         let at = (line.seq, line.time.clone());
         self.report.lines += 1;
         self.report.first.get_or_insert_with(|| at.clone());
@@ -178,6 +182,10 @@ impl<'k> Verifier<'k> {
             return;
         };
         let (seq, expected) = (line.seq, last.seq.saturating_add(1));
+        if seq != expected || line.prev != digest_text(last.digest) {
+            // Nothing behind a break vouches for what is before it.
+            self.said_retired = 0;
+        }
         if seq > expected {
             self.wrong(format!(
                 "lines {expected} to {} are missing before it",
@@ -260,6 +268,28 @@ impl<'k> Verifier<'k> {
         }
     }
 
+    /// What it says of lines that went is believed once it is vouched for: by its MAC, or by that of
+    /// a line behind it to which nothing breaks the chain. Who has no key believes all.
+    fn retires(&mut self, line: &ReadLine<'_>) {
+        let said = line.said.retired.unwrap_or_default();
+        self.said_retired = self.said_retired.max(said);
+        if self.key.is_none() || self.is_last_ours {
+            self.retired = self.retired.max(self.said_retired);
+        }
+    }
+
+    /// Whether all before it was vouched for when it was written.
+    fn is_vouched(&mut self, line: &ReadLine<'_>) {
+        let Some(count) = line.said.unvouched else {
+            return;
+        };
+        self.wrong(format!(
+            "when the sidecar started here, {count} lines stood at the end that were not written \
+             under its store key: somebody else wrote them, or a crash came right before \
+             `store rekey`; nothing vouches for them"
+        ));
+    }
+
     fn wrong(&mut self, what: String) {
         self.report.problem_count += 1;
         if self.report.problems.len() < MOST_PROBLEMS {
@@ -333,7 +363,7 @@ impl<'k> Verifier<'k> {
             self.wrong(format!(
                 "lines {from} to {to} are missing at the end; the store knows them"
             ));
-        } else if !self.is_anchor_seen && anchored.seq > self.retired {
+        } else if !self.is_anchor_seen && (self.key.is_none() || anchored.seq > self.retired) {
             self.at = (file, 0);
             let seq = anchored.seq;
             self.wrong(format!("line {seq}, which the store knows, is missing"));

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::chain::{self, ChainKey, Head, day_text};
+use super::chain::{self, Belief, ChainKey, Head, day_text};
 use super::entry::{Entry, Event};
 use super::error::AuditError;
 use super::files::{self, LogFile, Tail};
 use super::queue::{Queue, Told, Work};
+use super::verify::{Extent, verify};
 use crate::clock::Clock;
 
 /// How long lines gather before the first of them is written: what a crash may lose.
@@ -91,15 +92,18 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Finds the last line, wherever it stands, and opens the file.
+    /// Finds the last line that somebody vouches for, wherever it stands, and opens the file. Behind
+    /// what the store knows only our key vouches: going on behind anything else, we would ourselves
+    /// vouch for what anybody wrote.
     fn begin(&mut self) -> Result<(), AuditError> {
         let file = LogFile::open(&self.path)?;
         let (path, anchored) = (self.path.clone(), self.head);
         let wrong = |error| AuditError::of(&path, error);
         let mut found = Head::NONE;
-        let mut torn = Vec::new();
+        let (mut torn, mut unvouched) = (Vec::new(), 0);
         for file in files::all(&path).map_err(wrong)? {
-            let tail = Tail::read(&file).map_err(wrong)?;
+            let tail = Tail::read(&file, self.belief()).map_err(wrong)?;
+            unvouched += tail.unvouched;
             match tail.last {
                 Some((last, _)) if last.seq >= found.seq => (found, torn) = (last, tail.torn),
                 Some(_) => {}
@@ -114,9 +118,22 @@ impl Writer {
             let (last, found) = (anchored.seq, found.seq);
             tracing::error!(last, found, "lines at the end of the audit log are missing");
         }
-        self.take_up(file, "started", torn)?;
+        if unvouched > 0 {
+            tracing::error!(
+                unvouched,
+                "at the end of the audit log stand lines that were not written under this store key"
+            );
+        }
+        self.take_up(file, "started", (torn, unvouched))?;
         self.has_begun = true;
         Ok(())
+    }
+
+    fn belief(&self) -> Belief<'_> {
+        Belief {
+            key: self.key.as_ref(),
+            anchored: self.head.seq,
+        }
     }
 
     /// Goes on in `file`, which says as its next line how that came.
@@ -124,29 +141,33 @@ impl Writer {
         &mut self,
         mut file: LogFile,
         word: &'static str,
-        torn: Vec<Vec<u8>>,
+        (torn, unvouched): (Vec<Vec<u8>>, u64),
     ) -> Result<(), AuditError> {
         let (path, now) = (&self.path, self.clock.now_ms());
         let wrong = |error| AuditError::of(path, error);
-        let tail = Tail::read(path).map_err(wrong)?;
+        let tail = Tail::read(path, self.belief()).map_err(wrong)?;
         if tail.is_open {
             file.append(b"\n").map_err(wrong)?;
         }
         file.first = files::first_seq(path).map_err(wrong)?;
-        file.day = tail.last.map(|(_, time)| time.chars().take(10).collect());
+        file.day = tail.day().map(ToOwned::to_owned);
         if file.first.is_none() {
             file.day = Some(day_text(now));
         }
         self.file = Some(file);
-        let opening = self.tells_opening(word, files::torn_digest(&torn));
+        let opening = self.tells_opening(word, (files::torn_digest(&torn), unvouched));
         self.opening.push(opening);
         Ok(())
     }
 
-    fn tells_opening(&self, word: &'static str, torn: Option<String>) -> Told {
+    fn tells_opening(&self, word: &'static str, (torn, unvouched): (Option<String>, u64)) -> Told {
         let entry = Entry::new(Event::Audit, "log", word)
             .with("version", env!("CARGO_PKG_VERSION"))
             .with_some("torn", torn.as_deref());
+        let entry = match unvouched {
+            0 => entry,
+            count => entry.with_number("unvouched", count),
+        };
         let entry = match &self.key {
             Some(key) => entry.with("key", key.id()),
             None => entry.without("key"),
@@ -245,7 +266,8 @@ impl Writer {
         }
         file.append(&bytes)
             .map_err(|error| AuditError::of(&self.path, error))?;
-        file.first.get_or_insert(self.head.seq + 1);
+        let first = self.head.seq.saturating_add(1);
+        file.first.get_or_insert(first);
         file.day = Some(day_text(self.clock.now_ms()));
         self.head = head;
         self.opening.clear();
@@ -296,10 +318,10 @@ impl Writer {
         let file = LogFile::open(&self.path)?;
         // What a start has to say, it still says itself.
         match self.opening.is_empty() {
-            true => self.take_up(file, word, Vec::new()),
+            true => self.take_up(file, word, (Vec::new(), 0)),
             false => {
                 let opening = std::mem::take(&mut self.opening);
-                self.take_up(file, word, Vec::new())?;
+                self.take_up(file, word, (Vec::new(), 0))?;
                 self.opening = opening;
                 Ok(())
             }
@@ -316,20 +338,64 @@ impl Writer {
         }
         self.retired_on = today;
         let oldest = day_text(now.saturating_sub(self.retain_ms));
-        let old = files::older_than(&self.path, &oldest).unwrap_or_default();
-        let through = old.iter().filter_map(|file| last_seq(file)).max();
-        let Some(through) = through else {
-            return Vec::new();
-        };
+        let (mut old, mut through) = (Vec::new(), 0);
+        for file in files::older_than(&self.path, &oldest).unwrap_or_default() {
+            match self.last_of_old(&file, &oldest) {
+                Some(last) => {
+                    through = through.max(last);
+                    old.push(file);
+                }
+                None => tracing::warn!(
+                    file = %file.display(),
+                    "an old audit log isn't removed: nobody vouches that its lines are as old as its name"
+                ),
+            }
+        }
+        if old.is_empty() {
+            return old;
+        }
         let entry = Entry::new(Event::Audit, "log", "retired").with_number("through", through);
         work.entries.push((now, entry));
         old
     }
-}
 
-fn last_seq(file: &Path) -> Option<u64> {
-    let (last, _) = Tail::read(file).ok()?.last?;
-    Some(last.seq)
+    /// The number of the last line of `file`, where that is vouched for and older than `oldest`: who
+    /// names a file so mustn't have us say that its lines were kept long enough.
+    fn last_of_old(&self, file: &Path, oldest: &str) -> Option<u64> {
+        let is_due = |tail: &Tail| tail.day().is_some_and(|day| day < oldest);
+        let tail = Tail::read(file, self.proof()).ok()?;
+        let tail = match tail.last {
+            Some(_) => tail,
+            None if self.is_bound(file) => Tail::read(file, Belief::ALL).ok()?,
+            None => return None,
+        };
+        let (last, _) = tail.last.as_ref().filter(|_| is_due(&tail))?;
+        Some(last.seq)
+    }
+
+    /// Only what the key proves, whatever the store knows.
+    fn proof(&self) -> Belief<'_> {
+        Belief {
+            anchored: 0,
+            ..self.belief()
+        }
+    }
+
+    /// Whether a file of an earlier key is bound by all lines behind it up to one of ours. That takes
+    /// reading them; after a new store key, once a day at most.
+    fn is_bound(&self, file: &Path) -> bool {
+        let files = files::all(&self.path).unwrap_or_default();
+        let mut bound = Vec::new();
+        for next in files.into_iter().skip_while(|next| next != file) {
+            let is_ours = Tail::read(&next, self.proof()).is_ok_and(|tail| tail.last.is_some());
+            bound.push(next);
+            if is_ours {
+                break;
+            }
+        }
+        let checked = verify(&bound, self.key.as_ref(), (Extent::Part, None));
+        checked.is_ok_and(|report| report.good)
+    }
 }
 
 /// Answers everybody, however the thread ends.

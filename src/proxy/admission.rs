@@ -39,10 +39,10 @@ impl Proxy {
         B::Error: Into<BoxError>,
     {
         let callers = &self.parts.callers;
-        let bearer = self.enter(head, &route.target)?;
+        let (bearer, settled) = self.enter(head, &route.target, story)?;
         let by_signature = callers.looks_at_signatures(head, &route.target);
         if !by_signature {
-            story.is_of(&callers.settle(head, bearer.clone(), None)?);
+            settled?;
         }
         route::check_http_method(&route.target, &head.method)?;
         if route.target == Target::Unknown {
@@ -69,15 +69,29 @@ impl Proxy {
         self.admitted(call, (who, known), slot)
     }
 
-    /// Front door, and the bearer token, which opens it to whoever has one.
-    fn enter(&self, head: &Parts, target: &Target) -> Result<Option<Arc<Caller>>, ProxyError> {
-        let bearer = self.parts.callers.of_bearer(&head.headers, target);
+    /// Front door, and the bearer token, which opens it to whoever has one; and who calls, as far as
+    /// the head proves it, which the story knows at once, whatever is refused then.
+    fn enter(
+        &self,
+        head: &Parts,
+        target: &Target,
+        story: &mut Story,
+    ) -> Result<Entered, ProxyError> {
+        let callers = &self.parts.callers;
+        let bearer = callers.of_bearer(&head.headers, target);
         let visitor = match &bearer {
             Ok(Some(_)) => Visitor::Bearer,
             _ => Visitor::Any,
         };
+        let entered = bearer.map(|bearer| (bearer.clone(), callers.settle(head, bearer, None)));
+        if let Ok((_, Ok(who @ Who::Known(_)))) = &entered {
+            story.is_of(who);
+        }
         front_door::check(head, &self.parts.limits.allowed_hosts, visitor)?;
-        bearer
+        if let Ok((_, Ok(who))) = &entered {
+            story.is_of(who);
+        }
+        entered
     }
 
     /// Front door and caller, on routes where no signature tells who calls.
@@ -87,10 +101,8 @@ impl Proxy {
         target: &Target,
         story: &mut Story,
     ) -> Result<Who, ProxyError> {
-        let bearer = self.enter(head, target)?;
-        let who = self.parts.callers.settle(head, bearer, None)?;
-        story.is_of(&who);
-        Ok(who)
+        let (_, settled) = self.enter(head, target, story)?;
+        settled
     }
 
     async fn read<B>(
@@ -195,6 +207,9 @@ impl Proxy {
         })
     }
 }
+
+/// Whose bearer token it was, and who calls by the head alone.
+type Entered = (Option<Arc<Caller>>, Result<Who, ProxyError>);
 
 /// A request that may be made.
 pub(super) struct Admitted {

@@ -17,7 +17,7 @@ use crate::protocol::v3_response::V3Verification;
 use crate::proxy::ProxyParts;
 use crate::proxy::caller::Who;
 use crate::proxy::check::Checked;
-use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::proxy::error::ProxyError;
 use crate::proxy::parameters;
 use crate::proxy::resolve::Credentials;
 use crate::proxy::route::{Route, Target};
@@ -31,6 +31,8 @@ pub(super) struct Story {
     pub(super) began: Instant,
     /// Who calls, once that is proved.
     caller: Option<Arc<str>>,
+    /// Nobody proved yet that he may ask: anybody could have sent it, and again without end.
+    is_strange: bool,
     /// The caller's place in its own trace.
     trace_parent: Option<String>,
     /// Nobody could ask for the record of a call in process: its id is told to nobody.
@@ -66,6 +68,7 @@ impl Story {
             method,
             began: Instant::now(),
             caller: None,
+            is_strange: true,
             trace_parent: trace_parent(head),
             is_internal: false,
         }
@@ -79,6 +82,7 @@ impl Story {
             method: Some(method.to_owned()),
             began: Instant::now(),
             caller: None,
+            is_strange: false,
             trace_parent: None,
             is_internal: true,
         }
@@ -89,9 +93,18 @@ impl Story {
         self.caller.as_ref()
     }
 
-    /// Who calls is proved.
+    /// Who calls is proved; or, where callers aren't told apart, the front door let him in.
     pub(super) fn is_of(&mut self, who: &Who) {
         self.caller = who.name();
+        self.is_strange = false;
+    }
+
+    /// Tells the audit log; of strangers a few lines a minute of each kind.
+    fn audit(&self, parts: &ProxyParts, entry: impl FnOnce() -> Entry) {
+        match self.is_strange {
+            true => parts.audit.tell_of_stranger(entry),
+            false => parts.audit.tell(entry),
+        }
     }
 
     /// Under which id the call can be asked for.
@@ -124,9 +137,8 @@ impl Story {
     }
 
     /// The method as a label: strangers may not use up the names that are told apart.
-    fn label(&self, outcome: &str) -> Option<&str> {
-        let is_strange = outcome == ErrorCode::CallerUnauthenticated.as_str();
-        self.method.as_deref().filter(|_| !is_strange)
+    fn label(&self) -> Option<&str> {
+        self.method.as_deref().filter(|_| !self.is_strange)
     }
 
     /// Counts and logs a call that is over.
@@ -140,7 +152,7 @@ impl Story {
             Ok(said) => said.outcome,
             Err(error) => error.code.as_str(),
         };
-        parts.metrics.count(self.api, self.label(outcome), outcome);
+        parts.metrics.count(self.api, self.label(), outcome);
         let (said, error) = match &result {
             Ok(said) => (Some(said), None),
             Err(error) => (None, Some(error)),
@@ -157,10 +169,7 @@ impl Story {
                     error.is_some_and(|e| e.outcome == Outcome::Unknown),
                 )
         };
-        match error.is_some_and(|error| is_of_stranger(error)) {
-            true => parts.audit.tell_of_stranger(entry),
-            false => parts.audit.tell(entry),
-        }
+        self.audit(parts, entry);
         tracing::info!(
             request_id = self.request_id,
             caller_request_id = self.caller_request_id,
@@ -193,10 +202,7 @@ impl Story {
                 )
                 .with_some("sub_code", known.and_then(|c| c.sub_code.as_deref()))
         };
-        match checked.err().is_some_and(is_of_stranger) {
-            true => parts.audit.tell_of_stranger(entry),
-            false => parts.audit.tell(entry),
-        }
+        self.audit(parts, entry);
         tracing::info!(
             request_id = self.request_id,
             caller_request_id = self.caller_request_id,
@@ -229,10 +235,8 @@ impl Story {
                 .with_some("event_id", done.event_id)
                 .with_number("claimed", claimed)
         };
-        match error {
-            Some(error) if is_of_stranger(error) => parts.audit.tell_of_stranger(entry),
-            None if done.claimed == Some(0) => {}
-            _ => parts.audit.tell(entry),
+        if error.is_some() || done.claimed != Some(0) {
+            self.audit(parts, entry);
         }
         // A backend that waits for events asks all day.
         tracing::debug!(
@@ -283,18 +287,6 @@ pub(super) struct EventsDone<'a> {
     pub(super) action: &'static str,
     pub(super) event_id: Option<&'a str>,
     pub(super) claimed: Option<u64>,
-}
-
-/// Whether anybody can cause it without end: a web page, or whoever isn't let in.
-fn is_of_stranger(error: &ProxyError) -> bool {
-    matches!(
-        error.code.as_str(),
-        "browser-refused"
-            | "caller-unauthenticated"
-            | "headers-too-large"
-            | "http-method-not-allowed"
-            | "route-unknown"
-    )
 }
 
 /// `traceparent`, where it has the form that W3C gives it.

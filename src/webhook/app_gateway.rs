@@ -17,7 +17,7 @@ use crate::protocol::notification::{Notification, UnverifiedNotification};
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect};
 use crate::webhook::answer::{self, Answer};
-use crate::webhook::error::Refusal;
+use crate::webhook::error::{Known, Refusal};
 use crate::webhook::intake::{self, Intake};
 use crate::webhook::metrics::{Dropped, Kind, Outcome};
 use crate::webhook::{Inner, Settings, second_body, service_check};
@@ -79,6 +79,12 @@ pub(super) struct Verified {
     pub(super) notification: Notification,
 }
 
+impl Verified {
+    fn known(&self) -> Known {
+        Known::of(&self.app, &self.notification)
+    }
+}
+
 /// Takes one notification.
 pub(super) async fn receive(inner: &Inner, settings: &Settings, arrival: &Arrival) -> Answer {
     let verified = match verify(inner, arrival).await {
@@ -95,13 +101,13 @@ pub(super) async fn receive(inner: &Inner, settings: &Settings, arrival: &Arriva
             log(inner, (kind, outcome), &verified, event_id);
             answer::success()
         }
-        Err(refusal) => inner.refuse(kind, &refusal, arrival.sender()),
+        Err(refusal) => inner.refuse_known((kind, &refusal), arrival.sender(), &verified.known()),
     }
 }
 
 /// Says `fail`, and keeps what was refused, as long as its sender hasn't sent too much of that.
 fn refuse(inner: &Inner, arrival: &Arrival, refusal: &Refusal) -> Answer {
-    let is_looked_at = inner.report(Kind::Other, refusal, arrival.sender());
+    let is_looked_at = inner.report((Kind::Other, refusal), arrival.sender(), refusal.known());
     if let (Some(kind), Origin::Sender(sender)) = (refusal.kept_as(), &arrival.origin) {
         match is_looked_at {
             true => {
@@ -143,7 +149,8 @@ pub(super) async fn verify(inner: &Inner, arrival: &Arrival) -> Result<Verified,
     let decides = notification.authorization().is_some() || notification.cancellation().is_some();
     if decides && notification.is_encrypted() {
         // Acked, the token in it would be lost: Alipay asks again once the key is mended.
-        return Err(Refusal::Closed);
+        let known = Known::of(&app, &notification);
+        return Err(Refusal::Closed(Box::new(known)));
     }
     Ok(Verified { app, notification })
 }
@@ -260,7 +267,11 @@ async fn check_service(inner: &Inner, arrival: &Arrival, verified: &Verified) ->
             tracing::info!(app_id = %verified.app.app_id, "alipay.service.check answered");
             reply
         }
-        Err(error) => inner.refuse(Kind::ServiceCheck, &error.into(), arrival.sender()),
+        Err(error) => {
+            let refusal = Refusal::from(error);
+            let told = (Kind::ServiceCheck, &refusal);
+            inner.refuse_known(told, arrival.sender(), &verified.known())
+        }
     }
 }
 
@@ -288,10 +299,6 @@ pub(super) fn log(
 
 /// What the audit log tells of a verified notification.
 fn entry((kind, outcome): (Kind, Outcome), verified: &Verified) -> Entry {
-    let notification = &verified.notification;
-    Entry::new(kind.event(), kind.as_str(), outcome.as_str())
-        .with("type", notification.event_type())
-        .with("app_id", verified.app.app_id.as_str())
-        .with_some("auth_app_id", notification.auth_app_id().as_deref())
-        .with_some("notify_id", notification.notify_id())
+    let entry = Entry::new(kind.event(), kind.as_str(), outcome.as_str());
+    verified.known().told_in(entry)
 }

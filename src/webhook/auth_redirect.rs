@@ -21,6 +21,7 @@ use crate::token::{ExchangeContext, Slot};
 use crate::webhook::answer::{self, Answer};
 use crate::webhook::bad_codes::Binding;
 use crate::webhook::link::{self, LinkError, LinkRequest};
+use crate::webhook::metrics::Browser;
 use crate::webhook::pages::Page;
 use crate::webhook::state::{Reference, State};
 use crate::webhook::{Inner, Settings};
@@ -31,49 +32,65 @@ const BOUND_MS: i64 = 24 * 3600 * 1000;
 /// A browser comes back from Alipay.
 pub(super) async fn callback(inner: &Inner, settings: &Settings, query: &str) -> Answer {
     let Ok(params) = Params::from_form(query.as_bytes(), Charset::Utf8) else {
-        return Page::Malformed.answer();
+        return refuse(inner, Browser::Callback, Page::Malformed);
     };
     if is_user_login(&params) {
-        return user_login(settings, query);
+        return user_login(inner, settings, query);
     }
     match authorize(inner, settings, &params).await {
         Ok(done) => done,
-        Err(page) => {
-            let entry = || Entry::new(Event::Authorization, "callback", page.as_str());
-            inner.parts.audit.tell_of_stranger(entry);
-            page.answer()
-        }
+        Err(page) => refuse(inner, Browser::Callback, page),
     }
+}
+
+/// Counts and tells of a browser that gets no further than this page: anybody's may come.
+pub(super) fn refuse(inner: &Inner, browser: Browser, page: Page) -> Answer {
+    tell_of_browser(inner, browser, page.as_str());
+    page.answer()
+}
+
+fn tell_of_browser(inner: &Inner, browser: Browser, outcome: &'static str) {
+    inner.parts.metrics.count_browser(browser, outcome);
+    let entry = || Entry::new(Event::Authorization, browser.as_str(), outcome);
+    inner.parts.audit.tell_of_stranger(entry);
 }
 
 /// A merchant opens our link.
 pub(super) async fn start(inner: &Inner, settings: &Settings, query: &str) -> Answer {
-    let Ok(params) = Params::from_form(query.as_bytes(), Charset::Utf8) else {
-        return Page::Malformed.answer();
-    };
-    let Some(app) = app(inner, &params) else {
-        return Page::UnknownApp.answer();
-    };
-    let Ok(page) = params.get("page").unwrap_or_default().parse() else {
-        return Page::Malformed.answer();
-    };
+    match link(inner, settings, query).await {
+        Ok(url) => {
+            let accepted = Page::Worked.as_str();
+            inner.parts.metrics.count_browser(Browser::Start, accepted);
+            answer::found(&url)
+        }
+        Err(page) => refuse(inner, Browser::Start, page),
+    }
+}
+
+/// Where the link leads.
+async fn link(inner: &Inner, settings: &Settings, query: &str) -> Result<String, Page> {
+    let params = Params::from_form(query.as_bytes(), Charset::Utf8);
+    let params = params.map_err(|_| Page::Malformed)?;
+    let app = app(inner, &params).ok_or(Page::UnknownApp)?;
+    let page = params.get("page").unwrap_or_default().parse();
+    let page = page.map_err(|_| Page::Malformed)?;
     let request = LinkRequest {
         page,
         types: params.get("types").unwrap_or_default().to_owned(),
         reference: params.get("ref").map(ToOwned::to_owned),
         lifetime_s: None,
     };
-    match settings.links.link(&app, &request).await {
-        Ok(url) => answer::found(&url),
-        Err(LinkError::NoPublicUrl) => Page::NoPublicUrl.answer(),
-        Err(
-            LinkError::ReferenceInvalid | LinkError::ReferenceTooLong | LinkError::TypesInvalid,
-        ) => Page::Malformed.answer(),
-        Err(error) => {
-            tracing::warn!(%error, "no authorisation link could be made");
-            Page::Unavailable.answer()
+    let made = settings.links.link(&app, &request).await;
+    made.map_err(|error| match error {
+        LinkError::NoPublicUrl => Page::NoPublicUrl,
+        LinkError::ReferenceInvalid | LinkError::ReferenceTooLong | LinkError::TypesInvalid => {
+            Page::Malformed
         }
-    }
+        error => {
+            tracing::warn!(%error, "no authorisation link could be made");
+            Page::Unavailable
+        }
+    })
 }
 
 async fn authorize(inner: &Inner, settings: &Settings, params: &Params) -> Result<Answer, Page> {
@@ -249,10 +266,15 @@ fn failed(app_id: &AppId, error: &TokenError) -> Page {
 /// Tells the log and the audit log who authorised.
 fn tell(inner: &Inner, app_id: &AppId, merchants: &[Merchant], reference: Option<&str>) {
     tracing::info!(%app_id, merchants = merchants.len(), "authorised by callback");
+    let accepted = Page::Worked.as_str();
+    inner
+        .parts
+        .metrics
+        .count_browser(Browser::Callback, accepted);
     let ids: Vec<&str> = merchants.iter().map(|m| m.auth_app_id.as_str()).collect();
     // The same code and state again are answered again.
     inner.parts.audit.tell_of_repeated(|| {
-        Entry::new(Event::Authorization, "callback", "accepted")
+        Entry::new(Event::Authorization, Browser::Callback.as_str(), accepted)
             .with("app_id", app_id.as_str())
             .with("auth_app_id", &ids.join(","))
             .with_some("ref", reference)
@@ -276,10 +298,13 @@ fn is_user_login(params: &Params) -> bool {
 }
 
 /// A user's `auth_code` goes to who can use it, as it came.
-fn user_login(settings: &Settings, query: &str) -> Answer {
+fn user_login(inner: &Inner, settings: &Settings, query: &str) -> Answer {
     match &settings.webhook.user_auth_return_url {
-        Some(url) => answer::found(&with_query(url, query)),
-        None => Page::NoUserReturn.answer(),
+        Some(url) => {
+            tell_of_browser(inner, Browser::UserLogin, Page::Worked.as_str());
+            answer::found(&with_query(url, query))
+        }
+        None => refuse(inner, Browser::UserLogin, Page::NoUserReturn),
     }
 }
 

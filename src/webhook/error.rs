@@ -2,14 +2,48 @@
 
 use http::StatusCode;
 
+use crate::audit::entry::Entry;
+use crate::gateway::app::SigningApp;
 use crate::gateway::signer::SignError;
+use crate::model::id::AppId;
 use crate::model::refused::RefusalKind;
 use crate::net::body::{BodyError, RoomError};
 use crate::net::head::HeadFault;
 use crate::protocol::error::ProtocolError;
+use crate::protocol::notification::Notification;
 use crate::store::error::StoreError;
 use crate::webhook::answer::{self, Answer};
 use crate::webhook::metrics::Outcome;
+
+/// What is known of something whose signature holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) app_id: AppId,
+    /// What it is, by Alipay's name.
+    pub(super) event_type: String,
+    pub(super) auth_app_id: Option<String>,
+    pub(super) notify_id: Option<String>,
+}
+
+impl Known {
+    pub(super) fn of(app: &SigningApp, notification: &Notification) -> Self {
+        Self {
+            app_id: app.app_id.clone(),
+            event_type: notification.event_type().to_owned(),
+            auth_app_id: notification.auth_app_id(),
+            notify_id: notification.notify_id().map(Into::into),
+        }
+    }
+
+    /// What the audit log tells of it.
+    pub(super) fn told_in(&self, entry: Entry) -> Entry {
+        entry
+            .with("type", &self.event_type)
+            .with("app_id", self.app_id.as_str())
+            .with_some("auth_app_id", self.auth_app_id.as_deref())
+            .with_some("notify_id", self.notify_id.as_deref())
+    }
+}
 
 /// A notification that isn't acked. Alipay is told `fail` and nothing else.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +61,7 @@ pub(super) enum Refusal {
     Busy,
     /// An encrypted authorisation or cancellation that can't be opened.
     #[error("it is encrypted, and the app's encrypt_key is missing or doesn't open it")]
-    Closed,
+    Closed(Box<Known>),
     /// A `Content-Encoding`: Alipay uses none, and what is signed isn't what came.
     #[error("it has a Content-Encoding")]
     Encoded,
@@ -53,7 +87,7 @@ pub(super) enum Refusal {
     Sign(#[from] SignError),
     /// Its time is far from ours: a captured call, or a clock that is wrong.
     #[error("it was sent more than 25 h before or after the time here; is the clock right?")]
-    Stale,
+    Stale(Box<Known>),
     /// It couldn't be stored.
     #[error("it could not be stored: {0}")]
     Store(#[from] StoreError),
@@ -62,11 +96,11 @@ pub(super) enum Refusal {
 impl Refusal {
     pub(super) fn outcome(&self) -> Outcome {
         match self {
-            Self::Backlog { .. } | Self::Body(_) | Self::Busy | Self::Stale => Outcome::Refused,
+            Self::Backlog { .. } | Self::Body(_) | Self::Busy | Self::Stale(_) => Outcome::Refused,
             Self::Encoded | Self::Head(_) | Self::Malformed(_) | Self::Other => Outcome::Malformed,
             Self::Foreign => Outcome::Foreign,
             Self::Forged(_) => Outcome::Forged,
-            Self::Closed | Self::Sign(_) | Self::Store(_) => Outcome::Unavailable,
+            Self::Closed(_) | Self::Sign(_) | Self::Store(_) => Outcome::Unavailable,
         }
     }
 
@@ -74,7 +108,7 @@ impl Refusal {
     /// later by itself, what didn't arrive whole, and what isn't what was signed (encoded) isn't.
     pub(super) fn kept_as(&self) -> Option<RefusalKind> {
         match self {
-            Self::Closed => Some(RefusalKind::Undecryptable),
+            Self::Closed(_) => Some(RefusalKind::Undecryptable),
             Self::Foreign => Some(RefusalKind::Foreign),
             Self::Forged(_) => Some(RefusalKind::Forged),
             Self::Malformed(_) => Some(RefusalKind::Malformed),
@@ -85,16 +119,18 @@ impl Refusal {
             | Self::Encoded
             | Self::Head(_)
             | Self::Sign(_)
-            | Self::Stale
+            | Self::Stale(_)
             | Self::Store(_) => None,
         }
     }
 
     pub(super) fn status(&self) -> StatusCode {
         match self {
-            Self::Backlog { .. } | Self::Busy | Self::Closed | Self::Sign(_) | Self::Store(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Backlog { .. }
+            | Self::Busy
+            | Self::Closed(_)
+            | Self::Sign(_)
+            | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Body(BodyError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(_)
             | Self::Encoded
@@ -103,7 +139,7 @@ impl Refusal {
             | Self::Head(_)
             | Self::Malformed(_)
             | Self::Other
-            | Self::Stale => StatusCode::BAD_REQUEST,
+            | Self::Stale(_) => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -117,7 +153,15 @@ impl Refusal {
         answer
     }
 
-    /// Whether anybody could have caused it, without any signature of Alipay's.
+    /// What is known of it, where its signature was found to hold before it was refused.
+    pub(super) fn known(&self) -> Option<&Known> {
+        match self {
+            Self::Closed(known) | Self::Stale(known) => Some(known),
+            _ => None,
+        }
+    }
+
+    /// Whether anybody could have caused it, without any signature of Alipay's but an old one.
     pub(super) fn is_anybodys(&self) -> bool {
         match self {
             Self::Body(_)
@@ -127,10 +171,9 @@ impl Refusal {
             | Self::Forged(_)
             | Self::Head(_)
             | Self::Malformed(_)
-            | Self::Other => true,
-            Self::Backlog { .. } | Self::Closed | Self::Sign(_) | Self::Stale | Self::Store(_) => {
-                false
-            }
+            | Self::Other
+            | Self::Stale(_) => true,
+            Self::Backlog { .. } | Self::Closed(_) | Self::Sign(_) | Self::Store(_) => false,
         }
     }
 }
@@ -141,5 +184,26 @@ impl From<RoomError> for Refusal {
             RoomError::Body(error) => Self::Body(error),
             RoomError::Full => Self::Busy,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_call_anybody_can_send_again_and_what_is_known_of_it_is_told() {
+        let known = Known {
+            app_id: AppId::new("2021000000000001").expect("an app_id"),
+            event_type: "spi.alipay.stock.query".to_owned(),
+            auth_app_id: None,
+            notify_id: None,
+        };
+        let stale = Refusal::Stale(Box::new(known.clone()));
+        assert!(stale.is_anybodys());
+        assert_eq!(stale.known(), Some(&known));
+        // Nobody but Alipay makes these, and the operator has to mend something.
+        assert!(!Refusal::Closed(Box::new(known)).is_anybodys());
+        assert!(!Refusal::Backlog { pending: 1 }.is_anybodys());
     }
 }

@@ -5,6 +5,7 @@ use prometheus::{IntCounterVec, Opts, Registry};
 use crate::audit::entry::Event;
 use crate::protocol::notification::Notification;
 use crate::protocol::params::name;
+use crate::webhook::pages::Page;
 
 /// `service` of a life account's check of its gateway.
 pub(super) const SERVICE_CHECK: &str = "alipay.service.check";
@@ -118,6 +119,29 @@ impl Outcome {
     }
 }
 
+/// Whose browser came, and from where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Browser {
+    /// A merchant's, from Alipay.
+    Callback,
+    /// A merchant's, to be led to Alipay.
+    Start,
+    /// A user's, from Alipay.
+    UserLogin,
+}
+
+impl Browser {
+    const ALL: [Self; 3] = [Self::Callback, Self::Start, Self::UserLogin];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Callback => "callback",
+            Self::Start => "start",
+            Self::UserLogin => "user-login",
+        }
+    }
+}
+
 /// Why a refused notification isn't kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dropped {
@@ -148,11 +172,12 @@ impl Dropped {
     }
 }
 
-/// `alipay_sidecar_notifications_total` and `alipay_sidecar_inbox_refused_dropped_total`. Clones
-/// share the counts.
+/// `alipay_sidecar_notifications_total`, `alipay_sidecar_browsers_total` and
+/// `alipay_sidecar_inbox_refused_dropped_total`. Clones share the counts.
 #[derive(Debug, Clone)]
 pub struct WebhookMetrics {
     notifications: IntCounterVec,
+    browsers: IntCounterVec,
     dropped: IntCounterVec,
 }
 
@@ -176,6 +201,18 @@ impl WebhookMetrics {
             notifications.with_label_values(&[kind.as_str(), outcome.as_str()]);
         }
         let options = Opts::new(
+            "alipay_sidecar_browsers_total",
+            "Browsers that were led to Alipay or came back, by whose they are and what became of it.",
+        );
+        let browsers = IntCounterVec::new(options, &["kind", "outcome"])?;
+        registry.register(Box::new(browsers.clone()))?;
+        for (browser, page) in Browser::ALL
+            .iter()
+            .flat_map(|browser| Page::ALL.map(|page| (browser, page)))
+        {
+            browsers.with_label_values(&[browser.as_str(), page.as_str()]);
+        }
+        let options = Opts::new(
             "alipay_sidecar_inbox_refused_dropped_total",
             "Refused notifications that aren't kept (any more) for want of room, by reason.",
         );
@@ -183,6 +220,7 @@ impl WebhookMetrics {
         registry.register(Box::new(dropped.clone()))?;
         Ok(Self {
             notifications,
+            browsers,
             dropped,
         })
     }
@@ -190,6 +228,12 @@ impl WebhookMetrics {
     pub(super) fn count(&self, kind: Kind, outcome: Outcome) {
         self.notifications
             .with_label_values(&[kind.as_str(), outcome.as_str()])
+            .inc();
+    }
+
+    pub(super) fn count_browser(&self, browser: Browser, outcome: &str) {
+        self.browsers
+            .with_label_values(&[browser.as_str(), outcome])
             .inc();
     }
 

@@ -53,9 +53,10 @@ mod strangers;
 
 use app_gateway::{Arrival, Origin};
 use bad_codes::BadCodes;
-use error::Refusal;
+use error::{Known, Refusal};
 use link::Links;
-use metrics::{Kind, WebhookMetrics};
+use metrics::{Browser, Kind, WebhookMetrics};
+use pages::Page;
 use quarantine::Quarantine;
 use state::StateKey;
 use strangers::Strangers;
@@ -210,7 +211,10 @@ impl Webhook {
         match route {
             Route::Notification(_) => self.0.refuse(Kind::Other, &refusal, &sender),
             Route::Spi(_) => spi::refuse(&self.0, &refusal, &sender),
-            Route::AuthCallback | Route::AuthStart => pages::Page::Malformed.answer(),
+            Route::AuthCallback => {
+                auth_redirect::refuse(&self.0, Browser::Callback, Page::Malformed)
+            }
+            Route::AuthStart => auth_redirect::refuse(&self.0, Browser::Start, Page::Malformed),
         }
     }
 
@@ -268,19 +272,39 @@ impl Webhook {
 impl Inner {
     /// Says `fail`, counts and logs why.
     fn refuse(&self, kind: Kind, refusal: &Refusal, sender: &str) -> answer::Answer {
-        self.report(kind, refusal, sender);
+        self.report((kind, refusal), sender, None);
         refusal.answer()
     }
 
-    /// Counts and logs why something of that sender's is refused. Tells whether more may be made of
+    /// The same of something whose signature holds.
+    fn refuse_known(
+        &self,
+        (kind, refusal): (Kind, &Refusal),
+        sender: &str,
+        known: &Known,
+    ) -> answer::Answer {
+        self.report((kind, refusal), sender, Some(known));
+        refusal.answer()
+    }
+
+    /// Counts and logs why something of that sender's is refused, and what is `known` of it. Tells whether more may be made of
     /// it: what strangers send is looked at within bounds.
-    fn report(&self, kind: Kind, refusal: &Refusal, sender: &str) -> bool {
+    fn report(
+        &self,
+        (kind, refusal): (Kind, &Refusal),
+        sender: &str,
+        known: Option<&Known>,
+    ) -> bool {
         let outcome = refusal.outcome();
         self.parts.metrics.count(kind, outcome);
-        self.parts.audit.tell_of_stranger(|| {
+        let entry = || {
             Entry::new(kind.event(), kind.as_str(), outcome.as_str())
                 .with("reason", &refusal.to_string())
-        });
+        };
+        match known {
+            Some(known) => self.parts.audit.tell_of_repeated(|| known.told_in(entry())),
+            None => self.parts.audit.tell_of_stranger(entry),
+        }
         let passed_over = match refusal.is_anybodys() {
             false => Some(0),
             true => self.strangers.take(sender, self.parts.clock.now_ms()),
@@ -291,6 +315,8 @@ impl Inner {
         tracing::warn!(
             kind = kind.as_str(),
             outcome = outcome.as_str(),
+            app_id = known.map(|known| known.app_id.as_str()),
+            notify_id = known.and_then(|known| known.notify_id.as_deref()),
             reason = %refusal,
             passed_over,
             "notification refused"
@@ -325,7 +351,7 @@ impl std::fmt::Debug for Webhook {
 fn out_of_service(route: &Route<'_>) -> answer::Answer {
     let mut answer = match route {
         Route::Notification(_) | Route::Spi(_) => answer::fail(StatusCode::SERVICE_UNAVAILABLE),
-        Route::AuthCallback | Route::AuthStart => pages::Page::Unavailable.answer(),
+        Route::AuthCallback | Route::AuthStart => Page::Unavailable.answer(),
     };
     answer::retry_after(&mut answer, 1);
     answer

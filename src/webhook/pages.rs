@@ -39,7 +39,21 @@ pub(super) enum Page {
 }
 
 impl Page {
-    /// As the audit log names it.
+    pub(super) const ALL: [Self; 11] = [
+        Self::CodeRefused,
+        Self::ExchangeFailed,
+        Self::Malformed,
+        Self::NoPublicUrl,
+        Self::NoUserReturn,
+        Self::StateMissing,
+        Self::StateRefused,
+        Self::TooManyCodes,
+        Self::Unavailable,
+        Self::UnknownApp,
+        Self::Worked,
+    ];
+
+    /// As metrics and the audit log name it.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::CodeRefused => "code-refused",

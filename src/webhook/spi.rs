@@ -28,7 +28,7 @@ use crate::protocol::error::{JsonError, ProtocolError};
 use crate::protocol::signed_answer::{SpiAnswer, SpiShape};
 use crate::protocol::spi::{SpiCall, UnverifiedSpiCall};
 use crate::webhook::answer::{self, Answer};
-use crate::webhook::error::Refusal;
+use crate::webhook::error::{Known, Refusal};
 use crate::webhook::metrics::{Kind, Outcome};
 use crate::webhook::{Inner, Settings, app_gateway, refuse_encoded, sender, text};
 
@@ -163,14 +163,20 @@ async fn verify(inner: &Inner, arrival: &Arrival<'_>) -> Result<Verified, Refusa
         .verify(&app.platform.all_keys(), app.sign_type)
         .map_err(Refusal::Forged)?;
     if arrival.now.abs_diff(call.sent_at()) > FRESH_MS.unsigned_abs() {
-        return Err(Refusal::Stale);
+        let known = Known {
+            app_id: app.app_id.clone(),
+            event_type: call.method().to_owned(),
+            auth_app_id: call.merchant().map(Into::into),
+            notify_id: None,
+        };
+        return Err(Refusal::Stale(Box::new(known)));
     }
     let id = inner.ids.next(arrival.now);
     Ok(Verified { id, app, call })
 }
 
 pub(super) fn refuse(inner: &Inner, refusal: &Refusal, sender: &str) -> Answer {
-    inner.report(Kind::Spi, refusal, sender);
+    inner.report((Kind::Spi, refusal), sender, refusal.known());
     json(REFUSED, Charset::Utf8)
 }
 

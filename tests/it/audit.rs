@@ -29,13 +29,13 @@ fn lines(config: &Config) -> Vec<Value> {
 }
 
 /// The lines in which these members are so.
-fn those<'l>(lines: &'l [Value], members: &[(&str, &str)]) -> Vec<&'l Value> {
+pub(crate) fn those<'l>(lines: &'l [Value], members: &[(&str, &str)]) -> Vec<&'l Value> {
     let fits = |line: &&Value| members.iter().all(|(name, value)| line[*name] == *value);
     lines.iter().filter(fits).collect()
 }
 
 /// The only line in which these members are so.
-fn one<'l>(lines: &'l [Value], members: &[(&str, &str)]) -> &'l Value {
+pub(crate) fn one<'l>(lines: &'l [Value], members: &[(&str, &str)]) -> &'l Value {
     let found = those(lines, members);
     assert_eq!(found.len(), 1, "{members:?} in {lines:#?}");
     found[0]
@@ -49,7 +49,7 @@ fn verified(config: &Config, anchored: Option<Head>) -> Report {
 }
 
 /// It ends, and its log is whole.
-async fn ended(sidecar: &TestSidecar) -> Vec<Value> {
+pub(crate) async fn ended(sidecar: &TestSidecar) -> Vec<Value> {
     sidecar.ended().await;
     let store = sidecar.sidecar.store();
     let anchored = anchor::kept(&*store).await.expect("readable");
@@ -291,4 +291,64 @@ async fn calls_go_on_while_the_log_cannot_be_written() {
     std::fs::rename(&away, &path).expect("renamed");
     let lines = ended(&sidecar).await;
     assert_eq!(those(&lines, &[("event", "call")]).len(), 21);
+}
+
+#[tokio::test]
+async fn what_alipay_signed_and_is_refused_is_named() {
+    const MANY: usize = 20;
+    let sidecar = TestSidecar::start_with(|config| config.delivery.high_water = 0).await;
+    let platform = Platform::new();
+    for n in 0..MANY {
+        let body = platform.payment(&format!("notify-{n}"), "8001").body;
+        let post = Request::post("/alipay/notify")
+            .header("content-type", "application/x-www-form-urlencoded");
+        let reply = sidecar.webhook(post, body).await;
+        assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let lines = ended(&sidecar).await;
+    let refused = those(&lines, &[("kind", "payment"), ("outcome", "refused")]);
+    assert_eq!(refused.len(), MANY, "{refused:#?}");
+    let line = one(&lines, &[("notify_id", "notify-7")]);
+    assert_eq!(line["app_id"], DEFAULT_APP_ID);
+    assert_eq!(line["type"], "trade_status_sync");
+    assert!(
+        line["reason"]
+            .as_str()
+            .is_some_and(|r| r.contains("high_water"))
+    );
+}
+
+#[tokio::test]
+async fn browsers_that_get_nowhere_are_told_of_and_counted() {
+    let sidecar = TestSidecar::start().await;
+    let login = "/alipay/auth?source=alipay_wallet&auth_code=canary-user-code";
+    for path in ["/alipay/auth?app_auth_code=%zz", login] {
+        sidecar.webhook(Request::get(path), "").await;
+    }
+    for path in [
+        "/alipay/auth?app_auth_code=canary-code",
+        "/alipay/auth/start",
+    ] {
+        let unclear = Request::get(path)
+            .header("content-type", "text/plain")
+            .header("content-type", "text/html");
+        let reply = sidecar.webhook(unclear, "").await;
+        assert_eq!(reply.status, StatusCode::BAD_REQUEST);
+    }
+    for (kind, outcome, count) in [
+        ("callback", "malformed", 2.0),
+        ("start", "malformed", 1.0),
+        ("user-login", "no-user-return", 1.0),
+        ("callback", "accepted", 0.0),
+    ] {
+        let series =
+            format!("alipay_sidecar_browsers_total{{kind=\"{kind}\",outcome=\"{outcome}\"}}");
+        let counted = sidecar.metric(&series).await;
+        assert!((counted - count).abs() < f64::EPSILON, "{series} {counted}");
+    }
+    let lines = ended(&sidecar).await;
+    let of = |kind| those(&lines, &[("event", "authorization"), ("kind", kind)]).len();
+    assert_eq!((of("callback"), of("start"), of("user-login")), (2, 1, 1));
+    let text = std::fs::read_to_string(path(&sidecar.config)).expect("text");
+    assert!(!text.contains("canary"), "{text}");
 }

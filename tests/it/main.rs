@@ -14,6 +14,7 @@ mod alerts;
 mod audit;
 #[cfg(feature = "cli")]
 mod audit_cli;
+mod audit_strangers;
 #[cfg(feature = "simulator")]
 mod auth_redirect;
 #[cfg(feature = "simulator")]
