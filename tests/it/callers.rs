@@ -27,7 +27,7 @@ use crate::support::brittle::BrittleStore;
 use crate::support::callers::{
     bearer, caller, for_merchants, for_methods, signed_form, v3_authorization, with_key, with_token,
 };
-use crate::support::{ALIAS, TestSidecar, header, json, text};
+use crate::support::{ALIAS, PATIENCE, TestSidecar, header, json, text};
 
 const QUERY: &str = "/v2/alipay.trade.query";
 const QUERY_V3: &str = "/v3/alipay/trade/query";
@@ -667,6 +667,35 @@ async fn however_much_of_others_is_due_a_caller_finds_its_own() {
     );
     assert_eq!(items.as_array().expect("a list").len(), 1);
     assert_eq!(json(&claim().await)["items"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn one_caller_cannot_take_all_places_of_events() {
+    let claimer = |name: &str| CallerConfig {
+        events: true,
+        ..with_token(name)
+    };
+    let callers = ["one", "two", "three", "four"].map(claimer);
+    let sidecar = TestSidecar::start_with(|config| {
+        config.delivery.url = None;
+        config.callers = callers.into();
+    })
+    .await;
+    let claim = async |name: &str, wait: &str| {
+        let authorization = bearer(name);
+        let headers = [("authorization", authorization.as_str())];
+        let body = format!("{{\"wait\":\"{wait}\"}}");
+        send(&sidecar, ("POST", "/events/claim"), &headers, body).await
+    };
+    // Those that wait never end here; the last of 17 is told at once.
+    let waiting = futures_util::future::select_all((0..17).map(|_| Box::pin(claim("one", "60s"))));
+    let waiting = tokio::time::timeout(PATIENCE, waiting).await;
+    let (told, _, waiting) = waiting.expect("16 wait");
+    assert_eq!(said(&told), "overloaded");
+    assert!(text(&told).contains("of this caller"), "{}", text(&told));
+    let other = claim("two", "1ms").await;
+    assert_eq!(said(&other), "passed", "{}", text(&other));
+    drop(waiting);
 }
 
 #[tokio::test]

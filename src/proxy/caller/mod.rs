@@ -16,6 +16,7 @@ use crate::delivery::whose::Whose;
 use crate::net::listener::Peer;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::metrics::ProxyMetrics;
+use crate::proxy::places::Places;
 use crate::proxy::route::Target;
 
 pub mod grant;
@@ -38,6 +39,7 @@ pub struct Caller {
     identity: CallerIdentity,
     grant: Grant,
     mode: CallerMode,
+    places: Places,
     metrics: ProxyMetrics,
 }
 
@@ -102,6 +104,7 @@ impl Callers {
                 identity: config.identity.clone(),
                 grant: Grant::new(config),
                 mode: config.mode,
+                places: Places::of_one(configured.len()),
                 metrics: metrics.clone(),
             })
         };
@@ -244,6 +247,14 @@ impl Who {
         match self {
             Self::Anyone => None,
             Self::Known(caller) => Some(Arc::clone(&caller.name)),
+        }
+    }
+
+    /// Its share of the places of events, where callers are told apart.
+    pub(super) fn places(&self) -> Option<&Places> {
+        match self {
+            Self::Anyone => None,
+            Self::Known(caller) => Some(&caller.places),
         }
     }
 
