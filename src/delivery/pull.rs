@@ -293,6 +293,20 @@ impl Puller {
         }
     }
 
+    /// Whether some of these are none that may be given.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn are_beyond(&self, given: &[Pulled], whose: &Whose) -> Result<bool, StoreError> {
+        let mut search = Search::new(&*self.0.store, whose);
+        for pulled in given {
+            if !search.gives(&pulled.entry).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// A new lease, or the end where the last one ended with the time to deliver.
     fn change(&self, delivery: &Delivery, lease: Lease) -> Change {
         match delivery.lease {

@@ -123,7 +123,23 @@ impl Events {
         let shares = shares.into_iter().flatten().filter(|_| waits);
         let _waiting = shares.map(Places::wait).collect::<Result<Vec<_>, _>>()?;
         let claimed = self.puller.claim(wanted, &who.whose()).await?;
+        self.report(&claimed, who).await;
         Ok(Done::Claimed(claimed))
+    }
+
+    /// Reports a claim that gave what would be withheld if rules were enforced.
+    async fn report(&self, claimed: &[Pulled], who: &Who) {
+        let Some(by_rule) = who.whose_by_rule() else {
+            return;
+        };
+        match self.puller.are_beyond(claimed, &by_rule).await {
+            // It only reports.
+            Ok(true) => drop(who.refuse_merchant()),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "whether a caller may have what it claimed isn't known");
+            }
+        }
     }
 
     /// The event that is meant, which has to be one of those given.

@@ -481,6 +481,34 @@ async fn report_lets_through_and_counts_what_would_be_refused() {
 }
 
 #[tokio::test]
+async fn report_counts_claims_that_gave_what_would_be_withheld() {
+    let reported = CallerConfig {
+        mode: CallerMode::Report,
+        events: true,
+        ..for_merchants(with_token("shop"), &[ALIAS])
+    };
+    let sidecar = TestSidecar::start_with(|config| {
+        config.delivery.url = None;
+        config.callers = vec![reported];
+    })
+    .await;
+    let headers = [("authorization", "Bearer shop-token")];
+    for (auth_app_id, expected) in [(FIRST_AUTH_APP_ID, 0.0), (SECOND_AUTH_APP_ID, 1.0)] {
+        let owed = vec![of_merchant(auth_app_id, START)];
+        let stored = sidecar.sidecar.store().commit(owed).await;
+        stored.expect("stored");
+        let reply = send(&sidecar, ("POST", "/events/claim"), &headers, "").await;
+        assert_eq!(json(&reply)["items"][0]["auth_app_id"], auth_app_id);
+        let series = "alipay_sidecar_caller_violations_total{rule=\"merchant\"}";
+        let count = sidecar.metric(series).await;
+        assert!(
+            (count - expected).abs() < f64::EPSILON,
+            "{auth_app_id} {count}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_call_is_looked_up_by_the_caller_who_made_it() {
     let sidecar = start(vec![with_token("one"), with_token("two")]).await;
     let order = r#"{"out_trade_no":"1","total_amount":"8.80","subject":"茶"}"#;

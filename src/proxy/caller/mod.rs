@@ -224,6 +224,13 @@ impl Caller {
         &self.name
     }
 
+    /// Whose events its rules allow; `None`: everybody's.
+    fn whose(self: &Arc<Self>) -> Option<Whose> {
+        let caller = Arc::clone(self);
+        let is_some = !self.grant.reaches_all();
+        is_some.then(|| Whose::Of(Arc::new(move |owner| caller.grant.reaches(owner))))
+    }
+
     /// Refuses what its rules don't allow, or reports it.
     fn refuse(&self, violation: Violation) -> Result<(), ProxyError> {
         match self.mode {
@@ -293,13 +300,18 @@ impl Who {
     /// Whose events may be given to it; where that would only be reported, everybody's.
     pub(super) fn whose(&self) -> Whose {
         match self {
-            Self::Known(caller)
-                if caller.mode == CallerMode::Enforce && !caller.grant.reaches_all() =>
-            {
-                let caller = Arc::clone(caller);
-                Whose::Of(Arc::new(move |owner| caller.grant.reaches(owner)))
+            Self::Known(caller) if caller.mode == CallerMode::Enforce => {
+                caller.whose().unwrap_or(Whose::Everybodys)
             }
             _ => Whose::Everybodys,
+        }
+    }
+
+    /// Whose events it would be given if its rules were enforced, where they are only reported.
+    pub(super) fn whose_by_rule(&self) -> Option<Whose> {
+        match self {
+            Self::Known(caller) if caller.mode == CallerMode::Report => caller.whose(),
+            _ => None,
         }
     }
 
