@@ -207,19 +207,22 @@ mod tests {
 
     #[test]
     fn from_http_2_on_the_authority_stands_for_the_host() {
-        let host = |version, target: &str| {
+        let named = |version, target: &str| {
             let request = http::Request::builder().version(version).uri(target);
             let (head, ()) = request.body(()).expect("a request").into_parts();
-            super::host(&head).map(|host| host.map(|host| host.to_string()))
+            host(&head).map(|host| host.map(|host| host.to_string()))
         };
         let target = "https://127.0.0.1:2088/gateway.do";
         for version in [Version::HTTP_2, Version::HTTP_3] {
-            assert_eq!(host(version, target), Ok(Some("127.0.0.1:2088".to_owned())));
-            assert_eq!(host(version, "https://u@x.example/"), Err(HeadFault::Host));
-            assert_eq!(host(version, "/gateway.do"), Err(HeadFault::Host));
+            assert_eq!(
+                named(version, target),
+                Ok(Some("127.0.0.1:2088".to_owned()))
+            );
+            assert_eq!(named(version, "https://u@x.example/"), Err(HeadFault::Host));
+            assert_eq!(named(version, "/gateway.do"), Err(HeadFault::Host));
         }
-        assert_eq!(host(Version::HTTP_11, target), Err(HeadFault::Host));
-        assert_eq!(host(Version::HTTP_10, "/"), Ok(None));
+        assert_eq!(named(Version::HTTP_11, target), Err(HeadFault::Host));
+        assert_eq!(named(Version::HTTP_10, "/"), Ok(None));
     }
 
     #[test]

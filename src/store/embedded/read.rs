@@ -391,7 +391,7 @@ impl Reader<'_> {
         found.next_at = rest.next_at;
         // Where there was no room for any, the next look begins behind the parked ones.
         let is_more = rest.next_at.is_some_and(|at| at <= now);
-        found.end = rest.end.or(last.filter(|_| is_more));
+        found.end = rest.end.or_else(|| last.filter(|_| is_more));
         suspects.extend(more);
         look_again(&mut found, &suspects, now);
         Ok((found, suspects))
