@@ -60,15 +60,26 @@ impl CallerConfig {
         let name = section.optional("name", |text| Ok(text.to_owned()));
         section.require("name", "a name for the log");
         let identity = CallerIdentity::read(section, proxy);
+        // Neither has a default: who forgets one would have allowed everything.
         let merchants = section.list("merchants", merchant);
+        require(
+            section,
+            "merchants",
+            "`[\"*\"]` is all but \"self\", `[]` none",
+        );
         let methods = section.list("methods", value::glob);
+        require(
+            section,
+            "methods",
+            "`[\"*\"]` is all but the credential methods, `[]` none",
+        );
         let mode = section.word("mode", &MODES);
         let events = section.flag("events");
         Some(Self {
             name: name?,
             identity: identity?,
-            merchants: merchants.unwrap_or_else(|| vec![MerchantRule::All]),
-            methods: methods.unwrap_or_else(|| vec!["*".to_owned()]),
+            merchants: merchants?,
+            methods: methods?,
             mode: mode.unwrap_or(CallerMode::Enforce),
             events: events.unwrap_or_default(),
         })
@@ -107,6 +118,14 @@ impl MerchantRule {
             Self::All => "*".to_owned(),
             Self::Selected(chosen) => view::selector(chosen),
         }
+    }
+}
+
+/// Records a fault where a list isn't there at all.
+fn require(section: &Section<'_>, key: &'static str, hint: &str) {
+    if section.item(key).is_none() {
+        let mismatch = Mismatch::new("nothing", "a list: what it doesn't name is refused");
+        section.fault(key, mismatch.hint(hint));
     }
 }
 

@@ -37,6 +37,7 @@ pub mod pull;
 mod redaction;
 mod routes;
 pub mod schedule;
+mod search;
 mod settle;
 mod signed_anew;
 mod webhook_signature;

@@ -9,23 +9,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::delivery::whose::{Owner, Whose};
+use crate::delivery::search::Search;
+use crate::delivery::whose::Whose;
 use crate::delivery::{Inner, claim, outgoing, schedule, signed_anew};
 use crate::model::delivery::{Attempt, AttemptError, Delivery, DeliveryState, Lease, Settlement};
 use crate::model::id::EventId;
 use crate::model::notification::InboxEntry;
 use crate::store::error::StoreError;
-use crate::store::{Change, Due, Effect, MerchantKey};
+use crate::store::{Change, Effect};
 
 /// How much the bodies of one claim may have, bytes; the first is given whatever it has.
 const CLAIM_BYTES: usize = 8 << 20;
 /// How many attempts are made at least, however late.
 const LEAST_ATTEMPTS: u32 = 2;
-/// How many events one claim passes over that may not be given to whoever claims: those of others
-/// who neither get nor claim theirs must not make every look at the inbox a long one.
-const PASSED_OVER: usize = 1000;
-/// How many of them are read at once.
-const PASSED_AT_ONCE: usize = 100;
+/// The least time from a look that met what is due of others to the next one that nothing but time
+/// asks for, and from one that met much of it to any.
+const REST: Duration = Duration::from_secs(1);
 /// The longest a claim that waits goes without a look: for a host that runs no dispatcher, which
 /// would tell what arrived.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
@@ -101,7 +100,8 @@ impl Puller {
         let end = Instant::now() + wanted.wait;
         loop {
             let is_closed = *news.borrow_and_update();
-            let look = self.look(wanted, whose).await?;
+            let mut search = Search::new(&*self.0.store, whose);
+            let look = self.pass(wanted, &mut search).await?;
             if look.gave_up && look.claimed.is_empty() {
                 continue;
             }
@@ -109,9 +109,15 @@ impl Puller {
             if !look.claimed.is_empty() || is_closed || now >= end {
                 return Ok(self.lay_out(look).await);
             }
-            let sleep = look
+            let mut sleep = look
                 .next
                 .map_or(LONGEST_SLEEP, |next| next.min(LONGEST_SLEEP));
+            if search.met_others() {
+                sleep = sleep.max(REST);
+            }
+            if search.was_long() {
+                self.rest(end.min(now + REST)).await;
+            }
             tokio::select! {
                 // The sender lives as long as this does.
                 _ = news.changed() => {}
@@ -205,12 +211,34 @@ impl Puller {
         self.0.news.send_replace(true);
     }
 
+    /// Waits until then, or until nobody may wait any longer.
+    async fn rest(&self, until: Instant) {
+        let mut news = self.0.news.subscribe();
+        // Either of them is the end of it.
+        let _ = tokio::time::timeout_at(until, news.wait_for(|is_closed| *is_closed)).await;
+    }
+
+    /// Looks until something is claimed, or there is nothing left to look at. Between two looks
+    /// others have their turn.
+    async fn pass(&self, wanted: Claim, search: &mut Search<'_>) -> Result<Look, StoreError> {
+        let mut gave_up = false;
+        loop {
+            let mut look = self.look(wanted, search).await?;
+            gave_up |= look.gave_up;
+            look.gave_up = gave_up;
+            if !look.claimed.is_empty() || search.is_over() || *self.0.news.borrow() {
+                return Ok(look);
+            }
+        }
+    }
+
     /// Chooses and leases.
-    async fn look(&self, wanted: Claim, whose: &Whose) -> Result<Look, StoreError> {
+    async fn look(&self, wanted: Claim, search: &mut Search<'_>) -> Result<Look, StoreError> {
         let inner = &self.0;
         let _turn = inner.floor.turn().await;
         let now = inner.clock.now_ms();
-        let found = self.claimable(now, wanted.max, whose).await?;
+        let page = search.page((now, wanted.max), inner.floor.under_way());
+        let found = page.await?;
         let lease = Lease {
             since: now,
             until: now.saturating_add(milliseconds(wanted.lease)),
@@ -246,46 +274,6 @@ impl Puller {
         Ok(look)
     }
 
-    /// What may be claimed, of what may be given.
-    async fn claimable(&self, now: i64, max: usize, whose: &Whose) -> Result<Due, StoreError> {
-        let inner = &self.0;
-        let mut but = inner.floor.under_way();
-        if matches!(whose, Whose::Everybodys) {
-            return inner.store.claimable(now, max, but).await;
-        }
-        let mut given = Due::default();
-        for _ in 0..PASSED_OVER / PASSED_AT_ONCE {
-            let found = inner.store.claimable(now, PASSED_AT_ONCE, but.clone());
-            let found = found.await?;
-            given.next_at = found.next_at;
-            let is_last = found.now.len() < PASSED_AT_ONCE;
-            for (entry, delivery) in found.now {
-                but.insert(entry.id);
-                if given.now.len() < max && self.is_given(&entry, whose).await? {
-                    given.now.push((entry, delivery));
-                }
-            }
-            if is_last || given.now.len() >= max {
-                break;
-            }
-        }
-        Ok(given)
-    }
-
-    async fn is_given(&self, entry: &InboxEntry, whose: &Whose) -> Result<bool, StoreError> {
-        let Whose::Of(is_given) = whose else {
-            return Ok(true);
-        };
-        let record = match &entry.auth_app_id {
-            Some(auth_app_id) => {
-                let key = MerchantKey::Exact(entry.app_id.clone(), auth_app_id.clone());
-                self.0.store.find(key).await?.pop()
-            }
-            None => None,
-        };
-        Ok(is_given(&Owner::of(entry, record.as_ref())))
-    }
-
     /// Checks that there is such an entry, for whoever asks.
     ///
     /// # Errors
@@ -299,10 +287,24 @@ impl Puller {
         }
         let found = self.0.store.entry(id).await?;
         let (entry, _) = found.ok_or(PullError::Unknown(id))?;
-        match self.is_given(&entry, whose).await? {
+        match Search::new(&*self.0.store, whose).gives(&entry).await? {
             true => Ok(()),
             false => Err(PullError::Unknown(id)),
         }
+    }
+
+    /// Whether some of these are none that may be given.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn are_beyond(&self, given: &[Pulled], whose: &Whose) -> Result<bool, StoreError> {
+        let mut search = Search::new(&*self.0.store, whose);
+        for pulled in given {
+            if !search.gives(&pulled.entry).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A new lease, or the end where the last one ended with the time to deliver.

@@ -27,9 +27,25 @@ pub struct Owner<'a> {
     pub alias: Option<&'a Alias>,
 }
 
+/// What the record of a merchant says of who it is.
+#[derive(Default)]
+pub(super) struct Known {
+    pid: Option<Pid>,
+    alias: Option<Alias>,
+}
+
+impl From<Merchant> for Known {
+    fn from(record: Merchant) -> Self {
+        Self {
+            pid: record.pid,
+            alias: record.alias,
+        }
+    }
+}
+
 impl<'a> Owner<'a> {
-    /// That of an event, with the merchant's record where there is one.
-    pub(super) fn of(entry: &'a InboxEntry, record: Option<&'a Merchant>) -> Self {
+    /// That of an event, with what the merchant's record says.
+    pub(super) fn of(entry: &'a InboxEntry, record: Option<&'a Known>) -> Self {
         Self {
             auth_app_id: entry.auth_app_id.as_ref(),
             pid: entry

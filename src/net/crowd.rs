@@ -97,7 +97,7 @@ impl Drop for Member {
 
 /// The network that stands for whoever is at the other end, if it is a public one: of IPv6 a /48,
 /// which is what one customer gets.
-fn public_network(peer: Peer) -> Option<IpAddr> {
+pub(crate) fn public_network(peer: Peer) -> Option<IpAddr> {
     let Peer::Tcp(address) = peer else {
         return None;
     };

@@ -92,7 +92,8 @@ pub fn check_framing(headers: &HeaderMap) -> Result<(), HeadFault> {
     }
 }
 
-/// The one `Host`; versions other than HTTP/1.1 may do without.
+/// The one `Host`. From HTTP/2 on the `:authority` of the target may stand in its place; HTTP/1.0 may
+/// do without.
 ///
 /// # Errors
 /// [`HeadFault::Host`].
@@ -100,6 +101,7 @@ pub fn host(head: &Parts) -> Result<Option<Authority>, HeadFault> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) => host.to_str().ok(),
+        (None, _) if head.version > Version::HTTP_11 => head.uri.authority().map(Authority::as_str),
         (None, _) if head.version != Version::HTTP_11 => return Ok(None),
         _ => None,
     };
@@ -201,6 +203,26 @@ mod tests {
         ] {
             assert_eq!(checked(target, &[("host", host)]), Ok(()), "{target}");
         }
+    }
+
+    #[test]
+    fn from_http_2_on_the_authority_stands_for_the_host() {
+        let named = |version, target: &str| {
+            let request = http::Request::builder().version(version).uri(target);
+            let (head, ()) = request.body(()).expect("a request").into_parts();
+            host(&head).map(|host| host.map(|host| host.to_string()))
+        };
+        let target = "https://127.0.0.1:2088/gateway.do";
+        for version in [Version::HTTP_2, Version::HTTP_3] {
+            assert_eq!(
+                named(version, target),
+                Ok(Some("127.0.0.1:2088".to_owned()))
+            );
+            assert_eq!(named(version, "https://u@x.example/"), Err(HeadFault::Host));
+            assert_eq!(named(version, "/gateway.do"), Err(HeadFault::Host));
+        }
+        assert_eq!(named(Version::HTTP_11, target), Err(HeadFault::Host));
+        assert_eq!(named(Version::HTTP_10, "/"), Ok(None));
     }
 
     #[test]

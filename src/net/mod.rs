@@ -2,7 +2,7 @@
 
 pub mod body;
 pub mod client;
-mod crowd;
+pub(crate) mod crowd;
 pub mod head;
 pub mod listener;
 mod pace;

@@ -3,7 +3,6 @@
 //! They take no slot of `proxy.max_in_flight`: a claim that waits must never be in the way of a
 //! call.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -15,7 +14,6 @@ use http_body_util::Full;
 use hyper::body::Body;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::value;
 use crate::delivery::pull::{Claim, PullError, Pulled, Puller};
@@ -23,16 +21,14 @@ use crate::delivery::whose::Whose;
 use crate::model::id::EventId;
 use crate::net::body::{self, BoxError, Within};
 use crate::net::shutdown::{Gate, Stage};
+use crate::proxy::caller::Who;
 use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::proxy::places::Places;
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route};
 use crate::proxy::story::{EventsDone, Story};
 use crate::proxy::{OUT_OF_SERVICE, Proxy, overloaded, upload, users};
 
-/// How many requests are answered at once, waiting claims among them.
-const AT_ONCE: usize = 256;
-/// How many claims wait at once: each keeps a connection, and looks whenever something arrives.
-const WAITING: usize = 64;
 /// The largest body of these requests, bytes: a few short members.
 const MAX_BODY: usize = 64 << 10;
 
@@ -99,8 +95,7 @@ impl Event {
 #[derive(Debug)]
 pub struct Events {
     puller: Puller,
-    at_once: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
+    places: Places,
     /// Who changes leases, or waits to.
     under_way: Gate,
 }
@@ -111,8 +106,7 @@ impl Events {
     pub fn new(puller: Puller) -> Self {
         Self {
             puller,
-            at_once: Arc::new(Semaphore::new(AT_ONCE)),
-            waiting: Arc::new(Semaphore::new(WAITING)),
+            places: Places::all(),
             under_way: Gate::new(),
         }
     }
@@ -122,13 +116,30 @@ impl Events {
         &self.under_way
     }
 
-    async fn claim(&self, body: &[u8], whose: &Whose) -> Result<Done, ProxyError> {
+    async fn claim(&self, body: &[u8], who: &Who) -> Result<Done, ProxyError> {
         let wanted = read_claim(body)?;
-        let _waiting = match wanted.wait.is_zero() {
-            true => None,
-            false => Some(place(&self.waiting, "64 claims wait already")?),
+        let waits = !wanted.wait.is_zero();
+        let shares = [who.places(), Some(&self.places)];
+        let shares = shares.into_iter().flatten().filter(|_| waits);
+        let _waiting = shares.map(Places::wait).collect::<Result<Vec<_>, _>>()?;
+        let claimed = self.puller.claim(wanted, &who.whose()).await?;
+        self.report(&claimed, who).await;
+        Ok(Done::Claimed(claimed))
+    }
+
+    /// Reports a claim that gave what would be withheld if rules were enforced.
+    async fn report(&self, claimed: &[Pulled], who: &Who) {
+        let Some(by_rule) = who.whose_by_rule() else {
+            return;
         };
-        Ok(Done::Claimed(self.puller.claim(wanted, whose).await?))
+        match self.puller.are_beyond(claimed, &by_rule).await {
+            // It only reports.
+            Ok(true) => drop(who.refuse_merchant()),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "whether a caller may have what it claimed isn't known");
+            }
+        }
     }
 
     /// The event that is meant, which has to be one of those given.
@@ -214,7 +225,8 @@ impl Proxy {
         who.check_events()?;
         let whose = who.whose();
         users::refuse_where_unused(&head.headers)?;
-        let _place = place(&events.at_once, "256 requests for events are under way")?;
+        let _own = who.places().map(Places::enter).transpose()?;
+        let _all = events.places.enter()?;
         if upload::is_multipart(&head.headers) {
             return Err(not_an_object("a form with parts"));
         }
@@ -227,7 +239,7 @@ impl Proxy {
         match event {
             // Nothing new is begun; what is on lease can still be finished.
             Event::Claim if leaving => Err(overloaded(OUT_OF_SERVICE)),
-            Event::Claim => events.claim(&body, &whose).await,
+            Event::Claim => events.claim(&body, &who).await,
             Event::Extend(id) => events.extend(events.given(id, &whose).await?, &body).await,
             Event::Ack(id) => {
                 nothing(&body)?;
@@ -371,16 +383,6 @@ fn event_id(text: &str) -> Result<EventId, ProxyError> {
         let text: String = text.chars().take(64).collect();
         let detail = format!("the inbox has no event `{text}`; ids are those that a claim gave");
         ProxyError::refused(ErrorCode::EventUnknown, detail)
-    })
-}
-
-fn place<'a>(places: &'a Semaphore, full: &str) -> Result<SemaphorePermit<'a>, ProxyError> {
-    // The semaphores are never closed.
-    places.try_acquire().map_err(|_| {
-        ProxyError::refused(
-            ErrorCode::Overloaded,
-            format!("{full}; try again in a second"),
-        )
     })
 }
 

@@ -40,6 +40,7 @@ pub mod logins;
 pub mod metrics;
 pub mod notify_url;
 pub(crate) mod parameters;
+mod places;
 pub mod reply;
 pub mod reply_signature;
 pub mod resolve;

@@ -246,6 +246,20 @@ pub trait Inbox: Send + Sync + 'static {
         now: i64,
         limit: usize,
         but: HashSet<EventId>,
+    ) -> BoxFuture<'_, Result<Due, StoreError>> {
+        self.claimable_after(None, (now, limit), but)
+    }
+
+    /// As [`Self::claimable`], from where an earlier look ended ([`Due::end`]): nothing before that
+    /// is read.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn claimable_after(
+        &self,
+        after: Option<Mark>,
+        at_most: (i64, usize),
+        but: HashSet<EventId>,
     ) -> BoxFuture<'_, Result<Due, StoreError>>;
 
     /// The pending deliveries whose lease has ended at `now` and about which nothing was said, the
@@ -278,6 +292,18 @@ pub struct Due {
     pub now: Vec<(InboxEntry, Delivery)>,
     /// When the next one becomes due, Unix milliseconds, if any is pending beyond these.
     pub next_at: Option<i64>,
+    /// Where a look at what may be claimed ended because it had found enough; `None`: it went to
+    /// the end.
+    pub end: Option<Mark>,
+}
+
+/// A place in the order in which deliveries are claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// Among those that were parked.
+    Parked(EventId),
+    /// Among those that are scheduled, for so many Unix milliseconds.
+    Scheduled(i64, EventId),
 }
 
 /// How much there is of everything.

@@ -5,12 +5,16 @@
 //!
 //! Protocol: 第三方应用授权, “获取 app_auth_code”.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+
+use http::request::Parts;
 
 use crate::audit::entry::{Entry, Event};
 use crate::gateway::app::SigningApp;
 use crate::model::id::AppId;
 use crate::model::merchant::Merchant;
+use crate::net::crowd::public_network;
 use crate::protocol::charset::Charset;
 use crate::protocol::params::{Params, name};
 use crate::protocol::secret::Secret;
@@ -19,7 +23,7 @@ use crate::store::{Change, Effect, MemoKey};
 use crate::token::error::TokenError;
 use crate::token::{ExchangeContext, Slot};
 use crate::webhook::answer::{self, Answer};
-use crate::webhook::bad_codes::Binding;
+use crate::webhook::bad_codes::{Asker, Binding};
 use crate::webhook::link::{self, LinkError, LinkRequest};
 use crate::webhook::metrics::Browser;
 use crate::webhook::pages::Page;
@@ -30,14 +34,17 @@ use crate::webhook::{Inner, Settings};
 const BOUND_MS: i64 = 24 * 3600 * 1000;
 
 /// A browser comes back from Alipay.
-pub(super) async fn callback(inner: &Inner, settings: &Settings, query: &str) -> Answer {
+pub(super) async fn callback(inner: &Inner, settings: &Settings, head: &Parts) -> Answer {
+    let query = head.uri.query().unwrap_or_default();
     let Ok(params) = Params::from_form(query.as_bytes(), Charset::Utf8) else {
         return refuse(inner, Browser::Callback, Page::Malformed);
     };
     if is_user_login(&params) {
         return user_login(inner, settings, query);
     }
-    match authorize(inner, settings, &params).await {
+    let peer = head.extensions.get().copied();
+    let network = peer.and_then(public_network);
+    match authorize(inner, settings, (&params, network)).await {
         Ok(done) => done,
         Err(page) => refuse(inner, Browser::Callback, page),
     }
@@ -93,7 +100,11 @@ async fn link(inner: &Inner, settings: &Settings, query: &str) -> Result<String,
     })
 }
 
-async fn authorize(inner: &Inner, settings: &Settings, params: &Params) -> Result<Answer, Page> {
+async fn authorize(
+    inner: &Inner,
+    settings: &Settings,
+    (params, network): (&Params, Option<IpAddr>),
+) -> Result<Answer, Page> {
     let app = app(inner, params).ok_or(Page::UnknownApp)?;
     let code = params
         .get(name::APP_AUTH_CODE)
@@ -105,7 +116,12 @@ async fn authorize(inner: &Inner, settings: &Settings, params: &Params) -> Resul
         Some(_) => Binding::Bound,
         None => Binding::Unbound,
     };
-    check_allowance(inner, (&app, &code), binding).await?;
+    let asker = Asker {
+        app_id: &app.app_id,
+        binding,
+        network,
+    };
+    check_allowance(inner, (&app, &code), asker).await?;
     let (context, slot) = match state {
         Some(state) => bound(inner, &app.app_id, state, &code).await?,
         None if settings.webhook.accept_stateless_auth => (ExchangeContext::default(), None),
@@ -115,7 +131,7 @@ async fn authorize(inner: &Inner, settings: &Settings, params: &Params) -> Resul
     let tokens = &inner.parts.tokens;
     let exchanged = tokens.exchange_in(slot, (&app, &code), context).await;
     let merchants = exchanged.map_err(|error| {
-        count_bad(inner, &app.app_id, binding, &error);
+        count_bad(inner, asker, &error);
         failed(&app.app_id, &error)
     })?;
     tell(inner, &app.app_id, &merchants, reference.as_deref());
@@ -128,29 +144,31 @@ async fn authorize(inner: &Inner, settings: &Settings, params: &Params) -> Resul
     })
 }
 
-/// Refuses a code while too many of its app's were bad; one that was exchanged before costs nothing.
+/// Refuses a code while too many of its app's, or of its network's, were bad; one that was exchanged
+/// before costs nothing.
 async fn check_allowance(
     inner: &Inner,
     (app, code): (&SigningApp, &Secret<String>),
-    binding: Binding,
+    asker: Asker<'_>,
 ) -> Result<(), Page> {
-    let (app_id, now) = (&app.app_id, inner.parts.clock.now_ms());
-    if inner.bad_codes.may(app_id, binding, now) {
+    if inner.bad_codes.may(asker, inner.parts.clock.now_ms()) {
         return Ok(());
     }
     let is_known = inner.parts.tokens.is_exchanged(app, code).await;
     if is_known.map_err(store_failed)? {
         return Ok(());
     }
+    let Asker {
+        app_id, binding, ..
+    } = asker;
     tracing::warn!(%app_id, ?binding, "too many codes were refused; one more isn't sent");
     Err(Page::TooManyCodes)
 }
 
-/// Counts a code that Alipay was asked about in vain.
-fn count_bad(inner: &Inner, app_id: &AppId, binding: Binding, error: &TokenError) {
-    if matches!(error, TokenError::Gateway(_) | TokenError::Refused { .. }) {
-        let now = inner.parts.clock.now_ms();
-        inner.bad_codes.count(app_id, binding, now);
+/// Counts a code that Alipay refused; a network that failed is nobody's fault.
+fn count_bad(inner: &Inner, asker: Asker<'_>, error: &TokenError) {
+    if matches!(error, TokenError::Refused { .. }) {
+        inner.bad_codes.count(asker, inner.parts.clock.now_ms());
     }
 }
 

@@ -259,7 +259,7 @@ impl Webhook {
                 spi::receive(&self.0, settings, path, head, body).await
             }
             (Route::AuthCallback, Method::GET) => {
-                auth_redirect::callback(&self.0, settings, query).await
+                auth_redirect::callback(&self.0, settings, head).await
             }
             (Route::AuthStart, Method::GET) => auth_redirect::start(&self.0, settings, query).await,
             (Route::Spi(_), _) => answer::method_not_allowed("GET, POST"),

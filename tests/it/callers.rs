@@ -1,6 +1,7 @@
 //! Who calls, and how each proves it: contract §9, through the front door.
 
 use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use alipay_sidecar::clock::{Clock as _, SystemClock};
 use alipay_sidecar::config::caller::{CallerConfig, CallerIdentity, CallerMode};
@@ -22,10 +23,11 @@ use tower_service::Service;
 
 use crate::certificates::certified;
 use crate::store::{START, entry};
+use crate::support::brittle::BrittleStore;
 use crate::support::callers::{
     bearer, caller, for_merchants, for_methods, signed_form, v3_authorization, with_key, with_token,
 };
-use crate::support::{ALIAS, TestSidecar, header, json, text};
+use crate::support::{ALIAS, PATIENCE, TestSidecar, header, json, text};
 
 const QUERY: &str = "/v2/alipay.trade.query";
 const QUERY_V3: &str = "/v3/alipay/trade/query";
@@ -479,6 +481,34 @@ async fn report_lets_through_and_counts_what_would_be_refused() {
 }
 
 #[tokio::test]
+async fn report_counts_claims_that_gave_what_would_be_withheld() {
+    let reported = CallerConfig {
+        mode: CallerMode::Report,
+        events: true,
+        ..for_merchants(with_token("shop"), &[ALIAS])
+    };
+    let sidecar = TestSidecar::start_with(|config| {
+        config.delivery.url = None;
+        config.callers = vec![reported];
+    })
+    .await;
+    let headers = [("authorization", "Bearer shop-token")];
+    for (auth_app_id, expected) in [(FIRST_AUTH_APP_ID, 0.0), (SECOND_AUTH_APP_ID, 1.0)] {
+        let owed = vec![of_merchant(auth_app_id, START)];
+        let stored = sidecar.sidecar.store().commit(owed).await;
+        stored.expect("stored");
+        let reply = send(&sidecar, ("POST", "/events/claim"), &headers, "").await;
+        assert_eq!(json(&reply)["items"][0]["auth_app_id"], auth_app_id);
+        let series = "alipay_sidecar_caller_violations_total{rule=\"merchant\"}";
+        let count = sidecar.metric(series).await;
+        assert!(
+            (count - expected).abs() < f64::EPSILON,
+            "{auth_app_id} {count}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_call_is_looked_up_by_the_caller_who_made_it() {
     let sidecar = start(vec![with_token("one"), with_token("two")]).await;
     let order = r#"{"out_trade_no":"1","total_amount":"8.80","subject":"茶"}"#;
@@ -611,6 +641,100 @@ async fn a_caller_claims_the_events_of_its_merchants_alone() {
         }
     }
     assert_eq!(claim("all").await.len() + claim("all").await.len(), 151);
+}
+
+/// An event of that merchant, received at that time.
+fn of_merchant(auth_app_id: &str, at: i64) -> Change {
+    let mut owed = entry(at, None);
+    owed.auth_app_id = Some(AuthAppId::new(auth_app_id).expect("an id"));
+    owed.pid = None;
+    Change::Receive(Box::new(owed))
+}
+
+/// A sidecar that pushes nothing and on which that many events of another merchant are due, and its
+/// store; `first` may claim those of the known merchant.
+async fn with_others_due(count: i64) -> (TestSidecar, BrittleStore) {
+    let mut brittle = None;
+    let claimer = CallerConfig {
+        events: true,
+        ..for_merchants(with_token("first"), &[ALIAS])
+    };
+    let sidecar = TestSidecar::start_built(
+        |config| {
+            config.delivery.url = None;
+            config.callers = vec![claimer];
+        },
+        |config, builder| {
+            let store = BrittleStore::open(config);
+            brittle = Some(store.clone());
+            builder.store(Arc::new(store))
+        },
+    )
+    .await;
+    let others = (0..count).map(|n| of_merchant("2021000000009999", START + n));
+    let stored = sidecar.sidecar.store().commit(others.collect()).await;
+    stored.expect("stored");
+    (sidecar, brittle.expect("built"))
+}
+
+#[tokio::test]
+async fn however_much_of_others_is_due_a_caller_finds_its_own() {
+    let (sidecar, _) = with_others_due(1500).await;
+    let own = of_merchant(FIRST_AUTH_APP_ID, START + 1500);
+    let stored = sidecar.sidecar.store().commit(vec![own]).await;
+    stored.expect("stored");
+    let headers = [("authorization", "Bearer first-token")];
+    let claim = || send(&sidecar, ("POST", "/events/claim"), &headers, "");
+    let reply = claim().await;
+    let items = &json(&reply)["items"];
+    assert_eq!(
+        items[0]["auth_app_id"],
+        FIRST_AUTH_APP_ID,
+        "{}",
+        text(&reply)
+    );
+    assert_eq!(items.as_array().expect("a list").len(), 1);
+    assert_eq!(json(&claim().await)["items"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn one_caller_cannot_take_all_places_of_events() {
+    let claimer = |name: &str| CallerConfig {
+        events: true,
+        ..with_token(name)
+    };
+    let callers = ["one", "two", "three", "four"].map(claimer);
+    let sidecar = TestSidecar::start_with(|config| {
+        config.delivery.url = None;
+        config.callers = callers.into();
+    })
+    .await;
+    let claim = async |name: &str, wait: &str| {
+        let authorization = bearer(name);
+        let headers = [("authorization", authorization.as_str())];
+        let body = format!("{{\"wait\":\"{wait}\"}}");
+        send(&sidecar, ("POST", "/events/claim"), &headers, body).await
+    };
+    // Those that wait never end here; the last of 17 is told at once.
+    let waiting = futures_util::future::select_all((0..17).map(|_| Box::pin(claim("one", "60s"))));
+    let waiting = tokio::time::timeout(PATIENCE, waiting).await;
+    let (told, _, waiting) = waiting.expect("16 wait");
+    assert_eq!(said(&told), "overloaded");
+    assert!(text(&told).contains("of this caller"), "{}", text(&told));
+    let other = claim("two", "1ms").await;
+    assert_eq!(said(&other), "passed", "{}", text(&other));
+    drop(waiting);
+}
+
+#[tokio::test]
+async fn a_claim_that_waits_rests_while_only_others_events_are_due() {
+    let (sidecar, store) = with_others_due(1500).await;
+    let headers = [("authorization", "Bearer first-token")];
+    let wait = r#"{"wait":"1500ms"}"#;
+    let reply = send(&sidecar, ("POST", "/events/claim"), &headers, wait).await;
+    assert_eq!(json(&reply)["items"], serde_json::json!([]));
+    // 16 pages each, at once, after a second, and at the end.
+    assert!((16..=3 * 16).contains(&store.looks()), "{}", store.looks());
 }
 
 #[tokio::test]

@@ -94,10 +94,12 @@ fn an_unknown_key_or_section_names_the_nearest() {
          did you mean `webhook`?",
     );
     check_fault(
-        "[[caller]]\nname = \"a\"\ntoken = \"env:T\"\nmethod = []\n",
-        "line 3: `caller[1].token`: found `env:T`, which isn't set, expected an environment \
+        "[[caller]]\nname = \"a\"\ntoken = \"env:T\"\nmerchants = [\"*\"]\nmethod = []\n",
+        "line 1: `caller[1].methods`: found nothing, expected a list: what it doesn't name \
+         is refused; `[\"*\"]` is all but the credential methods, `[]` none\n\
+         line 3: `caller[1].token`: found `env:T`, which isn't set, expected an environment \
          variable\n\
-         line 4: `caller[1].method`: found an unknown key, expected a known key; \
+         line 5: `caller[1].method`: found an unknown key, expected a known key; \
          did you mean `methods`?",
     );
 }
@@ -225,8 +227,9 @@ fn callers_are_read() {
         Config::from_toml(&text, directory.path(), environment)
     };
     let config = read(
-        "[[caller]]\nname = \"a\"\ntoken = \"env:T\"\nmerchants = [\"*\", \"self\"]\n\
-         [[caller]]\nname = \"b\"\npublic_key = \"file:sdk.txt\"\nmode = \"report\"\nevents = true\n",
+        "[[caller]]\nname = \"a\"\ntoken = \"env:T\"\nmerchants = [\"*\", \"self\"]\nmethods = []\n\
+         [[caller]]\nname = \"b\"\npublic_key = \"file:sdk.txt\"\nmode = \"report\"\nevents = true\n\
+         merchants = []\nmethods = [\"*\"]\n",
     );
     let config = config.expect("good");
     assert_eq!(config.unsupported(), []);
@@ -249,11 +252,13 @@ fn callers_are_read() {
         ),
         ("[[caller]]\nname = \"a\"\n", "found no identity"),
         (
-            "[[caller]]\nname = \"a\"\ntoken = \"env:T\"\n[[caller]]\nname = \"b\"\ntoken = \"env:V\"\n",
+            "[[caller]]\nname = \"a\"\ntoken = \"env:T\"\nmethods = []\nmerchants = []\n\
+             [[caller]]\nname = \"b\"\ntoken = \"env:V\"\nmethods = []\nmerchants = []\n",
             "`caller[2].token`: found the identity of caller \"a\"",
         ),
         (
-            "[[caller]]\nname = \"a\"\ntoken = \"env:T\"\n[[caller]]\nname = \"a\"\npublic_key = \"file:sdk.txt\"\n",
+            "[[caller]]\nname = \"a\"\ntoken = \"env:T\"\nmethods = []\nmerchants = []\n\
+             [[caller]]\nname = \"a\"\npublic_key = \"file:sdk.txt\"\nmethods = []\nmerchants = []\n",
             "`caller[2].name`",
         ),
     ] {
@@ -324,9 +329,14 @@ fn what_belongs_together_is_asked_for_together() {
          set",
     );
     check_fault(
-        "[[caller]]\nname = \"a\"\n[[caller]]\nname = \"b\"\nuid = 1\n",
+        "[[caller]]\nname = \"a\"\n[[caller]]\nname = \"b\"\nuid = 1\n\
+         merchants = []\nmethods = []\n",
         "line 1: `caller[1].token`: found no identity, expected one of `token`, `uid` and \
          `public_key`\n\
+         line 1: `caller[1].merchants`: found nothing, expected a list: what it doesn't name \
+         is refused; `[\"*\"]` is all but \"self\", `[]` none\n\
+         line 1: `caller[1].methods`: found nothing, expected a list: what it doesn't name \
+         is refused; `[\"*\"]` is all but the credential methods, `[]` none\n\
          line 5: `caller[2].uid`: found a uid, expected a `token` or `public_key`; only a unix \
          socket tells the peer's uid",
     );

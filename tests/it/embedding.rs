@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use alipay_sidecar::proxy::error::ErrorCode;
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Request, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use tower_service::Service;
 
@@ -124,4 +124,27 @@ async fn the_services_answer_without_our_listeners() {
             .to_bytes(),
         "fail"
     );
+}
+
+#[tokio::test]
+async fn a_hosts_own_http_2_server_needs_no_host() {
+    let (alipay, sidecar) = watched().await;
+    alipay.answer(Answer::Node(NODE.to_owned()));
+    for (authority, expected) in [
+        ("localhost:8443", StatusCode::OK),
+        ("evil.example", StatusCode::FORBIDDEN),
+    ] {
+        let request = Request::builder()
+            .version(Version::HTTP_2)
+            .method("POST")
+            .uri(format!("https://{authority}/m/shop/v2/alipay.trade.create"))
+            .body(Full::new(Bytes::from_static(b"{}")))
+            .expect("a request");
+        let response = sidecar.sidecar.proxy_service().call(request).await;
+        assert_eq!(
+            response.expect("infallible").status(),
+            expected,
+            "{authority}"
+        );
+    }
 }

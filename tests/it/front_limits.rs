@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use alipay_sidecar::net::terms::Terms;
 use alipay_sidecar::simulator::{
-    DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, NotificationState, TriggerOptions,
+    DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, Fault, FaultKind, NotificationState, TriggerOptions,
 };
 use alipay_sidecar::store::Inbox as _;
 use alipay_sidecar::token::TOKEN_METHOD;
@@ -316,4 +316,42 @@ async fn codes_that_alipay_refuses_are_so_many_a_minute_and_good_ones_cost_nothi
     );
     parts.clock.advance_ms(2000);
     assert_eq!(callback(&late).await.status(), StatusCode::OK, "reloaded");
+}
+
+#[tokio::test]
+async fn who_sends_bad_codes_keeps_himself_out_and_no_merchant() {
+    let parts = Parts::new(Setting::default()).await;
+    let callback = async |address: &str, code: &str| {
+        let path = format!("/alipay/auth?app_id={DEFAULT_APP_ID}&app_auth_code={code}");
+        parts.get_from(address, &path).await.status()
+    };
+    let good = || {
+        let code = parts.simulator.app_auth_code(None, &[FIRST_AUTH_APP_ID]);
+        code.expect("a merchant")
+    };
+    for n in 0..100 {
+        let expected = match n {
+            0..4 => StatusCode::BAD_REQUEST,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let found = callback("203.0.113.7", &format!("bad{n}")).await;
+        assert_eq!(found, expected, "{n}");
+    }
+    assert_eq!(callback("203.0.113.8", &good()).await, StatusCode::OK);
+    // An ingress is everybody.
+    assert_eq!(callback("10.0.0.1", &good()).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_alipay_that_fails_is_counted_against_nobody() {
+    let parts = Parts::new(Setting::default()).await;
+    let callback = async |code: &str| {
+        let path = format!("/alipay/auth?app_id={DEFAULT_APP_ID}&app_auth_code={code}");
+        parts.get(&path).await.status()
+    };
+    for n in 0..40 {
+        parts.simulator.fault(Fault::once(FaultKind::Html));
+        let found = callback(&format!("code{n}")).await;
+        assert_eq!(found, StatusCode::BAD_GATEWAY, "{n}");
+    }
 }

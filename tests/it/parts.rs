@@ -23,7 +23,7 @@ use alipay_sidecar::model::id::{AppId, AuthAppId};
 use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::model::notification::InboxEntry;
 use alipay_sidecar::net::client::{Client, ClientOptions};
-use alipay_sidecar::net::listener::Listener;
+use alipay_sidecar::net::listener::{Listener, Peer};
 use alipay_sidecar::net::serve::serve;
 use alipay_sidecar::net::shutdown::{Ending, Shutdown, ShutdownTrigger};
 use alipay_sidecar::protocol::secret::Secret;
@@ -181,6 +181,15 @@ impl Parts {
     /// Gets a page of the webhook without following where it leads.
     pub(crate) async fn get(&self, path: &str) -> Response<Full<Bytes>> {
         let request = Request::get(path).body(Full::<Bytes>::default());
+        self.webhook.handle(request.expect("a request")).await
+    }
+
+    /// The same from a browser at that address.
+    pub(crate) async fn get_from(&self, address: &str, path: &str) -> Response<Full<Bytes>> {
+        let address = format!("{address}:4711").parse().expect("an address");
+        let request = Request::get(path).header("host", "isv.example.com");
+        let request = request.extension(Peer::Tcp(address));
+        let request = request.body(Full::<Bytes>::default());
         self.webhook.handle(request.expect("a request")).await
     }
 

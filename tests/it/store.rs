@@ -900,6 +900,41 @@ async fn a_delivery_goes_from_pending_to_dead_and_back_by_replay() {
 }
 
 #[tokio::test]
+async fn a_look_at_what_may_be_claimed_goes_on_where_the_last_one_ended() {
+    on_every_store(async |fixture: Fixture| {
+        let mut ids = Vec::new();
+        for _ in 0..7 {
+            ids.push(fixture.receive(None).await);
+        }
+        let (now, until) = (fixture.clock.now_ms(), fixture.clock.now_ms() + 600_000);
+        for id in [ids[1], ids[4]] {
+            fixture.commit(Change::Park { id, until }).await;
+        }
+        let id = ids[3];
+        fixture.commit(Change::Postpone { id, until }).await;
+        let all = [1, 4, 0, 2, 5, 6].map(|n: usize| ids[n]);
+        for limit in 1..8 {
+            let (mut after, mut found) = (None, Vec::new());
+            loop {
+                let page = fixture
+                    .store
+                    .claimable_after(after, (now, limit), HashSet::new());
+                let page = page.await.expect("readable");
+                found.extend(page.now.iter().map(|(entry, _)| entry.id));
+                assert!(page.now.len() <= limit);
+                after = page.end;
+                if after.is_none() {
+                    assert_eq!(page.next_at, Some(until));
+                    break;
+                }
+            }
+            assert_eq!(found, all, "{limit} at once");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_put_off_lets_others_go_first_and_counts_no_attempt() {
     on_every_store(async |fixture: Fixture| {
         let first = fixture.receive(Some("order")).await;

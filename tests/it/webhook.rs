@@ -29,7 +29,7 @@ use alipay_sidecar::simulator::{
 use alipay_sidecar::store::embedded::EmbeddedStore;
 use alipay_sidecar::store::error::StoreError;
 use alipay_sidecar::store::{
-    Change, Counts, Directory, Due, Effect, Inbox, MemoKey, MerchantKey, Pruned, Store,
+    Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Pruned, Store,
 };
 use alipay_sidecar::webhook::metrics::WebhookMetrics;
 use alipay_sidecar::webhook::state::StateKey;
@@ -745,8 +745,13 @@ impl Inbox for Held {
         self.inner.variants(of)
     }
 
-    fn claimable(&self, now: i64, limit: usize, but: HashSet<EventId>) -> Answer<'_, Due> {
-        self.inner.claimable(now, limit, but)
+    fn claimable_after(
+        &self,
+        after: Option<Mark>,
+        at_most: (i64, usize),
+        but: HashSet<EventId>,
+    ) -> Answer<'_, Due> {
+        self.inner.claimable_after(after, at_most, but)
     }
 
     fn lapsed(&self, now: i64, limit: usize) -> Answer<'_, Vec<Delivery>> {

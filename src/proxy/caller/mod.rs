@@ -16,6 +16,7 @@ use crate::delivery::whose::Whose;
 use crate::net::listener::Peer;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::metrics::ProxyMetrics;
+use crate::proxy::places::Places;
 use crate::proxy::route::Target;
 
 pub mod grant;
@@ -38,6 +39,7 @@ pub struct Caller {
     identity: CallerIdentity,
     grant: Grant,
     mode: CallerMode,
+    places: Places,
     metrics: ProxyMetrics,
 }
 
@@ -102,6 +104,7 @@ impl Callers {
                 identity: config.identity.clone(),
                 grant: Grant::new(config),
                 mode: config.mode,
+                places: Places::of_one(configured.len()),
                 metrics: metrics.clone(),
             })
         };
@@ -221,6 +224,13 @@ impl Caller {
         &self.name
     }
 
+    /// Whose events its rules allow; `None`: everybody's.
+    fn whose(self: &Arc<Self>) -> Option<Whose> {
+        let caller = Arc::clone(self);
+        let is_some = !self.grant.reaches_all();
+        is_some.then(|| Whose::Of(Arc::new(move |owner| caller.grant.reaches(owner))))
+    }
+
     /// Refuses what its rules don't allow, or reports it.
     fn refuse(&self, violation: Violation) -> Result<(), ProxyError> {
         match self.mode {
@@ -244,6 +254,14 @@ impl Who {
         match self {
             Self::Anyone => None,
             Self::Known(caller) => Some(Arc::clone(&caller.name)),
+        }
+    }
+
+    /// Its share of the places of events, where callers are told apart.
+    pub(super) fn places(&self) -> Option<&Places> {
+        match self {
+            Self::Anyone => None,
+            Self::Known(caller) => Some(&caller.places),
         }
     }
 
@@ -282,13 +300,18 @@ impl Who {
     /// Whose events may be given to it; where that would only be reported, everybody's.
     pub(super) fn whose(&self) -> Whose {
         match self {
-            Self::Known(caller)
-                if caller.mode == CallerMode::Enforce && !caller.grant.reaches_all() =>
-            {
-                let caller = Arc::clone(caller);
-                Whose::Of(Arc::new(move |owner| caller.grant.reaches(owner)))
+            Self::Known(caller) if caller.mode == CallerMode::Enforce => {
+                caller.whose().unwrap_or(Whose::Everybodys)
             }
             _ => Whose::Everybodys,
+        }
+    }
+
+    /// Whose events it would be given if its rules were enforced, where they are only reported.
+    pub(super) fn whose_by_rule(&self) -> Option<Whose> {
+        match self {
+            Self::Known(caller) if caller.mode == CallerMode::Report => caller.whose(),
+            _ => None,
         }
     }
 

@@ -28,7 +28,7 @@ use crate::store::care::{Inspection, RowStream, Stats};
 use crate::store::error::StoreError;
 use crate::store::seal::{Sealer, StoreKey};
 use crate::store::{
-    Change, Counts, Directory, Due, Effect, Inbox, MemoKey, MerchantKey, Pruned, Store,
+    Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Pruned, Store,
 };
 use crate::workers::{WorkError, Workers};
 
@@ -472,13 +472,13 @@ impl Inbox for EmbeddedStore {
         self.read(move |reader| reader.variants(of)).boxed()
     }
 
-    fn claimable(
+    fn claimable_after(
         &self,
-        now: i64,
-        limit: usize,
+        after: Option<Mark>,
+        at_most: (i64, usize),
         but: HashSet<EventId>,
     ) -> BoxFuture<'_, Result<Due, StoreError>> {
-        self.due_by(move |reader| reader.claimable(now, limit, but.clone()))
+        self.due_by(move |reader| reader.claimable(after, at_most, but.clone()))
             .boxed()
     }
 

@@ -4,6 +4,7 @@
 //! so that one bad row doesn't hide all others.
 
 use std::collections::HashSet;
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
@@ -22,7 +23,7 @@ use crate::model::notification::InboxEntry;
 use crate::model::refused::{RefusedNotification, Variant};
 use crate::protocol::secret::Secret;
 use crate::store::seal::{Place, Sealer};
-use crate::store::{Counts, Due, MemoKey, MerchantKey};
+use crate::store::{Counts, Due, Mark, MemoKey, MerchantKey};
 
 /// How many damaged ones a look at what is due passes over.
 const SUSPECTS: usize = 500;
@@ -227,14 +228,38 @@ impl Reader<'_> {
         limit: usize,
         but: &HashSet<EventId>,
     ) -> Result<(Due, Vec<Suspect>), Fault> {
+        self.due_after(None, (now, limit), but)
+    }
+
+    fn due_after(
+        &self,
+        after: Option<(i64, EventId)>,
+        (now, limit): (i64, usize),
+        but: &HashSet<EventId>,
+    ) -> Result<(Due, Vec<Suspect>), Fault> {
         let table = self.tx.open_table(tables::DUE)?;
         let absurd = now.saturating_add(FARTHEST_MS);
         let mut due = Due::default();
+        let mut last = None;
         let mut suspects = Vec::new();
         let mut left = 0;
         // What no clock that is right can have scheduled comes first: it has waited long enough.
         let behind = (absurd, &[0; 16]);
-        for row in table.range(behind..)?.chain(table.range(..behind)?) {
+        let after = after.map(|(at, id)| (at, id.to_bytes()));
+        let [first, then] = match &after {
+            None => [(Included(behind), Unbounded), (Unbounded, Excluded(behind))],
+            Some((at, id)) if *at >= absurd => [
+                (Excluded((*at, id)), Unbounded),
+                (Unbounded, Excluded(behind)),
+            ],
+            // An empty one, and the rest.
+            Some((at, id)) => [
+                (Excluded((i64::MAX, &[0xff; 16])), Unbounded),
+                (Excluded((*at, id)), Excluded(behind)),
+            ],
+        };
+        let rows = table.range::<(i64, &[u8; 16])>(first)?;
+        for row in rows.chain(table.range::<(i64, &[u8; 16])>(then)?) {
             let key = row?.0;
             let (scheduled, id) = key.value();
             let at = if scheduled < absurd { scheduled } else { now };
@@ -242,10 +267,13 @@ impl Reader<'_> {
             if but.contains(&id) {
                 continue;
             }
-            if at > now || due.now.len() >= limit || suspects.len() >= SUSPECTS {
+            let is_enough = due.now.len() >= limit || suspects.len() >= SUSPECTS;
+            if at > now || is_enough {
                 due.next_at = Some(at);
+                due.end = last.filter(|_| is_enough && at <= now);
                 break;
             }
+            last = Some(Mark::Scheduled(scheduled, id));
             match self.entry(id) {
                 Ok(Some(found)) if found.1.state == DeliveryState::Pending => due.now.push(found),
                 Ok(Some(_)) => {}
@@ -311,10 +339,17 @@ impl Reader<'_> {
     /// What may be claimed, and what might be but can't be read; nothing of `but`.
     pub(super) fn claimable(
         &self,
-        now: i64,
-        limit: usize,
+        after: Option<Mark>,
+        (now, limit): (i64, usize),
         mut but: HashSet<EventId>,
     ) -> Result<(Due, Vec<Suspect>), Fault> {
+        let parked_after = match after {
+            None => None,
+            Some(Mark::Parked(id)) => Some(id.to_bytes()),
+            Some(Mark::Scheduled(at, id)) => {
+                return self.due_after(Some((at, id)), (now, limit), &but);
+            }
+        };
         let (parked, due) = (
             self.tx.open_table(tables::PARKED)?,
             self.tx.open_table(tables::DUE)?,
@@ -323,8 +358,11 @@ impl Reader<'_> {
         let mut found = Due::default();
         let mut suspects = Vec::new();
         let mut left = 0;
-        for row in parked.iter()? {
+        let mut last = after;
+        let from = parked_after.as_ref().map_or(Unbounded, Excluded);
+        for row in parked.range::<&[u8; 16]>((from, Unbounded))? {
             if found.now.len() >= limit || suspects.len() >= SUSPECTS {
+                found.end = last;
                 look_again(&mut found, &suspects, now);
                 return Ok((found, suspects));
             }
@@ -333,6 +371,7 @@ impl Reader<'_> {
             if but.contains(&id) {
                 continue;
             }
+            last = Some(Mark::Parked(id));
             match self.entry(id) {
                 Ok(Some((entry, delivery))) => {
                     if due.get((delivery.next_attempt_at, &key))?.is_some() {
@@ -346,9 +385,13 @@ impl Reader<'_> {
                 Err(broken) => return Err(broken),
             }
         }
-        let (rest, more) = self.due(now, limit.saturating_sub(found.now.len()), &but)?;
+        let left = limit.saturating_sub(found.now.len());
+        let (rest, more) = self.due_after(None, (now, left), &but)?;
         found.now.extend(rest.now);
         found.next_at = rest.next_at;
+        // Where there was no room for any, the next look begins behind the parked ones.
+        let is_more = rest.next_at.is_some_and(|at| at <= now);
+        found.end = rest.end.or_else(|| last.filter(|_| is_more));
         suspects.extend(more);
         look_again(&mut found, &suspects, now);
         Ok((found, suspects))

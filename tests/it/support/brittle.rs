@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use alipay_sidecar::clock::SystemClock;
 use alipay_sidecar::config::Config;
@@ -24,7 +24,7 @@ use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
 use alipay_sidecar::store::error::StoreError;
 use alipay_sidecar::store::seal::StoreKey;
 use alipay_sidecar::store::{
-    Change, Counts, Directory, Due, Effect, Inbox, MemoKey, MerchantKey, Pruned, Store,
+    Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Pruned, Store,
 };
 use futures_util::future::BoxFuture;
 
@@ -41,6 +41,8 @@ pub struct BrittleStore {
     buggy_refusals: Arc<AtomicBool>,
     /// Merchants' records can't be read back.
     scratched: Arc<AtomicBool>,
+    /// How often it was asked what may be claimed.
+    looks: Arc<AtomicUsize>,
 }
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -63,7 +65,13 @@ impl BrittleStore {
             buggy: Arc::default(),
             buggy_refusals: Arc::default(),
             scratched: Arc::default(),
+            looks: Arc::default(),
         }
+    }
+
+    /// How often it was asked what may be claimed.
+    pub fn looks(&self) -> usize {
+        self.looks.load(Ordering::Relaxed)
     }
 
     /// From now on everything fails.
@@ -212,8 +220,14 @@ impl Inbox for BrittleStore {
         self.unless_broken(self.inner.variants(of))
     }
 
-    fn claimable(&self, now: i64, limit: usize, but: HashSet<EventId>) -> Answer<'_, Due> {
-        self.unless_broken(self.inner.claimable(now, limit, but))
+    fn claimable_after(
+        &self,
+        after: Option<Mark>,
+        at_most: (i64, usize),
+        but: HashSet<EventId>,
+    ) -> Answer<'_, Due> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        self.unless_broken(self.inner.claimable_after(after, at_most, but))
     }
 
     fn lapsed(&self, now: i64, limit: usize) -> Answer<'_, Vec<Delivery>> {
