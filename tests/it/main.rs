@@ -19,6 +19,8 @@ mod audit_strangers;
 mod auth_redirect;
 #[cfg(feature = "simulator")]
 mod authorizations;
+#[cfg(feature = "simulator")]
+mod backends;
 #[cfg(feature = "cli")]
 mod backlog;
 #[cfg(feature = "simulator")]

@@ -1,0 +1,218 @@
+// A plugin's backend behind alipay-sidecar, with the JDK (17 or newer) alone: `java Backend.java`.
+//
+// Routes and environment: ../README.md. Orders are kept in memory here; keep yours in a database, and
+// commit before you answer `success`.
+
+import com.sun.net.httpserver.HttpExchange;
+import com.sun.net.httpserver.HttpServer;
+import java.io.IOException;
+import java.net.InetSocketAddress;
+import java.net.ProxySelector;
+import java.net.URI;
+import java.net.URLDecoder;
+import java.net.URLEncoder;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.Executors;
+import java.util.regex.Pattern;
+import java.util.stream.Collectors;
+
+public final class Backend {
+    private static final String SIDECAR = env("SIDECAR", "http://127.0.0.1:2088");
+    private static final String MERCHANT = env("MERCHANT", "shop");
+    // The sidecar is beside us: no proxy may come between.
+    private static final HttpClient LOCAL =
+            HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).proxy(ProxySelector.of(null)).build();
+    private static final Map<String, Order> ORDERS = new ConcurrentHashMap<>();
+
+    record Order(String order, String amount, String tradeNo, boolean paid) {
+        String json() {
+            String trade = tradeNo == null ? "null" : "\"" + tradeNo + "\"";
+            return "{\"order\":\"%s\",\"amount\":\"%s\",\"trade_no\":%s,\"paid\":%s}"
+                    .formatted(order, amount, trade, paid);
+        }
+    }
+
+    /** A call that brought no verified answer; {@code outcome} says whether Alipay may have acted on it. */
+    static final class Failed extends Exception {
+        final String code;
+        final String outcome;
+
+        Failed(String code, String outcome) {
+            super(code + " (" + outcome + ")");
+            this.code = code;
+            this.outcome = outcome;
+        }
+    }
+
+    /** Alipay's own, verified no. */
+    static final class Refused extends Exception {
+        Refused(String code) {
+            super(code);
+        }
+    }
+
+    /** A member of one of Alipay's nodes, which are flat; use your JSON library in its place. */
+    static String member(String node, String name) {
+        var found = Pattern.compile("\"" + name + "\"\\s*:\\s*\"([^\"\\\\]*)\"").matcher(node);
+        return found.find() ? found.group(1) : null;
+    }
+
+    /** Calls Alipay for the merchant: unsigned; what comes back is verified. */
+    static String call(String method, String biz, Map<String, String> params) throws Failed, Refused {
+        var request = HttpRequest.newBuilder(URI.create(SIDECAR + "/v2/" + method + "?" + encoded(params)))
+                .header("Alipay-Merchant", MERCHANT)
+                .header("Content-Type", "application/json")
+                // Longer than the sidecar's own deadline (15 s): it knows better what became of a call.
+                .timeout(Duration.ofSeconds(20))
+                .POST(HttpRequest.BodyPublishers.ofString(biz))
+                .build();
+        HttpResponse<String> reply;
+        try {
+            reply = LOCAL.send(request, HttpResponse.BodyHandlers.ofString());
+        } catch (IOException error) {
+            throw new Failed("sidecar-unreachable", "unknown");
+        } catch (InterruptedException error) {
+            Thread.currentThread().interrupt();
+            throw new Failed("interrupted", "unknown");
+        }
+        if (reply.statusCode() != 200) {
+            var headers = reply.headers();
+            throw new Failed(
+                    headers.firstValue("Alipay-Sidecar-Error").orElse("http-" + reply.statusCode()),
+                    headers.firstValue("Alipay-Sidecar-Outcome").orElse("unknown"));
+        }
+        // Alipay leaves `code` out of some successes (alipay.system.oauth.token).
+        String code = member(reply.body(), "code");
+        if (code != null && !code.equals("10000")) {
+            String sub = member(reply.body(), "sub_code");
+            throw new Refused(sub == null ? code : sub);
+        }
+        return reply.body();
+    }
+
+    static String login(String code) throws Failed, Refused {
+        var params = Map.of("grant_type", "authorization_code", "code", code);
+        String token = call("alipay.system.oauth.token", "", params);
+        String user = member(token, "user_id");
+        return "{\"user\":\"%s\"}".formatted(user == null ? member(token, "open_id") : user);
+    }
+
+    static String create(String order, String amount, String user) throws Failed, Refused {
+        String biz = ("{\"out_trade_no\":\"%s\",\"total_amount\":\"%s\",\"subject\":\"order %s\","
+                        + "\"buyer_id\":\"%s\",\"product_code\":\"JSAPI_PAY\"}")
+                .formatted(order, amount, order, user);
+        // Known before it can be paid: the notification may be quicker than the reply.
+        ORDERS.putIfAbsent(order, new Order(order, amount, null, false));
+        String trade;
+        try {
+            trade = call("alipay.trade.create", biz, Map.of("notify_url", "/orders/" + order));
+        } catch (Failed failed) {
+            if (!failed.outcome.equals("unknown")) {
+                throw failed;
+            }
+            // Bytes had left, so the trade may be there: ask, and never assume.
+            trade = call("alipay.trade.query", "{\"out_trade_no\":\"%s\"}".formatted(order), Map.of());
+        }
+        String tradeNo = member(trade, "trade_no");
+        return ORDERS.computeIfPresent(order, (name, known) -> new Order(name, known.amount, tradeNo, known.paid))
+                .json();
+    }
+
+    /** Takes what Alipay told; the sidecar verified it. May come twice, so it only ever says “is so”. */
+    static boolean event(String kind, Map<String, String> form) {
+        boolean paid = List.of("TRADE_SUCCESS", "TRADE_FINISHED").contains(form.getOrDefault("trade_status", ""));
+        if (!"trade_status_sync".equals(kind) || !paid) {
+            return true;
+        }
+        Order order = ORDERS.get(form.getOrDefault("out_trade_no", ""));
+        if (order == null || !order.amount.equals(form.get("total_amount"))) {
+            return false;
+        }
+        ORDERS.put(order.order, new Order(order.order, order.amount, form.get("trade_no"), true));
+        return true;
+    }
+
+    static void takeEvent(HttpExchange exchange) throws IOException {
+        // In the charset that Content-Type names; UTF-8 where calls are made in UTF-8, as here.
+        String body = new String(exchange.getRequestBody().readAllBytes(), StandardCharsets.UTF_8);
+        boolean taken = event(exchange.getRequestHeaders().getFirst("Alipay-Event-Type"), decoded(body));
+        send(exchange, taken ? 200 : 500, "text/plain", taken ? "success" : "fail");
+    }
+
+    static void answer(HttpExchange exchange) throws IOException {
+        var asked = decoded(exchange.getRequestURI().getRawQuery());
+        String path = exchange.getRequestURI().getPath();
+        boolean isPost = exchange.getRequestMethod().equals("POST");
+        String json = "application/json";
+        try {
+            if (path.equals("/login")) {
+                send(exchange, 200, json, login(asked.getOrDefault("code", "")));
+                return;
+            }
+            // What goes into JSON by hand must not need escapes.
+            String order = path.startsWith("/orders/") ? path.substring("/orders/".length()) : "";
+            if (!order.matches("[A-Za-z0-9_-]{1,64}")) {
+                send(exchange, 404, json, "{}");
+            } else if (isPost) {
+                String amount = asked.getOrDefault("amount", "");
+                String user = asked.getOrDefault("user", "");
+                boolean isPlain = amount.matches("[0-9.]+") && user.matches("[A-Za-z0-9_-]+");
+                send(exchange, isPlain ? 200 : 400, json, isPlain ? create(order, amount, user) : "{}");
+            } else {
+                Order known = ORDERS.get(order);
+                send(exchange, known == null ? 404 : 200, json, known == null ? "{}" : known.json());
+            }
+        } catch (Refused refused) {
+            send(exchange, 422, json, "{\"error\":\"%s\"}".formatted(refused.getMessage()));
+        } catch (Failed failed) {
+            send(exchange, 502, json,
+                    "{\"error\":\"%s\",\"outcome\":\"%s\"}".formatted(failed.code, failed.outcome));
+        }
+    }
+
+    static void send(HttpExchange exchange, int status, String kind, String body) throws IOException {
+        byte[] bytes = body.getBytes(StandardCharsets.UTF_8);
+        exchange.getResponseHeaders().set("Content-Type", kind);
+        exchange.sendResponseHeaders(status, bytes.length);
+        exchange.getResponseBody().write(bytes);
+        exchange.close();
+    }
+
+    static String encoded(Map<String, String> params) {
+        return params.entrySet().stream()
+                .map(p -> p.getKey() + "=" + URLEncoder.encode(p.getValue(), StandardCharsets.UTF_8))
+                .collect(Collectors.joining("&"));
+    }
+
+    static Map<String, String> decoded(String form) {
+        if (form == null || form.isEmpty()) {
+            return Map.of();
+        }
+        return Arrays.stream(form.split("&")).map(pair -> pair.split("=", 2)).collect(Collectors.toMap(
+                pair -> URLDecoder.decode(pair[0], StandardCharsets.UTF_8),
+                pair -> pair.length < 2 ? "" : URLDecoder.decode(pair[1], StandardCharsets.UTF_8),
+                (first, second) -> first));
+    }
+
+    static String env(String name, String otherwise) {
+        String value = System.getenv(name);
+        return value == null || value.isEmpty() ? otherwise : value;
+    }
+
+    public static void main(String[] arguments) throws IOException {
+        var address = new InetSocketAddress("127.0.0.1", Integer.parseInt(env("PORT", "3000")));
+        var server = HttpServer.create(address, 0);
+        server.createContext("/alipay/events", Backend::takeEvent);
+        server.createContext("/", Backend::answer);
+        server.setExecutor(Executors.newCachedThreadPool());
+        server.start();
+    }
+}

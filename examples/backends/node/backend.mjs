@@ -1,0 +1,130 @@
+// A plugin's backend behind alipay-sidecar, with Node's own modules alone.
+//
+// Routes and environment: ../README.md. Orders are kept in memory here; keep yours in a database, and
+// commit before you answer `success`.
+
+import { createServer } from 'node:http';
+
+const SIDECAR = process.env.SIDECAR ?? 'http://127.0.0.1:2088';
+const MERCHANT = process.env.MERCHANT ?? 'shop';
+const orders = new Map();
+
+/** A call that brought no verified answer; `outcome` says whether Alipay may have acted on it. */
+class Failed extends Error {
+  constructor(code, outcome) {
+    super(`${code} (${outcome})`);
+    Object.assign(this, { code, outcome });
+  }
+}
+
+/** Alipay's own, verified no. */
+class Refused extends Error {
+  constructor(node) {
+    super(`${node.sub_code}: ${node.sub_msg}`);
+    this.code = node.sub_code ?? node.code;
+  }
+}
+
+/** Calls Alipay for the merchant: unsigned; what comes back is verified. */
+async function call(method, biz, params = {}) {
+  let reply;
+  try {
+    reply = await fetch(`${SIDECAR}/v2/${method}?${new URLSearchParams(params)}`, {
+      method: 'POST',
+      headers: { 'Alipay-Merchant': MERCHANT, 'Content-Type': 'application/json' },
+      body: biz ? JSON.stringify(biz) : '',
+      // Longer than the sidecar's own deadline (15 s): it knows better what became of a call.
+      signal: AbortSignal.timeout(20_000),
+    });
+  } catch {
+    throw new Failed('sidecar-unreachable', 'unknown');
+  }
+  if (!reply.ok) {
+    throw new Failed(
+      reply.headers.get('alipay-sidecar-error'),
+      reply.headers.get('alipay-sidecar-outcome'),
+    );
+  }
+  const node = await reply.json();
+  // Alipay leaves `code` out of some successes (alipay.system.oauth.token).
+  if ((node.code ?? '10000') !== '10000') throw new Refused(node);
+  return node;
+}
+
+async function login(code) {
+  const params = { grant_type: 'authorization_code', code };
+  const token = await call('alipay.system.oauth.token', undefined, params);
+  return { user: token.user_id ?? token.open_id };
+}
+
+async function create(order, amount, user) {
+  const biz = {
+    out_trade_no: order,
+    total_amount: amount,
+    subject: `order ${order}`,
+    buyer_id: user,
+    product_code: 'JSAPI_PAY',
+  };
+  // Known before it can be paid: the notification may be quicker than the reply.
+  if (!orders.has(order)) orders.set(order, { order, amount, trade_no: null, paid: false });
+  let trade;
+  try {
+    const notify_url = `/orders/${encodeURIComponent(order)}`;
+    trade = await call('alipay.trade.create', biz, { notify_url });
+  } catch (failed) {
+    if (failed.outcome !== 'unknown') throw failed;
+    // Bytes had left, so the trade may be there: ask, and never assume.
+    trade = await call('alipay.trade.query', { out_trade_no: order });
+  }
+  orders.get(order).trade_no = trade.trade_no;
+  return orders.get(order);
+}
+
+/** Takes what Alipay told; the sidecar verified it. May come twice, so it only ever says “is so”. */
+function event(kind, form) {
+  const paid = ['TRADE_SUCCESS', 'TRADE_FINISHED'].includes(form.get('trade_status'));
+  if (kind !== 'trade_status_sync' || !paid) return true;
+  const order = orders.get(form.get('out_trade_no'));
+  if (order?.amount !== form.get('total_amount')) return false;
+  Object.assign(order, { paid: true, trade_no: form.get('trade_no') });
+  return true;
+}
+
+async function bodyOf(request) {
+  const chunks = [];
+  for await (const chunk of request) chunks.push(chunk);
+  return Buffer.concat(chunks).toString();
+}
+
+const json = (status, value) => [status, 'application/json', JSON.stringify(value)];
+
+async function answer(request) {
+  const url = new URL(request.url, 'http://localhost');
+  const order = url.pathname.match(/^\/orders\/(.+)$/)?.[1];
+  const asked = (name) => {
+    const value = url.searchParams.get(name);
+    if (value === null) throw new TypeError(`${name} is missing`);
+    return value;
+  };
+  if (request.method === 'POST' && url.pathname === '/alipay/events') {
+    // In the charset that Content-Type names; UTF-8 where calls are made in UTF-8, as here.
+    const form = new URLSearchParams(await bodyOf(request));
+    const taken = event(request.headers['alipay-event-type'], form);
+    return taken ? [200, 'text/plain', 'success'] : [500, 'text/plain', 'fail'];
+  }
+  if (request.method === 'GET' && url.pathname === '/login') return json(200, await login(asked('code')));
+  if (request.method === 'POST' && order) return json(200, await create(order, asked('amount'), asked('user')));
+  if (request.method === 'GET' && orders.has(order)) return json(200, orders.get(order));
+  return json(404, {});
+}
+
+function complaint(error) {
+  if (error instanceof Refused) return json(422, { error: error.code });
+  if (error instanceof Failed) return json(502, { error: error.code, outcome: error.outcome });
+  return json(error instanceof TypeError ? 400 : 500, { error: error.message });
+}
+
+createServer(async (request, response) => {
+  const [status, kind, body] = await answer(request).catch(complaint);
+  response.writeHead(status, { 'Content-Type': kind }).end(body);
+}).listen(Number(process.env.PORT ?? 3000), '127.0.0.1');
