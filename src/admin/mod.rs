@@ -21,6 +21,7 @@ use crate::config::upstream::UpstreamConfig;
 use crate::gateway::app::Apps;
 use crate::model::app::App;
 use crate::net::body::{self, BoxError, Within};
+use crate::net::client::Client;
 use crate::net::head::{self, HeadFault};
 use crate::net::listener::Peer;
 use crate::protocol::secret::Secret;
@@ -39,6 +40,7 @@ pub mod health;
 pub mod import;
 pub mod inbox;
 mod json;
+pub mod look;
 pub mod merchants;
 pub mod metrics;
 pub mod page;
@@ -99,6 +101,8 @@ pub struct AdminParts {
     pub retain_delivered: Duration,
     /// Told when a delivery is owed again.
     pub wake: Arc<Notify>,
+    /// Looks at the public address.
+    pub client: Client,
 }
 
 impl Admin {

@@ -15,7 +15,7 @@ use crate::admin::page::{DEFAULT_LIMIT, LARGEST_LIMIT};
 use crate::admin::problem::Problem;
 use crate::admin::replay::{self, ReplayFilter};
 use crate::admin::{
-    AdminParts, apps, authorizations, export, import, inbox, json, merchants, prune,
+    AdminParts, apps, authorizations, export, import, inbox, json, look, merchants, prune,
 };
 use crate::config::value::duration;
 use crate::model::id::{AppId, AuthAppId, InvalidId};
@@ -44,6 +44,7 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
         (["apps", app_id], "DELETE") => remove_app(parts, &id(app_id)?).await,
         (["audit"], "GET") => ok(&audit_head(parts).await),
         (["drain"], "POST") => drain(parts, &query).await,
+        (["apps", app_id, "check"], "POST") => ok(&look::at_app(parts, &id(app_id)?).await?),
         (["apps", app_id, "exchange"], "POST") => {
             ok(&authorizations::exchange(parts, &id(app_id)?, body).await?)
         }
@@ -114,6 +115,7 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
             parts.wake.notify_one();
             Ok(done())
         }
+        (["webhook", "check"], "POST") => ok(&look::at_own_address(parts).await),
         (["store"], "GET") => ok(&parts.store.stats().await.map_err(AdminError::from)?),
         (["store", "check"], "POST") => {
             ok(&parts.store.inspect().await.map_err(AdminError::from)?)
@@ -127,7 +129,8 @@ fn refusal(segments: &[&str]) -> Problem {
     match segments {
         ["drain"]
         | ["merchants", "import" | "export"]
-        | ["apps", _, "exchange" | "links" | "subscriptions"]
+        | ["apps", _, "check" | "exchange" | "links" | "subscriptions"]
+        | ["webhook", "check"]
         | ["merchants", _, _, "refresh" | "verify"]
         | ["inbox", "prune" | "replay" | "reverify"]
         | ["inbox", _, "replay" | "reverify"]

@@ -1,4 +1,4 @@
-//! `check`: everything that can be known without asking Alipay.
+//! `check`: everything that can be known without asking Alipay; with `--online`, by asking too.
 
 use clap::Args;
 use serde_json::json;
@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::admin::apps::AppView;
 use crate::admin::page::Page;
 use crate::cli::admin_client::AdminClient;
+use crate::cli::check_online::{self, Looks};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::Form;
@@ -19,6 +20,10 @@ use crate::store::error::StoreError;
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArguments {
+    /// Ask Alipay about each app and merchant, and see whether the public address passes what it is
+    /// sent unchanged
+    #[arg(long)]
+    online: bool,
     #[command(flatten)]
     form: Form,
 }
@@ -42,23 +47,34 @@ pub(crate) async fn execute(context: &Context, arguments: &CheckArguments) -> Re
     let base_path = &config.webhook.base_path;
     warnings.extend(advice::of_routes(&config.delivery, base_path, Some(&ids)));
     warnings.extend(clock(now));
+    let looks = match arguments.online {
+        true => Some(check_online::look(context, &config).await?),
+        false => None,
+    };
+    let faults = looks.as_ref().map(Looks::faults).unwrap_or_default();
     let fingerprint = config.fingerprint();
     if arguments.form.json {
-        return output::say_json(&json!({
+        output::say_json(&json!({
             "config": context.path().display().to_string(),
             "fingerprint": fingerprint,
             "apps": config.apps.len() + stored.as_ref().map_or(0, Vec::len),
             "warnings": warnings,
-        }));
+            "online": looks,
+            "faults": faults,
+        }))?;
+    } else {
+        for warning in &warnings {
+            output::complain(format!("warning: {warning}"));
+        }
+        let path = context.path().display();
+        output::say(format!("{path} is good ({fingerprint})"));
+        let good = looks.iter().flat_map(Looks::good);
+        good.for_each(output::say);
     }
-    for warning in &warnings {
-        output::complain(format!("warning: {warning}"));
+    match faults.len() {
+        0 => Ok(()),
+        _ => Err(anyhow::anyhow!(faults.join("\n")).into()),
     }
-    output::say(format!(
-        "{} is good ({fingerprint})",
-        context.path().display()
-    ));
-    Ok(())
 }
 
 /// The apps of the store; `None`: a running sidecar has the store, and it has opened it well.

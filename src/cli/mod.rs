@@ -18,6 +18,7 @@ mod audit;
 mod backend;
 mod call;
 mod check;
+mod check_online;
 mod context;
 mod dev;
 mod exchange;

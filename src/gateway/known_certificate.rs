@@ -38,6 +38,7 @@ impl Gateway {
             envelope,
             trace_id: None,
             content_type: None,
+            date_ms: None,
         })
     }
 }

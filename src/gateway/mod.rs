@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE};
 use http::{HeaderMap, StatusCode};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 
 use crate::clock::Clock;
 use crate::net::client::{Client, Reply};
@@ -58,6 +60,8 @@ pub struct VerifiedReply {
     pub trace_id: Option<String>,
     /// Alipay's `Content-Type` header.
     pub content_type: Option<String>,
+    /// Alipay's `Date` header, Unix milliseconds. Nobody signs it: it is good for a remark alone.
+    pub date_ms: Option<i64>,
 }
 
 /// A reply that nobody has verified, with what its headers tell.
@@ -67,6 +71,7 @@ struct RawReply {
     charset: Charset,
     trace_id: Option<String>,
     content_type: Option<String>,
+    date_ms: Option<i64>,
 }
 
 impl Gateway {
@@ -202,6 +207,7 @@ impl Gateway {
             envelope,
             trace_id,
             content_type,
+            date_ms,
             ..
         } = reply;
         let platform = &call.app.platform;
@@ -216,6 +222,7 @@ impl Gateway {
             envelope,
             trace_id,
             content_type,
+            date_ms,
         })
     }
 
@@ -377,6 +384,7 @@ fn read(call: &V2Call, reply: Reply) -> Result<RawReply, GatewayError> {
         body: reply.body,
         charset,
         trace_id: header(&reply.headers, "trace_id"),
+        date_ms: header(&reply.headers, DATE.as_str()).and_then(|date| date_of(&date)),
         content_type,
     })
 }
@@ -416,6 +424,12 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
         .map(ToOwned::to_owned)
 }
 
+/// The time of a `Date` header (RFC 9110), Unix milliseconds.
+fn date_of(text: &str) -> Option<i64> {
+    let date = OffsetDateTime::parse(text, &Rfc2822).ok()?;
+    date.unix_timestamp().checked_mul(1000)
+}
+
 /// The largest reply taken from Alipay, bytes; the largest bills' pages stay well below it.
 pub const MAX_REPLY: usize = 8 << 20;
 
@@ -428,6 +442,13 @@ pub fn deadline(configured: Duration, asked: Option<Duration>) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_date_is_read_as_http_writes_it() {
+        let date = date_of("Thu, 26 Nov 2026 04:46:41 GMT");
+        assert_eq!(date, Some(1_795_668_401_000));
+        assert_eq!(date_of("yesterday"), None);
+    }
 
     #[test]
     fn the_charset_of_a_reply_is_its_own_then_utf_8_then_that_of_the_request() {

@@ -343,6 +343,7 @@ fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
         webhook: webhook.clone(),
         retain_delivered: config.delivery.retain_delivered,
         wake,
+        client: backend_client(&config)?,
     });
     let parts = SidecarParts {
         audit,

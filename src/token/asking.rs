@@ -69,7 +69,7 @@ pub enum AskError {
 }
 
 impl AskError {
-    fn of(method: &'static str, error: TokenError) -> Self {
+    pub(super) fn of(method: &'static str, error: TokenError) -> Self {
         match error {
             TokenError::AppUnknown { app_id } => Self::AppUnknown { app_id },
             TokenError::Gateway(source) => Self::Gateway { method, source },

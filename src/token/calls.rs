@@ -105,10 +105,8 @@ pub(super) async fn describe(
     app: &Arc<SigningApp>,
     token: &Secret<String>,
 ) -> Result<(TokenStatus, TokenDescription), TokenError> {
-    let content = biz_content(&Query {
-        app_auth_token: token.expose(),
-    });
-    let described = match call(parts, app, QUERY_METHOD, &content).await {
+    let question = question(parts, app, token.expose());
+    let described = match node(parts, &question).await {
         // Alipay refuses to describe a token that it no longer knows.
         Err(TokenError::Refused { sub_code, .. })
             if TokenVerdict::of_sub_code(&sub_code) == Some(TokenVerdict::Invalid) =>
@@ -129,6 +127,14 @@ pub(super) async fn describe(
         _ => return Err(unusable("its `status` is neither `valid` nor `invalid`")),
     };
     Ok((status, described))
+}
+
+/// The call that asks, as `app`, about a token.
+pub(super) fn question(parts: &TokenParts, app: &Arc<SigningApp>, token: &str) -> V2Call {
+    let content = biz_content(&Query {
+        app_auth_token: token,
+    });
+    v2_call(parts, app, QUERY_METHOD, &content)
 }
 
 /// Asks for the AES key of the merchant's app, and checks that it is one.
@@ -171,8 +177,12 @@ pub(super) async fn call(
     method: &str,
     biz_content: &Secret<String>,
 ) -> Result<Bytes, TokenError> {
-    let call = v2_call(parts, app, method, biz_content);
-    let reply = executed(parts, &call).await?;
+    node(parts, &v2_call(parts, app, method, biz_content)).await
+}
+
+/// Makes `call`, and gives the node of an executed one.
+async fn node(parts: &TokenParts, call: &V2Call) -> Result<Bytes, TokenError> {
+    let reply = executed(parts, call).await?;
     Ok(reply.envelope.node_text().into())
 }
 

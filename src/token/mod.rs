@@ -17,7 +17,7 @@ use crate::flight::Flights;
 use crate::gateway::Gateway;
 use crate::gateway::app::{Apps, SigningApp};
 use crate::model::authorization::{Doubt, Rank, Refusal, Source};
-use crate::model::id::AuthAppId;
+use crate::model::id::{AppId, AuthAppId};
 use crate::model::merchant::Merchant;
 use crate::protocol::secret::Secret;
 use crate::protocol::token_description::TokenDescription;
@@ -33,6 +33,7 @@ mod content_key;
 mod doubt;
 pub mod error;
 mod exchange;
+mod greeting;
 mod lately;
 mod learn;
 pub mod metrics;
@@ -62,6 +63,7 @@ pub use calls::TokenStatus;
 pub use content_key::ContentKeyError;
 pub use doubt::{SecondChoice, TokenVerdict};
 pub use exchange::Slot;
+pub use greeting::Greeting;
 pub use learn::LearnError;
 pub use proof::{Proof, ProofError, ProofMode, Verdict};
 pub use remedy::Remedy;
@@ -406,6 +408,18 @@ impl Tokens {
         let token = &merchant.token.app_auth_token;
         let (_, described) = asking::describe(&self.parts, &merchant.app_id, token).await?;
         Ok(described)
+    }
+
+    /// Asks Alipay something harmless as the app `app_id`: whether it knows the app and takes its key
+    /// shows in the answer, and that there is one shows that replies verify.
+    ///
+    /// # Errors
+    /// [`AskError`] where there is no verified answer.
+    ///
+    /// # Cancel safety
+    /// Safe: a query changes nothing.
+    pub async fn greet(&self, app_id: &AppId) -> Result<Greeting, AskError> {
+        greeting::greet(&self.parts, app_id).await
     }
 
     /// Proves the record of `merchant` by what Alipay says of its token.

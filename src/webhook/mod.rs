@@ -27,6 +27,7 @@ use crate::gateway::diagnosis::Diagnostics;
 use crate::gateway::platform::CertificateSource;
 use crate::model::id::EventIds;
 use crate::net::body::{self, BoxError, Room, Within};
+use crate::net::client::Client;
 use crate::net::head::{self, HeadFault};
 use crate::net::listener::Peer;
 use crate::net::shutdown::{Ending, Gate, Stage};
@@ -42,6 +43,7 @@ mod error;
 mod intake;
 pub mod link;
 pub mod metrics;
+pub mod own_address;
 mod pages;
 mod quarantine;
 pub mod reverify;
@@ -56,6 +58,7 @@ use bad_codes::BadCodes;
 use error::{Known, Refusal};
 use link::Links;
 use metrics::{Browser, Kind, WebhookMetrics};
+use own_address::{OwnAddressView, OwnMessages};
 use pages::Page;
 use quarantine::Quarantine;
 use state::StateKey;
@@ -111,6 +114,8 @@ struct Inner {
     under_way: Gate,
     /// Where their bodies are.
     room: Room,
+    /// What we sent to our own public address.
+    own: OwnMessages,
     settings: ArcSwap<Settings>,
 }
 
@@ -148,6 +153,7 @@ impl Webhook {
             spi_slots: spi::slots(),
             under_way: Gate::new(),
             room: Room::new(ROOM.max(webhook.max_body)),
+            own: OwnMessages::default(),
             settings: ArcSwap::from_pointee(settings),
         }))
     }
@@ -162,6 +168,22 @@ impl Webhook {
     #[must_use]
     pub fn links(&self) -> Links {
         self.0.settings.load().links.clone()
+    }
+
+    /// Sends messages to `webhook.public_url` and compares them with what comes in; nothing where
+    /// that isn't set.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is kept of them.
+    pub async fn look_at_own_address(&self, client: &Client) -> Option<Vec<OwnAddressView>> {
+        let settings = self.0.settings.load_full();
+        let public = settings.webhook.public_url.as_ref()?;
+        let base = format!(
+            "{}{}",
+            public.trim_end_matches('/'),
+            settings.webhook.base_path
+        );
+        Some(self.0.own.send_all(client, &base).await)
     }
 
     /// Makes what was refused until now durable, as far as it is kept. Nobody waits for that
@@ -192,6 +214,9 @@ impl Webhook {
         let _inside = self.0.under_way.enter();
         let settings = self.0.settings.load_full();
         let (head, body) = request.into_parts();
+        if let Some(own) = self.0.own.waits_for(&head) {
+            return own.receive(&head, body).await;
+        }
         let Some(route) = route(&settings.webhook, head.uri.path()) else {
             return answer::not_found();
         };

@@ -70,15 +70,9 @@ async fn ready(address: &str, backend: &mut Backend) {
     }
 }
 
-/// A port that nobody has at this moment.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
-}
-
 /// Starts what `command` makes of a port, and walks through all that an example shows.
 async fn walk(command: impl FnOnce(u16) -> Command) {
-    let port = free_port();
+    let port = crate::support::free_port();
     let base = format!("http://127.0.0.1:{port}");
     let events = format!("{base}/alipay/events");
     let sidecar = TestSidecar::start_with(|config| config.delivery.url = Some(events)).await;

@@ -34,6 +34,8 @@ mod canaries;
 #[cfg(feature = "simulator")]
 mod certificates;
 mod changes;
+#[cfg(feature = "simulator")]
+mod check_online;
 #[cfg(feature = "cli")]
 mod cli;
 #[cfg(feature = "cli")]
@@ -51,6 +53,8 @@ mod delivery;
 mod differential;
 #[cfg(feature = "simulator")]
 mod disk_faults;
+#[cfg(feature = "simulator")]
+mod docs;
 #[cfg(feature = "simulator")]
 mod embedding;
 #[cfg(feature = "simulator")]

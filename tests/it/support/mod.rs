@@ -252,6 +252,20 @@ impl TestSidecar {
     }
 }
 
+/// A port that nobody has, for whoever must know it before it is bound. Below those that the system
+/// gives out by itself, so that no other test is given it meanwhile.
+pub fn free_port() -> u16 {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 8000).expect("small");
+    loop {
+        let port = 20_000 + start + NEXT.fetch_add(1, Ordering::Relaxed);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// A client that keeps nothing of its own.
 pub fn client() -> Client {
     Client::new(&ClientOptions {
