@@ -119,8 +119,8 @@ impl OwnMessages {
         client: &Client,
         sent: &Sent,
     ) -> Result<Vec<String>, (&'static str, String)> {
-        let word =
-            random_word().ok_or(("unreachable", "the system has no randomness".to_owned()))?;
+        let word = random_word()
+            .ok_or_else(|| ("unreachable", "the system has no randomness".to_owned()))?;
         let mut arriving = self.expect(&word);
         let request = sent
             .request(&word)
@@ -246,7 +246,7 @@ impl Sent {
         let mut faults = Vec::new();
         let came = arrived.content_type.as_ref().map(HeaderValue::as_bytes);
         if came != Some(FORM.as_bytes()) {
-            let came = came.map_or("none".into(), String::from_utf8_lossy);
+            let came = came.map_or_else(|| "none".into(), String::from_utf8_lossy);
             faults.push(format!(
                 "the Content-Type was changed: sent `{FORM}`, arrived `{came}`"
             ));
