@@ -33,6 +33,7 @@ use crate::webhook::Webhook;
 pub mod apps;
 mod audit_line;
 pub mod authorizations;
+mod console;
 pub mod drain;
 pub mod error;
 pub mod export;
@@ -147,7 +148,11 @@ impl Admin {
             ("/metrics", &Method::GET) => self.metrics(head).await,
             ("/livez" | "/readyz" | "/metrics", _) => Err(Problem::method_not_allowed("GET")),
             (path, _) if path.starts_with("/api/") => self.api(head, body).await,
-            _ => Err(Problem::route_unknown()),
+            (path, method) => match (console::file(path), method) {
+                (Some(file), &Method::GET) => Ok(file),
+                (Some(_), _) => Err(Problem::method_not_allowed("GET")),
+                (None, _) => Err(Problem::route_unknown()),
+            },
         };
         answer.map(|response| response.map(AdminBody::Whole))
     }

@@ -13,7 +13,8 @@ use alipay_sidecar::simulator::{
     SECOND_APP_AUTH_TOKEN, SECOND_AUTH_APP_ID, SECOND_PID, SimulatedApp,
 };
 use alipay_sidecar::store::Change;
-use http::{Method, Request};
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::{ADMIN_TOKEN, ALIAS, TestSidecar, header, json as parsed, keys, text};
@@ -200,7 +201,7 @@ async fn a_web_page_without_the_token_is_refused() {
 async fn routes_are_known_and_take_their_methods() {
     let sidecar = TestSidecar::start().await;
     for path in [
-        "/",
+        "/nothing",
         "/api",
         "/api/",
         "/api/nothing",
@@ -731,4 +732,36 @@ async fn method_names_beyond_the_first_two_hundred_are_counted_together() {
     let metrics = text(&sidecar.admin(Method::GET, "/metrics", "").await);
     assert!(metrics.contains(r#"method="other",outcome="merchant-required"} 10"#));
     assert_eq!(metrics.matches("method=\"made.up.").count(), 200);
+}
+
+/// The console's page is anybody's who reaches the listener; what it shows, `/api` alone gives.
+#[tokio::test]
+async fn the_console_is_served_whole_and_may_load_nothing_else() {
+    let sidecar = TestSidecar::start().await;
+    for (path, kind) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/console.css", "text/css; charset=utf-8"),
+        ("/console.js", "text/javascript; charset=utf-8"),
+    ] {
+        let request = Request::builder().uri(path);
+        let reply = sidecar.send(&sidecar.admin, request, Bytes::new()).await;
+        assert_eq!(reply.status, StatusCode::OK, "{path}");
+        assert_eq!(header(&reply, "content-type"), kind);
+        assert_eq!(header(&reply, "x-content-type-options"), "nosniff");
+        let policy = header(&reply, "content-security-policy");
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'self'"),
+            "{policy}"
+        );
+        assert!(!policy.contains("unsafe"), "{policy}");
+        let said = text(&reply);
+        for elsewhere in ["http://", "https://", "innerHTML", "eval("] {
+            let said = said.replace("http://www.w3.org/2000/svg", "");
+            assert!(!said.contains(elsewhere), "{path} has {elsewhere}");
+        }
+        let posted = Request::builder().method(Method::POST).uri(path);
+        let reply = sidecar.send(&sidecar.admin, posted, Bytes::new()).await;
+        assert_eq!(reply.status, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(header(&reply, "allow"), "GET");
+    }
 }
