@@ -30,6 +30,13 @@ pub static ALIPAY: LazyLock<[RsaPublicKey; 2]> = LazyLock::new(|| {
 pub static APP: LazyLock<RsaPublicKey> =
     LazyLock::new(|| RsaPublicKey::from_text(public("app2048")).expect("a key"));
 
+/// The name of an app's key with which signing is quick.
+pub const SHORT: &str = "app1024";
+
+/// The public half of [`SHORT`].
+pub static APP_SHORT: LazyLock<RsaPublicKey> =
+    LazyLock::new(|| RsaPublicKey::from_text(public(SHORT)).expect("a key"));
+
 fn text(name: &str, form: &str) -> &'static str {
     FILE["keys"][name][form].as_str().expect("such a key")
 }

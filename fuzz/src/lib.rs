@@ -1,6 +1,7 @@
 //! What the fuzz targets share: an input's parts, the throw-away keys of `tests/vectors`, and the
 //! oracles, which follow Alipay's rules a second time without the code under test.
 
+mod alipay;
 pub mod keys;
 pub mod oracle;
 pub mod world;

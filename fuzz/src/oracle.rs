@@ -79,6 +79,48 @@ pub fn unescape(text: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// An input as text, as its parts may be read: as it stands, with the percent encoding taken off
+/// wherever it is one, and both without the lines that divide a chunked body.
+#[must_use]
+pub fn spellings(input: &[u8]) -> Vec<String> {
+    let decoded = unescape_leniently(input);
+    let joined = [without_chunks(input), without_chunks(&decoded)];
+    let all = [input, &decoded, &joined[0], &joined[1]];
+    all.map(|text| String::from_utf8_lossy(text).into_owned())
+        .into()
+}
+
+/// Takes the percent encoding off where there is one.
+fn unescape_leniently(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, behind)) = rest.split_first() {
+        let code = rest.get(..3).filter(|_| byte == b'%');
+        match code.and_then(unescape) {
+            Some(decoded) => {
+                bytes.extend(decoded);
+                rest = &rest[3..];
+            }
+            None => {
+                bytes.push(byte);
+                rest = behind;
+            }
+        }
+    }
+    bytes
+}
+
+/// Leaves out every line that may tell the size of a chunk, with its breaks.
+fn without_chunks(text: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(text);
+    let is_size = |line: &&str| {
+        let digits = line.split([';', ' ', '\t']).next().unwrap_or_default();
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let kept = text.split("\r\n").filter(|line| !is_size(line));
+    kept.collect::<String>().into_bytes()
+}
+
 /// Reads a form: pairs in their order; `None` where anything can't be read, or a name stands twice.
 #[must_use]
 pub fn form(raw: &[u8], charset: Charset) -> Option<Vec<(String, String)>> {

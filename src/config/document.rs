@@ -81,17 +81,17 @@ impl Item {
 /// # Errors
 /// Every fault of syntax. The offending text isn't shown: it may be a secret.
 pub(crate) fn parse(text: &str) -> Result<Table, Vec<Fault>> {
-    let line_of = |offset: usize| line_of(text, offset);
+    let lines = Lines::of(text);
     let (root, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
-        let place = |offset: usize| Place::Line(line_of(offset));
+        let place = |offset: usize| Place::Line(lines.at(offset));
         return Ok(convert_table(root.get_ref(), &place));
     }
     Err(errors
         .iter()
         .map(|error| Fault {
             file: None,
-            line: error.span().map(|span| line_of(span.start)),
+            line: error.span().map(|span| lines.at(span.start)),
             variable: None,
             key: String::new(),
             mismatch: Mismatch::new(format!("a fault of syntax ({})", error.message()), "TOML"),
@@ -99,9 +99,18 @@ pub(crate) fn parse(text: &str) -> Result<Table, Vec<Fault>> {
         .collect())
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
-    let before = text.bytes().take(offset);
-    before.filter(|b| *b == b'\n').count() + 1
+/// Where the lines of a text end.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        Self(text.match_indices('\n').map(|(at, _)| at).collect())
+    }
+
+    /// The line, counted from 1, that the byte at `offset` stands in.
+    fn at(&self, offset: usize) -> usize {
+        self.0.partition_point(|end| *end < offset) + 1
+    }
 }
 
 fn convert_table(table: &DeTable<'_>, place: &dyn Fn(usize) -> Place) -> Table {

@@ -1,6 +1,6 @@
 //! The parameters of a form as they stand there, mistakes included.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, rc::Rc};
 
 use super::{
     cause::{Cause, ParamsCause, TextCause, named},
@@ -13,12 +13,16 @@ use crate::protocol::{
 };
 
 /// Holds names and values in their order; a name may stand twice, and what can't be decoded is
-/// replaced. Every changed copy is charged.
+/// replaced. Every changed copy is charged, though it shares the texts that are the same: thousands
+/// are made of one message.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fields {
-    pairs: Vec<(String, String)>,
+    pairs: Vec<Pair>,
     work: Work,
 }
+
+/// A name and a value.
+type Pair = (Rc<str>, Rc<str>);
 
 impl Fields {
     /// Reads a form leniently: a `%` without digits stays.
@@ -58,7 +62,7 @@ impl Fields {
             .sum()
     }
 
-    fn copy(&self, pairs: impl Iterator<Item = (String, String)>) -> Self {
+    fn copy(&self, pairs: impl Iterator<Item = Pair>) -> Self {
         self.work.charge(self.cost());
         Self {
             pairs: pairs.collect(),
@@ -67,9 +71,7 @@ impl Fields {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.pairs
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+        self.pairs.iter().map(|(name, value)| (&**name, &**value))
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
@@ -103,29 +105,30 @@ impl Fields {
     }
 
     pub(super) fn with(&self, name: &str, value: &str) -> Self {
-        let added = (name.to_owned(), value.to_owned());
+        let added = (name.into(), value.into());
         self.copy(self.pairs.iter().cloned().chain([added]))
     }
 
     /// Changes each value but the signature's; `None` if nothing changes.
     pub(super) fn map(&self, change: impl Fn(&str) -> String) -> Option<Self> {
-        let changed = self.pairs.iter().map(|(name, value)| {
-            let value = match name.as_str() {
-                name::SIGN => value.clone(),
-                _ => change(value),
-            };
-            (name.clone(), value)
-        });
-        let changed = self.copy(changed);
-        (changed.pairs != self.pairs).then_some(changed)
+        let mut is_other = false;
+        let changed = self.copy(self.pairs.iter().map(|(name, value)| {
+            let changed = (**name != *name::SIGN).then(|| change(value));
+            let changed = changed.filter(|changed| **changed != **value);
+            is_other |= changed.is_some();
+            let value = changed.map_or_else(|| Rc::clone(value), Rc::from);
+            (Rc::clone(name), value)
+        }));
+        is_other.then_some(changed)
     }
 
     /// Changes the value of one parameter.
     pub(super) fn replace(&self, target: &str, value: &str) -> Self {
         self.work.charge(value.len());
+        let value: Rc<str> = value.into();
         self.copy(self.pairs.iter().map(|(name, old)| {
-            let value = if name == target { value } else { old };
-            (name.clone(), value.to_owned())
+            let value = if **name == *target { &value } else { old };
+            (Rc::clone(name), Rc::clone(value))
         }))
     }
 
@@ -133,7 +136,7 @@ impl Fields {
     pub(super) fn first_of_duplicates(&self) -> Self {
         let mut seen = BTreeSet::new();
         let kept = self.pairs.iter();
-        let kept = kept.filter(|(name, _)| seen.insert(name.as_str()));
+        let kept = kept.filter(|(name, _)| seen.insert(&**name));
         self.copy(kept.cloned())
     }
 
@@ -141,7 +144,7 @@ impl Fields {
     pub(super) fn last_of_duplicates(&self) -> Self {
         let mut seen = BTreeSet::new();
         let kept = self.pairs.iter().rev();
-        let kept = kept.filter(|(name, _)| seen.insert(name.as_str()));
+        let kept = kept.filter(|(name, _)| seen.insert(&**name));
         let mut kept = self.copy(kept.cloned());
         kept.pairs.reverse();
         kept
@@ -229,8 +232,11 @@ fn lossy(bytes: &[u8], charset: Charset) -> String {
 
 impl FromIterator<(String, String)> for Fields {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
+        let pairs = pairs.into_iter().take(MOST_FIELDS);
         Self {
-            pairs: pairs.into_iter().take(MOST_FIELDS).collect(),
+            pairs: pairs
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
             work: Work::default(),
         }
     }
@@ -274,7 +280,7 @@ impl Reading {
         match self.order {
             Order::Arrival => {}
             Order::Bytes => pairs.sort_by_key(|&(name, _)| name),
-            Order::Letters => pairs.sort_by_key(|(name, _)| name.to_ascii_lowercase()),
+            Order::Letters => pairs.sort_by_cached_key(|(name, _)| name.to_ascii_lowercase()),
         }
         fields.work.charge(2 * fields.cost());
         let length = |(name, value): &(&str, &str)| name.len() + value.len() + 2;

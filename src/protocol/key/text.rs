@@ -31,17 +31,23 @@ pub(super) fn blocks(text: &str, expected: &'static str) -> Result<Vec<Block>, K
 /// Takes away what no key holds, and makes every dash a plain one.
 fn tidy(text: &str) -> Zeroizing<String> {
     let spelled_out = Zeroizing::new(text.replace("\\r", "").replace("\\n", " "));
-    let tidied = spelled_out
-        .trim_matches(|c: char| c.is_whitespace() || is_invisible(c) || c == '"' || c == '\'')
-        .chars()
-        .filter(|&c| !is_invisible(c))
-        .map(|c| match c {
-            '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{ff0d}' => '-',
-            other if other.is_whitespace() => ' ',
-            other => other,
-        })
-        .collect();
-    Zeroizing::new(tidied)
+    let key = spelled_out
+        .trim_matches(|c: char| c.is_whitespace() || is_invisible(c) || c == '"' || c == '\'');
+    // Large enough from the start: a `String` that grows leaves copies behind.
+    let mut tidy = Zeroizing::new(String::with_capacity(key.len()));
+    tidy.extend(key.chars().filter_map(tidied));
+    tidy
+}
+
+/// What is left of a character: base64 and labels, which are nearly all of a key, as they are.
+fn tidied(c: char) -> Option<char> {
+    match c {
+        '!'..='~' => Some(c),
+        c if is_invisible(c) => None,
+        '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{ff0d}' => Some('-'),
+        c if c.is_whitespace() => Some(' '),
+        other => Some(other),
+    }
 }
 
 /// Zero-width characters that chat programs and web pages put into text, and BOMs.
@@ -77,7 +83,8 @@ fn armoured(text: &str, expected: &'static str) -> Result<Vec<Block>, KeyError> 
 }
 
 fn block(label: String, body: &str, expected: &'static str) -> Result<Block, KeyError> {
-    let body: Zeroizing<String> = Zeroizing::new(body.split_whitespace().collect());
+    // The one kind of white space that `tidy` leaves.
+    let body = Zeroizing::new(body.replace(' ', ""));
     let der = ENGINE
         .decode(body.as_bytes())
         .map_err(|source| KeyError::Base64 {
