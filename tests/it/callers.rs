@@ -184,7 +184,10 @@ async fn a_bearer_token_opens_the_front_door_and_a_wrong_one_does_not() {
 }
 
 /// The same sidecar on a unix socket; gives its path.
-async fn on_unix_socket(sidecar: &TestSidecar, folder: &tempfile::TempDir) -> std::path::PathBuf {
+pub async fn on_unix_socket(
+    sidecar: &TestSidecar,
+    folder: &tempfile::TempDir,
+) -> std::path::PathBuf {
     let path = folder.path().join("proxy.sock");
     let listener = Listener::bind(&Listen::Unix(path.clone())).await;
     let service = sidecar.sidecar.proxy_service();
