@@ -325,7 +325,7 @@ impl Proxy {
             drop((slot, in_flight));
             ended
         });
-        task.await.map_err(|_| story.refused(&self.parts, bug()))
+        task.await.map_err(|_| story.broken(&self.parts, bug()))
     }
 }
 
