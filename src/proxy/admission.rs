@@ -8,7 +8,8 @@ use hyper::body::Body;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::gateway::VerifiedReply;
-use crate::net::body::{self, BoxError, Held, Within};
+use crate::net::body::{self, BoxError, Within};
+use crate::net::room::Held;
 use crate::net::shutdown::{Inside, Stage};
 use crate::protocol::charset::Charset;
 use crate::protocol::params::name;
@@ -40,6 +41,7 @@ impl Proxy {
     {
         let callers = &self.parts.callers;
         let (bearer, settled) = self.enter(head, &route.target, story)?;
+        // Where a signature may say who calls, that is known once the body is read.
         let by_signature = callers.looks_at_signatures(head, &route.target);
         let settled = match by_signature {
             true => settled,
