@@ -1,5 +1,6 @@
 //! What every verb may need: the configuration and a runtime.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -7,12 +8,14 @@ use anyhow::Context as _;
 use crate::cli::failure::Failure;
 use crate::cli::taken_variables::TakenVariables;
 use crate::config::error::{ConfigErrors, Fault, Mismatch};
-use crate::config::{Config, process_environment};
+use crate::config::{Config, Source, process_environment};
 use crate::store::seal::StoreKey;
 
 /// What every verb may need.
 pub(crate) struct Context {
     path: PathBuf,
+    /// What stands there, once it was read: a pipe gives it only once.
+    source: OnceCell<Source>,
     taken: TakenVariables,
 }
 
@@ -20,15 +23,18 @@ impl Context {
     pub(crate) fn new(path: PathBuf) -> Self {
         Self {
             path,
+            source: OnceCell::new(),
             taken: TakenVariables::default(),
         }
     }
 
     /// The same for who serves: the secrets of its environment are held here alone.
     pub(crate) fn of_clean_environment(path: &Path) -> Result<Self, Failure> {
+        let (taken, source) = TakenVariables::take(path)?;
         Ok(Self {
             path: path.to_owned(),
-            taken: TakenVariables::take(path)?,
+            source: OnceCell::from(source),
+            taken,
         })
     }
 
@@ -39,7 +45,11 @@ impl Context {
 
     /// Reads the configuration with the process's environment over it.
     pub(crate) fn load(&self) -> Result<Config, Failure> {
-        Ok(Config::load(&self.path, self.environment())?)
+        Ok(Config::from_source(self.source(), self.environment())?)
+    }
+
+    fn source(&self) -> &Source {
+        self.source.get_or_init(|| Source::read(&self.path))
     }
 
     /// The same for who is about to serve: what this version doesn't do, certificates that don't
@@ -49,7 +59,7 @@ impl Context {
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Config, Failure> {
         let environment = self.environment().chain(variables);
-        let config = Config::load_to_serve(&self.path, environment)?;
+        let config = Config::from_source_to_serve(self.source(), environment)?;
         let faults = crate::sidecar::unusable_files(&config);
         let named = faults.into_iter().map(|fault| Fault {
             file: Some(self.path.clone()),

@@ -1,7 +1,7 @@
 //! From a file and the environment to a [`Config`], every fault reported at once.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::config::Config;
 use crate::config::admin::AdminConfig;
@@ -14,6 +14,7 @@ use crate::config::proxy::ProxyConfig;
 use crate::config::reference::References;
 use crate::config::secret_variables;
 use crate::config::section::{Reading, Section, VARIABLE_PREFIX, unknown};
+use crate::config::source::Source;
 use crate::config::store::StoreConfig;
 use crate::config::telemetry::TelemetryConfig;
 use crate::config::token::TokenConfig;
@@ -34,19 +35,31 @@ impl Config {
         path: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
-        let (reading, config) = read_file(path, environment)?;
-        reading.finish(config)
+        Self::from_source(&Source::read(path), environment)
     }
 
-    /// As [`Self::load`], for who is about to serve: what this version doesn't do is a fault, too.
+    /// The same of a file that was read before.
     ///
     /// # Errors
     /// [`ConfigErrors`] with every fault.
-    pub fn load_to_serve(
-        path: &Path,
+    pub fn from_source(
+        source: &Source,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
-        let (reading, config) = read_file(path, environment)?;
+        let (reading, config) = read_source(source, environment)?;
+        reading.finish(config)
+    }
+
+    /// As [`Self::from_source`], for who is about to serve: what this version doesn't do is a fault,
+    /// too.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] with every fault.
+    pub fn from_source_to_serve(
+        source: &Source,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        let (reading, config) = read_source(source, environment)?;
         reading.faults_of_keys(config.unsupported());
         reading.finish(config)
     }
@@ -66,19 +79,14 @@ impl Config {
     }
 }
 
-fn read_file(
-    path: &Path,
+fn read_source(
+    source: &Source,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<(Reading, Config), ConfigErrors> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        let found = format!("no readable file ({error})");
-        let mismatch = Mismatch::new(found, "a configuration");
-        let hint = "`alipay-sidecar init` writes one; `-c FILE` names another";
-        ConfigErrors::of_key(path, "", mismatch.hint(hint))
-    })?;
-    let references = references(&text, &directory_of(path), environment);
-    let reading = Reading::new(Some(path), references);
-    let config = read(&reading, &text);
+    let text = source.checked()?;
+    let references = references(text, &source.directory(), environment);
+    let reading = Reading::new(Some(source.path()), references);
+    let config = read(&reading, text);
     Ok((reading, config))
 }
 
@@ -99,13 +107,6 @@ pub fn process_environment() -> impl Iterator<Item = (String, String)> {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
     std::env::vars_os().filter_map(text)
-}
-
-/// The directory of the file at `path`, absolute where the system can tell.
-#[must_use]
-pub fn directory_of(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    absolute.parent().map(Path::to_owned).unwrap_or_default()
 }
 
 /// The sections that stand once, and may therefore be set by environment variables.

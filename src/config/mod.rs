@@ -15,6 +15,7 @@ pub mod proxy;
 pub mod reference;
 mod secret_variables;
 mod section;
+mod source;
 pub mod store;
 pub mod telemetry;
 mod tls;
@@ -26,8 +27,9 @@ pub(crate) mod value;
 mod view;
 pub mod webhook;
 
-pub use load::{REFERENCE, directory_of, process_environment};
+pub use load::{REFERENCE, process_environment};
 pub use secret_variables::secret_variables;
+pub use source::Source;
 
 use crate::model::app::App;
 

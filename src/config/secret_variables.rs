@@ -1,19 +1,18 @@
 //! Which environment variables hold secrets: those that `env:` references name.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use crate::config::document::{self, Item, Place, Table, Value};
 use crate::config::section::VARIABLE_PREFIX;
+use crate::config::source::Source;
 
-/// The variables from which the configuration at `path`, with `environment` over it, takes
+/// The variables from which the configuration in `source`, with `environment` over it, takes
 /// secrets. One that can't be read names none: whoever loads it says why.
 #[must_use]
-pub fn secret_variables(path: &Path, environment: &[(String, String)]) -> BTreeSet<String> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+pub fn secret_variables(source: &Source, environment: &[(String, String)]) -> BTreeSet<String> {
     let environment = environment.iter();
     named(
-        &text,
+        source.text().unwrap_or_default(),
         environment.map(|(name, value)| (name.as_str(), value.as_str())),
     )
 }

@@ -307,6 +307,18 @@ impl Puller {
         Ok(false)
     }
 
+    /// The same of one, by its id; what doesn't exist is beyond nobody.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn is_beyond(&self, id: EventId, whose: &Whose) -> Result<bool, StoreError> {
+        let Some((entry, _)) = self.0.store.entry(id).await? else {
+            return Ok(false);
+        };
+        let gives = Search::new(&*self.0.store, whose).gives(&entry).await?;
+        Ok(!gives)
+    }
+
     /// A new lease, or the end where the last one ended with the time to deliver.
     fn change(&self, delivery: &Delivery, lease: Lease) -> Change {
         match delivery.lease {

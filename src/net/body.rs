@@ -1,12 +1,12 @@
 //! Reading bodies within a size and a time.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::net::room::{Held, NoRoom, Room};
 
 /// A boxed error, as bodies of other libraries give it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -51,14 +51,6 @@ enum Trailers {
     Refused,
 }
 
-/// Room that bodies share. Clones share it.
-#[derive(Debug, Clone)]
-pub struct Room(Arc<Semaphore>);
-
-/// What a body takes of a [`Room`]; dropping it gives it back.
-#[derive(Debug, Default)]
-pub struct Held(Option<OwnedSemaphorePermit>);
-
 /// Why a body couldn't be read into a [`Room`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -66,32 +58,9 @@ pub enum RoomError {
     /// It couldn't be read at all.
     #[error(transparent)]
     Body(#[from] BodyError),
-    /// Others take all of it.
-    #[error("there is no room for a further body at present")]
-    Full,
-}
-
-impl Room {
-    /// Room for so many bytes.
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes)))
-    }
-
-    /// Takes `bytes` more of it, without waiting: who waited would hold what others wait for.
-    ///
-    /// # Errors
-    /// [`RoomError::Full`].
-    pub fn take(&self, bytes: usize, held: &mut Held) -> Result<(), RoomError> {
-        let bytes = u32::try_from(bytes).map_err(|_| RoomError::Full)?;
-        let more = Arc::clone(&self.0).try_acquire_many_owned(bytes);
-        let more = more.map_err(|_| RoomError::Full)?;
-        match &mut held.0 {
-            Some(former) => former.merge(more),
-            None => held.0 = Some(more),
-        }
-        Ok(())
-    }
+    /// Others take all of it, or those of the same network their share.
+    #[error(transparent)]
+    Full(#[from] NoRoom),
 }
 
 /// Reads the body of a request as [`read`] does, but within `room`: each byte takes its place as it
@@ -110,7 +79,7 @@ where
     B::Error: Into<BoxError>,
 {
     let mut held = Held::default();
-    let take = |bytes| room.take(bytes, &mut held);
+    let take = |bytes| room.take(bytes, &mut held).map_err(RoomError::from);
     let body = read_taking(body, (limit, Trailers::Refused), deadline, take).await?;
     Ok((body, held))
 }
@@ -240,7 +209,7 @@ mod tests {
         let read = async |texts: &[&'static str]| read_into(pieces(texts), 6, SOON, &room).await;
         let (first, held) = read(&["ab", "cde"]).await.expect("room");
         assert_eq!(first, "abcde");
-        assert!(matches!(read(&["1234"]).await, Err(RoomError::Full)));
+        assert!(matches!(read(&["1234"]).await, Err(RoomError::Full(_))));
         read(&["123"]).await.expect("as much as is left");
         drop(held);
         read(&["123", "456"]).await.expect("given back");

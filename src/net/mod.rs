@@ -6,6 +6,7 @@ pub(crate) mod crowd;
 pub mod head;
 pub mod listener;
 mod pace;
+pub mod room;
 pub mod serve;
 pub mod shutdown;
 pub mod spool;

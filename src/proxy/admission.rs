@@ -8,7 +8,8 @@ use hyper::body::Body;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::gateway::VerifiedReply;
-use crate::net::body::{self, BoxError, Held, Within};
+use crate::net::body::{self, BoxError, Within};
+use crate::net::room::Held;
 use crate::net::shutdown::{Inside, Stage};
 use crate::protocol::charset::Charset;
 use crate::protocol::params::name;
@@ -40,10 +41,12 @@ impl Proxy {
     {
         let callers = &self.parts.callers;
         let (bearer, settled) = self.enter(head, &route.target, story)?;
+        // Where a signature may say who calls, that is known once the body is read.
         let by_signature = callers.looks_at_signatures(head, &route.target);
-        if !by_signature {
-            settled?;
-        }
+        let settled = match by_signature {
+            true => settled,
+            false => Ok(settled?),
+        };
         route::check_http_method(&route.target, &head.method)?;
         if route.target == Target::Unknown {
             return Err(ProxyError::refused(
@@ -55,9 +58,14 @@ impl Proxy {
         let (sent, held) = self.read(head, &route.target, body).await?;
         let slot = self.slot(place, held)?;
         let sent = SentCall::read(head, route, sent)?;
-        let signature = sent.signature().filter(|_| by_signature);
-        let who = callers.settle(head, bearer, signature.as_ref())?;
-        story.is_of(&who);
+        let who = match sent.signature().filter(|_| by_signature) {
+            None => settled?,
+            Some(signature) => {
+                let who = callers.settle(head, bearer, Some(&signature))?;
+                story.is_of(&who);
+                who
+            }
+        };
         let call = sent.into_call(head, route.selector.clone())?;
         story.method = Some(call.method());
         let known = match &call {

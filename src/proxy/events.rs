@@ -17,7 +17,6 @@ use serde_json::Value;
 
 use crate::config::value;
 use crate::delivery::pull::{Claim, PullError, Pulled, Puller};
-use crate::delivery::whose::Whose;
 use crate::model::id::EventId;
 use crate::net::body::{self, BoxError, Within};
 use crate::net::shutdown::{Gate, Stage};
@@ -28,6 +27,7 @@ use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route};
 use crate::proxy::story::{EventsDone, Story};
 use crate::proxy::{OUT_OF_SERVICE, Proxy, overloaded, upload, users};
+use crate::store::error::StoreError;
 
 /// The largest body of these requests, bytes: a few short members.
 const MAX_BODY: usize = 64 << 10;
@@ -123,29 +123,19 @@ impl Events {
         let shares = shares.into_iter().flatten().filter(|_| waits);
         let _waiting = shares.map(Places::wait).collect::<Result<Vec<_>, _>>()?;
         let claimed = self.puller.claim(wanted, &who.whose()).await?;
-        self.report(&claimed, who).await;
+        if let Some(by_rule) = who.whose_by_rule() {
+            report(who, self.puller.are_beyond(&claimed, &by_rule).await);
+        }
         Ok(Done::Claimed(claimed))
     }
 
-    /// Reports a claim that gave what would be withheld if rules were enforced.
-    async fn report(&self, claimed: &[Pulled], who: &Who) {
-        let Some(by_rule) = who.whose_by_rule() else {
-            return;
-        };
-        match self.puller.are_beyond(claimed, &by_rule).await {
-            // It only reports.
-            Ok(true) => drop(who.refuse_merchant()),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(%error, "whether a caller may have what it claimed isn't known");
-            }
-        }
-    }
-
     /// The event that is meant, which has to be one of those given.
-    async fn given(&self, id: &str, whose: &Whose) -> Result<EventId, ProxyError> {
+    async fn given(&self, id: &str, who: &Who) -> Result<EventId, ProxyError> {
         let id = event_id(id)?;
-        self.puller.check_given(id, whose).await?;
+        self.puller.check_given(id, &who.whose()).await?;
+        if let Some(by_rule) = who.whose_by_rule() {
+            report(who, self.puller.is_beyond(id, &by_rule).await);
+        }
         Ok(id)
     }
 
@@ -162,6 +152,16 @@ impl Events {
         let attempt = read_attempt(members.attempt.as_ref())?;
         self.puller.nack(id, attempt).await?;
         Ok(Done::Said)
+    }
+}
+
+/// Reports that somebody got, or speaks of, what would be withheld if rules were enforced.
+fn report(who: &Who, is_beyond: Result<bool, StoreError>) {
+    match is_beyond {
+        // It only reports.
+        Ok(true) => drop(who.refuse_merchant()),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "whether a caller may have an event isn't known"),
     }
 }
 
@@ -223,7 +223,6 @@ impl Proxy {
         let who = self.let_in(head, &route.target, story)?;
         route::check_http_method(&route.target, &head.method)?;
         who.check_events()?;
-        let whose = who.whose();
         users::refuse_where_unused(&head.headers)?;
         let _own = who.places().map(Places::enter).transpose()?;
         let _all = events.places.enter()?;
@@ -240,13 +239,13 @@ impl Proxy {
             // Nothing new is begun; what is on lease can still be finished.
             Event::Claim if leaving => Err(overloaded(OUT_OF_SERVICE)),
             Event::Claim => events.claim(&body, &who).await,
-            Event::Extend(id) => events.extend(events.given(id, &whose).await?, &body).await,
+            Event::Extend(id) => events.extend(events.given(id, &who).await?, &body).await,
             Event::Ack(id) => {
                 nothing(&body)?;
-                events.puller.ack(events.given(id, &whose).await?).await?;
+                events.puller.ack(events.given(id, &who).await?).await?;
                 Ok(Done::Said)
             }
-            Event::Nack(id) => events.nack(events.given(id, &whose).await?, &body).await,
+            Event::Nack(id) => events.nack(events.given(id, &who).await?, &body).await,
         }
     }
 }

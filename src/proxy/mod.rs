@@ -18,7 +18,8 @@ use crate::config::Config;
 use crate::gateway::error::Outcome;
 use crate::gateway::metrics::CallMetrics;
 use crate::gateway::{Gateway, VerifiedReply};
-use crate::net::body::{BodyError, BoxError, Held, Room, RoomError};
+use crate::net::body::{BodyError, BoxError, RoomError};
+use crate::net::room::{Held, Room};
 use crate::net::shutdown::{Ending, Gate};
 use crate::protocol::signature::SignType;
 use crate::token::Tokens;
@@ -325,7 +326,7 @@ impl Proxy {
             drop((slot, in_flight));
             ended
         });
-        task.await.map_err(|_| story.refused(&self.parts, bug()))
+        task.await.map_err(|_| story.broken(&self.parts, bug()))
     }
 }
 
@@ -390,7 +391,7 @@ impl From<RoomError> for ProxyError {
     fn from(error: RoomError) -> Self {
         match error {
             RoomError::Body(error) => error.into(),
-            RoomError::Full => overloaded(
+            RoomError::Full(_) => overloaded(
                 "the bodies of calls under way take all the room there is; try again in a second",
             ),
         }

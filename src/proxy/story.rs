@@ -1,6 +1,7 @@
 //! What is counted and logged of a call once it is over.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use http::request::Parts;
@@ -37,6 +38,8 @@ pub(super) struct Story {
     trace_parent: Option<String>,
     /// Nobody could ask for the record of a call in process: its id is told to nobody.
     is_internal: bool,
+    /// The audit log has it.
+    is_told: AtomicBool,
 }
 
 impl Story {
@@ -71,6 +74,7 @@ impl Story {
             is_strange: true,
             trace_parent: trace_parent(head),
             is_internal: false,
+            is_told: AtomicBool::new(false),
         }
     }
 
@@ -85,6 +89,7 @@ impl Story {
             is_strange: false,
             trace_parent: None,
             is_internal: true,
+            is_told: AtomicBool::new(false),
         }
     }
 
@@ -105,6 +110,7 @@ impl Story {
             true => parts.audit.tell_of_stranger(entry),
             false => parts.audit.tell(entry),
         }
+        self.is_told.store(true, Ordering::Relaxed);
     }
 
     /// Under which id the call can be asked for.
@@ -127,13 +133,21 @@ impl Story {
     /// Counts that somebody asked what became of a call.
     pub(super) fn tell_looked_up(&self, parts: &ProxyParts) {
         parts.metrics.count(self.api, None, "ok");
-        parts.audit.tell(|| self.entry("ok"));
+        self.audit(parts, || self.entry("ok"));
     }
 
     /// Counts and logs a call that ended before it had credentials.
     pub(super) fn refused(&self, parts: &ProxyParts, error: ProxyError) -> ProxyError {
         self.tell(parts, None, Err(&error));
         error
+    }
+
+    /// The same of one that a bug ended; unless it was told before, as it then is.
+    pub(super) fn broken(&self, parts: &ProxyParts, error: ProxyError) -> ProxyError {
+        match self.is_told.load(Ordering::Relaxed) {
+            true => error,
+            false => self.refused(parts, error),
+        }
     }
 
     /// The method as a label: strangers may not use up the names that are told apart.
@@ -264,7 +278,7 @@ impl Story {
             .metrics
             .count(self.api, self.method.as_deref(), outcome);
         let merchant = known.merchant.as_ref();
-        parts.audit.tell(|| {
+        self.audit(parts, || {
             self.entry(outcome)
                 .with("app_id", known.app.app_id.as_str())
                 .with_some("auth_app_id", merchant.map(|m| m.auth_app_id.as_str()))

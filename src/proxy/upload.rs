@@ -17,7 +17,8 @@ use hyper::body::Body;
 use multer::{Constraints, Field, Multipart, SizeLimit};
 
 use crate::gateway::upload::FilePart;
-use crate::net::body::{BodyError, BoxError, Held, Room, RoomError};
+use crate::net::body::{BodyError, BoxError, RoomError};
+use crate::net::room::{Held, NoRoom, Room};
 use crate::net::spool::{IN_MEMORY, Spool};
 use crate::protocol::charset::{self, Charset};
 use crate::protocol::disposition::Disposition;
@@ -81,7 +82,8 @@ impl Reading<'_> {
             return Err(BoxError::from("a part, or the head of one, has no end"));
         }
         unread.bytes = unread.bytes.saturating_add(piece.len());
-        Ok(self.limits.room.take(piece.len(), &mut unread.held)?)
+        let taken = self.limits.room.take(piece.len(), &mut unread.held);
+        Ok(taken.map_err(RoomError::from)?)
     }
 
     /// Nothing that can panic runs under the lock.
@@ -169,7 +171,8 @@ async fn collect(
             check_new(&upload, &file.name)?;
             // All files together may hold as much memory as one.
             memory = memory.saturating_sub(file.content.in_memory());
-            limits.room.take(file.content.in_memory(), &mut held)?;
+            let taken = limits.room.take(file.content.in_memory(), &mut held);
+            taken.map_err(RoomError::from)?;
             upload.files.push(file);
         } else {
             let name = disposition.name;
@@ -210,7 +213,8 @@ async fn text(
     let named = charset::label_of_content_type(content_type(field.headers()));
     let mut bytes = Vec::new();
     while let Some(piece) = next_piece(&mut field, reading).await? {
-        reading.limits.room.take(piece.len(), held)?;
+        let taken = reading.limits.room.take(piece.len(), held);
+        taken.map_err(RoomError::from)?;
         *left = left.checked_sub(piece.len()).ok_or_else(|| {
             ProxyError::refused(
                 ErrorCode::BodyTooLarge,
@@ -292,7 +296,9 @@ fn content_type(headers: &HeaderMap) -> &str {
 
 fn broken(error: &multer::Error, limits: &UploadLimits) -> ProxyError {
     match error {
-        multer::Error::StreamReadFailed(why) if why.is::<RoomError>() => RoomError::Full.into(),
+        multer::Error::StreamReadFailed(why) if why.is::<RoomError>() => {
+            RoomError::Full(NoRoom).into()
+        }
         multer::Error::StreamReadFailed(why) => invalid(&why.to_string()),
         multer::Error::StreamSizeExceeded { .. } => too_large(limits.whole),
         error => invalid(&error.to_string()),

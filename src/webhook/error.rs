@@ -182,7 +182,7 @@ impl From<RoomError> for Refusal {
     fn from(error: RoomError) -> Self {
         match error {
             RoomError::Body(error) => Self::Body(error),
-            RoomError::Full => Self::Busy,
+            RoomError::Full(_) => Self::Busy,
         }
     }
 }

@@ -26,10 +26,11 @@ use crate::gateway::app::Apps;
 use crate::gateway::diagnosis::Diagnostics;
 use crate::gateway::platform::CertificateSource;
 use crate::model::id::EventIds;
-use crate::net::body::{self, BoxError, Room, Within};
+use crate::net::body::{self, BoxError, Within};
 use crate::net::client::Client;
 use crate::net::head::{self, HeadFault};
 use crate::net::listener::Peer;
+use crate::net::room::Room;
 use crate::net::shutdown::{Ending, Gate, Stage};
 use crate::store::Store;
 use crate::token::Tokens;
@@ -66,6 +67,8 @@ use strangers::Strangers;
 
 /// How much the bodies of all requests under way may take, bytes: anybody may send some.
 const ROOM: usize = 64 << 20;
+/// How many public networks have to come together to fill it, as with connections.
+const NETWORKS: usize = 8;
 
 /// What [`Webhook`] works with.
 pub struct WebhookParts {
@@ -152,7 +155,7 @@ impl Webhook {
             ids: EventIds::new(),
             spi_slots: spi::slots(),
             under_way: Gate::new(),
-            room: Room::new(ROOM.max(webhook.max_body)),
+            room: room(webhook.max_body),
             own: OwnMessages::default(),
             settings: ArcSwap::from_pointee(settings),
         }))
@@ -257,9 +260,9 @@ impl Webhook {
         let query = head.uri.query().unwrap_or_default();
         match (route, head.method.clone()) {
             (Route::Notification(notify_path), Method::POST) => {
-                let (limit, room) = (settings.webhook.max_body, &self.0.room);
+                let (limit, room) = (settings.webhook.max_body, self.0.room_of(head));
                 let within = Within::of(&head.extensions);
-                let read = body::read_into(body, limit, within, room).await;
+                let read = body::read_into(body, limit, within, &room).await;
                 let arrival = read.map_err(Refusal::from).and_then(|(body, held)| {
                     refuse_encoded(&head.headers)?;
                     let arrival = Arrival {
@@ -295,6 +298,11 @@ impl Webhook {
 }
 
 impl Inner {
+    /// Where the body of a request may be.
+    fn room_of(&self, head: &Parts) -> Room {
+        self.room.of(head.extensions.get().copied())
+    }
+
     /// Says `fail`, counts and logs why.
     fn refuse(&self, kind: Kind, refusal: &Refusal, sender: &str) -> answer::Answer {
         self.report((kind, refusal), sender, None);
@@ -420,6 +428,12 @@ fn refuse_encoded(headers: &HeaderMap) -> Result<(), Refusal> {
         Some(encoding) if !encoding.eq_ignore_ascii_case("identity") => Err(Refusal::Encoded),
         _ => Ok(()),
     }
+}
+
+/// The room for bodies, of which the share of one network is enough for the largest.
+fn room(max_body: usize) -> Room {
+    let bytes = ROOM.max(max_body);
+    Room::new(bytes).shared((bytes / NETWORKS).max(max_body))
 }
 
 /// Who sent it: an address without its port. A host's own server may not tell.

@@ -21,8 +21,9 @@ use crate::gateway::app::SigningApp;
 use crate::gateway::signer::SignError;
 use crate::model::id::{AuthAppId, EventId};
 use crate::model::notification::{Body, DeliveryForm, InboxEntry};
-use crate::net::body::{self, BoxError, Held};
+use crate::net::body::{self, BoxError};
 use crate::net::client::Reply;
+use crate::net::room::Held;
 use crate::protocol::charset::{self, Charset};
 use crate::protocol::error::{JsonError, ProtocolError};
 use crate::protocol::signed_answer::{SpiAnswer, SpiShape};
@@ -148,7 +149,7 @@ where
     }
     refuse_encoded(&head.headers)?;
     let limit = settings.webhook.max_body;
-    Ok(body::read_into(body, limit, ANSWER_WITHIN, &inner.room).await?)
+    Ok(body::read_into(body, limit, ANSWER_WITHIN, &inner.room_of(head)).await?)
 }
 
 /// Checks that it is for an app of ours, that Alipay signed it, and not long ago.

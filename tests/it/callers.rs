@@ -184,7 +184,10 @@ async fn a_bearer_token_opens_the_front_door_and_a_wrong_one_does_not() {
 }
 
 /// The same sidecar on a unix socket; gives its path.
-async fn on_unix_socket(sidecar: &TestSidecar, folder: &tempfile::TempDir) -> std::path::PathBuf {
+pub async fn on_unix_socket(
+    sidecar: &TestSidecar,
+    folder: &tempfile::TempDir,
+) -> std::path::PathBuf {
     let path = folder.path().join("proxy.sock");
     let listener = Listener::bind(&Listen::Unix(path.clone())).await;
     let service = sidecar.sidecar.proxy_service();
@@ -481,7 +484,7 @@ async fn report_lets_through_and_counts_what_would_be_refused() {
 }
 
 #[tokio::test]
-async fn report_counts_claims_that_gave_what_would_be_withheld() {
+async fn report_counts_what_is_done_with_events_that_would_be_withheld() {
     let reported = CallerConfig {
         mode: CallerMode::Report,
         events: true,
@@ -498,14 +501,30 @@ async fn report_counts_claims_that_gave_what_would_be_withheld() {
         let stored = sidecar.sidecar.store().commit(owed).await;
         stored.expect("stored");
         let reply = send(&sidecar, ("POST", "/events/claim"), &headers, "").await;
-        assert_eq!(json(&reply)["items"][0]["auth_app_id"], auth_app_id);
-        let series = "alipay_sidecar_caller_violations_total{rule=\"merchant\"}";
-        let count = sidecar.metric(series).await;
-        assert!(
-            (count - expected).abs() < f64::EPSILON,
-            "{auth_app_id} {count}"
-        );
+        let item = &json(&reply)["items"][0];
+        assert_eq!(item["auth_app_id"], auth_app_id);
+        let id = item["id"].as_str().expect("an id").to_owned();
+        // The claim, and each thing that is said of the event.
+        for (more, verb) in [(0.0, ""), (1.0, "extend"), (2.0, "nack"), (3.0, "ack")] {
+            if !verb.is_empty() {
+                let path = format!("/events/{id}/{verb}");
+                send(&sidecar, ("POST", &path), &headers, "{}").await;
+            }
+            let series = "alipay_sidecar_caller_violations_total{rule=\"merchant\"}";
+            let count = sidecar.metric(series).await;
+            let expected = expected * (1.0 + more);
+            assert!(
+                (count - expected).abs() < f64::EPSILON,
+                "{auth_app_id} {verb} {count}"
+            );
+        }
     }
+    let path = format!("/events/{}/ack", uuid::Uuid::now_v7());
+    let reply = send(&sidecar, ("POST", &path), &headers, "{}").await;
+    assert_ne!(reply.status, 204, "it doesn't exist");
+    let series = "alipay_sidecar_caller_violations_total{rule=\"merchant\"}";
+    let count = sidecar.metric(series).await;
+    assert!((count - 4.0).abs() < f64::EPSILON, "{count}");
 }
 
 #[tokio::test]

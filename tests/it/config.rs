@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use alipay_sidecar::config::caller::{CallerIdentity, TokenDigest};
-use alipay_sidecar::config::{Config, REFERENCE};
+use alipay_sidecar::config::{Config, REFERENCE, Source};
 use alipay_sidecar::model::app::{App, AppCertificates, Environment};
 use alipay_sidecar::model::id::AppId;
 use alipay_sidecar::protocol::key::AppPrivateKey;
@@ -192,7 +192,7 @@ fn check_unsupported(text: &str, expected: &str) {
     let directory = directory();
     let path = directory.path().join("config.toml");
     std::fs::write(&path, text).expect("written");
-    let errors = Config::load_to_serve(&path, [])
+    let errors = Config::from_source_to_serve(&Source::read(&path), [])
         .expect_err(text)
         .to_string();
     let shown = errors.replace(&format!("{}/", directory.path().display()), "");

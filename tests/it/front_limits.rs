@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use alipay_sidecar::net::listener::Peer;
 use alipay_sidecar::net::terms::Terms;
 use alipay_sidecar::simulator::{
     DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, Fault, FaultKind, NotificationState, TriggerOptions,
 };
 use alipay_sidecar::store::Inbox as _;
 use alipay_sidecar::token::TOKEN_METHOD;
+use bytes::Bytes;
 use http::{Method, Request, StatusCode};
+use http_body_util::StreamBody;
+use hyper::body::{Body, Frame};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -180,6 +184,46 @@ async fn the_bodies_of_all_calls_share_a_room_and_who_finds_none_is_told_at_once
     };
     let served = tokio::time::timeout(PATIENCE, served).await;
     served.expect("what broke off gives its room back");
+}
+
+/// A notification from `address` of which a mebibyte comes, and then nothing.
+fn unending(address: &str) -> Request<impl Body<Data = Bytes, Error = std::io::Error> + Send> {
+    let piece = Frame::data(Bytes::from(vec![b'a'; 1 << 20]));
+    let comes = futures_util::stream::iter([Ok(piece)]);
+    let frames = futures_util::StreamExt::chain(comes, futures_util::stream::pending());
+    let request = Request::post("/alipay/gateway").header("host", "isv.example.com");
+    let mut request = request.body(StreamBody::new(frames)).expect("a request");
+    let address = format!("{address}:4711").parse().expect("an address");
+    request.extensions_mut().insert(Peer::Tcp(address));
+    request
+}
+
+#[tokio::test]
+async fn who_fills_the_room_for_notifications_keeps_out_his_own_network_alone() {
+    let parts = Parts::new(Setting::default()).await;
+    // An eighth of 64 MiB.
+    let held: Vec<_> = (0..8)
+        .map(|_| {
+            let webhook = parts.webhook.clone();
+            tokio::spawn(async move { webhook.handle(unending("203.0.113.7")).await.status() })
+        })
+        .collect();
+    let status = async |address| from(&parts, address, "app_id=1").await.0;
+    let filled = async {
+        while status("203.0.113.7").await != StatusCode::SERVICE_UNAVAILABLE {
+            tokio::task::yield_now().await;
+        }
+    };
+    let filled = tokio::time::timeout(PATIENCE, filled).await;
+    filled.expect("its share is taken");
+    for address in ["203.0.113.8", "10.0.0.1"] {
+        assert_eq!(status(address).await, StatusCode::BAD_REQUEST, "{address}");
+    }
+    held.iter().for_each(tokio::task::JoinHandle::abort);
+    for ended in held {
+        assert!(ended.await.expect_err("aborted").is_cancelled());
+    }
+    assert_eq!(status("203.0.113.7").await, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]

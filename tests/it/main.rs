@@ -134,6 +134,8 @@ mod slow_clients;
 mod smuggling;
 #[cfg(feature = "simulator")]
 mod spi;
+#[cfg(feature = "cli")]
+mod start_over;
 mod state_machine;
 mod store;
 mod store_care;

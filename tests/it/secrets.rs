@@ -38,7 +38,7 @@ fn shows(bytes: &[u8], text: &str) -> bool {
         .any(|window| window == text.as_bytes())
 }
 
-async fn admin_answers(supervisor: &Supervisor, token: &str) -> u16 {
+pub async fn admin_answers(supervisor: &Supervisor, token: &str) -> u16 {
     let request = Request::builder()
         .method(Method::GET)
         .uri(format!("http://{}/api/apps", supervisor.admin))
@@ -48,7 +48,7 @@ async fn admin_answers(supervisor: &Supervisor, token: &str) -> u16 {
     reply.expect("an answer").status.as_u16()
 }
 
-async fn ended(mut program: Program) -> Option<i32> {
+pub async fn ended(mut program: Program) -> Option<i32> {
     program.signal("TERM");
     let end = tokio::task::spawn_blocking(move || program.end());
     end.await.expect("no panic")
@@ -135,27 +135,41 @@ fn give_away(path: &Path) {
     }
 }
 
-/// The command as a user who isn't root, where we are root and may choose.
-fn unprivileged(command: &mut Command) -> bool {
-    let is_root = std::fs::metadata("/proc/self").expect("there").uid() == 0;
-    if is_root {
-        command.uid(NOBODY).gid(NOBODY);
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").expect("there").uid() == 0
+}
+
+/// The program as a user who isn't root, where we are root and may choose: then `directory` is that
+/// user's, and a copy in it is run, since nobody else need be able to enter the folder that it was
+/// built in.
+fn unprivileged(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = program(directory, arguments);
+    if is_root() {
+        let copy = directory.join("alipay-sidecar");
+        // By a process of its own: a child that another test starts meanwhile would hold the file
+        // open for writing, and what is open so can't be run.
+        let mut cp = Command::new("cp");
+        let copied = cp.arg(command.get_program()).arg(&copy).status();
+        assert!(copied.expect("cp").success());
+        command = Command::new(copy);
+        command.args(arguments).current_dir(directory).env_clear();
+        command.stdin(Stdio::null()).uid(NOBODY).gid(NOBODY);
+        give_away(directory);
     }
-    is_root
+    command
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_of_the_same_user_may_look_into_the_process() {
     let mut supervisor = Supervisor::start().await;
     supervisor.let_go();
-    let mut command = program(supervisor.path(), &["run"]);
+    supervisor.edit("[admin]\n", "[admin]\ntoken = \"env:TOKEN_OF_TEST\"\n");
+    let mut command = unprivileged(supervisor.path(), &["run"]);
     command.env("TOKEN_OF_TEST", TOKEN);
     command.env("NOTIFY_SOCKET", supervisor.path().join("notify"));
-    supervisor.edit("[admin]\n", "[admin]\ntoken = \"env:TOKEN_OF_TEST\"\n");
     let mut spy = Command::new("cat");
-    if unprivileged(&mut command) {
-        unprivileged(&mut spy);
-        give_away(supervisor.path());
+    if is_root() {
+        spy.uid(NOBODY).gid(NOBODY);
     }
     let started = command.stderr(Stdio::null()).spawn().expect("started");
     let program = Program(started);
@@ -190,12 +204,10 @@ async fn nobody_of_the_same_user_may_look_into_the_process() {
 #[test]
 fn verbs_that_are_told_secrets_are_private_too() {
     let directory = tempfile::tempdir().expect("a directory");
-    let mut command = program(directory.path(), &["merchant", "add", "--app", "1"]);
-    command.args(["--auth-app-id", "2", "--token", "-"]);
+    let add = ["merchant", "add", "--app", "1"];
+    let arguments = [&add[..], &["--auth-app-id", "2", "--token", "-"]].concat();
+    let mut command = unprivileged(directory.path(), &arguments);
     command.stdin(Stdio::piped()).stderr(Stdio::null());
-    if unprivileged(&mut command) {
-        give_away(directory.path());
-    }
     // It waits for its token.
     let waiting = Program(command.spawn().expect("started"));
     let began = std::time::Instant::now();

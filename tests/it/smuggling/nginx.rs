@@ -113,7 +113,13 @@ fn find() -> Option<PathBuf> {
     let folders = std::env::split_paths(&path).chain(system).chain([unpacked]);
     folders
         .map(|folder| folder.join("nginx"))
-        .find(|file| file.is_file())
+        .find(|file| file.is_file() && runs(file))
+}
+
+/// One that was only unpacked may lack a library.
+fn runs(nginx: &Path) -> bool {
+    let said = Command::new(nginx).arg("-v").output();
+    said.is_ok_and(|output| output.status.success())
 }
 
 /// Four ports that nobody has at present: nginx can't be asked which the system chose.

@@ -1,17 +1,44 @@
 //! A caller that never sends anything twice: what breaks is broken.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::{TcpStream, UnixStream};
 
 use super::PATIENCE;
 
 /// Speaks HTTP/1.1 to one address.
 pub struct Caller {
-    address: String,
+    place: Place,
     keep: Keep,
-    connection: Option<BufReader<TcpStream>>,
+    connection: Option<BufReader<Box<dyn Stream>>>,
+}
+
+/// Where it is spoken to.
+enum Place {
+    Tcp(String),
+    Unix(PathBuf),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Place {
+    fn host(&self) -> &str {
+        match self {
+            Self::Tcp(address) => address,
+            Self::Unix(_) => "localhost",
+        }
+    }
+
+    async fn connect(&self) -> std::io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Tcp(address) => Box::new(TcpStream::connect(address).await?),
+            Self::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        })
+    }
 }
 
 /// Whether a connection is used again.
@@ -36,7 +63,15 @@ pub struct Told {
 impl Caller {
     pub fn new(address: &str, keep: Keep) -> Self {
         Self {
-            address: address.to_owned(),
+            place: Place::Tcp(address.to_owned()),
+            keep,
+            connection: None,
+        }
+    }
+
+    pub fn on_unix(path: &Path, keep: Keep) -> Self {
+        Self {
+            place: Place::Unix(path.to_owned()),
             keep,
             connection: None,
         }
@@ -50,10 +85,10 @@ impl Caller {
         headers: &str,
         body: &str,
     ) -> Result<Told, String> {
-        let address = &self.address;
+        let host = self.place.host();
         let length = body.len();
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
         );
         let began = Instant::now();
         let exchange = self.exchange(&request);
@@ -70,7 +105,7 @@ impl Caller {
     async fn exchange(&mut self, request: &str) -> std::io::Result<Told> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => BufReader::new(TcpStream::connect(&self.address).await?),
+            None => BufReader::new(self.place.connect().await?),
         };
         connection.write_all(request.as_bytes()).await?;
         let told = read(&mut connection).await?;
@@ -82,7 +117,7 @@ impl Caller {
     }
 }
 
-async fn read(connection: &mut BufReader<TcpStream>) -> std::io::Result<Told> {
+async fn read(connection: &mut BufReader<Box<dyn Stream>>) -> std::io::Result<Told> {
     let broken = |what: &str| std::io::Error::other(what.to_owned());
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {

@@ -1,0 +1,91 @@
+//! The file of a configuration, read once: it may be a pipe, which gives its text to the first who
+//! asks.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::error::{ConfigErrors, Mismatch};
+
+/// A configuration's text, and where it stands.
+#[derive(Debug, Clone)]
+pub struct Source {
+    path: PathBuf,
+    /// The system's reason where there is none.
+    text: Result<String, String>,
+}
+
+impl Source {
+    /// Reads the file at `path`. One that can't be read is a fault to whoever loads it.
+    #[must_use]
+    pub fn read(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            text: std::fs::read_to_string(path).map_err(|error| error.to_string()),
+        }
+    }
+
+    /// A text that was read from `path` before.
+    #[must_use]
+    pub fn of_text(path: &Path, text: String) -> Self {
+        Self {
+            path: path.to_owned(),
+            text: Ok(text),
+        }
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its text, where it could be read.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        self.text.as_deref().ok()
+    }
+
+    /// What its relative paths are taken from, absolute where the system can tell: the directory it
+    /// stands in. What stands in `/dev` or `/proc` is a name of a pipe, beside which nobody keeps
+    /// keys: then it is the working directory.
+    pub(super) fn directory(&self) -> PathBuf {
+        let absolute = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        let is_pipe = ["/dev", "/proc"].iter().any(|at| absolute.starts_with(at));
+        match (is_pipe, std::env::current_dir()) {
+            (true, Ok(directory)) => directory,
+            _ => absolute.parent().map(Path::to_owned).unwrap_or_default(),
+        }
+    }
+
+    /// Its text.
+    ///
+    /// # Errors
+    /// It couldn't be read.
+    pub(super) fn checked(&self) -> Result<&str, ConfigErrors> {
+        self.text.as_deref().map_err(|error| {
+            let found = format!("no readable file ({error})");
+            let mismatch = Mismatch::new(found, "a configuration");
+            let hint = "`alipay-sidecar init` writes one; `-c FILE` names another";
+            ConfigErrors::of_key(&self.path, "", mismatch.hint(hint))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_taken_from_where_the_file_stands_and_those_of_a_pipe_from_here() {
+        let here = std::env::current_dir().expect("a directory");
+        for (path, expected) in [
+            ("/etc/sidecar/config.toml", Path::new("/etc/sidecar")),
+            ("config.toml", &here),
+            ("/dev/stdin", &here),
+            ("/proc/self/fd/63", &here),
+            ("/devices/config.toml", Path::new("/devices")),
+        ] {
+            let source = Source::of_text(Path::new(path), String::new());
+            assert_eq!(source.directory(), expected, "{path}");
+        }
+    }
+}
