@@ -50,6 +50,8 @@ mod differential;
 #[cfg(feature = "simulator")]
 mod disk_faults;
 #[cfg(feature = "simulator")]
+mod egress;
+#[cfg(feature = "simulator")]
 mod embedding;
 #[cfg(feature = "simulator")]
 mod encryption;
