@@ -38,6 +38,8 @@ mod cli;
 mod cli_explain;
 #[cfg(feature = "cli")]
 mod cli_live;
+#[cfg(feature = "cli")]
+mod cli_pages;
 #[cfg(all(feature = "cli", feature = "simulator"))]
 mod cli_quarantine;
 #[cfg(feature = "simulator")]
