@@ -77,6 +77,8 @@ mod lifecycle;
 mod local_signature;
 #[cfg(feature = "simulator")]
 mod local_signature_deliveries;
+#[cfg(feature = "simulator")]
+mod openapi;
 #[cfg(feature = "cli")]
 mod operator_cli;
 #[cfg(feature = "simulator")]
