@@ -47,6 +47,8 @@ mod client_data;
 mod config;
 mod crash;
 #[cfg(feature = "simulator")]
+mod dashboard;
+#[cfg(feature = "simulator")]
 mod delivery;
 mod differential;
 #[cfg(feature = "simulator")]
