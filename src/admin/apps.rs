@@ -1,9 +1,12 @@
 //! Apps: those of the configuration are shown, those of the store also put and removed.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::error::AdminError;
-use crate::admin::json::{Members, invalid, missing};
+use crate::admin::json::{
+    AES_KEY, Form, LONG, Members, Object, invalid, missing, optional, required,
+};
 use crate::config::app::check_keys;
 use crate::model::app::{App, AppCertificates, Environment};
 use crate::model::id::AppId;
@@ -12,7 +15,7 @@ use crate::protocol::signature::SignType;
 use crate::store::{Change, Effect, Store};
 
 /// Where an app lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AppOrigin {
     /// In the configuration file; wins over one of the store with the same `app_id`.
@@ -22,7 +25,7 @@ pub enum AppOrigin {
 }
 
 /// An app as an operator sees it: public keys and fingerprints, never a secret.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, JsonSchema, Serialize, Deserialize)]
 pub struct AppView {
     /// The identity that signs.
     pub app_id: String,
@@ -139,8 +142,42 @@ pub async fn put(store: &dyn Store, app_id: &AppId, body: &[u8]) -> Result<AppVi
     Ok(view)
 }
 
+/// An app, under the names of `[[app]]`.
+pub(super) static BODY: Object = Object {
+    about: "An app, under the names of `[[app]]`; with `alipay_public_key`, or with the three \
+            members of certificate mode",
+    members: &[
+        optional("app_id", Form::Id, "As in the address"),
+        required(
+            "private_key",
+            LONG,
+            "应用私钥: PEM, or base64 of PKCS#1 or PKCS#8",
+        ),
+        optional(
+            "private_key_next",
+            LONG,
+            "The key after it, while keys change",
+        ),
+        optional(
+            "alipay_public_key",
+            Form::Texts("."),
+            "支付宝公钥; several while it changes",
+        ),
+        optional("app_cert", Form::Texts("."), "应用公钥证书, PEM"),
+        optional("alipay_cert", Form::Texts("."), "支付宝公钥证书, PEM"),
+        optional("alipay_root_cert", LONG, "支付宝根证书, PEM"),
+        optional("encrypt_key", AES_KEY, "接口内容加密方式's AES key"),
+        optional(
+            "environment",
+            Form::Word(&["production", "sandbox"]),
+            "Which Alipay; default: production",
+        ),
+        optional("sign_type", Form::Word(&["RSA2", "RSA"]), "Default: RSA2"),
+    ],
+};
+
 fn parse(app_id: &AppId, body: &[u8]) -> Result<App, AdminError> {
-    let mut members = Members::parse(body)?;
+    let mut members = Members::parse(body, &BODY)?;
     if members
         .parsed::<AppId>("app_id")?
         .is_some_and(|named| named != *app_id)

@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::AdminParts;
 use crate::admin::error::AdminError;
-use crate::admin::json::{Members, invalid, missing};
+use crate::admin::json::{
+    Form, LONG, Member, Members, Object, invalid, missing, optional, required,
+};
 use crate::admin::merchants::{self, MerchantView};
 use crate::admin::page::Page;
 use crate::gateway::app::SigningApp;
@@ -26,7 +29,7 @@ pub const USER_CANCELLED: &str = "alipay.open.auth.userauth.cancelled";
 pub const UNASKED: &str = "unasked";
 
 /// A link for a merchant.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, JsonSchema, Serialize, Deserialize)]
 pub struct LinkView {
     /// What the merchant opens.
     pub url: String,
@@ -46,7 +49,7 @@ pub struct LinkView {
 }
 
 /// What became of one subscription.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, JsonSchema, Serialize, Deserialize)]
 pub struct SubscriptionView {
     /// The kind of message.
     pub topic: String,
@@ -61,7 +64,7 @@ pub struct SubscriptionView {
 }
 
 /// What Alipay says of a token.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, JsonSchema, Serialize, Deserialize)]
 pub struct DescriptionView {
     /// Our application.
     pub app_id: String,
@@ -80,7 +83,7 @@ pub struct DescriptionView {
 }
 
 /// A record and what Alipay says of it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, JsonSchema, Serialize, Deserialize)]
 pub struct VerdictView {
     /// Our application.
     pub app_id: String,
@@ -110,13 +113,66 @@ pub struct VerdictView {
     pub error: Option<String>,
 }
 
+/// What a link is asked for with.
+pub(super) static LINK: Object = Object {
+    about: "Which link",
+    members: &[
+        optional(
+            "page",
+            Form::Word(&["batch", "single", "specified", IN_APP, INVITE]),
+            "Which of Alipay's pages; default: batch",
+        ),
+        optional(
+            "types",
+            Form::Text { longest: 256 },
+            "Kinds of applications that may authorise, a comma between them",
+        ),
+        REF,
+        optional(
+            "lifetime_s",
+            Form::Integer { minimum: 1 },
+            "How long it is good, seconds; default: half an hour, at most a day",
+        ),
+        optional("auth_app_id", Form::Id, "The merchant, of an invitation"),
+    ],
+};
+
+/// What topics are subscribed to with.
+pub(super) static SUBSCRIBE: Object = Object {
+    about: "Which messages, and whose",
+    members: &[
+        required(
+            "topics",
+            Form::Texts("^[A-Za-z0-9._-]{1,128}$"),
+            "Such as `alipay.open.auth.appauth.cancelled`",
+        ),
+        optional(
+            "auth_app_id",
+            Form::Id,
+            "The merchant; without it: the app itself",
+        ),
+    ],
+};
+
+/// What a code is exchanged with.
+pub(super) static EXCHANGE: Object = Object {
+    about: "A code, and whose",
+    members: &[required("code", LONG, "The app_auth_code"), REF],
+};
+
+const REF: Member = optional(
+    "ref",
+    Form::Text { longest: 64 },
+    "The ISV's own tenant id; it comes back in the event",
+);
+
 /// Makes a link of the kind that `body` asks for:
 /// `{"page","types","ref","lifetime_s","auth_app_id"}`, all optional.
 ///
 /// # Errors
 /// [`AdminError`]; an invitation asks Alipay.
 pub async fn link(parts: &AdminParts, app_id: &AppId, body: &[u8]) -> Result<LinkView, AdminError> {
-    let mut members = Members::parse(body)?;
+    let mut members = Members::parse(body, &LINK)?;
     let page = members.text("page")?.unwrap_or_else(|| "batch".to_owned());
     let merchant: Option<AuthAppId> = members.parsed("auth_app_id")?;
     let mut request = LinkRequest {
@@ -169,7 +225,7 @@ pub async fn subscribe(
     app_id: &AppId,
     body: &[u8],
 ) -> Result<Page<SubscriptionView>, AdminError> {
-    let mut members = Members::parse(body)?;
+    let mut members = Members::parse(body, &SUBSCRIBE)?;
     let topics = members.texts("topics")?;
     let auth_app_id: Option<AuthAppId> = members.parsed("auth_app_id")?;
     members.finish()?;
@@ -216,7 +272,7 @@ pub async fn exchange(
     app_id: &AppId,
     body: &[u8],
 ) -> Result<Page<MerchantView>, AdminError> {
-    let mut members = Members::parse(body)?;
+    let mut members = Members::parse(body, &EXCHANGE)?;
     let code: Secret<String> = members.secret("code")?.ok_or_else(|| missing("code"))?;
     let context = ExchangeContext {
         reference: members.text("ref")?,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::audit::Audit;
@@ -43,7 +44,7 @@ pub struct DrainParts {
 }
 
 /// How far a drain has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Progress {
     /// Whether it was begun.
     pub draining: bool,

@@ -1,11 +1,12 @@
 //! `merchant export --with-tokens`: pages of everything that a merchant's record holds, sealed to a
 //! key before they leave. Nothing here gives a token in clear.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::admin::error::AdminError;
-use crate::admin::json::{Members, invalid, missing};
+use crate::admin::json::{Form, LONG, Members, Object, invalid, missing, required};
 use crate::admin::merchants;
 use crate::admin::page::Page;
 use crate::admin::sealing::{Part, Recipient};
@@ -15,7 +16,7 @@ use crate::protocol::secret::Secret;
 use crate::store::Store;
 
 /// One sealed page.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, JsonSchema, Serialize, Deserialize)]
 pub struct SealedPage {
     /// The line of the export's file.
     pub sealed: String,
@@ -26,6 +27,23 @@ pub struct SealedPage {
 }
 
 /// What is asked for.
+pub(super) static BODY: Object = Object {
+    about: "To whom, and which part of which export",
+    members: &[
+        required(
+            "public_key",
+            LONG,
+            "The recipient's RSA key, PEM, 2048 bits at least",
+        ),
+        required(
+            "export",
+            Form::Pattern("^[A-Za-z0-9-]{1,64}$"),
+            "The export's id, the same in every part",
+        ),
+        required("part", Form::Integer { minimum: 1 }, "Which part, from 1"),
+    ],
+};
+
 struct Request {
     recipient: Recipient,
     export: String,
@@ -34,7 +52,7 @@ struct Request {
 
 impl Request {
     fn parse(body: &[u8]) -> Result<Self, AdminError> {
-        let mut members = Members::parse(body)?;
+        let mut members = Members::parse(body, &BODY)?;
         let key = members.text("public_key")?;
         let key = key.ok_or_else(|| missing("public_key"))?;
         let export = members.text("export")?.ok_or_else(|| missing("export"))?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::gateway::app::Apps;
@@ -17,7 +18,7 @@ pub struct Health {
 }
 
 /// The answer of `/readyz`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct Readiness {
     /// All of the below.
     pub ready: bool,

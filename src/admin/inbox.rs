@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::admin::error::AdminError;
-use crate::admin::json::Members;
+use crate::admin::json::{Form, Members, Object, optional};
 use crate::admin::page::Page;
 use crate::model::delivery::{Attempt, Delivery, DeliveryState};
 use crate::model::event::AuthorizationEvent;
@@ -20,7 +21,7 @@ use crate::webhook::Webhook;
 use crate::webhook::reverify::{Explained, Reverified, ReverifyOutcome};
 
 /// One entry of a list.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, JsonSchema, Serialize, Deserialize)]
 pub struct ItemView {
     /// The sidecar's own id.
     pub id: String,
@@ -40,7 +41,7 @@ pub struct ItemView {
 }
 
 /// Where an entry stands: as its delivery, or refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ItemState {
     /// Given up; can be replayed.
@@ -81,7 +82,7 @@ impl From<DeliveryState> for ItemState {
 }
 
 /// One entry with all that may be shown.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, JsonSchema, Serialize, Deserialize)]
 pub struct EntryView {
     /// What lists show, too.
     #[serde(flatten)]
@@ -117,7 +118,7 @@ pub struct EntryView {
 }
 
 /// A second body under one `notify_id`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, JsonSchema, Serialize, Deserialize)]
 pub struct VariantView {
     /// When it arrived, Unix milliseconds.
     pub received_at: i64,
@@ -130,7 +131,7 @@ pub struct VariantView {
 }
 
 /// Why a notification was refused.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, JsonSchema, Serialize, Deserialize)]
 pub struct RefusalView {
     /// `foreign`, `forged`, `malformed`, `no-notification` or `undecryptable`.
     pub kind: String,
@@ -295,7 +296,7 @@ fn variant(variant: &Variant) -> VariantView {
 }
 
 /// What became of the refused notifications that were verified again.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, JsonSchema, Serialize, Deserialize)]
 pub struct ReverifyReport {
     /// How many are in the inbox now.
     pub accepted: u64,
@@ -339,6 +340,12 @@ pub async fn reverify(webhook: &Webhook, id: Option<&str>) -> Result<ReverifyRep
     Ok(ReverifyReport::of(items))
 }
 
+/// Which refused notification.
+pub(super) static REVERIFY: Object = Object {
+    about: "Which one; none: all of them",
+    members: &[optional("id", Form::Event, "Its id")],
+};
+
 /// As [`reverify`], the id in a JSON object: `{"id":…}`, or none.
 ///
 /// # Errors
@@ -350,7 +357,7 @@ pub(crate) async fn reverify_body(
     if body.trim_ascii().is_empty() {
         return reverify(webhook, None).await;
     }
-    let mut members = Members::parse(body)?;
+    let mut members = Members::parse(body, &REVERIFY)?;
     let id = members.text("id")?;
     members.finish()?;
     reverify(webhook, id.as_deref()).await

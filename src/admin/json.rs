@@ -10,14 +10,88 @@ use crate::protocol::encryption::ContentKey;
 use crate::protocol::json;
 use crate::protocol::secret::Secret;
 
-/// One JSON object, whose members are taken out one by one; what is left over is unknown.
-pub(crate) struct Members(Map<String, Value>);
+/// What an object of a request may hold: what is read, and what the API's document says.
+#[derive(Debug)]
+pub(crate) struct Object {
+    pub(crate) about: &'static str,
+    pub(crate) members: &'static [Member],
+}
+
+/// One member that an object may have.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Member {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) form: Form,
+    pub(crate) required: bool,
+}
+
+/// What a member may hold, as the API's document says it. Whoever reads it is stricter still.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Form {
+    /// The operator's name for a merchant.
+    Alias,
+    /// A number and a unit.
+    Duration,
+    /// The id of an entry of the inbox.
+    Event,
+    /// `true` or `false`.
+    Flag,
+    /// An application's.
+    Id,
+    /// A whole number.
+    Integer { minimum: i64 },
+    /// A text of this form.
+    Pattern(&'static str),
+    /// Any text, of so many characters at most.
+    Text { longest: usize },
+    /// A text of this form, or a list of them.
+    Texts(&'static str),
+    /// One of these.
+    Word(&'static [&'static str]),
+}
+
+/// A member that may be left out.
+pub(crate) const fn optional(name: &'static str, form: Form, about: &'static str) -> Member {
+    Member {
+        name,
+        about,
+        form,
+        required: false,
+    }
+}
+
+/// A member that must be there.
+pub(crate) const fn required(name: &'static str, form: Form, about: &'static str) -> Member {
+    Member {
+        required: true,
+        ..optional(name, form, about)
+    }
+}
+
+/// An AES key of 16, 24 or 32 bytes, in base64.
+pub(crate) const AES_KEY: Form = Form::Pattern(
+    "^([A-Za-z0-9+/]{21}[AQgw]==|[A-Za-z0-9+/]{32}|[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=)$",
+);
+
+/// Keys, certificates and tokens: as long as a request may be.
+pub(crate) const LONG: Form = Form::Text { longest: 1 << 20 };
+
+/// One JSON object, whose members are taken out one by one.
+pub(crate) struct Members {
+    object: &'static Object,
+    left: Map<String, Value>,
+}
 
 impl Members {
-    pub(crate) fn parse(body: &[u8]) -> Result<Self, AdminError> {
+    /// Reads what `object` describes: nothing else may be there.
+    pub(crate) fn parse(body: &[u8], object: &'static Object) -> Result<Self, AdminError> {
         match serde_json::from_slice(body) {
             Ok(Value::Object(members)) => match repeated(body) {
-                None => Ok(Self(members)),
+                None => Ok(Self {
+                    object,
+                    left: members,
+                }),
                 Some(name) => Err(invalid(&format!("`{name}` stands there twice"))),
             },
             Ok(_) => Err(invalid("found another JSON value, expected one object")),
@@ -30,7 +104,7 @@ impl Members {
 
     /// A string; null, absent and empty are the same.
     pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, AdminError> {
-        match self.0.remove(name) {
+        match self.take(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) if text.is_empty() => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -68,7 +142,7 @@ impl Members {
     }
 
     pub(crate) fn integer(&mut self, name: &str) -> Result<Option<i64>, AdminError> {
-        match self.0.remove(name) {
+        match self.take(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => match value.as_i64() {
                 Some(integer) => Ok(Some(integer)),
@@ -79,7 +153,7 @@ impl Members {
 
     /// `true` or `false`; absent is `false`.
     pub(crate) fn flag(&mut self, name: &str) -> Result<bool, AdminError> {
-        match self.0.remove(name) {
+        match self.take(name) {
             None | Some(Value::Null) => Ok(false),
             Some(Value::Bool(flag)) => Ok(flag),
             Some(_) => Err(invalid(&format!("`{name}` is neither true nor false"))),
@@ -93,7 +167,7 @@ impl Members {
                 "`{name}` is neither a string nor a list of strings"
             ))
         };
-        match self.0.remove(name) {
+        match self.take(name) {
             None | Some(Value::Null) => Ok(Vec::new()),
             Some(Value::String(text)) => Ok(vec![text]),
             Some(Value::Array(items)) => items
@@ -105,12 +179,18 @@ impl Members {
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.left.contains_key(name)
+    }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        let described = self.object.members.iter().any(|m| m.name == name);
+        debug_assert!(described, "`{name}` is read, but not described");
+        self.left.remove(name)
     }
 
     /// Every member must have been taken out.
     pub(crate) fn finish(self) -> Result<(), AdminError> {
-        match self.0.keys().next() {
+        match self.left.keys().next() {
             None => Ok(()),
             Some(name) => Err(invalid(&format!("`{name}` is an unknown member"))),
         }
@@ -138,6 +218,11 @@ pub(crate) fn invalid(text: &str) -> AdminError {
 mod tests {
     use super::*;
 
+    static NAMED: Object = Object {
+        about: "A name",
+        members: &[optional("alias", LONG, "The name")],
+    };
+
     #[test]
     fn a_member_given_twice_is_refused_in_any_spelling() {
         for body in [
@@ -145,13 +230,16 @@ mod tests {
             r#"{"alias":"a","alias":"a"}"#,
             r#"{"alias":null,"x":1,"\u0061lias":"b"}"#,
         ] {
-            let fault = Members::parse(body.as_bytes()).err().expect("a fault");
+            let fault = Members::parse(body.as_bytes(), &NAMED)
+                .err()
+                .expect("a fault");
             assert!(
                 fault.to_string().contains("`alias` stands there twice"),
                 "{fault}"
             );
         }
-        let mut members = Members::parse(br#"{"alias":"a","x":{"alias":1}}"#).expect("an object");
+        let mut members =
+            Members::parse(br#"{"alias":"a","x":{"alias":1}}"#, &NAMED).expect("an object");
         assert_eq!(members.text("alias").expect("a text").as_deref(), Some("a"));
     }
 }

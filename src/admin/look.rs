@@ -1,6 +1,7 @@
 //! What only shows by asking: whether Alipay knows an app and takes its key, and whether what is
 //! sent to the public address comes in as it was sent. Nothing is changed by it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::AdminParts;
@@ -11,7 +12,7 @@ use crate::token::{AskError, Greeting};
 use crate::webhook::own_address::OwnAddressView;
 
 /// An app as Alipay sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct AppLook {
     /// Our application.
     pub app_id: String,

@@ -1,6 +1,7 @@
 //! Merchants: listed, shown, put, removed and imported. A token is never shown; its fingerprint
 //! stands for it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -14,7 +15,7 @@ use crate::protocol::secret::Secret;
 use crate::store::{Change, Effect, MerchantKey, Store};
 
 /// A merchant as an operator sees it, under the names of `merchant import`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, JsonSchema, Serialize, Deserialize)]
 pub struct MerchantView {
     /// Our application.
     pub app_id: String,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Body;
 use serde::Serialize;
@@ -44,6 +44,8 @@ mod json;
 pub mod look;
 pub mod merchants;
 pub mod metrics;
+pub mod openapi;
+mod operations;
 pub mod page;
 mod problem;
 pub mod prune;
@@ -56,6 +58,7 @@ pub mod token;
 use drain::Drain;
 use health::Health;
 use metrics::Metrics;
+use operations::{Admission, Does};
 use problem::Problem;
 use store::AdminBody;
 
@@ -139,69 +142,31 @@ impl Admin {
         B::Error: Into<BoxError>,
     {
         check_clear(head)?;
-        let answer = match (head.uri.path(), &head.method) {
-            (store::BACKUP, &Method::GET) => return self.backup(head).await,
-            ("/livez", &Method::GET) => {
-                Ok(text(StatusCode::OK, "text/plain; charset=utf-8", "ok\n"))
-            }
-            ("/readyz", &Method::GET) => Ok(self.ready()),
-            ("/metrics", &Method::GET) => self.metrics(head).await,
-            ("/livez" | "/readyz" | "/metrics", _) => Err(Problem::method_not_allowed("GET")),
-            (path, _) if path.starts_with("/api/") => self.api(head, body).await,
-            (path, method) => match (console::file(path), method) {
-                (Some(file), &Method::GET) => Ok(file),
-                (Some(_), _) => Err(Problem::method_not_allowed("GET")),
-                (None, _) => Err(Problem::route_unknown()),
-            },
-        };
-        answer.map(|response| response.map(AdminBody::Whole))
-    }
-
-    /// The whole store as a stream: what an operator's token may have, and nobody else.
-    async fn backup(&self, head: &Parts) -> Result<Response<AdminBody>, Problem> {
-        self.admit(head)?;
-        store::backup(&*self.parts.store).await
-    }
-
-    fn ready(&self) -> Response<Full<Bytes>> {
-        let readiness = self.parts.health.readiness();
-        let status = if readiness.ready {
-            StatusCode::OK
-        } else {
-            StatusCode::SERVICE_UNAVAILABLE
-        };
-        json(status, &readiness)
-    }
-
-    async fn metrics(&self, head: &Parts) -> Result<Response<Full<Bytes>>, Problem> {
-        if !self.parts.is_local {
+        let path = head.uri.path();
+        let is_api = path.starts_with("/api/");
+        // Without the token nobody learns what there is.
+        if is_api {
+            self.admit(head)?;
+        }
+        if let Some(file) = console::file(path) {
+            return match head.method {
+                Method::GET => Ok(file.map(AdminBody::Whole)),
+                _ => Err(Problem::method_not_allowed("GET")),
+            };
+        }
+        let asked = operations::find(&head.method, path)?;
+        let operation = asked.operation;
+        if operation.admission() == Admission::OperatorFromAfar && !self.parts.is_local {
             self.authenticate(head)?;
         }
-        // A store that can't be read at present must not take the other metrics with it.
-        let counts = self.parts.store.counts().await.unwrap_or_default();
-        self.parts.metrics.observe(self.parts.health.readiness());
-        let rendered = self
-            .parts
-            .metrics
-            .render(&counts, self.parts.clock.now_ms());
-        let rendered = rendered.map_err(|error| Problem::internal(&error.to_string()))?;
-        Ok(text(
-            StatusCode::OK,
-            "text/plain; version=0.0.4; charset=utf-8",
-            rendered,
-        ))
-    }
-
-    async fn api<B>(&self, head: &Parts, body: B) -> Result<Response<Full<Bytes>>, Problem>
-    where
-        B: Body<Data = Bytes> + Send,
-        B::Error: Into<BoxError>,
-    {
-        self.admit(head)?;
-        let body = body::read(body, MAX_BODY, Within::of(&head.extensions))
-            .await
-            .map_err(|error| Problem::of_body(&error))?;
-        routes::answer(&self.parts, head, &body).await
+        // A copy of the store begins at once, whatever else is sent.
+        let body = match is_api && operation.does != Does::Backup {
+            true => body::read(body, MAX_BODY, Within::of(&head.extensions))
+                .await
+                .map_err(|error| Problem::of_body(&error))?,
+            false => Bytes::new(),
+        };
+        routes::answer(&self.parts, (&asked, head), &body).await
     }
 
     /// Lets who has the token in; a browser or a foreign `Host` is told so first.

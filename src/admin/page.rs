@@ -1,9 +1,10 @@
 //! Lists: a page and where the next one begins.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A page of a list.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, JsonSchema, Serialize, Deserialize)]
 pub struct Page<T> {
     /// What is on the page.
     pub items: Vec<T>,

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::admin::error::AdminError;
@@ -18,7 +19,7 @@ pub(crate) struct Problem {
     code: &'static str,
     detail: String,
     outcome: Outcome,
-    allow: Option<&'static str>,
+    allow: Option<String>,
 }
 
 impl Problem {
@@ -50,22 +51,30 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "parameter-invalid", detail)
     }
 
-    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
+    /// `allow` names the methods that the route takes, a comma between them.
+    pub(crate) fn method_not_allowed(allow: String) -> Self {
+        let detail = format!("this route takes {allow}");
         Self {
             allow: Some(allow),
             ..Self::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "http-method-not-allowed",
-                format!("this route takes {allow}"),
+                detail,
             )
         }
+    }
+
+    /// The methods that are named where another was used.
+    #[cfg(test)]
+    pub(crate) fn allowed(&self) -> Option<&str> {
+        self.allow.as_deref()
     }
 
     pub(crate) fn route_unknown() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             "route-unknown",
-            "there are /livez, /readyz, /metrics, /api/apps, /api/merchants, /api/inbox and /api/drain",
+            "there are /livez, /readyz, /metrics, and what /api/openapi.json describes",
         )
     }
 
@@ -97,8 +106,8 @@ impl Problem {
         headers.insert("alipay-sidecar-error", HeaderValue::from_static(self.code));
         let outcome = HeaderValue::from_static(self.outcome.as_str());
         headers.insert("alipay-sidecar-outcome", outcome);
-        if let Some(allow) = self.allow {
-            headers.insert(ALLOW, HeaderValue::from_static(allow));
+        if let Some(Ok(allow)) = self.allow.as_deref().map(HeaderValue::from_str) {
+            headers.insert(ALLOW, allow);
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -107,15 +116,25 @@ impl Problem {
     }
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// An error (RFC 9457).
+#[derive(JsonSchema, Serialize)]
+#[schemars(rename = "Problem")]
+pub(super) struct Body<'a> {
+    /// `urn:alipay-sidecar:error:` and the code.
     r#type: String,
+    /// The status in words.
     title: &'a str,
+    /// The status.
     status: u16,
+    /// What was found, what was expected, what to do.
     detail: &'a str,
+    /// The fixed word for it.
     code: &'a str,
+    /// `not-sent`, or `unknown` where Alipay may have acted.
     outcome: &'a str,
+    /// Whether the same again may succeed.
     retryable: bool,
+    /// The request's id.
     request_id: &'a str,
 }
 

@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::admin::error::AdminError;
-use crate::admin::json::{Members, invalid};
+use crate::admin::json::{Form, Members, Object, invalid, optional};
 use crate::config::value;
 use crate::store::{Pruned, Store};
 
 /// How much was removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct PruneReport {
     /// Deliveries that ended, with their notifications.
     pub deliveries: u64,
@@ -56,6 +57,16 @@ pub async fn prune(
     Ok(store.prune(now, retain).await?.into())
 }
 
+/// What is old.
+pub(super) static BODY: Object = Object {
+    about: "What is old",
+    members: &[optional(
+        "older_than",
+        Form::Duration,
+        "How long ago it was settled, such as `3d`; default: `delivery.retain_delivered`",
+    )],
+};
+
 /// What [`read`] reads.
 #[must_use]
 pub fn to_json(older_than: Option<Duration>) -> Vec<u8> {
@@ -71,7 +82,7 @@ pub fn read(body: &[u8]) -> Result<Option<Duration>, AdminError> {
     if body.trim_ascii().is_empty() {
         return Ok(None);
     }
-    let mut members = Members::parse(body)?;
+    let mut members = Members::parse(body, &BODY)?;
     let older_than = members.text("older_than")?;
     members.finish()?;
     let parsed = older_than.map(|text| {

@@ -1,11 +1,12 @@
 //! Replay of everything that a filter fits: after a backend was mended, say.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::admin::error::AdminError;
 use crate::admin::inbox::{parse_id, parse_state};
-use crate::admin::json::{Members, invalid, missing};
+use crate::admin::json::{Form, Members, Object, invalid, missing, optional, required};
 use crate::delivery::glob;
 use crate::model::delivery::{Delivery, DeliveryState};
 use crate::model::id::{AppId, EventId};
@@ -17,6 +18,34 @@ use crate::store::{Change, Effect, Store};
 const BATCH: usize = 500;
 /// How many batches one request goes through, so that none lasts for minutes.
 const BATCHES: usize = 10;
+
+/// What a filter is written with.
+pub(super) static BODY: Object = Object {
+    about: "Which deliveries",
+    members: &[
+        required(
+            "state",
+            Form::Word(&["pending", "delivered", "dead", "ignored"]),
+            "In this state",
+        ),
+        optional(
+            "type",
+            Form::Text { longest: 256 },
+            "Whose type this pattern fits, `*` standing for anything",
+        ),
+        optional("app_id", Form::Id, "Of this app"),
+        optional(
+            "since",
+            Form::Integer { minimum: 0 },
+            "Received at this Unix millisecond or later",
+        ),
+        optional(
+            "after",
+            Form::Event,
+            "Behind this entry: `next` of the request before",
+        ),
+    ],
+};
 
 /// Which deliveries are replayed.
 #[derive(Debug, Clone)]
@@ -34,7 +63,7 @@ pub struct ReplayFilter {
 }
 
 /// What one request replayed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Replayed {
     /// How many deliveries are owed again.
     pub replayed: u64,
@@ -49,7 +78,7 @@ impl ReplayFilter {
     /// [`AdminError::BodyInvalid`], which names the member, [`AdminError::ParameterInvalid`] for a
     /// state that can't be replayed, [`AdminError::EventUnknown`] for an `after` that is no id.
     pub fn parse(body: &[u8]) -> Result<Self, AdminError> {
-        let mut members = Members::parse(body)?;
+        let mut members = Members::parse(body, &BODY)?;
         // Without one, all that was ever delivered would go out again.
         let state = members.text("state")?.ok_or_else(|| missing("state"))?;
         let filter = Self {

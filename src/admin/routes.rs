@@ -1,4 +1,4 @@
-//! `/api`: which operation a path and a method name.
+//! What each operation of the admin listener does.
 
 use std::time::Duration;
 
@@ -8,17 +8,23 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Response, StatusCode};
 use http_body_util::Full;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use crate::admin::apps::AppView;
 use crate::admin::error::AdminError;
 use crate::admin::import::ImportMode;
-use crate::admin::page::{DEFAULT_LIMIT, LARGEST_LIMIT};
+use crate::admin::operations::{Asked, Does, Operation};
+use crate::admin::page::{DEFAULT_LIMIT, LARGEST_LIMIT, Page};
 use crate::admin::problem::Problem;
 use crate::admin::replay::{self, ReplayFilter};
+use crate::admin::store::{AdminBody, backup};
 use crate::admin::{
-    AdminParts, apps, authorizations, export, import, inbox, json, look, merchants, prune,
+    AdminParts, apps, authorizations, export, import, inbox, json, look, merchants, openapi, prune,
+    text,
 };
 use crate::config::value::duration;
-use crate::model::id::{AppId, AuthAppId, InvalidId};
+use crate::model::id::{AppId, InvalidId};
 use crate::protocol::charset::Charset;
 use crate::protocol::params::Params;
 use crate::token::ProofMode;
@@ -26,126 +32,128 @@ use crate::token::ProofMode;
 /// How long `POST /api/drain` waits by itself: as long as calls may take by default, and the rest.
 const DRAIN_WAIT: Duration = Duration::from_secs(25);
 
-type Answer = Result<Response<Full<Bytes>>, Problem>;
+type Answer = Result<Response<AdminBody>, Problem>;
 
-/// Does what an authenticated operator asks. The one place that knows the paths, which is why
-/// this match is long.
-pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> Answer {
-    let path = head.uri.path().strip_prefix("/api/").unwrap_or_default();
-    let segments: Vec<&str> = path.split('/').collect();
-    let query = Query::of(head)?;
-    let method = head.method.as_str();
-    match (segments.as_slice(), method) {
-        (["apps"], "GET") => ok(&apps_page(parts).await?),
-        (["apps", app_id], "GET") => {
-            ok(&apps::show(&*parts.store, &parts.configured, &id(app_id)?).await?)
+/// Does what is asked. The one place that does it, which is why this match is long.
+pub(super) async fn answer(
+    parts: &AdminParts,
+    (asked, head): (&Asked<'_>, &Parts),
+    body: &Bytes,
+) -> Answer {
+    let query = Query::of(asked.operation, head)?;
+    let store = &*parts.store;
+    let now = parts.clock.now_ms();
+    match asked.operation.does {
+        Does::AuditHead => ok(&audit_head(parts).await),
+        Does::Backup => backup(store).await,
+        Does::CheckApp => ok(&look::at_app(parts, &asked.app_id()?).await?),
+        Does::CheckWebhook => ok(&look::at_own_address(parts).await),
+        Does::CheckStore => ok(&store.inspect().await.map_err(AdminError::from)?),
+        Does::DescribeToken => {
+            let (app_id, auth_app_id) = asked.merchant()?;
+            ok(&authorizations::describe(parts, &app_id, &auth_app_id).await?)
         }
-        (["apps", app_id], "PUT") => put_app(parts, &id(app_id)?, body).await,
-        (["apps", app_id], "DELETE") => remove_app(parts, &id(app_id)?).await,
-        (["audit"], "GET") => ok(&audit_head(parts).await),
-        (["drain"], "POST") => drain(parts, &query).await,
-        (["apps", app_id, "check"], "POST") => ok(&look::at_app(parts, &id(app_id)?).await?),
-        (["apps", app_id, "exchange"], "POST") => {
-            ok(&authorizations::exchange(parts, &id(app_id)?, body).await?)
+        Does::Document => ok(&openapi::document()),
+        Does::Drain => drain(parts, &query).await,
+        Does::Exchange => ok(&authorizations::exchange(parts, &asked.app_id()?, body).await?),
+        Does::Export => {
+            let (after, limit) = (query.after(), query.limit()?);
+            ok(&export::sealed_page(store, after, limit, body).await?)
         }
-        (["apps", app_id, "links"], "POST") => {
-            ok(&authorizations::link(parts, &id(app_id)?, body).await?)
+        Does::Import => import_merchants(parts, &query, body).await,
+        Does::Link => ok(&authorizations::link(parts, &asked.app_id()?, body).await?),
+        Does::ListApps => ok(&apps_page(parts).await?),
+        Does::ListInbox => {
+            let (state, after) = (query.get("state"), query.after());
+            ok(&inbox::list(store, state, after, query.limit()?).await?)
         }
-        (["apps", app_id, "subscriptions"], "POST") => {
-            ok(&authorizations::subscribe(parts, &id(app_id)?, body).await?)
+        Does::ListMerchants => list_merchants(parts, &query).await,
+        Does::Live => Ok(whole(text(StatusCode::OK, PLAIN, "ok\n"))),
+        Does::Metrics => metrics(parts).await,
+        Does::Prune => {
+            let retain = prune::read(body)?.unwrap_or(parts.retain_delivered);
+            ok(&prune::prune(store, now, retain).await?)
         }
-        (["merchants"], "GET") => list_merchants(parts, &query).await,
-        (["merchants", "export"], "POST") => {
-            let (after, limit) = (query.get("after"), query.limit()?);
-            ok(&export::sealed_page(&*parts.store, after, limit, body).await?)
-        }
-        (["merchants", "import"], "POST") => import_merchants(parts, &query, body).await,
-        (["merchants", app_id, auth_app_id], "GET") => {
-            ok(&merchants::show(&*parts.store, &id(app_id)?, &merchant_id(auth_app_id)?).await?)
-        }
-        (["merchants", app_id, auth_app_id], "PUT") => {
-            let ids = (&id(app_id)?, &merchant_id(auth_app_id)?);
-            let view = merchants::put(&*parts.store, parts.clock.now_ms(), ids, body).await?;
+        Does::PutApp => put_app(parts, &asked.app_id()?, body).await,
+        Does::PutMerchant => {
+            let (app_id, auth_app_id) = asked.merchant()?;
+            let view = merchants::put(store, now, (&app_id, &auth_app_id), body).await?;
             parts.wake.notify_one();
             ok(&view)
         }
-        (["merchants", app_id, auth_app_id], "DELETE") => {
-            merchants::remove(&*parts.store, &id(app_id)?, &merchant_id(auth_app_id)?).await?;
+        Does::Ready => Ok(ready(parts)),
+        Does::Refresh => {
+            let (app_id, auth_app_id) = asked.merchant()?;
+            ok(&authorizations::refresh(parts, &app_id, &auth_app_id).await?)
+        }
+        Does::RemoveApp => remove_app(parts, &asked.app_id()?).await,
+        Does::RemoveMerchant => {
+            let (app_id, auth_app_id) = asked.merchant()?;
+            merchants::remove(store, &app_id, &auth_app_id).await?;
             Ok(done())
         }
-        (["merchants", app_id, auth_app_id, "refresh"], "POST") => {
-            ok(&authorizations::refresh(parts, &id(app_id)?, &merchant_id(auth_app_id)?).await?)
+        Does::Replay => {
+            inbox::replay(store, now, asked.segment("id")).await?;
+            parts.wake.notify_one();
+            Ok(done())
         }
-        (["merchants", app_id, auth_app_id, "token"], "GET") => {
-            ok(&authorizations::describe(parts, &id(app_id)?, &merchant_id(auth_app_id)?).await?)
-        }
-        (["merchants", app_id, auth_app_id, "verify"], "POST") => {
-            let ids = (&id(app_id)?, &merchant_id(auth_app_id)?);
-            let mode = match query.get("dry_run") {
-                Some("true") => ProofMode::Report,
-                _ => ProofMode::Settle,
-            };
-            ok(&authorizations::verify(parts, ids, mode).await?)
-        }
-        (["inbox"], "GET") => {
-            let (state, after) = (query.get("state"), query.get("after"));
-            ok(&inbox::list(&*parts.store, state, after, query.limit()?).await?)
-        }
-        (["inbox", "prune"], "POST") => {
-            let retain = prune::read(body)?.unwrap_or(parts.retain_delivered);
-            ok(&prune::prune(&*parts.store, parts.clock.now_ms(), retain).await?)
-        }
-        (["inbox", "prune" | "replay" | "reverify"], method) if method != "POST" => {
-            Err(refusal(&segments))
-        }
-        (["inbox", "replay"], "POST") => {
+        Does::ReplayMany => {
             let filter = ReplayFilter::parse(body)?;
-            let done = replay::replay(&*parts.store, parts.clock.now_ms(), &filter).await?;
+            let replayed = replay::replay(store, now, &filter).await?;
             parts.wake.notify_one();
-            ok(&done)
+            ok(&replayed)
         }
-        (["inbox", "reverify"], "POST") => reverify(parts, Which::InBody(body)).await,
-        (["inbox", event], "GET") => match query.get("explain") {
-            Some("true") => ok(&inbox::explain(&*parts.store, &parts.webhook, event).await?),
-            _ => ok(&inbox::show(&*parts.store, event).await?),
-        },
-        (["inbox", event, "reverify"], "POST") => reverify(parts, Which::One(event)).await,
-        (["inbox", event, "replay"], "POST") => {
-            inbox::replay(&*parts.store, parts.clock.now_ms(), event).await?;
-            parts.wake.notify_one();
-            Ok(done())
+        Does::Reverify => {
+            let event = asked.segment("id");
+            ok(&inbox::reverify(&parts.webhook, Some(event)).await?)
         }
-        (["webhook", "check"], "POST") => ok(&look::at_own_address(parts).await),
-        (["store"], "GET") => ok(&parts.store.stats().await.map_err(AdminError::from)?),
-        (["store", "check"], "POST") => {
-            ok(&parts.store.inspect().await.map_err(AdminError::from)?)
+        Does::ReverifyMany => ok(&inbox::reverify_body(&parts.webhook, body).await?),
+        Does::ShowApp => ok(&apps::show(store, &parts.configured, &asked.app_id()?).await?),
+        Does::ShowEntry => show_entry(parts, asked.segment("id"), &query).await,
+        Does::ShowMerchant => {
+            let (app_id, auth_app_id) = asked.merchant()?;
+            ok(&merchants::show(store, &app_id, &auth_app_id).await?)
         }
-        (segments, _) => Err(refusal(segments)),
+        Does::StoreStats => ok(&store.stats().await.map_err(AdminError::from)?),
+        Does::Subscribe => ok(&authorizations::subscribe(parts, &asked.app_id()?, body).await?),
+        Does::Verify => {
+            let (app_id, auth_app_id) = asked.merchant()?;
+            let mode = match query.flag("dry_run")? {
+                true => ProofMode::Report,
+                false => ProofMode::Settle,
+            };
+            ok(&authorizations::verify(parts, (&app_id, &auth_app_id), mode).await?)
+        }
     }
 }
 
-/// A known path was asked with another method, or the path is unknown.
-fn refusal(segments: &[&str]) -> Problem {
-    match segments {
-        ["drain"]
-        | ["merchants", "import" | "export"]
-        | ["apps", _, "check" | "exchange" | "links" | "subscriptions"]
-        | ["webhook", "check"]
-        | ["merchants", _, _, "refresh" | "verify"]
-        | ["inbox", "prune" | "replay" | "reverify"]
-        | ["inbox", _, "replay" | "reverify"]
-        | ["store", "check"] => Problem::method_not_allowed("POST"),
-        ["apps" | "audit" | "merchants" | "inbox" | "store"]
-        | ["inbox", _]
-        | ["merchants", _, _, "token"]
-        | ["store", "backup"] => Problem::method_not_allowed("GET"),
-        ["apps", _] | ["merchants", _, _] => Problem::method_not_allowed("GET, PUT, DELETE"),
-        _ => Problem::route_unknown(),
+fn ready(parts: &AdminParts) -> Response<AdminBody> {
+    let readiness = parts.health.readiness();
+    let status = match readiness.ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    whole(json(status, &readiness))
+}
+
+async fn metrics(parts: &AdminParts) -> Answer {
+    // A store that can't be read at present must not take the other metrics with it.
+    let counts = parts.store.counts().await.unwrap_or_default();
+    parts.metrics.observe(parts.health.readiness());
+    let rendered = parts.metrics.render(&counts, parts.clock.now_ms());
+    let rendered = rendered.map_err(|error| Problem::internal(&error.to_string()))?;
+    Ok(whole(text(StatusCode::OK, EXPOSITION, rendered)))
+}
+
+async fn show_entry(parts: &AdminParts, event: &str, query: &Query) -> Answer {
+    match query.flag("explain")? {
+        true => ok(&inbox::explain(&*parts.store, &parts.webhook, event).await?),
+        false => ok(&inbox::show(&*parts.store, event).await?),
     }
 }
 
 /// How far the store knows the audit log, for who checks it.
-#[derive(Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, JsonSchema, Serialize, Deserialize)]
 pub(crate) struct AuditView {
     /// The head, in base64; `None`: there is none.
     pub(crate) head: Option<String>,
@@ -166,12 +174,12 @@ async fn drain(parts: &AdminParts, query: &Query) -> Answer {
         true => StatusCode::OK,
         false => StatusCode::ACCEPTED,
     };
-    Ok(json(status, &progress))
+    Ok(whole(json(status, &progress)))
 }
 
-async fn apps_page(parts: &AdminParts) -> Result<crate::admin::page::Page<apps::AppView>, Problem> {
+async fn apps_page(parts: &AdminParts) -> Result<Page<AppView>, Problem> {
     let items = apps::list(&*parts.store, &parts.configured).await?;
-    Ok(crate::admin::page::Page { items, next: None })
+    Ok(Page { items, next: None })
 }
 
 async fn put_app(parts: &AdminParts, app_id: &AppId, body: &[u8]) -> Answer {
@@ -202,55 +210,67 @@ async fn reload_apps(parts: &AdminParts) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Which refused notifications.
-enum Which<'a> {
-    /// The one that the JSON names, or all.
-    InBody(&'a [u8]),
-    One(&'a str),
-}
-
-async fn reverify(parts: &AdminParts, which: Which<'_>) -> Answer {
-    let report = match which {
-        Which::InBody(body) => inbox::reverify_body(&parts.webhook, body).await?,
-        Which::One(event) => inbox::reverify(&parts.webhook, Some(event)).await?,
-    };
-    ok(&report)
-}
-
 async fn list_merchants(parts: &AdminParts, query: &Query) -> Answer {
     if let Some(selector) = query.get("selector") {
-        let selector = selector
-            .parse()
-            .map_err(|e: InvalidId| Problem::parameter_invalid(e.to_string()))?;
-        let app_id = query.get("app_id").map(id).transpose()?;
+        let selector = selector.parse().map_err(wrong)?;
+        let app_id: Option<AppId> = query
+            .get("app_id")
+            .map(str::parse)
+            .transpose()
+            .map_err(wrong)?;
         let items = merchants::find(&*parts.store, app_id.as_ref(), &selector).await?;
-        return ok(&crate::admin::page::Page { items, next: None });
+        return ok(&Page { items, next: None });
     }
-    ok(&merchants::list(&*parts.store, query.get("after"), query.limit()?).await?)
+    ok(&merchants::list(&*parts.store, query.after(), query.limit()?).await?)
 }
 
 async fn import_merchants(parts: &AdminParts, query: &Query, body: &[u8]) -> Answer {
-    let mode = match query.get("dry_run") {
-        Some("true") => ImportMode::DryRun,
-        _ => ImportMode::Store,
+    let mode = match query.flag("dry_run")? {
+        true => ImportMode::DryRun,
+        false => ImportMode::Store,
     };
     let report = import::import(&*parts.store, parts.clock.now_ms(), body, mode).await?;
     parts.wake.notify_one();
     ok(&report)
 }
 
+fn wrong(error: InvalidId) -> Problem {
+    Problem::parameter_invalid(error.to_string())
+}
+
+/// The query of a request: nothing but what the operation takes. A mistyped `dry_run` must not store.
 struct Query(Params);
 
 impl Query {
-    fn of(head: &Parts) -> Result<Self, Problem> {
+    fn of(operation: &Operation, head: &Parts) -> Result<Self, Problem> {
         let raw = head.uri.query().unwrap_or_default().as_bytes();
-        Params::from_form(raw, Charset::Utf8)
-            .map(Self)
-            .map_err(|e| Problem::parameter_invalid(e.to_string()))
+        let params = Params::from_form(raw, Charset::Utf8)
+            .map_err(|e| Problem::parameter_invalid(e.to_string()))?;
+        let is_known = |name: &str| operation.query.iter().any(|known| known.name == name);
+        if let Some((name, _)) = params.iter().find(|(name, _)| !is_known(name)) {
+            return Err(Problem::parameter_invalid(unknown(operation, name)));
+        }
+        Ok(Self(params))
     }
 
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).filter(|value| !value.is_empty())
+        self.0.get(name)
+    }
+
+    /// Where the page begins. It may be empty, so that whoever goes from page to page needs no
+    /// first one of its own.
+    fn after(&self) -> Option<&str> {
+        self.get("after").filter(|after| !after.is_empty())
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.get(name) {
+            Some("true") => Ok(true),
+            None | Some("false") => Ok(false),
+            Some(_) => Err(Problem::parameter_invalid(format!(
+                "`{name}` is `true` or `false`"
+            ))),
+        }
     }
 
     /// How long the answer may be waited for.
@@ -277,20 +297,32 @@ impl Query {
     }
 }
 
-fn id(text: &str) -> Result<AppId, Problem> {
-    AppId::new(text).map_err(|e| Problem::parameter_invalid(e.to_string()))
+fn unknown(operation: &Operation, name: &str) -> String {
+    let known: Vec<&str> = operation.query.iter().map(|known| known.name).collect();
+    let known = match known.is_empty() {
+        true => "none".to_owned(),
+        false => known.join(", "),
+    };
+    let name: String = name.chars().take(LONGEST_SHOWN).collect();
+    format!("`{name}` is an unknown parameter; this route takes: {known}")
 }
 
-fn merchant_id(text: &str) -> Result<AuthAppId, Problem> {
-    AuthAppId::new(text).map_err(|e| Problem::parameter_invalid(e.to_string()))
+/// How much of a name that nobody knows is repeated, characters.
+const LONGEST_SHOWN: usize = 64;
+const PLAIN: &str = "text/plain; charset=utf-8";
+/// Prometheus' text format.
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+fn ok(view: &impl Serialize) -> Answer {
+    Ok(whole(json(StatusCode::OK, view)))
 }
 
-fn ok(view: &impl serde::Serialize) -> Answer {
-    Ok(json(StatusCode::OK, view))
-}
-
-fn done() -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::new()));
+fn done() -> Response<AdminBody> {
+    let mut response = whole(Response::new(Full::default()));
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
+}
+
+fn whole(response: Response<Full<Bytes>>) -> Response<AdminBody> {
+    response.map(AdminBody::Whole)
 }

@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -19,6 +19,7 @@ mod backend;
 mod call;
 mod check;
 mod check_online;
+mod completions;
 mod context;
 mod dev;
 mod exchange;
@@ -30,6 +31,7 @@ mod inbox;
 mod init;
 mod input;
 mod logging;
+mod man;
 mod merchant;
 mod merchant_export;
 mod merchant_import;
@@ -109,6 +111,8 @@ enum Verb {
     Call(call::CallArguments),
     /// Validate the configuration, the keys against each other, the store and the clock
     Check(check::CheckArguments),
+    /// Write a shell's completions of verbs and options to standard output
+    Completions(completions::CompletionsArguments),
     /// Everything on loopback with throw-away keys against the built-in simulator
     Dev(dev::DevArguments),
     /// Ask a running sidecar whether it is ready
@@ -118,6 +122,8 @@ enum Verb {
     Inbox(inbox::InboxVerb),
     /// Write a configuration, keys and an empty store
     Init(init::InitArguments),
+    /// Write the manual pages
+    Man(man::ManArguments),
     /// Merchants: the triples PID – auth_app_id – app_auth_token
     #[command(subcommand)]
     Merchant(merchant::MerchantVerb),
@@ -139,6 +145,11 @@ enum Verb {
     Verify(verify::VerifyArguments),
     /// Say which version this is
     Version(version::VersionArguments),
+}
+
+/// The whole command line, for whoever describes it.
+fn described() -> clap::Command {
+    Arguments::command()
 }
 
 /// Does what `arguments` (with the program's name first) say, and tells the user how it went.
@@ -175,10 +186,12 @@ fn execute(context: &Context, verb: Verb) -> Result<(), Failure> {
         Verb::Audit(verb) => context.block_on(audit::execute(context, verb)),
         Verb::Call(arguments) => context.block_on(call::execute(context, arguments)),
         Verb::Check(arguments) => context.block_on(check::execute(context, &arguments)),
+        Verb::Completions(arguments) => completions::execute(&arguments),
         Verb::Dev(arguments) => dev::execute(context, &arguments),
         Verb::Health(arguments) => context.block_on(health::execute(context, &arguments)),
         Verb::Inbox(verb) => context.block_on(inbox::execute(context, verb)),
         Verb::Init(arguments) => init::execute(&arguments),
+        Verb::Man(arguments) => man::execute(&arguments),
         Verb::Merchant(verb) => context.block_on(merchant::execute(context, verb)),
         Verb::Run(arguments) => run::execute(context, &arguments),
         Verb::Sign(arguments) => sign::execute(context, &arguments),

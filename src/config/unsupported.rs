@@ -16,9 +16,6 @@ impl Config {
             let mismatch = Mismatch::new(found, expected).hint(hint);
             faults.push(Fault::of_key(key, mismatch));
         };
-        if self.upstream.proxy.is_some() {
-            refuse("upstream.proxy", "an HTTP proxy", "nothing", EGRESS);
-        }
         if self.telemetry.otlp_endpoint.is_some() {
             refuse("telemetry.otlp_endpoint", "an address", "nothing", TRACES);
         }
@@ -36,7 +33,5 @@ impl Config {
         Some(Mismatch::new(found, "a loopback address or a unix socket").hint(hint))
     }
 }
-
-const EGRESS: &str = "an HTTP proxy isn't used in this version: calls would leave directly";
 
 const TRACES: &str = "traces aren't sent in this version";

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::config::error::Mismatch;
 use crate::config::section::Section;
 use crate::config::{url, value, view};
 use crate::model::app::Environment;
+use crate::protocol::secret::Secret;
 
 /// `[upstream]`.
 #[derive(Debug, Clone)]
@@ -18,12 +20,14 @@ pub struct UpstreamConfig {
     pub v3: Option<String>,
     /// The origin of the authorisation pages; `None`: as the app's environment says.
     pub authorize: Option<String>,
-    /// Deadline of TCP and TLS together.
+    /// Deadline of TCP, CONNECT and TLS together.
     pub connect_timeout: Duration,
     /// Deadline of the whole call.
     pub timeout: Duration,
-    /// An HTTP proxy on the way out.
+    /// An HTTP proxy on the way to Alipay: `http://` and an address.
     pub proxy: Option<String>,
+    /// What it is shown: `user:password`.
+    pub proxy_credentials: Option<Secret<String>>,
     /// Further roots, PEM.
     pub ca_file: Option<PathBuf>,
 }
@@ -37,6 +41,7 @@ impl Default for UpstreamConfig {
             connect_timeout: Duration::from_secs(3),
             timeout: Duration::from_secs(15),
             proxy: None,
+            proxy_credentials: None,
             ca_file: None,
         }
     }
@@ -59,6 +64,11 @@ impl UpstreamConfig {
         // What equals the default leaves the choice to each app's environment, so that a copied
         // config.toml doesn't send a sandbox app to production.
         let standard = default.endpoints(Environment::Production);
+        let proxy = section.optional("proxy", url::egress);
+        let proxy_credentials = section.secret_of_form("proxy_credentials", credentials);
+        if proxy_credentials.is_some() {
+            section.require("proxy", "a proxy, because there are credentials for it");
+        }
         Self {
             gateway: section
                 .optional("gateway", url::upstream)
@@ -75,7 +85,8 @@ impl UpstreamConfig {
             timeout: section
                 .text("timeout", value::positive_duration)
                 .unwrap_or(default.timeout),
-            proxy: section.optional("proxy", url::egress),
+            proxy,
+            proxy_credentials,
             ca_file: section.public_file("ca_file"),
         }
     }
@@ -88,6 +99,7 @@ impl UpstreamConfig {
             "connect_timeout": view::duration(self.connect_timeout),
             "timeout": view::duration(self.timeout),
             "proxy": self.proxy,
+            "proxy_credentials": view::secret(self.proxy_credentials.as_ref()),
             "ca_file": view::path(self.ca_file.as_deref()),
         })
     }
@@ -112,4 +124,17 @@ impl UpstreamConfig {
             authorize: or(&self.authorize, authorize.to_owned()),
         }
     }
+}
+
+/// `user:password`, of which a user holds no colon (RFC 7617).
+fn credentials(secret: &Secret<String>) -> Result<(), Mismatch> {
+    let text = secret.expose();
+    let named = text
+        .split_once(':')
+        .is_some_and(|(user, _)| !user.is_empty());
+    if named && !text.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let expected = "user:password on one line, as the proxy knows them";
+    Err(Mismatch::new("something else (not shown)", expected))
 }

@@ -1,6 +1,7 @@
 //! URLs: what each kind may hold. User information is refused everywhere: it is a secret.
 
 use http::Uri;
+use http::uri::Authority;
 
 use crate::config::error::Mismatch;
 
@@ -91,7 +92,10 @@ fn parse(text: &str, expected: &str) -> Result<Url, Mismatch> {
     let uri: Uri = text.parse().map_err(|_| wrong())?;
     let scheme = uri.scheme_str().unwrap_or_default();
     let host = uri.host().unwrap_or_default();
-    if !matches!(scheme, "http" | "https") || host.is_empty() {
+    // What stands where a port should but isn't one would be left out, and the standard one meant.
+    let has_port = |a: &Authority| a.port().is_some() || a.as_str() == a.host();
+    let is_whole = uri.authority().is_some_and(has_port);
+    if !matches!(scheme, "http" | "https") || host.is_empty() || !is_whole {
         return Err(wrong());
     }
     Ok(Url {
@@ -131,6 +135,8 @@ mod tests {
             "ftp://127.0.0.1",
             "https://a/?q",
             "https://a/#f",
+            "https://a:65536",
+            "https://a:",
             "//a",
             "a",
             "",

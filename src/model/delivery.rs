@@ -1,5 +1,6 @@
 //! Deliveries: the duty to hand one inbox entry to the backend.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::id::EventId;
@@ -98,7 +99,7 @@ impl Lease {
 }
 
 /// One try to hand an entry over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Attempt {
     /// When it began, Unix milliseconds.
     pub at: i64,
@@ -114,7 +115,7 @@ pub struct Attempt {
 }
 
 /// Which way an entry went.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Via {
     /// The backend claimed it.
@@ -136,7 +137,7 @@ impl Via {
 }
 
 /// Why an attempt failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AttemptError {
     /// No connection, or it broke.

@@ -1,5 +1,6 @@
 //! Authorisation events: what the backend hears of a merchant's authorisation, without a token.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::authorization::{Authorization, Source};
@@ -15,7 +16,7 @@ pub const MERCHANT_REVOKED: &str = "merchant.revoked";
 pub const MERCHANT_SUSPECT: &str = "merchant.suspect";
 
 /// The JSON that the backend gets for an authorisation: contract §5. It never holds a token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct AuthorizationEvent {
     /// The event's id, the same as in `Alipay-Event-Id`.
     pub id: String,

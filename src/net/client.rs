@@ -23,6 +23,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use crate::net::body::{self, BodyError, BoxError};
+use crate::net::egress::{Egress, HttpProxy, NoProxy, ProxyError};
 
 /// How long an idle connection is kept: below Alipay's own limit, so that a reused connection is
 /// alive, and short enough that the pool shrinks within 15 s (contract §11).
@@ -83,7 +84,7 @@ pub enum SendCause {
     #[error("the reply did not end within the deadline")]
     Endless,
     /// No connection could be made.
-    #[error("no connection could be made: {}", root(.0.as_ref()))]
+    #[error("no connection could be made: {}", told(.0.as_ref()))]
     Connect(#[source] BoxError),
     /// The reply is larger than allowed.
     #[error("the reply is larger than {0} bytes")]
@@ -94,18 +95,26 @@ pub enum SendCause {
 }
 
 /// The text of the deepest source: "connection refused" tells more than "client error (Connect)".
-fn root(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
+/// What a proxy did is told before it.
+fn told(error: &(dyn std::error::Error + 'static)) -> String {
+    let (mut deepest, mut proxy) = (error, None);
+    loop {
+        proxy = proxy.or_else(|| deepest.downcast_ref::<ProxyError>());
+        let Some(source) = deepest.source() else {
+            break;
+        };
         deepest = source;
     }
-    deepest.to_string()
+    match proxy {
+        Some(proxy) if std::error::Error::source(proxy).is_some() => format!("{proxy}: {deepest}"),
+        Some(_) | None => deepest.to_string(),
+    }
 }
 
 /// What a client may be told; everything else is fixed.
 #[derive(Debug, Clone)]
 pub struct ClientOptions<'a> {
-    /// Deadline of TCP and TLS together.
+    /// Deadline of TCP, CONNECT and TLS together.
     pub connect_timeout: Duration,
     /// Largest reply body, bytes.
     pub max_reply: usize,
@@ -117,6 +126,9 @@ pub struct ClientOptions<'a> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
+    /// The address of the proxy isn't one.
+    #[error(transparent)]
+    Proxy(#[from] NoProxy),
     /// The file of further roots can't be used.
     #[error("{path}: {reason}")]
     Roots {
@@ -136,6 +148,18 @@ impl Client {
     /// # Errors
     /// [`ClientError::Roots`] when `ca_file` can't be read or holds no certificate.
     pub fn new(options: &ClientOptions<'_>) -> Result<Self, ClientError> {
+        Self::build(options, None)
+    }
+
+    /// The same, but every connection goes through `proxy`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn through(proxy: HttpProxy, options: &ClientOptions<'_>) -> Result<Self, ClientError> {
+        Self::build(options, Some(proxy))
+    }
+
+    fn build(options: &ClientOptions<'_>, proxy: Option<HttpProxy>) -> Result<Self, ClientError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -145,17 +169,22 @@ impl Client {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(options.connect_timeout));
+        let way = match &proxy {
+            Some(proxy) => format!(" through the proxy {proxy}"),
+            None => String::new(),
+        };
         let https = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
-            .wrap_connector(tcp);
+            .wrap_connector(Egress::new(tcp, proxy));
         let pool = PooledClient::builder(TokioExecutor::new())
             .pool_idle_timeout(POOL_IDLE)
             .pool_timer(TokioTimer::new())
             .build(TimedConnector {
                 inner: https,
                 limit: options.connect_timeout,
+                way: way.into(),
             });
         Ok(Self {
             pool,
@@ -256,14 +285,16 @@ fn roots(ca_file: Option<&Path>) -> Result<rustls::RootCertStore, ClientError> {
     Ok(roots)
 }
 
-/// Bounds TCP and TLS together: hyper's own connect timeout ends with TCP.
+/// Bounds TCP, CONNECT and TLS together: hyper's own connect timeout ends with TCP.
 #[derive(Debug, Clone)]
 struct TimedConnector {
-    inner: HttpsConnector<HttpConnector>,
+    inner: HttpsConnector<Egress>,
     limit: Duration,
+    /// What the connection goes through, for the error.
+    way: Arc<str>,
 }
 
-type Connected = <HttpsConnector<HttpConnector> as tower_service::Service<Uri>>::Response;
+type Connected = <HttpsConnector<Egress> as tower_service::Service<Uri>>::Response;
 
 impl tower_service::Service<Uri> for TimedConnector {
     type Response = Connected;
@@ -276,11 +307,11 @@ impl tower_service::Service<Uri> for TimedConnector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connecting = self.inner.call(uri);
-        let limit = self.limit;
+        let (limit, way) = (self.limit, Arc::clone(&self.way));
         Box::pin(async move {
             tokio::time::timeout(limit, connecting)
                 .await
-                .map_err(|_| BoxError::from(format!("no connection within {limit:?}")))?
+                .map_err(|_| BoxError::from(format!("no connection{way} within {limit:?}")))?
         })
     }
 }

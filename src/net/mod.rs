@@ -3,6 +3,7 @@
 pub mod body;
 pub mod client;
 pub(crate) mod crowd;
+pub mod egress;
 pub mod head;
 pub mod listener;
 mod pace;

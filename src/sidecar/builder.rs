@@ -26,6 +26,7 @@ use crate::gateway::signer::LocalSigners;
 use crate::gateway::{Gateway, MAX_REPLY};
 use crate::install_key::InstallKey;
 use crate::net::client::{Client, ClientError, ClientOptions};
+use crate::net::egress::HttpProxy;
 use crate::net::shutdown::{Ending, Gate};
 use crate::protocol::secret::Secret;
 use crate::proxy::caller::Callers;
@@ -427,13 +428,23 @@ async fn open_store(
     }
 }
 
+/// The client towards Alipay, through the proxy where one is configured.
 pub(super) fn upstream_client(config: &Config) -> Result<Client, ClientError> {
-    Client::new(&ClientOptions {
-        connect_timeout: config.upstream.connect_timeout,
+    let upstream = &config.upstream;
+    let options = ClientOptions {
+        connect_timeout: upstream.connect_timeout,
         max_reply: MAX_REPLY,
-        ca_file: config.upstream.ca_file.as_deref(),
-    })
+        ca_file: upstream.ca_file.as_deref(),
+    };
+    let Some(url) = &upstream.proxy else {
+        return Client::new(&options);
+    };
+    let credentials = upstream.proxy_credentials.as_ref();
+    let proxy = HttpProxy::new(url, credentials.map(|secret| secret.expose().as_str()))?;
+    Client::through(proxy, &options)
 }
+
+/// The client towards backends, which stand beside us: never through the proxy.
 
 fn backend_client(config: &Config) -> Result<Client, ClientError> {
     Client::new(&ClientOptions {

@@ -11,6 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::Config;
 use crate::config::error::{Fault, Mismatch};
 use crate::gateway::app::Apps;
+use crate::net::client::ClientError;
 use crate::net::listener::tls_acceptor;
 use crate::protocol::cert::Bundle;
 use crate::sidecar::builder::upstream_client;
@@ -60,8 +61,12 @@ pub fn unusable_files(config: &Config) -> Vec<Fault> {
         }
     }
     if let Err(error) = upstream_client(config) {
-        let mismatch = Mismatch::new(error.to_string(), "root certificates, PEM");
-        faults.push(Fault::of_key("upstream.ca_file", mismatch));
+        let (key, expected) = match error {
+            ClientError::Proxy(_) => ("upstream.proxy", "the http:// URL of a proxy"),
+            _ => ("upstream.ca_file", "root certificates, PEM"),
+        };
+        let mismatch = Mismatch::new(error.to_string(), expected);
+        faults.push(Fault::of_key(key, mismatch));
     }
     if let Err(errors) = reply_key::read(config) {
         faults.extend_from_slice(errors.faults());

@@ -1,13 +1,14 @@
 //! What is known of a store as a whole: its size, its damage, its copy.
 
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::store::error::StoreError;
 
 /// How large a store is, and what is in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Stats {
     /// The schema version of the file.
     pub schema: u64,
@@ -44,7 +45,7 @@ pub struct Stats {
 }
 
 /// The rows of one table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct TableRows {
     /// The table's name.
     pub name: String,
@@ -53,7 +54,7 @@ pub struct TableRows {
 }
 
 /// What a look at every record found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Inspection {
     /// How many rows were read.
     pub rows: u64,

@@ -16,6 +16,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::Full;
 use hyper::body::Body;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -45,7 +46,7 @@ const MESSAGES: [(Method, &str, bool); 3] = [
 ];
 
 /// What became of one message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct OwnAddressView {
     /// Where it was sent.
     pub url: String,

@@ -1,6 +1,7 @@
 //! What was refused, verified again with the keys of now, by the way that a live arrival takes; and
 //! explained.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::id::EventId;
@@ -18,7 +19,7 @@ use crate::webhook::{Inner, Settings, Webhook};
 const PAGE: usize = 50;
 
 /// What became of one refused notification.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Reverified {
     /// The sidecar's id; an accepted one has the same in the inbox.
     pub id: String,
@@ -29,7 +30,7 @@ pub struct Reverified {
 }
 
 /// What became of a refused notification.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReverifyOutcome {
     /// It verifies, is in the inbox now and will be delivered.
@@ -56,7 +57,7 @@ impl ReverifyOutcome {
 }
 
 /// Why a signature holds or doesn't, without values.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct Explained {
     /// Whether it verifies with the keys of now.
     pub verified: bool,
@@ -69,7 +70,7 @@ pub struct Explained {
 }
 
 /// One cause of a failure.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct ExplainedCause {
     /// The fixed word for it.
     pub cause: String,

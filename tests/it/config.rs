@@ -202,11 +202,8 @@ fn check_unsupported(text: &str, expected: &str) {
 #[test]
 fn what_this_version_does_not_do_is_refused_where_it_stands() {
     check_unsupported(
-        "[upstream]\nproxy = \"http://egress:3128\"\n[telemetry]\n\
-         otlp_endpoint = \"http://127.0.0.1:4318\"\n",
-        "config.toml:2: `upstream.proxy`: found an HTTP proxy, expected nothing; an HTTP proxy \
-         isn't used in this version: calls would leave directly\n\
-         config.toml:4: `telemetry.otlp_endpoint`: found an address, expected nothing; traces \
+        "[telemetry]\notlp_endpoint = \"http://127.0.0.1:4318\"\n",
+        "config.toml:2: `telemetry.otlp_endpoint`: found an address, expected nothing; traces \
          aren't sent in this version",
     );
 }
@@ -271,6 +268,45 @@ fn callers_are_read() {
 fn the_reference_file_asks_for_nothing_unsupported() {
     assert_eq!(Config::default().unsupported(), []);
     assert_eq!(good(REFERENCE).unsupported(), []);
+}
+
+#[test]
+fn a_proxy_has_an_http_address_and_credentials_by_reference() {
+    let expected = "expected the http:// URL of a proxy, such as \"http://egress:3128\"";
+    for wrong in [
+        "https://egress:3128",
+        "http://egress/x",
+        "http://egress:99999",
+        "egress:3128",
+    ] {
+        check_fault(
+            &format!("[upstream]\nproxy = \"{wrong}\"\n"),
+            &format!("line 2: `upstream.proxy`: found \"{wrong}\", {expected}"),
+        );
+    }
+    check_fault(
+        "[upstream]\nproxy = \"http://user:hunter2@egress:3128\"\n",
+        &format!(
+            "line 2: `upstream.proxy`: found a URL with `@` (not shown), {expected}; \
+             user information isn't allowed in a URL"
+        ),
+    );
+    check_fault(
+        "[upstream]\nproxy_credentials = \"exec:echo user:hunter2\"\n",
+        "line 1: `upstream.proxy`: found nothing, expected a proxy, because there are credentials \
+         for it",
+    );
+    check_fault(
+        "[upstream]\nproxy = \"http://egress:3128\"\nproxy_credentials = \"exec:echo hunter2\"\n",
+        "line 3: `upstream.proxy_credentials`: found something else (not shown), expected \
+         user:password on one line, as the proxy knows them",
+    );
+    let config = good(
+        "[upstream]\nproxy = \"http://egress:3128\"\n\
+         proxy_credentials = \"exec:echo user:hunter2\"\n",
+    );
+    let credentials = config.upstream.proxy_credentials.expect("read");
+    assert_eq!(credentials.expose(), "user:hunter2");
 }
 
 #[test]

@@ -42,6 +42,8 @@ mod cli;
 mod cli_explain;
 #[cfg(feature = "cli")]
 mod cli_live;
+#[cfg(feature = "cli")]
+mod cli_pages;
 #[cfg(all(feature = "cli", feature = "simulator"))]
 mod cli_quarantine;
 #[cfg(feature = "simulator")]
@@ -49,12 +51,16 @@ mod client_data;
 mod config;
 mod crash;
 #[cfg(feature = "simulator")]
+mod dashboard;
+#[cfg(feature = "simulator")]
 mod delivery;
 mod differential;
 #[cfg(feature = "simulator")]
 mod disk_faults;
 #[cfg(feature = "simulator")]
 mod docs;
+#[cfg(feature = "simulator")]
+mod egress;
 #[cfg(feature = "simulator")]
 mod embedding;
 #[cfg(feature = "simulator")]
@@ -79,6 +85,8 @@ mod lifecycle;
 mod local_signature;
 #[cfg(feature = "simulator")]
 mod local_signature_deliveries;
+#[cfg(feature = "simulator")]
+mod openapi;
 #[cfg(feature = "cli")]
 mod operator_cli;
 #[cfg(feature = "simulator")]

@@ -33,6 +33,7 @@ pub mod backend;
 pub mod brittle;
 pub mod caller;
 pub mod callers;
+pub mod documented;
 pub mod isv;
 pub mod keys;
 #[cfg(feature = "cli")]
@@ -227,13 +228,16 @@ impl TestSidecar {
         self.send(&self.webhook, request, body.into()).await
     }
 
-    /// Sends a request to the admin listener, with its token.
+    /// Sends a request to the admin listener, with its token. What comes back must stand in the
+    /// API's document.
     pub async fn admin(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Reply {
         let request = Request::builder()
-            .method(method)
+            .method(method.clone())
             .uri(path)
             .header("authorization", format!("Bearer {ADMIN_TOKEN}"));
-        self.send(&self.admin, request, body.into()).await
+        let reply = self.send(&self.admin, request, body.into()).await;
+        documented::check(&method, path, &reply);
+        reply
     }
 
     /// Sends a request to the listener at `base`.

@@ -3,7 +3,7 @@
 //! Whether a certificate was revoked isn't among the proofs: the public web's authorities publish
 //! that in ways that a program can't rely on while money waits, so nothing here asks.
 
-mod authority;
+pub mod authority;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
