@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Body;
 use serde::Serialize;
@@ -151,7 +151,7 @@ impl Admin {
         if let Some(file) = console::file(path) {
             return match head.method {
                 Method::GET => Ok(file.map(AdminBody::Whole)),
-                _ => Err(Problem::method_not_allowed("GET")),
+                _ => Err(Problem::method_not_allowed("GET".to_owned())),
             };
         }
         let asked = operations::find(&head.method, path)?;
