@@ -34,7 +34,8 @@ impl Config {
         path: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
-        let (reading, config) = read_file(path, environment)?;
+        let text = text_of(path)?;
+        let (reading, config) = read_text(path, &text, environment);
         reading.finish(config)
     }
 
@@ -46,7 +47,20 @@ impl Config {
         path: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
-        let (reading, config) = read_file(path, environment)?;
+        let text = text_of(path)?;
+        Self::load_text_to_serve(path, &text, environment)
+    }
+
+    /// The same of a text that was read from `path`, which can't be read twice: a pipe.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] with every fault.
+    pub fn load_text_to_serve(
+        path: &Path,
+        text: &str,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        let (reading, config) = read_text(path, text, environment);
         reading.faults_of_keys(config.unsupported());
         reading.finish(config)
     }
@@ -66,20 +80,24 @@ impl Config {
     }
 }
 
-fn read_file(
-    path: &Path,
-    environment: impl IntoIterator<Item = (String, String)>,
-) -> Result<(Reading, Config), ConfigErrors> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
+fn text_of(path: &Path) -> Result<String, ConfigErrors> {
+    std::fs::read_to_string(path).map_err(|error| {
         let found = format!("no readable file ({error})");
         let mismatch = Mismatch::new(found, "a configuration");
         let hint = "`alipay-sidecar init` writes one; `-c FILE` names another";
         ConfigErrors::of_key(path, "", mismatch.hint(hint))
-    })?;
-    let references = references(&text, &directory_of(path), environment);
+    })
+}
+
+fn read_text(
+    path: &Path,
+    text: &str,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> (Reading, Config) {
+    let references = references(text, &directory_of(path), environment);
     let reading = Reading::new(Some(path), references);
-    let config = read(&reading, &text);
-    Ok((reading, config))
+    let config = read(&reading, text);
+    (reading, config)
 }
 
 /// References of the configuration `text`: its secrets in the environment aren't for commands.
@@ -140,7 +158,7 @@ fn read(reading: &Reading, text: &str) -> Config {
     let (mut delivery, tokens) = (section("delivery"), section("tokens"));
     let (audit, telemetry) = (section("audit"), section("telemetry"));
     let proxy_config = ProxyConfig::read(&proxy);
-    let config = Config {
+    let mut config = Config {
         webhook: WebhookConfig::read(&webhook),
         admin: AdminConfig::read(&admin),
         upstream: UpstreamConfig::read(&upstream),
@@ -151,6 +169,7 @@ fn read(reading: &Reading, text: &str) -> Config {
         tokens: TokenConfig::read(&tokens),
         telemetry: TelemetryConfig::read(&audit, &telemetry),
         proxy: proxy_config,
+        ..Config::default()
     };
     if let Some(mismatch) = config.callers_missing() {
         proxy.fault("listen", mismatch);
@@ -163,6 +182,7 @@ fn read(reading: &Reading, text: &str) -> Config {
     }
     unknown_sections(reading, &root);
     single_underscores(reading, text);
+    config.origins = reading.origins();
     config
 }
 

@@ -11,8 +11,10 @@ mod document;
 pub mod error;
 pub mod listen;
 mod load;
+pub mod origin;
 pub mod proxy;
 pub mod reference;
+mod reload;
 mod secret_variables;
 mod section;
 pub mod store;
@@ -27,7 +29,7 @@ mod view;
 pub mod webhook;
 
 pub use load::{REFERENCE, directory_of, process_environment};
-pub use secret_variables::secret_variables;
+pub use secret_variables::{secret_variables, secret_variables_of_text};
 
 use crate::model::app::App;
 
@@ -54,4 +56,6 @@ pub struct Config {
     pub tokens: token::TokenConfig,
     /// `[audit]` and `[telemetry]`.
     pub telemetry: telemetry::TelemetryConfig,
+    /// Where all of it was set; empty where it wasn't read.
+    pub origins: origin::Origins,
 }

@@ -11,9 +11,15 @@ use crate::config::section::VARIABLE_PREFIX;
 #[must_use]
 pub fn secret_variables(path: &Path, environment: &[(String, String)]) -> BTreeSet<String> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
+    secret_variables_of_text(&text, environment)
+}
+
+/// The same for the text of a configuration.
+#[must_use]
+pub fn secret_variables_of_text(text: &str, environment: &[(String, String)]) -> BTreeSet<String> {
     let environment = environment.iter();
     named(
-        &text,
+        text,
         environment.map(|(name, value)| (name.as_str(), value.as_str())),
     )
 }
