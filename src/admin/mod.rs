@@ -17,7 +17,6 @@ use tokio::sync::Notify;
 
 use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::config::upstream::UpstreamConfig;
 use crate::gateway::app::Apps;
 use crate::model::app::App;
 use crate::net::body::{self, BoxError, Within};
@@ -32,6 +31,7 @@ use crate::webhook::Webhook;
 pub mod apps;
 mod audit_line;
 pub mod authorizations;
+pub mod configuration;
 pub mod drain;
 pub mod error;
 pub mod export;
@@ -50,6 +50,7 @@ pub mod sealing;
 pub mod store;
 pub mod token;
 
+use configuration::Configuration;
 use drain::Drain;
 use health::Health;
 use metrics::Metrics;
@@ -87,8 +88,8 @@ pub struct AdminParts {
     pub clock: Arc<dyn Clock>,
     /// The apps of the configuration, which win over stored ones.
     pub configured: Vec<App>,
-    /// Alipay's addresses, for apps that are added.
-    pub upstream: UpstreamConfig,
+    /// The configuration in force.
+    pub configuration: Arc<dyn Configuration>,
     /// The apps that can sign.
     pub apps: Apps,
     /// Asks Alipay about tokens.

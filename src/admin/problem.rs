@@ -6,6 +6,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 
+use crate::admin::configuration::{FaultView, ReloadError};
 use crate::admin::error::AdminError;
 use crate::gateway::error::Outcome;
 use crate::net::body::BodyError;
@@ -19,6 +20,7 @@ pub(crate) struct Problem {
     detail: String,
     outcome: Outcome,
     allow: Option<&'static str>,
+    faults: Vec<FaultView>,
 }
 
 impl Problem {
@@ -29,6 +31,7 @@ impl Problem {
             detail: detail.into(),
             outcome: Outcome::NotSent,
             allow: None,
+            faults: Vec::new(),
         }
     }
 
@@ -65,7 +68,7 @@ impl Problem {
         Self::new(
             StatusCode::NOT_FOUND,
             "route-unknown",
-            "there are /livez, /readyz, /metrics, /api/apps, /api/merchants, /api/inbox and /api/drain",
+            "there are /livez, /readyz, /metrics, /api/apps, /api/merchants, /api/inbox, /api/config, /api/reload and /api/drain",
         )
     }
 
@@ -87,6 +90,7 @@ impl Problem {
             outcome: self.outcome.as_str(),
             retryable: false,
             request_id,
+            faults: &self.faults,
         };
         let mut response = super::json(self.status, &body);
         let headers = response.headers_mut();
@@ -117,11 +121,28 @@ struct Body<'a> {
     outcome: &'a str,
     retryable: bool,
     request_id: &'a str,
+    #[serde(skip_serializing_if = "<[FaultView]>::is_empty")]
+    faults: &'a [FaultView],
 }
 
 impl From<ProxyError> for Problem {
     fn from(error: ProxyError) -> Self {
         Self::new(error.code.status(), error.code.as_str(), error.detail)
+    }
+}
+
+impl From<ReloadError> for Problem {
+    fn from(error: ReloadError) -> Self {
+        let status =
+            StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let detail = match error.faults() {
+            [] => error.to_string(),
+            _ => format!("nothing was changed: {error}"),
+        };
+        Self {
+            faults: error.faults().iter().map(FaultView::new).collect(),
+            ..Self::new(status, error.kind(), detail)
+        }
     }
 }
 

@@ -43,6 +43,7 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
         (["apps", app_id], "PUT") => put_app(parts, &id(app_id)?, body).await,
         (["apps", app_id], "DELETE") => remove_app(parts, &id(app_id)?).await,
         (["audit"], "GET") => ok(&audit_head(parts).await),
+        (["config"], "GET") => ok(&parts.configuration.shown()),
         (["drain"], "POST") => drain(parts, &query).await,
         (["apps", app_id, "exchange"], "POST") => {
             ok(&authorizations::exchange(parts, &id(app_id)?, body).await?)
@@ -114,6 +115,7 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
             parts.wake.notify_one();
             Ok(done())
         }
+        (["reload"], "POST") => ok(&parts.configuration.reload().await?),
         (["store"], "GET") => ok(&parts.store.stats().await.map_err(AdminError::from)?),
         (["store", "check"], "POST") => {
             ok(&parts.store.inspect().await.map_err(AdminError::from)?)
@@ -125,14 +127,14 @@ pub(crate) async fn answer(parts: &AdminParts, head: &Parts, body: &Bytes) -> An
 /// A known path was asked with another method, or the path is unknown.
 fn refusal(segments: &[&str]) -> Problem {
     match segments {
-        ["drain"]
+        ["drain" | "reload"]
         | ["merchants", "import" | "export"]
         | ["apps", _, "exchange" | "links" | "subscriptions"]
         | ["merchants", _, _, "refresh" | "verify"]
         | ["inbox", "prune" | "replay" | "reverify"]
         | ["inbox", _, "replay" | "reverify"]
         | ["store", "check"] => Problem::method_not_allowed("POST"),
-        ["apps" | "audit" | "merchants" | "inbox" | "store"]
+        ["apps" | "audit" | "config" | "merchants" | "inbox" | "store"]
         | ["inbox", _]
         | ["merchants", _, _, "token"]
         | ["store", "backup"] => Problem::method_not_allowed("GET"),
@@ -174,29 +176,15 @@ async fn apps_page(parts: &AdminParts) -> Result<crate::admin::page::Page<apps::
 async fn put_app(parts: &AdminParts, app_id: &AppId, body: &[u8]) -> Answer {
     let _alone = parts.apps.changing().await;
     let view = apps::put(&*parts.store, app_id, body).await?;
-    reload_apps(parts).await?;
+    parts.configuration.follow_apps().await?;
     ok(&view)
 }
 
 async fn remove_app(parts: &AdminParts, app_id: &AppId) -> Answer {
     let _alone = parts.apps.changing().await;
     apps::remove(&*parts.store, app_id).await?;
-    reload_apps(parts).await?;
+    parts.configuration.follow_apps().await?;
     Ok(done())
-}
-
-/// Makes the apps that can sign those of the configuration and of the store as it is now.
-async fn reload_apps(parts: &AdminParts) -> Result<(), Problem> {
-    let mut all = parts.configured.clone();
-    all.extend(parts.store.apps().await.map_err(AdminError::from)?);
-    parts
-        .apps
-        .replace(&all, &parts.upstream)
-        .map_err(|e| Problem::internal(&e.to_string()))?;
-    // A new key may make good what was refused; the operator needn't wait to hear of it.
-    let webhook = parts.webhook.clone();
-    tokio::spawn(async move { webhook.report_refused().await });
-    Ok(())
 }
 
 /// Which refused notifications.

@@ -53,7 +53,10 @@ enum Trailers {
 
 /// Room that bodies share. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Room(Arc<Semaphore>);
+pub struct Room {
+    bytes: usize,
+    free: Arc<Semaphore>,
+}
 
 /// What a body takes of a [`Room`]; dropping it gives it back.
 #[derive(Debug, Default)]
@@ -75,7 +78,20 @@ impl Room {
     /// Room for so many bytes.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes)))
+        Self {
+            bytes,
+            free: Arc::new(Semaphore::new(bytes)),
+        }
+    }
+
+    /// The same room, where it is of this size already; else another. What bodies under way hold of
+    /// the former then isn't counted in the latter.
+    #[must_use]
+    pub fn of_size(&self, bytes: usize) -> Self {
+        match self.bytes == bytes {
+            true => self.clone(),
+            false => Self::new(bytes),
+        }
     }
 
     /// Takes `bytes` more of it, without waiting: who waited would hold what others wait for.
@@ -84,7 +100,7 @@ impl Room {
     /// [`RoomError::Full`].
     pub fn take(&self, bytes: usize, held: &mut Held) -> Result<(), RoomError> {
         let bytes = u32::try_from(bytes).map_err(|_| RoomError::Full)?;
-        let more = Arc::clone(&self.0).try_acquire_many_owned(bytes);
+        let more = Arc::clone(&self.free).try_acquire_many_owned(bytes);
         let more = more.map_err(|_| RoomError::Full)?;
         match &mut held.0 {
             Some(former) => former.merge(more),

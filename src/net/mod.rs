@@ -10,3 +10,4 @@ pub mod serve;
 pub mod shutdown;
 pub mod spool;
 pub mod terms;
+pub mod tls;

@@ -102,6 +102,8 @@ mod prune;
 #[cfg(feature = "simulator")]
 mod quarantine;
 #[cfg(feature = "simulator")]
+mod reload;
+#[cfg(feature = "simulator")]
 mod reserved_parameters;
 #[cfg(feature = "cli")]
 mod restart;
