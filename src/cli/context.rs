@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use crate::cli::failure::Failure;
 use crate::cli::taken_variables::TakenVariables;
 use crate::config::error::{ConfigErrors, Fault, Mismatch};
-use crate::config::{Config, process_environment};
+use crate::config::{Config, process_environment, secret_variables};
 use crate::store::seal::StoreKey;
 
 /// What every verb may need.
@@ -49,7 +49,10 @@ impl Context {
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Config, Failure> {
         let environment = self.environment().chain(variables);
-        let config = Config::load_to_serve(&self.path, environment)?;
+        let config = match self.taken.text() {
+            Some(text) => Config::load_text_to_serve(&self.path, text, environment)?,
+            None => Config::load_to_serve(&self.path, environment)?,
+        };
         let faults = crate::sidecar::unusable_files(&config);
         let named = faults.into_iter().map(|fault| Fault {
             file: Some(self.path.clone()),
@@ -59,6 +62,35 @@ impl Context {
             None => Ok(config),
             Some(errors) => Err(errors.into()),
         }
+    }
+
+    /// Whether the configuration can be read again: a pipe can't.
+    pub(crate) fn is_readable_again(&self) -> bool {
+        self.taken.text().is_none()
+    }
+
+    /// Reads the configuration again for who serves: the file and what it names as they are now, the
+    /// environment as it was at the start. `variables` win over that.
+    pub(crate) fn reload(&self, variables: &[(String, String)]) -> Result<Config, ConfigErrors> {
+        let environment = self.environment().chain(variables.iter().cloned());
+        let config = Config::load(&self.path, environment)?;
+        for name in self.exposed() {
+            tracing::warn!(
+                name,
+                "a secret of the configuration stands in the environment, where the system shows it; \
+                 a restart takes it out"
+            );
+        }
+        Ok(config)
+    }
+
+    /// The variables that a configuration read after the start takes secrets from: those of the start
+    /// are gone from the environment.
+    fn exposed(&self) -> Vec<String> {
+        let environment: Vec<_> = process_environment().collect();
+        let secrets = secret_variables(&self.path, &environment);
+        let names = environment.into_iter().map(|(name, _)| name);
+        names.filter(|name| secrets.contains(name)).collect()
     }
 
     /// The environment that the program was started with.

@@ -18,6 +18,7 @@ mod audit;
 mod backend;
 mod call;
 mod check;
+mod configuration_file;
 mod context;
 mod dev;
 mod exchange;

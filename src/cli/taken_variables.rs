@@ -10,9 +10,13 @@ use std::path::Path;
 use crate::cli::failure::Failure;
 use crate::protocol::secret::Secret;
 
-/// Variables that hold secrets, taken out of the environment.
+/// Variables that hold secrets, taken out of the environment; and the text of a configuration that
+/// can't be read twice.
 #[derive(Debug, Default)]
-pub(crate) struct TakenVariables(Vec<(String, Secret<String>)>);
+pub(crate) struct TakenVariables {
+    variables: Vec<(String, Secret<String>)>,
+    text: Option<Secret<String>>,
+}
 
 impl TakenVariables {
     /// Takes out those that the configuration at `path` refers to. Where there are any, this
@@ -28,9 +32,14 @@ impl TakenVariables {
         }
     }
 
+    /// The configuration, where it came through a pipe.
+    pub(crate) fn text(&self) -> Option<&str> {
+        self.text.as_ref().map(|text| text.expose().as_str())
+    }
+
     /// Each with its value.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (String, String)> {
-        let pairs = self.0.iter();
+        let pairs = self.variables.iter();
         pairs.map(|(name, value)| (name.clone(), value.expose().clone()))
     }
 }
@@ -49,7 +58,7 @@ mod handing_over {
 
     use super::TakenVariables;
     use crate::cli::failure::Failure;
-    use crate::config::{process_environment, secret_variables};
+    use crate::config::{process_environment, secret_variables, secret_variables_of_text};
     use crate::protocol::secret::Secret;
 
     /// For which process secrets stand in standard input: not for its children.
@@ -60,18 +69,34 @@ mod handing_over {
             return received().context(WHAT).map_err(Failure::from);
         }
         let environment: Vec<_> = process_environment().collect();
-        let names = secret_variables(path, &environment);
+        let text = piped(path);
+        let names = match &text {
+            Some(text) => secret_variables_of_text(text.expose(), &environment),
+            None => secret_variables(path, &environment),
+        };
         let secrets = environment.into_iter();
         let secrets: Vec<_> = secrets.filter(|(name, _)| names.contains(name)).collect();
         if secrets.is_empty() {
-            return Ok(TakenVariables::default());
+            let variables = Vec::new();
+            return Ok(TakenVariables { variables, text });
         }
-        Err(start_over(&secrets))
+        Err(start_over(&secrets, text.as_ref()))
+    }
+
+    /// The text of a configuration that is gone once it is read, or stands in what the second start
+    /// gets another of: a pipe, standard input. One that can't be read is left to who loads it.
+    fn piped(path: &Path) -> Option<Secret<String>> {
+        let descriptors = ["/dev/fd", "/dev/stdin", "/proc"];
+        let is_descriptor = descriptors.iter().any(|place| path.starts_with(place));
+        if std::fs::metadata(path).ok()?.is_file() && !is_descriptor {
+            return None;
+        }
+        std::fs::read_to_string(path).ok().map(Secret::new)
     }
 
     /// Becomes the same program without `secrets` in its environment; returns where that fails.
-    fn start_over(secrets: &[(String, String)]) -> Failure {
-        let handed = match written(secrets) {
+    fn start_over(secrets: &[(String, String)], text: Option<&Secret<String>>) -> Failure {
+        let handed = match written(secrets, text) {
             Ok(handed) => handed,
             Err(error) => return failed(error),
         };
@@ -92,11 +117,20 @@ mod handing_over {
         anyhow!("{WHAT} ({error}); {hint}").into()
     }
 
-    /// `secrets` in memory, names and values each ended by a NUL, which neither can hold.
-    fn written(secrets: &[(String, String)]) -> std::io::Result<File> {
+    /// `secrets` in memory, names and values each ended by a NUL, which neither can hold. The text of
+    /// the configuration has no name.
+    fn written(
+        secrets: &[(String, String)],
+        configuration: Option<&Secret<String>>,
+    ) -> std::io::Result<File> {
         let mut memory = File::from(memfd_create("secrets", MemfdFlags::CLOEXEC)?);
         for text in secrets.iter().flat_map(|(name, value)| [name, value]) {
             memory.write_all(text.as_bytes())?;
+            memory.write_all(&[0])?;
+        }
+        if let Some(text) = configuration {
+            memory.write_all(&[0])?;
+            memory.write_all(text.expose().replace('\0', "\u{fffd}").as_bytes())?;
             memory.write_all(&[0])?;
         }
         memory.rewind()?;
@@ -112,11 +146,15 @@ mod handing_over {
         stdin.lock().read_to_string(&mut text)?;
         ftruncate(&stdin, 0)?;
         let mut texts = text.split_terminator('\0');
-        let mut taken = Vec::new();
+        let mut taken = TakenVariables::default();
         while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
-            taken.push((name.to_owned(), Secret::new(value.to_owned())));
+            let value = Secret::new(value.to_owned());
+            match name {
+                "" => taken.text = Some(value),
+                name => taken.variables.push((name.to_owned(), value)),
+            }
         }
-        Ok(TakenVariables(taken))
+        Ok(taken)
     }
 
     /// The file of this program; where another has taken its name meanwhile, the system's own

@@ -103,6 +103,8 @@ mod prune;
 mod quarantine;
 #[cfg(feature = "simulator")]
 mod reload;
+#[cfg(feature = "cli")]
+mod reload_program;
 #[cfg(feature = "simulator")]
 mod reserved_parameters;
 #[cfg(feature = "cli")]
