@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -18,7 +19,24 @@ use crate::webhook::Webhook;
 
 /// The end of a sidecar's work. Clones share it.
 #[derive(Clone)]
-pub struct Drain(Arc<DrainParts>);
+pub struct Drain(Arc<Inner>);
+
+struct Inner {
+    parts: DrainParts,
+    work: ArcSwapOption<Work>,
+}
+
+/// Who works, by the configuration in force. What is under way by one before it is known to them,
+/// too.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// Holds the calls and the requests for events under way.
+    pub proxy: Proxy,
+    /// Holds the exchanges and refreshes under way.
+    pub tokens: Tokens,
+    /// Holds its requests under way, and what it refused and hasn't written yet.
+    pub webhook: Webhook,
+}
 
 /// What [`Drain`] works with.
 pub struct DrainParts {
@@ -29,16 +47,10 @@ pub struct DrainParts {
     /// From `Leaving` on nothing new is begun by itself, from `Deaf` on calls and notifications
     /// are refused.
     pub ending: Ending,
-    /// Holds the calls and the requests for events under way.
-    pub proxy: Proxy,
-    /// Holds the exchanges and refreshes under way.
-    pub tokens: Tokens,
     /// Holds whoever delivers.
     pub deliveries: Gate,
     /// Holds the backends that wait for something to claim.
     pub puller: Puller,
-    /// Holds its requests under way, and what it refused and hasn't written yet.
-    pub webhook: Webhook,
     /// Where what was accepted becomes durable.
     pub store: Arc<dyn Store>,
 }
@@ -62,32 +74,40 @@ impl Drain {
     /// A drain that hasn't begun.
     #[must_use]
     pub fn new(parts: DrainParts) -> Self {
-        Self(Arc::new(parts))
+        Self(Arc::new(Inner {
+            parts,
+            work: ArcSwapOption::empty(),
+        }))
+    }
+
+    /// From now on these work.
+    pub fn follow(&self, work: Work) {
+        self.0.work.store(Some(Arc::new(work)));
     }
 
     /// Nothing new is begun by itself from now on; `/readyz` says so.
     pub fn leave(&self) {
-        self.0.hand.reach(Stage::Leaving);
+        self.0.parts.hand.reach(Stage::Leaving);
         // Claims that wait would hold the proxy's connections open.
-        self.0.puller.close();
+        self.0.parts.puller.close();
     }
 
     /// Refuses new calls and notifications from now on, for good.
     pub fn refuse(&self) {
         self.leave();
-        self.0.hand.reach(Stage::Deaf);
+        self.0.parts.hand.reach(Stage::Deaf);
     }
 
     /// Tells how far the end has come.
     #[must_use]
     pub fn ending(&self) -> &Ending {
-        &self.0.ending
+        &self.0.parts.ending
     }
 
     /// Counts who delivers.
     #[must_use]
     pub fn deliveries(&self) -> &Gate {
-        &self.0.deliveries
+        &self.0.parts.deliveries
     }
 
     /// Ends once nothing is under way and what was stored is durable.
@@ -99,11 +119,13 @@ impl Drain {
     /// # Cancel safety
     /// Safe: it only watches.
     pub async fn finished(&self) -> Result<(), StoreError> {
-        let Self(parts) = self;
-        parts.webhook.under_way().emptied().await;
-        parts.webhook.flush().await;
-        parts.proxy.idle().await;
-        parts.tokens.idle().await;
+        let parts = &self.0.parts;
+        if let Some(work) = self.0.work.load_full() {
+            work.webhook.under_way().emptied().await;
+            work.webhook.flush().await;
+            work.proxy.idle().await;
+            work.tokens.idle().await;
+        }
         parts.deliveries.emptied().await;
         parts.audit.finished().await;
         // The writer takes its work in order: once this empty commit is answered, all before it
@@ -131,12 +153,14 @@ impl Drain {
     }
 
     fn progress(&self) -> Progress {
-        let Self(parts) = self;
+        let Inner { parts, work } = &*self.0;
+        let work = work.load();
+        let work = work.as_deref();
         Progress {
             draining: parts.ending.stage() >= Stage::Leaving,
             drained: false,
-            calls: parts.proxy.under_way(),
-            notifications: parts.webhook.under_way().inside(),
+            calls: work.map_or(0, |work| work.proxy.under_way()),
+            notifications: work.map_or(0, |work| work.webhook.under_way().inside()),
             deliveries_ended: parts.deliveries.inside() == 0,
         }
     }

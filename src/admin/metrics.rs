@@ -18,6 +18,9 @@ pub struct Metrics {
     high_water: IntGauge,
     ready: IntGauge,
     store_writable: IntGauge,
+    generation: IntGauge,
+    reloaded: IntGauge,
+    loaded_at: IntGauge,
     merchants: IntGaugeVec,
 }
 
@@ -46,11 +49,18 @@ impl Metrics {
         )?;
         let ready = gauge("ready", "1 while /readyz says yes.")?;
         let store_writable = gauge("store_writable", "1 while the store takes writes.")?;
-        gauge(
+        let generation = gauge(
             "config_generation",
             "How often the configuration was loaded.",
-        )?
-        .set(1);
+        )?;
+        let reloaded = gauge(
+            "config_last_reload_successful",
+            "1 unless the last reload was refused; then the configuration before is in force.",
+        )?;
+        let loaded_at = gauge(
+            "config_loaded_timestamp_seconds",
+            "When the configuration in force was loaded, Unix time.",
+        )?;
         let merchants = IntGaugeVec::new(
             Opts::new(
                 "alipay_sidecar_merchants",
@@ -78,15 +88,24 @@ impl Metrics {
             high_water,
             ready,
             store_writable,
+            generation,
+            reloaded,
+            loaded_at,
             merchants,
         })
     }
 
-    /// Shows `delivery.high_water` from now on.
-    #[must_use]
-    pub fn with_high_water(self, high_water: u64) -> Self {
+    /// Shows which configuration is in force, since when, and its `delivery.high_water`.
+    pub fn in_force(&self, generation: u64, loaded_at_ms: i64, high_water: u64) {
+        self.generation.set(number(generation));
+        self.loaded_at.set(loaded_at_ms / 1000);
+        self.reloaded.set(1);
         self.high_water.set(number(high_water));
-        self
+    }
+
+    /// Shows that a reload was refused.
+    pub fn reload_refused(&self) {
+        self.reloaded.set(0);
     }
 
     /// Shows what `/readyz` would say.

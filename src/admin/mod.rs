@@ -17,7 +17,6 @@ use tokio::sync::Notify;
 
 use crate::audit::Audit;
 use crate::clock::Clock;
-use crate::config::upstream::UpstreamConfig;
 use crate::gateway::app::Apps;
 use crate::model::app::App;
 use crate::net::body::{self, BoxError, Within};
@@ -33,6 +32,7 @@ use crate::webhook::Webhook;
 pub mod apps;
 mod audit_line;
 pub mod authorizations;
+pub mod configuration;
 mod console;
 pub mod drain;
 pub mod error;
@@ -55,6 +55,7 @@ pub mod sealing;
 pub mod store;
 pub mod token;
 
+use configuration::Configuration;
 use drain::Drain;
 use health::Health;
 use metrics::Metrics;
@@ -93,8 +94,8 @@ pub struct AdminParts {
     pub clock: Arc<dyn Clock>,
     /// The apps of the configuration, which win over stored ones.
     pub configured: Vec<App>,
-    /// Alipay's addresses, for apps that are added.
-    pub upstream: UpstreamConfig,
+    /// The configuration in force.
+    pub configuration: Arc<dyn Configuration>,
     /// The apps that can sign.
     pub apps: Apps,
     /// Asks Alipay about tokens.

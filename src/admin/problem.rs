@@ -7,6 +7,7 @@ use http_body_util::Full;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::admin::configuration::{FaultView, ReloadError};
 use crate::admin::error::AdminError;
 use crate::gateway::error::Outcome;
 use crate::net::body::BodyError;
@@ -20,6 +21,7 @@ pub(crate) struct Problem {
     detail: String,
     outcome: Outcome,
     allow: Option<String>,
+    faults: Vec<FaultView>,
 }
 
 impl Problem {
@@ -30,6 +32,7 @@ impl Problem {
             detail: detail.into(),
             outcome: Outcome::NotSent,
             allow: None,
+            faults: Vec::new(),
         }
     }
 
@@ -96,6 +99,7 @@ impl Problem {
             outcome: self.outcome.as_str(),
             retryable: false,
             request_id,
+            faults: &self.faults,
         };
         let mut response = super::json(self.status, &body);
         let headers = response.headers_mut();
@@ -136,11 +140,28 @@ pub(super) struct Body<'a> {
     retryable: bool,
     /// The request's id.
     request_id: &'a str,
+    #[serde(skip_serializing_if = "<[FaultView]>::is_empty")]
+    faults: &'a [FaultView],
 }
 
 impl From<ProxyError> for Problem {
     fn from(error: ProxyError) -> Self {
         Self::new(error.code.status(), error.code.as_str(), error.detail)
+    }
+}
+
+impl From<ReloadError> for Problem {
+    fn from(error: ReloadError) -> Self {
+        let status =
+            StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let detail = match error.faults() {
+            [] => error.to_string(),
+            _ => format!("nothing was changed: {error}"),
+        };
+        Self {
+            faults: error.faults().iter().map(FaultView::new).collect(),
+            ..Self::new(status, error.kind(), detail)
+        }
     }
 }
 

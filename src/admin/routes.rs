@@ -46,6 +46,8 @@ pub(super) async fn answer(
     match asked.operation.does {
         Does::AuditHead => ok(&audit_head(parts).await),
         Does::Backup => backup(store).await,
+        Does::Reload => ok(&parts.configuration.reload().await?),
+        Does::ShowConfig => ok(&parts.configuration.shown()),
         Does::CheckApp => ok(&look::at_app(parts, &asked.app_id()?).await?),
         Does::CheckWebhook => ok(&look::at_own_address(parts).await),
         Does::CheckStore => ok(&store.inspect().await.map_err(AdminError::from)?),
@@ -185,29 +187,15 @@ async fn apps_page(parts: &AdminParts) -> Result<Page<AppView>, Problem> {
 async fn put_app(parts: &AdminParts, app_id: &AppId, body: &[u8]) -> Answer {
     let _alone = parts.apps.changing().await;
     let view = apps::put(&*parts.store, app_id, body).await?;
-    reload_apps(parts).await?;
+    parts.configuration.follow_apps().await?;
     ok(&view)
 }
 
 async fn remove_app(parts: &AdminParts, app_id: &AppId) -> Answer {
     let _alone = parts.apps.changing().await;
     apps::remove(&*parts.store, app_id).await?;
-    reload_apps(parts).await?;
+    parts.configuration.follow_apps().await?;
     Ok(done())
-}
-
-/// Makes the apps that can sign those of the configuration and of the store as it is now.
-async fn reload_apps(parts: &AdminParts) -> Result<(), Problem> {
-    let mut all = parts.configured.clone();
-    all.extend(parts.store.apps().await.map_err(AdminError::from)?);
-    parts
-        .apps
-        .replace(&all, &parts.upstream)
-        .map_err(|e| Problem::internal(&e.to_string()))?;
-    // A new key may make good what was refused; the operator needn't wait to hear of it.
-    let webhook = parts.webhook.clone();
-    tokio::spawn(async move { webhook.report_refused().await });
-    Ok(())
 }
 
 async fn list_merchants(parts: &AdminParts, query: &Query) -> Answer {

@@ -14,10 +14,13 @@
 //! | lines missing at the end | not found | not found | found, but for those of the last seconds before a crash |
 //! | the files and the store put back to an earlier state, both | not found | not found | not found |
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
 
 use crate::clock::Clock;
 use crate::store::Store;
@@ -52,13 +55,16 @@ const OF_STRANGERS: u32 = 5;
 const OF_REPEATED: u32 = 1200;
 
 /// The audit log, or none. Clones share it; the last one dropped waits until all is written.
-#[derive(Clone)]
-pub struct Audit(Option<Arc<Inner>>);
+#[derive(Clone, Default)]
+pub struct Audit(Arc<ArcSwapOption<Log>>);
 
-struct Inner {
+/// One log, from its opening to its end.
+struct Log {
     queue: Arc<Queue>,
     clock: Arc<dyn Clock>,
-    anchor: Anchor,
+    anchor: Arc<Anchor>,
+    retain_ms: Arc<AtomicI64>,
+    path: PathBuf,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -101,7 +107,7 @@ impl Audit {
     /// Nothing is written.
     #[must_use]
     pub fn off() -> Self {
-        Self(None)
+        Self::default()
     }
 
     /// Opens the log and goes on where it ended.
@@ -120,31 +126,78 @@ impl Audit {
     }
 
     async fn open_as(options: AuditOptions, layout: Layout) -> Result<Self, OpenError> {
-        let anchor = Anchor::open(options.store).await?;
-        let queue = Arc::new(Queue::new(layout.places, options.metrics));
-        let writer = Writer::open(Making {
-            path: options.path,
-            key: options.key,
-            clock: Arc::clone(&options.clock),
-            queue: Arc::clone(&queue),
-            retain_ms: i64::try_from(options.retain.as_millis()).unwrap_or(i64::MAX),
-            largest: layout.largest,
-            anchored: anchor.head().await,
-        })?;
-        let thread = std::thread::Builder::new().name("audit".to_owned());
-        let thread = thread.spawn(move || writer.run());
-        Ok(Self(Some(Arc::new(Inner {
-            queue,
-            clock: options.clock,
-            anchor,
-            writer: Mutex::new(Some(thread.map_err(AuditError::Thread)?)),
-        }))))
+        let anchor = Arc::new(Anchor::open(Arc::clone(&options.store)).await?);
+        let anchored = anchor.head().await;
+        let log = Log::new(&options, layout, anchor);
+        log.begin(&options, layout, (anchored, Beginning::Start))?;
+        Ok(Self(Arc::new(ArcSwapOption::from_pointee(log))))
+    }
+
+    /// Keeps files for so long from now on.
+    pub fn keep_for(&self, retain: Duration) {
+        if let Some(log) = &*self.0.load() {
+            log.retain_ms.store(milliseconds(retain), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether lines go to `path`; `None`: whether there is no log.
+    #[must_use]
+    pub fn is_written_to(&self, path: Option<&Path>) -> bool {
+        match (&*self.0.load(), path) {
+            (Some(log), Some(path)) => log.path == path && log.writer().is_some(),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    /// Ends the log and begins the one that `options` name, if any. The chain goes on there. What is
+    /// told meanwhile waits, within the bounds of the queue.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the log before has ended, and the new one isn't begun; what is told waits for
+    /// it. Doing it again is safe.
+    ///
+    /// # Cancel safety
+    /// Not safe: let it come to its end.
+    pub async fn move_to(&self, options: Option<&AuditOptions>) -> Result<(), OpenError> {
+        let layout = Layout {
+            places: QUEUE,
+            largest: LARGEST,
+        };
+        let former = self.0.load_full();
+        let anchor = match (&former, options) {
+            (Some(former), _) => Some(Arc::clone(&former.anchor)),
+            (None, Some(options)) => {
+                Some(Arc::new(Anchor::open(Arc::clone(&options.store)).await?))
+            }
+            (None, None) => None,
+        };
+        let next = options
+            .zip(anchor.as_ref())
+            .map(|(options, anchor)| Arc::new(Log::new(options, layout, Arc::clone(anchor))));
+        self.0.store(next.clone());
+        let mut head = None;
+        if let Some(former) = former {
+            head = former.end().await;
+        }
+        let Some(((next, options), anchor)) = next.zip(options).zip(anchor) else {
+            return Ok(());
+        };
+        let beginning = match head {
+            Some(_) => Beginning::Move,
+            None => Beginning::Start,
+        };
+        let head = match head {
+            Some(head) => Some(head),
+            None => anchor.head().await,
+        };
+        Ok(next.begin(options, layout, (head, beginning))?)
     }
 
     /// Tells what `entry` makes.
     pub fn tell(&self, entry: impl FnOnce() -> Entry) {
-        if let Some(inner) = &self.0 {
-            inner.queue.tell((inner.clock.now_ms(), entry()));
+        if let Some(log) = &*self.0.load() {
+            log.queue.tell((log.clock.now_ms(), entry()));
         }
     }
 
@@ -159,9 +212,9 @@ impl Audit {
     }
 
     fn tell_some(&self, entry: impl FnOnce() -> Entry, per_minute: u32) {
-        if let Some(inner) = &self.0 {
-            let told = (inner.clock.now_ms(), entry());
-            inner.queue.tell_some(told, per_minute);
+        if let Some(log) = &*self.0.load() {
+            let told = (log.clock.now_ms(), entry());
+            log.queue.tell_some(told, per_minute);
         }
     }
 
@@ -171,9 +224,9 @@ impl Audit {
     /// # Cancel safety
     /// Safe: it only hurries and watches.
     pub async fn finished(&self) {
-        if let Some(inner) = &self.0 {
-            inner.queue.written().await;
-            self.anchor().await;
+        if let Some(log) = self.0.load_full() {
+            log.queue.written().await;
+            log.anchor().await;
         }
     }
 
@@ -182,13 +235,8 @@ impl Audit {
     /// # Cancel safety
     /// Safe: it may be kept or not.
     pub async fn anchor(&self) {
-        let Some(inner) = &self.0 else {
-            return;
-        };
-        if let Some(head) = inner.queue.head()
-            && let Err(error) = inner.anchor.keep(head).await
-        {
-            tracing::debug!(%error, "the head of the audit log can't be kept for now");
+        if let Some(log) = self.0.load_full() {
+            log.anchor().await;
         }
     }
 
@@ -197,27 +245,100 @@ impl Audit {
     /// # Cancel safety
     /// Safe.
     pub async fn kept_head(&self) -> Option<Head> {
-        self.0.as_ref()?.anchor.head().await
+        let log = self.0.load_full()?;
+        log.anchor.head().await
     }
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
+impl Log {
+    /// One that only waits.
+    fn new(options: &AuditOptions, layout: Layout, anchor: Arc<Anchor>) -> Self {
+        Self {
+            queue: Arc::new(Queue::new(layout.places, options.metrics.clone())),
+            clock: Arc::clone(&options.clock),
+            anchor,
+            retain_ms: Arc::new(AtomicI64::new(milliseconds(options.retain))),
+            path: options.path.clone(),
+            writer: Mutex::default(),
+        }
+    }
+
+    /// Writes from now on, behind the head `anchored`.
+    fn begin(
+        &self,
+        options: &AuditOptions,
+        layout: Layout,
+        (anchored, beginning): (Option<Head>, Beginning),
+    ) -> Result<(), AuditError> {
+        let writer = Writer::open(Making {
+            path: options.path.clone(),
+            key: options.key.clone(),
+            clock: Arc::clone(&self.clock),
+            queue: Arc::clone(&self.queue),
+            retain_ms: Arc::clone(&self.retain_ms),
+            largest: layout.largest,
+            anchored,
+            beginning,
+        })?;
+        let thread = std::thread::Builder::new().name("audit".to_owned());
+        let thread = thread.spawn(move || writer.run());
+        *self.writer() = Some(thread.map_err(AuditError::Thread)?);
+        Ok(())
+    }
+
+    async fn anchor(&self) {
+        if let Some(head) = self.queue.head()
+            && let Err(error) = self.anchor.keep(head).await
+        {
+            tracing::debug!(%error, "the head of the audit log can't be kept for now");
+        }
+    }
+
+    /// Ends it once all that waits is written, or lost because the disk refuses; gives its head,
+    /// where it has written anything.
+    async fn end(self: Arc<Self>) -> Option<Head> {
+        let log = Arc::clone(&self);
+        // It ends by itself; that it ended by a bug, it said itself.
+        let _ = tokio::task::spawn_blocking(move || log.close()).await;
+        self.anchor().await;
+        self.queue.head()
+    }
+
+    fn close(&self) {
         self.queue.close();
-        let writer = self
-            .writer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let writer = self.writer().take();
         // It ends with what waits: a disk that refuses gets a second. That it ended by a bug, it
         // said itself.
         drop(writer.map(JoinHandle::join));
     }
+
+    fn writer(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// How a log comes to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    /// Another one ended for it, and its lines stand there.
+    Move,
+    /// The program has started, or its log was off.
+    Start,
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl std::fmt::Debug for Audit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match &self.0 {
+        f.write_str(match &*self.0.load() {
             Some(_) => "Audit",
             None => "Audit(off)",
         })

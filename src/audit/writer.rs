@@ -5,9 +5,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::Beginning;
 use super::chain::{self, Belief, ChainKey, Head, day_text};
 use super::entry::{Entry, Event};
 use super::error::AuditError;
@@ -36,9 +38,10 @@ pub(super) struct Writer {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) queue: Arc<Queue>,
     /// How long files are kept, milliseconds.
-    pub(super) retain_ms: i64,
+    pub(super) retain_ms: Arc<AtomicI64>,
     /// How large a file may become, bytes.
     pub(super) largest: u64,
+    beginning: Beginning,
     head: Head,
     file: Option<LogFile>,
     /// What has to be told of the log before anything else.
@@ -59,10 +62,11 @@ pub(super) struct Making {
     pub(super) key: Option<ChainKey>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) queue: Arc<Queue>,
-    pub(super) retain_ms: i64,
+    pub(super) retain_ms: Arc<AtomicI64>,
     pub(super) largest: u64,
     /// The head that was kept apart from the file.
     pub(super) anchored: Option<Head>,
+    pub(super) beginning: Beginning,
 }
 
 impl Writer {
@@ -75,6 +79,7 @@ impl Writer {
             queue: making.queue,
             retain_ms: making.retain_ms,
             largest: making.largest,
+            beginning: making.beginning,
             head: making.anchored.unwrap_or(Head::NONE),
             file: None,
             opening: Vec::new(),
@@ -114,7 +119,7 @@ impl Writer {
         // make it fit again.
         if found.seq > anchored.seq {
             self.head = found;
-        } else if found.seq < anchored.seq {
+        } else if found.seq < anchored.seq && self.beginning == Beginning::Start {
             let (last, found) = (anchored.seq, found.seq);
             tracing::error!(last, found, "lines at the end of the audit log are missing");
         }
@@ -124,7 +129,11 @@ impl Writer {
                 "at the end of the audit log stand lines that were not written under this store key"
             );
         }
-        self.take_up(file, "started", (torn, unvouched))?;
+        let word = match self.beginning {
+            Beginning::Move => "moved",
+            Beginning::Start => "started",
+        };
+        self.take_up(file, word, (torn, unvouched))?;
         self.has_begun = true;
         Ok(())
     }
@@ -337,7 +346,7 @@ impl Writer {
             return Vec::new();
         }
         self.retired_on = today;
-        let oldest = day_text(now.saturating_sub(self.retain_ms));
+        let oldest = day_text(now.saturating_sub(self.retain_ms.load(Ordering::Relaxed)));
         let (mut old, mut through) = (Vec::new(), 0);
         for file in files::older_than(&self.path, &oldest).unwrap_or_default() {
             match self.last_of_old(&file, &oldest) {

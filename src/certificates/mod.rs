@@ -60,7 +60,7 @@ pub struct Certificates(Arc<Inner>);
 struct Inner {
     parts: CertificateParts,
     flights: Flights<(AppId, String, Asker), Result<(), CertificateRefusal>>,
-    allowances: Allowances,
+    allowances: Arc<Allowances>,
 }
 
 impl Certificates {
@@ -70,7 +70,17 @@ impl Certificates {
         Self(Arc::new(Inner {
             parts,
             flights: Flights::new(),
-            allowances: Allowances::default(),
+            allowances: Arc::default(),
+        }))
+    }
+
+    /// The same with other parts; what was asked for lately counts on.
+    #[must_use]
+    pub fn reconfigured(&self, parts: CertificateParts) -> Self {
+        Self(Arc::new(Inner {
+            parts,
+            flights: self.0.flights.clone(),
+            allowances: Arc::clone(&self.0.allowances),
         }))
     }
 

@@ -144,7 +144,8 @@ impl Activation {
         Ok(listeners)
     }
 
-    fn variables(&self) -> Vec<(String, String)> {
+    /// The variables that stand for their addresses.
+    pub(crate) fn variables(&self) -> Vec<(String, String)> {
         let variable = |handed: &Handed| {
             let role = handed.role?;
             Some((role.variable().to_owned(), handed.address.to_string()))

@@ -1,21 +1,21 @@
 //! What every verb may need: the configuration and a runtime.
 
-use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::Context as _;
 
 use crate::cli::failure::Failure;
 use crate::cli::taken_variables::TakenVariables;
 use crate::config::error::{ConfigErrors, Fault, Mismatch};
-use crate::config::{Config, Source, process_environment};
+use crate::config::{Config, Source, process_environment, secret_variables};
 use crate::store::seal::StoreKey;
 
 /// What every verb may need.
 pub(crate) struct Context {
     path: PathBuf,
     /// What stands there, once it was read: a pipe gives it only once.
-    source: OnceCell<Source>,
+    source: OnceLock<Source>,
     taken: TakenVariables,
 }
 
@@ -23,7 +23,7 @@ impl Context {
     pub(crate) fn new(path: PathBuf) -> Self {
         Self {
             path,
-            source: OnceCell::new(),
+            source: OnceLock::new(),
             taken: TakenVariables::default(),
         }
     }
@@ -33,7 +33,7 @@ impl Context {
         let (taken, source) = TakenVariables::take(path)?;
         Ok(Self {
             path: path.to_owned(),
-            source: OnceCell::from(source),
+            source: OnceLock::from(source),
             taken,
         })
     }
@@ -69,6 +69,35 @@ impl Context {
             None => Ok(config),
             Some(errors) => Err(errors.into()),
         }
+    }
+
+    /// Whether the configuration can be read again: a pipe can't.
+    pub(crate) fn is_readable_again(&self) -> bool {
+        !self.source().is_gone_once_read()
+    }
+
+    /// Reads the configuration again for who serves: the file and what it names as they are now, the
+    /// environment as it was at the start. `variables` win over that.
+    pub(crate) fn reload(&self, variables: &[(String, String)]) -> Result<Config, ConfigErrors> {
+        let environment = self.environment().chain(variables.iter().cloned());
+        let config = Config::load(&self.path, environment)?;
+        for name in self.exposed() {
+            tracing::warn!(
+                name,
+                "a secret of the configuration stands in the environment, where the system shows it; \
+                 a restart takes it out"
+            );
+        }
+        Ok(config)
+    }
+
+    /// The variables that a configuration read after the start takes secrets from: those of the start
+    /// are gone from the environment.
+    fn exposed(&self) -> Vec<String> {
+        let environment: Vec<_> = process_environment().collect();
+        let secrets = secret_variables(&Source::read(&self.path), &environment);
+        let names = environment.into_iter().map(|(name, _)| name);
+        names.filter(|name| secrets.contains(name)).collect()
     }
 
     /// The environment that the program was started with.

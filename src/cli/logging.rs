@@ -8,11 +8,11 @@ use std::io::IsTerminal;
 use prometheus::{PullingGauge, Registry};
 use tracing::{Level, Metadata, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, reload};
 
 use crate::cli::failure::Failure;
 use crate::config::telemetry::{LogFormat, TelemetryConfig};
@@ -24,8 +24,16 @@ const WAITING_LINES: usize = 10_000;
 #[must_use]
 pub(crate) struct Log {
     dropped: ErrorCounter,
+    follow: Follow,
     _writer: WorkerGuard,
 }
+
+/// Goes on by other settings.
+type Follow = Box<dyn Fn(&TelemetryConfig) + Send + Sync>;
+/// What writes lines in one of the formats.
+type Format = Box<dyn Layer<Subscribers> + Send + Sync>;
+/// What all layers stand on.
+type Subscribers = tracing_subscriber::Registry;
 
 /// Starts the log of this process; once.
 pub(crate) fn start(settings: &TelemetryConfig) -> Result<Log, Failure> {
@@ -34,24 +42,49 @@ pub(crate) fn start(settings: &TelemetryConfig) -> Result<Log, Failure> {
         .thread_name("log")
         .finish(std::io::stderr());
     let dropped = writer.error_counter();
-    let started = subscriber(settings, writer)?.try_init();
+    let (subscriber, follow) = subscriber(settings, writer)?;
+    let started = subscriber.try_init();
     started.map_err(|error| anyhow::anyhow!("the log could not be started: {error}"))?;
     Ok(Log {
         dropped,
+        follow,
         _writer: guard,
     })
 }
 
-/// What writes the lines that `settings` ask for.
-fn subscriber(
+/// What writes the lines that `settings` ask for, and what lets it follow others.
+fn subscriber<W>(
     settings: &TelemetryConfig,
-    writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static,
-) -> Result<Box<dyn Subscriber + Send + Sync>, Failure> {
-    let filter = EnvFilter::try_new(&settings.log)
-        .map_err(|error| anyhow::anyhow!("telemetry.log: {error}"))?;
+    writer: W,
+) -> Result<(Box<dyn Subscriber + Send + Sync>, Follow), Failure>
+where
+    W: for<'w> MakeWriter<'w> + Clone + Send + Sync + 'static,
+{
+    let (filter, set_filter) = reload::Layer::new(directives(settings)?);
+    let (lines, set_format) = reload::Layer::new(format(settings, writer.clone()));
+    let cap = filter_fn(is_ours_or_shallow);
+    let subscriber = Subscribers::default().with(lines).with(filter).with(cap);
+    let follow = move |settings: &TelemetryConfig| {
+        // They fail only where the subscriber is gone; the directives were checked with the rest.
+        if let Ok(directives) = directives(settings) {
+            let _ = set_filter.reload(directives);
+        }
+        let _ = set_format.reload(format(settings, writer.clone()));
+    };
+    Ok((Box::new(subscriber), Box::new(follow)))
+}
+
+fn directives(settings: &TelemetryConfig) -> Result<EnvFilter, Failure> {
+    let filter = EnvFilter::try_new(&settings.log);
+    Ok(filter.map_err(|error| anyhow::anyhow!("telemetry.log: {error}"))?)
+}
+
+fn format<W>(settings: &TelemetryConfig, writer: W) -> Format
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let terminal = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(terminal)
         .with_writer(writer);
@@ -60,11 +93,10 @@ fn subscriber(
         LogFormat::Human => false,
         LogFormat::Json => true,
     };
-    let cap = filter_fn(is_ours_or_shallow);
-    Ok(match is_json {
-        true => Box::new(log.json().flatten_event(true).finish().with(cap)),
-        false => Box::new(log.finish().with(cap)),
-    })
+    match is_json {
+        true => Box::new(lines.json().flatten_event(true)),
+        false => Box::new(lines),
+    }
 }
 
 /// Whatever `telemetry.log` says: libraries, at their deeper levels, tell of the headers and bodies
@@ -75,6 +107,11 @@ fn is_ours_or_shallow(event: &Metadata<'_>) -> bool {
 }
 
 impl Log {
+    /// Writes as these settings say from now on.
+    pub(crate) fn follow(&self, settings: &TelemetryConfig) {
+        (self.follow)(settings);
+    }
+
     /// Shows in `registry` how many lines were dropped.
     pub(crate) fn count_in(&self, registry: &Registry) -> Result<(), prometheus::Error> {
         let dropped = self.dropped.clone();
@@ -118,7 +155,7 @@ mod tests {
             };
             let lines = Lines::default();
             let made = lines.clone();
-            let subscriber = subscriber(&settings, move || made.clone()).expect("a log");
+            let (subscriber, _) = subscriber(&settings, move || made.clone()).expect("a log");
             tracing::subscriber::with_default(subscriber, || {
                 tracing::trace!(target: "hyper::proto::h1", "authorization: a-token");
                 tracing::debug!(target: "alipay_sidecar_of_others", "a-token");
@@ -133,5 +170,30 @@ mod tests {
                 "{log}: {lines}"
             );
         }
+    }
+
+    #[test]
+    fn level_and_format_follow_other_settings() {
+        let settings = |log: &str, log_format| TelemetryConfig {
+            log: log.to_owned(),
+            log_format,
+            ..TelemetryConfig::default()
+        };
+        let lines = Lines::default();
+        let made = lines.clone();
+        let (subscriber, follow) =
+            subscriber(&settings("warn", LogFormat::Human), move || made.clone()).expect("a log");
+        let say = |word: &str| tracing::info!(target: "alipay_sidecar::cli", "{word}");
+        tracing::subscriber::with_default(subscriber, || {
+            say("before");
+            follow(&settings("info", LogFormat::Json));
+            say("after");
+            follow(&settings("error", LogFormat::Json));
+            say("later");
+        });
+        let lines = lines.0.lock().expect("no panic");
+        let lines = String::from_utf8_lossy(&lines);
+        let json: serde_json::Value = serde_json::from_str(&lines).expect("one line of JSON");
+        assert_eq!(json["message"], "after", "{lines}");
     }
 }

@@ -20,6 +20,7 @@ mod call;
 mod check;
 mod check_online;
 mod completions;
+mod configuration_file;
 mod context;
 mod dev;
 mod exchange;

@@ -1,12 +1,16 @@
 //! `run`: serve.
 
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use prometheus::Registry;
+use tokio::sync::Notify;
 
 use crate::cli::activation::Activation;
+use crate::cli::configuration_file::ConfigurationFile;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::logging::Log;
@@ -38,16 +42,21 @@ fn duration(text: &str) -> Result<Duration, Mismatch> {
 }
 
 pub(crate) fn execute(context: &Context, arguments: &RunArguments) -> Result<(), Failure> {
-    let context = &Context::of_clean_environment(context.path())?;
+    let context = Arc::new(Context::of_clean_environment(context.path())?);
     let mut activation = Activation::take()?;
-    let ended = signals::ended()?;
-    let config = activation.configure(context)?;
+    let (ended, hang_ups) = signals::heard()?;
+    let config = activation.configure(&context)?;
     let key = context.store_key(&config)?;
     if arguments.create_store && !config.store.path.exists() {
         store::create(&config.store.path, &key)?;
     }
     allow_all_descriptors();
-    let log = logging::start(&config.telemetry)?;
+    let log = Arc::new(logging::start(&config.telemetry)?);
+    let file = ConfigurationFile::new(
+        Arc::clone(&context),
+        activation.variables(),
+        Arc::clone(&log),
+    );
     let hand_over = match activation.is_empty() {
         true => Duration::ZERO,
         false => hand_over(&config),
@@ -56,13 +65,13 @@ pub(crate) fn execute(context: &Context, arguments: &RunArguments) -> Result<(),
     context.serve(async {
         let mut ended = std::pin::pin!(ended);
         let sidecar = tokio::select! {
-            built = build(config, patience, &log) => built?,
+            built = build(config, (patience, file), &log) => built?,
             () = ended.as_mut() => {
                 tracing::info!("stopped before it served");
                 return Ok(());
             }
         };
-        serve(&sidecar, activation, ended).await
+        serve(&sidecar, activation, (ended, hang_ups)).await
     })
 }
 
@@ -75,7 +84,7 @@ fn hand_over(config: &Config) -> Duration {
 async fn serve(
     sidecar: &Sidecar,
     activation: Activation,
-    ended: impl Future<Output = ()> + Send,
+    (ended, hang_ups): (impl Future<Output = ()> + Send, Arc<Notify>),
 ) -> Result<(), Failure> {
     let manager = ServiceManager::of_environment();
     let sockets = activation.listeners().context("the sidecar can't start")?;
@@ -89,23 +98,41 @@ async fn serve(
         "serving"
     );
     manager.ready();
-    let at_most = bound.end_takes_at_most().as_secs();
     let stopped = async {
         ended.await;
+        let at_most = sidecar.end_takes_now().as_secs();
         tracing::info!(at_most_seconds = at_most, "ending what is under way");
         manager.stopping();
     };
-    let ended = bound.run(stopped).await;
+    let ended = tokio::select! {
+        ended = bound.run(stopped) => ended,
+        never = follow(sidecar, &hang_ups, &manager) => match never {},
+    };
     ended.context("the sidecar stopped, but not cleanly")?;
     tracing::info!("stopped");
     Ok(())
 }
 
-async fn build(config: Config, patience: Duration, log: &Log) -> Result<Sidecar, Failure> {
+/// Reloads the configuration whenever somebody asks by SIGHUP. How that ended, the log tells.
+async fn follow(sidecar: &Sidecar, hang_ups: &Notify, manager: &ServiceManager) -> Infallible {
+    loop {
+        hang_ups.notified().await;
+        manager.reloading();
+        let reloaded = sidecar.reload_from_source().await;
+        manager.reloaded(reloaded.as_ref().map(|reloaded| reloaded.generation));
+    }
+}
+
+async fn build(
+    config: Config,
+    (patience, file): (Duration, ConfigurationFile),
+    log: &Log,
+) -> Result<Sidecar, Failure> {
     let registry = Registry::new();
     log.count_in(&registry).map_err(anyhow::Error::from)?;
     ServiceManager::of_environment().opening();
     let builder = Sidecar::builder(config).registry(registry);
+    let builder = builder.source(Arc::new(file));
     Ok(builder.wait_for_store(patience).build().await?)
 }
 

@@ -5,6 +5,8 @@
 use std::io;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use crate::admin::configuration::ReloadError;
+
 /// Who wants to know; often nobody.
 #[derive(Debug)]
 pub(crate) struct ServiceManager(Option<(UnixDatagram, SocketAddr)>);
@@ -37,6 +39,28 @@ impl ServiceManager {
     /// The store is being opened, once who may have it lets go.
     pub(crate) fn opening(&self) {
         self.tell("STATUS=opening the store");
+    }
+
+    /// A reload has begun.
+    pub(crate) fn reloading(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now_us = now.tv_sec.saturating_mul(1_000_000) + now.tv_nsec / 1000;
+        self.tell(&format!(
+            "RELOADING=1\nMONOTONIC_USEC={now_us}\nSTATUS=reloading the configuration"
+        ));
+    }
+
+    /// A reload has ended: by which generation, or why another serves on.
+    pub(crate) fn reloaded(&self, ended: Result<u64, &ReloadError>) {
+        let status = match ended {
+            Ok(generation) => format!("serving, configuration {generation}"),
+            // In one line, as the protocol wants it.
+            Err(error) => format!(
+                "serving; the last reload was refused ({}), see the log",
+                error.kind()
+            ),
+        };
+        self.tell(&format!("READY=1\nSTATUS={status}"));
     }
 
     /// The end has begun.

@@ -78,17 +78,17 @@ impl DeliveryConfig {
 
     pub(crate) fn view(&self) -> Value {
         json!({
-            "url": self.url,
+            "url": view::text(self.url.as_ref()),
             "format": view::word(&FORMATS, self.format),
             "timeout": view::duration(self.timeout),
             "concurrency": self.concurrency,
             "give_up_after": view::duration(self.give_up_after),
             "signing_secret": view::secret(self.signing_secret.as_ref()),
-            "ack": self.ack.map(|ack| view::word(&ACKS, ack)),
+            "ack": self.ack.map_or("", |ack| view::word(&ACKS, ack)),
             "authorization": view::word(&AUTHORIZATIONS, self.authorization),
             "retain_delivered": view::duration(self.retain_delivered),
             "high_water": self.high_water,
-            "route": self.routes.iter().map(DeliveryRoute::view).collect::<Vec<_>>(),
+            "route": self.routes.iter().map(|route| route.view(self)).collect::<Vec<_>>(),
         })
     }
 }
@@ -199,17 +199,19 @@ impl DeliveryRoute {
         route
     }
 
-    fn view(&self) -> Value {
+    /// What holds for it: its own, else what `all` say.
+    fn view(&self, all: &DeliveryConfig) -> Value {
+        let ack = self.ack.or(all.ack);
         json!({
             "url": self.url,
-            "match": self.event_type,
-            "app": self.app,
-            "merchant": self.merchant,
-            "path": self.path,
-            "format": self.format.map(|format| view::word(&FORMATS, format)),
-            "ack": self.ack.map(|ack| view::word(&ACKS, ack)),
-            "timeout": self.timeout.map(view::duration),
-            "concurrency": self.concurrency,
+            "match": view::text(self.event_type.as_ref()),
+            "app": view::text(self.app.as_ref()),
+            "merchant": view::text(self.merchant.as_ref()),
+            "path": view::text(self.path.as_ref()),
+            "format": view::word(&FORMATS, self.format.unwrap_or(all.format)),
+            "ack": ack.map_or("", |ack| view::word(&ACKS, ack)),
+            "timeout": view::duration(self.timeout.unwrap_or(all.timeout)),
+            "concurrency": self.concurrency.unwrap_or(all.concurrency),
         })
     }
 }

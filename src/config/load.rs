@@ -141,7 +141,7 @@ fn read(reading: &Reading, text: &str) -> Config {
     let (mut delivery, tokens) = (section("delivery"), section("tokens"));
     let (audit, telemetry) = (section("audit"), section("telemetry"));
     let proxy_config = ProxyConfig::read(&proxy);
-    let config = Config {
+    let mut config = Config {
         webhook: WebhookConfig::read(&webhook),
         admin: AdminConfig::read(&admin),
         upstream: UpstreamConfig::read(&upstream),
@@ -152,6 +152,7 @@ fn read(reading: &Reading, text: &str) -> Config {
         tokens: TokenConfig::read(&tokens),
         telemetry: TelemetryConfig::read(&audit, &telemetry),
         proxy: proxy_config,
+        ..Config::default()
     };
     if let Some(mismatch) = config.callers_missing() {
         proxy.fault("listen", mismatch);
@@ -164,6 +165,7 @@ fn read(reading: &Reading, text: &str) -> Config {
     }
     unknown_sections(reading, &root);
     single_underscores(reading, text);
+    config.origins = reading.origins();
     config
 }
 

@@ -11,8 +11,10 @@ mod document;
 pub mod error;
 pub mod listen;
 mod load;
+pub mod origin;
 pub mod proxy;
 pub mod reference;
+mod reload;
 mod secret_variables;
 mod section;
 mod source;
@@ -56,4 +58,6 @@ pub struct Config {
     pub tokens: token::TokenConfig,
     /// `[audit]` and `[telemetry]`.
     pub telemetry: telemetry::TelemetryConfig,
+    /// Where all of it was set; empty where it wasn't read.
+    pub origins: origin::Origins,
 }

@@ -84,13 +84,13 @@ impl ProxyConfig {
     pub(crate) fn view(&self) -> Value {
         json!({
             "listen": self.listen.to_string(),
-            "default_merchant": self.default_merchant.as_ref().map(view::selector),
+            "default_merchant": self.default_merchant.as_ref().map(view::selector).unwrap_or_default(),
             "notify_url_mode": view::word(&NOTIFY_URL_MODES, self.notify_url_mode),
             "reply_signature": view::word(&REPLY_SIGNATURES, self.reply_signature),
             "reply_key": view::path(self.reply_key.as_deref()),
             "allowed_hosts": self.allowed_hosts,
-            "max_body": self.max_body,
-            "max_upload": self.max_upload,
+            "max_body": view::size(self.max_body as u64),
+            "max_upload": view::size(self.max_upload),
             "max_in_flight": self.max_in_flight,
             "notify_url_allow": self.notify_url_allow,
             "tls_cert": view::path(self.tls_cert.as_deref()),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::document::{Item, Place, Table, Value};
 use crate::config::error::{ConfigErrors, Fault, Mismatch, quoted};
+use crate::config::origin::Origins;
 use crate::config::reference::References;
 use crate::protocol::secret::Secret;
 
@@ -20,7 +21,7 @@ pub(crate) struct Reading {
     references: References,
     faults: RefCell<Vec<Fault>>,
     known: RefCell<BTreeSet<String>>,
-    places: RefCell<BTreeMap<String, Place>>,
+    origins: RefCell<Origins>,
 }
 
 impl Reading {
@@ -30,7 +31,7 @@ impl Reading {
             references,
             faults: RefCell::default(),
             known: RefCell::default(),
-            places: RefCell::default(),
+            origins: RefCell::new(Origins::new(file.map(Path::to_owned))),
         }
     }
 
@@ -62,7 +63,7 @@ impl Reading {
             if self.faults.borrow().iter().any(is_known) {
                 continue;
             }
-            let place = self.places.borrow().get(&fault.key).cloned();
+            let place = self.origins.borrow().place(&fault.key).cloned();
             self.fault(&fault.key, &place.unwrap_or(Place::Nowhere), fault.mismatch);
         }
     }
@@ -74,6 +75,16 @@ impl Reading {
             ..fault
         });
         self.faults.borrow_mut().extend(named);
+    }
+
+    /// Where everything that was read stands.
+    pub(crate) fn origins(&self) -> Origins {
+        self.origins.borrow().clone()
+    }
+
+    /// Takes note of the reference that `key` has where nothing is said.
+    pub(crate) fn note_default(&self, key: &str, reference: &str) {
+        self.origins.borrow_mut().note_default(key, reference);
     }
 
     /// Every key that was asked for, such as `proxy.listen`.
@@ -163,13 +174,12 @@ impl<'r> Section<'r> {
         place: Place,
         entries: Table,
     ) -> Self {
-        let keys = entries
-            .iter()
-            .map(|(key, item)| (format!("{path}.{key}"), item.place.clone()));
-        let mut places = reading.places.borrow_mut();
-        places.insert(path.clone(), place.clone());
-        places.extend(keys);
-        drop(places);
+        let mut origins = reading.origins.borrow_mut();
+        origins.note_section(path.clone(), place.clone());
+        for (key, item) in &entries {
+            origins.note(format!("{path}.{key}"), item);
+        }
+        drop(origins);
         Self {
             reading,
             name,

@@ -44,13 +44,25 @@ impl Source {
         self.text.as_deref().ok()
     }
 
+    /// Whether it gives its text to the first reader alone: a pipe, or what the process was started
+    /// with.
+    #[must_use]
+    pub fn is_gone_once_read(&self) -> bool {
+        let is_file = |about: std::fs::Metadata| about.is_file();
+        self.is_descriptor() || std::fs::metadata(&self.path).is_ok_and(|about| !is_file(about))
+    }
+
+    /// What stands in `/dev` or `/proc` is a name of a pipe, beside which nobody keeps keys.
+    fn is_descriptor(&self) -> bool {
+        let absolute = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        ["/dev", "/proc"].iter().any(|at| absolute.starts_with(at))
+    }
+
     /// What its relative paths are taken from, absolute where the system can tell: the directory it
-    /// stands in. What stands in `/dev` or `/proc` is a name of a pipe, beside which nobody keeps
-    /// keys: then it is the working directory.
+    /// stands in, or, of a pipe, the working directory.
     pub(super) fn directory(&self) -> PathBuf {
         let absolute = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
-        let is_pipe = ["/dev", "/proc"].iter().any(|at| absolute.starts_with(at));
-        match (is_pipe, std::env::current_dir()) {
+        match (self.is_descriptor(), std::env::current_dir()) {
             (true, Ok(directory)) => directory,
             _ => absolute.parent().map(Path::to_owned).unwrap_or_default(),
         }

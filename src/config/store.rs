@@ -54,6 +54,7 @@ impl StoreConfig {
         if section.item("key").is_some() {
             return section.optional("key", read);
         }
+        section.reading.note_default("store.key", DEFAULT_KEY);
         read(DEFAULT_KEY)
             .map_err(|mismatch| section.fault("key", mismatch))
             .ok()
@@ -63,7 +64,7 @@ impl StoreConfig {
         json!({
             "url": format!("redb:{}", self.path.display()),
             "key": view::secret(self.key.as_ref()),
-            "cache": self.cache,
+            "cache": view::size(self.cache as u64),
         })
     }
 }

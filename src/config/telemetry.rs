@@ -58,7 +58,7 @@ impl TelemetryConfig {
         json!({
             "log": self.log,
             "log_format": view::word(&LOG_FORMATS, self.log_format),
-            "otlp_endpoint": self.otlp_endpoint,
+            "otlp_endpoint": view::text(self.otlp_endpoint.as_ref()),
         })
     }
 }

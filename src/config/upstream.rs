@@ -92,13 +92,15 @@ impl UpstreamConfig {
     }
 
     pub(crate) fn view(&self) -> Value {
+        // What isn't set is each app's own, as its environment says; the file shows these.
+        let endpoints = self.endpoints(Environment::Production);
         json!({
-            "gateway": self.gateway,
-            "v3": self.v3,
-            "authorize": self.authorize,
+            "gateway": endpoints.gateway,
+            "v3": endpoints.v3,
+            "authorize": endpoints.authorize,
             "connect_timeout": view::duration(self.connect_timeout),
             "timeout": view::duration(self.timeout),
-            "proxy": self.proxy,
+            "proxy": view::text(self.proxy.as_ref()),
             "proxy_credentials": view::secret(self.proxy_credentials.as_ref()),
             "ca_file": view::path(self.ca_file.as_deref()),
         })

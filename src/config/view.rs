@@ -3,28 +3,42 @@
 use std::path::Path;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroize;
 
 use crate::config::Config;
-use crate::config::caller::CallerConfig;
+use crate::config::caller::{CallerConfig, CallerIdentity};
+use crate::config::upstream::UpstreamConfig;
 use crate::model::app::App;
 use crate::model::selector::Selector;
 use crate::protocol::secret::Secret;
 use crate::protocol::signature::SignType;
 
 impl Config {
-    /// The effective values under the names of the file; a secret shows only whether it is set.
+    /// The effective values under the names of the file, and in its forms; of a secret the reference
+    /// to it, or only that it is set.
     #[must_use]
     pub fn to_redacted_json(&self) -> Value {
+        let mut values = self.values();
+        for (key, reference) in self.origins.references() {
+            if let Some(shown) = at(&mut values, key).filter(|shown| **shown == SET) {
+                *shown = json!(reference);
+            }
+        }
+        values
+    }
+
+    fn values(&self) -> Value {
+        let apps = self.apps.iter().map(|app| app_view(app, &self.upstream));
         json!({
             "proxy": self.proxy.view(),
             "webhook": self.webhook.view(),
             "admin": self.admin.view(),
             "upstream": self.upstream.view(),
             "store": self.store.view(),
-            "app": self.apps.iter().map(app).collect::<Vec<_>>(),
+            "app": apps.collect::<Vec<_>>(),
             "caller": self.callers.iter().map(CallerConfig::view).collect::<Vec<_>>(),
             "delivery": self.delivery.view(),
             "tokens": self.tokens.view(),
@@ -33,55 +47,129 @@ impl Config {
         })
     }
 
-    /// The SHA-256, in hexadecimal, of [`Self::to_redacted_json`]: tells whether two processes run
-    /// with the same values, secrets aside.
+    /// `sha256:` and a digest of all values: tells whether two processes run with the same, wherever
+    /// they were set. Secrets count by a MAC under the store key, so that a changed one shows and
+    /// none can be guessed from it; without a store key they don't.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        digest(&self.to_redacted_json().to_string())
+        let values = self.values().to_string();
+        let secrets = self.store.key.as_ref().map(|key| self.secrets_mac(key));
+        let secrets = secrets.unwrap_or_default();
+        format!("sha256:{}", digest(&format!("{values}\n{secrets}")))
+    }
+
+    fn secrets_mac(&self, store_key: &Secret<String>) -> String {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, store_key.expose().trim().as_bytes());
+        let key = hmac::sign(&key, b"alipay-sidecar: fingerprint of the configuration");
+        let mut mac = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.as_ref()));
+        let mut add = |bytes: &[u8]| {
+            mac.update(&(bytes.len() as u64).to_be_bytes());
+            mac.update(bytes);
+        };
+        let mut secrets = vec![
+            self.admin.token.as_ref(),
+            self.delivery.signing_secret.as_ref(),
+        ];
+        for app in &self.apps {
+            secrets.push(Some(&app.private_key));
+            secrets.extend([app.private_key_next.as_ref(), app.encrypt_key.as_ref()]);
+        }
+        for secret in secrets {
+            add(secret
+                .map(|secret| secret.expose().as_bytes())
+                .unwrap_or_default());
+        }
+        for caller in &self.callers {
+            if let CallerIdentity::Token(token) = &caller.identity {
+                add(token.as_bytes());
+            }
+        }
+        hex(mac.sign().as_ref())
     }
 }
 
-fn app(app: &App) -> Value {
+/// The value at `key`, such as `app[1].private_key`.
+fn at<'v>(values: &'v mut Value, key: &str) -> Option<&'v mut Value> {
+    // `delivery.route[1].url` has a list within a section.
+    key.split('.').try_fold(values, |value, part| {
+        let (name, number) = match part.split_once('[') {
+            Some((name, number)) => (name, Some(number.trim_end_matches(']'))),
+            None => (part, None),
+        };
+        let value = value.get_mut(name)?;
+        match number {
+            Some(number) => value.get_mut(number.parse::<usize>().ok()?.checked_sub(1)?),
+            None => Some(value),
+        }
+    })
+}
+
+fn app_view(app: &App, upstream: &UpstreamConfig) -> Value {
+    let files = app.certificates.as_ref();
+    let digests = |texts: &[String]| texts.iter().map(|text| digest(text)).collect::<Vec<_>>();
+    let endpoints = upstream.endpoints(app.environment);
     json!({
         "app_id": app.app_id.as_str(),
         "private_key": secret(Some(&app.private_key)),
         "private_key_next": secret(app.private_key_next.as_ref()),
-        "alipay_public_key": app.alipay_public_keys.iter().map(|key| digest(key)).collect::<Vec<_>>(),
-        "certificates": app.certificates.as_ref().map(|files| {
-            let digests = |texts: &[String]| texts.iter().map(|text| digest(text)).collect::<Vec<_>>();
-            json!({
-                "app_cert": digests(&files.app),
-                "alipay_cert": digests(&files.alipay),
-                "alipay_root_cert": digest(&files.roots),
-            })
-        }),
+        "alipay_public_key": digests(&app.alipay_public_keys),
+        "app_cert": digests(files.map(|files| &*files.app).unwrap_or_default()),
+        "alipay_cert": digests(files.map(|files| &*files.alipay).unwrap_or_default()),
+        "alipay_root_cert": files.map(|files| digest(&files.roots)).unwrap_or_default(),
         "encrypt_key": secret(app.encrypt_key.as_ref()),
         "environment": app.environment.as_str(),
         "sign_type": match app.sign_type {
             SignType::Rsa => "RSA",
             SignType::Rsa2 => "RSA2",
         },
+        "gateway": endpoints.gateway,
+        "v3": endpoints.v3,
+        "authorize": endpoints.authorize,
     })
 }
 
+/// What stands for a secret whose reference isn't known.
+pub(crate) const SET: &str = "(set, not shown)";
+
 /// Whether a secret is set.
-pub(crate) fn secret<T: Zeroize>(secret: Option<&Secret<T>>) -> Value {
-    match secret {
-        Some(_) => json!("(set, not shown)"),
-        None => Value::Null,
+pub(crate) fn secret<T: Zeroize>(secret: Option<&Secret<T>>) -> &'static str {
+    secret.map_or("", |_| SET)
+}
+
+/// What may be left empty.
+pub(crate) fn text(text: Option<&String>) -> &str {
+    text.map_or("", String::as_str)
+}
+
+pub(crate) fn path(path: Option<&Path>) -> String {
+    path.map(|path| path.display().to_string())
+        .unwrap_or_default()
+}
+
+/// In the largest unit that fits, days from a week on.
+pub(crate) fn duration(duration: Duration) -> String {
+    const HOUR: u128 = 3_600_000;
+    let ms = duration.as_millis();
+    let units = [
+        ("d", 24 * HOUR, 7 * 24 * HOUR),
+        ("h", HOUR, HOUR),
+        ("m", 60_000, 60_000),
+        ("s", 1000, 0),
+    ];
+    let fits = |(_, unit, least): &(&str, u128, u128)| ms >= *least && ms.is_multiple_of(*unit);
+    match units.into_iter().find(fits) {
+        Some((name, unit, _)) => format!("{}{name}", ms / unit),
+        None => format!("{ms}ms"),
     }
 }
 
-pub(crate) fn path(path: Option<&Path>) -> Value {
-    path.map_or(Value::Null, |path| json!(path.display().to_string()))
-}
-
-pub(crate) fn duration(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    if ms.is_multiple_of(1000) {
-        format!("{}s", ms / 1000)
-    } else {
-        format!("{ms}ms")
+/// In the largest unit that fits.
+pub(crate) fn size(bytes: u64) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let fits = |(_, unit): &(&str, u64)| bytes > 0 && bytes.is_multiple_of(*unit);
+    match units.into_iter().find(fits) {
+        Some((name, unit)) => format!("{}{name}", bytes / unit),
+        None => format!("{bytes}B"),
     }
 }
 
@@ -103,6 +191,28 @@ pub(crate) fn word<T: PartialEq>(words: &[(&'static str, T)], value: T) -> &'sta
 
 /// The SHA-256 of `text` in hexadecimal.
 pub(crate) fn digest(text: &str) -> String {
-    let hash = Sha256::digest(text.as_bytes());
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::value;
+
+    #[test]
+    fn sizes_and_durations_read_as_they_are_written() {
+        for text in [
+            "500ms", "0s", "15s", "90s", "2m", "72h", "7d", "25h", "8d", "169h",
+        ] {
+            let read = value::duration(text).expect("a duration");
+            assert_eq!(duration(read), text);
+        }
+        for text in ["1B", "1023B", "1KiB", "1MiB", "1025KiB", "32MiB", "2GiB"] {
+            assert_eq!(size(value::size(text).expect("a size")), text);
+        }
+    }
 }

@@ -73,15 +73,15 @@ impl WebhookConfig {
     pub(crate) fn view(&self) -> Value {
         json!({
             "listen": self.listen.to_string(),
-            "base_path": self.base_path,
-            "public_url": self.public_url,
-            "auth_return_url": self.auth_return_url,
-            "user_auth_return_url": self.user_auth_return_url,
+            "base_path": match self.base_path.as_str() { "" => "/", path => path },
+            "public_url": view::text(self.public_url.as_ref()),
+            "auth_return_url": view::text(self.auth_return_url.as_ref()),
+            "user_auth_return_url": view::text(self.user_auth_return_url.as_ref()),
             "accept_stateless_auth": self.accept_stateless_auth,
-            "auth_redirect_uri": self.auth_redirect_uri,
+            "auth_redirect_uri": view::text(self.auth_redirect_uri.as_ref()),
             "aliases": self.aliases,
             "spi_response": view::word(&SPI_RESPONSES, self.spi_response),
-            "max_body": self.max_body,
+            "max_body": view::size(self.max_body as u64),
             "tls_cert": view::path(self.tls_cert.as_deref()),
             "tls_key": view::path(self.tls_key.as_deref()),
         })

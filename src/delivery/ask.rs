@@ -67,7 +67,7 @@ impl Asker {
             entry: question,
             target,
             signer: plan.signer.as_ref(),
-            install_key: self.0.install_key.get(),
+            install_key: plan.means.install_key.as_ref(),
             number: 1,
             now: question.received_at,
         };
@@ -75,7 +75,7 @@ impl Asker {
         let request = attempt::request(&asked, outgoing).await;
         let request = request.map_err(|error| AskError::Unmade(error.to_string()))?;
         let deadline = deadline.min(target.timeout);
-        Ok(self.0.client.send(request, deadline).await?)
+        Ok(plan.means.client.send(request, deadline).await?)
     }
 }
 

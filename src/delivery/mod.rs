@@ -10,7 +10,7 @@
 //! and what is owed to a backend that hangs is put off, so that neither is in the way of the rest.
 
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -60,7 +60,6 @@ pub struct Dispatcher(Arc<Inner>);
 
 struct Inner {
     store: Arc<dyn Store>,
-    client: Client,
     clock: Arc<dyn Clock>,
     metrics: DeliveryMetrics,
     plan: ArcSwap<Plan>,
@@ -68,7 +67,6 @@ struct Inner {
     /// Tells every claim that waits; the value: whether none may wait any longer.
     news: watch::Sender<bool>,
     floor: Floor,
-    install_key: OnceLock<InstallKey>,
 }
 
 impl Inner {
@@ -78,8 +76,18 @@ impl Inner {
     }
 }
 
+/// By what means deliveries go out.
+#[derive(Clone)]
+pub struct Means {
+    /// Reaches backends.
+    pub client: Client,
+    /// Signs forms anew; `None`: they go out as Alipay sent them.
+    pub install_key: Option<InstallKey>,
+}
+
 /// The configuration, ready for use; replaced as a whole.
 struct Plan {
+    means: Means,
     routes: Routes,
     /// The form of what no route fits.
     format: DeliveryFormat,
@@ -97,28 +105,19 @@ impl Dispatcher {
         config: &DeliveryConfig,
         metrics: DeliveryMetrics,
     ) -> Self {
+        let means = Means {
+            client,
+            install_key: None,
+        };
         Self(Arc::new(Inner {
             store,
-            client,
             clock,
             metrics,
-            plan: ArcSwap::from_pointee(Plan::new(config)),
+            plan: ArcSwap::from_pointee(Plan::new(config, means)),
             wake: Arc::new(Notify::new()),
             news: watch::Sender::new(false),
             floor: Floor::default(),
-            install_key: OnceLock::new(),
         }))
-    }
-
-    /// The same, which signs forms anew with `key`, if there is one; without it they go out as
-    /// Alipay sent them. The first key counts.
-    #[must_use]
-    pub fn with_install_key(self, key: Option<InstallKey>) -> Self {
-        if let Some(key) = key {
-            // A second one would be a second key for the backends.
-            let _ = self.0.install_key.set(key);
-        }
-        self
     }
 
     /// What to tell (`notify_one`) when an entry became owed: for the webhook, tokens and whoever
@@ -147,7 +146,13 @@ impl Dispatcher {
 
     /// Goes on with another configuration; attempts under way end as they began.
     pub fn reconfigure(&self, config: &DeliveryConfig) {
-        self.0.plan.store(Arc::new(Plan::new(config)));
+        let means = self.0.plan.load().means.clone();
+        self.reconfigure_with(config, means);
+    }
+
+    /// The same by other means.
+    pub fn reconfigure_with(&self, config: &DeliveryConfig, means: Means) {
+        self.0.plan.store(Arc::new(Plan::new(config, means)));
         self.wake();
     }
 
@@ -177,8 +182,9 @@ impl Dispatcher {
 }
 
 impl Plan {
-    fn new(config: &DeliveryConfig) -> Self {
+    fn new(config: &DeliveryConfig, means: Means) -> Self {
         Self {
+            means,
             routes: Routes::new(config),
             format: config.format,
             signer: config.signing_secret.as_ref().map(WebhookSigner::new),
@@ -193,6 +199,12 @@ impl Plan {
         pull::may_be_lost(delivery)
             && ended
                 .is_some_and(|at| schedule::is_over(delivery.owed_since, at, self.give_up_after))
+    }
+}
+
+impl std::fmt::Debug for Means {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Means")
     }
 }
 

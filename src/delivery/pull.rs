@@ -401,7 +401,7 @@ impl Puller {
         let target = plan.routes.target(entry, &known);
         let format = target.map_or(plan.format, |target| target.format);
         let sent = outgoing::lay_out(entry, format);
-        match self.0.install_key.get() {
+        match &plan.means.install_key {
             None => Ok(sent),
             Some(key) => Ok(signed_anew::sign(key, sent, entry.scheme).await?),
         }

@@ -37,11 +37,11 @@ pub(super) async fn deliver(inner: Arc<Inner>, owed: Owed) -> Reach {
         entry,
         target,
         signer: plan.signer.as_ref(),
-        install_key: inner.install_key.get(),
+        install_key: plan.means.install_key.as_ref(),
         number,
         now: inner.clock.now_ms(),
     };
-    let (attempt, reach) = attempt::make(&inner.client, &attempted).await;
+    let (attempt, reach) = attempt::make(&plan.means.client, &attempted).await;
     if owed.delivery.lease.is_some() {
         inner.metrics.attempted(Some(AttemptError::LeaseExpired));
     }

@@ -85,7 +85,7 @@ pub trait Signers: Send + Sync + 'static {
 /// All apps that can sign: those of the configuration and those of the store.
 ///
 /// Replaced as a whole, so that a reader sees one consistent set and waits for no lock. Clones
-/// share the set.
+/// share the set; successors share the right to change it.
 #[derive(Clone)]
 pub struct Apps {
     set: Arc<ArcSwap<BTreeMap<AppId, Arc<SigningApp>>>>,
@@ -120,6 +120,30 @@ impl Apps {
     /// # Errors
     /// [`AppError`] for the first app whose keys can't be used; then nothing was replaced.
     pub fn replace(&self, apps: &[App], upstream: &UpstreamConfig) -> Result<(), AppError> {
+        let set = self.heirs(apps, upstream)?;
+        self.set.store(Arc::new(set));
+        Ok(())
+    }
+
+    /// A set of its own, made of `apps` as [`Self::replace`] would: whoever still works with this
+    /// one doesn't see it.
+    ///
+    /// # Errors
+    /// As [`Self::replace`].
+    pub fn successor(&self, apps: &[App], upstream: &UpstreamConfig) -> Result<Self, AppError> {
+        let set = self.heirs(apps, upstream)?;
+        Ok(Self {
+            set: Arc::new(ArcSwap::from_pointee(set)),
+            ..self.clone()
+        })
+    }
+
+    /// The apps, each with what the one of its id has learned.
+    fn heirs(
+        &self,
+        apps: &[App],
+        upstream: &UpstreamConfig,
+    ) -> Result<BTreeMap<AppId, Arc<SigningApp>>, AppError> {
         let mut set = BTreeMap::new();
         for app in apps {
             if set.contains_key(&app.app_id) {
@@ -131,8 +155,7 @@ impl Apps {
             }
             set.insert(app.app_id.clone(), Arc::new(signing));
         }
-        self.set.store(Arc::new(set));
-        Ok(())
+        Ok(set)
     }
 
     /// Waits for the right to change the set: who stores an app, reads all of them and replaces the

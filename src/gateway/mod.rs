@@ -97,6 +97,15 @@ impl Gateway {
         }
     }
 
+    /// The same, which explains refused signatures by `diagnostics`.
+    #[must_use]
+    pub fn with_diagnostics(self, diagnostics: Diagnostics) -> Self {
+        Self {
+            diagnostics,
+            ..self
+        }
+    }
+
     /// What explains refused signatures in the log.
     #[must_use]
     pub fn diagnostics(&self) -> Diagnostics {

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -238,32 +237,6 @@ impl Stream {
             (stream, _) => Ok(stream),
         }
     }
-}
-
-/// Reads a certificate chain and its key, and gives what accepts TLS with them.
-///
-/// # Errors
-/// What can't be read, by path; or why rustls refuses the pair.
-pub fn tls_acceptor(cert: &Path, key: &Path) -> io::Result<TlsAcceptor> {
-    use rustls::pki_types::pem::PemObject;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
-    let unreadable = |path: &Path, e: rustls::pki_types::pem::Error| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{}: {e}", path.display()),
-        )
-    };
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| unreadable(cert, e))?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|e| unreadable(key, e))?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|b| b.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 impl AsyncRead for Stream {

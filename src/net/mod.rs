@@ -12,3 +12,4 @@ pub mod serve;
 pub mod shutdown;
 pub mod spool;
 pub mod terms;
+pub mod tls;

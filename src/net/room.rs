@@ -12,6 +12,7 @@ use crate::net::listener::Peer;
 /// Room that bodies share. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Room {
+    bytes: usize,
     all: Arc<Semaphore>,
     /// `None`: nobody is told apart.
     share: Option<Share>,
@@ -50,6 +51,7 @@ impl Room {
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         Self {
+            bytes,
             all: Arc::new(Semaphore::new(bytes)),
             share: None,
         }
@@ -67,6 +69,17 @@ impl Room {
         Self {
             share: Some(share),
             ..self
+        }
+    }
+
+    /// This room where `other` is as large in all, else that. What bodies under way hold of the
+    /// former then isn't counted in the latter.
+    #[must_use]
+    pub fn unless(&self, other: Self) -> Self {
+        let share = |room: &Self| room.share.as_ref().map(|share| share.bytes);
+        match self.bytes == other.bytes && share(self) == share(&other) {
+            true => self.clone(),
+            false => other,
         }
     }
 

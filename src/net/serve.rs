@@ -13,7 +13,6 @@ use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 
 use crate::net::body::{BoxError, Within};
 use crate::net::crowd::{Crowd, Member};
@@ -22,6 +21,7 @@ use crate::net::listener::{Listener, Peer, Stream};
 use crate::net::pace::{Answering, Paced};
 use crate::net::shutdown::{Ending, Shutdown, Stage};
 use crate::net::terms::Terms;
+use crate::net::tls::Tls;
 
 /// hyper's own limit on a head. Ours (64 KiB) is checked behind it, so that the refusal has our
 /// shape; what exceeds even this one is answered by hyper with a bare 431.
@@ -38,19 +38,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves HTTP/1.1 on `listener` until `shutdown`, then lets open requests end, for 30 s at most.
 ///
 /// The request carries its [`Peer`] as an extension.
-pub async fn serve<H, F, B>(
-    listener: Listener,
-    tls: Option<TlsAcceptor>,
-    handle: H,
-    shutdown: Shutdown,
-) where
+pub async fn serve<H, F, B>(listener: Listener, tls: Option<Tls>, handle: H, shutdown: Shutdown)
+where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
     let (hand, ending) = Ending::new();
-    let served = serve_until(listener, tls, handle, ending);
+    let served = serve_until(listener, tls.unwrap_or_default(), handle, ending);
     let end = async {
         shutdown.wait().await;
         hand.reach(Stage::Closing);
@@ -65,12 +61,8 @@ pub async fn serve<H, F, B>(
 }
 
 /// The same, ending by the stages of `ending`; ends itself once no connection is left.
-pub async fn serve_until<H, F, B>(
-    listener: Listener,
-    tls: Option<TlsAcceptor>,
-    handle: H,
-    ending: Ending,
-) where
+pub async fn serve_until<H, F, B>(listener: Listener, tls: Tls, handle: H, ending: Ending)
+where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
@@ -86,7 +78,7 @@ pub async fn serve_until<H, F, B>(
         until: None,
     };
     while let Some((stream, peer, slot)) = accepting.next().await {
-        let (tls, handle, ending) = (tls.clone(), handle.clone(), ending.clone());
+        let (tls, handle, ending) = (tls.acceptor(), handle.clone(), ending.clone());
         tokio::spawn(async move {
             let cut = ending.reached(Stage::Cut);
             let spoken = async {
@@ -250,7 +242,7 @@ mod tests {
         let waiting = asked(address).await;
         let (hand, ending) = Ending::new();
         hand.reach(Stage::Deaf);
-        serve_until(own(socket), None, hello, ending).await;
+        serve_until(own(socket), Tls::default(), hello, ending).await;
         let answer = whole(waiting).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(answer.contains("connection: close"), "{answer}");
@@ -266,9 +258,9 @@ mod tests {
         let waiting = asked(address).await;
         let (hand, ending) = Ending::new();
         hand.reach(Stage::Deaf);
-        serve_until(shared(&held), None, hello, ending).await;
+        serve_until(shared(&held), Tls::default(), hello, ending).await;
         let (next, ending) = Ending::new();
-        let served = tokio::spawn(serve_until(shared(&held), None, hello, ending));
+        let served = tokio::spawn(serve_until(shared(&held), Tls::default(), hello, ending));
         next.reach(Stage::Leaving);
         assert!(whole(waiting).await.ends_with("hello"));
         next.reach(Stage::Closing);
@@ -284,7 +276,7 @@ mod tests {
             asked_for.send(()).expect("the test listens");
             std::future::pending::<Response<Full<Bytes>>>()
         };
-        let mut served = std::pin::pin!(serve_until(own(socket), None, never, ending));
+        let mut served = std::pin::pin!(serve_until(own(socket), Tls::default(), never, ending));
         let idle = TcpStream::connect(address).await.expect("a connection");
         let busy = asked(address).await;
         tokio::select! {

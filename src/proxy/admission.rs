@@ -5,7 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use hyper::body::Body;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::gateway::VerifiedReply;
 use crate::net::body::{self, BoxError, Within};
@@ -22,6 +21,7 @@ use crate::proxy::local_call::{GatewayForm, LocalCall, Sent};
 use crate::proxy::metrics::InFlight;
 use crate::proxy::notify_url::NotifyUrl;
 use crate::proxy::route::{self, Action, Route, Target};
+use crate::proxy::slots::Taken;
 use crate::proxy::story::Story;
 use crate::proxy::upload::{self, UploadLimits};
 use crate::proxy::v3::LocalV3Call;
@@ -198,18 +198,19 @@ impl Proxy {
         if limits.ending.stage() >= Stage::Deaf {
             return Err(overloaded(OUT_OF_SERVICE));
         }
-        match limits.in_flight.available_permits() {
-            0 => Err(overloaded(TOO_MANY)),
-            _ => Ok(inside),
+        match limits.in_flight.has_free(limits.max_in_flight) {
+            false => Err(overloaded(TOO_MANY)),
+            true => Ok(inside),
         }
     }
 
     /// The right to make a call, taken once its body is there: a body that doesn't come must not
     /// keep others from theirs.
     pub(super) fn slot(&self, place: Inside, held: Held) -> Result<Slot, ProxyError> {
-        let permit = Arc::clone(&self.parts.limits.in_flight).try_acquire_owned();
+        let limits = &self.parts.limits;
+        let taken = limits.in_flight.take(limits.max_in_flight);
         Ok(Slot {
-            _permit: permit.map_err(|_| overloaded(TOO_MANY))?,
+            _taken: taken.ok_or_else(|| overloaded(TOO_MANY))?,
             _place: place,
             _held: held,
         })
@@ -231,7 +232,7 @@ pub(super) struct Admitted {
 
 /// The place of a call, counted until the call has ended, and the room that its body takes.
 pub(super) struct Slot {
-    _permit: OwnedSemaphorePermit,
+    _taken: Taken,
     _place: Inside,
     _held: Held,
 }

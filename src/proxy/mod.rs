@@ -11,7 +11,6 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Body;
-use tokio::sync::Semaphore;
 
 use crate::audit::Audit;
 use crate::config::Config;
@@ -47,6 +46,7 @@ pub mod reply_signature;
 pub mod resolve;
 mod route;
 mod second_try;
+mod slots;
 mod story;
 mod upload;
 mod users;
@@ -66,6 +66,7 @@ use reply::Shape;
 use reply_signature::{Place, ReplySigner};
 use resolve::Resolver;
 use route::{Route, Target};
+pub use slots::Slots;
 use story::Story;
 
 /// How much the bodies of all calls under way may take, bytes; files of uploads beyond what stays
@@ -79,7 +80,7 @@ pub struct Proxy {
 }
 
 /// What a proxy is made of.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ProxyParts {
     /// Who may call, and what each.
     pub callers: Callers,
@@ -100,7 +101,7 @@ pub struct ProxyParts {
     /// The logins under way.
     pub logins: Logins,
     /// What backends pull.
-    pub events: Events,
+    pub events: Arc<Events>,
     /// Sizes and deadlines.
     pub limits: Limits,
     /// Counts calls.
@@ -114,8 +115,10 @@ pub struct ProxyParts {
 pub struct Limits {
     /// `Host` names besides loopback ones.
     pub allowed_hosts: Vec<String>,
-    /// Slots for calls under way.
-    pub in_flight: Arc<Semaphore>,
+    /// Slots for calls under way,
+    pub in_flight: Slots,
+    /// and how many there are.
+    pub max_in_flight: usize,
     /// Counts who holds one.
     pub calls: Gate,
     /// Largest JSON or form body, bytes.
@@ -136,13 +139,25 @@ impl Limits {
     pub fn new(config: &Config, ending: Ending) -> Self {
         Self {
             allowed_hosts: config.proxy.allowed_hosts.clone(),
-            in_flight: Arc::new(Semaphore::new(config.proxy.max_in_flight)),
+            in_flight: Slots::default(),
+            max_in_flight: config.proxy.max_in_flight,
             calls: Gate::new(),
             max_body: config.proxy.max_body,
             max_upload: config.proxy.max_upload,
             room: Room::new(ROOM.max(config.proxy.max_body)),
             timeout: config.upstream.timeout,
             ending,
+        }
+    }
+
+    /// The limits of another configuration for the same calls: those under way count on.
+    #[must_use]
+    pub fn reconfigured(&self, config: &Config) -> Self {
+        Self {
+            in_flight: self.in_flight.clone(),
+            calls: self.calls.clone(),
+            room: self.room.unless(Room::new(ROOM.max(config.proxy.max_body))),
+            ..Self::new(config, self.ending.clone())
         }
     }
 }
@@ -154,6 +169,12 @@ impl Proxy {
         Self {
             parts: Arc::new(parts),
         }
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn parts(&self) -> &ProxyParts {
+        &self.parts
     }
 
     /// Answers one request of a backend.

@@ -18,6 +18,8 @@ pub(super) struct Places {
     at_once: Semaphore,
     waiting: Semaphore,
     whose: &'static str,
+    /// Among how many it was divided.
+    parts: usize,
 }
 
 impl Places {
@@ -26,17 +28,24 @@ impl Places {
             at_once: Semaphore::new(AT_ONCE),
             waiting: Semaphore::new(WAITING),
             whose: "of all callers",
+            parts: 1,
         }
     }
 
     /// The share of one of `callers`, so that none of several has all.
     pub(super) fn of_one(callers: usize) -> Self {
-        let parts = callers.clamp(1, CALLERS);
+        let parts = parts(callers);
         Self {
             at_once: Semaphore::new(AT_ONCE / parts),
             waiting: Semaphore::new(WAITING / parts),
             whose: "of this caller",
+            parts,
         }
+    }
+
+    /// Whether it is what [`Self::of_one`] gives for so many.
+    pub(super) fn are_of_one(&self, callers: usize) -> bool {
+        self.parts == parts(callers)
     }
 
     /// Takes the place of one request.
@@ -63,4 +72,9 @@ impl Places {
             ProxyError::refused(ErrorCode::Overloaded, detail)
         })
     }
+}
+
+/// Among how many the places are divided.
+fn parts(callers: usize) -> usize {
+    callers.clamp(1, CALLERS)
 }

@@ -1,9 +1,8 @@
 //! The audit log, as it is configured.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-use prometheus::Registry;
 
 use crate::audit::chain::ChainKey;
 use crate::audit::error::AuditError;
@@ -11,6 +10,7 @@ use crate::audit::metrics::AuditMetrics;
 use crate::audit::{Audit, AuditOptions, OpenError};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::config::error::{Fault, Mismatch};
 use crate::sidecar::builder::BuildError;
 use crate::store::Store;
 
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What it is opened beside.
 pub(super) struct Beside<'a> {
-    pub(super) registry: &'a Registry,
+    pub(super) metrics: &'a AuditMetrics,
     pub(super) clock: &'a Arc<dyn Clock>,
     pub(super) store: &'a Arc<dyn Store>,
     /// How long the sidecar before this one may take to end.
@@ -31,22 +31,12 @@ pub(super) struct Beside<'a> {
 
 /// Opens the log that `config` names.
 pub(super) async fn open(config: &Config, beside: Beside<'_>) -> Result<Audit, BuildError> {
-    let metrics = AuditMetrics::register(beside.registry)?;
     let Some(path) = &config.telemetry.audit_file else {
         return Ok(Audit::off());
     };
     let until = tokio::time::Instant::now() + beside.patience.max(PATIENCE);
     loop {
-        let key = config.store.key.as_ref();
-        let options = AuditOptions {
-            path: path.clone(),
-            retain: config.telemetry.audit_retain,
-            key: key.map(|key| ChainKey::derive(key.expose().as_bytes())),
-            clock: Arc::clone(beside.clock),
-            metrics: metrics.clone(),
-            store: Arc::clone(beside.store),
-        };
-        match Audit::open(options).await {
+        match Audit::open(beside.options(config, path)).await {
             Err(OpenError::Audit(AuditError::Locked { .. }))
                 if tokio::time::Instant::now() < until =>
             {
@@ -54,5 +44,47 @@ pub(super) async fn open(config: &Config, beside: Beside<'_>) -> Result<Audit, B
             }
             opened => return Ok(opened?),
         }
+    }
+}
+
+impl Beside<'_> {
+    fn options(&self, config: &Config, path: &Path) -> AuditOptions {
+        let key = config.store.key.as_ref();
+        AuditOptions {
+            path: path.to_owned(),
+            retain: config.telemetry.audit_retain,
+            key: key.map(|key| ChainKey::derive(key.expose().as_bytes())),
+            clock: Arc::clone(self.clock),
+            metrics: self.metrics.clone(),
+            store: Arc::clone(self.store),
+        }
+    }
+}
+
+/// What is wrong with the log that `config` names, where `audit` is another.
+pub(super) fn unusable(audit: &Audit, config: &Config) -> Option<Fault> {
+    let path = config.telemetry.audit_file.as_deref()?;
+    if audit.is_written_to(Some(path)) {
+        return None;
+    }
+    let error = crate::audit::probe(path).err()?;
+    let mismatch = Mismatch::new(error.to_string(), "a file that can be written, or \"\"");
+    Some(Fault::of_key("audit.file", mismatch))
+}
+
+/// Has the log follow `config`, which is in force. Ends once lines go where they should.
+pub(super) async fn follow(audit: &Audit, config: &Config, beside: Beside<'_>) {
+    audit.keep_for(config.telemetry.audit_retain);
+    let path = config.telemetry.audit_file.as_deref();
+    if audit.is_written_to(path) {
+        return;
+    }
+    let options = path.map(|path| beside.options(config, path));
+    // It was probed: what fails here is that another process has taken it since, or the like.
+    if let Err(error) = audit.move_to(options.as_ref()).await {
+        tracing::error!(
+            %error,
+            "the audit log can't be begun in its new file; lines wait for the next reload"
+        );
     }
 }

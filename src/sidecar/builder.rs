@@ -1,60 +1,54 @@
 //! From a configuration to a sidecar that is ready to run.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use prometheus::Registry;
 use prometheus::process_collector::ProcessCollector;
 
 use crate::admin::drain::{Drain, DrainParts};
-use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
-use crate::admin::{Admin, AdminParts, token};
-use crate::audit::{Audit, OpenError};
+use crate::admin::token;
+use crate::audit::OpenError;
+use crate::audit::metrics::AuditMetrics;
 use crate::certificates::metrics::CertificateMetrics;
-use crate::certificates::{CertificateParts, Certificates};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::config::error::ConfigErrors;
-use crate::config::token::UnknownToken;
 use crate::delivery::Dispatcher;
 use crate::delivery::metrics::DeliveryMetrics;
+use crate::gateway::MAX_REPLY;
 use crate::gateway::app::{AppError, Apps, Signers};
+use crate::gateway::diagnosis::Diagnostics;
 use crate::gateway::metrics::CallMetrics;
-use crate::gateway::platform::CertificateSource;
 use crate::gateway::signer::LocalSigners;
-use crate::gateway::{Gateway, MAX_REPLY};
-use crate::install_key::InstallKey;
 use crate::net::client::{Client, ClientError, ClientOptions};
 use crate::net::egress::HttpProxy;
 use crate::net::shutdown::{Ending, Gate};
 use crate::protocol::secret::Secret;
-use crate::proxy::caller::Callers;
 use crate::proxy::calls::{CallRecordMetrics, CallRecords};
 use crate::proxy::events::Events;
 use crate::proxy::logins::Logins;
 use crate::proxy::metrics::ProxyMetrics;
-use crate::proxy::notify_url::NotifyUrlRule;
-use crate::proxy::reply_signature::{REFUSALS, ReplySigner};
-use crate::proxy::resolve::Resolver;
-use crate::proxy::{Limits, Proxy, ProxyParts};
-use crate::sidecar::{Sidecar, SidecarParts, audit};
+use crate::sidecar::generation::{Generation, Making};
+use crate::sidecar::lasting::{AllMetrics, Lasting};
+use crate::sidecar::means::Means;
+use crate::sidecar::reload::ConfigSource;
+use crate::sidecar::tls::{Acceptors, Expiry};
+use crate::sidecar::{Sidecar, audit};
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedStore, OpenOptions};
 use crate::store::error::StoreError;
 use crate::store::seal::{InvalidStoreKey, StoreKey};
 use crate::token::metrics::TokenMetrics;
-use crate::token::{TokenParts, Tokens};
 use crate::webhook::metrics::WebhookMetrics;
 use crate::webhook::state::StateKey;
-use crate::webhook::{Webhook, WebhookParts};
 use crate::workers::Workers;
 
 /// Requests that may wait for a signing thread: more than `proxy.max_in_flight` by default, so
 /// that the queue is never the first limit met.
 const SIGN_QUEUE: usize = 4096;
-/// Deliveries that may wait for a signature: far more than go to as many backends at once.
-const SIGNED_DELIVERIES: usize = 1024;
 /// How often a locked store is looked at: what a restart may lose of time.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The largest answer read from a backend, bytes: to a delivery it only has to say `success`, but
@@ -71,6 +65,7 @@ pub struct SidecarBuilder {
     store: Option<Arc<dyn Store>>,
     wait_for_store: Duration,
     without_audit: bool,
+    source: Option<Arc<dyn ConfigSource>>,
 }
 
 /// Why a sidecar can't be built.
@@ -119,6 +114,7 @@ impl SidecarBuilder {
             store: None,
             wait_for_store: Duration::ZERO,
             without_audit: false,
+            source: None,
         }
     }
 
@@ -160,6 +156,13 @@ impl SidecarBuilder {
         self
     }
 
+    /// Where the configuration is loaded from again (`POST /api/reload`); default: nowhere, and a host
+    /// hands in another one by [`Sidecar::reload`].
+    pub fn source(mut self, source: Arc<dyn ConfigSource>) -> Self {
+        self.source = Some(source);
+        self
+    }
+
     /// Checks all and starts nothing that listens or delivers.
     ///
     /// # Errors
@@ -172,51 +175,109 @@ impl SidecarBuilder {
         if let Some(errors) = ConfigErrors::of_faults(config.unsupported()) {
             return Err(errors.into());
         }
-        let store = match self.store {
-            Some(store) => store,
+        let store = match &self.store {
+            Some(store) => Arc::clone(store),
             None => Arc::new(open_store(config, &self.clock, self.wait_for_store).await?),
         };
-        let signers = match self.signers {
-            Some(signers) => signers,
+        let signers = match &self.signers {
+            Some(signers) => Arc::clone(signers),
             None => Arc::new(local_signers()?),
         };
-        let install_key = install_key(config)?;
-        let call_metrics = CallMetrics::register(&self.registry)?;
+        let means = Means::new(config, None)?;
+        if let Some(key) = &means.install_key {
+            tracing::info!(
+                public_key = key.public_key().fingerprint(),
+                "replies and deliveries are signed with the install key"
+            );
+        }
         let apps = Apps::new(signers);
         let mut all = config.apps.clone();
         all.extend(store.apps().await?);
         apps.replace(&all, &config.upstream)?;
-        let certificates = Certificates::new(CertificateParts {
-            gateway: Gateway::new(
-                upstream_client(config)?,
-                Arc::clone(&self.clock),
-                call_metrics.clone(),
-            ),
-            store: Arc::clone(&store),
-            clock: Arc::clone(&self.clock),
-            timeout: config.upstream.timeout,
-            metrics: CertificateMetrics::register(&self.registry)?,
-        });
-        certificates.recall(&apps.all()).await?;
+        let admin_token = admin_token(config)?;
+        let lasting = self.lasting((&means, &apps), store).await?;
+        let making = Making {
+            config: self.config,
+            means,
+            apps,
+            admin_token,
+        };
+        let generation = Generation::new(making, &lasting, None);
+        generation
+            .certificates
+            .recall(&generation.apps.all())
+            .await?;
+        Ok(Sidecar::assemble(lasting, generation, self.source))
+    }
+
+    /// What this configuration and all after it share.
+    async fn lasting(
+        &self,
+        (means, apps): (&Means, &Apps),
+        store: Arc<dyn Store>,
+    ) -> Result<Lasting, BuildError> {
+        let (config, registry, clock) = (&self.config, &self.registry, &self.clock);
+        let metrics = all_metrics(registry)?;
         let beside = audit::Beside {
-            registry: &self.registry,
-            clock: &self.clock,
+            metrics: &metrics.audit,
+            clock,
             store: &store,
             patience: self.wait_for_store,
         };
         let audit = audit::open(config, beside).await?;
-        let parts = Common {
+        // Fails where the system has no such metrics, or where the host registered them already.
+        let _ = registry.register(Box::new(ProcessCollector::for_self()));
+        let of_deliveries = means.of_deliveries();
+        let dispatcher = Dispatcher::new(
+            Arc::clone(&store),
+            of_deliveries.client.clone(),
+            Arc::clone(clock),
+            &config.delivery,
+            DeliveryMetrics::register(registry)?,
+        );
+        dispatcher.reconfigure_with(&config.delivery, of_deliveries);
+        let (hand, ending) = Ending::new();
+        let drain = Drain::new(DrainParts {
+            audit: audit.clone(),
+            hand,
+            ending: ending.clone(),
+            deliveries: Gate::new(),
+            puller: dispatcher.puller(),
+            store: Arc::clone(&store),
+        });
+        let records = CallRecordMetrics::register(registry)?;
+        Ok(Lasting {
             audit,
-            certificates,
-            call_metrics,
-            clock: self.clock,
-            registry: self.registry,
+            state_key: state_key(config)?,
+            drain,
+            ending,
+            diagnostics: Diagnostics::new(),
+            calls: CallRecords::new(Arc::clone(&store), Arc::clone(clock), records),
+            logins: Logins::default(),
+            events: Arc::new(Events::new(dispatcher.puller())),
+            dispatcher,
+            expiry: Expiry::register(config, apps, registry)?,
+            tls: Acceptors::default(),
+            metrics,
+            hook: Arc::default(),
+            is_bound: AtomicBool::new(false),
+            without_audit: self.without_audit,
+            clock: Arc::clone(clock),
             store,
-            apps,
-            install_key,
-        };
-        assemble(self.config, parts)
+        })
     }
+}
+
+fn all_metrics(registry: &Registry) -> Result<AllMetrics, BuildError> {
+    Ok(AllMetrics {
+        admin: Metrics::register(registry)?,
+        audit: AuditMetrics::register(registry)?,
+        calls: CallMetrics::register(registry)?,
+        certificates: CertificateMetrics::register(registry)?,
+        proxy: ProxyMetrics::register(registry)?,
+        tokens: TokenMetrics::register(registry)?,
+        webhook: WebhookMetrics::register(registry)?,
+    })
 }
 
 impl std::fmt::Debug for SidecarBuilder {
@@ -225,174 +286,10 @@ impl std::fmt::Debug for SidecarBuilder {
     }
 }
 
-/// What every part is made of.
-struct Common {
-    audit: Audit,
-    certificates: Certificates,
-    call_metrics: CallMetrics,
-    clock: Arc<dyn Clock>,
-    registry: Registry,
-    store: Arc<dyn Store>,
-    apps: Apps,
-    install_key: Option<InstallKey>,
-}
-
-fn assemble(config: Config, common: Common) -> Result<Sidecar, BuildError> {
-    let Common {
-        audit,
-        certificates,
-        call_metrics,
-        clock,
-        registry,
-        store,
-        apps,
-        install_key,
-    } = common;
-    // Fails where the system has no such metrics, or where the host registered them already.
-    let _ = registry.register(Box::new(ProcessCollector::for_self()));
-    super::tls::register_expiry(&config, &apps, &registry)?;
-    let source: Arc<dyn CertificateSource> = Arc::new(certificates);
-    let gateway = Gateway::new(
-        upstream_client(&config)?,
-        Arc::clone(&clock),
-        call_metrics.clone(),
-    )
-    .with_certificates(Arc::clone(&source));
-    let diagnostics = gateway.diagnostics();
-    let dispatcher = Dispatcher::new(
-        Arc::clone(&store),
-        backend_client(&config)?,
-        Arc::clone(&clock),
-        &config.delivery,
-        DeliveryMetrics::register(&registry)?,
-    )
-    .with_install_key(install_key.clone());
-    let wake = dispatcher.waker();
-    let tokens = Tokens::new(TokenParts {
-        store: Arc::clone(&store),
-        gateway: gateway.clone(),
-        apps: apps.clone(),
-        clock: Arc::clone(&clock),
-        timeout: config.upstream.timeout,
-        metrics: TokenMetrics::register(&registry)?,
-        remember_users: config.tokens.remember_users,
-        wake: Arc::clone(&wake),
-    });
-    let (hand, ending) = Ending::new();
-    let metrics = ProxyMetrics::register(&registry)?;
-    let proxy = Proxy::new(ProxyParts {
-        callers: Callers::new(&config.callers, &metrics),
-        audit: audit.clone(),
-        resolver: resolver(&config, &apps, &store, &tokens),
-        gateway,
-        tokens: tokens.clone(),
-        notify_urls: notify_url_rule(&config),
-        reply_signer: install_key.map(|key| ReplySigner::new(key, Arc::clone(&clock))),
-        calls: CallRecords::new(
-            Arc::clone(&store),
-            Arc::clone(&clock),
-            CallRecordMetrics::register(&registry)?,
-        ),
-        logins: Logins::default(),
-        limits: Limits::new(&config, ending.clone()),
-        events: Events::new(dispatcher.puller()),
-        metrics,
-        call_metrics,
-    });
-    let webhook_parts = WebhookParts {
-        audit: audit.clone(),
-        apps: apps.clone(),
-        certificates: source,
-        diagnostics,
-        store: Arc::clone(&store),
-        tokens: tokens.clone(),
-        clock: Arc::clone(&clock),
-        metrics: WebhookMetrics::register(&registry)?,
-        state_key: state_key(&config)?,
-        asker: dispatcher.asker(),
-        wake: Arc::clone(&wake),
-        ending: ending.clone(),
-    };
-    let webhook = Webhook::new(webhook_parts, &config.webhook, &config.delivery);
-    let admin_token = admin_token(&config)?;
-    let all_apps = apps.clone();
-    let drain = Drain::new(DrainParts {
-        audit: audit.clone(),
-        hand,
-        ending: ending.clone(),
-        proxy: proxy.clone(),
-        tokens: tokens.clone(),
-        deliveries: Gate::new(),
-        puller: dispatcher.puller(),
-        webhook: webhook.clone(),
-        store: Arc::clone(&store),
-    });
-    let admin = Admin::new(AdminParts {
-        audit: audit.clone(),
-        drain: drain.clone(),
-        health: Health::new(apps.clone(), Arc::clone(&store), ending),
-        metrics: Metrics::register(&registry)?.with_high_water(config.delivery.high_water),
-        token: admin_token.clone(),
-        allowed_hosts: config.proxy.allowed_hosts.clone(),
-        is_local: config.admin.listen.is_local(),
-        store: Arc::clone(&store),
-        clock: Arc::clone(&clock),
-        configured: config.apps.clone(),
-        upstream: config.upstream.clone(),
-        apps,
-        tokens: tokens.clone(),
-        webhook: webhook.clone(),
-        retain_delivered: config.delivery.retain_delivered,
-        wake,
-        client: backend_client(&config)?,
-    });
-    let parts = SidecarParts {
-        audit,
-        apps: all_apps,
-        config,
-        clock,
-        store,
-        tokens,
-        proxy,
-        webhook,
-        dispatcher,
-        drain,
-        admin,
-        admin_token,
-    };
-    Ok(Sidecar {
-        parts: Arc::new(parts),
-    })
-}
-
-fn resolver(config: &Config, apps: &Apps, store: &Arc<dyn Store>, tokens: &Tokens) -> Resolver {
-    let default = config.proxy.default_merchant.clone();
-    let resolver = Resolver::new(apps.clone(), Arc::clone(store) as _, default);
-    match config.tokens.unknown {
-        UnknownToken::Learn => resolver.with_learner(tokens.clone()),
-        UnknownToken::Refuse => resolver,
-    }
-}
-
 fn local_signers() -> Result<LocalSigners, BuildError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let workers = Workers::start("sign", threads, SIGN_QUEUE).map_err(BuildError::Threads)?;
     Ok(LocalSigners::new(workers))
-}
-
-/// What signs replies and deliveries anew, where that is configured. Each call under way has a place
-/// in its queue, so that no reply is ever refused its signature.
-fn install_key(config: &Config) -> Result<Option<InstallKey>, BuildError> {
-    let Some(key) = super::reply_key::read(config)? else {
-        return Ok(None);
-    };
-    let places = config.proxy.max_in_flight + REFUSALS + SIGNED_DELIVERIES;
-    let install = InstallKey::start(key, places).map_err(BuildError::Threads)?;
-    tracing::info!(
-        public_key = install.public_key().fingerprint(),
-        "replies and deliveries are signed with the install key"
-    );
-    Ok(Some(install))
 }
 
 /// Opens the store, within `patience` of its being locked.
@@ -445,22 +342,12 @@ pub(super) fn upstream_client(config: &Config) -> Result<Client, ClientError> {
 }
 
 /// The client towards backends, which stand beside us: never through the proxy.
-
-fn backend_client(config: &Config) -> Result<Client, ClientError> {
+pub(super) fn backend_client(config: &Config) -> Result<Client, ClientError> {
     Client::new(&ClientOptions {
         connect_timeout: config.delivery.timeout,
         max_reply: MAX_BACKEND_ANSWER,
         ca_file: config.upstream.ca_file.as_deref(),
     })
-}
-
-fn notify_url_rule(config: &Config) -> NotifyUrlRule {
-    NotifyUrlRule::new(
-        config.webhook.public_url.as_deref(),
-        &config.webhook.base_path,
-        &config.proxy.notify_url_allow,
-        config.proxy.notify_url_mode,
-    )
 }
 
 /// The key that authenticates `state`: derived from the store key, so that a link survives a
@@ -476,7 +363,7 @@ fn state_key(config: &Config) -> Result<StateKey, BuildError> {
 }
 
 /// The bearer token of `/api`: configured, or made anew.
-fn admin_token(config: &Config) -> Result<Secret<String>, BuildError> {
+pub(super) fn admin_token(config: &Config) -> Result<Secret<String>, BuildError> {
     match &config.admin.token {
         Some(token) => Ok(token.clone()),
         None => token::generate().map_err(BuildError::Random),

@@ -8,6 +8,7 @@
 //! + bound   whatever is left is broken off
 //! ```
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -17,6 +18,7 @@ use crate::admin::drain::Drain;
 use crate::config::Config;
 use crate::net::serve::serve_until;
 use crate::net::shutdown::{Ending, EndingHand, Shutdown, Stage};
+use crate::sidecar::generation::Generation;
 use crate::sidecar::{Bound, Listeners, Sidecar};
 use crate::store::error::StoreError;
 
@@ -50,13 +52,19 @@ impl Sidecar {
     pub fn end_takes_at_most(config: &Config) -> Duration {
         BOUND.max(config.upstream.timeout.saturating_add(BEYOND_CALLS))
     }
+
+    /// The same with the configuration in force at present.
+    #[must_use]
+    pub fn end_takes_now(&self) -> Duration {
+        Self::end_takes_at_most(&self.current().config)
+    }
 }
 
 impl Bound {
     /// How long the end may take: [`Sidecar::end_takes_at_most`].
     #[must_use]
     pub fn end_takes_at_most(&self) -> Duration {
-        Sidecar::end_takes_at_most(&self.sidecar.parts.config)
+        self.sidecar.end_takes_now()
     }
 
     /// Serves and delivers until `shutdown`, then lets what is under way end, for
@@ -69,30 +77,26 @@ impl Bound {
     /// # Cancel safety
     /// Dropping the future breaks off whatever is under way.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), UncleanEnd> {
-        let bound = self.end_takes_at_most();
-        let Self {
-            sidecar,
-            listeners,
-            tls,
-        } = self;
+        let Self { sidecar, listeners } = self;
         let Listeners {
             proxy,
             webhook,
             admin,
         } = listeners;
-        let parts = &sidecar.parts;
+        let lasting = &sidecar.parts.lasting;
+        let tls = lasting.tls.clone();
         let (front, front_ending) = Ending::new();
         let (back, back_ending) = Ending::new();
         let (finished, is_finished) = Shutdown::new();
-        let drain = &parts.drain;
-        let proxy_handler = answer(parts.proxy.clone(), |p, r| async move { p.handle(r).await });
+        let drain = &lasting.drain;
+        let proxy_handler = answer(&sidecar, |now, r| async move { now.proxy.handle(r).await });
         // Its port is the one that the world may reach.
         let terms = webhook.terms().for_everybody();
         let webhook_handler = answer(
-            parts.webhook.clone(),
-            |w, r| async move { w.handle(r).await },
+            &sidecar,
+            |now, r| async move { now.webhook.handle(r).await },
         );
-        let admin_handler = answer(parts.admin.clone(), |a, r| async move { a.handle(r).await });
+        let admin_handler = answer(&sidecar, |now, r| async move { now.admin.handle(r).await });
         let serving = async {
             tokio::join!(
                 serve_until(proxy, tls.proxy, proxy_handler, front_ending.clone()),
@@ -115,11 +119,12 @@ impl Bound {
             // `background` can't fail.
             let (durable, (), _) = tokio::join!(serving, admin, background);
             // What operators did until the end is told, too.
-            parts.audit.finished().await;
+            lasting.audit.finished().await;
             durable
         };
         let end = async {
             shutdown.await;
+            let bound = sidecar.end_takes_now();
             let ends = Ends {
                 drain,
                 front,
@@ -127,10 +132,11 @@ impl Bound {
                 bound,
             };
             ends.conduct(&is_finished).await;
+            bound
         };
         tokio::select! {
             durable = whole => Ok(durable?),
-            () = end => Err(UncleanEnd::BrokenOff(bound)),
+            bound = end => Err(UncleanEnd::BrokenOff(bound)),
         }
     }
 }
@@ -173,15 +179,15 @@ impl Ends<'_> {
     }
 }
 
-/// Makes a handler of a service and the method that answers.
-fn answer<S, H, F, B>(
-    service: S,
+/// Makes a handler: each request is answered by what is in force when it comes.
+fn answer<H, F, B>(
+    sidecar: &Sidecar,
     handle: H,
-) -> impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static
+) -> impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + use<H, F, B>
 where
-    S: Clone + Send + Sync + 'static,
-    H: Fn(S, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Arc<Generation>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
 {
-    move |request| handle(service.clone(), request)
+    let sidecar = sidecar.clone();
+    move |request| handle(sidecar.current(), request)
 }

@@ -3,48 +3,50 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use hyper::body::Body;
+use tokio::sync::watch;
 
-use crate::admin::drain::Drain;
 use crate::admin::error::AdminError;
 use crate::admin::inbox::{EntryView, ReverifyReport};
 use crate::admin::store::AdminBody;
-use crate::admin::{Admin, inbox, prune, token};
-use crate::audit::Audit;
-use crate::clock::Clock;
+use crate::admin::{inbox, prune};
 use crate::config::Config;
 use crate::config::listen::Listen;
 use crate::config::token::RefreshMode;
-use crate::delivery::Dispatcher;
-use crate::gateway::app::Apps;
 use crate::net::body::BoxError;
 use crate::net::listener::Listener;
 use crate::net::shutdown::{Shutdown, Stage};
 use crate::protocol::params::Params;
-use crate::protocol::secret::Secret;
-use crate::proxy::Proxy;
 use crate::proxy::error::ProxyError;
 use crate::store::Store;
 use crate::token::{Pace, Tokens};
-use crate::webhook::Webhook;
 
 mod audit;
 mod builder;
+mod generation;
+mod lasting;
 mod lifecycle;
+mod means;
+mod reload;
 mod reply_key;
 mod request;
 mod tls;
 
 pub use builder::{BuildError, SidecarBuilder};
+use generation::Generation;
+use lasting::Lasting;
 pub use lifecycle::UncleanEnd;
+pub use reload::ConfigSource;
 pub use request::{CallReply, CallRequest};
-use tls::Acceptors;
+use tls::Identities;
 pub use tls::unusable_files;
 
 /// How often what is old enough is removed from the store.
@@ -61,18 +63,14 @@ pub struct Sidecar {
 }
 
 struct SidecarParts {
-    config: Config,
-    audit: Audit,
-    apps: Apps,
-    clock: Arc<dyn Clock>,
-    store: Arc<dyn Store>,
-    tokens: Tokens,
-    proxy: Proxy,
-    webhook: Webhook,
-    dispatcher: Dispatcher,
-    drain: Drain,
-    admin: Admin,
-    admin_token: Secret<String>,
+    lasting: Lasting,
+    /// What is in force.
+    current: ArcSwap<Generation>,
+    /// Its number, for who works in the background.
+    generations: watch::Sender<u64>,
+    source: Option<Arc<dyn ConfigSource>>,
+    /// Held by a reload from its beginning to its end.
+    reloading: tokio::sync::Mutex<()>,
 }
 
 /// The three bound sockets, one for each trust zone.
@@ -101,7 +99,6 @@ pub struct BoundElsewhere {
 pub struct Bound {
     sidecar: Sidecar,
     listeners: Listeners,
-    tls: Acceptors,
 }
 
 impl Sidecar {
@@ -110,9 +107,46 @@ impl Sidecar {
         SidecarBuilder::new(config)
     }
 
-    /// Begins a call of Alipay's `method` in this process.
+    fn assemble(
+        lasting: Lasting,
+        generation: Generation,
+        source: Option<Arc<dyn ConfigSource>>,
+    ) -> Self {
+        let high_water = generation.config.delivery.high_water;
+        let (number, loaded_at) = (generation.number, generation.loaded_at);
+        lasting
+            .metrics
+            .admin
+            .in_force(number, loaded_at, high_water);
+        lasting.drain.follow(generation.work());
+        let parts = SidecarParts {
+            lasting,
+            generations: watch::Sender::new(generation.number),
+            current: ArcSwap::from_pointee(generation),
+            source,
+            reloading: tokio::sync::Mutex::default(),
+        };
+        let sidecar = Self {
+            parts: Arc::new(parts),
+        };
+        sidecar.parts.lasting.hook.set(&sidecar);
+        sidecar
+    }
+
+    /// What is in force at present.
+    fn current(&self) -> Arc<Generation> {
+        self.parts.current.load_full()
+    }
+
+    /// The configuration in force at present.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.current().config.clone()
+    }
+
+    /// Begins a call of Alipay's `method` in this process, by the configuration in force now.
     pub fn request(&self, method: &str) -> CallRequest {
-        CallRequest::new(self.parts.proxy.clone(), method)
+        CallRequest::new(self.current().proxy.clone(), method)
     }
 
     /// Checks the query with which a browser came back to a `return_url`; gives its parameters.
@@ -124,7 +158,7 @@ impl Sidecar {
     /// # Cancel safety
     /// Safe: it changes nothing.
     pub async fn verify_return(&self, query: &str) -> Result<Params, ProxyError> {
-        self.parts.proxy.verify_return(query).await
+        self.current().proxy.verify_return(query).await
     }
 
     /// Checks what an app's payment gave its front end; gives the JSON that Alipay signed. `app`
@@ -141,19 +175,20 @@ impl Sidecar {
         app: Option<&str>,
         result: &str,
     ) -> Result<Bytes, ProxyError> {
-        self.parts.proxy.verify_app_result(app, result).await
+        let current = self.current();
+        current.proxy.verify_app_result(app, result).await
     }
 
     /// What the proxy listener serves, to be mounted in a host's own server.
     #[must_use]
     pub fn proxy_service(&self) -> ProxyService {
-        ProxyService(self.parts.proxy.clone())
+        ProxyService(self.clone())
     }
 
     /// What the webhook listener serves, to be mounted in a host's own server.
     #[must_use]
     pub fn webhook_service(&self) -> WebhookService {
-        WebhookService(self.parts.webhook.clone())
+        WebhookService(self.clone())
     }
 
     /// Verifies refused notifications again, once a key was mended: the one of that id, or every
@@ -167,7 +202,7 @@ impl Sidecar {
     /// # Cancel safety
     /// Safe: each is accepted and leaves with one commit.
     pub async fn reverify(&self, id: Option<&str>) -> Result<ReverifyReport, AdminError> {
-        inbox::reverify(&self.parts.webhook, id).await
+        inbox::reverify(&self.current().webhook, id).await
     }
 
     /// Shows a notification, accepted or refused, and why its signature holds or doesn't.
@@ -178,19 +213,20 @@ impl Sidecar {
     /// # Cancel safety
     /// Safe: it changes nothing.
     pub async fn explain(&self, id: &str) -> Result<EntryView, AdminError> {
-        inbox::explain(&*self.parts.store, &self.parts.webhook, id).await
+        let current = self.current();
+        inbox::explain(&*self.parts.lasting.store, &current.webhook, id).await
     }
 
     /// The store, for what this type doesn't offer.
     #[must_use]
     pub fn store(&self) -> Arc<dyn Store> {
-        Arc::clone(&self.parts.store)
+        Arc::clone(&self.parts.lasting.store)
     }
 
-    /// The life of merchants' tokens: exchange and refresh by hand.
+    /// The life of merchants' tokens: exchange and refresh by hand, by the configuration in force now.
     #[must_use]
     pub fn tokens(&self) -> Tokens {
-        self.parts.tokens.clone()
+        self.current().tokens.clone()
     }
 
     /// Answers a request as the admin listener does, its token not asked for: for who holds the
@@ -199,11 +235,12 @@ impl Sidecar {
     /// # Cancel safety
     /// A change that was begun may be made although its caller left; each is atomic.
     pub async fn ask_admin(&self, mut request: Request<Full<Bytes>>) -> Response<AdminBody> {
-        let bearer = format!("Bearer {}", self.parts.admin_token.expose());
+        let current = self.current();
+        let bearer = format!("Bearer {}", current.admin_token.expose());
         if let Ok(bearer) = HeaderValue::from_str(&bearer) {
             request.headers_mut().insert(header::AUTHORIZATION, bearer);
         }
-        self.parts.admin.handle(request).await
+        current.admin.handle(request).await
     }
 
     /// Delivers notifications, removes what is old and, where that is configured, renews tokens ahead
@@ -218,23 +255,25 @@ impl Sidecar {
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), std::io::Error> {
         let (trigger, signal) = Shutdown::new();
+        let lasting = &self.parts.lasting;
         let work = async {
-            let _inside = self.parts.drain.deliveries().enter();
+            let _inside = lasting.drain.deliveries().enter();
             tokio::join!(
-                self.parts.dispatcher.run(signal.wait()),
+                lasting.dispatcher.run(signal.wait()),
                 self.prune(&signal),
-                self.parts.webhook.report_refused(),
+                async { self.current().webhook.report_refused().await },
                 self.keep_ahead(&signal),
                 self.anchor(&signal)
             );
-            self.parts.webhook.flush().await;
-            self.parts.proxy.written().await;
-            self.parts.audit.finished().await;
+            let current = self.current();
+            current.webhook.flush().await;
+            current.proxy.written().await;
+            lasting.audit.finished().await;
         };
         let end = async {
             tokio::select! {
                 () = shutdown => {}
-                () = self.parts.drain.ending().reached(Stage::Leaving) => {}
+                () = lasting.drain.ending().reached(Stage::Leaving) => {}
             }
             trigger.trigger();
         };
@@ -257,7 +296,7 @@ impl Sidecar {
     /// # Errors
     /// As [`Sidecar::bind`].
     pub async fn bind_beside(&self, there: BoundElsewhere) -> Result<Bound, std::io::Error> {
-        let config = &self.parts.config;
+        let config = &self.current().config;
         self.bind_on(Listeners {
             proxy: bind("proxy.listen", &config.proxy.listen, there.proxy).await?,
             webhook: bind("webhook.listen", &config.webhook.listen, there.webhook).await?,
@@ -270,25 +309,14 @@ impl Sidecar {
     /// # Errors
     /// As [`Sidecar::bind`], but for the sockets.
     pub fn bind_on(&self, listeners: Listeners) -> Result<Bound, std::io::Error> {
-        let tls = Acceptors::of(&self.parts.config)?;
-        self.leave_admin_token()?;
+        let (current, lasting) = (self.current(), &self.parts.lasting);
+        lasting.tls.set(Identities::read(&current.config)?);
+        reload::leave_admin_token(&current.config, &current.admin_token)?;
+        lasting.is_bound.store(true, Ordering::Release);
         Ok(Bound {
             sidecar: self.clone(),
             listeners,
-            tls,
         })
-    }
-
-    /// Only a sidecar with a store of its own leaves one: a host that hands in a store configures
-    /// the token.
-    fn leave_admin_token(&self) -> Result<(), std::io::Error> {
-        let config = &self.parts.config;
-        if config.admin.token.is_some() || config.store.key.is_none() {
-            return Ok(());
-        }
-        let path = token::path(&config.store.path);
-        token::write(&path, &self.parts.admin_token)
-            .map_err(|e| std::io::Error::new(e.kind(), format!("{}: {e}", path.display())))
     }
 
     /// Binds, serves and delivers until `shutdown`, then lets what is under way end.
@@ -304,31 +332,46 @@ impl Sidecar {
     }
 
     async fn keep_ahead(&self, shutdown: &Shutdown) {
-        if self.parts.config.tokens.refresh == RefreshMode::Ahead {
-            let tokens = &self.parts.tokens;
-            tokens.keep_ahead(Pace::default(), shutdown).await;
+        let mut generations = self.parts.generations.subscribe();
+        while !shutdown.is_given() {
+            let current = self.current();
+            let walk = async {
+                match current.config.tokens.refresh {
+                    RefreshMode::Ahead => {
+                        current.tokens.keep_ahead(Pace::default(), shutdown).await
+                    }
+                    RefreshMode::OnDemand => shutdown.wait().await,
+                }
+            };
+            tokio::select! {
+                () = walk => {}
+                // The sender lives as long as `self`.
+                _ = generations.changed() => {}
+            }
         }
     }
 
     async fn anchor(&self, shutdown: &Shutdown) {
         while !shutdown.is_given() {
-            self.parts.audit.anchor().await;
+            self.parts.lasting.audit.anchor().await;
             // The pause ends early on shutdown.
             let _ = tokio::time::timeout(ANCHOR_EVERY, shutdown.wait()).await;
         }
     }
 
     async fn prune(&self, shutdown: &Shutdown) {
-        let parts = &self.parts;
-        let retain = parts.config.delivery.retain_delivered;
+        let Lasting { store, clock, .. } = &self.parts.lasting;
         while !shutdown.is_given() {
-            match prune::prune(&*parts.store, parts.clock.now_ms(), retain).await {
+            let current = self.current();
+            let retain = current.config.delivery.retain_delivered;
+            match prune::prune(&**store, clock.now_ms(), retain).await {
                 Ok(pruned) => tracing::debug!(?pruned, "old records removed"),
                 Err(error) => tracing::warn!(%error, "old records could not be removed"),
             }
-            for app in parts.apps.all() {
-                app.platform.forget_ended(parts.clock.now_ms());
+            for app in current.apps.all() {
+                app.platform.forget_ended(clock.now_ms());
             }
+            drop(current);
             // The pause ends early on shutdown.
             let _ = tokio::time::timeout(PRUNE_EVERY, shutdown.wait()).await;
         }
@@ -385,17 +428,19 @@ async fn bind(
     Listener::bind(listen).await.map_err(named)
 }
 
-/// The proxy as a [`tower_service::Service`]. Cheap to clone.
+/// The proxy as a [`tower_service::Service`]; each request is answered by the configuration in force
+/// when it comes. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct ProxyService(Proxy);
+pub struct ProxyService(Sidecar);
 
-/// The webhook as a [`tower_service::Service`]. Cheap to clone.
+/// The webhook as a [`tower_service::Service`]; each request is answered by the configuration in force
+/// when it comes. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct WebhookService(Webhook);
+pub struct WebhookService(Sidecar);
 
 /// Implements the service trait over a type with `handle`.
 macro_rules! service {
-    ($name:ident) => {
+    ($name:ident, $part:ident) => {
         impl<B> tower_service::Service<Request<B>> for $name
         where
             B: Body<Data = Bytes> + Send + 'static,
@@ -411,12 +456,12 @@ macro_rules! service {
             }
 
             fn call(&mut self, request: Request<B>) -> Self::Future {
-                let service = self.0.clone();
-                Box::pin(async move { Ok(service.handle(request).await) })
+                let generation = self.0.current();
+                Box::pin(async move { Ok(generation.$part.handle(request).await) })
             }
         }
     };
 }
 
-service!(ProxyService);
-service!(WebhookService);
+service!(ProxyService, proxy);
+service!(WebhookService, webhook);

@@ -2,47 +2,58 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGaugeVec, Opts, Registry};
-use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
 use crate::config::error::{Fault, Mismatch};
 use crate::gateway::app::Apps;
 use crate::net::client::ClientError;
-use crate::net::listener::tls_acceptor;
+use crate::net::tls::{Identity, Tls};
 use crate::protocol::cert::Bundle;
 use crate::sidecar::builder::upstream_client;
 use crate::sidecar::reply_key;
 
-/// What accepts TLS on each listener; `None`: it speaks plain HTTP.
+/// What accepts TLS on each listener.
+#[derive(Clone, Default)]
 pub(super) struct Acceptors {
-    pub(super) proxy: Option<TlsAcceptor>,
-    pub(super) webhook: Option<TlsAcceptor>,
-    pub(super) admin: Option<TlsAcceptor>,
+    pub(super) proxy: Tls,
+    pub(super) webhook: Tls,
+    pub(super) admin: Tls,
 }
 
 impl Acceptors {
-    /// Reads the certificates and keys that `config` names.
+    /// Connections that come from now on get these.
+    pub(super) fn set(&self, identities: Identities) {
+        let Identities([proxy, webhook, admin]) = identities;
+        self.proxy.set(proxy);
+        self.webhook.set(webhook);
+        self.admin.set(admin);
+    }
+}
+
+/// The certificate of each listener with its key; `None`: it speaks plain HTTP.
+pub(super) struct Identities([Option<Identity>; 3]);
+
+impl Identities {
+    /// Reads what `config` names. Blocks.
     ///
     /// # Errors
     /// What can't be read or doesn't fit, by its key in the configuration.
-    pub(super) fn of(config: &Config) -> io::Result<Self> {
+    pub(super) fn read(config: &Config) -> io::Result<Self> {
         let [proxy, webhook, admin] = pairs(config).map(|(key, cert, tls_key)| {
             let (Some(cert), Some(tls_key)) = (cert, tls_key) else {
                 return Ok(None);
             };
             let named =
                 |error: io::Error| io::Error::new(error.kind(), format!("`{key}`: {error}"));
-            tls_acceptor(cert, tls_key).map(Some).map_err(named)
+            Identity::read(cert, tls_key).map(Some).map_err(named)
         });
-        Ok(Self {
-            proxy: proxy?,
-            webhook: webhook?,
-            admin: admin?,
-        })
+        Ok(Self([proxy?, webhook?, admin?]))
     }
 }
 
@@ -53,7 +64,7 @@ pub fn unusable_files(config: &Config) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (key, cert, tls_key) in pairs(config) {
         if let (Some(cert), Some(tls_key)) = (cert, tls_key)
-            && let Err(error) = tls_acceptor(cert, tls_key)
+            && let Err(error) = Identity::read(cert, tls_key)
         {
             let expected = "a PEM chain, and in `tls_key` the key of its first certificate";
             let mismatch = Mismatch::new(format!("an unusable pair ({error})"), expected);
@@ -74,34 +85,46 @@ pub fn unusable_files(config: &Config) -> Vec<Fault> {
     faults
 }
 
-/// Shows in `registry` when the certificate of each listener ends, and those of certificate mode.
-/// A certificate that can't be read shows nothing here: binding its listener fails and says why.
-pub(super) fn register_expiry(
-    config: &Config,
-    apps: &Apps,
-    registry: &Registry,
-) -> prometheus::Result<()> {
-    let options = Opts::new(
-        "alipay_sidecar_certificate_expiry_timestamp_seconds",
-        "When a certificate in use ends, Unix time; of several the one that ends first.",
-    );
-    let gauge = IntGaugeVec::new(options, &["kind"])?;
-    for (key, cert, _) in pairs(config) {
-        let kind = key.trim_end_matches(".tls_cert");
-        if let Some(not_after) = cert.and_then(end_of) {
-            gauge.with_label_values(&[kind]).set(not_after / 1000);
-        }
-    }
-    registry.register(Box::new(Expiry {
-        gauge,
-        apps: apps.clone(),
-    }))
+/// Shows when the certificate of each listener ends, and those of certificate mode. It looks at the
+/// apps whenever Prometheus asks: platform certificates come while the program runs.
+#[derive(Clone)]
+pub(super) struct Expiry {
+    gauge: IntGaugeVec,
+    apps: Arc<ArcSwap<Apps>>,
 }
 
-/// Looks at the apps whenever Prometheus asks: platform certificates come while the program runs.
-struct Expiry {
-    gauge: IntGaugeVec,
-    apps: Apps,
+impl Expiry {
+    /// Registers the metric. A certificate that can't be read shows nothing here: binding its
+    /// listener fails and says why.
+    pub(super) fn register(
+        config: &Config,
+        apps: &Apps,
+        registry: &Registry,
+    ) -> prometheus::Result<Self> {
+        let options = Opts::new(
+            "alipay_sidecar_certificate_expiry_timestamp_seconds",
+            "When a certificate in use ends, Unix time; of several the one that ends first.",
+        );
+        let expiry = Self {
+            gauge: IntGaugeVec::new(options, &["kind"])?,
+            apps: Arc::new(ArcSwap::from_pointee(apps.clone())),
+        };
+        expiry.follow(config, apps);
+        registry.register(Box::new(expiry.clone()))?;
+        Ok(expiry)
+    }
+
+    /// Shows those of another configuration from now on.
+    pub(super) fn follow(&self, config: &Config, apps: &Apps) {
+        self.gauge.reset();
+        for (key, cert, _) in pairs(config) {
+            let kind = key.trim_end_matches(".tls_cert");
+            if let Some(not_after) = cert.and_then(end_of) {
+                self.gauge.with_label_values(&[kind]).set(not_after / 1000);
+            }
+        }
+        self.apps.store(Arc::new(apps.clone()));
+    }
 }
 
 impl Collector for Expiry {
@@ -110,7 +133,7 @@ impl Collector for Expiry {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let apps = self.apps.all();
+        let apps = self.apps.load().all();
         let own = apps.iter().filter_map(|app| {
             let certificate = app.signing.in_force().certificate.as_ref();
             certificate.and_then(|certificate| certificate.not_after)
@@ -169,8 +192,6 @@ fn pairs(config: &Config) -> [Pair<'_>; 3] {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::gateway::app::Signers;
     use crate::gateway::signer::Signer;
@@ -195,8 +216,8 @@ mod tests {
         let mut config = Config::default();
         config.webhook.tls_cert = Some(path);
         let registry = Registry::new();
-        register_expiry(&config, &Apps::new(Arc::new(NoSigners)), &registry)
-            .expect("a fresh registry");
+        let apps = Apps::new(Arc::new(NoSigners));
+        Expiry::register(&config, &apps, &registry).expect("a fresh registry");
         let gathered = registry.gather();
         let [family] = gathered.as_slice() else {
             panic!("one family");

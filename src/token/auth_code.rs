@@ -60,6 +60,13 @@ impl AuthCodes {
         }
     }
 
+    pub(super) fn reconfigured(&self, parts: Arc<TokenParts>) -> Self {
+        Self {
+            parts,
+            sent: Arc::clone(&self.sent),
+        }
+    }
+
     /// Takes the one right to send `code`.
     ///
     /// # Errors

@@ -157,6 +157,18 @@ impl Tokens {
         }
     }
 
+    /// The same with other parts: what is under way goes on with its own, and what is remembered
+    /// stays known.
+    #[must_use]
+    pub fn reconfigured(&self, parts: TokenParts) -> Self {
+        let parts = Arc::new(parts);
+        Self {
+            users: self.users.reconfigured(Arc::clone(&parts)),
+            parts,
+            ..self.clone()
+        }
+    }
+
     /// Exchanges an `app_auth_code` and stores every token it gives, in one commit.
     ///
     /// The same code again gives the same merchants for 24 h without asking Alipay; who asks

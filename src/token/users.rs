@@ -110,6 +110,14 @@ impl UserTokens {
         }
     }
 
+    pub(super) fn reconfigured(&self, parts: Arc<TokenParts>) -> Self {
+        Self {
+            codes: self.codes.reconfigured(Arc::clone(&parts)),
+            parts,
+            ..self.clone()
+        }
+    }
+
     /// Whether users are remembered: `tokens.remember_users`.
     #[must_use]
     pub fn are_kept(&self) -> bool {

@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
@@ -71,6 +70,7 @@ const ROOM: usize = 64 << 20;
 const NETWORKS: usize = 8;
 
 /// What [`Webhook`] works with.
+#[derive(Clone)]
 pub struct WebhookParts {
     /// Told of every notification, call and authorisation.
     pub audit: Audit,
@@ -104,25 +104,25 @@ pub struct Webhook(Arc<Inner>);
 
 struct Inner {
     parts: WebhookParts,
-    ids: EventIds,
+    ids: Arc<EventIds>,
     /// What was refused, on its way into the store.
     quarantine: Quarantine,
     /// How much is made of what strangers send.
-    strangers: Strangers,
+    strangers: Arc<Strangers>,
     /// How many bad codes we have Alipay refuse.
-    bad_codes: BadCodes,
+    bad_codes: Arc<BadCodes>,
     /// Room for SPI calls that wait for the backend.
-    spi_slots: Semaphore,
+    spi_slots: Arc<Semaphore>,
     /// Who isn't answered yet.
     under_way: Gate,
     /// Where their bodies are.
     room: Room,
     /// What we sent to our own public address.
-    own: OwnMessages,
-    settings: ArcSwap<Settings>,
+    own: Arc<OwnMessages>,
+    settings: Settings,
 }
 
-/// The configuration, ready for use; replaced as a whole.
+/// The configuration, ready for use.
 struct Settings {
     webhook: WebhookConfig,
     authorization: AuthorizationDelivery,
@@ -150,27 +150,45 @@ impl Webhook {
         Self(Arc::new(Inner {
             parts,
             quarantine,
-            strangers: Strangers::default(),
-            bad_codes: BadCodes::default(),
-            ids: EventIds::new(),
-            spi_slots: spi::slots(),
+            strangers: Arc::default(),
+            bad_codes: Arc::default(),
+            ids: Arc::new(EventIds::new()),
+            spi_slots: Arc::new(spi::slots()),
             under_way: Gate::new(),
             room: room(webhook.max_body),
-            own: OwnMessages::default(),
-            settings: ArcSwap::from_pointee(settings),
+            own: Arc::default(),
+            settings,
         }))
     }
 
-    /// Goes on with another configuration.
-    pub fn reconfigure(&self, webhook: &WebhookConfig, delivery: &DeliveryConfig) {
-        let settings = Settings::new(&self.0.parts, webhook, delivery);
-        self.0.settings.store(Arc::new(settings));
+    /// The same by another configuration: what was counted of strangers counts on, and requests
+    /// under way are known to both.
+    #[must_use]
+    pub fn reconfigured(
+        &self,
+        parts: WebhookParts,
+        webhook: &WebhookConfig,
+        delivery: &DeliveryConfig,
+    ) -> Self {
+        let Self(former) = self;
+        Self(Arc::new(Inner {
+            settings: Settings::new(&parts, webhook, delivery),
+            parts,
+            quarantine: former.quarantine.clone(),
+            strangers: Arc::clone(&former.strangers),
+            bad_codes: Arc::clone(&former.bad_codes),
+            ids: Arc::clone(&former.ids),
+            spi_slots: Arc::clone(&former.spi_slots),
+            under_way: former.under_way.clone(),
+            room: former.room.unless(room(webhook.max_body)),
+            own: Arc::clone(&former.own),
+        }))
     }
 
     /// Makes authorisation links, as `/auth/start` does.
     #[must_use]
     pub fn links(&self) -> Links {
-        self.0.settings.load().links.clone()
+        self.0.settings.links.clone()
     }
 
     /// Sends messages to `webhook.public_url` and compares them with what comes in; nothing where
@@ -179,7 +197,7 @@ impl Webhook {
     /// # Cancel safety
     /// Safe: nothing is kept of them.
     pub async fn look_at_own_address(&self, client: &Client) -> Option<Vec<OwnAddressView>> {
-        let settings = self.0.settings.load_full();
+        let settings = &self.0.settings;
         let public = settings.webhook.public_url.as_ref()?;
         let base = format!(
             "{}{}",
@@ -215,7 +233,7 @@ impl Webhook {
         B::Error: Into<BoxError>,
     {
         let _inside = self.0.under_way.enter();
-        let settings = self.0.settings.load_full();
+        let settings = &self.0.settings;
         let (head, body) = request.into_parts();
         if let Some(own) = self.0.own.waits_for(&head) {
             return own.receive(&head, body).await;
@@ -230,7 +248,7 @@ impl Webhook {
         if let Err(fault) = check_clear(&head) {
             return self.unclear(&route, &head, fault);
         }
-        self.answer(&settings, route, &head, body).await
+        self.answer(settings, route, &head, body).await
     }
 
     /// What a head is answered that a server before us may have read in another way.

@@ -88,9 +88,9 @@ impl Webhook {
     /// Safe: it is accepted and leaves with one commit.
     pub async fn reverify_one(&self, id: EventId) -> Result<Option<Reverified>, StoreError> {
         self.flush().await;
-        let settings = self.0.settings.load_full();
+        let settings = &self.0.settings;
         match self.0.parts.store.refused_one(id).await? {
-            Some(refused) => self.0.reverify(&settings, &refused).await.map(Some),
+            Some(refused) => self.0.reverify(settings, &refused).await.map(Some),
             None => Ok(None),
         }
     }
@@ -104,7 +104,7 @@ impl Webhook {
     /// Safe: each is accepted and leaves with one commit.
     pub async fn reverify_all(&self) -> Result<Vec<Reverified>, StoreError> {
         self.flush().await;
-        let settings = self.0.settings.load_full();
+        let settings = &self.0.settings;
         let mut all = Vec::new();
         let mut after = None;
         loop {
@@ -114,7 +114,7 @@ impl Webhook {
             };
             after = Some(last.id);
             for refused in &page {
-                all.push(self.0.reverify(&settings, refused).await?);
+                all.push(self.0.reverify(settings, refused).await?);
             }
         }
     }

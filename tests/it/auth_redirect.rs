@@ -159,7 +159,7 @@ async fn pages_are_inert_and_show_no_token() {
 
 #[tokio::test]
 async fn a_users_code_goes_on_as_it_came() {
-    let parts = parts(|webhook| {
+    let mut parts = parts(|webhook| {
         webhook.user_auth_return_url = Some("https://isv.example.com/user".to_owned());
     })
     .await;
@@ -169,16 +169,14 @@ async fn a_users_code_goes_on_as_it_came() {
         location(&sent_on),
         format!("https://isv.example.com/user?{query}")
     );
-    parts
-        .webhook
-        .reconfigure(&WebhookConfig::default(), &Default::default());
+    parts.reconfigure_webhook(&WebhookConfig::default());
     let nowhere = parts.get(&format!("/alipay/auth?{query}")).await;
     assert_eq!(nowhere.status(), StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
 async fn links_open_alipays_pages() {
-    let parts = parts(|_| ()).await;
+    let mut parts = parts(|_| ()).await;
     let redirect = "redirect_uri=https%3A%2F%2Fisv.example.com%2Falipay%2Fauth";
     for (query, path) in [
         ("", "/oauth2/appToAppBatchAuth.htm?"),
@@ -206,9 +204,7 @@ async fn links_open_alipays_pages() {
         let long = format!("/alipay/auth/start?ref={long}");
         assert_eq!(parts.get(&long).await.status(), StatusCode::BAD_REQUEST);
     }
-    parts
-        .webhook
-        .reconfigure(&WebhookConfig::default(), &Default::default());
+    parts.reconfigure_webhook(&WebhookConfig::default());
     let unset = parts.get("/alipay/auth/start").await;
     assert_eq!(unset.status(), StatusCode::SERVICE_UNAVAILABLE);
 }

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use alipay_sidecar::config::caller::{CallerIdentity, TokenDigest};
+use alipay_sidecar::config::listen::Listen;
 use alipay_sidecar::config::{Config, REFERENCE, Source};
 use alipay_sidecar::model::app::{App, AppCertificates, Environment};
 use alipay_sidecar::model::id::AppId;
@@ -66,9 +67,108 @@ fn the_reference_file_equals_the_defaults() {
     let parsed = |text| Config::from_toml(text, directory.path(), []).expect("no fault");
     let mut defaults = Config::default();
     defaults.store.key = parsed("").store.key;
+    defaults.origins = parsed("").origins;
     let expected = values(&defaults, Path::new("/nowhere"));
     assert_eq!(values(&parsed(REFERENCE), directory.path()), expected);
     assert_eq!(values(&parsed(""), directory.path()), expected);
+}
+
+/// What may be shown reads as the file does: every key, each value in the form in which it is written.
+#[test]
+fn what_is_shown_of_the_defaults_is_the_reference_file() {
+    let shown = Config::default().to_redacted_json();
+    let written: toml::Table = toml::from_str(REFERENCE).expect("TOML");
+    let mut written = serde_json::to_value(written).expect("JSON");
+    for (section, key) in [("delivery", "route"), ("store", "key")] {
+        let written = written[section].as_object_mut().expect("a section");
+        let shown = &shown[section][key];
+        written.insert(key.to_owned(), shown.clone());
+    }
+    for list in ["app", "caller"] {
+        written[list] = serde_json::json!([]);
+    }
+    assert_eq!(shown, written);
+}
+
+#[test]
+fn secrets_are_shown_by_their_references_and_values_with_their_places() {
+    let text = "[admin]\ntoken = \"env:TOKEN\"\n[delivery]\nsigning_secret = \"exec:cat secret --password=canary\"\n\
+                [proxy]\nlisten = \"127.0.0.1:1\"\nmax_body = \"2MiB\"\n\
+                [[caller]]\nname = \"shop\"\ntoken = \"file:caller\"\nmerchants = [\"*\"]\nmethods = [\"*\"]\n\
+                [[delivery.route]]\nmatch = \"a.*\"\nurl = \"http://127.0.0.1:3/\"\n";
+    let directory = directory();
+    for (name, secret) in [("secret", "canary-signing"), ("caller", "canary-caller")] {
+        let path = directory.path().join(name);
+        std::fs::write(&path, secret).expect("written");
+        let narrow = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&path, narrow).expect("narrowed");
+    }
+    let text = text.replace(
+        "cat secret --password=canary",
+        &format!("cat {}/secret", directory.path().display()),
+    );
+    let environment = [
+        ("TOKEN", "canary-admin"),
+        ("ALIPAY_SIDECAR_PROXY__MAX_IN_FLIGHT", "7"),
+    ];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = Config::from_toml(&text, directory.path(), environment).expect("no fault");
+    let shown = config.to_redacted_json();
+    assert_eq!(shown["admin"]["token"], "env:TOKEN");
+    assert_eq!(shown["delivery"]["signing_secret"], "exec:…");
+    assert_eq!(shown["store"]["key"], "file:data/store.key");
+    assert_eq!(shown["caller"][0]["token"], "file:caller");
+    assert_eq!(shown["proxy"]["max_body"], "2MiB");
+    assert_eq!(shown["delivery"]["route"][0]["timeout"], "15s");
+    assert!(!shown.to_string().contains("canary"), "{shown}");
+    assert!(!format!("{config:?}").contains("canary"));
+    let sources: std::collections::BTreeMap<_, _> = config.origins.sources().collect();
+    assert_eq!(sources["admin.token"], "file:2");
+    assert_eq!(
+        sources["proxy.max_in_flight"],
+        "env:ALIPAY_SIDECAR_PROXY__MAX_IN_FLIGHT"
+    );
+    assert_eq!(sources["caller[1].token"], "file:10");
+    assert_eq!(sources.get("proxy.max_upload"), None);
+    assert_eq!(sources.get("caller[1]"), None);
+}
+
+#[test]
+fn what_only_a_restart_changes_is_told_by_name() {
+    let good = good("");
+    let named = |change: fn(&mut Config)| {
+        let mut next = good.clone();
+        change(&mut next);
+        let faults = good.unreloadable(&next);
+        let keys: Vec<_> = faults.iter().map(|fault| fault.key.clone()).collect();
+        keys.join(" ")
+    };
+    assert_eq!(named(|_| ()), "");
+    assert_eq!(named(|c| c.proxy.max_in_flight = 1), "");
+    assert_eq!(
+        named(|c| c.proxy.listen = Listen::Tcp("127.0.0.1:9".to_owned())),
+        "proxy.listen"
+    );
+    assert_eq!(
+        named(|c| c.webhook.listen = Listen::Tcp("127.0.0.1:9".to_owned())),
+        "webhook.listen"
+    );
+    assert_eq!(
+        named(|c| c.admin.listen = Listen::Tcp("127.0.0.1:9".to_owned())),
+        "admin.listen"
+    );
+    assert_eq!(
+        named(|c| c.webhook.base_path = "/pay".to_owned()),
+        "webhook.base_path"
+    );
+    assert_eq!(named(|c| c.store.path = "other".into()), "store.url");
+    assert_eq!(named(|c| c.store.cache = 1), "store.cache");
+    assert_eq!(named(|c| c.store.key = None), "store.key");
+    let all = named(|c| {
+        c.store.cache = 1;
+        c.webhook.base_path = String::new();
+    });
+    assert_eq!(all, "webhook.base_path store.cache");
 }
 
 #[test]
@@ -632,19 +732,30 @@ fn an_app_moves_from_its_key_to_the_certificate_of_the_next() {
 }
 
 #[test]
-fn the_fingerprint_follows_values_and_not_secrets() {
-    let of = |text: &str| {
+fn the_fingerprint_follows_values_and_gives_no_secret_away() {
+    let of_store = |key: &str, text: &str| {
         let directory = Path::new("/nowhere");
-        let environment = [("A", "1"), ("B", "2")].map(|(a, b)| (a.to_owned(), b.to_owned()));
-        let text = format!("[store]\nkey = \"\"\n{text}");
+        let environment =
+            [("A", "1"), ("B", "2"), ("KEY", STORE_KEY)].map(|(a, b)| (a.to_owned(), b.to_owned()));
+        let text = format!("[store]\nkey = \"{key}\"\n{text}");
         Config::from_toml(&text, directory, environment)
             .expect("no fault")
             .fingerprint()
     };
-    let token = |name| of(&format!("[admin]\ntoken = \"env:{name}\"\n"));
-    assert_eq!(of("").len(), 64);
-    assert_eq!(token("A"), token("B"));
-    assert_ne!(of(""), token("A"));
+    let of = |text: &str| of_store("", text);
+    let token = |name| format!("[admin]\ntoken = \"env:{name}\"\n");
+    assert!(of("").starts_with("sha256:") && of("").len() == 71);
+    // Without a key that nobody else has, a digest of secrets would tell those that can be guessed.
+    assert_eq!(of(&token("A")), of(&token("B")));
+    let sealed = |name| of_store("env:KEY", &token(name));
+    assert_ne!(sealed("A"), sealed("B"));
+    assert_eq!(sealed("A"), sealed("A"));
+    let caller = |name| {
+        let caller = "[[caller]]\nname = \"a\"\nmerchants = []\nmethods = []\n";
+        of_store("env:KEY", &format!("{caller}token = \"env:{name}\"\n"))
+    };
+    assert_ne!(caller("A"), caller("B"));
+    assert_ne!(of(""), of(&token("A")));
     assert_ne!(of(""), of("[tokens]\nremember_users = true\n"));
 }
 

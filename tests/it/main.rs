@@ -116,6 +116,10 @@ mod prune;
 #[cfg(feature = "simulator")]
 mod quarantine;
 #[cfg(feature = "simulator")]
+mod reload;
+#[cfg(feature = "cli")]
+mod reload_program;
+#[cfg(feature = "simulator")]
 mod reserved_parameters;
 #[cfg(feature = "cli")]
 mod restart;

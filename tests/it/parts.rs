@@ -66,6 +66,7 @@ pub(crate) struct Parts {
     pub(crate) apps: Apps,
     pub(crate) tokens: Tokens,
     pub(crate) webhook: Webhook,
+    webhook_parts: WebhookParts,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) registry: Registry,
     pub(crate) address: String,
@@ -130,7 +131,7 @@ impl Parts {
             wake: dispatcher.waker(),
             ending: never_ending(),
         };
-        let webhook = Webhook::new(parts, &setting.webhook, &setting.delivery);
+        let webhook = Webhook::new(parts.clone(), &setting.webhook, &setting.delivery);
         let (running, shutdown) = Shutdown::new();
         let served = webhook.clone();
         let handle = move |request| {
@@ -145,6 +146,7 @@ impl Parts {
             apps,
             tokens,
             webhook,
+            webhook_parts: parts,
             dispatcher,
             registry,
             address,
@@ -167,6 +169,12 @@ impl Parts {
         };
         let sent = self.simulator.trigger(event, &options).await;
         sent.expect("the simulator knows how")
+    }
+
+    /// Goes on with another configuration of the webhook, in process.
+    pub(crate) fn reconfigure_webhook(&mut self, webhook: &WebhookConfig) {
+        let (parts, delivery) = (self.webhook_parts.clone(), DeliveryConfig::default());
+        self.webhook = self.webhook.reconfigured(parts, webhook, &delivery);
     }
 
     /// Posts `body` to the webhook.

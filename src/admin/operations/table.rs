@@ -7,6 +7,7 @@ use crate::admin::apps::{self, AppView};
 use crate::admin::authorizations::{
     self, DescriptionView, LinkView, SubscriptionView, VerdictView,
 };
+use crate::admin::configuration::{ConfigView, Reloaded};
 use crate::admin::drain::Progress;
 use crate::admin::export::{self, SealedPage};
 use crate::admin::health::Readiness;
@@ -22,7 +23,7 @@ use crate::store::care::{Inspection, Stats};
 use crate::webhook::own_address::OwnAddressView;
 
 /// Every operation; those of one path follow each other.
-pub(in crate::admin) static OPERATIONS: [Operation; 34] = [
+pub(in crate::admin) static OPERATIONS: [Operation; 36] = [
     get("/livez", Does::Live, "Says that the process lives")
         .answers(Content::Text, "It does: `ok`"),
     get(
@@ -110,6 +111,15 @@ pub(in crate::admin) static OPERATIONS: [Operation; 34] = [
         "Says how far the store knows the audit log",
     )
     .answers(Content::json::<AuditView>(), "The head of its chain"),
+    get(
+        "/api/config",
+        Does::ShowConfig,
+        "Shows the configuration in force, secrets as references",
+    )
+    .answers(
+        Content::json::<ConfigView>(),
+        "It, and where each value was set",
+    ),
     post(
         "/api/drain",
         Does::Drain,
@@ -259,6 +269,13 @@ pub(in crate::admin) static OPERATIONS: [Operation; 34] = [
         "Reads every record of the store",
     )
     .answers(Content::json::<Inspection>(), "What was found"),
+    post(
+        "/api/reload",
+        Does::Reload,
+        "Reads the configuration again, and puts it in force as a whole or not at all",
+    )
+    .answers(Content::json::<Reloaded>(), "What is in force now")
+    .refuses(&[409, 422, 500]),
     post(
         "/api/webhook/check",
         Does::CheckWebhook,

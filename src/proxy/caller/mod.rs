@@ -39,7 +39,7 @@ pub struct Caller {
     identity: CallerIdentity,
     grant: Grant,
     mode: CallerMode,
-    places: Places,
+    places: Arc<Places>,
     metrics: ProxyMetrics,
 }
 
@@ -98,13 +98,26 @@ impl Callers {
     /// The callers of a configuration.
     #[must_use]
     pub fn new(configured: &[CallerConfig], metrics: &ProxyMetrics) -> Self {
+        Self(Arc::default()).reconfigured(configured, metrics)
+    }
+
+    /// The callers of another configuration. Who is among both keeps the places that its requests
+    /// for events hold.
+    #[must_use]
+    pub fn reconfigured(&self, configured: &[CallerConfig], metrics: &ProxyMetrics) -> Self {
         let caller = |config: &CallerConfig| {
+            let former = self.0.iter().find(|former| *former.name == *config.name);
+            let places = former
+                .map(|former| &former.places)
+                .filter(|places| places.are_of_one(configured.len()));
             Arc::new(Caller {
                 name: config.name.as_str().into(),
                 identity: config.identity.clone(),
                 grant: Grant::new(config),
                 mode: config.mode,
-                places: Places::of_one(configured.len()),
+                places: places
+                    .cloned()
+                    .unwrap_or_else(|| Arc::new(Places::of_one(configured.len()))),
                 metrics: metrics.clone(),
             })
         };

@@ -1,0 +1,117 @@
+//! What outlives every configuration: the store, the logs, the dispatcher, whatever counts or waits.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::admin::configuration::{ConfigView, Configuration, ReloadError, Reloaded};
+use crate::admin::drain::Drain;
+use crate::admin::metrics::Metrics;
+use crate::audit::Audit;
+use crate::audit::metrics::AuditMetrics;
+use crate::certificates::metrics::CertificateMetrics;
+use crate::clock::Clock;
+use crate::delivery::Dispatcher;
+use crate::gateway::diagnosis::Diagnostics;
+use crate::gateway::metrics::CallMetrics;
+use crate::net::shutdown::Ending;
+use crate::proxy::calls::CallRecords;
+use crate::proxy::events::Events;
+use crate::proxy::logins::Logins;
+use crate::proxy::metrics::ProxyMetrics;
+use crate::sidecar::tls::{Acceptors, Expiry};
+use crate::sidecar::{Sidecar, SidecarParts};
+use crate::store::Store;
+use crate::token::metrics::TokenMetrics;
+use crate::webhook::metrics::WebhookMetrics;
+use crate::webhook::state::StateKey;
+
+/// What outlives every configuration.
+pub(super) struct Lasting {
+    pub(super) audit: Audit,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) state_key: StateKey,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) drain: Drain,
+    pub(super) ending: Ending,
+    pub(super) diagnostics: Diagnostics,
+    /// What became of calls.
+    pub(super) calls: CallRecords,
+    pub(super) logins: Logins,
+    pub(super) events: Arc<Events>,
+    pub(super) expiry: Expiry,
+    pub(super) tls: Acceptors,
+    pub(super) metrics: AllMetrics,
+    pub(super) hook: Arc<Hook>,
+    /// Listeners of ours are bound, and the admin token stands beside the store.
+    pub(super) is_bound: AtomicBool,
+    /// No audit log is kept, whatever is configured.
+    pub(super) without_audit: bool,
+}
+
+impl Lasting {
+    pub(super) fn is_bound(&self) -> bool {
+        self.is_bound.load(Ordering::Acquire)
+    }
+}
+
+/// What every part counts.
+pub(super) struct AllMetrics {
+    pub(super) admin: Metrics,
+    pub(super) audit: AuditMetrics,
+    pub(super) calls: CallMetrics,
+    pub(super) certificates: CertificateMetrics,
+    pub(super) proxy: ProxyMetrics,
+    pub(super) tokens: TokenMetrics,
+    pub(super) webhook: WebhookMetrics,
+}
+
+/// The way from the admin service, which is a part of every configuration, back to the sidecar.
+#[derive(Default)]
+pub(super) struct Hook(OnceLock<Weak<SidecarParts>>);
+
+impl Hook {
+    /// Leads to `sidecar` from now on.
+    pub(super) fn set(&self, sidecar: &Sidecar) {
+        // It is set once, by who builds the sidecar.
+        let _ = self.0.set(Arc::downgrade(&sidecar.parts));
+    }
+
+    fn sidecar(&self) -> Option<Sidecar> {
+        let parts = self.0.get()?.upgrade()?;
+        Some(Sidecar { parts })
+    }
+}
+
+impl Configuration for Hook {
+    fn shown(&self) -> ConfigView {
+        match self.sidecar() {
+            Some(sidecar) => sidecar.configuration(),
+            // Nobody asks a sidecar that is gone.
+            None => ConfigView::new(&crate::config::Config::default(), "", 0, 0),
+        }
+    }
+
+    fn reload(&self) -> BoxFuture<'_, Result<Reloaded, ReloadError>> {
+        async move {
+            match self.sidecar() {
+                Some(sidecar) => sidecar.reload_from_source().await,
+                None => Err(ReloadError::Ending),
+            }
+        }
+        .boxed()
+    }
+
+    fn follow_apps(&self) -> BoxFuture<'_, Result<(), ReloadError>> {
+        async move {
+            match self.sidecar() {
+                Some(sidecar) => sidecar.follow_apps().await,
+                None => Err(ReloadError::Ending),
+            }
+        }
+        .boxed()
+    }
+}
