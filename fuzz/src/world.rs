@@ -125,7 +125,10 @@ impl Place {
         let mut families = families.iter();
         let family = families.find(|family| family.name() == "alipay_sidecar_in_flight_requests");
         let gauges = family.expect("a gauge").get_metric();
-        gauges.iter().map(|metric| metric.get_gauge().get_value()).sum()
+        gauges
+            .iter()
+            .map(|metric| metric.get_gauge().get_value())
+            .sum()
     }
 }
 
