@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use alipay_sidecar::Config;
+use alipay_sidecar::config::error::ConfigErrors;
 use alipay_sidecar_fuzz::keys;
 use libfuzzer_sys::fuzz_target;
 
@@ -44,19 +45,25 @@ fuzz_target!(|data: &[u8]| {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
     };
     let read = || Config::from_toml(text, &FOLDER, environment());
-    match (read(), read()) {
-        (Ok(config), Ok(same)) => {
-            assert_eq!(config.fingerprint(), same.fingerprint());
+    let found = read();
+    match &found {
+        Ok(config) => {
             is_silent(&config.to_redacted_json().to_string());
             is_silent(&format!("{config:?}"));
         }
-        (Err(errors), Err(same)) => {
+        Err(errors) => {
             assert!(!errors.faults().is_empty());
-            assert_eq!(errors.to_string(), same.to_string());
             is_silent(&errors.to_string());
             is_silent(&format!("{errors:?}"));
         }
-        _ => panic!("it depends on the weather"),
+    }
+    // What depends on chance does so with every fourth input as well, in half of the time.
+    if data.len().is_multiple_of(4) {
+        let same = |found: Result<Config, ConfigErrors>| {
+            let config = found.map(|config| config.fingerprint());
+            config.map_err(|errors| errors.to_string())
+        };
+        assert_eq!(same(read()), same(found));
     }
 });
 
