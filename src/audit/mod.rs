@@ -30,6 +30,7 @@ pub mod error;
 mod files;
 pub mod metrics;
 mod queue;
+mod retire;
 pub mod verify;
 mod writer;
 
@@ -40,12 +41,15 @@ use error::AuditError;
 pub use files::{all as all_files, probe};
 use metrics::AuditMetrics;
 use queue::Queue;
+use retire::Limits;
 use writer::{Making, Writer};
 
 /// How many lines may wait for the disk: what some seconds of a busy sidecar bring.
 const QUEUE: usize = 8192;
 /// How large a file becomes, bytes; then the next is begun.
 const LARGEST: u64 = 128 << 20;
+/// In how many files all of it is at least, where its size has a bound: as a whole they go.
+const FEWEST: u64 = 8;
 /// How many lines a minute are written of one kind that anybody can cause; the others are counted.
 const OF_STRANGERS: u32 = 5;
 /// The same of what only genuine messages cause, which anybody who has one can send again, though.
@@ -68,6 +72,11 @@ pub struct AuditOptions {
     pub path: PathBuf,
     /// How long lines are kept.
     pub retain: Duration,
+    /// How large all files may become together, bytes: then the oldest go before their time. `None`:
+    /// there is no bound.
+    pub max_size: Option<u64>,
+    /// Who opens it, where that is no sidecar: its first line says so.
+    pub by: Option<&'static str>,
     /// The key of its MACs; `None`: it has none.
     pub key: Option<ChainKey>,
     /// Tells the time.
@@ -112,9 +121,10 @@ impl Audit {
     /// # Cancel safety
     /// Safe: then nothing is opened.
     pub async fn open(options: AuditOptions) -> Result<Self, OpenError> {
+        let share = options.max_size.map(|most| (most / FEWEST).max(1));
         let layout = Layout {
             places: QUEUE,
-            largest: LARGEST,
+            largest: share.map_or(LARGEST, |share| share.min(LARGEST)),
         };
         Self::open_as(options, layout).await
     }
@@ -127,8 +137,12 @@ impl Audit {
             key: options.key,
             clock: Arc::clone(&options.clock),
             queue: Arc::clone(&queue),
-            retain_ms: i64::try_from(options.retain.as_millis()).unwrap_or(i64::MAX),
-            largest: layout.largest,
+            by: options.by,
+            limits: Limits {
+                retain_ms: i64::try_from(options.retain.as_millis()).unwrap_or(i64::MAX),
+                max_size: options.max_size,
+                largest: layout.largest,
+            },
             anchored: anchor.head().await,
         })?;
         let thread = std::thread::Builder::new().name("audit".to_owned());
@@ -224,6 +238,8 @@ impl std::fmt::Debug for Audit {
     }
 }
 
+#[cfg(test)]
+mod bounds;
 #[cfg(test)]
 mod forgery;
 #[cfg(test)]

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::Registry;
-
 use crate::audit::chain::ChainKey;
 use crate::audit::error::AuditError;
 use crate::audit::metrics::AuditMetrics;
@@ -21,17 +19,21 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What it is opened beside.
-pub(super) struct Beside<'a> {
-    pub(super) registry: &'a Registry,
-    pub(super) clock: &'a Arc<dyn Clock>,
-    pub(super) store: &'a Arc<dyn Store>,
+pub(crate) struct AuditBeside<'a> {
+    pub(crate) metrics: &'a AuditMetrics,
+    pub(crate) clock: &'a Arc<dyn Clock>,
+    pub(crate) store: &'a Arc<dyn Store>,
     /// How long the sidecar before this one may take to end.
-    pub(super) patience: Duration,
+    pub(crate) patience: Duration,
+    /// Who opens it, where that is no sidecar.
+    pub(crate) by: Option<&'static str>,
 }
 
 /// Opens the log that `config` names.
-pub(super) async fn open(config: &Config, beside: Beside<'_>) -> Result<Audit, BuildError> {
-    let metrics = AuditMetrics::register(beside.registry)?;
+pub(crate) async fn open_audit(
+    config: &Config,
+    beside: AuditBeside<'_>,
+) -> Result<Audit, BuildError> {
     let Some(path) = &config.telemetry.audit_file else {
         return Ok(Audit::off());
     };
@@ -41,9 +43,11 @@ pub(super) async fn open(config: &Config, beside: Beside<'_>) -> Result<Audit, B
         let options = AuditOptions {
             path: path.clone(),
             retain: config.telemetry.audit_retain,
+            max_size: config.telemetry.audit_max_size,
+            by: beside.by,
             key: key.map(|key| ChainKey::derive(key.expose().as_bytes())),
             clock: Arc::clone(beside.clock),
-            metrics: metrics.clone(),
+            metrics: beside.metrics.clone(),
             store: Arc::clone(beside.store),
         };
         match Audit::open(options).await {

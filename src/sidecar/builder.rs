@@ -10,6 +10,7 @@ use crate::admin::drain::{Drain, DrainParts};
 use crate::admin::health::Health;
 use crate::admin::metrics::Metrics;
 use crate::admin::{Admin, AdminParts, token};
+use crate::audit::metrics::AuditMetrics;
 use crate::audit::{Audit, OpenError};
 use crate::certificates::metrics::CertificateMetrics;
 use crate::certificates::{CertificateParts, Certificates};
@@ -37,7 +38,8 @@ use crate::proxy::notify_url::NotifyUrlRule;
 use crate::proxy::reply_signature::{REFUSALS, ReplySigner};
 use crate::proxy::resolve::Resolver;
 use crate::proxy::{Limits, Proxy, ProxyParts};
-use crate::sidecar::{Sidecar, SidecarParts, audit};
+use crate::sidecar::audit::{AuditBeside, open_audit};
+use crate::sidecar::{Sidecar, SidecarParts};
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedStore, OpenOptions};
 use crate::store::error::StoreError;
@@ -197,13 +199,14 @@ impl SidecarBuilder {
             metrics: CertificateMetrics::register(&self.registry)?,
         });
         certificates.recall(&apps.all()).await?;
-        let beside = audit::Beside {
-            registry: &self.registry,
+        let beside = AuditBeside {
+            metrics: &AuditMetrics::register(&self.registry)?,
             clock: &self.clock,
             store: &store,
             patience: self.wait_for_store,
+            by: None,
         };
-        let audit = audit::open(config, beside).await?;
+        let audit = open_audit(config, beside).await?;
         let parts = Common {
             audit,
             certificates,

@@ -160,6 +160,8 @@ async fn fill(installation: &Installation, size: u64) {
         retain: Duration::from_hours(24),
         key: Some(ChainKey::derive(installation.key().expose().as_bytes())),
         clock: Arc::new(SystemClock),
+        max_size: None,
+        by: None,
         metrics: AuditMetrics::register(&Registry::new()).expect("registered"),
         store,
     };
