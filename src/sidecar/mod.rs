@@ -41,6 +41,8 @@ mod reply_key;
 mod request;
 mod tls;
 
+#[cfg(feature = "cli")]
+pub(crate) use audit::{AuditBeside, open_audit};
 pub use builder::{BuildError, SidecarBuilder};
 pub use lifecycle::UncleanEnd;
 pub use request::{CallReply, CallRequest};

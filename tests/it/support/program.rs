@@ -64,7 +64,8 @@ url = "{backend}"
         this
     }
 
-    fn write(&self, name: &str, text: &str) {
+    /// Writes a file that its owner alone can read.
+    pub fn write(&self, name: &str, text: &str) {
         use std::os::unix::fs::PermissionsExt;
         let path = self.directory.path().join(name);
         std::fs::write(&path, text).expect("written");
