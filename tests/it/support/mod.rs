@@ -35,6 +35,8 @@ pub mod caller;
 pub mod callers;
 pub mod isv;
 pub mod keys;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub mod leaks;
 #[cfg(feature = "cli")]
 pub mod program;
 pub mod raw;
