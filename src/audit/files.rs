@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use super::chain::{Belief, Head, ReadLine, digest, digest_text};
@@ -57,6 +57,7 @@ impl LogFile {
         }
         let there = file.metadata().map_err(wrong)?;
         if there.len() == 0 {
+            give_to_owner_of(directory(path), path);
             sync_directory(path).map_err(wrong)?;
         }
         Ok(Self {
@@ -254,10 +255,48 @@ pub(super) fn older_than(path: &Path, day: &str) -> io::Result<Vec<PathBuf>> {
     Ok(names.map(|name| path.with_file_name(name)).collect())
 }
 
+/// A file that was set aside.
+pub(super) struct Aside {
+    pub(super) file: PathBuf,
+    pub(super) bytes: u64,
+    /// The number of its first line, by its name.
+    pub(super) first: u64,
+}
+
+/// The files set aside, the oldest first.
+pub(super) fn asides(path: &Path) -> io::Result<Vec<Aside>> {
+    let own = own_name(path);
+    let mut found = Vec::new();
+    for name in names(path)? {
+        let rest = name
+            .strip_prefix(&own)
+            .and_then(|rest| rest.strip_prefix('.'));
+        let Some((_, first)) = rest.and_then(aside_of) else {
+            continue;
+        };
+        let (file, first) = (
+            path.with_file_name(&name),
+            first.parse().unwrap_or(u64::MAX),
+        );
+        let there = fs::metadata(&file)?;
+        if there.is_file() {
+            let bytes = there.len();
+            found.push(Aside { file, bytes, first });
+        }
+    }
+    found.sort_by_key(|aside| aside.first);
+    Ok(found)
+}
+
 /// The day in what [`set_aside`] appends to a name; `None`: it isn't ours.
 fn day_of(rest: &str) -> Option<&str> {
+    aside_of(rest).map(|(day, _)| day)
+}
+
+/// The same with the number of the first line.
+fn aside_of(rest: &str) -> Option<(&str, &str)> {
     let (day, first) = rest.split_once('.')?;
-    (is_day(day) && first.len() >= 12 && is_digits(first)).then_some(day)
+    (is_day(day) && first.len() >= 12 && is_digits(first)).then_some((day, first))
 }
 
 /// Whether it has the form `2026-11-26`.
@@ -293,7 +332,27 @@ fn create_directory(path: &Path) -> io::Result<()> {
     if directory.exists() {
         return Ok(());
     }
-    DirBuilder::new().mode(0o700).create(directory)
+    DirBuilder::new().mode(0o700).create(directory)?;
+    if let Some(parent) = directory.parent() {
+        give_to_owner_of(parent, directory);
+    }
+    Ok(())
+}
+
+/// What root made, with a verb that changes the store of a service, belongs to the service's user:
+/// that has to go on with it.
+fn give_to_owner_of(parent: &Path, made: &Path) {
+    let Ok(owner) = fs::metadata(if parent == Path::new("") {
+        Path::new(".")
+    } else {
+        parent
+    }) else {
+        return;
+    };
+    if rustix::process::geteuid().is_root() && owner.uid() != 0 {
+        // Where it isn't allowed, whoever can't go on says so.
+        let _ = chown(made, Some(owner.uid()), Some(owner.gid()));
+    }
 }
 
 /// Finds out whether a log can be written at `path`, and leaves nothing there.

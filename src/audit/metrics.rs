@@ -2,10 +2,11 @@
 
 use prometheus::{IntCounter, Registry};
 
-/// `alipay_sidecar_audit_lines_total` and `alipay_sidecar_audit_lost_total`. Clones share the
+/// `alipay_sidecar_audit_lines_total`, `…_lost_total` and `…_displaced_total`. Clones share the
 /// counts.
 #[derive(Debug, Clone)]
 pub struct AuditMetrics {
+    pub(super) displaced: IntCounter,
     pub(super) lines: IntCounter,
     pub(super) lost: IntCounter,
 }
@@ -24,8 +25,23 @@ impl AuditMetrics {
             "alipay_sidecar_audit_lost_total",
             "Lines that the audit log lost, because its disk refused them or they came too fast.",
         )?;
-        registry.register(Box::new(lines.clone()))?;
-        registry.register(Box::new(lost.clone()))?;
-        Ok(Self { lines, lost })
+        let displaced = IntCounter::new(
+            "alipay_sidecar_audit_displaced_total",
+            "Lines of the audit log that were removed before audit.retain, because all its files reached audit.max_size.",
+        )?;
+        for counter in [&displaced, &lines, &lost] {
+            registry.register(Box::new(counter.clone()))?;
+        }
+        Ok(Self {
+            displaced,
+            lines,
+            lost,
+        })
+    }
+
+    /// How many lines were lost.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost.get()
     }
 }

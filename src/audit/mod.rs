@@ -15,12 +15,11 @@
 //! | the files and the store put back to an earlier state, both | not found | not found | not found |
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::clock::Clock;
 use crate::store::Store;
@@ -33,6 +32,7 @@ pub mod error;
 mod files;
 pub mod metrics;
 mod queue;
+mod retire;
 pub mod verify;
 mod writer;
 
@@ -43,12 +43,15 @@ use error::AuditError;
 pub use files::{all as all_files, probe};
 use metrics::AuditMetrics;
 use queue::Queue;
+use retire::Limits;
 use writer::{Making, Writer};
 
 /// How many lines may wait for the disk: what some seconds of a busy sidecar bring.
 const QUEUE: usize = 8192;
 /// How large a file becomes, bytes; then the next is begun.
 const LARGEST: u64 = 128 << 20;
+/// In how many files all of it is at least, where its size has a bound: as a whole they go.
+const FEWEST: u64 = 8;
 /// How many lines a minute are written of one kind that anybody can cause; the others are counted.
 const OF_STRANGERS: u32 = 5;
 /// The same of what only genuine messages cause, which anybody who has one can send again, though.
@@ -63,7 +66,7 @@ struct Log {
     queue: Arc<Queue>,
     clock: Arc<dyn Clock>,
     anchor: Arc<Anchor>,
-    retain_ms: Arc<AtomicI64>,
+    limits: Arc<ArcSwap<Limits>>,
     path: PathBuf,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -74,6 +77,11 @@ pub struct AuditOptions {
     pub path: PathBuf,
     /// How long lines are kept.
     pub retain: Duration,
+    /// How large all files may become together, bytes: then the oldest go before their time. `None`:
+    /// there is no bound.
+    pub max_size: Option<u64>,
+    /// Who opens it, where that is no sidecar: its first line says so.
+    pub by: Option<&'static str>,
     /// The key of its MACs; `None`: it has none.
     pub key: Option<ChainKey>,
     /// Tells the time.
@@ -103,6 +111,27 @@ struct Layout {
     largest: u64,
 }
 
+impl Layout {
+    /// What there is without a bound to the whole.
+    const LARGEST: Self = Self {
+        places: QUEUE,
+        largest: LARGEST,
+    };
+
+    fn of(options: &AuditOptions) -> Self {
+        Self {
+            largest: largest(options.max_size),
+            ..Self::LARGEST
+        }
+    }
+}
+
+/// How large one file may become where all of them may have `max_size`.
+fn largest(max_size: Option<u64>) -> u64 {
+    let share = max_size.map(|most| (most / FEWEST).max(1));
+    share.map_or(LARGEST, |share| share.min(LARGEST))
+}
+
 impl Audit {
     /// Nothing is written.
     #[must_use]
@@ -118,10 +147,7 @@ impl Audit {
     /// # Cancel safety
     /// Safe: then nothing is opened.
     pub async fn open(options: AuditOptions) -> Result<Self, OpenError> {
-        let layout = Layout {
-            places: QUEUE,
-            largest: LARGEST,
-        };
+        let layout = Layout::of(&options);
         Self::open_as(options, layout).await
     }
 
@@ -129,14 +155,15 @@ impl Audit {
         let anchor = Arc::new(Anchor::open(Arc::clone(&options.store)).await?);
         let anchored = anchor.head().await;
         let log = Log::new(&options, layout, anchor);
-        log.begin(&options, layout, (anchored, Beginning::Start))?;
+        log.begin(&options, (anchored, Beginning::Start))?;
         Ok(Self(Arc::new(ArcSwapOption::from_pointee(log))))
     }
 
-    /// Keeps files for so long from now on.
-    pub fn keep_for(&self, retain: Duration) {
+    /// Keeps files for so long, and so many bytes of them, from now on.
+    pub fn keep(&self, retain: Duration, max_size: Option<u64>) {
         if let Some(log) = &*self.0.load() {
-            log.retain_ms.store(milliseconds(retain), Ordering::Relaxed);
+            let limits = Limits::new(retain, max_size, largest(max_size));
+            log.limits.store(Arc::new(limits));
         }
     }
 
@@ -160,10 +187,7 @@ impl Audit {
     /// # Cancel safety
     /// Not safe: let it come to its end.
     pub async fn move_to(&self, options: Option<&AuditOptions>) -> Result<(), OpenError> {
-        let layout = Layout {
-            places: QUEUE,
-            largest: LARGEST,
-        };
+        let layout = options.map_or(Layout::LARGEST, Layout::of);
         let former = self.0.load_full();
         let anchor = match (&former, options) {
             (Some(former), _) => Some(Arc::clone(&former.anchor)),
@@ -191,7 +215,7 @@ impl Audit {
             Some(head) => Some(head),
             None => anchor.head().await,
         };
-        Ok(next.begin(options, layout, (head, beginning))?)
+        Ok(next.begin(options, (head, beginning))?)
     }
 
     /// Tells what `entry` makes.
@@ -257,7 +281,11 @@ impl Log {
             queue: Arc::new(Queue::new(layout.places, options.metrics.clone())),
             clock: Arc::clone(&options.clock),
             anchor,
-            retain_ms: Arc::new(AtomicI64::new(milliseconds(options.retain))),
+            limits: Arc::new(ArcSwap::from_pointee(Limits::new(
+                options.retain,
+                options.max_size,
+                layout.largest,
+            ))),
             path: options.path.clone(),
             writer: Mutex::default(),
         }
@@ -267,7 +295,6 @@ impl Log {
     fn begin(
         &self,
         options: &AuditOptions,
-        layout: Layout,
         (anchored, beginning): (Option<Head>, Beginning),
     ) -> Result<(), AuditError> {
         let writer = Writer::open(Making {
@@ -275,8 +302,8 @@ impl Log {
             key: options.key.clone(),
             clock: Arc::clone(&self.clock),
             queue: Arc::clone(&self.queue),
-            retain_ms: Arc::clone(&self.retain_ms),
-            largest: layout.largest,
+            by: options.by,
+            limits: Arc::clone(&self.limits),
             anchored,
             beginning,
         })?;
@@ -332,10 +359,6 @@ enum Beginning {
     Start,
 }
 
-fn milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
-}
-
 impl std::fmt::Debug for Audit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match &*self.0.load() {
@@ -345,6 +368,8 @@ impl std::fmt::Debug for Audit {
     }
 }
 
+#[cfg(test)]
+mod bounds;
 #[cfg(test)]
 mod forgery;
 #[cfg(test)]

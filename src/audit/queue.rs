@@ -74,6 +74,10 @@ impl Queue {
         }
     }
 
+    pub(super) fn metrics(&self) -> &AuditMetrics {
+        &self.metrics
+    }
+
     /// Takes an entry; counts it as lost where there is no place.
     pub(super) fn tell(&self, told: Told) {
         self.put(&mut self.lock(), told);

@@ -35,7 +35,8 @@ pub(super) struct World {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: ManualClock,
     pub(super) key: Option<ChainKey>,
-    layout: Layout,
+    pub(super) layout: Layout,
+    pub(super) max_size: Option<u64>,
 }
 
 impl World {
@@ -56,6 +57,7 @@ impl World {
             clock,
             key: Some(ChainKey::derive(b"a key")),
             layout: LAYOUT,
+            max_size: None,
         }
     }
 
@@ -63,11 +65,13 @@ impl World {
         self.directory.path().join("logs").join("audit.jsonl")
     }
 
-    async fn try_open(&self) -> Result<(Audit, AuditMetrics), OpenError> {
+    pub(super) async fn try_open(&self) -> Result<(Audit, AuditMetrics), OpenError> {
         let metrics = AuditMetrics::register(&Registry::new()).expect("registered");
         let options = AuditOptions {
             path: self.path(),
             retain: Duration::from_hours(24 * 3),
+            max_size: self.max_size,
+            by: None,
             key: self.key.clone(),
             clock: Arc::new(self.clock.clone()),
             metrics: metrics.clone(),
@@ -221,7 +225,7 @@ async fn files_are_set_aside_by_day_and_size_and_removed_in_time() {
         report
             .remarks
             .iter()
-            .any(|r| r.contains("as long as configured")),
+            .any(|r| r.contains("as long as `audit.retain`")),
         "{report:?}"
     );
     // Each file can be looked at alone, too.

@@ -285,8 +285,7 @@ impl<'k> Verifier<'k> {
         };
         self.wrong(format!(
             "when the sidecar started here, {count} lines stood at the end that were not written \
-             under its store key: somebody else wrote them, or a crash came right before \
-             `store rekey`; nothing vouches for them"
+             under its store key: somebody else wrote them; nothing vouches for them"
         ));
     }
 
@@ -334,7 +333,7 @@ impl<'k> Verifier<'k> {
         }
         if extent == Extent::Part || before <= self.retired {
             let why = match before <= self.retired {
-                true => "they were kept as long as configured",
+                true => "they were kept as long as `audit.retain` and `audit.max_size` say",
                 false => "they weren't given",
             };
             self.report

@@ -3,11 +3,12 @@
 //! While the disk refuses, lines wait in the queue within its bound; once it takes lines again, one
 //! of them tells how many were lost. Nobody waits for this thread but who asks for the end of it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use super::Beginning;
 use super::chain::{self, Belief, ChainKey, Head, day_text};
@@ -15,7 +16,7 @@ use super::entry::{Entry, Event};
 use super::error::AuditError;
 use super::files::{self, LogFile, Tail};
 use super::queue::{Queue, Told, Work};
-use super::verify::{Extent, verify};
+use super::retire::{Limits, Log, Retired, Retirement};
 use crate::clock::Clock;
 
 /// How long lines gather before the first of them is written: what a crash may lose.
@@ -37,17 +38,14 @@ pub(super) struct Writer {
     pub(super) key: Option<ChainKey>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) queue: Arc<Queue>,
-    /// How long files are kept, milliseconds.
-    pub(super) retain_ms: Arc<AtomicI64>,
-    /// How large a file may become, bytes.
-    pub(super) largest: u64,
+    /// Who opened it, where that is no sidecar.
+    by: Option<&'static str>,
+    retirement: Retirement,
     beginning: Beginning,
     head: Head,
     file: Option<LogFile>,
     /// What has to be told of the log before anything else.
     opening: Vec<Told>,
-    /// When old files were last looked for.
-    retired_on: String,
     /// The disk refuses.
     is_failing: bool,
     /// How often it did since somebody waits for the end.
@@ -62,8 +60,8 @@ pub(super) struct Making {
     pub(super) key: Option<ChainKey>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) queue: Arc<Queue>,
-    pub(super) retain_ms: Arc<AtomicI64>,
-    pub(super) largest: u64,
+    pub(super) by: Option<&'static str>,
+    pub(super) limits: Arc<ArcSwap<Limits>>,
     /// The head that was kept apart from the file.
     pub(super) anchored: Option<Head>,
     pub(super) beginning: Beginning,
@@ -77,13 +75,12 @@ impl Writer {
             key: making.key,
             clock: making.clock,
             queue: making.queue,
-            retain_ms: making.retain_ms,
-            largest: making.largest,
+            by: making.by,
+            retirement: Retirement::new(making.limits),
             beginning: making.beginning,
             head: making.anchored.unwrap_or(Head::NONE),
             file: None,
             opening: Vec::new(),
-            retired_on: String::new(),
             is_failing: false,
             last_tries: 0,
             has_begun: false,
@@ -172,6 +169,7 @@ impl Writer {
     fn tells_opening(&self, word: &'static str, (torn, unvouched): (Option<String>, u64)) -> Told {
         let entry = Entry::new(Event::Audit, "log", word)
             .with("version", env!("CARGO_PKG_VERSION"))
+            .with_some("by", self.by)
             .with_some("torn", torn.as_deref());
         let entry = match unvouched {
             0 => entry,
@@ -217,7 +215,7 @@ impl Writer {
 
     /// Writes `work`, however long the disk refuses, unless somebody waits for the end.
     fn write(&mut self, work: &mut Work) {
-        let mut old = self.retire(work);
+        let retired = self.retire(work);
         while let Err(error) = self.try_write(work) {
             if !std::mem::replace(&mut self.is_failing, true) {
                 tracing::error!(%error, "audit lines can't be written; they wait while there is room");
@@ -230,7 +228,6 @@ impl Writer {
                 thread::sleep(pause);
             } else {
                 self.give_up(work);
-                old.clear();
                 return;
             }
         }
@@ -238,11 +235,7 @@ impl Writer {
         if std::mem::take(&mut self.is_failing) {
             tracing::info!("audit lines are written again");
         }
-        for file in old {
-            if let Err(error) = std::fs::remove_file(&file) {
-                tracing::warn!(file = %file.display(), %error, "an old audit log can't be removed");
-            }
-        }
+        retired.remove(self.queue.metrics());
     }
 
     /// What was taken is lost.
@@ -304,7 +297,7 @@ impl Writer {
             return self.go_on("reopened");
         }
         let day = day_text(self.clock.now_ms());
-        let is_over = file.day.as_ref() != Some(&day) || file.length() >= self.largest;
+        let is_over = file.day.as_ref() != Some(&day) || file.length() >= self.retirement.largest();
         let (Some(first), Some(its_day)) = (file.first, &file.day) else {
             return Ok(());
         };
@@ -314,6 +307,7 @@ impl Writer {
         match files::set_aside(&self.path, its_day, first) {
             Ok(()) => {
                 self.file = None;
+                self.retirement.grew();
                 self.go_on("rotated")
             }
             Err(error) => {
@@ -337,73 +331,19 @@ impl Writer {
         }
     }
 
-    /// Once a day: takes up what is older than it has to be kept, and says so in `work`. The files
-    /// go once that is written, so that who looks for their lines finds why they are gone.
-    fn retire(&mut self, work: &mut Work) -> Vec<PathBuf> {
+    /// Takes up what has to go, and says so in `work`. The files go once that is written, so that who
+    /// looks for their lines finds why they are gone.
+    fn retire(&mut self, work: &mut Work) -> Retired {
         let now = self.clock.now_ms();
-        let today = day_text(now);
-        if self.retired_on == today {
-            return Vec::new();
-        }
-        self.retired_on = today;
-        let oldest = day_text(now.saturating_sub(self.retain_ms.load(Ordering::Relaxed)));
-        let (mut old, mut through) = (Vec::new(), 0);
-        for file in files::older_than(&self.path, &oldest).unwrap_or_default() {
-            match self.last_of_old(&file, &oldest) {
-                Some(last) => {
-                    through = through.max(last);
-                    old.push(file);
-                }
-                None => tracing::warn!(
-                    file = %file.display(),
-                    "an old audit log isn't removed: nobody vouches that its lines are as old as its name"
-                ),
-            }
-        }
-        if old.is_empty() {
-            return old;
-        }
-        let entry = Entry::new(Event::Audit, "log", "retired").with_number("through", through);
-        work.entries.push((now, entry));
-        old
-    }
-
-    /// The number of the last line of `file`, where that is vouched for and older than `oldest`: who
-    /// names a file so mustn't have us say that its lines were kept long enough.
-    fn last_of_old(&self, file: &Path, oldest: &str) -> Option<u64> {
-        let is_due = |tail: &Tail| tail.day().is_some_and(|day| day < oldest);
-        let tail = Tail::read(file, self.proof()).ok()?;
-        let tail = match tail.last {
-            Some(_) => tail,
-            None if self.is_bound(file) => Tail::read(file, Belief::ALL).ok()?,
-            None => return None,
+        let log = Log {
+            path: &self.path,
+            key: self.key.as_ref(),
         };
-        let (last, _) = tail.last.as_ref().filter(|_| is_due(&tail))?;
-        Some(last.seq)
-    }
-
-    /// Only what the key proves, whatever the store knows.
-    fn proof(&self) -> Belief<'_> {
-        Belief {
-            anchored: 0,
-            ..self.belief()
-        }
-    }
-
-    /// Whether a file of an earlier key is bound by all lines behind it up to one of ours. That takes
-    /// reading them; after a new store key, once a day at most.
-    fn is_bound(&self, file: &Path) -> bool {
-        let files = files::all(&self.path).unwrap_or_default();
-        let mut bound = Vec::new();
-        for next in files.into_iter().skip_while(|next| next != file) {
-            let is_ours = Tail::read(&next, self.proof()).is_ok_and(|tail| tail.last.is_some());
-            bound.push(next);
-            if is_ours {
-                break;
-            }
-        }
-        let checked = verify(&bound, self.key.as_ref(), (Extent::Part, None));
-        checked.is_ok_and(|report| report.good)
+        let mut retired = self.retirement.look(log, now);
+        let told = std::mem::take(&mut retired.told);
+        work.entries
+            .extend(told.into_iter().map(|entry| (now, entry)));
+        retired
     }
 }
 

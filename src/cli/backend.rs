@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use tokio::sync::OnceCell;
 
 use crate::admin::apps::{self, AppView};
+use crate::admin::error::AdminError;
 use crate::admin::import::{self, ImportMode, ImportReport};
 use crate::admin::inbox::{self, EntryView, ItemView};
 use crate::admin::merchants::{self, MerchantView};
@@ -16,9 +18,9 @@ use crate::cli::admin_client::{AdminClient, encoded};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::store;
+use crate::cli::trail::{Act, Trail};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::model::app::App;
 use crate::model::id::{AppId, AuthAppId};
 use crate::model::selector::Selector;
 use crate::store::Store;
@@ -26,9 +28,30 @@ use crate::store::Store;
 /// Who answers.
 pub(crate) enum Backend {
     /// Nobody runs: the store itself.
-    Offline(Arc<dyn Store>, Vec<App>),
+    Offline(Box<Offline>),
     /// A running sidecar holds the store.
     Running(AdminClient),
+}
+
+/// The store, and the audit log once something is changed.
+pub(crate) struct Offline {
+    store: Arc<dyn Store>,
+    config: Config,
+    trail: OnceCell<Trail>,
+}
+
+impl Offline {
+    /// Makes a change, and tells the audit log of it, which is opened before.
+    async fn told<T>(
+        &self,
+        verb: &'static str,
+        subject: Option<&str>,
+        change: impl Future<Output = Result<T, AdminError>>,
+    ) -> Result<T, Failure> {
+        let open = || Trail::open(&self.config, &self.store);
+        let trail = self.trail.get_or_try_init(open).await?;
+        trail.told(Act { verb, subject }, change).await
+    }
 }
 
 /// Which part of a list.
@@ -60,13 +83,17 @@ impl Backend {
             return Ok(Self::Running(client));
         }
         let store = store::open(context, &config)?;
-        Ok(Self::Offline(store, config.apps))
+        Ok(Self::Offline(Box::new(Offline {
+            store,
+            config,
+            trail: OnceCell::new(),
+        })))
     }
 
     pub(crate) async fn apps(&self) -> Result<Page<AppView>, Failure> {
         match self {
-            Self::Offline(store, apps) => Ok(Page {
-                items: apps::list(store.as_ref(), apps).await?,
+            Self::Offline(it) => Ok(Page {
+                items: apps::list(it.store.as_ref(), &it.config.apps).await?,
                 next: None,
             }),
             Self::Running(client) => client.get("/api/apps").await,
@@ -75,14 +102,17 @@ impl Backend {
 
     pub(crate) async fn app(&self, app_id: &AppId) -> Result<AppView, Failure> {
         match self {
-            Self::Offline(store, apps) => Ok(apps::show(store.as_ref(), apps, app_id).await?),
+            Self::Offline(it) => Ok(apps::show(it.store.as_ref(), &it.config.apps, app_id).await?),
             Self::Running(client) => client.get(&format!("/api/apps/{app_id}")).await,
         }
     }
 
     pub(crate) async fn put_app(&self, app_id: &AppId, body: Vec<u8>) -> Result<AppView, Failure> {
         match self {
-            Self::Offline(store, _) => Ok(apps::put(store.as_ref(), app_id, &body).await?),
+            Self::Offline(it) => {
+                let put = apps::put(it.store.as_ref(), app_id, &body);
+                it.told("app add", Some(app_id.as_str()), put).await
+            }
             Self::Running(client) => {
                 let path = format!("/api/apps/{app_id}");
                 client.change(Method::PUT, &path, body).await
@@ -92,7 +122,10 @@ impl Backend {
 
     pub(crate) async fn remove_app(&self, app_id: &AppId) -> Result<(), Failure> {
         match self {
-            Self::Offline(store, _) => Ok(apps::remove(store.as_ref(), app_id).await?),
+            Self::Offline(it) => {
+                let remove = apps::remove(it.store.as_ref(), app_id);
+                it.told("app remove", Some(app_id.as_str()), remove).await
+            }
             Self::Running(client) => {
                 client
                     .order(Method::DELETE, &format!("/api/apps/{app_id}"))
@@ -103,8 +136,8 @@ impl Backend {
 
     pub(crate) async fn merchants(&self, part: Part<'_>) -> Result<Page<MerchantView>, Failure> {
         match self {
-            Self::Offline(store, _) => {
-                Ok(merchants::list(store.as_ref(), part.after, part.limit).await?)
+            Self::Offline(it) => {
+                Ok(merchants::list(it.store.as_ref(), part.after, part.limit).await?)
             }
             Self::Running(client) => {
                 client
@@ -121,11 +154,11 @@ impl Backend {
         selector: &str,
     ) -> Result<Vec<MerchantView>, Failure> {
         match self {
-            Self::Offline(store, _) => {
+            Self::Offline(it) => {
                 let selector: Selector = selector
                     .parse()
                     .map_err(|error| Failure::Usage(format!("{error}")))?;
-                Ok(merchants::find(store.as_ref(), app_id, &selector).await?)
+                Ok(merchants::find(it.store.as_ref(), app_id, &selector).await?)
             }
             Self::Running(client) => {
                 let app = app_id.map(|id| format!("&app_id={id}")).unwrap_or_default();
@@ -142,9 +175,11 @@ impl Backend {
         body: Vec<u8>,
     ) -> Result<MerchantView, Failure> {
         match self {
-            Self::Offline(store, _) => {
+            Self::Offline(it) => {
                 let key = (app_id, auth_app_id);
-                Ok(merchants::put(store.as_ref(), now(), key, &body).await?)
+                let subject = format!("{app_id}/{auth_app_id}");
+                let put = merchants::put(it.store.as_ref(), now(), key, &body);
+                it.told("merchant add", Some(&subject), put).await
             }
             Self::Running(client) => {
                 let path = format!("/api/merchants/{app_id}/{auth_app_id}");
@@ -155,10 +190,12 @@ impl Backend {
 
     pub(crate) async fn remove_merchant(&self, view: &MerchantView) -> Result<(), Failure> {
         match self {
-            Self::Offline(store, _) => {
+            Self::Offline(it) => {
                 let app_id = view.app_id.parse().map_err(anyhow::Error::from)?;
                 let auth_app_id = view.auth_app_id.parse().map_err(anyhow::Error::from)?;
-                Ok(merchants::remove(store.as_ref(), &app_id, &auth_app_id).await?)
+                let subject = format!("{app_id}/{auth_app_id}");
+                let remove = merchants::remove(it.store.as_ref(), &app_id, &auth_app_id);
+                it.told("merchant remove", Some(&subject), remove).await
             }
             Self::Running(client) => {
                 let (app_id, auth_app_id) = (encoded(&view.app_id), encoded(&view.auth_app_id));
@@ -174,8 +211,12 @@ impl Backend {
         mode: ImportMode,
     ) -> Result<ImportReport, Failure> {
         match self {
-            Self::Offline(store, _) => {
-                Ok(import::import(store.as_ref(), now(), &lines, mode).await?)
+            Self::Offline(it) => {
+                let import = import::import(it.store.as_ref(), now(), &lines, mode);
+                match mode {
+                    ImportMode::DryRun => Ok(import.await?),
+                    ImportMode::Store => it.told("merchant import", None, import).await,
+                }
             }
             Self::Running(client) => {
                 let dry_run = mode == ImportMode::DryRun;
@@ -191,8 +232,8 @@ impl Backend {
         part: Part<'_>,
     ) -> Result<Page<ItemView>, Failure> {
         match self {
-            Self::Offline(store, _) => {
-                Ok(inbox::list(store.as_ref(), state, part.after, part.limit).await?)
+            Self::Offline(it) => {
+                Ok(inbox::list(it.store.as_ref(), state, part.after, part.limit).await?)
             }
             Self::Running(client) => {
                 let state = state
@@ -207,14 +248,17 @@ impl Backend {
 
     pub(crate) async fn entry(&self, id: &str) -> Result<EntryView, Failure> {
         match self {
-            Self::Offline(store, _) => Ok(inbox::show(store.as_ref(), id).await?),
+            Self::Offline(it) => Ok(inbox::show(it.store.as_ref(), id).await?),
             Self::Running(client) => client.get(&format!("/api/inbox/{}", encoded(id))).await,
         }
     }
 
     pub(crate) async fn replay(&self, id: &str) -> Result<(), Failure> {
         match self {
-            Self::Offline(store, _) => Ok(inbox::replay(store.as_ref(), now(), id).await?),
+            Self::Offline(it) => {
+                let replay = inbox::replay(it.store.as_ref(), now(), id);
+                it.told("inbox replay", Some(id), replay).await
+            }
             Self::Running(client) => {
                 let path = format!("/api/inbox/{}/replay", encoded(id));
                 client.order(Method::POST, &path).await
@@ -229,9 +273,10 @@ impl Backend {
         retain_delivered: Duration,
     ) -> Result<PruneReport, Failure> {
         match self {
-            Self::Offline(store, _) => {
+            Self::Offline(it) => {
                 let retain = older_than.unwrap_or(retain_delivered);
-                Ok(prune::prune(store.as_ref(), now(), retain).await?)
+                let prune = prune::prune(it.store.as_ref(), now(), retain);
+                it.told("inbox prune", None, prune).await
             }
             Self::Running(client) => {
                 let body = prune::to_json(older_than);
@@ -255,7 +300,10 @@ impl Backend {
 
     async fn replay_some(&self, filter: &ReplayFilter) -> Result<Replayed, Failure> {
         match self {
-            Self::Offline(store, _) => Ok(replay::replay(store.as_ref(), now(), filter).await?),
+            Self::Offline(it) => {
+                let replay = replay::replay(it.store.as_ref(), now(), filter);
+                it.told("inbox replay", None, replay).await
+            }
             Self::Running(client) => {
                 let body = filter.to_json();
                 client.change(Method::POST, "/api/inbox/replay", body).await

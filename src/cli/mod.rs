@@ -53,6 +53,7 @@ mod simulator;
 mod store;
 mod taken_variables;
 mod token;
+mod trail;
 mod trigger;
 mod verify;
 mod verify_keys;

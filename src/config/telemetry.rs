@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::config::error::Mismatch;
 use crate::config::section::Section;
 use crate::config::{url, value, view};
 
@@ -13,6 +14,8 @@ use crate::config::{url, value, view};
 pub struct TelemetryConfig {
     /// `audit.file`; `None`: off.
     pub audit_file: Option<PathBuf>,
+    /// `audit.max_size`, bytes; `None`: no bound.
+    pub audit_max_size: Option<u64>,
     /// `audit.retain`.
     pub audit_retain: Duration,
     /// `telemetry.log`: a level, or `tracing` directives.
@@ -34,6 +37,9 @@ impl TelemetryConfig {
             audit_file: file
                 .unwrap_or(default.audit_file)
                 .map(|file| directory.join(file)),
+            audit_max_size: audit
+                .text("max_size", audit_size)
+                .unwrap_or(default.audit_max_size),
             audit_retain: audit
                 .text("retain", value::duration)
                 .unwrap_or(default.audit_retain),
@@ -50,6 +56,7 @@ impl TelemetryConfig {
     pub(crate) fn audit_view(&self) -> Value {
         json!({
             "file": view::path(self.audit_file.as_deref()),
+            "max_size": self.audit_max_size,
             "retain": view::duration(self.audit_retain),
         })
     }
@@ -60,6 +67,23 @@ impl TelemetryConfig {
             "log_format": view::word(&LOG_FORMATS, self.log_format),
             "otlp_endpoint": view::text(self.otlp_endpoint.as_ref()),
         })
+    }
+}
+
+/// The smallest bound of the audit log, bytes: less than a busy hour brings would only lose lines.
+const LEAST_AUDIT: u64 = 16 << 20;
+
+/// A size of all files of the audit log; empty: no bound.
+fn audit_size(text: &str) -> Result<Option<u64>, Mismatch> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match value::size(text)? {
+        size if size >= LEAST_AUDIT => Ok(Some(size)),
+        _ => Err(Mismatch::of_text(
+            text,
+            "at least \"16MiB\", or \"\" for no bound",
+        )),
     }
 }
 
@@ -84,6 +108,7 @@ impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
             audit_file: Some(PathBuf::from("data/audit.jsonl")),
+            audit_max_size: Some(4 << 30),
             audit_retain: Duration::from_hours(90 * 24),
             log: "info".to_owned(),
             log_format: LogFormat::Auto,

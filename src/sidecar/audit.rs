@@ -21,16 +21,21 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What it is opened beside.
-pub(super) struct Beside<'a> {
-    pub(super) metrics: &'a AuditMetrics,
-    pub(super) clock: &'a Arc<dyn Clock>,
-    pub(super) store: &'a Arc<dyn Store>,
+pub(crate) struct AuditBeside<'a> {
+    pub(crate) metrics: &'a AuditMetrics,
+    pub(crate) clock: &'a Arc<dyn Clock>,
+    pub(crate) store: &'a Arc<dyn Store>,
     /// How long the sidecar before this one may take to end.
-    pub(super) patience: Duration,
+    pub(crate) patience: Duration,
+    /// Who opens it, where that is no sidecar.
+    pub(crate) by: Option<&'static str>,
 }
 
 /// Opens the log that `config` names.
-pub(super) async fn open(config: &Config, beside: Beside<'_>) -> Result<Audit, BuildError> {
+pub(crate) async fn open_audit(
+    config: &Config,
+    beside: AuditBeside<'_>,
+) -> Result<Audit, BuildError> {
     let Some(path) = &config.telemetry.audit_file else {
         return Ok(Audit::off());
     };
@@ -47,12 +52,14 @@ pub(super) async fn open(config: &Config, beside: Beside<'_>) -> Result<Audit, B
     }
 }
 
-impl Beside<'_> {
+impl AuditBeside<'_> {
     fn options(&self, config: &Config, path: &Path) -> AuditOptions {
         let key = config.store.key.as_ref();
         AuditOptions {
             path: path.to_owned(),
             retain: config.telemetry.audit_retain,
+            max_size: config.telemetry.audit_max_size,
+            by: self.by,
             key: key.map(|key| ChainKey::derive(key.expose().as_bytes())),
             clock: Arc::clone(self.clock),
             metrics: self.metrics.clone(),
@@ -73,8 +80,11 @@ pub(super) fn unusable(audit: &Audit, config: &Config) -> Option<Fault> {
 }
 
 /// Has the log follow `config`, which is in force. Ends once lines go where they should.
-pub(super) async fn follow(audit: &Audit, config: &Config, beside: Beside<'_>) {
-    audit.keep_for(config.telemetry.audit_retain);
+pub(super) async fn follow(audit: &Audit, config: &Config, beside: AuditBeside<'_>) {
+    audit.keep(
+        config.telemetry.audit_retain,
+        config.telemetry.audit_max_size,
+    );
     let path = config.telemetry.audit_file.as_deref();
     if audit.is_written_to(path) {
         return;

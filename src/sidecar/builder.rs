@@ -36,7 +36,7 @@ use crate::sidecar::lasting::{AllMetrics, Lasting};
 use crate::sidecar::means::Means;
 use crate::sidecar::reload::ConfigSource;
 use crate::sidecar::tls::{Acceptors, Expiry};
-use crate::sidecar::{Sidecar, audit};
+use crate::sidecar::{AuditBeside, Sidecar, open_audit};
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedStore, OpenOptions};
 use crate::store::error::StoreError;
@@ -218,13 +218,14 @@ impl SidecarBuilder {
     ) -> Result<Lasting, BuildError> {
         let (config, registry, clock) = (&self.config, &self.registry, &self.clock);
         let metrics = all_metrics(registry)?;
-        let beside = audit::Beside {
+        let beside = AuditBeside {
             metrics: &metrics.audit,
             clock,
             store: &store,
             patience: self.wait_for_store,
+            by: None,
         };
-        let audit = audit::open(config, beside).await?;
+        let audit = open_audit(config, beside).await?;
         // Fails where the system has no such metrics, or where the host registered them already.
         let _ = registry.register(Box::new(ProcessCollector::for_self()));
         let of_deliveries = means.of_deliveries();

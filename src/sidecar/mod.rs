@@ -40,6 +40,8 @@ mod reply_key;
 mod request;
 mod tls;
 
+#[cfg(feature = "cli")]
+pub(crate) use audit::{AuditBeside, open_audit};
 pub use builder::{BuildError, SidecarBuilder};
 use generation::Generation;
 use lasting::Lasting;

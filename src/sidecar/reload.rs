@@ -18,7 +18,7 @@ use crate::sidecar::builder::{BuildError, admin_token};
 use crate::sidecar::generation::{Generation, Making};
 use crate::sidecar::means::Means;
 use crate::sidecar::tls::Identities;
-use crate::sidecar::{Sidecar, audit, unusable_files};
+use crate::sidecar::{AuditBeside, Sidecar, audit, unusable_files};
 
 /// Where a configuration comes from, and comes from again when it is reloaded.
 pub trait ConfigSource: Send + Sync + 'static {
@@ -154,11 +154,12 @@ impl Sidecar {
         };
         self.swap(next, prepared.identities);
         let lasting = &self.parts.lasting;
-        let beside = audit::Beside {
+        let beside = AuditBeside {
             metrics: &lasting.metrics.audit,
             clock: &lasting.clock,
             store: &lasting.store,
             patience: Duration::ZERO,
+            by: None,
         };
         audit::follow(&lasting.audit, &self.current().config, beside).await;
         Ok(reloaded)

@@ -1,5 +1,6 @@
 //! `audit verify` of the program, and a program that is killed or whose disk is full.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use alipay_sidecar::audit::metrics::AuditMetrics;
 use alipay_sidecar::audit::{Audit, AuditOptions};
 use alipay_sidecar::clock::SystemClock;
 use alipay_sidecar::store::Store;
+use alipay_sidecar::store::seal::StoreKey;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use prometheus::Registry;
@@ -158,6 +160,8 @@ async fn fill(installation: &Installation, size: u64) {
     let options = AuditOptions {
         path: path.clone(),
         retain: Duration::from_hours(24),
+        max_size: None,
+        by: None,
         key: Some(ChainKey::derive(installation.key().expose().as_bytes())),
         clock: Arc::new(SystemClock),
         metrics: AuditMetrics::register(&Registry::new()).expect("registered"),
@@ -173,6 +177,143 @@ async fn fill(installation: &Installation, size: u64) {
         }
         audit.finished().await;
     }
+}
+
+/// The lines of commands: verb, subject, outcome.
+fn commands(log: &str) -> Vec<(String, String, String)> {
+    let line = |line: &str| -> Option<(String, String, String)> {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+        (line["kind"] == "command").then(|| {
+            assert!(line["uid"].is_u64(), "{line}");
+            (text("action"), text("subject"), text("outcome"))
+        })
+    };
+    log.lines().filter_map(line).collect()
+}
+
+#[test]
+fn changes_that_are_made_without_a_sidecar_are_told_too() {
+    let world = World::start();
+    let unknown = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";
+    world.check(&["store", "create"], 0, &[]);
+    let import = ["merchant", "import", "merchants.jsonl"];
+    world.check(&[&import[..], &["--dry-run"]].concat(), 0, &[]);
+    world.check(&["merchant", "list"], 0, &[]);
+    assert!(!log(&world).exists(), "nothing was changed");
+    world.check(&import, 0, &["2 imported"]);
+    world.check(&["merchant", "remove", "2021000000001002"], 0, &[]);
+    world.check(&["app", "remove", "2021000000000009"], 1, &["no app"]);
+    world.check(&["inbox", "prune"], 0, &[]);
+    world.check(&["inbox", "replay", unknown], 1, &[]);
+    world.check(&["inbox", "replay", "--state", "dead"], 0, &[]);
+    world.check(&["store", "check", "--repair"], 0, &[]);
+    world.check(&["store", "backup", "kept.backup"], 0, &[]);
+    let restore = ["store", "restore", "kept.backup", "--replace"];
+    world.check(&restore, 0, &["restored"]);
+    let of_app = "2021000000000001/2021000000001002";
+    let expected = [
+        ("merchant import", "", "ok"),
+        ("merchant remove", of_app, "ok"),
+        ("app remove", "2021000000000009", "refused"),
+        ("inbox prune", "", "ok"),
+        ("inbox replay", unknown, "refused"),
+        ("inbox replay", "", "ok"),
+        ("store check --repair", "", "ok"),
+        ("store restore", "kept.backup", "ok"),
+    ];
+    let told = commands(&text(&log(&world)));
+    let told: Vec<_> = told
+        .iter()
+        .map(|(verb, subject, outcome)| (verb.as_str(), subject.as_str(), outcome.as_str()))
+        .collect();
+    assert_eq!(told, expected);
+    assert!(text(&log(&world)).contains("\"by\":\"command\""));
+    let said = world.check(&["audit", "verify", "--json"], 0, &[]);
+    let report: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(report["anchored"], report["lines"]);
+    // A sidecar goes on with it.
+    let (sidecar, _) = world.run();
+    world.check(&VERIFY, 0, &["follow from each other"]);
+    assert_eq!(sidecar.terminate(), Some(0));
+}
+
+#[test]
+fn a_log_that_root_begins_belongs_to_whom_its_folder_belongs_to() {
+    const SERVICE: u32 = 65_532;
+    let world = World::start();
+    world.check(&["store", "create"], 0, &[]);
+    let folder = world.path().join("data");
+    if std::os::unix::fs::chown(&folder, Some(SERVICE), Some(SERVICE)).is_err() {
+        eprintln!("SKIPPED: only root gives files away");
+        return;
+    }
+    let import = ["merchant", "import", "merchants.jsonl"];
+    world.check(&import, 0, &["2 imported"]);
+    let about = std::fs::metadata(log(&world)).expect("begun");
+    assert_eq!((about.uid(), about.gid()), (SERVICE, SERVICE));
+    assert_eq!(about.mode() & 0o777, 0o600);
+}
+
+#[test]
+fn what_could_not_be_told_is_not_done() {
+    let world = World::start();
+    world.check(&["store", "create"], 0, &[]);
+    world.check(&["store", "backup", "kept.backup"], 0, &[]);
+    std::fs::create_dir_all(log(&world)).expect("in the way");
+    world.check(&["merchant", "list"], 0, &[]);
+    let why = ["nothing was changed", "isn't a regular file"];
+    world.check(&["merchant", "import", "merchants.jsonl"], 1, &why);
+    world.check(&["store", "check", "--repair"], 1, &why);
+    world.check(
+        &["store", "rekey", "--new-key", "file:store.key"],
+        0,
+        &["already"],
+    );
+    let restore = ["store", "restore", "kept.backup", "--replace"];
+    world.check(&restore, 1, &why);
+    let listed = world.check(&["merchant", "list", "--json"], 0, &[]);
+    assert!(!listed.contains("auth_app_id"), "{listed}");
+    world.edit("[proxy]", "[audit]\nfile = \"\"\n[proxy]");
+    let import = ["merchant", "import", "merchants.jsonl"];
+    world.check(&import, 0, &["2 imported"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_store_key_right_after_a_crash_leaves_no_line_unproved() {
+    let installation = Installation::new("http://127.0.0.1:9/");
+    let platform = Platform::new();
+    let program = installation.start();
+    program.ready(&client()).await;
+    let ids = (0..30).map(|count| format!("rekey-{count}"));
+    load(&program, &platform, ids).await;
+    // The last lines are on disk before an answer is given for long; the store doesn't know them yet.
+    let log = installation.path().join("data/audit.jsonl");
+    let until = std::time::Instant::now() + PATIENCE;
+    while text(&log).matches("\"event\":\"notification\"").count() < 30 {
+        assert!(std::time::Instant::now() < until, "lines are written");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    program.kill();
+    let old = text(&installation.path().join("store.key"));
+    installation.write("new.key", StoreKey::generate().to_base64().expose());
+    let rekey = ["store", "rekey", "--new-key", "file:new.key"];
+    installation.check(&rekey, 0);
+    installation.write("store.key", &text(&installation.path().join("new.key")));
+    let report = installation.check(&["audit", "verify", "--json"], 0);
+    let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!(report["anchored"], report["lines"], "{report}");
+    let program = installation.start();
+    program.ready(&client()).await;
+    assert_eq!(program.terminate(), Some(0));
+    let said = installation.check(&VERIFY, 0);
+    let told = commands(&text(&log));
+    let told: Vec<_> = told
+        .iter()
+        .map(|(verb, _, outcome)| format!("{verb} {outcome}"))
+        .collect();
+    assert_eq!(told, ["store rekey begun", "store rekey ok"], "{said}");
+    assert!(!text(&log).contains("unvouched") && !text(&log).contains(old.trim()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

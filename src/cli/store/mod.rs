@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::config::error::{ConfigErrors, Mismatch};
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedStore, OpenOptions, StoreFile};
+use crate::store::error::StoreError;
 use crate::store::seal::StoreKey;
 
 mod backup;
@@ -83,8 +84,8 @@ pub(crate) async fn execute(context: &Context, verb: StoreVerb) -> Result<(), Fa
             Ok(())
         }
         StoreVerb::Migrate { to } => Err(migrate(context, &to)),
-        StoreVerb::Rekey { new_key } => replace::rekey(context, &new_key),
-        StoreVerb::Restore { file, replace } => replace::restore(context, &file, replace),
+        StoreVerb::Rekey { new_key } => replace::rekey(context, &new_key).await,
+        StoreVerb::Restore { file, replace } => replace::restore(context, &file, replace).await,
         StoreVerb::Stats { form } => report::stats(context, &form).await,
     }
 }
@@ -117,9 +118,14 @@ pub(crate) fn create(path: &Path, key: &StoreKey) -> Result<(), Failure> {
 
 /// Opens the store that the configuration names.
 pub(crate) fn open(context: &Context, config: &Config) -> Result<Arc<dyn Store>, Failure> {
+    Ok(open_with(config, context.store_key(config)?)?)
+}
+
+/// The same under a key that isn't asked for again.
+pub(crate) fn open_with(config: &Config, key: StoreKey) -> Result<Arc<dyn Store>, StoreError> {
     let store = EmbeddedStore::open(OpenOptions {
         path: config.store.path.clone(),
-        key: context.store_key(config)?,
+        key,
         cache_bytes: config.store.cache,
         clock: Arc::new(SystemClock),
     })?;

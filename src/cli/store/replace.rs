@@ -7,7 +7,8 @@ use anyhow::anyhow;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::store::backup::Progress;
-use crate::cli::store::{kept_name, open_file};
+use crate::cli::store::{kept_name, open, open_file};
+use crate::cli::trail::{self, Act, Trail};
 use crate::cli::{files, input, output};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -16,13 +17,14 @@ use crate::store::embedded::{self, Existing, RekeyStep, Restored, StoreFile};
 use crate::store::error::StoreError;
 use crate::store::seal::StoreKey;
 
-pub(super) fn restore(context: &Context, file: &Path, replace: bool) -> Result<(), Failure> {
+pub(super) async fn restore(context: &Context, file: &Path, replace: bool) -> Result<(), Failure> {
     let config = context.load()?;
     let key = context.store_key(&config)?;
     let path = &config.store.path;
     if let Some(directory) = path.parent() {
         files::create_directory(directory)?;
     }
+    trail::probe(&config)?;
     let existing = if replace {
         Existing::KeepAs(kept_name(path, "replaced", SystemClock.now_ms()))
     } else {
@@ -38,6 +40,12 @@ pub(super) fn restore(context: &Context, file: &Path, replace: bool) -> Result<(
         other => other.into(),
     })?;
     say_restored(file, path, &restored);
+    let file = file.display().to_string();
+    let act = Act {
+        verb: "store restore",
+        subject: Some(&file),
+    };
+    trail::tell_after(&config, act).await;
     Ok(())
 }
 
@@ -78,48 +86,56 @@ const OLD_STATE: [&str; 3] = [
      `Alipay-Event-Id`",
 ];
 
-pub(super) fn rekey(context: &Context, reference: &str) -> Result<(), Failure> {
+pub(super) async fn rekey(context: &Context, reference: &str) -> Result<(), Failure> {
     let config = context.load()?;
-    let new = new_key(reference)?;
-    let Some(file) = open_old(context, &config, &new, reference)? else {
+    let text = input::secret("--new-key", reference)?;
+    let new = StoreKey::from_base64(text.expose());
+    let new = new.map_err(|error| anyhow!("--new-key: {error}"))?;
+    if is_under(&config, &new)? {
+        output::say(format!(
+            "{} is sealed under this key already; set `store.key` to \"{reference}\"",
+            config.store.path.display()
+        ));
         return Ok(());
+    }
+    let before = Act {
+        verb: "store rekey",
+        subject: None,
     };
+    vouch_for_the_log(context, &config, before).await?;
     let keep = kept_name(&config.store.path, "rekeyed", SystemClock.now_ms());
     let mut progress = Progress::new("sealed");
-    let copied = file.rekey(&new, &keep, &mut |step| match step {
+    let copied = open_file(context, &config)?.rekey(&new, &keep, &mut |step| match step {
         RekeyStep::Sealed(rows) => progress.show(rows),
         RekeyStep::Verified | RekeyStep::Kept | RekeyStep::Swapped => progress.end(),
     })?;
     say_rekeyed(&config, reference, &keep, copied);
+    let mut rekeyed = config;
+    rekeyed.store.key = Some(text);
+    trail::tell_after(&rekeyed, before).await;
     Ok(())
 }
 
-/// The store under its present key; nothing where it is under the new one already, as a crash
-/// after the last step leaves it.
-fn open_old(
+/// Has the store know the last line of the audit log that the present key vouches for: a crash may
+/// have come before it was told, and under the new key nobody could vouch for lines of the former.
+async fn vouch_for_the_log(
     context: &Context,
     config: &Config,
-    new: &StoreKey,
-    reference: &str,
-) -> Result<Option<StoreFile>, Failure> {
-    let path = &config.store.path;
-    match StoreFile::open(path, new, config.store.cache) {
-        Ok(_) => {
-            output::say(format!(
-                "{} is sealed under this key already; set `store.key` to \"{reference}\"",
-                path.display()
-            ));
-            Ok(None)
-        }
-        Err(StoreError::WrongKey { .. }) => open_file(context, config).map(Some),
-        Err(other) => Err(other.into()),
-    }
+    act: Act<'_>,
+) -> Result<(), Failure> {
+    let store = open(context, config)?;
+    let trail = Trail::open(config, &store).await?;
+    trail.tell(act, "begun").await;
+    Ok(())
 }
 
-fn new_key(reference: &str) -> Result<StoreKey, Failure> {
-    let text = input::secret("--new-key", reference)?;
-    let key = StoreKey::from_base64(text.expose());
-    key.map_err(|error| anyhow!("--new-key: {error}").into())
+/// Whether the store is under the new key already, as a crash after the last step leaves it.
+fn is_under(config: &Config, new: &StoreKey) -> Result<bool, Failure> {
+    match StoreFile::open(&config.store.path, new, config.store.cache) {
+        Ok(_) => Ok(true),
+        Err(StoreError::WrongKey { .. }) => Ok(false),
+        Err(other) => Err(other.into()),
+    }
 }
 
 fn say_rekeyed(config: &Config, reference: &str, keep: &Path, copied: Copied) {

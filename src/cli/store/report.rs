@@ -7,7 +7,9 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::{self, Form};
 use crate::cli::store::{CheckArguments, open_file, running};
+use crate::cli::trail::{self, Act};
 use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
 use crate::store::care::{Inspection, Stats};
 
 pub(super) async fn stats(context: &Context, form: &Form) -> Result<(), Failure> {
@@ -63,10 +65,7 @@ fn merchants(stats: &Stats) -> String {
 pub(super) async fn check(context: &Context, arguments: &CheckArguments) -> Result<(), Failure> {
     let config = context.load()?;
     if arguments.repair {
-        let mut file = open_file(context, &config)?;
-        let moved = file.repair(SystemClock.now_ms())?;
-        output::complain(format!("{moved} damaged records were moved aside"));
-        return report(&file.inspect()?, arguments);
+        return repair(context, &config, arguments).await;
     }
     let found: Inspection = match running(&config).await? {
         Some(sidecar) => {
@@ -75,6 +74,26 @@ pub(super) async fn check(context: &Context, arguments: &CheckArguments) -> Resu
         }
         None => open_file(context, &config)?.inspect()?,
     };
+    report(&found, arguments)
+}
+
+async fn repair(
+    context: &Context,
+    config: &Config,
+    arguments: &CheckArguments,
+) -> Result<(), Failure> {
+    trail::probe(config)?;
+    let mut file = open_file(context, config)?;
+    let moved = file.repair(SystemClock.now_ms())?;
+    output::complain(format!("{moved} damaged records were moved aside"));
+    let found = file.inspect()?;
+    // The log keeps its head in the store.
+    drop(file);
+    let act = Act {
+        verb: "store check --repair",
+        subject: None,
+    };
+    trail::tell_after(config, act).await;
     report(&found, arguments)
 }
 

@@ -4,6 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use rsa::RsaPrivateKey;
+use rsa::pkcs8::DecodePrivateKey as _;
+use rsa::traits::{PrivateKeyParts as _, PublicKeyParts as _};
 
 /// Secrets by name.
 #[derive(Default)]
@@ -45,6 +48,26 @@ impl Secrets {
         }
         for (how, bytes) in in_base64(secret) {
             self.spell(name, how, bytes);
+        }
+    }
+
+    /// Adds a private key: the numbers that nobody may know, and the lines of its PEM.
+    pub fn add_private_key(&mut self, name: &str, pem: &str) {
+        let key = RsaPrivateKey::from_pkcs8_pem(pem).expect("a key");
+        let mut numbers = vec![key.d().to_bytes_be()];
+        numbers.extend(key.primes().iter().map(rsa::BigUint::to_bytes_be));
+        for number in &numbers {
+            // A part is as bad as the whole, and lines may be folded anywhere.
+            for part in number.chunks(32).filter(|part| part.len() == 32) {
+                self.add(name, part);
+            }
+        }
+        // The first lines hold the public half.
+        let public = STANDARD.encode(key.n().to_bytes_be());
+        let lines = pem.lines().filter(|line| line.len() == 64);
+        let lines = lines.filter(|line| !public.contains(&line[..24]));
+        for line in lines.skip(key.size() * 4 / 3 / 64 + 2) {
+            self.add(name, line.as_bytes());
         }
     }
 

@@ -4,16 +4,14 @@ use alipay_sidecar::simulator::{
     DEFAULT_APP_ID, DEFAULT_USER_ID, Event, FIRST_AUTH_APP_ID, Fault, FaultKind,
     SECOND_AUTH_APP_ID, TriggerOptions,
 };
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::Request;
 
 use super::world::{ADMIN_TOKEN, CALLER_TOKEN, World};
-use crate::support::{json, keys};
+use crate::support::json;
 
 const BODY: &str = r#"{"out_trade_no":"canary-order-1"}"#;
 const QUERY: &str = "/v2/alipay.trade.query";
-const TOKENS: &[&str] = &["app_auth_token", "app_refresh_token"];
+pub const TOKENS: &[&str] = &["app_auth_token", "app_refresh_token"];
 const USERS: &[&str] = &["user access token", "user refresh token"];
 
 fn post(path: &str) -> http::request::Builder {
@@ -43,7 +41,7 @@ impl World {
         token.expect("a token").to_owned()
     }
 
-    fn app_code(&mut self) -> String {
+    pub fn app_code(&mut self) -> String {
         let simulator = &self.supervisor.simulator;
         let code = simulator.app_auth_code(None, &[FIRST_AUTH_APP_ID]);
         let code = code.expect("a merchant");
@@ -59,7 +57,7 @@ impl World {
     }
 
     /// A secret that somebody gives where it is of no use.
-    fn mistyped(&mut self, where_to: &str) -> String {
+    pub fn mistyped(&mut self, where_to: &str) -> String {
         let secret = format!("mistyped-canary-{where_to}-5f0c");
         self.secrets.add("mistyped secret", secret.as_bytes());
         secret
@@ -339,83 +337,6 @@ pub async fn operator(world: &mut World) {
     world.admin("PUT", &app, body).await;
     let body = format!(r#"{{"code":"{mistyped}"}}"#);
     world.admin("POST", &format!("{app}/exchange"), body).await;
-    verbs(world, true).await;
-}
-
-/// With nobody running: the verbs open the store themselves.
-pub async fn without_a_sidecar(world: &mut World) {
-    verbs(world, false).await;
-}
-
-async fn verbs(world: &mut World, running: bool) {
-    let recipient = STANDARD.encode(keys::public("app4096"));
-    assert!(!recipient.is_empty());
-    let path = world.supervisor.path().join("recipient.pem");
-    std::fs::write(path, keys::public("app4096")).expect("written");
-    for arguments in [
-        &["app", "list", "--json"][..],
-        &["app", "show", DEFAULT_APP_ID],
-        &["check"],
-        &["check", "--json"],
-        &["inbox", "list", "--json"],
-        &["merchant", "export"],
-        &[
-            "merchant",
-            "export",
-            "--with-tokens",
-            "--to-key",
-            "file:recipient.pem",
-        ],
-        &["merchant", "link"],
-        &["merchant", "list", "--json"],
-        &["merchant", "show", FIRST_AUTH_APP_ID, "--json"],
-        &["merchant", "verify", "--all"],
-        &["sign", "--app", DEFAULT_APP_ID, "method=alipay.trade.query"],
-        &[
-            "store",
-            "backup",
-            if running {
-                "live.backup"
-            } else {
-                "cold.backup"
-            },
-        ],
-        &["store", "check"],
-        &["store", "stats", "--json"],
-        &["token", "query", "--merchant", FIRST_AUTH_APP_ID],
-        &["token", "refresh", "--merchant", FIRST_AUTH_APP_ID],
-    ] {
-        let code = world.verb(arguments, "").await;
-        // A merchant whose token is none of Alipay's isn't proved.
-        let unproved = arguments.contains(&"verify") && code == Some(1);
-        assert!(code == Some(0) || unproved, "{arguments:?}: {code:?}");
-        world.learn_tokens();
-    }
-    let mistyped = world.mistyped("verb");
-    let add = [
-        "merchant",
-        "add",
-        "--app",
-        DEFAULT_APP_ID,
-        "--auth-app-id",
-        "2021000000009999",
-    ];
-    for reference in ["-", "env:CANARY_ADMIN_TOKEN", "env:NOTHING_OF_THIS_NAME"] {
-        let arguments = [&add[..], &["--token", reference]].concat();
-        world.verb(&arguments, &format!("{mistyped}\n")).await;
-    }
-    let code = world.app_code();
-    let exchange = ["token", "exchange", "--code", "-"];
-    world.verb(&exchange, &format!("{code}\n")).await;
-    world.verb(&exchange, &format!("{code}\n")).await;
-    world.verb(&exchange, &format!("{mistyped}\n")).await;
-    let line = format!(
-        r#"{{"app_id":"{DEFAULT_APP_ID}","auth_app_id":"1","app_auth_token":"{mistyped}","x":"{mistyped}"}}"#
-    );
-    let wrong = world.supervisor.path().join("wrong.jsonl");
-    std::fs::write(wrong, line).expect("written");
-    let code = world.verb(&["merchant", "import", "wrong.jsonl"], "").await;
-    assert_eq!(code, Some(1));
 }
 
 pub async fn wrong_configuration(world: &mut World) {

@@ -7,16 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use alipay_sidecar::net::client::{Client, Reply};
+use alipay_sidecar::net::client::{Client, ClientOptions, Reply};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::Request;
 use http::header::AUTHORIZATION;
 use http_body_util::Full;
-use rsa::RsaPrivateKey;
-use rsa::pkcs8::DecodePrivateKey as _;
-use rsa::traits::{PrivateKeyParts as _, PublicKeyParts as _};
 
 use super::search::Secrets;
 use crate::support::backend::FakeBackend;
@@ -31,6 +28,10 @@ pub const CALLER_TOKEN: &str = "canary+caller/token-5d07c2aa";
 const SIGNING_SECRET: &[u8; 32] = b"canary of the signing secret 77!";
 /// The app's AES key.
 const APP_AES: &[u8; 16] = b"canary/app+aes 1";
+/// In a file: that of another app.
+const ADDED_AES: &[u8; 16] = b"canary/added+aes";
+/// What the store is sealed with at last.
+const NEXT_STORE_KEY: &[u8; 32] = b"canary: the next key of a store!";
 /// A merchant's AES key.
 const MERCHANT_AES: &[u8; 16] = b"canary-merch+aes";
 /// Says what is secret, in a file of the test's own.
@@ -59,7 +60,11 @@ pub struct World {
     pub backend: FakeBackend,
     pub secrets: Secrets,
     client: Client,
+    /// Trusts the certificate of the admin listener.
+    admin_client: Client,
     shown: Vec<Shown>,
+    /// Verbs that ended in another way than they had to.
+    pub unexpected: Vec<String>,
     program: Program,
 }
 
@@ -73,6 +78,12 @@ impl World {
         let mut secrets = Secrets::default();
         configure(&supervisor, &backend, &mut secrets);
         supervisor.let_go();
+        let ca_file = supervisor.path().join("keys/tls.crt");
+        let admin_client = Client::new(&ClientOptions {
+            connect_timeout: PATIENCE,
+            max_reply: 16 << 20,
+            ca_file: Some(&ca_file),
+        });
         let mut command = command(supervisor.path(), &["run", "--wait-for-store", "10s"]);
         let log = std::fs::File::create(supervisor.path().join("sidecar.log")).expect("a file");
         let both = (log.try_clone().expect("a descriptor"), log);
@@ -84,7 +95,9 @@ impl World {
             backend,
             secrets,
             client: client(),
+            admin_client: admin_client.expect("a client"),
             shown: Vec::new(),
+            unexpected: Vec::new(),
             program,
         }
     }
@@ -119,18 +132,19 @@ impl World {
     ) -> Reply {
         let mut request = request.body(Full::new(body.into())).expect("a request");
         let target = request.uri().to_string();
-        *request.uri_mut() = format!("http://{address}{target}").parse().expect("a URL");
+        let (scheme, client) = match address == self.supervisor.admin {
+            true => ("https", &self.admin_client),
+            false => ("http", &self.client),
+        };
+        let url = format!("{scheme}://{address}{target}");
+        *request.uri_mut() = url.parse().expect("a URL");
         let is_call = address == self.supervisor.proxy;
         if is_call && !request.headers().contains_key(AUTHORIZATION) {
             let bearer = format!("Bearer {CALLER_TOKEN}").parse().expect("a value");
             request.headers_mut().insert(AUTHORIZATION, bearer);
         }
         let what = format!("the answer to {} {target}", request.method());
-        let reply = self
-            .client
-            .send(request, PATIENCE)
-            .await
-            .expect("an answer");
+        let reply = client.send(request, PATIENCE).await.expect("an answer");
         let head = format!("{:?} {:?}\n", reply.status, reply.headers);
         self.show_but(what, [head.as_bytes(), &reply.body].concat(), but);
         reply
@@ -148,6 +162,16 @@ impl World {
 
     /// Runs a verb with `input`, and remembers what it writes.
     pub async fn verb(&mut self, arguments: &[&str], input: &str) -> Option<i32> {
+        self.verb_but(arguments, input, &[]).await.0
+    }
+
+    /// The same, where these secrets belong; gives what it wrote, too.
+    pub async fn verb_but(
+        &mut self,
+        arguments: &[&str],
+        input: &str,
+        but: &[&'static str],
+    ) -> (Option<i32>, String) {
         let mut command = command(self.supervisor.path(), arguments);
         command.stdin(Stdio::piped());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -159,8 +183,9 @@ impl World {
         let output = tokio::task::spawn_blocking(move || child.wait_with_output());
         let output = output.await.expect("no panic").expect("ended");
         let what = format!("`{}`", arguments.join(" "));
-        self.show(what, [output.stdout, output.stderr].concat());
-        output.status.code()
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        self.show_but(what, [output.stdout, output.stderr].concat(), but);
+        (output.status.code(), said)
     }
 
     /// What the backend was sent.
@@ -304,13 +329,24 @@ fn configure(supervisor: &Supervisor, backend: &FakeBackend, secrets: &mut Secre
         0o600,
     );
     let signing = format!("whsec_{}", STANDARD.encode(SIGNING_SECRET));
+    private(
+        directory,
+        "keys/added.pem",
+        &keys::private("app1024"),
+        0o600,
+    );
+    secure_the_admin_listener(directory);
     let script = format!("#!/bin/sh\necho {signing}\n");
     private(directory, "secret", &script, 0o700);
     supervisor.edit(
         "[proxy]\n",
         "[proxy]\nreply_key = \"file:keys/reply.pem\"\nreply_signature = \"local\"\n",
     );
-    supervisor.edit("[admin]\n", "[admin]\ntoken = \"env:CANARY_ADMIN_TOKEN\"\n");
+    supervisor.edit(
+        "[admin]\n",
+        "[admin]\ntoken = \"env:CANARY_ADMIN_TOKEN\"\ntls_cert = \"file:keys/tls.crt\"\n\
+         tls_key = \"file:keys/tls.pem\"\n",
+    );
     supervisor.edit(
         "[webhook]\n",
         "[webhook]\nuser_auth_return_url = \"http://127.0.0.1:9/user\"\n",
@@ -329,16 +365,26 @@ fn configure(supervisor: &Supervisor, backend: &FakeBackend, secrets: &mut Secre
     );
     give_the_second_merchant_a_key(directory);
     let read = |name: &str| std::fs::read_to_string(directory.join(name)).expect("readable");
-    add_key(
-        secrets,
-        "app private key",
-        &read("keys/app_private_key.pem"),
-    );
-    add_key(secrets, "next private key", &read("keys/next.pem"));
-    add_key(secrets, "reply key", &read("keys/reply.pem"));
+    for (name, file) in [
+        ("app private key", "keys/app_private_key.pem"),
+        ("next private key", "keys/next.pem"),
+        ("private key of another app", "keys/added.pem"),
+        ("reply key", "keys/reply.pem"),
+        ("TLS key", "keys/tls.pem"),
+    ] {
+        secrets.add_private_key(name, &read(file));
+    }
     let store = STANDARD.decode(read("store.key").trim()).expect("base64");
+    for (name, key) in [
+        ("keys/added.aes", ADDED_AES.as_slice()),
+        ("keys/new.store.key", NEXT_STORE_KEY),
+    ] {
+        private(directory, name, &STANDARD.encode(key), 0o600);
+    }
     for (name, secret) in [
         ("store key", store.as_slice()),
+        ("next store key", NEXT_STORE_KEY),
+        ("AES key of another app", ADDED_AES),
         ("admin token", ADMIN_TOKEN.as_bytes()),
         ("caller token", CALLER_TOKEN.as_bytes()),
         ("signing secret", SIGNING_SECRET),
@@ -355,6 +401,15 @@ fn private(directory: &Path, name: &str, text: &str, mode: u32) {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("set");
 }
 
+fn secure_the_admin_listener(directory: &Path) {
+    let pem = keys::private("alipay2048");
+    let key = rcgen::KeyPair::from_pem(&pem).expect("an RSA key");
+    let params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
+    let certificate = params.self_signed(&key).expect("signed").pem();
+    private(directory, "keys/tls.pem", &pem, 0o600);
+    private(directory, "keys/tls.crt", &certificate, 0o644);
+}
+
 fn give_the_second_merchant_a_key(directory: &Path) {
     let path = directory.join("merchants.jsonl");
     let text = std::fs::read_to_string(&path).expect("readable");
@@ -368,24 +423,6 @@ fn give_the_second_merchant_a_key(directory: &Path) {
     });
     let text: Vec<_> = lines.collect();
     std::fs::write(&path, text.join("\n")).expect("written");
-}
-
-/// The numbers that nobody may know, and the lines of the file.
-fn add_key(secrets: &mut Secrets, name: &str, pem: &str) {
-    let key = RsaPrivateKey::from_pkcs8_pem(pem).expect("a key");
-    let mut numbers = vec![key.d().to_bytes_be()];
-    numbers.extend(key.primes().iter().map(rsa::BigUint::to_bytes_be));
-    for number in &numbers {
-        // A part is as bad as the whole, and lines may be folded anywhere.
-        for part in number.chunks(32).filter(|part| part.len() == 32) {
-            secrets.add(name, part);
-        }
-    }
-    let public = STANDARD.encode(key.n().to_bytes_be());
-    let lines = pem.lines().filter(|line| line.len() == 64);
-    for line in lines.filter(|line| !public.contains(&line[..24])).skip(7) {
-        secrets.add(name, line.as_bytes());
-    }
 }
 
 fn files(root: &Path) -> Vec<PathBuf> {

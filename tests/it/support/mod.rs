@@ -36,6 +36,8 @@ pub mod callers;
 pub mod documented;
 pub mod isv;
 pub mod keys;
+#[cfg(all(feature = "cli", target_os = "linux"))]
+pub mod leaks;
 #[cfg(feature = "cli")]
 pub mod program;
 pub mod raw;

@@ -1,9 +1,10 @@
 //! The real program, as a process of its own that can be killed.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use alipay_sidecar::clock::SystemClock;
@@ -64,7 +65,8 @@ url = "{backend}"
         this
     }
 
-    fn write(&self, name: &str, text: &str) {
+    /// Writes a file that its owner alone can read.
+    pub fn write(&self, name: &str, text: &str) {
         use std::os::unix::fs::PermissionsExt;
         let path = self.directory.path().join(name);
         std::fs::write(&path, text).expect("written");
@@ -125,45 +127,56 @@ url = "{backend}"
         let mut child = command(PROGRAM)
             .current_dir(self.directory.path())
             .env_clear()
+            .env("ALIPAY_SIDECAR_TELEMETRY__LOG", "trace")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .expect("started");
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
-        let said = serving(&mut log);
-        // Read on, so that the program never finds its pipe full.
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        let (said, mut written) = serving(&mut log);
+        // Read on, so that the program never finds its pipe full; it is searched at last.
+        let log = std::thread::spawn(move || {
+            // What was read is searched, however that ends.
+            let _ = log.read_to_end(&mut written);
+            written
+        });
         let url = |name: &str| format!("http://{}", said[name].as_str().expect("an address"));
         Program {
             proxy: url("proxy"),
             webhook: url("webhook"),
             admin: url("admin"),
             child,
+            log: Some(log),
+            folder: self.directory.path().to_owned(),
             started,
         }
     }
 }
 
-/// The line that tells where it listens.
-fn serving(log: &mut impl BufRead) -> Value {
+/// The line that tells where it listens, and what was written until then.
+fn serving(log: &mut impl BufRead) -> (Value, Vec<u8>) {
     let mut said = Vec::new();
     for line in log.lines() {
         let line = line.expect("text");
+        said.extend(line.as_bytes());
+        said.push(b'\n');
         if line.contains("\"serving\"") {
-            return serde_json::from_str(&line).expect("JSON");
+            return (serde_json::from_str(&line).expect("JSON"), said);
         }
-        said.push(line);
     }
-    panic!("the program ended:\n{}", said.join("\n"));
+    panic!("the program ended:\n{}", String::from_utf8_lossy(&said));
 }
 
-/// A running program; it is killed when this is dropped.
+/// A running program; when this is dropped it is killed, and what it wrote is searched for the
+/// secrets of its folder.
 pub struct Program {
     pub proxy: String,
     pub webhook: String,
     pub admin: String,
     child: Child,
+    log: Option<JoinHandle<Vec<u8>>>,
+    folder: PathBuf,
     started: Instant,
 }
 
@@ -218,6 +231,11 @@ impl Drop for Program {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let log = self.log.take().map(JoinHandle::join);
+        #[cfg(target_os = "linux")]
+        if let Some(Ok(log)) = log {
+            super::leaks::none_in(&log, &self.folder, &[]);
+        }
     }
 }
 

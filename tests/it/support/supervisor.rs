@@ -14,13 +14,19 @@ use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::simulator::{DEFAULT_APP_ID, Options, Simulator, WorkspaceListeners};
 
 use super::PATIENCE;
+#[cfg(target_os = "linux")]
+use super::leaks;
 
 /// Moves the three sockets from where a child can be given any (0, 1, 2) to where the protocol
 /// wants them, and says for whom they are: the shell's number is the program's once it became it.
 const HAND_OVER: &str = r#"exec 3<&0 4<&1 5<&2 0</dev/null 1>>sidecar.log 2>&1
 LISTEN_PID=$$ exec "$0" "$@""#;
 
-/// The folder of a sidecar, its Alipay, and its sockets.
+/// All that it has to say, for its log is searched at last.
+const LOG_LEVEL: (&str, &str) = ("ALIPAY_SIDECAR_TELEMETRY__LOG", "trace");
+
+/// The folder of a sidecar, its Alipay, and its sockets; what its programs wrote is searched for its
+/// secrets when it is dropped.
 pub struct Supervisor {
     pub directory: tempfile::TempDir,
     pub simulator: Simulator,
@@ -119,6 +125,7 @@ impl Supervisor {
             .args(arguments)
             .current_dir(self.path())
             .env_clear()
+            .env(LOG_LEVEL.0, LOG_LEVEL.1)
             .env("LISTEN_FDS", "3")
             .env("LISTEN_FDNAMES", names)
             .env("NOTIFY_SOCKET", self.path().join("notify"));
@@ -183,6 +190,19 @@ impl Supervisor {
         form_urlencoded::Serializer::new(String::new())
             .extend_pairs(fields)
             .finish()
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let state = self.simulator.state();
+        let grants = state["grants"].as_array().cloned().unwrap_or_default();
+        let tokens = grants.iter().flat_map(|grant| {
+            ["app_auth_token", "app_refresh_token"].map(|name| grant[name].as_str())
+        });
+        let tokens: Vec<_> = tokens.flatten().map(ToOwned::to_owned).collect();
+        leaks::none_in(self.log().as_bytes(), self.path(), &tokens);
     }
 }
 

@@ -1,0 +1,130 @@
+//! How large the log becomes as a whole, and what goes then.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::all_files;
+use super::chain::ChainKey;
+use super::tests::{World, entry};
+
+/// The bound of all files, and of one.
+const MOST: u64 = 32 << 10;
+const LARGEST: u64 = MOST / 8;
+/// By how much the file that is written may be larger: the lines of one write.
+const ONE_WRITE: u64 = 1024;
+
+fn bounded() -> World {
+    let mut world = World::new();
+    world.layout.largest = LARGEST;
+    world.max_size = Some(MOST);
+    world
+}
+
+fn size(world: &World) -> u64 {
+    let files = all_files(&world.path()).expect("readable");
+    let sizes = files
+        .iter()
+        .map(|file| fs::metadata(file).expect("there").len());
+    sizes.sum()
+}
+
+/// Tells so many calls, each written by itself; gives how many lines went before their time, and
+/// looks after each write how large the log is, without what was put there.
+async fn tell(world: &World, count: usize, put_there: u64) -> u64 {
+    let (audit, metrics) = world.try_open().await.expect("opened");
+    for call in 0..count {
+        audit.tell(|| entry(call));
+        audit.finished().await;
+        let size = size(world) - put_there;
+        assert!(size <= MOST + ONE_WRITE, "{size} after call {call}");
+    }
+    // Its end looks once more.
+    drop(audit);
+    metrics.displaced.get()
+}
+
+/// The log is good as it is, and begins with the line after those that went.
+async fn begins_after(world: &World, displaced: u64) {
+    let report = world.verify().await;
+    assert!(report.good, "{:?}", report.problems);
+    assert_eq!(report.first.map(|(seq, _)| seq), Some(displaced + 1));
+    let said = report.remarks.iter();
+    let mut said = said.filter(|remark| remark.contains("`audit.max_size`"));
+    assert!(said.next().is_some(), "{:?}", report.remarks);
+}
+
+#[tokio::test]
+async fn the_oldest_go_when_all_become_too_large_and_the_log_says_so() {
+    let world = bounded();
+    let displaced = tell(&world, 400, 0).await;
+    assert!(displaced > 200, "{displaced}");
+    // Nearly all of the room is used.
+    let least = MOST - 3 * LARGEST;
+    assert!(size(&world) >= least, "{}", size(&world));
+    begins_after(&world, displaced).await;
+    let whole: String = all_files(&world.path())
+        .expect("readable")
+        .iter()
+        .map(|file| fs::read_to_string(file).expect("text"))
+        .collect();
+    assert!(whole.contains("\"because\":\"max_size\""), "{whole}");
+    // A start goes by the bound of now.
+    let mut world = world;
+    world.max_size = Some(MOST / 2);
+    let (audit, metrics) = world.try_open().await.expect("opened");
+    audit.tell(|| entry(0));
+    audit.finished().await;
+    audit.tell(|| entry(1));
+    audit.finished().await;
+    drop(audit);
+    assert!(size(&world) <= MOST / 2 + ONE_WRITE, "{}", size(&world));
+    begins_after(&world, displaced + metrics.displaced.get()).await;
+}
+
+#[tokio::test]
+async fn without_a_bound_nothing_goes_before_its_time() {
+    let mut world = bounded();
+    world.max_size = None;
+    let (audit, metrics) = world.try_open().await.expect("opened");
+    for call in 0..400 {
+        audit.tell(|| entry(call));
+        audit.finished().await;
+    }
+    drop(audit);
+    assert_eq!(metrics.displaced.get(), 0);
+    assert_eq!(world.verify().await.first.map(|(seq, _)| seq), Some(1));
+}
+
+/// Puts a file there that has a name of the log's.
+fn plant(world: &World, bytes: u64) -> PathBuf {
+    let planted = world
+        .path()
+        .with_file_name("audit.jsonl.2026-11-20.000000000001");
+    let file = fs::File::create(&planted).expect("created");
+    file.set_len(bytes).expect("made as large");
+    planted
+}
+
+#[tokio::test]
+async fn a_file_that_nobody_vouches_for_has_nothing_removed() {
+    let world = bounded();
+    let displaced = tell(&world, 50, 0).await;
+    assert_eq!(displaced, 0);
+    let planted = plant(&world, 10 * MOST);
+    let displaced = tell(&world, 20, 10 * MOST).await;
+    assert_eq!(displaced, 0);
+    assert!(planted.exists(), "it isn't ours to remove");
+    fs::remove_file(planted).expect("removed");
+    let report = world.verify().await;
+    assert!(report.good, "{:?}", report.problems);
+}
+
+#[tokio::test]
+async fn files_of_an_earlier_key_go_first_where_later_lines_bind_them() {
+    let mut world = bounded();
+    let before = tell(&world, 150, 0).await;
+    world.key = Some(ChainKey::derive(b"another key"));
+    let after = tell(&world, 150, 0).await;
+    assert!(before > 0 && after > 0, "{before} {after}");
+    begins_after(&world, before + after).await;
+}
