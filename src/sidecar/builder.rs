@@ -444,7 +444,6 @@ pub(super) fn upstream_client(config: &Config) -> Result<Client, ClientError> {
 }
 
 /// The client towards backends, which stand beside us: never through the proxy.
-
 fn backend_client(config: &Config) -> Result<Client, ClientError> {
     Client::new(&ClientOptions {
         connect_timeout: config.delivery.timeout,
