@@ -39,6 +39,7 @@ pub mod health;
 pub mod import;
 pub mod inbox;
 mod json;
+mod merchant_form;
 pub mod merchants;
 pub mod metrics;
 pub mod openapi;

@@ -10,8 +10,9 @@ use crate::admin::authorizations::{
 use crate::admin::drain::Progress;
 use crate::admin::export::{self, SealedPage};
 use crate::admin::health::Readiness;
-use crate::admin::import::{self, ImportReport};
+use crate::admin::import::ImportReport;
 use crate::admin::inbox::{self, EntryView, ItemView, ReverifyReport};
+use crate::admin::merchant_form;
 use crate::admin::merchants::MerchantView;
 use crate::admin::page::Page;
 use crate::admin::prune::{self, PruneReport};
@@ -131,7 +132,7 @@ pub(in crate::admin) static OPERATIONS: [Operation; 32] = [
         "Imports merchants: all, or none of them",
     )
     .asks(&[DRY_RUN])
-    .takes(RequestBody::Lines(&import::BODY))
+    .takes(RequestBody::Lines(&merchant_form::LINE))
     .answers(Content::json::<ImportReport>(), "How many were stored")
     .refuses(&[409]),
     get(
@@ -146,7 +147,7 @@ pub(in crate::admin) static OPERATIONS: [Operation; 32] = [
         Does::PutMerchant,
         "Stores a merchant and its token; without one, gives a known merchant its alias",
     )
-    .takes(RequestBody::Object(&import::BODY))
+    .takes(RequestBody::Object(&merchant_form::BODY))
     .answers(Content::json::<MerchantView>(), "As it is now")
     .refuses(&[404, 409]),
     delete(
