@@ -4,9 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::error::AdminError;
-use crate::admin::json::{
-    AES_KEY, Form, LONG, Members, Object, invalid, missing, optional, required,
-};
+use crate::admin::json::{AES_KEY, Form, LONG, Members, Object, invalid, member, missing};
 use crate::config::app::check_keys;
 use crate::model::app::{App, AppCertificates, Environment};
 use crate::model::id::AppId;
@@ -146,33 +144,34 @@ pub async fn put(store: &dyn Store, app_id: &AppId, body: &[u8]) -> Result<AppVi
 pub(super) static BODY: Object = Object {
     about: "An app, under the names of `[[app]]`; with `alipay_public_key`, or with the three \
             members of certificate mode",
+    required: &["private_key"],
     members: &[
-        optional("app_id", Form::Id, "As in the address"),
-        required(
+        member("app_id", Form::Id, "As in the address"),
+        member(
             "private_key",
             LONG,
             "应用私钥: PEM, or base64 of PKCS#1 or PKCS#8",
         ),
-        optional(
+        member(
             "private_key_next",
             LONG,
             "The key after it, while keys change",
         ),
-        optional(
+        member(
             "alipay_public_key",
             Form::Texts("."),
             "支付宝公钥; several while it changes",
         ),
-        optional("app_cert", Form::Texts("."), "应用公钥证书, PEM"),
-        optional("alipay_cert", Form::Texts("."), "支付宝公钥证书, PEM"),
-        optional("alipay_root_cert", LONG, "支付宝根证书, PEM"),
-        optional("encrypt_key", AES_KEY, "接口内容加密方式's AES key"),
-        optional(
+        member("app_cert", Form::Texts("."), "应用公钥证书, PEM"),
+        member("alipay_cert", Form::Texts("."), "支付宝公钥证书, PEM"),
+        member("alipay_root_cert", LONG, "支付宝根证书, PEM"),
+        member("encrypt_key", AES_KEY, "接口内容加密方式's AES key"),
+        member(
             "environment",
             Form::Word(&["production", "sandbox"]),
             "Which Alipay; default: production",
         ),
-        optional("sign_type", Form::Word(&["RSA2", "RSA"]), "Default: RSA2"),
+        member("sign_type", Form::Word(&["RSA2", "RSA"]), "Default: RSA2"),
     ],
 };
 

@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::AdminParts;
 use crate::admin::error::AdminError;
-use crate::admin::json::{
-    Form, LONG, Member, Members, Object, invalid, missing, optional, required,
-};
+use crate::admin::json::{Form, LONG, Member, Members, Object, invalid, member, missing};
 use crate::admin::merchants::{self, MerchantView};
 use crate::admin::page::Page;
 use crate::gateway::app::SigningApp;
@@ -116,37 +114,42 @@ pub struct VerdictView {
 /// What a link is asked for with.
 pub(super) static LINK: Object = Object {
     about: "Which link",
+    required: &[],
     members: &[
-        optional(
+        member(
             "page",
             Form::Word(&["batch", "single", "specified", IN_APP, INVITE]),
             "Which of Alipay's pages; default: batch",
         ),
-        optional(
+        member(
             "types",
             Form::Text { longest: 256 },
             "Kinds of applications that may authorise, a comma between them",
         ),
         REF,
-        optional(
+        member(
             "lifetime_s",
-            Form::Integer { minimum: 1 },
+            Form::Integer {
+                least: 1,
+                most: i64::MAX,
+            },
             "How long it is good, seconds; default: half an hour, at most a day",
         ),
-        optional("auth_app_id", Form::Id, "The merchant, of an invitation"),
+        member("auth_app_id", Form::Id, "The merchant, of an invitation"),
     ],
 };
 
 /// What topics are subscribed to with.
 pub(super) static SUBSCRIBE: Object = Object {
     about: "Which messages, and whose",
+    required: &["topics"],
     members: &[
-        required(
+        member(
             "topics",
             Form::Texts("^[A-Za-z0-9._-]{1,128}$"),
             "Such as `alipay.open.auth.appauth.cancelled`",
         ),
-        optional(
+        member(
             "auth_app_id",
             Form::Id,
             "The merchant; without it: the app itself",
@@ -157,10 +160,11 @@ pub(super) static SUBSCRIBE: Object = Object {
 /// What a code is exchanged with.
 pub(super) static EXCHANGE: Object = Object {
     about: "A code, and whose",
-    members: &[required("code", LONG, "The app_auth_code"), REF],
+    required: &["code"],
+    members: &[member("code", LONG, "The app_auth_code"), REF],
 };
 
-const REF: Member = optional(
+const REF: Member = member(
     "ref",
     Form::Text { longest: 64 },
     "The ISV's own tenant id; it comes back in the event",

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::admin::error::AdminError;
-use crate::admin::json::{Form, LONG, Members, Object, invalid, missing, required};
+use crate::admin::json::{Form, LONG, Members, Object, invalid, member, missing};
 use crate::admin::merchants;
 use crate::admin::page::Page;
 use crate::admin::sealing::{Part, Recipient};
@@ -29,18 +29,26 @@ pub struct SealedPage {
 /// What is asked for.
 pub(super) static BODY: Object = Object {
     about: "To whom, and which part of which export",
+    required: &["public_key", "export", "part"],
     members: &[
-        required(
+        member(
             "public_key",
             LONG,
             "The recipient's RSA key, PEM, 2048 bits at least",
         ),
-        required(
+        member(
             "export",
             Form::Pattern("^[A-Za-z0-9-]{1,64}$"),
             "The export's id, the same in every part",
         ),
-        required("part", Form::Integer { minimum: 1 }, "Which part, from 1"),
+        member(
+            "part",
+            Form::Integer {
+                least: 1,
+                most: i64::MAX,
+            },
+            "Which part, from 1",
+        ),
     ],
 };
 
@@ -67,12 +75,11 @@ impl Request {
                 "`export` isn't up to 64 letters, digits and hyphens",
             ));
         }
-        let part = u64::try_from(part).ok().filter(|part| *part > 0);
         Ok(Self {
             recipient: Recipient::from_text(&key)
                 .map_err(|error| invalid(&format!("`public_key`: {error}")))?,
             export,
-            part: part.ok_or_else(|| invalid("`part` counts from 1"))?,
+            part: u64::try_from(part).map_err(|_| invalid("`part` counts from 1"))?,
         })
     }
 }

@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::error::AdminError;
-use crate::admin::json::{AES_KEY, Form, LONG, Members, Object, invalid, missing, optional};
+use crate::admin::json::{Members, invalid, missing};
+use crate::admin::merchant_form;
 use crate::model::authorization::{
     Authorization, Doubt, Evidence, Rank, Refusal, Revocation, Source,
 };
@@ -38,79 +39,6 @@ pub struct ImportReport {
     /// Whether nothing was stored.
     pub dry_run: bool,
 }
-
-/// A merchant, as `merchant import` takes it. Where the address names it, the ids may be left out, and
-/// with nothing but an alias the token, too.
-pub(super) static BODY: Object = Object {
-    about: "A merchant under Alipay's own names",
-    members: &[
-        optional(
-            "app_id",
-            Form::Id,
-            "Our application; as in the address, if that names it",
-        ),
-        optional(
-            "auth_app_id",
-            Form::Id,
-            "The merchant's application, likewise",
-        ),
-        optional(
-            "user_id",
-            Form::Pattern("^2088[0-9]{12}$"),
-            "The merchant's PID",
-        ),
-        optional(
-            "alias",
-            Form::Alias,
-            "The operator's name for it; not `self`, not digits alone",
-        ),
-        optional("ref", Form::Text { longest: 64 }, "The ISV's own tenant id"),
-        optional("app_auth_token", LONG, "The merchant's token"),
-        optional("app_refresh_token", LONG, "What buys the next one"),
-        optional(
-            "auth_time",
-            TIME,
-            "When it authorised; without it: now, estimated",
-        ),
-        optional("encrypt_key", AES_KEY, "The merchant's AES key"),
-        optional(
-            "auth_time_estimated",
-            Form::Flag,
-            "Whether `auth_time` is ours",
-        ),
-        optional(
-            "encrypt_key_fetched",
-            Form::Flag,
-            "Whether Alipay gave `encrypt_key`",
-        ),
-        optional("previous_app_auth_token", LONG, "The token before it"),
-        optional(
-            "previous_app_refresh_token",
-            LONG,
-            "What bought the one after that",
-        ),
-        optional(
-            "doubt",
-            Form::Word(&[
-                "new-token-refused",
-                "refresh-token-refused",
-                "token-refused",
-            ]),
-            "Which token Alipay refused",
-        ),
-        optional(
-            "refresh_refused",
-            Form::Flag,
-            "Whether the refresh token is spent",
-        ),
-        optional("revoked_at", TIME, "When it cancelled"),
-        optional("stated_expiry", TIME, "When the token ends, as Alipay says"),
-        optional("suspect_at", TIME, "When it became suspect"),
-    ],
-};
-
-/// Unix milliseconds.
-const TIME: Form = Form::Integer { minimum: 0 };
 
 /// What an operator says of a merchant.
 pub(crate) struct MerchantRecord {
@@ -204,7 +132,11 @@ impl MerchantRecord {
         body: &[u8],
         path: Option<(&AppId, &AuthAppId)>,
     ) -> Result<Self, AdminError> {
-        let mut members = Members::parse(body, &BODY)?;
+        let object = match path {
+            Some(_) => &merchant_form::BODY,
+            None => &merchant_form::LINE,
+        };
+        let mut members = Members::parse(body, object)?;
         let (path_app, path_merchant) = path.unzip();
         let has_alias = members.has("alias");
         let record = Self {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::admin::error::AdminError;
-use crate::admin::json::{Form, Members, Object, optional};
+use crate::admin::json::{Form, Members, Object, member};
 use crate::admin::page::Page;
 use crate::model::delivery::{Attempt, Delivery, DeliveryState};
 use crate::model::event::AuthorizationEvent;
@@ -343,7 +343,8 @@ pub async fn reverify(webhook: &Webhook, id: Option<&str>) -> Result<ReverifyRep
 /// Which refused notification.
 pub(super) static REVERIFY: Object = Object {
     about: "Which one; none: all of them",
-    members: &[optional("id", Form::Event, "Its id")],
+    required: &[],
+    members: &[member("id", Form::Event, "Its id")],
 };
 
 /// As [`reverify`], the id in a JSON object: `{"id":…}`, or none.

@@ -14,6 +14,8 @@ use crate::protocol::secret::Secret;
 #[derive(Debug)]
 pub(crate) struct Object {
     pub(crate) about: &'static str,
+    /// The names of those that must be there.
+    pub(crate) required: &'static [&'static str],
     pub(crate) members: &'static [Member],
 }
 
@@ -23,7 +25,6 @@ pub(crate) struct Member {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
     pub(crate) form: Form,
-    pub(crate) required: bool,
 }
 
 /// What a member may hold, as the API's document says it. Whoever reads it is stricter still.
@@ -39,8 +40,8 @@ pub(crate) enum Form {
     Flag,
     /// An application's.
     Id,
-    /// A whole number.
-    Integer { minimum: i64 },
+    /// A whole number of this range.
+    Integer { least: i64, most: i64 },
     /// A text of this form.
     Pattern(&'static str),
     /// Any text, of so many characters at most.
@@ -51,23 +52,16 @@ pub(crate) enum Form {
     Word(&'static [&'static str]),
 }
 
-/// A member that may be left out.
-pub(crate) const fn optional(name: &'static str, form: Form, about: &'static str) -> Member {
-    Member {
-        name,
-        about,
-        form,
-        required: false,
-    }
+/// One member.
+pub(crate) const fn member(name: &'static str, form: Form, about: &'static str) -> Member {
+    Member { name, about, form }
 }
 
-/// A member that must be there.
-pub(crate) const fn required(name: &'static str, form: Form, about: &'static str) -> Member {
-    Member {
-        required: true,
-        ..optional(name, form, about)
-    }
-}
+/// Unix milliseconds.
+pub(crate) const TIME: Form = Form::Integer {
+    least: 0,
+    most: i64::MAX,
+};
 
 /// An AES key of 16, 24 or 32 bytes, in base64.
 pub(crate) const AES_KEY: Form = Form::Pattern(
@@ -104,8 +98,12 @@ impl Members {
 
     /// A string; null, absent and empty are the same.
     pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, AdminError> {
+        let longest = self.longest(name);
         match self.take(name) {
             None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) if text.chars().nth(longest).is_some() => Err(invalid(
+                &format!("`{name}` has more than {longest} characters"),
+            )),
             Some(Value::String(text)) if text.is_empty() => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(invalid(&format!("`{name}` isn't a string"))),
@@ -142,10 +140,14 @@ impl Members {
     }
 
     pub(crate) fn integer(&mut self, name: &str) -> Result<Option<i64>, AdminError> {
+        let (least, most) = self.range(name);
         match self.take(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => match value.as_i64() {
-                Some(integer) => Ok(Some(integer)),
+                Some(integer) if (least..=most).contains(&integer) => Ok(Some(integer)),
+                Some(integer) => Err(invalid(&format!(
+                    "`{name}` is {integer}, expected a number from {least} to {most}"
+                ))),
                 None => Err(invalid(&format!("`{name}` isn't an integer"))),
             },
         }
@@ -183,9 +185,30 @@ impl Members {
     }
 
     fn take(&mut self, name: &str) -> Option<Value> {
-        let described = self.object.members.iter().any(|m| m.name == name);
+        let described = self.described(name).is_some();
         debug_assert!(described, "`{name}` is read, but not described");
         self.left.remove(name)
+    }
+
+    fn longest(&self, name: &str) -> usize {
+        match self.described(name).map(|member| member.form) {
+            Some(Form::Text { longest }) => longest,
+            _ => usize::MAX,
+        }
+    }
+
+    fn range(&self, name: &str) -> (i64, i64) {
+        match self.described(name).map(|member| member.form) {
+            Some(Form::Integer { least, most }) => (least, most),
+            _ => (i64::MIN, i64::MAX),
+        }
+    }
+
+    fn described(&self, name: &str) -> Option<&'static Member> {
+        self.object
+            .members
+            .iter()
+            .find(|member| member.name == name)
     }
 
     /// Every member must have been taken out.
@@ -220,8 +243,18 @@ mod tests {
 
     static NAMED: Object = Object {
         about: "A name",
-        members: &[optional("alias", LONG, "The name")],
+        required: &[],
+        members: &[member("alias", Form::Text { longest: 3 }, "The name")],
     };
+
+    #[test]
+    fn a_text_is_as_long_as_described() {
+        let read = |body: &str| Members::parse(body.as_bytes(), &NAMED)?.text("alias");
+        let kept = read(r#"{"alias":"商家店"}"#).expect("three characters");
+        assert_eq!(kept.as_deref(), Some("商家店"));
+        let fault = read(r#"{"alias":"shop"}"#).expect_err("four").to_string();
+        assert_eq!(fault, "`alias` has more than 3 characters");
+    }
 
     #[test]
     fn a_member_given_twice_is_refused_in_any_spelling() {

@@ -42,6 +42,7 @@ pub mod import;
 pub mod inbox;
 mod json;
 pub mod look;
+mod merchant_form;
 pub mod merchants;
 pub mod metrics;
 pub mod openapi;

@@ -25,7 +25,7 @@ pub fn document() -> Value {
     for operation in &OPERATIONS {
         let path = paths.entry(operation.path).or_insert_with(|| json!({}));
         let method = operation.method.as_str().to_ascii_lowercase();
-        path[method] = described(operation, &mut generator);
+        set(path, &method, described(operation, &mut generator));
     }
     let problem = generator.subschema_for::<problem::Body<'_>>();
     let mut document = json!({
@@ -97,7 +97,7 @@ fn described(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
         },
     });
     if let Some(body) = operation.body {
-        described["requestBody"] = request_body(body);
+        set(&mut described, "requestBody", request_body(body));
     }
     described
 }
@@ -164,7 +164,7 @@ fn answered(answer: &Answer, generator: &mut SchemaGenerator) -> Value {
         Content::Nothing => return described,
         Content::Text => json!({ "text/plain": { "schema": { "type": "string" } } }),
     };
-    described["content"] = content;
+    set(&mut described, "content", content);
     described
 }
 
@@ -185,41 +185,44 @@ fn of_object(object: &Object) -> Value {
     let members = object.members;
     let properties: Map<String, Value> = members
         .iter()
-        .map(|member| (member.name.to_owned(), of_member(member)))
-        .collect();
-    let required: Vec<&str> = members
-        .iter()
-        .filter(|m| m.required)
-        .map(|m| m.name)
+        .map(|member| {
+            let required = object.required.contains(&member.name);
+            (member.name.to_owned(), of_member(member, required))
+        })
         .collect();
     json!({
         "type": "object",
         "description": object.about,
         "properties": properties,
-        "required": required,
+        "required": object.required,
         "additionalProperties": false,
     })
 }
 
 /// In the place of a member that may be left out, null and the empty text are as good as nothing.
-fn of_member(member: &Member) -> Value {
+fn of_member(member: &Member, required: bool) -> Value {
+    let text = |pattern: &str| {
+        let pattern = match required {
+            true => pattern.to_owned(),
+            false => format!("^$|{pattern}"),
+        };
+        json!({ "type": "string", "pattern": pattern })
+    };
     let mut schema = match member.form {
-        Form::Alias => json!({
-            "type": "string",
-            "pattern": or_empty(ALIAS),
-            "maxLength": 64,
-            "not": { "const": "self" },
-        }),
-        Form::Duration => text(member, DURATION),
-        Form::Event => text(member, EVENT),
+        Form::Alias => text(ALIAS),
+        Form::Duration => text(DURATION),
+        Form::Event => text(EVENT),
         Form::Flag => json!({ "type": "boolean" }),
-        Form::Id => text(member, ID),
-        Form::Integer { minimum } => {
-            json!({ "type": "integer", "format": "int64", "minimum": minimum })
-        }
-        Form::Pattern(pattern) => text(member, pattern),
+        Form::Id => text(ID),
+        Form::Integer { least, most } => json!({
+            "type": "integer",
+            "format": "int64",
+            "minimum": least,
+            "maximum": most,
+        }),
+        Form::Pattern(pattern) => text(pattern),
         Form::Text { longest } => {
-            let least = usize::from(member.required);
+            let least = usize::from(required);
             json!({ "type": "string", "minLength": least, "maxLength": longest })
         }
         Form::Texts(pattern) => {
@@ -229,23 +232,15 @@ fn of_member(member: &Member) -> Value {
         }
         Form::Word(words) => json!({ "enum": words }),
     };
-    if !member.required {
+    if matches!(member.form, Form::Alias) {
+        set(&mut schema, "maxLength", json!(64));
+        set(&mut schema, "not", json!({ "const": "self" }));
+    }
+    if !required {
         or_nothing(&mut schema);
     }
-    schema["description"] = json!(member.about);
+    set(&mut schema, "description", json!(member.about));
     schema
-}
-
-fn text(member: &Member, pattern: &str) -> Value {
-    let pattern = match member.required {
-        true => pattern.to_owned(),
-        false => or_empty(pattern),
-    };
-    json!({ "type": "string", "pattern": pattern })
-}
-
-fn or_empty(pattern: &str) -> String {
-    format!("^$|{pattern}")
 }
 
 /// Lets null in, and with a closed set the empty text.
@@ -256,7 +251,7 @@ fn or_nothing(schema: &mut Value) {
         forms.push(json!({ "type": ["array", "null"], "maxItems": 0 }));
         forms.push(json!({ "const": "" }));
     } else if let Some(kind) = schema.get("type").cloned() {
-        schema["type"] = json!([kind, "null"]);
+        set(schema, "type", json!([kind, "null"]));
     }
 }
 
@@ -331,6 +326,13 @@ fn problem(status: u16, schema: &Value) -> Value {
         "headers": headers,
         "content": { "application/problem+json": { "schema": schema } },
     })
+}
+
+/// Sets a member of what is an object.
+fn set(object: &mut Value, name: &str, value: Value) {
+    if let Value::Object(members) = object {
+        members.insert(name.to_owned(), value);
+    }
 }
 
 /// Descriptions come from doc comments, whose links lead nowhere here.

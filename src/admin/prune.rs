@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::admin::error::AdminError;
-use crate::admin::json::{Form, Members, Object, invalid, optional};
+use crate::admin::json::{Form, Members, Object, invalid, member};
 use crate::config::value;
 use crate::store::{Pruned, Store};
 
@@ -60,7 +60,8 @@ pub async fn prune(
 /// What is old.
 pub(super) static BODY: Object = Object {
     about: "What is old",
-    members: &[optional(
+    required: &[],
+    members: &[member(
         "older_than",
         Form::Duration,
         "How long ago it was settled, such as `3d`; default: `delivery.retain_delivered`",

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::admin::error::AdminError;
 use crate::admin::inbox::{parse_id, parse_state};
-use crate::admin::json::{Form, Members, Object, invalid, missing, optional, required};
+use crate::admin::json::{Form, Members, Object, TIME, member, missing};
 use crate::delivery::glob;
 use crate::model::delivery::{Delivery, DeliveryState};
 use crate::model::id::{AppId, EventId};
@@ -22,24 +22,21 @@ const BATCHES: usize = 10;
 /// What a filter is written with.
 pub(super) static BODY: Object = Object {
     about: "Which deliveries",
+    required: &["state"],
     members: &[
-        required(
+        member(
             "state",
             Form::Word(&["pending", "delivered", "dead", "ignored"]),
             "In this state",
         ),
-        optional(
+        member(
             "type",
             Form::Text { longest: 256 },
             "Whose type this pattern fits, `*` standing for anything",
         ),
-        optional("app_id", Form::Id, "Of this app"),
-        optional(
-            "since",
-            Form::Integer { minimum: 0 },
-            "Received at this Unix millisecond or later",
-        ),
-        optional(
+        member("app_id", Form::Id, "Of this app"),
+        member("since", TIME, "Received at this Unix millisecond or later"),
+        member(
             "after",
             Form::Event,
             "Behind this entry: `next` of the request before",
@@ -93,9 +90,6 @@ impl ReplayFilter {
                 .transpose()?,
         };
         members.finish()?;
-        if filter.since.is_some_and(|since| since < 0) {
-            return Err(invalid("`since` is before 1970; it is Unix milliseconds"));
-        }
         Ok(filter)
     }
 

@@ -199,17 +199,23 @@ async fn remove_app(parts: &AdminParts, app_id: &AppId) -> Answer {
 }
 
 async fn list_merchants(parts: &AdminParts, query: &Query) -> Answer {
+    let limit = query.limit()?;
+    let app_id: Option<AppId> = query
+        .get("app_id")
+        .map(str::parse)
+        .transpose()
+        .map_err(wrong)?;
     if let Some(selector) = query.get("selector") {
         let selector = selector.parse().map_err(wrong)?;
-        let app_id: Option<AppId> = query
-            .get("app_id")
-            .map(str::parse)
-            .transpose()
-            .map_err(wrong)?;
         let items = merchants::find(&*parts.store, app_id.as_ref(), &selector).await?;
         return ok(&Page { items, next: None });
     }
-    ok(&merchants::list(&*parts.store, query.after(), query.limit()?).await?)
+    if app_id.is_some() {
+        return Err(Problem::parameter_invalid(
+            "`app_id` narrows a `selector`; without one every app's merchants are listed",
+        ));
+    }
+    ok(&merchants::list(&*parts.store, query.after(), limit).await?)
 }
 
 async fn import_merchants(parts: &AdminParts, query: &Query, body: &[u8]) -> Answer {

@@ -52,7 +52,7 @@ fn run(shell: &str, arguments: &[&str], script: &str) -> Option<Output> {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut child) = started else {
-        println!("SKIPPED: there is no {shell}");
+        eprintln!("SKIPPED: there is no {shell}");
         return None;
     };
     let mut input = child.stdin.take().expect("piped");

@@ -125,6 +125,8 @@ async fn a_flag_is_true_or_false_and_an_empty_limit_is_none() {
         (Method::GET, "/api/inbox?state="),
         (Method::GET, "/api/merchants?selector="),
         (Method::GET, "/api/merchants?selector=shop&app_id="),
+        (Method::GET, "/api/merchants?selector=shop&limit=0"),
+        (Method::GET, "/api/merchants?app_id=2021000000000001"),
         (Method::GET, "/api/inbox?limit=0"),
         (Method::GET, "/api/merchants?limit=1001"),
         (Method::POST, "/api/drain?wait=soon"),

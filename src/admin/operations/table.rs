@@ -11,9 +11,10 @@ use crate::admin::configuration::{ConfigView, Reloaded};
 use crate::admin::drain::Progress;
 use crate::admin::export::{self, SealedPage};
 use crate::admin::health::Readiness;
-use crate::admin::import::{self, ImportReport};
+use crate::admin::import::ImportReport;
 use crate::admin::inbox::{self, EntryView, ItemView, ReverifyReport};
 use crate::admin::look::AppLook;
+use crate::admin::merchant_form;
 use crate::admin::merchants::MerchantView;
 use crate::admin::page::Page;
 use crate::admin::prune::{self, PruneReport};
@@ -152,7 +153,7 @@ pub(in crate::admin) static OPERATIONS: [Operation; 36] = [
         "Imports merchants: all, or none of them",
     )
     .asks(&[DRY_RUN])
-    .takes(RequestBody::Lines(&import::BODY))
+    .takes(RequestBody::Lines(&merchant_form::LINE))
     .answers(Content::json::<ImportReport>(), "How many were stored")
     .refuses(&[409]),
     get(
@@ -167,7 +168,7 @@ pub(in crate::admin) static OPERATIONS: [Operation; 36] = [
         Does::PutMerchant,
         "Stores a merchant and its token; without one, gives a known merchant its alias",
     )
-    .takes(RequestBody::Object(&import::BODY))
+    .takes(RequestBody::Object(&merchant_form::BODY))
     .answers(Content::json::<MerchantView>(), "As it is now")
     .refuses(&[404, 409]),
     delete(

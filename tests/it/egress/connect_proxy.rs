@@ -92,7 +92,7 @@ impl Shared {
             Manner::Hangs(bytes) => {
                 stream.write_all(&bytes).await.ok();
                 // Until the other side has had enough.
-                stream.read(&mut [0; 64]).await.ok();
+                stream.read_u8().await.ok();
             }
             Manner::Says(bytes) => {
                 stream.write_all(&bytes).await.ok();
