@@ -130,6 +130,9 @@ enum Verb {
     #[command(subcommand)]
     Merchant(merchant::MerchantVerb),
     /// Serve
+    ///
+    /// SIGHUP puts the configuration in force anew; a wrong one changes nothing, and the log says why.
+    /// SIGTERM and SIGINT end it, once what is under way has ended.
     Run(run::RunArguments),
     /// Sign parameters offline, and show what was signed
     Sign(sign::SignArguments),

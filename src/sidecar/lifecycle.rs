@@ -124,15 +124,9 @@ impl Bound {
         };
         let end = async {
             shutdown.await;
-            let bound = sidecar.end_takes_now();
-            let ends = Ends {
-                drain,
-                front,
-                back,
-                bound,
-            };
-            ends.conduct(&is_finished).await;
-            bound
+            Ends::of(&sidecar, (front, back))
+                .conduct(&is_finished)
+                .await
         };
         tokio::select! {
             durable = whole => Ok(durable?),
@@ -149,9 +143,19 @@ struct Ends<'a> {
     bound: Duration,
 }
 
-impl Ends<'_> {
-    /// Moves the end on from stage to stage; ends itself at the bound.
-    async fn conduct(self, finished: &Shutdown) {
+impl<'a> Ends<'a> {
+    /// Bounded as the configuration in force says.
+    fn of(sidecar: &'a Sidecar, (front, back): (EndingHand, EndingHand)) -> Self {
+        Self {
+            drain: &sidecar.parts.lasting.drain,
+            front,
+            back,
+            bound: sidecar.end_takes_now(),
+        }
+    }
+
+    /// Moves the end on from stage to stage; ends itself at the bound, which it gives.
+    async fn conduct(self, finished: &Shutdown) -> Duration {
         let cut = tokio::time::Instant::now() + self.bound;
         self.drain.leave();
         self.front.reach(Stage::Deaf);
@@ -176,6 +180,7 @@ impl Ends<'_> {
         tracing::warn!(seconds, left = ?self.drain, "the end took too long; the rest is broken off");
         self.front.reach(Stage::Cut);
         self.back.reach(Stage::Cut);
+        self.bound
     }
 }
 

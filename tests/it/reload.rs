@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use alipay_sidecar::admin::configuration::ReloadError;
+use alipay_sidecar::audit::anchor;
+use alipay_sidecar::audit::chain::ChainKey;
+use alipay_sidecar::audit::verify::{Extent, verify};
 use alipay_sidecar::config::Config;
 use alipay_sidecar::config::caller::{CallerConfig, CallerIdentity, TokenDigest};
 use alipay_sidecar::config::listen::Listen;
@@ -733,6 +736,14 @@ async fn the_audit_log_moves_ends_and_begins_again_and_loses_nothing() {
         sequence.windows(2).all(|pair| pair[0] + 1 == pair[1]),
         "{sequence:?}"
     );
+    // Both files together are one chain, whose end the store knows.
+    let key = sidecar.config.store.key.as_ref().expect("a key");
+    let key = ChainKey::derive(key.expose().as_bytes());
+    let store = sidecar.sidecar.store();
+    let anchored = anchor::kept(&*store).await.expect("readable");
+    let extent = (Extent::Whole, anchored);
+    let report = verify(&[first, elsewhere], Some(&key), extent).expect("readable");
+    assert!(report.good, "{:?}", report.problems);
     // One that can't be written is a fault.
     let sidecar = TestSidecar::start().await;
     let error = refused(&sidecar, to(Some(folder.path().to_owned()))).await;

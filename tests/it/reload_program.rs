@@ -361,3 +361,28 @@ async fn a_configuration_from_a_pipe_cannot_be_read_again() {
     hang_up(&supervisor, &program);
     logged(&supervisor, "no file that can be read again").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_ends_no_program_that_waits_for_its_store() {
+    let mut supervisor = Supervisor::start().await;
+    let _first = started(&mut supervisor);
+    let path = supervisor.path().join("second.log");
+    let mut command = program(supervisor.path(), &["run", "--wait-for-store", "1m"]);
+    command
+        .env("PATH", "/usr/bin:/bin")
+        .env("ADMIN_OF_TEST", ADMIN);
+    let log = std::fs::File::create(&path).expect("a file");
+    let mut second = Program(command.stderr(log).spawn().expect("started"));
+    let waits = async {
+        let text = || std::fs::read_to_string(&path).expect("read");
+        while !text().contains("waiting for another process") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waits = tokio::time::timeout(PATIENCE, waits).await;
+    waits.expect("the store is taken");
+    second.signal("HUP");
+    second.signal("TERM");
+    let ended = tokio::task::spawn_blocking(move || second.end()).await;
+    assert_eq!(ended.expect("no panic"), Some(0));
+}
