@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use alipay_sidecar::config::Config;
+use alipay_sidecar::store::seal::StoreKey;
 use http::Method;
 
-use crate::support::{TestSidecar, text};
+use crate::support::{TestSidecar, keys, text};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -236,4 +238,39 @@ async fn every_metric_stands_in_its_table() {
         return;
     }
     assert_eq!(page, expected, "UPDATE_DOCS=1 writes docs/metrics.md anew");
+}
+
+/// What stands in a ConfigMap under `config.toml`, without its indentation.
+fn config_of(manifest: &str) -> String {
+    let block = manifest.split("  config.toml: |\n").nth(1).expect("one");
+    let lines = block.lines().map_while(|line| line.strip_prefix("    "));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_configuration_of_the_kubernetes_example_is_a_good_one() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, text) in [
+        ("admin.token", "a-token".to_owned()),
+        (
+            "store.key",
+            StoreKey::generate().to_base64().expose().clone(),
+        ),
+        ("app_private_key.pem", keys::private("app2048")),
+        ("alipay_public_key.pem", keys::public("alipay2048")),
+    ] {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o440)).expect("narrowed");
+    }
+    let text = config_of(&read("examples/deploy/kubernetes/sidecar.yaml"));
+    let place = format!("{}/", folder.path().display());
+    let text = text.replace("/etc/alipay-sidecar/secrets/", &place);
+    let path = folder.path().join("config.toml");
+    fs::write(&path, text).expect("written");
+    let config = Config::load_to_serve(&path, []).unwrap_or_else(|faults| panic!("{faults}"));
+    assert!(!config.admin.listen.is_local());
+    assert_eq!(config.apps.len(), 1);
 }
