@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use alipay_sidecar::config::Config;
+use alipay_sidecar::config::{Config, Source};
 use alipay_sidecar::store::seal::StoreKey;
 use http::Method;
 
@@ -270,7 +270,9 @@ fn the_configuration_of_the_kubernetes_example_is_a_good_one() {
     let text = text.replace("/etc/alipay-sidecar/secrets/", &place);
     let path = folder.path().join("config.toml");
     fs::write(&path, text).expect("written");
-    let config = Config::load_to_serve(&path, []).unwrap_or_else(|faults| panic!("{faults}"));
+    let source = Source::read(&path);
+    let config =
+        Config::from_source_to_serve(&source, []).unwrap_or_else(|faults| panic!("{faults}"));
     assert!(!config.admin.listen.is_local());
     assert_eq!(config.apps.len(), 1);
 }
