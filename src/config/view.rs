@@ -69,6 +69,7 @@ impl Config {
         let mut secrets = vec![
             self.admin.token.as_ref(),
             self.delivery.signing_secret.as_ref(),
+            self.upstream.proxy_credentials.as_ref(),
         ];
         for app in &self.apps {
             secrets.push(Some(&app.private_key));
