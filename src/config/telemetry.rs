@@ -56,7 +56,7 @@ impl TelemetryConfig {
     pub(crate) fn audit_view(&self) -> Value {
         json!({
             "file": view::path(self.audit_file.as_deref()),
-            "max_size": self.audit_max_size,
+            "max_size": self.audit_max_size.map(view::size).unwrap_or_default(),
             "retain": view::duration(self.audit_retain),
         })
     }
