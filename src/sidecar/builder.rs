@@ -72,6 +72,8 @@ pub struct SidecarBuilder {
     store: Option<Arc<dyn Store>>,
     wait_for_store: Duration,
     without_audit: bool,
+    /// Who opens the audit log, where it isn't a sidecar that serves.
+    audit_by: Option<&'static str>,
 }
 
 /// Why a sidecar can't be built.
@@ -120,6 +122,7 @@ impl SidecarBuilder {
             store: None,
             wait_for_store: Duration::ZERO,
             without_audit: false,
+            audit_by: None,
         }
     }
 
@@ -151,6 +154,13 @@ impl SidecarBuilder {
     /// until its end; default: not at all.
     pub fn wait_for_store(mut self, patience: Duration) -> Self {
         self.wait_for_store = patience;
+        self
+    }
+
+    /// Has the audit log say that a command opened it, which only answers itself.
+    #[cfg(feature = "cli")]
+    pub(crate) fn for_command(mut self) -> Self {
+        self.audit_by = Some(super::COMMAND);
         self
     }
 
@@ -204,7 +214,7 @@ impl SidecarBuilder {
             clock: &self.clock,
             store: &store,
             patience: self.wait_for_store,
-            by: None,
+            by: self.audit_by,
         };
         let audit = open_audit(config, beside).await?;
         let parts = Common {
