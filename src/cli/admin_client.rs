@@ -64,7 +64,7 @@ impl AdminClient {
         if client.is_running().await? {
             return Ok(client);
         }
-        let built = Sidecar::builder(config).build().await;
+        let built = Sidecar::builder(config).for_command().build().await;
         let sidecar = built.map_err(|error| match error {
             BuildError::Configuration(errors) => Failure::Configuration(errors),
             other => Failure::Other(other.into()),
@@ -155,7 +155,12 @@ impl AdminClient {
     /// The reply, its body not read yet.
     async fn ask(&self, request: Request<Full<Bytes>>) -> Result<Response<AnswerBody>, NoReply> {
         match &self.way {
-            Way::Here(sidecar) => Ok(sidecar.ask_admin(request).await.map(AnswerBody::new)),
+            Way::Here(sidecar) => {
+                let reply = sidecar.ask_admin(request).await;
+                // The process may end with this.
+                sidecar.audit_written().await;
+                Ok(reply.map(AnswerBody::new))
+            }
             Way::Listener {
                 listen, tls_cert, ..
             } => {

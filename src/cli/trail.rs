@@ -16,7 +16,7 @@ use crate::cli::failure::Failure;
 use crate::cli::{output, store};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::sidecar::{AuditBeside, open_audit};
+use crate::sidecar::{AuditBeside, COMMAND, open_audit};
 use crate::store::Store;
 use crate::store::seal::StoreKey;
 
@@ -46,7 +46,7 @@ impl Trail {
             clock: &clock,
             store,
             patience: std::time::Duration::ZERO,
-            by: Some("command"),
+            by: Some(COMMAND),
         };
         let opened = open_audit(config, beside).await;
         let audit = opened.context(NOTHING_CHANGED)?;
@@ -115,7 +115,7 @@ async fn told_after(config: &Config, act: Act<'_>) -> Result<(), Failure> {
 /// says.
 fn entry(act: Act<'_>, outcome: &'static str) -> Entry {
     let uid = rustix::process::getuid().as_raw();
-    Entry::new(Event::Admin, "command", outcome)
+    Entry::new(Event::Admin, COMMAND, outcome)
         .with("action", act.verb)
         .with_some("subject", act.subject)
         .with_number("uid", uid.into())

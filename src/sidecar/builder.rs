@@ -66,6 +66,8 @@ pub struct SidecarBuilder {
     wait_for_store: Duration,
     without_audit: bool,
     source: Option<Arc<dyn ConfigSource>>,
+    /// Who opens the audit log, where it isn't a sidecar that serves.
+    audit_by: Option<&'static str>,
 }
 
 /// Why a sidecar can't be built.
@@ -115,6 +117,7 @@ impl SidecarBuilder {
             wait_for_store: Duration::ZERO,
             without_audit: false,
             source: None,
+            audit_by: None,
         }
     }
 
@@ -146,6 +149,13 @@ impl SidecarBuilder {
     /// until its end; default: not at all.
     pub fn wait_for_store(mut self, patience: Duration) -> Self {
         self.wait_for_store = patience;
+        self
+    }
+
+    /// Has the audit log say that a command opened it, which only answers itself.
+    #[cfg(feature = "cli")]
+    pub(crate) fn for_command(mut self) -> Self {
+        self.audit_by = Some(super::COMMAND);
         self
     }
 
@@ -223,7 +233,7 @@ impl SidecarBuilder {
             clock,
             store: &store,
             patience: self.wait_for_store,
-            by: None,
+            by: self.audit_by,
         };
         let audit = open_audit(config, beside).await?;
         // Fails where the system has no such metrics, or where the host registered them already.

@@ -54,6 +54,9 @@ pub use tls::unusable_files;
 /// How often what is old enough is removed from the store.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
+/// Who opened an audit log that no sidecar which serves opened.
+#[cfg(feature = "cli")]
+pub(crate) const COMMAND: &str = "command";
 /// How often the store is told how far the audit log has come: so long ago may be what a crash lets
 /// somebody cut off unnoticed.
 const ANCHOR_EVERY: Duration = Duration::from_secs(10);
@@ -243,6 +246,15 @@ impl Sidecar {
             request.headers_mut().insert(header::AUTHORIZATION, bearer);
         }
         current.admin.handle(request).await
+    }
+
+    /// Ends once the audit log has all that was told, and the store knows its end.
+    ///
+    /// # Cancel safety
+    /// Safe: it only hurries and watches.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn audit_written(&self) {
+        self.parts.lasting.audit.finished().await;
     }
 
     /// Delivers notifications, removes what is old and, where that is configured, renews tokens ahead

@@ -228,7 +228,16 @@ fn changes_that_are_made_without_a_sidecar_are_told_too() {
         .map(|(verb, subject, outcome)| (verb.as_str(), subject.as_str(), outcome.as_str()))
         .collect();
     assert_eq!(told, expected);
-    assert!(text(&log(&world)).contains("\"by\":\"command\""));
+    // What asks Alipay is answered by the same code as `/api`, in the process itself.
+    world.check(
+        &["token", "query", "--merchant", "2021000000001001"],
+        0,
+        &[],
+    );
+    let whole = text(&log(&world));
+    assert!(whole.contains("\"path\":\"/api/merchants/"), "{whole}");
+    let starts = whole.matches("\"outcome\":\"started\"").count();
+    assert_eq!(whole.matches("\"by\":\"command\"").count(), starts);
     let said = world.check(&["audit", "verify", "--json"], 0, &[]);
     let report: serde_json::Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(report["anchored"], report["lines"]);

@@ -239,5 +239,5 @@ fn shows(body: &str, record: &Record, row: &CallerRow) -> bool {
     let is_known_otherwise = |other: &Record| {
         other.auth_app_id == record.auth_app_id && row.reaches.contains(other.letter)
     };
-    body.contains(record.auth_app_id) && !RECORDS.iter().any(|other| is_known_otherwise(other))
+    body.contains(record.auth_app_id) && !RECORDS.iter().any(is_known_otherwise)
 }
