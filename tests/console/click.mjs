@@ -36,7 +36,7 @@ async function prepare() {
   assert.equal(await post(`${WEBHOOK}/alipay/notify`, forged), 'fail');
 }
 
-const browser = await puppeteer.launch({ executablePath: CHROMIUM_PATH, args: ['--no-sandbox', '--disable-gpu', '--lang=en', '--no-proxy-server'] });
+const browser = await puppeteer.launch({ executablePath: CHROMIUM_PATH, args: ['--no-sandbox', '--disable-gpu', '--lang=en', '--no-proxy-server', '--disable-dev-shm-usage'] });
 const page = await browser.newPage();
 const faults = [];
 page.on('pageerror', (error) => faults.push(error.message));
