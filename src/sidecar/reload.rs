@@ -14,11 +14,12 @@ use crate::config::Config;
 use crate::config::error::{ConfigErrors, Fault};
 use crate::net::shutdown::Stage;
 use crate::protocol::secret::Secret;
+use crate::sidecar::audit::AuditBeside;
 use crate::sidecar::builder::{BuildError, admin_token};
 use crate::sidecar::generation::{Generation, Making};
 use crate::sidecar::means::Means;
 use crate::sidecar::tls::Identities;
-use crate::sidecar::{AuditBeside, Sidecar, audit, unusable_files};
+use crate::sidecar::{Sidecar, audit, unusable_files};
 
 /// Where a configuration comes from, and comes from again when it is reloaded.
 pub trait ConfigSource: Send + Sync + 'static {
