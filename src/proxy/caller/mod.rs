@@ -340,3 +340,6 @@ fn unauthenticated(found: &str) -> ProxyError {
     );
     ProxyError::refused(ErrorCode::CallerUnauthenticated, detail)
 }
+
+#[cfg(test)]
+mod tests;
