@@ -69,7 +69,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_public_half_verifies_what_is_signed() {
-        let key = AppPrivateKey::generate(2048).expect("a key");
+        let key = AppPrivateKey::of_vectors("app2048");
         let install = InstallKey::start(key, 4).expect("threads");
         for sign_type in [SignType::Rsa, SignType::Rsa2] {
             let sign = install.sign(sign_type, b"a".to_vec()).await.expect("room");
@@ -80,7 +80,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_room_is_an_error() {
-        let key = AppPrivateKey::generate(2048).expect("a key");
+        let key = AppPrivateKey::of_vectors("app2048");
         let install = InstallKey::start(key, 0).expect("threads");
         let refused = install.sign(SignType::Rsa2, Vec::new()).await;
         let full = matches!(refused, Err(InstallKeyError::Work(WorkError::QueueFull)));

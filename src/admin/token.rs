@@ -66,6 +66,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_the_whole_token_matches() {
+        let token = Secret::new("token".to_owned());
+        assert!(matches(&token, "token"));
+        for other in ["", "toke", "tokens", "Token", "token "] {
+            assert!(!matches(&token, other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn each_token_is_new_and_of_32_bytes() {
+        let [one, other] = [(); 2].map(|()| generate().expect("random numbers"));
+        assert_eq!(URL_SAFE_NO_PAD.decode(one.expose()).unwrap().len(), 32);
+        assert_ne!(one, other);
+        assert_eq!(
+            path(Path::new("data/sidecar.redb")),
+            Path::new("data/admin.token")
+        );
+    }
+
+    #[test]
     fn a_token_that_is_not_written_leaves_no_file() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("admin.token");

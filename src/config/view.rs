@@ -217,3 +217,48 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_shows_only_whether_it_is_set() {
+        let set = secret(Some(&Secret::new("open sesame".to_owned())));
+        assert_eq!(set, json!("(set, not shown)"));
+        assert_eq!(secret::<String>(None), Value::Null);
+    }
+
+    #[test]
+    fn values_are_shown_as_the_file_would_write_them() {
+        assert_eq!(duration(Duration::from_secs(90)), "90s");
+        assert_eq!(duration(Duration::from_millis(1500)), "1500ms");
+        assert_eq!(path(Some(Path::new("a/b"))), json!("a/b"));
+        assert_eq!(path(None), Value::Null);
+        let words = [("enforce", true), ("report", false)];
+        assert_eq!(
+            (word(&words, false), word(&words, true)),
+            ("report", "enforce")
+        );
+    }
+
+    #[test]
+    fn a_selector_is_shown_as_it_is_read() {
+        for text in [
+            "alias:shop",
+            "app:2021003125611234",
+            "2088102146225135",
+            "self",
+            "pid:2088102146225135",
+        ] {
+            let read: Selector = text.parse().unwrap();
+            assert_eq!(selector(&read), text);
+        }
+    }
+
+    #[test]
+    fn a_public_key_shows_as_its_sha_256() {
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(digest("abc"), abc);
+    }
+}

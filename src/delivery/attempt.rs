@@ -201,4 +201,46 @@ mod tests {
         check(ack, 200, "fail", None);
         check(ack, 404, "", Some(AttemptError::Status));
     }
+
+    #[test]
+    fn what_brings_no_answer_is_told_by_its_cause_and_whether_it_left() {
+        let broken = || Box::<dyn std::error::Error + Send + Sync>::from("gone");
+        for (cause, left, expected, reached) in [
+            (
+                SendCause::Broken(broken()),
+                Left::Maybe,
+                AttemptError::Connect,
+                Reach::Found,
+            ),
+            (
+                SendCause::Connect(broken()),
+                Left::No,
+                AttemptError::Connect,
+                Reach::Nobody,
+            ),
+            (
+                SendCause::Endless,
+                Left::Maybe,
+                AttemptError::Timeout,
+                Reach::Found,
+            ),
+            (
+                SendCause::ReplyTooLarge(9),
+                Left::Maybe,
+                AttemptError::NotSuccess,
+                Reach::Found,
+            ),
+            (
+                SendCause::Timeout,
+                Left::No,
+                AttemptError::Timeout,
+                Reach::Nobody,
+            ),
+        ] {
+            let answer = Err(SendError { left, cause });
+            assert_eq!(reach(&answer), reached, "{answer:?}");
+            let judged = judge(AckRule::AnySuccessStatus, answer);
+            assert_eq!(judged, (None, Some(expected)));
+        }
+    }
 }

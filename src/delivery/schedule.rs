@@ -110,4 +110,17 @@ mod tests {
         assert_eq!(after(at(end), patience), Settlement::GivenUp);
         assert_eq!(after(at(i64::MAX), Duration::MAX), Settlement::GivenUp);
     }
+
+    #[test]
+    fn an_attempt_is_the_last_one_from_the_end_of_patience_on() {
+        let hour = Duration::from_hours(1);
+        for (at, expected) in [
+            (0, false),
+            (HOUR - 1, false),
+            (HOUR, true),
+            (HOUR + 1, true),
+        ] {
+            assert_eq!(is_over(1000, 1000 + at, hour), expected, "{at}");
+        }
+    }
 }

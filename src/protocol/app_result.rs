@@ -169,6 +169,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::key::AppPrivateKey;
 
     const RESULT: &str =
         r#"{"alipay_trade_app_pay_response":{"code":"10000","app_id":"1"},"sign":"c2ln"}"#;
@@ -220,6 +221,46 @@ mod tests {
             let result = UnverifiedAppResult::parse(text.as_bytes()).unwrap();
             let error = result.verify(&[], SignType::Rsa2).unwrap_err();
             assert_eq!(error, AppResultError::Unsigned, "{text}");
+        }
+    }
+
+    /// What verifying says of a result with this node, signed as `charset`.
+    fn verified(node: &str, charset: Charset) -> Result<String, AppResultError> {
+        let key = AppPrivateKey::of_vectors("alipay2048");
+        let sign = key.sign(SignType::Rsa2, &charset.encode(node).unwrap());
+        let text = format!(
+            r#"{{"alipay_trade_app_pay_response":{node},"sign":"{}","alipay_cert_sn":"c5n"}}"#,
+            sign.unwrap()
+        );
+        let result = UnverifiedAppResult::parse(text.as_bytes()).unwrap();
+        assert_eq!(result.alipay_cert_sn(), Some("c5n"));
+        let keys = [key.public_key().clone()];
+        let verified = result.verify(&keys, SignType::Rsa2)?;
+        Ok(verified.node_text())
+    }
+
+    #[test]
+    fn what_alipay_signed_is_taken_in_the_charset_that_it_names() {
+        let plain = r#"{"code":"10000","app_id":"1","subject":"茶"}"#;
+        assert_eq!(verified(plain, Charset::Utf8).unwrap(), plain);
+        let gbk = r#"{"code":"10000","charset":"GBK","subject":"茶"}"#;
+        assert_eq!(verified(gbk, Charset::Gbk).unwrap(), gbk);
+        assert_eq!(verified(gbk, Charset::Utf8).unwrap(), gbk);
+        let error = verified(plain, Charset::Gbk).unwrap_err();
+        assert!(matches!(error, AppResultError::Envelope(_)), "{error}");
+    }
+
+    #[test]
+    fn a_member_beside_the_root_is_not_taken_for_the_map() {
+        let beside = RESULT.replace("{\"alipay", "{\"result\":\"x\",\"alipay");
+        assert_eq!(claimed(&beside).as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn an_app_id_counts_as_a_text_that_stands_once() {
+        for node in [r#"{"app_id":"1","app_id":"2"}"#, r#"{"app_id":1}"#, "{}"] {
+            let text = format!(r#"{{"a_response":{node},"sign":"c2ln"}}"#);
+            assert_eq!(claimed(&text), None, "{node}");
         }
     }
 

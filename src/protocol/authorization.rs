@@ -224,7 +224,8 @@ mod tests {
             assert!(AuthString::new(value, None, NONCE, 5).is_err(), "{value:?}");
             assert!(AuthString::new("1", Some(value), NONCE, 5).is_err());
         }
-        assert!(AuthString::new("1", None, "short", 5).is_err());
+        let short = AuthString::new("1", None, "short", 5).unwrap_err();
+        assert_eq!(short.kind(), "authorization-header-invalid");
         let written = AuthString::new("1", None, NONCE, 5).unwrap();
         for name in ["nonce", "sign", "", "a=b", "a b"] {
             assert!(written.clone().with(name, "x").is_err(), "{name}");

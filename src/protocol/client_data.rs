@@ -393,6 +393,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_ciphertext_is_no_plain_error() {
+        let verified = |message: &str| {
+            VerifiedClientData(UnverifiedClientData::parse(message.as_bytes()).unwrap())
+        };
+        let sealed = verified(r#"{"response":"c2VhbGVk","sign":"c"}"#);
+        assert!(sealed.is_ciphertext());
+        let error = sealed.into_plain_error().unwrap_err();
+        assert_eq!(error, ClientDataError::KeyMissing);
+        let plain = verified(r#"{"response":"{\"code\":\"40003\"}","sign":"c"}"#);
+        assert!(!plain.is_ciphertext());
+        assert!(plain.into_plain_error().is_ok());
+    }
+
     proptest! {
         #[test]
         fn parsing_never_panics(message in ".{0,60}", inner in ".{0,40}") {

@@ -232,6 +232,7 @@ mod tests {
         }
         let error = ContentKey::from_base64("no key!").unwrap_err();
         assert_eq!(error, EncryptionError::KeyBase64);
+        assert_eq!(error.kind(), "content-key-base64");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) fn unescape(piece: &[u8], at: usize) -> Result<Vec<u8>, ProtocolError
                 let mut digit = || bytes.next().and_then(|(_, &byte)| hex_digit(byte));
                 let (high, low) = (digit(), digit());
                 high.zip(low)
-                    .map(|(high, low)| high << 4 | low)
+                    .map(|(high, low)| high * 16 + low)
                     .ok_or(ProtocolError::PercentInvalid { at: at + offset })?
             }
             plain => plain,

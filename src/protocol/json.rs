@@ -456,6 +456,24 @@ mod tests {
     }
 
     #[test]
+    fn an_error_tells_where_and_of_what_kind_a_value_is() {
+        let error = members(br#"{"a":1,"\ud800":2}"#, Charset::Utf8).unwrap_err();
+        assert_eq!(error.at, 7);
+        let all = r#"{"a":[],"b":true,"c":null,"d":1,"e":{},"f":""}"#;
+        let kinds = members(all.as_bytes(), Charset::Utf8).unwrap();
+        let kinds: Vec<_> = kinds.iter().map(|member| member.kind.describe()).collect();
+        let expected = [
+            "an array",
+            "a boolean",
+            "null",
+            "a number",
+            "an object",
+            "a string",
+        ];
+        assert_eq!(kinds, expected);
+    }
+
+    #[test]
     fn depth_is_bounded() {
         let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
         assert!(is_one_object(nested(MAX_DEPTH).as_bytes(), Charset::Utf8).is_ok());

@@ -46,3 +46,53 @@ impl<'de> Deserialize<'de> for Loose {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loose(json: &str) -> Loose {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn strings_and_numbers_are_texts_and_the_rest_is_nothing() {
+        for (json, expected) in [
+            (r#""a""#, Some("a")),
+            ("31536000", Some("31536000")),
+            (r#""""#, None),
+            ("null", None),
+            ("true", None),
+            ("[1]", None),
+            (r#"{"a":1}"#, None),
+        ] {
+            assert_eq!(loose(json).into_text().as_deref(), expected, "{json}");
+            assert_eq!(loose(json).is_none(), expected.is_none(), "{json}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_from_either() {
+        for json in ["42", r#""42""#, r#"" 42 ""#] {
+            assert_eq!(loose(json).number::<i64>(), Some(42), "{json}");
+        }
+        assert_eq!(loose(r#""many""#).number::<i64>(), None);
+    }
+
+    #[test]
+    fn what_is_there_comes_before_what_else_there_is() {
+        let [one, other, none] = [r#""one""#, r#""other""#, "null"].map(loose);
+        assert!(one.clone().or(&other) == one && none.clone().or(&other) == other);
+        assert!(none.clone().or(&none).is_none());
+    }
+
+    #[test]
+    fn a_list_fills_no_struct() {
+        #[derive(Deserialize)]
+        struct Named {
+            name: String,
+        }
+        assert_eq!(object::<Named>(r#" {"name":"a"}"#).unwrap().name, "a");
+        assert!(object::<Named>(r#"["a"]"#).is_none());
+    }
+}

@@ -64,6 +64,27 @@ mod tests {
         assert_eq!(format!("{:?}", Some(vec![secret])), "Some([Secret(…)])");
     }
 
+    /// Counts how often it is wiped, copies of it included.
+    #[derive(Clone, Default)]
+    struct Witness(std::rc::Rc<std::cell::Cell<u32>>);
+
+    impl Zeroize for Witness {
+        fn zeroize(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    #[test]
+    fn each_copy_is_wiped_when_it_goes() {
+        let witness = Witness::default();
+        let secret = Secret::from(witness.clone());
+        let copy = secret.clone();
+        drop(secret);
+        assert_eq!(witness.0.get(), 1);
+        drop(copy);
+        assert_eq!(witness.0.get(), 2);
+    }
+
     #[test]
     fn equality_is_that_of_the_content() {
         let secret = Secret::new("a".to_owned());

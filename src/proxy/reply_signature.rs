@@ -177,7 +177,7 @@ mod tests {
     use crate::workers::WorkError;
 
     fn signer(places: usize, refusals: usize) -> ReplySigner {
-        let key = AppPrivateKey::generate(2048).expect("a key");
+        let key = AppPrivateKey::of_vectors("app2048");
         let key = InstallKey::start(key, places).expect("threads");
         ReplySigner {
             refusals: Arc::new(Semaphore::new(refusals)),

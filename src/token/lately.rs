@@ -15,6 +15,12 @@ struct Kept<V> {
     value: V,
 }
 
+impl<V> Kept<V> {
+    fn holds_at(&self, now: i64) -> bool {
+        now < self.until
+    }
+}
+
 impl<K: Clone + Eq + Hash, V: Clone> Lately<K, V> {
     /// Remembers at most `most` values at once: what others may cause must not fill the memory.
     pub(super) fn new(most: usize) -> Self {
@@ -27,7 +33,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Lately<K, V> {
     /// What is remembered of `key` at `now`.
     pub(super) fn get(&self, key: &K, now: i64) -> Option<V> {
         let kept = self.lock();
-        let found = kept.get(key).filter(|kept| now < kept.until)?;
+        let found = kept.get(key).filter(|kept| kept.holds_at(now))?;
         Some(found.value.clone())
     }
 
@@ -35,7 +41,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Lately<K, V> {
     /// forgotten.
     pub(super) fn put(&self, key: K, value: V, now: i64, for_ms: i64) {
         let mut kept = self.lock();
-        kept.retain(|_, kept| now < kept.until);
+        kept.retain(|_, kept| kept.holds_at(now));
         if kept.len() >= self.most
             && let Some(other) = kept.keys().next().cloned()
         {

@@ -92,12 +92,9 @@ struct Maker {
 }
 
 fn maker(name: &'static str, key: &str) -> Maker {
-    let keys = include_str!("../../../tests/vectors/keys.json");
-    let keys: serde_json::Value = serde_json::from_str(keys).unwrap();
-    let text = keys["keys"][key]["pkcs8_pem"].as_str().unwrap();
     Maker {
         name,
-        key: AppPrivateKey::from_text(text).unwrap(),
+        key: AppPrivateKey::of_vectors(key),
     }
 }
 
@@ -231,6 +228,11 @@ fn absurd_serials_are_refused() {
         };
         assert_eq!(sample.read().unwrap_err().kind(), "certificate-unreadable");
     }
+    let longest = Sample {
+        serial: vec![1; LONGEST_SERIAL],
+        ..Sample::default()
+    };
+    assert!(longest.read().is_ok());
 }
 
 #[test]
@@ -305,6 +307,26 @@ fn the_first_entry_is_never_replaced_by_another() {
     assert!(bundle.alipay_root_cert_sn().is_some());
     assert_eq!(app_cert_sn(&good).unwrap().len(), 32);
     assert_eq!(app_cert_sn("").unwrap_err(), CertificateError::Empty);
+}
+
+#[test]
+fn what_is_readable_is_written_as_it_was_read() {
+    let (root, app) = (maker("root", "app2048"), maker("app", "alipay2048"));
+    let (first, second) = (
+        root.issue(&app, Sample::default()),
+        root.issue(&root, Sample::default()),
+    );
+    let unreadable = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    let bundle = Bundle::parse(&format!("{first}words\n{unreadable}{second}")).unwrap();
+    let again = Bundle::parse(&bundle.to_pem()).unwrap();
+    let read = |bundle: &Bundle| bundle.certificates().cloned().collect::<Vec<_>>();
+    assert_eq!(read(&again), read(&bundle));
+    let names = |certificate: &Certificate| {
+        [certificate.subject(), certificate.issuer()].map(str::to_owned)
+    };
+    let names: Vec<_> = again.certificates().map(names).collect();
+    assert_eq!(names, [["CN=app", "CN=root"], ["CN=root", "CN=root"]]);
+    assert_eq!(again.faults().count(), 0);
 }
 
 #[test]

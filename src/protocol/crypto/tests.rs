@@ -1,16 +1,18 @@
 //! The two implementations must agree on every key, hash and content.
 
 use proptest::prelude::*;
+use rsa::Pkcs1v15Sign;
+use sha2::{Digest, Sha384, Sha512};
 
 use super::*;
 use crate::protocol::key::AppPrivateKey;
 
-/// Throw-away keys, made once for all tests of this file.
+/// The keys of the vectors, of 1024, 2048 and 4096 bits.
 fn keys() -> &'static [AppPrivateKey] {
     static KEYS: std::sync::OnceLock<Vec<AppPrivateKey>> = std::sync::OnceLock::new();
     KEYS.get_or_init(|| {
-        [1024, 2048, 3072]
-            .map(|bits| AppPrivateKey::generate(bits).unwrap())
+        ["app1024", "app2048", "app4096"]
+            .map(AppPrivateKey::of_vectors)
             .to_vec()
     })
 }
@@ -49,6 +51,14 @@ fn aws_lc_signs_with_modern_keys_alone() {
 }
 
 #[test]
+fn aws_lc_signs_with_sha_256_alone() {
+    let signer = keys()[1].aws_lc().unwrap();
+    let refused = signer.sign(SignType::Rsa, b"content").unwrap_err();
+    assert_eq!(refused.kind(), "signing-failed");
+    assert!(signer.sign(SignType::Rsa2, b"content").is_ok());
+}
+
+#[test]
 fn a_certificate_signed_with_sha_1_or_by_a_small_key_does_not_hold() {
     const SHA1: &str = "1.2.840.113549.1.1.5";
     const SHA256: &str = "1.2.840.113549.1.1.11";
@@ -60,6 +70,30 @@ fn a_certificate_signed_with_sha_1_or_by_a_small_key_does_not_hold() {
             assert_eq!(holds(b"signed"), expected && oid == SHA256);
             assert!(!holds(b"other"));
         }
+    }
+}
+
+#[test]
+fn a_certificate_may_be_signed_with_any_usual_hash_but_sha_1() {
+    let (rustcrypto::Signer(key), issuer) = (keys()[1].rustcrypto(), keys()[1].public_key().spki());
+    let sha384 = key.sign(Pkcs1v15Sign::new::<Sha384>(), &Sha384::digest(b"signed"));
+    let sha512 = key.sign(Pkcs1v15Sign::new::<Sha512>(), &Sha512::digest(b"signed"));
+    let signed = [
+        ("1.2.840.113549.1.1.12", sha384.unwrap()),
+        ("1.2.840.113549.1.1.13", sha512.unwrap()),
+    ];
+    for (oid, signature) in &signed {
+        assert!(aws_lc::verify_certificate(
+            oid, issuer, b"signed", signature
+        ));
+        for (other, _) in signed.iter().filter(|(other, _)| other != oid) {
+            assert!(!aws_lc::verify_certificate(
+                other, issuer, b"signed", signature
+            ));
+        }
+        assert!(!aws_lc::verify_certificate(
+            oid, issuer, b"other", signature
+        ));
     }
 }
 

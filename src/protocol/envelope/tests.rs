@@ -5,10 +5,10 @@ use crate::protocol::key::AppPrivateKey;
 
 const METHOD: &str = "alipay.trade.query";
 
-/// Alipay's key in these tests, made once.
+/// Alipay's key in these tests, read once.
 fn alipay() -> &'static AppPrivateKey {
     static KEY: std::sync::OnceLock<AppPrivateKey> = std::sync::OnceLock::new();
-    KEY.get_or_init(|| AppPrivateKey::generate(1024).unwrap())
+    KEY.get_or_init(|| AppPrivateKey::of_vectors("alipay1024"))
 }
 
 fn sign(node: &str) -> String {
@@ -212,7 +212,7 @@ fn a_sign_that_is_there_must_hold() {
 
 #[test]
 fn one_of_several_keys_is_enough_and_none_is_too_few() {
-    let other = AppPrivateKey::generate(1024).unwrap();
+    let other = AppPrivateKey::of_vectors("app1024");
     let node = r#"{"code":"10000"}"#;
     let body = format!(
         r#"{{"alipay_trade_query_response":{node},"sign":"{}"}}"#,
@@ -226,6 +226,73 @@ fn one_of_several_keys_is_enough_and_none_is_too_few() {
         envelope.verify(&[], SignType::Rsa2).unwrap_err(),
         EnvelopeError::SignatureMismatch { keys: 0 }
     );
+}
+
+#[test]
+fn a_verified_reply_says_what_it_holds() {
+    let node = r#"{"code":"40004","msg":"Business Failed","sub_code":"ACQ.X","sub_msg":"不"}"#;
+    let sign = sign(node);
+    let body = format!(r#"{{"alipay_trade_query_response":{node},"sign":"{sign}"}}"#);
+    let verified = verify(&body).unwrap();
+    assert_eq!(verified.body(), body.as_bytes());
+    assert_eq!(verified.node_text(), node);
+    assert_eq!(verified.charset(), Charset::Utf8);
+    assert_eq!(
+        (verified.code(), verified.sub_code()),
+        (Some("40004"), Some("ACQ.X"))
+    );
+    assert_eq!(
+        (verified.msg(), verified.sub_msg()),
+        (Some("Business Failed"), Some("不"))
+    );
+    assert!(!verified.is_ciphertext() && !verified.is_ciphertext_as_sent());
+}
+
+#[test]
+fn an_opened_ciphertext_still_came_as_one() {
+    let body = r#"{"alipay_trade_query_response":"YWJj","sign":"%"}"#;
+    let sealed = verify(&body.replace('%', &sign(r#""YWJj""#))).unwrap();
+    assert!(sealed.is_ciphertext() && sealed.is_ciphertext_as_sent());
+    let plaintext = br#"{"code":"10000"}"#;
+    let opened = sealed.opened(Zeroizing::new(plaintext.to_vec()));
+    assert!(!opened.is_ciphertext() && opened.is_ciphertext_as_sent());
+    assert_eq!(opened.node(), plaintext.as_slice());
+    assert_eq!(opened.sent_node(), br#""YWJj""#.as_slice());
+    assert_eq!(opened.code(), Some("10000"));
+}
+
+#[test]
+fn a_sign_that_says_nothing_is_none() {
+    for (sign, expected) in [
+        (r#","sign":"c2ln""#, true),
+        (r#","sign":"""#, false),
+        (r#","sign":null"#, false),
+        ("", false),
+    ] {
+        let body = format!(r#"{{"alipay_trade_query_response":{{}}{sign}}}"#);
+        let envelope = Envelope::parse(Bytes::from(body), METHOD).unwrap();
+        assert_eq!(envelope.is_signed(), expected, "{sign}");
+    }
+}
+
+#[test]
+fn a_download_without_a_certificate_is_an_error_or_refused() {
+    let roots = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+    let verified = |node: &str| {
+        let body = format!(r#"{{"alipay_open_app_alipaycert_download_response":{node}}}"#);
+        let method = "alipay.open.app.alipaycert.download";
+        let envelope = Envelope::parse(Bytes::from(body), method).unwrap();
+        let verified = envelope.verify_download(&Bundle::parse(roots).unwrap(), 0);
+        verified.map(|verified| verified.verification())
+    };
+    let error = verified(r#"{"code":"40004","msg":"Business Failed"}"#);
+    assert_eq!(error, Ok(Verification::UnsignedError));
+    for node in ["{}", r#"{"code":"10000","msg":"Success"}"#] {
+        assert!(
+            matches!(verified(node), Err(EnvelopeError::Certificate(_))),
+            "{node}"
+        );
+    }
 }
 
 #[test]

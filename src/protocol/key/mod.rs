@@ -109,6 +109,16 @@ impl AppPrivateKey {
         })))
     }
 
+    /// One of the throw-away keys of `tests/vectors`: making a key takes seconds.
+    #[cfg(test)]
+    pub(crate) fn of_vectors(name: &str) -> Self {
+        let file = include_str!("../../../tests/vectors/keys.json");
+        let file: serde_json::Value = serde_json::from_str(file).expect("JSON");
+        let text = file.pointer(&format!("/keys/{name}/pkcs8_pem"));
+        let text = text.and_then(serde_json::Value::as_str).expect(name);
+        Self::from_text(text).expect(name)
+    }
+
     #[cfg(test)]
     pub(super) fn aws_lc(&self) -> Option<&aws_lc::Signer> {
         self.0.fast.as_ref()

@@ -6,7 +6,7 @@ use super::*;
 
 fn key() -> &'static AppPrivateKey {
     static KEY: std::sync::OnceLock<AppPrivateKey> = std::sync::OnceLock::new();
-    KEY.get_or_init(|| AppPrivateKey::generate(1024).unwrap())
+    KEY.get_or_init(|| AppPrivateKey::of_vectors("app1024"))
 }
 
 fn pem() -> String {

@@ -6,10 +6,10 @@ use crate::protocol::{
     sign_content::{self, EmptyValues},
 };
 
-/// Alipay's key in these tests, made once.
+/// Alipay's key in these tests, read once.
 fn alipay() -> &'static AppPrivateKey {
     static KEY: std::sync::OnceLock<AppPrivateKey> = std::sync::OnceLock::new();
-    KEY.get_or_init(|| AppPrivateKey::generate(1024).unwrap())
+    KEY.get_or_init(|| AppPrivateKey::of_vectors("alipay1024"))
 }
 
 /// Signs a form by V1 and posts it.

@@ -353,3 +353,6 @@ fn unauthenticated(found: &str) -> ProxyError {
     );
     ProxyError::refused(ErrorCode::CallerUnauthenticated, detail)
 }
+
+#[cfg(test)]
+mod tests;
