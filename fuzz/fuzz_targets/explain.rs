@@ -15,7 +15,7 @@ use alipay_sidecar_fuzz::{charset, first, line};
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 
-static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::new(&*ALIPAY, &[APP.clone()]));
+static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::new(&*ALIPAY, std::slice::from_ref(&*APP)));
 
 const NOW: i64 = 1_795_000_000_000;
 
