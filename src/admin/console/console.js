@@ -293,7 +293,9 @@ async function apps() {
     return [app.app_id, app.environment, app.sign_type, dash(app.key_bits), app.alipay_public_key_fingerprints.map((one) => one.slice(0, 12)).join(', '), app.has_encrypt_key ? '✓' : '–', app.origin,
       [el('button', { class: 'look', onclick: () => attempt(look) }, words.look), ' ', said]];
   };
-  await pages('api/apps', ['app_id', words.environment, words.signType, words.bits, words.fingerprints, words.encrypted, words.origin, ''], cells);
+  // All of them stand on one page.
+  const page = await ask('api/apps');
+  show(table(['app_id', words.environment, words.signType, words.bits, words.fingerprints, words.encrypted, words.origin, ''], page.items.map((app) => ({ cells: cells(app), key: app }))));
 }
 
 // The inbox
