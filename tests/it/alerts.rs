@@ -3,9 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use http::Method;
-
-use crate::support::{TestSidecar, text};
+use crate::support::{TestSidecar, scrape};
 
 const ALERTS: &str = include_str!("../../examples/deploy/prometheus/alerts.yml");
 const TESTS: &str = include_str!("../../examples/deploy/prometheus/alerts_test.yml");
@@ -27,20 +25,7 @@ fn alerts() -> Vec<&'static str> {
 
 #[tokio::test]
 async fn every_metric_that_an_alert_watches_is_shown_by_a_running_sidecar() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
-    let (cert, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
-    std::fs::write(&cert, made.cert.pem()).expect("written");
-    std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
-    let sidecar = TestSidecar::start_with(|config| {
-        config.webhook.tls_cert = Some(cert);
-        config.webhook.tls_key = Some(key);
-    })
-    .await;
-    sidecar
-        .post("/v2/alipay.trade.query", r#"{"out_trade_no":"1"}"#)
-        .await;
-    let shown = text(&sidecar.admin(Method::GET, "/metrics", "").await);
+    let shown = scrape().await;
     let shown: BTreeSet<&str> = shown
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 
 use alipay_sidecar::config::{Config, Source};
 use alipay_sidecar::store::seal::StoreKey;
-use http::Method;
 
-use crate::support::{TestSidecar, keys, text};
+use crate::support::{keys, scrape};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -215,20 +214,7 @@ fn rows(shown: &str) -> String {
 
 #[tokio::test]
 async fn every_metric_stands_in_its_table() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
-    let (cert, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
-    fs::write(&cert, made.cert.pem()).expect("written");
-    fs::write(&key, made.signing_key.serialize_pem()).expect("written");
-    let sidecar = TestSidecar::start_with(|config| {
-        config.webhook.tls_cert = Some(cert);
-        config.webhook.tls_key = Some(key);
-    })
-    .await;
-    sidecar
-        .post("/v2/alipay.trade.query", r#"{"out_trade_no":"1"}"#)
-        .await;
-    let shown = text(&sidecar.admin(Method::GET, "/metrics", "").await);
+    let shown = scrape().await;
     let rows = rows(&shown);
     let page = read("docs/metrics.md");
     let (head, _) = page.split_once("|---|---|---|---|\n").expect("a table");

@@ -258,6 +258,23 @@ impl TestSidecar {
     }
 }
 
+/// What `/metrics` shows of a sidecar that has a certificate and has made a call.
+pub async fn scrape() -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
+    let (cert, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+    std::fs::write(&cert, made.cert.pem()).expect("written");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    let sidecar = TestSidecar::start_with(|config| {
+        config.webhook.tls_cert = Some(cert);
+        config.webhook.tls_key = Some(key);
+    })
+    .await;
+    let query = r#"{"out_trade_no":"1"}"#;
+    sidecar.post("/v2/alipay.trade.query", query).await;
+    text(&sidecar.admin(Method::GET, "/metrics", "").await)
+}
+
 /// A port that nobody has, for whoever must know it before it is bound. Below those that the system
 /// gives out by itself, so that no other test is given it meanwhile.
 pub fn free_port() -> u16 {
