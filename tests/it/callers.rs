@@ -749,12 +749,12 @@ async fn one_caller_cannot_take_all_places_of_events() {
 async fn a_claim_that_waits_rests_while_only_others_events_are_due() {
     let (sidecar, store) = with_others_due(1500).await;
     let headers = [("authorization", "Bearer first-token")];
-    let wait = r#"{"wait":"1500ms"}"#;
+    let wait = r#"{"wait":"4s"}"#;
     let reply = send(&sidecar, ("POST", "/events/claim"), &headers, wait).await;
     assert_eq!(json(&reply)["items"], serde_json::json!([]));
-    // 16 pages each, at once, after a second, and at the end; fewer where the machine is so busy that
-    // the wait is over before.
-    assert!((1..=3 * 16).contains(&store.looks()), "{}", store.looks());
+    // 16 pages each, at once, after each second, and at the end: time enough for all pages on a busy
+    // machine, too.
+    assert!((16..=5 * 16).contains(&store.looks()), "{}", store.looks());
 }
 
 #[tokio::test]
