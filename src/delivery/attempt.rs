@@ -213,7 +213,10 @@ mod tests {
                 Reach::Found,
             ),
             (
-                SendCause::Connect(broken()),
+                SendCause::Connect {
+                    to: "127.0.0.1:9".to_owned(),
+                    cause: broken(),
+                },
                 Left::No,
                 AttemptError::Connect,
                 Reach::Nobody,

@@ -123,7 +123,10 @@ impl Outgoing {
             Ok(reply) => return Ok(Some(reply)),
             Err(error) => error,
         };
-        let transport = matches!(error.cause, SendCause::Broken(_) | SendCause::Connect(_));
+        let transport = matches!(
+            error.cause,
+            SendCause::Broken(_) | SendCause::Connect { .. }
+        );
         let error = GatewayError::from(error).no_better_than(outcome);
         if tries.left == 0 || !transport || Instant::now() >= deadline {
             return Err(error);

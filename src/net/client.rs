@@ -84,8 +84,14 @@ pub enum SendCause {
     #[error("the reply did not end within the deadline")]
     Endless,
     /// No connection could be made.
-    #[error("no connection could be made: {}", told(.0.as_ref()))]
-    Connect(#[source] BoxError),
+    #[error("no connection to {to} could be made: {}", told(.cause.as_ref()))]
+    Connect {
+        /// Host and port, as the URL has them.
+        to: String,
+        /// What failed.
+        #[source]
+        cause: BoxError,
+    },
     /// The reply is larger than allowed.
     #[error("the reply is larger than {0} bytes")]
     ReplyTooLarge(usize),
@@ -205,6 +211,7 @@ impl Client {
         B::Error: Into<BoxError>,
     {
         let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        let to = request.uri().authority().cloned();
         let captured = capture_connection(&mut request);
         let left = || match captured.connection_metadata().as_ref() {
             Some(_) => Left::Maybe,
@@ -222,7 +229,10 @@ impl Client {
             Ok(Err(error)) if error.is_connect() => {
                 return Err(SendError {
                     left: Left::No,
-                    cause: SendCause::Connect(error.into()),
+                    cause: SendCause::Connect {
+                        to: to.map_or_else(String::new, |to| to.to_string()),
+                        cause: error.into(),
+                    },
                 });
             }
             Ok(Err(error)) => {

@@ -253,7 +253,8 @@ async fn check_refused(world: &World, manner: Manner, expected: &str) {
     assert_eq!(json(&reply)["retryable"], true, "{told}");
     let detail = json(&reply)["detail"].as_str().expect("text").to_owned();
     let expected = expected.replace("PROXY", &format!("the proxy {}", world.proxy.url()));
-    let expected = format!("Alipay could not be reached: no connection could be made: {expected}");
+    let expected =
+        format!("Alipay could not be reached: no connection to {NAME} could be made: {expected}");
     assert_eq!(detail, expected);
     assert!(world.proxy.outbound().is_empty());
     assert!(world.peers.lock().expect("no panic").is_empty());
