@@ -12,6 +12,7 @@ use crate::cli::backend::Backend;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::Form;
+use crate::cli::progress::Progress;
 use crate::cli::sealed_file::SealedFile;
 use crate::cli::{input, output};
 
@@ -101,13 +102,19 @@ async fn pass(
         stale: 0,
         dry_run: mode == ImportMode::DryRun,
     };
+    let mut progress = Progress::new(match mode {
+        ImportMode::DryRun => "lines checked",
+        ImportMode::Store => "lines imported",
+    });
     while let Some(part) = file.read()? {
         if batch.len() + part.plain.len() > BATCH {
             hand_over(backend, &mut batch, (mode, part.number), &mut report).await?;
+            progress.show(part.number);
         }
         batch.extend_from_slice(&part.plain);
     }
     hand_over(backend, &mut batch, (mode, file.parts() + 1), &mut report).await?;
+    progress.end();
     Ok(report)
 }
 

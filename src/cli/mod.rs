@@ -42,6 +42,7 @@ mod output;
 mod pace;
 mod pinned;
 mod privacy;
+mod progress;
 mod records;
 mod run;
 

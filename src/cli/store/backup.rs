@@ -1,8 +1,7 @@
 //! `store backup`: from a running sidecar, or from the file itself.
 
-use std::io::IsTerminal;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use http_body_util::BodyExt;
@@ -11,6 +10,7 @@ use crate::cli::admin_client::AdminClient;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output;
+use crate::cli::progress::Progress;
 use crate::cli::store::{open_file, running};
 use crate::store::care::Copied;
 use crate::store::embedded::CopyWriter;
@@ -18,12 +18,10 @@ use crate::store::seal::StoreKey;
 
 /// How long a running sidecar may need for the next piece.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often progress is shown.
-const SHOWN: Duration = Duration::from_millis(500);
 
 pub(super) async fn execute(context: &Context, file: &Path) -> Result<(), Failure> {
     let config = context.load()?;
-    let mut progress = Progress::new("copied");
+    let mut progress = Progress::new("rows copied");
     let copied = match running(&config).await? {
         Some(sidecar) => {
             let key = context.store_key(&config)?;
@@ -72,45 +70,5 @@ fn say(file: &Path, copied: Copied) {
              them",
             copied.damaged
         ));
-    }
-}
-
-/// Says on a terminal how far long work has come.
-pub(super) struct Progress {
-    what: &'static str,
-    shown: Option<Instant>,
-    is_terminal: bool,
-    is_visible: bool,
-}
-
-impl Progress {
-    pub(super) fn new(what: &'static str) -> Self {
-        Self {
-            what,
-            shown: None,
-            is_terminal: std::io::stderr().is_terminal(),
-            is_visible: false,
-        }
-    }
-
-    /// There are so many rows by now.
-    pub(super) fn show(&mut self, rows: u64) {
-        if !self.is_terminal {
-            return;
-        }
-        // What is done within the first half second needs no progress.
-        let since = self.shown.get_or_insert_with(Instant::now);
-        if since.elapsed() >= SHOWN {
-            *since = Instant::now();
-            self.is_visible = true;
-            output::rewrite(format!("{rows} rows {}", self.what));
-        }
-    }
-
-    /// Takes the last word away.
-    pub(super) fn end(&mut self) {
-        if std::mem::take(&mut self.is_visible) {
-            output::rewrite("");
-        }
     }
 }

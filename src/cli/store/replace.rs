@@ -6,7 +6,7 @@ use anyhow::anyhow;
 
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
-use crate::cli::store::backup::Progress;
+use crate::cli::progress::Progress;
 use crate::cli::store::{kept_name, open, open_file};
 use crate::cli::trail::{self, Act, Trail};
 use crate::cli::{files, input, output};
@@ -104,7 +104,7 @@ pub(super) async fn rekey(context: &Context, reference: &str) -> Result<(), Fail
     };
     vouch_for_the_log(context, &config, before).await?;
     let keep = kept_name(&config.store.path, "rekeyed", SystemClock.now_ms());
-    let mut progress = Progress::new("sealed");
+    let mut progress = Progress::new("rows sealed");
     let copied = open_file(context, &config)?.rekey(&new, &keep, &mut |step| match step {
         RekeyStep::Sealed(rows) => progress.show(rows),
         RekeyStep::Verified | RekeyStep::Kept | RekeyStep::Swapped => progress.end(),
