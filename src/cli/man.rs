@@ -148,6 +148,10 @@ const ENVIRONMENT: &[(&str, &str)] = &[
         "NOTIFY_SOCKET",
         "Whom run tells that it is ready; a service manager sets it.",
     ),
+    (
+        "WATCHDOG_USEC",
+        "Within which time run tells that it is alive; a service manager sets it.",
+    ),
 ];
 
 const FILES: &[(&str, &str)] = &[

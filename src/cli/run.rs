@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 use prometheus::Registry;
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 
 use crate::cli::activation::Activation;
 use crate::cli::configuration_file::ConfigurationFile;
@@ -15,7 +16,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::logging::Log;
 use crate::cli::service_manager::ServiceManager;
-use crate::cli::{logging, signals, store};
+use crate::cli::{logging, service_manager, signals, store};
 use crate::config::Config;
 use crate::config::error::Mismatch;
 use crate::config::value;
@@ -107,6 +108,7 @@ async fn serve(
     let ended = tokio::select! {
         ended = bound.run(stopped) => ended,
         never = follow(sidecar, &hang_ups, &manager) => match never {},
+        never = live(sidecar, &manager) => match never {},
     };
     ended.context("the sidecar stopped, but not cleanly")?;
     tracing::info!("stopped");
@@ -120,6 +122,22 @@ async fn follow(sidecar: &Sidecar, hang_ups: &Notify, manager: &ServiceManager) 
         manager.reloading();
         let reloaded = sidecar.reload_from_source().await;
         manager.reloaded(reloaded.as_ref().map(|reloaded| reloaded.generation));
+    }
+}
+
+/// Tells whoever watches that the program is alive: its tasks run, and the store's threads answer. What
+/// they answer doesn't matter, because a restart mends no disk.
+async fn live(sidecar: &Sidecar, manager: &ServiceManager) -> Infallible {
+    let Some(every) = service_manager::watched_every() else {
+        return std::future::pending().await;
+    };
+    let store = sidecar.store();
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let _ = store.counts().await;
+        manager.alive();
     }
 }
 

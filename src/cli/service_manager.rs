@@ -1,9 +1,12 @@
 //! Tells the service manager how the program fares.
 //!
-//! Protocol: systemd, `sd_notify(3)`: lines in a datagram to the socket `NOTIFY_SOCKET`.
+//! Protocol: systemd, `sd_notify(3)`: lines in a datagram to the socket `NOTIFY_SOCKET`; and
+//! `sd_watchdog_enabled(3)`: one of them every `WATCHDOG_USEC` microseconds at most, where that is
+//! meant for the process `WATCHDOG_PID`.
 
 use std::io;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use crate::admin::configuration::ReloadError;
 
@@ -68,6 +71,11 @@ impl ServiceManager {
         self.tell("STOPPING=1\nSTATUS=ending what is under way");
     }
 
+    /// The program still does its work.
+    pub(crate) fn alive(&self) {
+        self.tell("WATCHDOG=1");
+    }
+
     fn tell(&self, state: &str) {
         let Self(Some((socket, address))) = self else {
             return;
@@ -76,6 +84,21 @@ impl ServiceManager {
             tracing::warn!(%error, "the service manager wasn't told how it goes");
         }
     }
+}
+
+/// How often the service manager wants to hear that the program is alive, if at all: twice within the
+/// time after which it would end it.
+pub(crate) fn watched_every() -> Option<Duration> {
+    let variable = |name| std::env::var(name).ok();
+    let pid = variable("WATCHDOG_PID");
+    every(variable("WATCHDOG_USEC")?.as_str(), pid.as_deref())
+}
+
+/// `pid` is of the process that is meant, where it isn't everyone.
+fn every(usec: &str, pid: Option<&str>) -> Option<Duration> {
+    let is_meant = pid.is_none_or(|pid| pid.parse() == Ok(std::process::id()));
+    let usec: u64 = usec.parse().ok().filter(|usec| *usec > 1 && is_meant)?;
+    Some(Duration::from_micros(usec / 2))
 }
 
 /// A path, or a name in the abstract space, which begins with `@`.
@@ -115,6 +138,24 @@ mod tests {
         check(path.to_str().expect("text"), &heard);
         for missing in ["relative", "/nowhere/at/all"] {
             ServiceManager::named(missing).stopping();
+        }
+    }
+
+    #[test]
+    fn a_watchdog_is_heard_twice_within_its_time_by_whom_it_means() {
+        let own = std::process::id().to_string();
+        let second = Some(Duration::from_secs(1));
+        assert_eq!(every("2000000", None), second);
+        assert_eq!(every("2000000", Some(&own)), second);
+        for (usec, pid) in [
+            ("2000000", Some("1")),
+            ("2000000", Some("")),
+            ("0", None),
+            ("1", None),
+            ("-2", None),
+            ("2s", None),
+        ] {
+            assert_eq!(every(usec, pid), None, "{usec} {pid:?}");
         }
     }
 

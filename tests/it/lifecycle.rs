@@ -548,6 +548,28 @@ async fn a_unix_socket_is_served_and_left_to_its_supervisor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_watchdog_hears_of_it_until_it_ends() {
+    let supervisor = Supervisor::start().await;
+    let mut command = supervisor.command("proxy:webhook:admin", &[]);
+    command.env("WATCHDOG_USEC", "400000");
+    let program = Program(command.spawn().expect("started"));
+    supervisor.noticed("READY=1");
+    for _ in 0..3 {
+        supervisor.noticed("WATCHDOG=1");
+    }
+    // One that is held up says nothing.
+    program.signal("STOP");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    supervisor.forget_notices();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!supervisor.has_notice());
+    program.signal("CONT");
+    supervisor.noticed("WATCHDOG=1");
+    program.signal("TERM");
+    assert_eq!(end(program).await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn commands_that_print_secrets_inherit_neither_sockets_nor_their_variables() {
     let supervisor = Supervisor::start().await;
     let script =
@@ -605,6 +627,7 @@ fn the_systemd_units_fit_the_program() {
         "systemd would kill it while it ends"
     );
     assert_eq!(unit_value(&service, "Type"), "notify");
+    assert_eq!(unit_value(&service, "WatchdogSec"), "60s");
     verify_units(&folder);
 }
 

@@ -160,6 +160,19 @@ impl Supervisor {
         }
     }
 
+    /// Whether a program has said something that nobody heard yet.
+    pub fn has_notice(&self) -> bool {
+        self.notices.set_nonblocking(true).expect("set");
+        let heard = self.notices.recv(&mut [0; 512]);
+        self.notices.set_nonblocking(false).expect("set");
+        heard.is_ok()
+    }
+
+    /// Hears all that was said until now.
+    pub fn forget_notices(&self) {
+        while self.has_notice() {}
+    }
+
     /// What the programs have logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path().join("sidecar.log")).unwrap_or_default()
