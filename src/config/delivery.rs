@@ -50,7 +50,7 @@ impl DeliveryConfig {
             ("delivery.route", "delivery.route"),
             routes,
         );
-        Self {
+        let config = Self {
             url: section.optional("url", url::any),
             format: section.word("format", &FORMATS).unwrap_or(default.format),
             timeout: section
@@ -73,7 +73,21 @@ impl DeliveryConfig {
                 .and_then(|pending| u64::try_from(pending).ok())
                 .unwrap_or(default.high_water),
             routes: routes.iter().map(DeliveryRoute::read).collect(),
+        };
+        if let Some(url) = config.tells_tokens_to() {
+            let found = format!("tokens, in clear text to {url}");
+            let mismatch = Mismatch::new(found, "\"event\", which holds none")
+                .hint("or an https:// URL: Alipay's own messages carry app_auth_tokens");
+            section.fault("authorization", mismatch);
         }
+        config
+    }
+
+    /// Where tokens would go unencrypted, and off this host.
+    fn tells_tokens_to(&self) -> Option<&String> {
+        let urls = self.routes.iter().map(|route| &route.url).chain(&self.url);
+        let mut open = urls.filter(|url| !url.is_empty() && !url::is_private(url));
+        open.find(|_| self.authorization != AuthorizationDelivery::Event)
     }
 
     pub(crate) fn view(&self) -> Value {

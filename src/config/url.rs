@@ -106,6 +106,11 @@ fn parse(text: &str, expected: &str) -> Result<Url, Mismatch> {
     })
 }
 
+/// Whether what goes to `url` stays on this host, or is encrypted.
+pub(crate) fn is_private(url: &str) -> bool {
+    parse(url, "").is_ok_and(|url| url.scheme == "https" || is_loopback(&url.host))
+}
+
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")

@@ -286,6 +286,38 @@ fn listeners_off_loopback_need_who_may_call() {
     );
 }
 
+#[test]
+fn off_loopback_no_token_can_be_guessed_and_none_travels_in_clear() {
+    check_fault(
+        "[admin]\nlisten = \"10.0.0.1:2090\"\ntoken = \"exec:echo fifteen-letters\"\n",
+        "line 3: `admin.token`: found a token of 15 characters (not shown), expected 16 at least, \
+         because `admin.listen` isn't loopback; `openssl rand -hex 32` makes one",
+    );
+    good("[admin]\nlisten = \"10.0.0.1:2090\"\ntoken = \"exec:echo sixteen-letters!\"\n");
+    good("[admin]\ntoken = \"exec:echo x\"\n");
+    let delivery = |url: &str, more: &str| format!("[delivery]\nurl = \"{url}\"\n{more}");
+    for word in ["verbatim", "both"] {
+        let authorization = format!("authorization = \"{word}\"\n");
+        check_fault(
+            &delivery("http://10.1.2.3/x", &authorization),
+            "line 3: `delivery.authorization`: found tokens, in clear text to http://10.1.2.3/x, \
+             expected \"event\", which holds none; or an https:// URL: Alipay's own messages carry \
+             app_auth_tokens",
+        );
+        for private in [
+            "http://127.0.0.1:3000/x",
+            "http://localhost/",
+            "https://b.example/",
+        ] {
+            good(&delivery(private, &authorization));
+        }
+        let route = "[[delivery.route]]\nurl = \"http://10.1.2.3/x\"\n";
+        let faults = parse(&format!("[delivery]\n{authorization}{route}"), &[]);
+        assert!(faults.expect_err("a route tells").contains("in clear text"));
+    }
+    good(&delivery("http://10.1.2.3/x", ""));
+}
+
 /// `text` parses, but who serves is told the faults `expected`, one a line.
 fn check_unsupported(text: &str, expected: &str) {
     good(text);
