@@ -109,9 +109,13 @@ fn is_credential(called: Called<'_>) -> bool {
         Called::V2(method) => folded(method).starts_with(CREDENTIAL_METHODS),
         Called::V3(path) => {
             let name = dotted(path);
-            // Names are plain; what is encoded where these methods differ from others could be taken
-            // for any of them.
-            let is_veiled = name.split('.').take(3).any(|segment| segment.contains('%'));
+            // Names are plain; what is written otherwise where these methods differ from others could
+            // be taken for any of them.
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            let is_veiled = name
+                .split('.')
+                .take(3)
+                .any(|segment| !segment.chars().all(is_plain));
             is_veiled || folded(&name).starts_with(CREDENTIAL_METHODS)
         }
     }
@@ -215,6 +219,9 @@ mod tests {
             "/v3/Alipay/OPEN/auth/token/app/query",
             "/v3/alipay/open/auth",
             "/v3/alipay/open/%EF%BD%81uth/token/app",
+            "/v3/alipay/open/auth:token/app",
+            "/v3/alipay/open/auth+x/token/app",
+            "/v3/alipay/open;x/auth/token/app",
         ] {
             check(&["*"], Called::V3(path), false);
         }
