@@ -162,6 +162,8 @@ pub(crate) struct AuditView {
 }
 
 async fn audit_head(parts: &AdminParts) -> AuditView {
+    // What was told until now counts: a tail that was cut off a moment ago shows.
+    parts.audit.finished().await;
     let head = parts.audit.kept_head().await;
     AuditView {
         head: head.map(|head| STANDARD.encode(head.to_bytes())),

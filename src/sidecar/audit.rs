@@ -89,6 +89,9 @@ pub(super) async fn follow(audit: &Audit, config: &Config, beside: AuditBeside<'
     if audit.is_written_to(path) {
         return;
     }
+    if path.is_none() {
+        tracing::warn!("the audit log ends here: calls and changes are told nowhere from now on");
+    }
     let options = path.map(|path| beside.options(config, path));
     // It was probed: what fails here is that another process has taken it since, or the like.
     if let Err(error) = audit.move_to(options.as_ref()).await {

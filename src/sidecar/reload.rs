@@ -155,6 +155,14 @@ impl Sidecar {
         };
         self.swap(next, prepared.identities);
         let lasting = &self.parts.lasting;
+        let current = self.current();
+        if current.config.telemetry.audit_file.is_none() {
+            // Its last line says so: of what follows nobody tells.
+            let ended = || Entry::new(Event::Audit, "log", "ended");
+            lasting
+                .audit
+                .tell(|| ended().with_number("generation", reloaded.generation));
+        }
         let beside = AuditBeside {
             metrics: &lasting.metrics.audit,
             clock: &lasting.clock,
@@ -162,7 +170,7 @@ impl Sidecar {
             patience: Duration::ZERO,
             by: None,
         };
-        audit::follow(&lasting.audit, &self.current().config, beside).await;
+        audit::follow(&lasting.audit, &current.config, beside).await;
         Ok(reloaded)
     }
 
@@ -237,6 +245,13 @@ impl Sidecar {
                     changed = reloaded.changed.join(" "),
                     "configuration reloaded"
                 );
+                if reloaded.changed.iter().any(|key| key == "caller")
+                    && self.current().config.callers.is_empty()
+                {
+                    tracing::warn!(
+                        "no [[caller]] is left: whoever reaches the proxy may call for everyone"
+                    );
+                }
                 lasting.audit.tell(|| {
                     entry("ok")
                         .with_number("generation", reloaded.generation)

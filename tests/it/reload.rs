@@ -711,6 +711,12 @@ async fn the_audit_log_moves_ends_and_begins_again_and_loses_nothing() {
     reload(&sidecar, to(None)).await;
     assert_eq!(asked(&sidecar, &[TAG]).await, "passed");
     let (before, after) = (lines(&first), lines(&elsewhere));
+    let last = after.last().expect("a line");
+    assert_eq!(
+        (&last["event"], &last["outcome"]),
+        (&"audit".into(), &"ended".into()),
+        "{last:#}"
+    );
     let calls = |lines: &[serde_json::Value]| {
         let calls = lines.iter().filter(|line| line["event"] == "call");
         calls.count()
