@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -76,6 +76,7 @@ where
         crowd: Crowd::new(terms.per_network),
         ending: ending.clone(),
         until: None,
+        complained: Mutex::default(),
     };
     while let Some((stream, peer, slot)) = accepting.next().await {
         let (tls, handle, ending) = (tls.acceptor(), handle.clone(), ending.clone());
@@ -111,6 +112,8 @@ struct Accepting {
     ending: Ending,
     /// Until when the backlog is emptied.
     until: Option<Instant>,
+    /// When it was last told that all connections are taken.
+    complained: Mutex<Option<Instant>>,
 }
 
 impl Accepting {
@@ -132,7 +135,27 @@ impl Accepting {
         tokio::time::timeout_at(until, self.accept()).await.ok()?
     }
 
+    /// Says that whoever comes next waits: nobody else can tell, since those who do see only silence.
+    fn complain(&self) {
+        let mut complained = self
+            .complained
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if complained.is_none_or(|at| at.elapsed() >= COMPLAINTS) {
+            *complained = Some(Instant::now());
+            tracing::warn!(
+                listener = %self.listener.address(),
+                connections = self.listener.terms().connections,
+                "the listener has all the connections that it may; who comes now waits. Who holds \
+                 them? More are allowed where the limit of open files is higher"
+            );
+        }
+    }
+
     async fn accept(&self) -> Option<(Stream, Peer, Slot)> {
+        if self.slots.available_permits() == 0 {
+            self.complain();
+        }
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
         loop {
             match self.listener.accept().await {
@@ -150,6 +173,9 @@ impl Accepting {
         }
     }
 }
+
+/// How often it is told that a listener is full.
+const COMPLAINTS: Duration = Duration::from_secs(60);
 
 /// Speaks HTTP on one connection until it ends.
 async fn converse<H, F, B>(stream: Stream, (peer, terms): (Peer, Terms), handle: H, ending: Ending)
