@@ -13,6 +13,7 @@ use crate::cli::output::Form;
 use crate::cli::{output, store};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::config::proxy::NotifyUrlMode;
 use crate::delivery::advice;
 use crate::model::app::App;
 use crate::protocol::key::AppPrivateKey;
@@ -46,6 +47,7 @@ pub(crate) async fn execute(context: &Context, arguments: &CheckArguments) -> Re
     let ids = app_ids(&config, stored.as_deref()).await?;
     let base_path = &config.webhook.base_path;
     warnings.extend(advice::of_routes(&config.delivery, base_path, Some(&ids)));
+    warnings.extend(without_effect(&config).map(ToOwned::to_owned));
     warnings.extend(clock(now));
     let looks = match arguments.online {
         true => Some(check_online::look(context, &config).await?),
@@ -157,6 +159,24 @@ fn clock(now_ms: i64) -> Option<String> {
 }
 
 const SAFE_BITS: usize = 2048;
+
+/// Settings that promise more than they do as things stand.
+fn without_effect(config: &Config) -> impl Iterator<Item = &'static str> {
+    let proxy = &config.proxy;
+    let judges =
+        proxy.notify_url_mode == NotifyUrlMode::Enforce || !proxy.notify_url_allow.is_empty();
+    let nothing_is_ours = judges && config.webhook.public_url.is_none();
+    let found = [
+        nothing_is_ours.then_some(
+            "`proxy.notify_url_mode` and `proxy.notify_url_allow` judge no absolute notify_url without \
+             `webhook.public_url`",
+        ),
+        config.telemetry.audit_file.is_none().then_some(
+            "`audit.file` is empty: calls and changes are told nowhere",
+        ),
+    ];
+    found.into_iter().flatten()
+}
 
 /// How long before its end a certificate is worth a warning, milliseconds: 30 days.
 const SOON_MS: i64 = 30 * 24 * 3600 * 1000;
