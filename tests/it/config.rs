@@ -286,6 +286,7 @@ fn listeners_off_loopback_need_who_may_call() {
     );
 }
 
+#[cfg(not(feature = "otlp"))]
 /// `text` parses, but who serves is told the faults `expected`, one a line.
 fn check_unsupported(text: &str, expected: &str) {
     good(text);
@@ -300,11 +301,12 @@ fn check_unsupported(text: &str, expected: &str) {
 }
 
 #[test]
-fn what_this_version_does_not_do_is_refused_where_it_stands() {
+#[cfg(not(feature = "otlp"))]
+fn what_this_build_does_not_do_is_refused_where_it_stands() {
     check_unsupported(
         "[telemetry]\notlp_endpoint = \"http://127.0.0.1:4318\"\n",
-        "config.toml:2: `telemetry.otlp_endpoint`: found an address, expected nothing; traces \
-         aren't sent in this version",
+        "config.toml:2: `telemetry.otlp_endpoint`: found an address, expected nothing; this program \
+         was built without traces; build it with `--features otlp`",
     );
 }
 
