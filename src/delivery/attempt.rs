@@ -52,6 +52,9 @@ pub(super) fn span(tracer: &Tracer, entry: &InboxEntry, (target, number): (&Targ
     let received = TraceParent::of_event(entry.id.to_bytes());
     let beginning = Beginning::new(Kind::Client, "POST").within(Some(received));
     let span = tracer.begin(beginning);
+    if !span.is_recorded() {
+        return span;
+    }
     span.set_method(&Method::POST);
     span.set_server(&target.url);
     span.set("alipay.app_id", entry.app_id.as_str());

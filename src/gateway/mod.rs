@@ -214,8 +214,10 @@ impl Gateway {
         result: &Result<T, GatewayError>,
     ) {
         self.metrics.observe(api, phase, began.elapsed());
-        let failed = result.as_ref().err().map(GatewayError::kind);
-        span.past(phase.as_str(), began, failed);
+        let part = span.past(phase.as_str(), began);
+        if let Err(error) = result {
+            part.fail(error.kind());
+        }
     }
 
     /// Turns a reply into a verified one, or refuses it.

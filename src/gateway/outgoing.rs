@@ -146,8 +146,7 @@ impl Outgoing {
         client: &Client,
         time: Duration,
     ) -> Result<Result<Reply, SendError>, GatewayError> {
-        let method = method_name(&self.method).to_owned();
-        let span = self.span.child(Kind::Client, method);
+        let span = self.span.child(Kind::Client, method_name(&self.method));
         span.set_method(&self.method);
         span.set_server(&self.url);
         let sent = self.put(client, time).await?;

@@ -86,7 +86,8 @@ impl Story {
     /// The same, recorded where `tracer` says so: calls alone, because backends that wait for events
     /// ask all day.
     pub(super) fn recorded(self, tracer: &Tracer, head: &Parts, route: &Route) -> Self {
-        let Some(pattern) = route.pattern() else {
+        let pattern = tracer.is_on().then(|| route.pattern()).flatten();
+        let Some(pattern) = pattern else {
             return self;
         };
         let method = method_name(&head.method);
@@ -140,15 +141,17 @@ impl Story {
     ) {
         let phase = Phase::Resolve;
         parts.call_metrics.observe(api, phase, began.elapsed());
-        let failed = credentials.as_ref().err().map(|error| error.code.as_str());
-        self.span.past(phase.as_str(), began, failed);
+        let part = self.span.past(phase.as_str(), began);
+        if let Err(error) = credentials {
+            blame(&part, error);
+        }
     }
 
     /// Says under its span what the log says of it. Of strangers nothing is recorded: what they send
     /// would displace the rest.
     fn record(&self, known: Option<&Credentials>, said: Option<&Said>, error: Option<&ProxyError>) {
         let span = &self.span;
-        if self.is_strange {
+        if self.is_strange || !span.is_recorded() {
             return span.discard();
         }
         span.set("alipay_sidecar.request_id", self.request_id.as_str());
@@ -168,12 +171,8 @@ impl Story {
             span.set_some("alipay.trace_id", said.trace_id.as_deref());
         }
         if let Some(error) = error {
-            let code = error.code.as_str();
-            span.set("alipay_sidecar.outcome", code);
-            match error.code.status().is_server_error() {
-                true => span.fail(code),
-                false => span.refuse(code),
-            }
+            span.set("alipay_sidecar.outcome", error.code.as_str());
+            blame(span, error);
         }
     }
 
@@ -378,6 +377,14 @@ impl Story {
             outcome,
             "call signed"
         );
+    }
+}
+
+/// Says by which word it failed, or was refused where that is its caller's fault.
+fn blame(span: &Span, error: &ProxyError) {
+    match error.code.status().is_server_error() {
+        true => span.fail(error.code.as_str()),
+        false => span.refuse(error.code.as_str()),
     }
 }
 

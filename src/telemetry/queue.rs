@@ -44,8 +44,7 @@ impl Queue {
     }
 
     /// Takes spans from now on, or no longer.
-    #[cfg(feature = "otlp")]
-    pub(super) fn switch(&self, on: bool) {
+    pub fn switch(&self, on: bool) {
         self.is_on.store(on, Ordering::Relaxed);
     }
 
@@ -59,16 +58,56 @@ impl Queue {
             return self.metrics.dropped(1);
         }
         spans.push_back(span);
-        if spans.len() % BATCH == 0 {
+        if spans.len().is_multiple_of(BATCH) {
             self.is_full.notify_one();
         }
     }
 
     /// Takes the oldest, a batch at most.
-    #[cfg(feature = "otlp")]
-    pub(super) fn take(&self) -> Vec<Finished> {
+    #[must_use]
+    pub fn take(&self) -> Vec<Finished> {
         let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
         let many = spans.len().min(BATCH);
         spans.drain(..many).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+
+    use super::*;
+    use crate::telemetry::span::Kind;
+    use crate::telemetry::trace_context::TraceParent;
+
+    fn finished(number: u64) -> Finished {
+        Finished {
+            place: TraceParent::of_event([7; 16]),
+            parent: None,
+            link: None,
+            name: "a span".into(),
+            kind: Kind::Internal,
+            began_ns: number,
+            ended_ns: number,
+            attributes: Vec::new(),
+            is_error: false,
+        }
+    }
+
+    #[test]
+    fn what_finds_no_room_is_lost_and_counted_and_the_oldest_go_first() {
+        let registry = Registry::new();
+        let queue = Queue::new(TraceMetrics::register(&registry).expect("new"));
+        let first_lost = u64::try_from(WAITING).expect("small");
+        (0..first_lost + 3).for_each(|number| queue.push(finished(number)));
+        let batches: Vec<_> = std::iter::repeat_with(|| queue.take())
+            .take_while(|batch| !batch.is_empty())
+            .collect();
+        assert!(batches.iter().all(|batch| batch.len() == BATCH));
+        let began = batches.iter().flatten().map(|span| span.began_ns);
+        assert!(began.eq(0..first_lost));
+        let metrics = prometheus::TextEncoder::new().encode_to_string(&registry.gather());
+        let dropped = r#"alipay_sidecar_trace_spans_total{outcome="dropped"} 3"#;
+        assert!(metrics.expect("text").contains(dropped));
     }
 }

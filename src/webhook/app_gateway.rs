@@ -106,7 +106,7 @@ pub(super) async fn receive(inner: &Inner, settings: &Settings, arrival: &Arriva
         }
         Err(refusal) => {
             let (known, told) = (verified.known(), (kind, refusal.outcome()));
-            inner.record(&arrival.came, told, &known, Became::Nothing);
+            inner.record(&arrival.came, told, || verified.known(), Became::Nothing);
             inner.refuse_known((kind, &refusal), arrival.sender(), &known)
         }
     }
@@ -290,7 +290,8 @@ pub(super) fn log(
     event_id: EventId,
 ) {
     let became = Became::of(outcome, event_id);
-    inner.record(&arrival.came, (kind, outcome), &verified.known(), became);
+    let known = || verified.known();
+    inner.record(&arrival.came, (kind, outcome), known, became);
     let entry = || entry((kind, outcome), verified).with("event_id", &event_id.to_string());
     match outcome {
         Outcome::Accepted | Outcome::TokenConflict => inner.parts.audit.tell(entry),

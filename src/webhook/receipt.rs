@@ -71,10 +71,13 @@ impl Inner {
         &self,
         came: &Came,
         (kind, outcome): (Kind, Outcome),
-        known: &Known,
+        known: impl FnOnce() -> Known,
         became: Became,
     ) {
-        let span = self.begin(came, became);
+        if !self.parts.tracer.is_on() {
+            return;
+        }
+        let (span, known) = (self.begin(came, became), known());
         span.set("alipay.app_id", known.app_id.as_str());
         span.set_some("alipay.auth_app_id", known.auth_app_id.as_deref());
         span.set_some("alipay.notify_id", known.notify_id.as_deref());

@@ -322,11 +322,9 @@ fn log(inner: &Inner, arrival: &Arrival<'_>, verified: &Verified, failure: Optio
         Some(_) => Outcome::Unavailable,
     };
     inner.parts.metrics.count(Kind::Spi, outcome);
-    let (known, became) = (
-        known(&verified.app, &verified.call),
-        Became::Event(verified.id),
-    );
-    inner.record(&arrival.came, (Kind::Spi, outcome), &known, became);
+    let known = || known(&verified.app, &verified.call);
+    let became = Became::Event(verified.id);
+    inner.record(&arrival.came, (Kind::Spi, outcome), known, became);
     let (app_id, method) = (&verified.app.app_id, verified.call.method());
     let (path, event_id) = (arrival.path, verified.id);
     let duration_ms = arrival.began.elapsed().as_millis();
