@@ -70,6 +70,7 @@
 //! | [`store`] | durable state, sealed at rest |
 //! | [`admin`] | health, metrics, and the operator's API |
 //! | [`install_key`] | signs anew what backends verify |
+//! | [`telemetry`] | whose trace something belongs to, and spans for a collector |
 //! | [`net`], [`workers`], [`clock`] | sockets, threads and time, which know nothing of Alipay |
 #![cfg_attr(
     feature = "simulator",
@@ -96,6 +97,7 @@ pub mod sidecar;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 pub mod store;
+pub mod telemetry;
 pub mod token;
 pub mod webhook;
 pub mod workers;

@@ -32,6 +32,7 @@ use crate::protocol::charset::CharsetLabel;
 use crate::protocol::error::EnvelopeError;
 use crate::protocol::params::{Params, name};
 use crate::store::{Change, Store};
+use crate::telemetry::span::Span;
 
 mod allowance;
 pub mod metrics;
@@ -252,5 +253,6 @@ fn download_call(app: &Arc<SigningApp>, sn: &str, timeout: Duration) -> V2Call {
         encryption: Encryption::Callers,
         timeout,
         api: Api::Internal,
+        span: Span::default(),
     }
 }

@@ -49,7 +49,7 @@ impl TelemetryConfig {
             log_format: telemetry
                 .word("log_format", &LOG_FORMATS)
                 .unwrap_or(default.log_format),
-            otlp_endpoint: telemetry.optional("otlp_endpoint", url::any),
+            otlp_endpoint: telemetry.optional("otlp_endpoint", url::collector),
         }
     }
 

@@ -1,11 +1,11 @@
-//! What the configuration knows but this version doesn't do: refused, because ignoring it would
+//! What the configuration knows but this build doesn't do: refused, because ignoring it would
 //! leave an operator with less than the file promises. A feature that arrives deletes its line.
 
 use crate::config::Config;
 use crate::config::error::{Fault, Mismatch};
 
 impl Config {
-    /// What is set here but not supported in this version; their places in the file aren't known.
+    /// What is set here but not supported in this build; their places in the file aren't known.
     #[must_use]
     pub fn unsupported(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
@@ -16,7 +16,7 @@ impl Config {
             let mismatch = Mismatch::new(found, expected).hint(hint);
             faults.push(Fault::of_key(key, mismatch));
         };
-        if self.telemetry.otlp_endpoint.is_some() {
+        if self.telemetry.otlp_endpoint.is_some() && !cfg!(feature = "otlp") {
             refuse("telemetry.otlp_endpoint", "an address", "nothing", TRACES);
         }
         faults
@@ -34,4 +34,4 @@ impl Config {
     }
 }
 
-const TRACES: &str = "traces aren't sent in this version";
+const TRACES: &str = "this program was built without traces; build it with `--features otlp`";

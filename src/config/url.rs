@@ -58,6 +58,17 @@ pub(crate) fn public(text: &str) -> Result<String, Mismatch> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
+/// Where a collector of traces takes them.
+pub(crate) fn collector(text: &str) -> Result<String, Mismatch> {
+    const EXPECTED: &str =
+        "an http:// or https:// URL without a query, such as \"http://127.0.0.1:4318\"";
+    let url = parse(text, EXPECTED)?;
+    if url.query {
+        return Err(Mismatch::of_text(text, EXPECTED));
+    }
+    Ok(text.to_owned())
+}
+
 /// Any page or endpoint.
 pub(crate) fn any(text: &str) -> Result<String, Mismatch> {
     parse(text, "an http:// or https:// URL").map(|_| text.to_owned())

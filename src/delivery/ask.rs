@@ -70,12 +70,18 @@ impl Asker {
             install_key: plan.means.install_key.as_ref(),
             number: 1,
             now: question.received_at,
+            span: attempt::span(&plan.means.tracer, question, (target, 1)),
         };
         let outgoing = outgoing::lay_out(question, target.format);
         let request = attempt::request(&asked, outgoing).await;
         let request = request.map_err(|error| AskError::Unmade(error.to_string()))?;
         let deadline = deadline.min(target.timeout);
-        Ok(plan.means.client.send(request, deadline).await?)
+        let sent = plan.means.client.send(request, deadline).await;
+        match &sent {
+            Ok(reply) => asked.span.set_status(reply.status.as_u16()),
+            Err(error) => asked.span.fail(error.cause.kind()),
+        }
+        Ok(sent?)
     }
 }
 

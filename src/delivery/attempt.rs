@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Method, Request};
 use http_body_util::Full;
 
 use crate::config::delivery::AckRule;
@@ -17,12 +17,15 @@ use crate::install_key::InstallKey;
 use crate::model::delivery::{Attempt, AttemptError, Via};
 use crate::model::notification::InboxEntry;
 use crate::net::client::{Client, Left, Reply, SendCause, SendError};
+use crate::telemetry::span::{Beginning, Kind, Span, Tracer};
+use crate::telemetry::trace_context::{self, SpanId, TraceParent};
 
 const EVENT_ID: HeaderName = HeaderName::from_static("alipay-event-id");
 const EVENT_TYPE: HeaderName = HeaderName::from_static("alipay-event-type");
 const MERCHANT: HeaderName = HeaderName::from_static("alipay-merchant");
 const ATTEMPT: HeaderName = HeaderName::from_static("alipay-delivery-attempt");
 const NOTIFY_PATH: HeaderName = HeaderName::from_static("alipay-notify-path");
+const TRACEPARENT: HeaderName = HeaderName::from_static(trace_context::TRACEPARENT);
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
@@ -40,6 +43,27 @@ pub(super) struct Try<'a> {
     pub(super) number: u32,
     /// Unix milliseconds.
     pub(super) now: i64,
+    /// What is recorded of it.
+    pub(super) span: Span,
+}
+
+/// Begins what is recorded of the attempt of that number.
+pub(super) fn span(tracer: &Tracer, entry: &InboxEntry, (target, number): (&Target, u32)) -> Span {
+    let received = TraceParent::of_event(entry.id.to_bytes());
+    let beginning = Beginning::new(Kind::Client, "POST").within(Some(received));
+    let span = tracer.begin(beginning);
+    if !span.is_recorded() {
+        return span;
+    }
+    span.set_method(&Method::POST);
+    span.set_server(&target.url);
+    span.set("alipay.app_id", entry.app_id.as_str());
+    let auth_app_id = entry.auth_app_id.as_ref();
+    span.set_some("alipay.auth_app_id", auth_app_id.map(|id| id.as_str()));
+    span.set("alipay_sidecar.event_type", entry.event_type.as_str());
+    span.set("alipay_sidecar.event_id", entry.id.to_string().as_str());
+    span.set("alipay_sidecar.attempt", i64::from(number));
+    span
 }
 
 /// Posts the entry once.
@@ -51,7 +75,9 @@ pub(super) async fn make(client: &Client, attempted: &Try<'_>) -> (Attempt, Reac
         Ok(request) => {
             let answer = client.send(request, attempted.target.timeout).await;
             let reach = reach(&answer);
-            (judge(ack, answer), reach)
+            let judged = judge(ack, answer);
+            record(&attempted.span, judged);
+            (judged, reach)
         }
         Err(error) => {
             let event_id = attempted.entry.id;
@@ -67,6 +93,17 @@ pub(super) async fn make(client: &Client, attempted: &Try<'_>) -> (Attempt, Reac
         via: Via::Push,
     };
     (attempt, reach)
+}
+
+fn record(span: &Span, (status, error): (Option<u16>, Option<AttemptError>)) {
+    if let Some(status) = status {
+        span.set_status(status);
+    }
+    match error {
+        // The status itself is the word, then.
+        None | Some(AttemptError::Status) => {}
+        Some(error) => span.fail(error.as_str()),
+    }
 }
 
 fn reach(answer: &Result<Reply, SendError>) -> Reach {
@@ -137,6 +174,7 @@ fn describe(headers: &mut HeaderMap, attempted: &Try<'_>) {
     let entry = attempted.entry;
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     headers.insert(ATTEMPT, attempted.number.into());
+    put(headers, TRACEPARENT, &trace_parent(attempted).to_string());
     put(headers, EVENT_ID, &entry.id.to_string());
     put(headers, EVENT_TYPE, &entry.event_type);
     if let Some(auth_app_id) = &entry.auth_app_id {
@@ -145,6 +183,16 @@ fn describe(headers: &mut HeaderMap, attempted: &Try<'_>) {
     if !entry.notify_path.is_empty() {
         put(headers, NOTIFY_PATH, &entry.notify_path);
     }
+}
+
+/// The attempt's place in the trace of its event. It says that it may be recorded, whether we do or
+/// not: otherwise backends that only follow would record no delivery at all.
+fn trace_parent(attempted: &Try<'_>) -> TraceParent {
+    let recorded = attempted.span.place();
+    recorded.unwrap_or_else(|| {
+        let received = TraceParent::of_event(attempted.entry.id.to_bytes());
+        TraceParent::sampled(received.trace_id, SpanId::random())
+    })
 }
 
 fn sign(headers: &mut HeaderMap, attempted: &Try<'_>, signer: &WebhookSigner, body: &[u8]) {

@@ -22,6 +22,7 @@ use crate::install_key::InstallKey;
 use crate::model::delivery::Delivery;
 use crate::net::client::Client;
 use crate::store::Store;
+use crate::telemetry::span::Tracer;
 
 pub mod advice;
 pub mod ask;
@@ -83,6 +84,8 @@ pub struct Means {
     pub client: Client,
     /// Signs forms anew; `None`: they go out as Alipay sent them.
     pub install_key: Option<InstallKey>,
+    /// Records attempts for a collector of traces.
+    pub tracer: Tracer,
 }
 
 /// The configuration, ready for use; replaced as a whole.
@@ -108,6 +111,7 @@ impl Dispatcher {
         let means = Means {
             client,
             install_key: None,
+            tracer: Tracer::default(),
         };
         Self(Arc::new(Inner {
             store,

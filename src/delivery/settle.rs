@@ -11,6 +11,7 @@ use crate::delivery::{Inner, Plan};
 use crate::model::delivery::{Attempt, AttemptError, Delivery, Settlement};
 use crate::model::notification::InboxEntry;
 use crate::store::{Change, Effect};
+use crate::telemetry::trace_context::TraceParent;
 
 /// The first pause after a settlement couldn't be stored; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -40,6 +41,7 @@ pub(super) async fn deliver(inner: Arc<Inner>, owed: Owed) -> Reach {
         install_key: plan.means.install_key.as_ref(),
         number,
         now: inner.clock.now_ms(),
+        span: attempt::span(&plan.means.tracer, entry, (target, number)),
     };
     let (attempt, reach) = attempt::make(&plan.means.client, &attempted).await;
     if owed.delivery.lease.is_some() {
@@ -76,17 +78,18 @@ fn report(owed: &Owed, target: &Target, attempt: &Attempt, is_given_up: bool) {
     let outcome = attempt.error.map_or("delivered", AttemptError::as_str);
     let (event_id, status) = (owed.entry.id, attempt.status.unwrap_or_default());
     let number = owed.delivery.attempts.saturating_add(1);
+    let w3c_trace_id = TraceParent::of_event(event_id.to_bytes()).trace_id;
     if attempt.error == Some(AttemptError::NotSuccess) && target.first_not_success() {
         tracing::warn!(%event_id, status, "the backend said 2xx, but not `success`: not taken");
     }
     if is_given_up {
         tracing::warn!(
             %event_id, attempts = number, outcome, status,
-            event_type = owed.entry.event_type,
+            event_type = owed.entry.event_type, %w3c_trace_id,
             "a delivery is given up; `inbox replay` makes it owed again"
         );
     } else {
-        tracing::debug!(%event_id, attempt = number, outcome, status, "delivery attempted");
+        tracing::debug!(%event_id, attempt = number, outcome, status, %w3c_trace_id, "delivery attempted");
     }
 }
 

@@ -46,7 +46,9 @@ pub enum Phase {
 }
 
 impl Phase {
-    fn as_str(self) -> &'static str {
+    /// The label.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Resolve => "resolve",
             Self::Sign => "sign",

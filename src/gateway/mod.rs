@@ -19,6 +19,7 @@ use crate::protocol::envelope::{Envelope, Verification, VerifiedEnvelope};
 use crate::protocol::key::RsaPublicKey;
 use crate::protocol::request::SignedParams;
 use crate::protocol::sign_content;
+use crate::telemetry::span::Span;
 
 pub mod app;
 pub mod diagnosis;
@@ -36,7 +37,7 @@ pub mod v3;
 use app::SigningApp;
 use diagnosis::Diagnostics;
 use error::{DecryptionError, GatewayError, Outcome};
-use metrics::{CallMetrics, Phase};
+use metrics::{Api, CallMetrics, Phase};
 use platform::{Asker, CertificateRefusal, CertificateSource, Choice, DOWNLOAD_METHOD, NoSource};
 use signing::KeyInUse;
 use v2::{Encryption, V2Call};
@@ -163,8 +164,7 @@ impl Gateway {
         let received = (reply.body.clone(), reply.charset);
         let began = Instant::now();
         let verified = self.verify(call, reply, deadline).await;
-        self.metrics
-            .observe(call.api, Phase::Verify, began.elapsed());
+        self.observe((call.api, &call.span), (Phase::Verify, began), &verified);
         if let Err(GatewayError::ResponseSignature(_)) = &verified {
             self.diagnostics.reply(&call.app, &call.method, received);
         }
@@ -198,11 +198,26 @@ impl Gateway {
         let content = charset
             .encode(&sign_content::v2_request(&params))
             .map_err(GatewayError::Charset)?;
-        let sign = key.signer.sign(call.app.sign_type, content).await?;
-        self.metrics.observe(call.api, Phase::Sign, began.elapsed());
-        SignedParams::new(params, sign)
+        let sign = key.signer.sign(call.app.sign_type, content).await;
+        let sign = sign.map_err(GatewayError::from);
+        self.observe((call.api, &call.span), (Phase::Sign, began), &sign);
+        SignedParams::new(params, sign?)
             .in_charset(charset)
             .map_err(GatewayError::Charset)
+    }
+
+    /// Counts a phase that is over, and tells of it under the call's span.
+    fn observe<T>(
+        &self,
+        (api, span): (Api, &Span),
+        (phase, began): (Phase, Instant),
+        result: &Result<T, GatewayError>,
+    ) {
+        self.metrics.observe(api, phase, began.elapsed());
+        let part = span.past(phase.as_str(), began);
+        if let Err(error) = result {
+            part.fail(error.kind());
+        }
     }
 
     /// Turns a reply into a verified one, or refuses it.

@@ -10,6 +10,7 @@ use http_body_util::Full;
 use crate::gateway::error::{GatewayError, Outcome};
 use crate::gateway::upload::UploadBody;
 use crate::net::client::{Client, Reply, SendCause, SendError};
+use crate::telemetry::span::{Kind, Span, method_name};
 
 /// How often a pure query is tried in all, within its deadline.
 const QUERY_TRIES: usize = 3;
@@ -22,6 +23,7 @@ pub(super) struct Outgoing {
     url: String,
     headers: HeaderMap,
     body: OutgoingBody,
+    span: Span,
 }
 
 /// The body of a request.
@@ -71,7 +73,14 @@ impl Outgoing {
             url,
             headers,
             body: OutgoingBody::Plain(Bytes::new()),
+            span: Span::default(),
         }
+    }
+
+    /// Each try is recorded under `span`. Whose trace that is, Alipay isn't told.
+    pub(super) fn within(self, span: &Span) -> Self {
+        let span = span.clone();
+        Self { span, ..self }
     }
 
     pub(super) fn header(mut self, name: HeaderName, value: &str) -> Result<Self, GatewayError> {
@@ -136,6 +145,22 @@ impl Outgoing {
     }
 
     async fn transmit(
+        &self,
+        client: &Client,
+        time: Duration,
+    ) -> Result<Result<Reply, SendError>, GatewayError> {
+        let span = self.span.child(Kind::Client, method_name(&self.method));
+        span.set_method(&self.method);
+        span.set_server(&self.url);
+        let sent = self.put(client, time).await?;
+        match &sent {
+            Ok(reply) => span.set_status(reply.status.as_u16()),
+            Err(error) => span.fail(error.cause.kind()),
+        }
+        Ok(sent)
+    }
+
+    async fn put(
         &self,
         client: &Client,
         time: Duration,

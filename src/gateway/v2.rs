@@ -17,6 +17,7 @@ use crate::protocol::params::{Params, name};
 use crate::protocol::request::SignedParams;
 use crate::protocol::secret::Secret;
 use crate::protocol::timestamp;
+use crate::telemetry::span::Span;
 
 /// The type of a form body.
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -42,6 +43,8 @@ pub struct V2Call {
     pub timeout: Duration,
     /// On which route it came, for the metrics.
     pub api: Api,
+    /// What its parts are recorded under.
+    pub span: Span,
 }
 
 /// Who encrypts the contents of a call, and opens those of its reply.
@@ -111,7 +114,7 @@ impl V2Call {
     /// The signed request as it is sent.
     pub(super) fn outgoing(&self, signed: &SignedParams) -> Result<Outgoing, GatewayError> {
         let url = format!("{}?{}", self.app.endpoints.gateway, signed.query());
-        let outgoing = Outgoing::new(Method::POST, url);
+        let outgoing = Outgoing::new(Method::POST, url).within(&self.span);
         if self.files.is_empty() {
             let content_type = format!("{FORM};charset={}", self.charset);
             return outgoing.form(&content_type, signed.body().into());

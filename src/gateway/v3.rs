@@ -25,6 +25,7 @@ use crate::protocol::secret::Secret;
 use crate::protocol::sign_content::{self, V3Request};
 use crate::protocol::signature::SignType;
 use crate::protocol::v3_response::{V3Response, V3Verification, VerifiedV3Response};
+use crate::telemetry::span::Span;
 
 /// The type of a body that isn't encrypted.
 const JSON: &str = "application/json";
@@ -50,6 +51,8 @@ pub struct V3Call {
     pub request_id: String,
     /// The deadline of the whole call.
     pub timeout: Duration,
+    /// What its parts are recorded under.
+    pub span: Span,
 }
 
 /// The body of a v3 call. `Debug` shows no content.
@@ -205,6 +208,7 @@ impl V3Call {
     ) -> Result<Outgoing, GatewayError> {
         let url = format!("{}{}", self.app.endpoints.v3, self.target);
         let mut outgoing = Outgoing::new(self.http_method.clone(), url)
+            .within(&self.span)
             .header(AUTHORIZATION, authorization)?
             .header(http::header::ACCEPT, JSON)?
             .header(REQUEST_ID, &self.request_id)?;
@@ -279,8 +283,7 @@ impl Gateway {
         let reply = self.exchange_v3(call, key, deadline).await?;
         let began = Instant::now();
         let verified = self.verify_v3(call, reply, deadline).await;
-        self.metrics
-            .observe(Api::V3, Phase::Verify, began.elapsed());
+        self.observe((Api::V3, &call.span), (Phase::Verify, began), &verified);
         verified
     }
 
@@ -319,9 +322,10 @@ impl Gateway {
         let began = Instant::now();
         let body = call.signed_body()?;
         let (auth_string, content) = call.sign_content(key, &body, self.clock.now_ms())?;
-        let sign = key.signer.sign(SignType::Rsa2, content).await?;
-        self.metrics.observe(Api::V3, Phase::Sign, began.elapsed());
-        call.outgoing(key, &auth_string.header(&sign), body)
+        let sign = key.signer.sign(SignType::Rsa2, content).await;
+        let sign = sign.map_err(GatewayError::from);
+        self.observe((Api::V3, &call.span), (Phase::Sign, began), &sign);
+        call.outgoing(key, &auth_string.header(&sign?), body)
     }
 
     async fn verify_v3(

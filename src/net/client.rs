@@ -100,6 +100,19 @@ pub enum SendCause {
     Timeout,
 }
 
+impl SendCause {
+    /// The fixed word for traces.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Broken(_) => "broken",
+            Self::Connect(_) => "connect",
+            Self::Endless | Self::Timeout => "timeout",
+            Self::ReplyTooLarge(_) => "too-large",
+        }
+    }
+}
+
 /// The text of the deepest source: "connection refused" tells more than "client error (Connect)".
 /// What a proxy did is told before it.
 fn told(error: &(dyn std::error::Error + 'static)) -> String {

@@ -125,9 +125,7 @@ pub(super) async fn make(
     let Wanted { api, action } = wanted;
     let began = Instant::now();
     let credentials = resolve(parts, call, who).await;
-    parts
-        .call_metrics
-        .observe(api, Phase::Resolve, began.elapsed());
+    story.resolved(parts, (api, began), &credentials);
     let credentials = credentials.map_err(|error| story.refused(parts, error))?;
     let known = credentials.clone();
     if action != Action::Call {
@@ -137,14 +135,14 @@ pub(super) async fn make(
         if let Err(error) = users::refuse_unsent(call.tags.user.as_deref()) {
             return Err(story.refused(parts, error));
         }
-        let signed = sign(parts, call, credentials, action).await;
+        let signed = sign(parts, (call, story), credentials, action).await;
         story.tell_signed(parts, &known, signed.as_ref().err());
         return signed;
     }
     let recording = parts
         .calls
         .begin(story, &call.method, calls::is_query(&call.method));
-    let result = send(parts, call, credentials, api).await;
+    let result = send(parts, (call, story), credentials, api).await;
     recording.end_v2(&result, api == Api::Gateway);
     story.tell(parts, Some(&known), result.as_ref().map(Into::into));
     parts
@@ -199,11 +197,11 @@ pub(super) async fn resolve_in(
 
 async fn sign(
     parts: &ProxyParts,
-    call: &LocalCall,
+    (call, story): (&LocalCall, &Story),
     credentials: Credentials,
     action: Action,
 ) -> Result<Answer, ProxyError> {
-    let v2 = v2_call(parts, call, credentials, Api::V2);
+    let v2 = v2_call(parts, (call, story), credentials, Api::V2);
     let params = parts.gateway.sign(&v2).await;
     Ok(Answer::Signed {
         action,
@@ -214,13 +212,13 @@ async fn sign(
 
 async fn send(
     parts: &ProxyParts,
-    call: &LocalCall,
+    (call, story): (&LocalCall, &Story),
     credentials: Credentials,
     api: Api,
 ) -> Result<VerifiedReply, ProxyError> {
     let began = Instant::now();
     let known = credentials.clone();
-    let mut v2 = v2_call(parts, call, credentials, api);
+    let mut v2 = v2_call(parts, (call, story), credentials, api);
     let until = began + v2.timeout;
     let named = (call.tags.user.as_deref(), &known);
     let user = users::token(parts, &call.method, named, until).await?;
@@ -363,7 +361,12 @@ pub(super) async fn turn(
     })
 }
 
-fn v2_call(parts: &ProxyParts, call: &LocalCall, credentials: Credentials, api: Api) -> V2Call {
+fn v2_call(
+    parts: &ProxyParts,
+    (call, story): (&LocalCall, &Story),
+    credentials: Credentials,
+    api: Api,
+) -> V2Call {
     V2Call {
         app: credentials.app,
         app_auth_token: credentials.merchant.map(|m| m.token.app_auth_token),
@@ -377,6 +380,7 @@ fn v2_call(parts: &ProxyParts, call: &LocalCall, credentials: Credentials, api: 
         },
         timeout: deadline(parts.limits.timeout, call.timeout),
         api,
+        span: story.span.clone(),
     }
 }
 

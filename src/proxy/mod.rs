@@ -21,6 +21,7 @@ use crate::net::body::{BodyError, BoxError, RoomError};
 use crate::net::room::{Held, Room};
 use crate::net::shutdown::{Ending, Gate};
 use crate::protocol::signature::SignType;
+use crate::telemetry::span::Tracer;
 use crate::token::Tokens;
 
 mod admission;
@@ -108,6 +109,8 @@ pub struct ProxyParts {
     pub metrics: ProxyMetrics,
     /// Times their phases.
     pub call_metrics: CallMetrics,
+    /// Records calls for a collector of traces.
+    pub tracer: Tracer,
 }
 
 /// Sizes and deadlines of the proxy.
@@ -197,7 +200,8 @@ impl Proxy {
         if let Target::Events(event) = &route.target {
             return self.events(&head, (&route, event), body).await;
         }
-        let mut story = Story::new(&head, &route);
+        let mut story = Story::new(&head, &route).recorded(&self.parts.tracer, &head, &route);
+        let span = story.span.clone();
         let back = Back {
             shape: shape(&route.target),
             request_id: story.request_id.clone(),
@@ -214,6 +218,7 @@ impl Proxy {
                 self.tell(&error, &back, Place::IfFree).await
             }
         };
+        span.set_status(response.status().as_u16());
         reply::identify(&mut response, &back.request_id);
         response
     }
@@ -226,7 +231,7 @@ impl Proxy {
     /// # Cancel safety
     /// Safe: a call that was begun goes on.
     pub async fn call(&self, call: LocalCall) -> Result<VerifiedReply, ProxyError> {
-        let story = Story::internal(&call.method);
+        let story = Story::internal(&call.method, &self.parts.tracer);
         let place = self.place();
         let slot = place.and_then(|place| self.slot(place, Held::default()));
         let admitted = slot.and_then(|slot| {
@@ -275,7 +280,13 @@ impl Proxy {
     ) -> Response<Full<Bytes>> {
         let mut to = back.clone();
         to.sign_type = admitted.call.sign_type().unwrap_or(to.sign_type);
-        let respond = move |proxy: Self, answer| async move { proxy.respond(answer, &to).await };
+        // Its caller may be gone by then.
+        let span = story.span.clone();
+        let respond = move |proxy: Self, answer| async move {
+            let response = proxy.respond(answer, &to).await;
+            span.set_status(response.status().as_u16());
+            response
+        };
         match self.finish(admitted, wanted, story, respond).await {
             Ok(response) => response,
             Err(error) => self.tell(&error, back, Place::IfFree).await,

@@ -85,6 +85,29 @@ impl Route {
     }
 }
 
+impl Route {
+    /// The route of a call, with the parts that differ left open; `None`: it is none.
+    pub(crate) fn pattern(&self) -> Option<String> {
+        let target = match &self.target {
+            Target::Gateway => "/gateway.do",
+            Target::V2 { action, .. } => match action {
+                Action::Call => "/v2/{method}",
+                Action::OrderString => "/v2/{method}/order-string",
+                Action::PageForm => "/v2/{method}/page-form",
+                Action::PageUrl => "/v2/{method}/page-url",
+            },
+            Target::V3 { .. } => "/v3/{path}",
+            Target::Calls { .. } | Target::Check(_) | Target::Events(_) | Target::Unknown => {
+                return None;
+            }
+        };
+        Some(match &self.selector {
+            None => target.to_owned(),
+            Some(_) => format!("/m/{{selector}}{target}"),
+        })
+    }
+}
+
 impl Target {
     fn of(path: &str) -> Self {
         match path {

@@ -9,7 +9,7 @@ use http::request::Parts;
 use crate::audit::entry::{Entry, Event};
 use crate::gateway::VerifiedReply;
 use crate::gateway::error::Outcome;
-use crate::gateway::metrics::Api;
+use crate::gateway::metrics::{Api, Phase};
 use crate::gateway::v3::{VerifiedV3Reply, method_of};
 use crate::model::call::{CallId, CallOutcome};
 use crate::net::head;
@@ -22,6 +22,8 @@ use crate::proxy::error::ProxyError;
 use crate::proxy::parameters;
 use crate::proxy::resolve::Credentials;
 use crate::proxy::route::{Route, Target};
+use crate::telemetry::span::{Beginning, Kind, Span, Tracer, method_name};
+use crate::telemetry::trace_context::TraceParent;
 
 /// What is said about a call once it is over.
 pub(super) struct Story {
@@ -35,7 +37,9 @@ pub(super) struct Story {
     /// Nobody proved yet that he may ask: anybody could have sent it, and again without end.
     is_strange: bool,
     /// The caller's place in its own trace.
-    trace_parent: Option<String>,
+    trace_parent: Option<TraceParent>,
+    /// What is recorded of it.
+    pub(super) span: Span,
     /// Nobody could ask for the record of a call in process: its id is told to nobody.
     is_internal: bool,
     /// The audit log has it.
@@ -72,13 +76,30 @@ impl Story {
             began: Instant::now(),
             caller: None,
             is_strange: true,
-            trace_parent: trace_parent(head),
+            trace_parent: TraceParent::of_headers(headers),
+            span: Span::default(),
             is_internal: false,
             is_told: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn internal(method: &str) -> Self {
+    /// The same, recorded where `tracer` says so: calls alone, because backends that wait for events
+    /// ask all day.
+    pub(super) fn recorded(self, tracer: &Tracer, head: &Parts, route: &Route) -> Self {
+        let pattern = tracer.is_on().then(|| route.pattern()).flatten();
+        let Some(pattern) = pattern else {
+            return self;
+        };
+        let method = method_name(&head.method);
+        let name = format!("{method} {pattern}");
+        let beginning = Beginning::new(Kind::Server, name).at(self.began);
+        let span = tracer.begin(beginning.within(self.trace_parent));
+        span.set_method(&head.method);
+        span.set("http.route", pattern.as_str());
+        Self { span, ..self }
+    }
+
+    pub(super) fn internal(method: &str, tracer: &Tracer) -> Self {
         Self {
             request_id: uuid::Uuid::now_v7().to_string(),
             caller_request_id: None,
@@ -88,6 +109,7 @@ impl Story {
             caller: None,
             is_strange: false,
             trace_parent: None,
+            span: tracer.begin(Beginning::new(Kind::Internal, "request")),
             is_internal: true,
             is_told: AtomicBool::new(false),
         }
@@ -102,6 +124,56 @@ impl Story {
     pub(super) fn is_of(&mut self, who: &Who) {
         self.caller = who.name();
         self.is_strange = false;
+    }
+
+    /// In whose trace it is: the caller's, or one of its own that is recorded.
+    fn w3c_trace_id(&self) -> Option<String> {
+        let place = self.trace_parent.or_else(|| self.span.place());
+        place.map(|place| place.trace_id.to_string())
+    }
+
+    /// Counts and tells how long it took to find the credentials.
+    pub(super) fn resolved(
+        &self,
+        parts: &ProxyParts,
+        (api, began): (Api, Instant),
+        credentials: &Result<Credentials, ProxyError>,
+    ) {
+        let phase = Phase::Resolve;
+        parts.call_metrics.observe(api, phase, began.elapsed());
+        let part = self.span.past(phase.as_str(), began);
+        if let Err(error) = credentials {
+            blame(&part, error);
+        }
+    }
+
+    /// Says under its span what the log says of it. Of strangers nothing is recorded: what they send
+    /// would displace the rest.
+    fn record(&self, known: Option<&Credentials>, said: Option<&Said>, error: Option<&ProxyError>) {
+        let span = &self.span;
+        if self.is_strange || !span.is_recorded() {
+            return span.discard();
+        }
+        span.set("alipay_sidecar.request_id", self.request_id.as_str());
+        span.set_some("alipay_sidecar.caller", self.caller.as_deref());
+        span.set_some("alipay.method", self.method.as_deref());
+        if let Some(known) = known {
+            let merchant = known.merchant.as_ref();
+            span.set("alipay.app_id", known.app.app_id.as_str());
+            span.set_some(
+                "alipay.auth_app_id",
+                merchant.map(|m| m.auth_app_id.as_str()),
+            );
+        }
+        if let Some(said) = said {
+            span.set("alipay_sidecar.outcome", said.outcome);
+            span.set_some("alipay.sub_code", said.sub_code.as_deref());
+            span.set_some("alipay.trace_id", said.trace_id.as_deref());
+        }
+        if let Some(error) = error {
+            span.set("alipay_sidecar.outcome", error.code.as_str());
+            blame(span, error);
+        }
     }
 
     /// Tells the audit log; of strangers a few lines a minute of each kind.
@@ -125,7 +197,10 @@ impl Story {
             .with("request_id", &self.request_id)
             .with_some("caller", self.caller.as_deref())
             .with_some("caller_request_id", self.caller_request_id.as_deref())
-            .with_some("traceparent", self.trace_parent.as_deref())
+            .with_some(
+                "traceparent",
+                self.trace_parent.map(|p| p.to_string()).as_deref(),
+            )
             .marked("in_process", self.is_internal)
             .with_some("method", self.method.as_deref())
     }
@@ -184,9 +259,11 @@ impl Story {
                 )
         };
         self.audit(parts, entry);
+        self.record(credentials, said, error.copied());
         tracing::info!(
             request_id = self.request_id,
             caller_request_id = self.caller_request_id,
+            w3c_trace_id = self.w3c_trace_id(),
             caller = self.caller.as_deref(),
             api = self.api,
             method = self.method,
@@ -220,6 +297,7 @@ impl Story {
         tracing::info!(
             request_id = self.request_id,
             caller_request_id = self.caller_request_id,
+            w3c_trace_id = self.w3c_trace_id(),
             caller = self.caller.as_deref(),
             api = self.api,
             app_id = known.map(|checked| checked.app.app_id.as_str()),
@@ -256,6 +334,7 @@ impl Story {
         tracing::debug!(
             request_id = self.request_id,
             caller_request_id = self.caller_request_id,
+            w3c_trace_id = self.w3c_trace_id(),
             caller = self.caller.as_deref(),
             api = self.api,
             claimed,
@@ -283,8 +362,13 @@ impl Story {
                 .with("app_id", known.app.app_id.as_str())
                 .with_some("auth_app_id", merchant.map(|m| m.auth_app_id.as_str()))
         });
+        self.record(Some(known), None, error);
+        if error.is_none() {
+            self.span.set("alipay_sidecar.outcome", outcome);
+        }
         tracing::info!(
             request_id = self.request_id,
+            w3c_trace_id = self.w3c_trace_id(),
             caller = self.caller.as_deref(),
             api = self.api,
             method = self.method,
@@ -296,18 +380,19 @@ impl Story {
     }
 }
 
+/// Says by which word it failed, or was refused where that is its caller's fault.
+fn blame(span: &Span, error: &ProxyError) {
+    match error.code.status().is_server_error() {
+        true => span.fail(error.code.as_str()),
+        false => span.refuse(error.code.as_str()),
+    }
+}
+
 /// What was asked about events, and how many were claimed; `None`: it was no claim.
 pub(super) struct EventsDone<'a> {
     pub(super) action: &'static str,
     pub(super) event_id: Option<&'a str>,
     pub(super) claimed: Option<u64>,
-}
-
-/// `traceparent`, where it has the form that W3C gives it.
-fn trace_parent(head: &Parts) -> Option<String> {
-    let value = head.headers.get("traceparent")?.to_str().ok()?;
-    let allowed = |b: u8| b.is_ascii_digit() || matches!(b, b'a'..=b'f' | b'-');
-    (value.len() == 55 && value.bytes().all(allowed)).then(|| value.to_owned())
 }
 
 /// What Alipay said.

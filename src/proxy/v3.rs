@@ -127,10 +127,7 @@ pub(super) async fn make(
     let began = Instant::now();
     let time = crate::gateway::deadline(parts.limits.timeout, call.timeout);
     let credentials = call::resolve_in(parts, time, &call.method(), (&call.tags, who)).await;
-    let observe = |phase, began: Instant| {
-        parts.call_metrics.observe(Api::V3, phase, began.elapsed());
-    };
-    observe(Phase::Resolve, began);
+    story.resolved(parts, (Api::V3, began), &credentials);
     let credentials = credentials.map_err(|error| story.refused(parts, error))?;
     let known = credentials.clone();
     let is_query = call.http_method == Method::GET || calls::is_query(&call.method());
@@ -138,7 +135,8 @@ pub(super) async fn make(
     let result = send(parts, call, credentials, story).await;
     recording.end_v3(&result);
     story.tell(parts, Some(&known), result.as_ref().map(Into::into));
-    observe(Phase::Total, story.began);
+    let took = story.began.elapsed();
+    parts.call_metrics.observe(Api::V3, Phase::Total, took);
     result.map(|reply| Answer::V3(Box::new(reply)))
 }
 
@@ -285,6 +283,7 @@ fn v3_call(
         body: call.body.clone(),
         encryption: call.encryption,
         request_id: story.request_id.clone(),
+        span: story.span.clone(),
         timeout: crate::gateway::deadline(parts.limits.timeout, call.timeout),
     }
 }

@@ -38,6 +38,7 @@ use crate::sidecar::lasting::{AllMetrics, Lasting};
 use crate::sidecar::means::Means;
 use crate::sidecar::reload::ConfigSource;
 use crate::sidecar::tls::{Acceptors, Expiry};
+use crate::sidecar::traces::Traces;
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedStore, OpenOptions};
 use crate::store::error::StoreError;
@@ -239,7 +240,9 @@ impl SidecarBuilder {
         let audit = open_audit(config, beside).await?;
         // Fails where the system has no such metrics, or where the host registered them already.
         let _ = registry.register(Box::new(ProcessCollector::for_self()));
-        let of_deliveries = means.of_deliveries();
+        let traces = Traces::new(clock, registry)?;
+        traces.follow(config, &means.backend);
+        let of_deliveries = means.of_deliveries(&traces.tracer);
         let dispatcher = Dispatcher::new(
             Arc::clone(&store),
             of_deliveries.client.clone(),
@@ -271,6 +274,7 @@ impl SidecarBuilder {
             expiry: Expiry::register(config, apps, registry)?,
             tls: Acceptors::default(),
             metrics,
+            traces,
             hook: Arc::default(),
             is_bound: AtomicBool::new(false),
             without_audit: self.without_audit,

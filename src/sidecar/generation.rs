@@ -164,6 +164,7 @@ impl Wiring<'_> {
             },
             metrics: metrics.clone(),
             call_metrics: lasting.metrics.calls.clone(),
+            tracer: lasting.traces.tracer.clone(),
         })
     }
 
@@ -204,6 +205,7 @@ impl Wiring<'_> {
             asker: lasting.dispatcher.asker(),
             wake: lasting.dispatcher.waker(),
             ending: lasting.ending.clone(),
+            tracer: lasting.traces.tracer.clone(),
         };
         let (webhook, delivery) = (&config.webhook, &config.delivery);
         match self.former {

@@ -22,6 +22,7 @@ use crate::proxy::events::Events;
 use crate::proxy::logins::Logins;
 use crate::proxy::metrics::ProxyMetrics;
 use crate::sidecar::tls::{Acceptors, Expiry};
+use crate::sidecar::traces::Traces;
 use crate::sidecar::{Sidecar, SidecarParts};
 use crate::store::Store;
 use crate::token::metrics::TokenMetrics;
@@ -45,6 +46,7 @@ pub(super) struct Lasting {
     pub(super) expiry: Expiry,
     pub(super) tls: Acceptors,
     pub(super) metrics: AllMetrics,
+    pub(super) traces: Traces,
     pub(super) hook: Arc<Hook>,
     /// Listeners of ours are bound, and the admin token stands beside the store.
     pub(super) is_bound: AtomicBool,

@@ -120,6 +120,7 @@ impl Bound {
             let (durable, (), _) = tokio::join!(serving, admin, background);
             // What operators did until the end is told, too.
             lasting.audit.finished().await;
+            lasting.traces.finished().await;
             durable
         };
         let end = async {

@@ -9,6 +9,7 @@ use crate::protocol::key::RsaPublicKey;
 use crate::protocol::secret::Secret;
 use crate::proxy::reply_signature::REFUSALS;
 use crate::sidecar::builder::{BuildError, backend_client, upstream_client};
+use crate::telemetry::span::Tracer;
 
 /// Deliveries that may wait for a signature: far more than go to as many backends at once.
 const SIGNED_DELIVERIES: usize = 1024;
@@ -83,10 +84,11 @@ impl Means {
     }
 
     /// By what deliveries go out.
-    pub(super) fn of_deliveries(&self) -> delivery::Means {
+    pub(super) fn of_deliveries(&self, tracer: &Tracer) -> delivery::Means {
         delivery::Means {
             client: self.backend.clone(),
             install_key: self.install_key.clone(),
+            tracer: tracer.clone(),
         }
     }
 }

@@ -39,6 +39,7 @@ mod reload;
 mod reply_key;
 mod request;
 mod tls;
+mod traces;
 
 #[cfg(feature = "cli")]
 pub(crate) use audit::{AuditBeside, open_audit};
@@ -260,7 +261,7 @@ impl Sidecar {
     /// Delivers notifications, removes what is old and, where that is configured, renews tokens ahead
     /// of their expiry, until `shutdown` or a drain: for a host that mounts the services itself. At
     /// first it tells in the log what would come of [`reverify`](Self::reverify), at last it
-    /// writes what became of the calls that are over.
+    /// writes what became of the calls that are over, and sends their spans.
     ///
     /// # Errors
     /// None at present; the type leaves room.
@@ -277,12 +278,14 @@ impl Sidecar {
                 self.prune(&signal),
                 async { self.current().webhook.report_refused().await },
                 self.keep_ahead(&signal),
-                self.anchor(&signal)
+                self.anchor(&signal),
+                lasting.traces.run(&signal)
             );
             let current = self.current();
             current.webhook.flush().await;
             current.proxy.written().await;
             lasting.audit.finished().await;
+            lasting.traces.finished().await;
         };
         let end = async {
             tokio::select! {

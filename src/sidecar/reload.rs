@@ -217,7 +217,8 @@ impl Sidecar {
         self.parts.current.store(Arc::clone(&next));
         lasting.expiry.follow(&next.config, &next.apps);
         lasting.tls.set(identities);
-        let means = next.means.of_deliveries();
+        lasting.traces.follow(&next.config, &next.means.backend);
+        let means = next.means.of_deliveries(&lasting.traces.tracer);
         lasting
             .dispatcher
             .reconfigure_with(&next.config.delivery, means);

@@ -19,6 +19,7 @@ use crate::protocol::params::{Params, name};
 use crate::protocol::secret::Secret;
 use crate::protocol::token_description::{self, TokenDescription};
 use crate::protocol::token_reply::{self, GrantedToken};
+use crate::telemetry::span::Span;
 use crate::token::doubt::TokenVerdict;
 use crate::token::error::TokenError;
 use crate::token::spent::SpentForm;
@@ -204,6 +205,7 @@ fn v2_call(
         encryption: Encryption::Ours,
         timeout: parts.timeout,
         api: Api::Internal,
+        span: Span::default(),
     }
 }
 

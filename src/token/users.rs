@@ -21,6 +21,7 @@ use crate::protocol::secret::Secret;
 use crate::protocol::user_token_reply::{self, GrantedUserToken};
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect, MemoKey};
+use crate::telemetry::span::Span;
 use crate::token::auth_code::AuthCodes;
 use crate::token::error::TokenError;
 use crate::token::lately::Lately;
@@ -383,6 +384,7 @@ impl UserTokens {
             encryption: Encryption::Ours,
             timeout: self.parts.timeout,
             api: Api::Internal,
+            span: Span::default(),
         };
         match self.parts.gateway.call(&call).await {
             Ok(reply) => granted(&reply.envelope),

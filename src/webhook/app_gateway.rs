@@ -16,10 +16,12 @@ use crate::model::id::EventId;
 use crate::protocol::notification::{Notification, UnverifiedNotification};
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect};
+use crate::telemetry::trace_context::TraceParent;
 use crate::webhook::answer::{self, Answer};
 use crate::webhook::error::{Known, Refusal};
 use crate::webhook::intake::{self, Intake};
 use crate::webhook::metrics::{Dropped, Kind, Outcome};
+use crate::webhook::receipt::{Became, Came};
 use crate::webhook::{Inner, Settings, second_body, service_check};
 
 /// How long an unknown platform certificate is waited for: Alipay waits for our ack meanwhile.
@@ -34,6 +36,7 @@ pub(super) struct Arrival {
     /// When, Unix milliseconds.
     pub(super) now: i64,
     pub(super) origin: Origin,
+    pub(super) came: Came,
 }
 
 /// Where it arrived from.
@@ -98,10 +101,14 @@ pub(super) async fn receive(inner: &Inner, settings: &Settings, arrival: &Arriva
     match store(inner, settings, arrival, &verified).await {
         Ok((outcome, event_id)) => {
             inner.parts.metrics.count(kind, outcome);
-            log(inner, (kind, outcome), &verified, event_id);
+            log(inner, (kind, outcome), (arrival, &verified), event_id);
             answer::success()
         }
-        Err(refusal) => inner.refuse_known((kind, &refusal), arrival.sender(), &verified.known()),
+        Err(refusal) => {
+            let (known, told) = (verified.known(), (kind, refusal.outcome()));
+            inner.record(&arrival.came, told, || verified.known(), Became::Nothing);
+            inner.refuse_known((kind, &refusal), arrival.sender(), &known)
+        }
     }
 }
 
@@ -275,13 +282,16 @@ async fn check_service(inner: &Inner, arrival: &Arrival, verified: &Verified) ->
     }
 }
 
-/// Tells the log and the audit log what became of a notification.
+/// Tells the log, the audit log and the collector of traces what became of a notification.
 pub(super) fn log(
     inner: &Inner,
     (kind, outcome): (Kind, Outcome),
-    verified: &Verified,
+    (arrival, verified): (&Arrival, &Verified),
     event_id: EventId,
 ) {
+    let became = Became::of(outcome, event_id);
+    let known = || verified.known();
+    inner.record(&arrival.came, (kind, outcome), known, became);
     let entry = || entry((kind, outcome), verified).with("event_id", &event_id.to_string());
     match outcome {
         Outcome::Accepted | Outcome::TokenConflict => inner.parts.audit.tell(entry),
@@ -293,6 +303,7 @@ pub(super) fn log(
         app_id = %verified.app.app_id,
         notify_id = verified.notification.notify_id().unwrap_or_default(),
         %event_id,
+        w3c_trace_id = %TraceParent::of_event(event_id.to_bytes()).trace_id,
         "notification"
     );
 }

@@ -32,6 +32,7 @@ use crate::net::listener::Peer;
 use crate::net::room::Room;
 use crate::net::shutdown::{Ending, Gate, Stage};
 use crate::store::Store;
+use crate::telemetry::span::Tracer;
 use crate::token::Tokens;
 
 mod allowance;
@@ -46,6 +47,7 @@ pub mod metrics;
 pub mod own_address;
 mod pages;
 mod quarantine;
+mod receipt;
 pub mod reverify;
 mod second_body;
 mod service_check;
@@ -61,6 +63,7 @@ use metrics::{Browser, Kind, WebhookMetrics};
 use own_address::{OwnAddressView, OwnMessages};
 use pages::Page;
 use quarantine::Quarantine;
+use receipt::Came;
 use state::StateKey;
 use strangers::Strangers;
 
@@ -96,6 +99,8 @@ pub struct WebhookParts {
     pub wake: Arc<Notify>,
     /// From `Deaf` on everything is refused: Alipay sends again.
     pub ending: Ending,
+    /// Records what is received for a collector of traces.
+    pub tracer: Tracer,
 }
 
 /// Takes Alipay's calls. Clones share everything.
@@ -278,6 +283,7 @@ impl Webhook {
         let query = head.uri.query().unwrap_or_default();
         match (route, head.method.clone()) {
             (Route::Notification(notify_path), Method::POST) => {
+                let came = Came::by(head, notification_route(notify_path));
                 let (limit, room) = (settings.webhook.max_body, self.0.room_of(head));
                 let within = Within::of(&head.extensions);
                 let read = body::read_into(body, limit, within, &room).await;
@@ -289,6 +295,7 @@ impl Webhook {
                         body,
                         now: self.0.parts.clock.now_ms(),
                         origin: Origin::Sender(sender(&head.extensions)),
+                        came,
                     };
                     Ok((arrival, held))
                 });
@@ -421,6 +428,14 @@ fn route<'a>(config: &'a WebhookConfig, path: &'a str) -> Option<Route<'a>> {
             .filter(|rest| rest.starts_with('/'))
             .map(Route::Notification)
             .or_else(|| spi_name(other).map(|_| Route::Spi(other))),
+    }
+}
+
+/// The route of a notification, with the part that differs left open.
+fn notification_route(notify_path: &str) -> &'static str {
+    match notify_path {
+        "" => "/gateway",
+        _ => "/notify/{path}",
     }
 }
 

@@ -13,6 +13,7 @@ use crate::store::error::StoreError;
 use crate::webhook::app_gateway::{self, Arrival, Origin};
 use crate::webhook::error::Refusal;
 use crate::webhook::metrics::{Kind, Outcome};
+use crate::webhook::receipt::Came;
 use crate::webhook::{Inner, Settings, Webhook};
 
 /// How many are read at once: 16 MiB at the most are kept in all.
@@ -205,7 +206,7 @@ impl Inner {
         match app_gateway::store(self, settings, &arrival, &verified).await {
             Ok((outcome, event_id)) => {
                 self.parts.metrics.count(kind, outcome);
-                app_gateway::log(self, (kind, outcome), &verified, event_id);
+                app_gateway::log(self, (kind, outcome), (&arrival, &verified), event_id);
                 Ok(match outcome {
                     Outcome::Duplicate | Outcome::DuplicateDiffers => {
                         let known = format!("it was accepted as {event_id}");
@@ -268,6 +269,7 @@ fn arrival(refused: &RefusedNotification) -> Arrival {
         body: refused.body.clone(),
         now: refused.received_at,
         origin: Origin::Refused(refused.id),
+        came: Came::again(),
     }
 }
 

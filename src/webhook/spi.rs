@@ -31,6 +31,7 @@ use crate::protocol::spi::{SpiCall, UnverifiedSpiCall};
 use crate::webhook::answer::{self, Answer};
 use crate::webhook::error::{Known, Refusal};
 use crate::webhook::metrics::{Kind, Outcome};
+use crate::webhook::receipt::{Became, Came};
 use crate::webhook::{Inner, Settings, app_gateway, refuse_encoded, sender, text};
 
 /// How long a call may take, from its head to its answer: Alipay's own limit isn't documented, and
@@ -76,6 +77,7 @@ struct Arrival<'a> {
     /// When, Unix milliseconds.
     now: i64,
     began: Instant,
+    came: Came,
 }
 
 /// What was verified, and by whose key.
@@ -113,7 +115,7 @@ where
     B: HttpBody<Data = Bytes> + Send,
     B::Error: Into<BoxError>,
 {
-    let began = Instant::now();
+    let (began, came) = (Instant::now(), Came::by(head, "/spi/{name}"));
     let sender = sender(&head.extensions);
     let (body, _held) = match read(inner, settings, head, body).await {
         Ok(body) => body,
@@ -126,6 +128,7 @@ where
         body,
         now: inner.parts.clock.now_ms(),
         began,
+        came,
     };
     match verify(inner, &arrival).await {
         Ok(verified) => answer(inner, settings, &arrival, &verified).await,
@@ -164,16 +167,19 @@ async fn verify(inner: &Inner, arrival: &Arrival<'_>) -> Result<Verified, Refusa
         .verify(&app.platform.all_keys(), app.sign_type)
         .map_err(Refusal::Forged)?;
     if arrival.now.abs_diff(call.sent_at()) > FRESH_MS.unsigned_abs() {
-        let known = Known {
-            app_id: app.app_id.clone(),
-            event_type: call.method().to_owned(),
-            auth_app_id: call.merchant().map(Into::into),
-            notify_id: None,
-        };
-        return Err(Refusal::Stale(Box::new(known)));
+        return Err(Refusal::Stale(Box::new(known(&app, &call))));
     }
     let id = inner.ids.next(arrival.now);
     Ok(Verified { id, app, call })
+}
+
+fn known(app: &SigningApp, call: &SpiCall) -> Known {
+    Known {
+        app_id: app.app_id.clone(),
+        event_type: call.method().to_owned(),
+        auth_app_id: call.merchant().map(Into::into),
+        notify_id: None,
+    }
 }
 
 pub(super) fn refuse(inner: &Inner, refusal: &Refusal, sender: &str) -> Answer {
@@ -316,6 +322,9 @@ fn log(inner: &Inner, arrival: &Arrival<'_>, verified: &Verified, failure: Optio
         Some(_) => Outcome::Unavailable,
     };
     inner.parts.metrics.count(Kind::Spi, outcome);
+    let known = || known(&verified.app, &verified.call);
+    let became = Became::Event(verified.id);
+    inner.record(&arrival.came, (Kind::Spi, outcome), known, became);
     let (app_id, method) = (&verified.app.app_id, verified.call.method());
     let (path, event_id) = (arrival.path, verified.id);
     let duration_ms = arrival.began.elapsed().as_millis();

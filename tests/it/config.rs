@@ -318,26 +318,42 @@ fn off_loopback_no_token_can_be_guessed_and_none_travels_in_clear() {
     good(&delivery("http://10.1.2.3/x", ""));
 }
 
-/// `text` parses, but who serves is told the faults `expected`, one a line.
-fn check_unsupported(text: &str, expected: &str) {
+#[test]
+fn traces_are_for_a_program_that_was_built_with_them() {
+    let text = "[telemetry]\notlp_endpoint = \"http://127.0.0.1:4318\"\n";
     good(text);
     let directory = directory();
     let path = directory.path().join("config.toml");
     std::fs::write(&path, text).expect("written");
-    let errors = Config::from_source_to_serve(&Source::read(&path), [])
-        .expect_err(text)
-        .to_string();
+    let served = Config::from_source_to_serve(&Source::read(&path), []);
+    if cfg!(feature = "otlp") {
+        let endpoint = served.expect("served").telemetry.otlp_endpoint;
+        return assert_eq!(endpoint.as_deref(), Some("http://127.0.0.1:4318"));
+    }
+    let errors = served.expect_err(text).to_string();
     let shown = errors.replace(&format!("{}/", directory.path().display()), "");
-    assert_eq!(shown, expected, "{text}");
+    assert_eq!(
+        shown,
+        "config.toml:2: `telemetry.otlp_endpoint`: found an address, expected nothing; this \
+         program was built without traces; build it with `--features otlp`"
+    );
 }
 
 #[test]
-fn what_this_version_does_not_do_is_refused_where_it_stands() {
-    check_unsupported(
-        "[telemetry]\notlp_endpoint = \"http://127.0.0.1:4318\"\n",
-        "config.toml:2: `telemetry.otlp_endpoint`: found an address, expected nothing; traces \
-         aren't sent in this version",
-    );
+fn a_collectors_address_has_no_query_and_no_user() {
+    for (address, found) in [
+        ("http://a.example/?key=1", "\"http://a.example/?key=1\""),
+        ("ftp://a.example", "\"ftp://a.example\""),
+        (
+            "https://user:hunter2@a.example",
+            "a URL with `@` (not shown)",
+        ),
+    ] {
+        let text = format!("[telemetry]\notlp_endpoint = \"{address}\"\n");
+        let fault = parse(&text, &[]).expect_err(&text);
+        let expected = format!("`telemetry.otlp_endpoint`: found {found}, expected an http://");
+        assert!(fault.contains(&expected), "{fault}");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ const ALLOWED: [(&str, &[&str]); 23] = [
     ("flight", &[]),
     ("workers", &["config"]),
     ("install_key", &["protocol", "workers"]),
-    ("telemetry", &["config"]),
+    ("telemetry", &["config", "clock", "net"]),
     ("net", &["config"]),
     ("store", LOWER),
     ("audit", AUDIT),

@@ -175,6 +175,8 @@ mod token_life;
 #[cfg(feature = "simulator")]
 mod token_life_models;
 #[cfg(feature = "simulator")]
+mod traces;
+#[cfg(feature = "simulator")]
 mod unreachable;
 #[cfg(feature = "simulator")]
 mod user_tokens;

@@ -34,6 +34,7 @@ use alipay_sidecar::simulator::{
 use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
 use alipay_sidecar::store::seal::StoreKey;
 use alipay_sidecar::store::{Directory, Inbox, MerchantKey};
+use alipay_sidecar::telemetry::span::Tracer;
 use alipay_sidecar::token::metrics::TokenMetrics;
 use alipay_sidecar::token::{TokenParts, Tokens};
 use alipay_sidecar::webhook::metrics::WebhookMetrics;
@@ -130,6 +131,7 @@ impl Parts {
             asker: dispatcher.asker(),
             wake: dispatcher.waker(),
             ending: never_ending(),
+            tracer: Tracer::default(),
         };
         let webhook = Webhook::new(parts.clone(), &setting.webhook, &setting.delivery);
         let (running, shutdown) = Shutdown::new();

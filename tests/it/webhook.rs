@@ -31,6 +31,7 @@ use alipay_sidecar::store::error::StoreError;
 use alipay_sidecar::store::{
     Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Pruned, Store,
 };
+use alipay_sidecar::telemetry::span::Tracer;
 use alipay_sidecar::webhook::metrics::WebhookMetrics;
 use alipay_sidecar::webhook::state::StateKey;
 use alipay_sidecar::webhook::{Webhook, WebhookParts};
@@ -781,6 +782,7 @@ impl Parts {
             asker: self.dispatcher.asker(),
             wake: self.dispatcher.waker(),
             ending: never_ending(),
+            tracer: Tracer::default(),
         };
         let (webhook, delivery) = (WebhookConfig::default(), DeliveryConfig::default());
         (Webhook::new(parts, &webhook, &delivery), held)
