@@ -106,7 +106,7 @@ impl SendCause {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Broken(_) => "broken",
-            Self::Connect(_) => "connect",
+            Self::Connect { .. } => "connect",
             Self::Endless | Self::Timeout => "timeout",
             Self::ReplyTooLarge(_) => "too-large",
         }
