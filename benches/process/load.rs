@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -15,6 +15,9 @@ use tokio::task::JoinSet;
 use crate::Plan;
 use crate::program::Program;
 use crate::table;
+
+/// How long a call may take that nothing competes with.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Makes the request of a caller's next call: which caller, and how many calls it made before.
 pub(crate) type Make =
@@ -119,7 +122,9 @@ impl Callers {
     pub(crate) async fn call_each(&mut self, at_once: usize) -> anyhow::Result<()> {
         for callers in self.kept.chunks_mut(at_once) {
             let calls = callers.iter_mut().map(|caller| caller.call(&self.make));
-            futures_util::future::try_join_all(calls).await?;
+            let calls = futures_util::future::try_join_all(calls);
+            let called = tokio::time::timeout(PATIENCE, calls).await;
+            called.context("a connection that isn't answered: more than the listener takes?")??;
         }
         Ok(())
     }
