@@ -35,7 +35,7 @@ impl InstallKey {
     /// The system's, when it can't start a thread.
     pub fn start(key: AppPrivateKey, places: usize) -> std::io::Result<Self> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers = Workers::start("reply", threads, places)?;
+        let workers = Workers::start_behind("reply", threads, places)?;
         Ok(Self { key, workers })
     }
 

@@ -51,6 +51,23 @@ impl Workers {
     /// # Errors
     /// The system's, when it can't start a thread.
     pub fn start(name: &str, threads: usize, capacity: usize) -> std::io::Result<Self> {
+        Self::start_as(name, (threads, capacity), || ())
+    }
+
+    /// The same for work that only computes, and for long: whoever else of this process wakes up
+    /// takes the core from it at once.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_behind(name: &str, threads: usize, capacity: usize) -> std::io::Result<Self> {
+        Self::start_as(name, (threads, capacity), step_back)
+    }
+
+    fn start_as(
+        name: &str,
+        (threads, capacity): (usize, usize),
+        begin: fn(),
+    ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue::default()),
             wake: Condvar::new(),
@@ -61,7 +78,10 @@ impl Workers {
                 let shared = Arc::clone(&shared);
                 std::thread::Builder::new()
                     .name(name.to_owned())
-                    .spawn(move || shared.work())
+                    .spawn(move || {
+                        begin();
+                        shared.work();
+                    })
             })
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self(Arc::new(Pool { shared, threads })))
@@ -151,6 +171,26 @@ impl Drop for Pool {
     }
 }
 
+/// How many steps of priority behind the rest of the process: enough that a scheduler prefers every
+/// thread that wakes up. Beside programs of the same control group that take all there is, a tenth
+/// of a core is left of one.
+#[cfg(target_os = "linux")]
+const BEHIND: i32 = 10;
+
+/// Lowers the priority of this thread: on Linux, threads have one each.
+#[cfg(target_os = "linux")]
+fn step_back() {
+    use rustix::process::{getpriority_process, setpriority_process};
+    // What the system doesn't let us do costs others some milliseconds, and nothing else.
+    if let Ok(usual) = getpriority_process(None) {
+        let _ = setpriority_process(None, usual + BEHIND);
+    }
+}
+
+/// Elsewhere it would be that of the whole process.
+#[cfg(not(target_os = "linux"))]
+fn step_back() {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +201,20 @@ mod tests {
         let failed = workers.run(|| -> u8 { panic!("a bug") }).await;
         assert_eq!(failed, Err(WorkError::Panicked));
         assert_eq!(workers.run(|| 7).await, Ok(7));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn threads_that_start_behind_leave_the_core_to_others() {
+        let priority = || rustix::process::getpriority_process(None).expect("a priority");
+        let (usual, behind) = (
+            Workers::start("test", 1, 8).expect("threads"),
+            Workers::start_behind("test", 1, 8).expect("threads"),
+        );
+        assert_eq!(usual.run(priority).await, Ok(priority()));
+        // 19 is the lowest there is.
+        let expected = 19.min(priority() + BEHIND);
+        assert_eq!(behind.run(priority).await, Ok(expected));
     }
 
     #[tokio::test]

@@ -304,7 +304,8 @@ impl std::fmt::Debug for SidecarBuilder {
 
 fn local_signers() -> Result<LocalSigners, BuildError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let workers = Workers::start("sign", threads, SIGN_QUEUE).map_err(BuildError::Threads)?;
+    let workers =
+        Workers::start_behind("sign", threads, SIGN_QUEUE).map_err(BuildError::Threads)?;
     Ok(LocalSigners::new(workers))
 }
 
