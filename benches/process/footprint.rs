@@ -22,7 +22,7 @@ pub(crate) fn measure(_: &Runtime, world: &World, _: &Plan) -> anyhow::Result<Ve
             figures: vec![size / 1e6],
             unit: " MB",
             wanted,
-            beside: "`strip` of the release build".to_owned(),
+            beside: "stripped".to_owned(),
         },
         Err(error) => Finding::without_base(what, wanted, &format!("{error:#}")),
     };

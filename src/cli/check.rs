@@ -160,13 +160,25 @@ fn clock(now_ms: i64) -> Option<String> {
 
 const SAFE_BITS: usize = 2048;
 
+/// Fewer characters than these can be guessed: as base64 they are 96 bits.
+const GUESSABLE: usize = 16;
+
 /// Settings that promise more than they do as things stand.
 fn without_effect(config: &Config) -> impl Iterator<Item = &'static str> {
     let proxy = &config.proxy;
     let judges =
         proxy.notify_url_mode == NotifyUrlMode::Enforce || !proxy.notify_url_allow.is_empty();
     let nothing_is_ours = judges && config.webhook.public_url.is_none();
+    let admin = &config.admin;
+    let token = admin
+        .token
+        .as_ref()
+        .map(|token| token.expose().chars().count());
     let found = [
+        (!admin.listen.is_local() && token.is_some_and(|characters| characters < GUESSABLE)).then_some(
+            "`admin.token` is short for a listener that isn't loopback: anybody may guess it, and it \
+             exports every merchant; `openssl rand -hex 32` makes one",
+        ),
         nothing_is_ours.then_some(
             "`proxy.notify_url_mode` and `proxy.notify_url_allow` judge no absolute notify_url without \
              `webhook.public_url`",

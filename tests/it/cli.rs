@@ -233,28 +233,29 @@ fn check_warns_of_routes_that_nothing_reaches() {
 #[test]
 fn check_warns_of_settings_that_have_no_effect() {
     let directory = initialised();
-    let path = directory.path().join("config.toml");
-    let text = std::fs::read_to_string(&path).expect("read");
-    let text = text.replacen(
+    let edit = |from, to| edit(directory.path(), from, to);
+    edit(
         "notify_url_mode = \"report\"",
         "notify_url_mode = \"enforce\"",
-        1,
     );
-    let (before, after) = text.split_once("\n[audit]\n").expect("a section");
-    let after = after.split_once("\nfile = ").expect("a key");
-    let rest = after.1.split_once('\n').expect("a line").1;
-    let text = format!("{before}\n[audit]\n{}\nfile = \"\"\n{rest}", after.0);
-    std::fs::write(&path, text).expect("written");
+    edit("\nfile = \"data/audit.jsonl\"", "\nfile = \"\"");
+    // Any address, at a port where nobody answers.
+    edit("\"unix:admin.sock\"", "\"0.0.0.0:1\"");
+    edit("\ntoken = \"\"", "\ntoken = \"exec:echo fifteen-letters\"");
     check(
         directory.path(),
         &["check"],
         0,
         &[
+            "warning: `admin.token` is short",
             "warning: `proxy.notify_url_mode` and",
             "warning: `audit.file` is empty",
             "is good",
         ],
     );
+    edit("fifteen-letters", "sixteen-letters!");
+    let said = check(directory.path(), &["check"], 0, &["is good"]);
+    assert!(!said.contains("`admin.token`"), "{said}");
 }
 
 #[test]

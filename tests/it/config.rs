@@ -287,14 +287,7 @@ fn listeners_off_loopback_need_who_may_call() {
 }
 
 #[test]
-fn off_loopback_no_token_can_be_guessed_and_none_travels_in_clear() {
-    check_fault(
-        "[admin]\nlisten = \"10.0.0.1:2090\"\ntoken = \"exec:echo fifteen-letters\"\n",
-        "line 3: `admin.token`: found a token of 15 characters (not shown), expected 16 at least, \
-         because `admin.listen` isn't loopback; `openssl rand -hex 32` makes one",
-    );
-    good("[admin]\nlisten = \"10.0.0.1:2090\"\ntoken = \"exec:echo sixteen-letters!\"\n");
-    good("[admin]\ntoken = \"exec:echo x\"\n");
+fn off_loopback_no_token_travels_in_clear() {
     let delivery = |url: &str, more: &str| format!("[delivery]\nurl = \"{url}\"\n{more}");
     for word in ["verbatim", "both"] {
         let authorization = format!("authorization = \"{word}\"\n");
