@@ -215,6 +215,99 @@ mod tests {
         for text in ["1B", "1023B", "1KiB", "1MiB", "1025KiB", "32MiB", "2GiB"] {
             assert_eq!(size(value::size(text).expect("a size")), text);
         }
+        assert_eq!(size(0), "0B");
+    }
+
+    fn read(text: &str) -> Config {
+        let text = format!("{text}[store]\nkey = \"env:S\"\n");
+        let store_key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let environment = [("T", "open sesame"), ("K", "another"), ("S", store_key)];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Config::from_toml(&text, Path::new("/nowhere"), environment).expect("good")
+    }
+
+    fn app() -> App {
+        App {
+            app_id: "2021000000000001".parse().expect("an id"),
+            private_key: Secret::new("key".to_owned()),
+            private_key_next: None,
+            alipay_public_keys: vec!["abc".to_owned()],
+            certificates: None,
+            encrypt_key: None,
+            environment: crate::model::app::Environment::Sandbox,
+            sign_type: SignType::Rsa2,
+        }
+    }
+
+    #[test]
+    fn all_is_shown_and_of_secrets_their_references() {
+        let mut config =
+            read("[admin]\ntoken = \"env:T\"\n[delivery]\nurl = \"https://b.example/x\"\n");
+        config.delivery.signing_secret = Some(Secret::new("given by code".to_owned()));
+        config.apps.push(app());
+        let shown = config.to_redacted_json();
+        assert_eq!(shown["admin"]["token"], "env:T");
+        assert_eq!(shown["admin"]["listen"], "127.0.0.1:2090");
+        assert_eq!(shown["delivery"]["url"], "https://b.example/x");
+        assert_eq!(shown["delivery"]["signing_secret"], SET);
+        assert_eq!(shown["proxy"]["notify_url_allow"], json!([]));
+        let app = &shown["app"][0];
+        assert_eq!(app["app_id"], "2021000000000001");
+        assert_eq!(
+            (&app["private_key"], &app["encrypt_key"]),
+            (&json!(SET), &json!(""))
+        );
+        assert_eq!(app["alipay_public_key"], json!([digest("abc")]));
+        assert_eq!(
+            (&app["environment"], &app["sign_type"]),
+            (&json!("sandbox"), &json!("RSA2"))
+        );
+        let text = shown.to_string();
+        assert!(
+            !text.contains("sesame") && !text.contains("given by code"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_reference_stands_where_its_secret_does() {
+        let mut values =
+            json!({"app": [{"private_key": 1}, {"private_key": 2}], "admin": {"token": 3}});
+        for (key, expected) in [
+            ("app[1].private_key", Some(1)),
+            ("app[2].private_key", Some(2)),
+            ("admin.token", Some(3)),
+            ("app[0].private_key", None),
+            ("app[3].private_key", None),
+            ("app[x].private_key", None),
+            ("admin.other", None),
+        ] {
+            let found = at(&mut values, key).map(|value| value.clone());
+            assert_eq!(found, expected.map(|number| json!(number)), "{key}");
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_follows_values_and_secrets_and_shows_neither() {
+        let print = |text: &str, key: Option<&str>| {
+            let mut config = read(text);
+            config.store.key = key.map(|key| Secret::new(key.to_owned()));
+            config.fingerprint()
+        };
+        let (one, other) = (
+            "[admin]\ntoken = \"env:T\"\n",
+            "[admin]\ntoken = \"env:K\"\n",
+        );
+        let first = print(one, Some("store"));
+        assert_eq!(first.strip_prefix("sha256:").map(str::len), Some(64));
+        assert_eq!(print(one, Some("store")), first);
+        assert_ne!(print(other, Some("store")), first);
+        assert_ne!(print(one, Some("another store")), first);
+        assert_ne!(print("", Some("store")), first);
+        // Without a store key secrets don't count.
+        assert_eq!(print(one, None), print(other, None));
+        let mac = read(one).secrets_mac(&Secret::new("store".to_owned()));
+        assert_eq!(mac.len(), 64);
     }
 
     #[test]
@@ -230,6 +323,8 @@ mod tests {
         assert_eq!(duration(Duration::from_millis(1500)), "1500ms");
         assert_eq!(path(Some(Path::new("a/b"))), json!("a/b"));
         assert_eq!(path(None), "");
+        assert_eq!(text(Some(&"a b".to_owned())), "a b");
+        assert_eq!(text(None), "");
         let words = [("enforce", true), ("report", false)];
         assert_eq!(
             (word(&words, false), word(&words, true)),

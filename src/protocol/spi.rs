@@ -163,6 +163,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::{
+        key::AppPrivateKey,
+        sign_content::{self, EmptyValues},
+    };
 
     const PLAIN: &str = "method=spi.x&utc_timestamp=1700000000";
 
@@ -233,6 +237,34 @@ mod tests {
         assert_eq!(claimed("app_id=1&invoke_app_id=2").as_deref(), Some("2"));
         assert_eq!(claimed("app_id=1&invoke_app_id=").as_deref(), Some("1"));
         assert_eq!(claimed("biz_app_id=1"), None);
+    }
+
+    #[test]
+    fn what_is_signed_is_taken_with_its_fields() {
+        let query = "method=spi.alipay.x&utc_timestamp=1700000000&charset=GBK&app_id=1\
+                     &alipay_cert_sn=5a7c&biz_app_id=&merchant_app_id=2&a=%D6%D0";
+        let unsigned = parse(query, "").unwrap();
+        assert_eq!(unsigned.alipay_cert_sn(), Some("5a7c"));
+        assert_eq!(parse(PLAIN, "").unwrap().alipay_cert_sn(), None);
+        let alipay = AppPrivateKey::of_vectors("alipay2048");
+        let content =
+            sign_content::notification(&unsigned.params, Scheme::V1, EmptyValues::Dropped);
+        let content = Charset::Gbk.encode(&content).unwrap();
+        let mut signed = unsigned.clone();
+        signed
+            .params
+            .set("sign", alipay.sign(SignType::Rsa2, &content).unwrap());
+        let keys = [alipay.public_key().clone()];
+        let call = signed.clone().verify(&keys, SignType::Rsa2).unwrap();
+        assert_eq!(call.params().get("a"), Some("中"));
+        assert_eq!(call.charset(), Charset::Gbk);
+        assert_eq!(call.method(), "spi.alipay.x");
+        assert_eq!(call.merchant(), Some("2"));
+        assert_eq!(call.sent_at(), 1_700_000_000_000);
+        assert_eq!(call.scheme(), Scheme::V1);
+        assert!(unsigned.verify(&keys, SignType::Rsa2).is_err());
+        let other = [AppPrivateKey::of_vectors("app2048").public_key().clone()];
+        assert!(signed.verify(&other, SignType::Rsa2).is_err());
     }
 
     proptest! {

@@ -52,6 +52,92 @@ fn what_is_signed_is_taken_with_its_fields() {
 }
 
 #[test]
+fn what_is_claimed_is_what_it_says() {
+    let claimed = unverified("app_id=1&alipay_cert_sn=5a7c&notify_id=n");
+    assert_eq!(claimed.claimed_app_id(), Some("1"));
+    assert_eq!(claimed.alipay_cert_sn(), Some("5a7c"));
+    assert_eq!(claimed.claimed_notify_id(), Some("n"));
+    let bare = unverified("a=1");
+    assert_eq!((bare.claimed_app_id(), bare.alipay_cert_sn()), (None, None));
+}
+
+#[test]
+fn what_else_alipay_signs_is_no_notification() {
+    for (form, expected) in [
+        ("a=1", true),
+        ("notify_id=n&a=1", true),
+        ("method=alipay.trade.page.pay.return&out_trade_no=1", false),
+        ("method=spi.x&utc_timestamp=1", false),
+        ("method=m&notify_id=", false),
+        ("method=m&notify_id=n", true),
+        ("method=m&notify_type=t", true),
+        ("method=m&msg_method=t", true),
+        ("method=m&service=s", true),
+        ("method=&a=1", true),
+        // A `notify_id` within the value before it, which nothing escapes.
+        ("m=1%26notify_id=n", false),
+        ("m=1%26notify_id=n&notify_id=o", true),
+        ("m=1%26notify_ie=n", true),
+    ] {
+        assert_eq!(post(form).unwrap().is_genuine(), expected, "{form}");
+    }
+}
+
+#[test]
+fn a_ciphertext_is_opened_once_and_only_where_it_says_so() {
+    let key = ContentKey::from_base64("AAAAAAAAAAAAAAAAAAAAAA==").unwrap();
+    let plain = r#"{"out_trade_no":"o"}"#;
+    let ciphertext = key.encrypt(plain.as_bytes()).unwrap();
+    for (head, encrypted) in [
+        ("encrypt_type=AES&app_id=1", true),
+        ("encrypt_type=aes&app_id=1", false),
+        ("app_id=1", false),
+    ] {
+        let closed = post_json(head, &ciphertext);
+        assert_eq!(closed.is_encrypted(), encrypted, "{head}");
+        assert_eq!(closed.opened_content(), None);
+        let opened = closed.open(&key).unwrap();
+        assert!(!opened.is_encrypted());
+        assert_eq!(
+            opened.opened_content(),
+            encrypted.then_some(plain),
+            "{head}"
+        );
+        let expected = encrypted.then(|| "o".to_owned());
+        assert_eq!(opened.out_trade_no(), expected, "{head}");
+        assert_eq!(opened.clone().open(&key).unwrap().params(), opened.params());
+    }
+    assert!(!post("encrypt_type=AES&app_id=1").unwrap().is_encrypted());
+}
+
+#[test]
+fn a_users_cancellation_names_whom_it_can() {
+    let head = "msg_method=alipay.open.auth.userauth.cancelled&user_id=top&auth_app_id=";
+    let read = |content: &str| post_json(head, content).user_cancellation().unwrap();
+    let found = read(r#"{"auth_app_id":"2","open_id":"o"}"#);
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(found.auth_app_id, text("2"));
+    assert_eq!(found.user_id, text("top"));
+    assert_eq!(found.open_id, text("o"));
+    assert_eq!(read("none").auth_app_id, None);
+    let other = "msg_method=alipay.open.auth.appauth.cancelled&user_id=1";
+    assert!(post(other).unwrap().user_cancellation().is_none());
+}
+
+#[test]
+fn the_merchant_of_a_push_stands_in_its_detail() {
+    let push = |content: &str| post_json(PUSH, content).auth_app_id();
+    let inner = r#"{"auth_app_id":"wrong","detail":{"auth_app_id":"inner"}}"#;
+    assert_eq!(push(inner).as_deref(), Some("inner"));
+    assert_eq!(push(r#"{"auth_app_id":"wrong"}"#).as_deref(), Some("outer"));
+    let other = post_json(
+        "notify_type=t&auth_app_id=outer",
+        r#"{"auth_app_id":"inner"}"#,
+    );
+    assert_eq!(other.auth_app_id().as_deref(), Some("inner"));
+}
+
+#[test]
 fn unsigned_and_forged_notifications_are_refused() {
     for (form, kind) in [
         ("", "sign-missing"),

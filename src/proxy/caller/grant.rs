@@ -159,6 +159,85 @@ mod tests {
         assert_eq!(found, expected, "{methods:?} {called:?}");
     }
 
+    fn of_merchants(rules: &[&str]) -> Grant {
+        let rule = |text: &&str| match *text {
+            "*" => MerchantRule::All,
+            text => MerchantRule::Selected(text.parse().unwrap()),
+        };
+        Grant {
+            merchants: rules.iter().map(rule).collect(),
+            methods: Vec::new(),
+            events: true,
+        }
+    }
+
+    #[test]
+    fn a_merchant_is_reached_by_each_of_its_names() {
+        let (id, pid, alias) = (
+            "2021000000001001".parse().unwrap(),
+            "2088000000001001".parse().unwrap(),
+            "shop".parse().unwrap(),
+        );
+        let merchant = Owner {
+            auth_app_id: Some(&id),
+            pid: Some(&pid),
+            alias: Some(&alias),
+        };
+        let nobody = Owner {
+            auth_app_id: None,
+            pid: None,
+            alias: None,
+        };
+        for (rule, expected) in [
+            ("2021000000001001", true),
+            ("2088000000001001", true),
+            ("app:2021000000001001", true),
+            ("pid:2088000000001001", true),
+            ("alias:shop", true),
+            ("shop", true),
+            ("2021000000001002", false),
+            ("2088000000001002", false),
+            ("app:2021000000001002", false),
+            ("pid:2088000000001002", false),
+            ("alias:other", false),
+            ("self", false),
+        ] {
+            let grant = of_merchants(&[rule]);
+            assert_eq!(grant.reaches(&merchant), expected, "{rule}");
+            assert!(!grant.reaches(&nobody), "{rule}");
+            assert!(of_merchants(&["self", rule, "alias:z"]).reaches(&merchant) == expected);
+        }
+        assert!(of_merchants(&["*"]).reaches(&nobody));
+        assert!(!of_merchants(&[]).reaches(&merchant));
+    }
+
+    #[test]
+    fn all_merchants_are_not_the_isv_itself() {
+        for (rules, own, all) in [
+            (&["*"][..], false, true),
+            (&["self"], true, false),
+            (&["*", "self"], true, true),
+            (&["shop"], false, false),
+            (&[], false, false),
+        ] {
+            let grant = of_merchants(rules);
+            assert_eq!(
+                (grant.reaches_own(), grant.reaches_all()),
+                (own, all),
+                "{rules:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_rule_names_may_be_known() {
+        let knows = |rules: &[&str], text: &str| of_merchants(rules).knows(&text.parse().unwrap());
+        assert!(knows(&["shop"], "shop"));
+        assert!(!knows(&["shop"], "other"));
+        assert!(knows(&["*"], "other"));
+        assert!(!knows(&[], "shop"));
+    }
+
     #[test]
     fn patterns_fit_names_and_paths() {
         use Called::{V2, V3};

@@ -321,3 +321,26 @@ fn callers_that_are_not_told_apart_have_no_rules() {
     assert_eq!(known.name().as_deref(), Some("shop"));
     assert!(known.grant().is_some() && known.places().is_some());
 }
+
+#[test]
+fn a_caller_keeps_its_places_over_a_reload_and_nobody_elses() {
+    let before = callers();
+    let configured = ["new", "other", "sdk", "uid"]
+        .map(|name| config(name, CallerIdentity::Uid(1), CallerMode::Enforce));
+    let after = before.reconfigured(&configured, &metrics());
+    let places = |callers: &Callers, name: &str| {
+        let caller = callers.0.iter().find(|caller| &*caller.name == name);
+        Arc::clone(&caller.expect("a caller").places)
+    };
+    for name in ["other", "sdk", "uid"] {
+        let (was, is) = (places(&before, name), places(&after, name));
+        assert!(Arc::ptr_eq(&was, &is), "{name}");
+    }
+    let new = places(&after, "new");
+    assert!(
+        before
+            .0
+            .iter()
+            .all(|caller| !Arc::ptr_eq(&caller.places, &new))
+    );
+}
