@@ -292,6 +292,12 @@ mod tests {
         assert_eq!(params.iter().collect::<Vec<_>>(), expected);
     }
 
+    #[test]
+    fn there_may_be_none() {
+        assert!(Params::new().is_empty());
+        assert!(!Params::from_form(b"a=1", Charset::Utf8).unwrap().is_empty());
+    }
+
     fn check_refused(raw: &[u8], kind: &str) {
         let error = Params::from_form(raw, Charset::Utf8).unwrap_err();
         assert_eq!(error.kind(), kind, "{}", raw.escape_ascii());

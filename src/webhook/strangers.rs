@@ -107,6 +107,21 @@ mod tests {
         let senders = (0..10_000).map(|n| format!("10.0.{}.{}", n / 256, n % 256));
         let made = senders.filter(|s| strangers.take(s, 0).is_some()).count();
         assert_eq!(made, 2000);
+        // One that is remembered stays bounded in a table that is full; one that isn't counts among
+        // all alone.
+        let strangers = Strangers::default();
+        {
+            let mut table = strangers.table();
+            for n in 0..NETWORKS {
+                let mut used = Used::default();
+                used.count(NETWORK, 0);
+                let name = format!("10.{}.{}.0", n / 256, n % 256);
+                table.networks.insert(refused::network(&name), used);
+            }
+        }
+        assert_eq!(taken(&strangers, "10.0.0.0", 640), 599);
+        assert_eq!(taken(&strangers, "203.0.113.7", 640), 640);
+        assert_eq!(strangers.table().networks.len(), NETWORKS);
         // Ten a second for long enough that the table fills: it forgets who has been quiet.
         for n in 0..20_000_i64 {
             strangers.take(&format!("192.0.{}.{}", n / 256, n % 256), n * 100);

@@ -24,6 +24,46 @@ fn check_public(text: &str) {
 }
 
 #[test]
+fn keys_are_equal_if_they_are_the_same() {
+    let other = AppPrivateKey::of_vectors("alipay1024");
+    assert_ne!(other.public_key(), key().public_key());
+    assert_eq!(key().public_key(), &key().public_key().clone());
+}
+
+#[test]
+fn the_form_of_a_key_is_told_whatever_its_label_says() {
+    let pkcs1 = key().0.legacy.0.to_pkcs1_pem(LineEnding::LF).unwrap();
+    let public = rsa::RsaPublicKey::from(&key().0.legacy.0);
+    let pkcs1_public = public.to_pkcs1_pem(LineEnding::LF).unwrap();
+    let spki = STANDARD.encode(key().public_key().spki());
+    let spki = format!("-----BEGIN PUBLIC KEY-----\n{spki}\n-----END PUBLIC KEY-----");
+    for (text, label, form) in [
+        (pem(), "PRIVATE KEY", "a PKCS#8 private key"),
+        (pkcs1.to_string(), "RSA PRIVATE KEY", "a PKCS#1 private key"),
+        (pkcs1_public, "RSA PUBLIC KEY", "a PKCS#1 public key"),
+        (spki, "PUBLIC KEY", "a SubjectPublicKeyInfo public key"),
+    ] {
+        let found = KeyForm::of(&text).expect(form);
+        assert_eq!(found.describe(), form);
+        assert_eq!(found.wrong_label(), None, "{form}");
+        let relabelled = text.replace(label, "OTHER");
+        let found = KeyForm::of(&relabelled).expect(form);
+        assert_eq!(
+            (found.describe(), found.wrong_label()),
+            (form, Some("OTHER"))
+        );
+        let bare: String = text.lines().filter(|line| !line.contains('-')).collect();
+        assert_eq!(
+            KeyForm::of(&bare).expect(form).wrong_label(),
+            None,
+            "{form}"
+        );
+    }
+    assert_eq!(KeyForm::of("AAAA"), None);
+    assert_eq!(KeyForm::of(""), None);
+}
+
+#[test]
 fn private_keys_are_read_however_they_were_pasted() {
     let pem = pem();
     let pkcs1 = key().0.legacy.0.to_pkcs1_pem(LineEnding::CRLF).unwrap();
