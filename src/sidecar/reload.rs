@@ -266,6 +266,7 @@ impl Sidecar {
                 }
                 let reason = match error.faults() {
                     [] => error.to_string(),
+                    [_] => "a fault in the configuration".to_owned(),
                     faults => format!("{} faults in the configuration", faults.len()),
                 };
                 tracing::error!(
