@@ -105,18 +105,30 @@ mod tests {
 
     #[test]
     fn six_downloads_a_minute_are_allowed_to_each_kind_of_asker() {
+        const NOW: i64 = 1_795_335_630_999;
         let allowances = Allowances::default();
         for number in 0..DOWNLOADS {
-            assert!(may(
-                &allowances,
-                &number.to_string(),
-                Asker::Notification,
-                0
-            ));
+            let sn = number.to_string();
+            assert!(may(&allowances, &sn, Asker::Notification, NOW));
         }
-        assert!(!may(&allowances, "one more", Asker::Notification, 59_999));
-        assert!(may(&allowances, "a reply's", Asker::Reply, 0));
-        assert!(may(&allowances, "one more", Asker::Notification, 60_000));
+        let ask = |asker, at| may(&allowances, "one more", asker, at);
+        assert!(!ask(Asker::Notification, NOW + 59_999));
+        assert!(ask(Asker::Reply, NOW));
+        assert!(ask(Asker::Notification, NOW + 60_000));
+    }
+
+    #[test]
+    fn the_last_failures_are_remembered_and_no_more() {
+        let allowances = Allowances::default();
+        let fail = |number: usize| {
+            let refused = CertificateRefusal::KeyMode;
+            allowances.failed(&app(), (&number.to_string(), &refused), Asker::Reply, 0);
+        };
+        (0..FAILURES).for_each(fail);
+        assert!(!may(&allowances, "0", Asker::Reply, 1));
+        fail(FAILURES);
+        assert!(may(&allowances, "0", Asker::Reply, 1));
+        assert!(!may(&allowances, "1", Asker::Reply, 1));
     }
 
     #[test]

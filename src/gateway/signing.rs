@@ -90,3 +90,63 @@ impl std::fmt::Debug for SigningKeys {
         f.debug_list().entries(&self.keys).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::BoxFuture;
+
+    use super::*;
+    use crate::gateway::signer::SignError;
+    use crate::protocol::key::AppPrivateKey;
+    use crate::protocol::signature::SignType;
+
+    struct Idle;
+
+    impl Signer for Idle {
+        fn sign(&self, _: SignType, _: Vec<u8>) -> BoxFuture<'_, Result<String, SignError>> {
+            Box::pin(std::future::ready(Err(SignError::Overloaded)))
+        }
+    }
+
+    fn key(name: &str) -> KeyInUse {
+        KeyInUse {
+            signer: Arc::new(Idle),
+            public_key: AppPrivateKey::of_vectors(name).public_key().clone(),
+            certificate: None,
+        }
+    }
+
+    fn is(key: &KeyInUse, name: &str) -> bool {
+        key.public_key == *AppPrivateKey::of_vectors(name).public_key()
+    }
+
+    #[test]
+    fn the_next_key_takes_over_once() {
+        let keys = SigningKeys::new(key("app1024"), Some(key("app2048")));
+        assert!(is(keys.in_force(), "app1024"));
+        let next = keys.other(keys.in_force()).expect("the next");
+        assert!(is(next, "app2048"));
+        assert!(!keys.promote(keys.in_force()));
+        assert!(keys.promote(next));
+        assert!(is(keys.in_force(), "app2048"));
+        assert!(!keys.promote(next));
+        assert!(!keys.promote(&key("alipay1024")));
+        assert!(is(keys.in_force(), "app2048"));
+        assert_eq!(keys.iter().count(), 2);
+        let one = SigningKeys::new(key("app1024"), None);
+        assert!(one.other(one.in_force()).is_none());
+    }
+
+    #[test]
+    fn a_promotion_is_inherited_where_the_same_key_is_first() {
+        let former = SigningKeys::new(key("app1024"), Some(key("app2048")));
+        former.promote(&key("app2048"));
+        let same = SigningKeys::new(key("app1024"), Some(key("app2048")));
+        same.inherit(&former);
+        assert!(is(same.in_force(), "app2048"));
+        let turned = SigningKeys::new(key("app2048"), Some(key("app1024")));
+        turned.promote(&key("app1024"));
+        turned.inherit(&former);
+        assert!(is(turned.in_force(), "app1024"));
+    }
+}

@@ -239,9 +239,10 @@ impl Scanner<'_> {
         let rest = self.text.get(self.at + 1..).unwrap_or_default();
         let length = match rest {
             [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
-            [b'u', digits @ ..] if digits.len() >= 4 => {
-                let hex = digits.iter().take(4).all(u8::is_ascii_hexdigit);
-                if hex { 6 } else { 0 }
+            [b'u', a, b, c, d, ..]
+                if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) =>
+            {
+                6
             }
             _ => 0,
         };

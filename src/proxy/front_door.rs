@@ -266,6 +266,11 @@ mod tests {
             &[local, ("x", &"x".repeat(HEAD_BYTES))],
         );
         check_head("body-invalid", "/", &[local, ("content-encoding", "gzip")]);
+        // A field has four bytes more than its name and value.
+        let rest = HEAD_BYTES - "/".len() - "host127.0.0.1:2088".len() - 4 - "x".len() - 4;
+        check_head("passes", "/", &[local, ("x", &"x".repeat(rest))]);
+        let longer = [local, ("x", &*"x".repeat(rest + 1))];
+        check_head("headers-too-large", "/", &longer);
     }
 
     #[test]

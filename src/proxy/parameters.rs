@@ -175,6 +175,7 @@ pub(super) fn check_files(parameters: &Params, files: &[FilePart]) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::spool::Spool;
 
     #[test]
     fn method_names_have_a_form() {
@@ -192,6 +193,130 @@ mod tests {
             &"a.".repeat(70),
         ] {
             assert!(method(bad).is_err(), "{bad}");
+        }
+    }
+
+    fn of(pairs: &[(&str, &str)]) -> Params {
+        let mut all = Params::new();
+        for (name, value) in pairs {
+            all.push(*name, *value).expect("named once");
+        }
+        all
+    }
+
+    fn pairs(given: &Params) -> Vec<(String, String)> {
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        given.iter().map(owned).collect()
+    }
+
+    fn refusal<T>(result: Result<T, ProxyError>) -> &'static str {
+        result.err().map_or("passes", |error| error.code.as_str())
+    }
+
+    #[test]
+    fn a_further_parameter_is_neither_ours_nor_said_already() {
+        for (name, expected) in [
+            ("notify_url", "passes"),
+            ("method", "parameter-duplicate"),
+            ("Biz_Content", "parameter-duplicate"),
+            ("sign", "parameter-reserved"),
+            ("App_Auth_Token", "parameter-reserved"),
+            ("a b", "parameter-invalid"),
+            ("", "parameter-invalid"),
+        ] {
+            assert_eq!(refusal(check_parameter(name)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_the_sidecar_reads_is_spelled_as_alipay_spells_it() {
+        let given = of(&[
+            ("SIGN", "s"),
+            ("Notify_Url", "n"),
+            ("Mine", "m"),
+            ("charset", "c"),
+        ]);
+        let expected = of(&[
+            ("sign", "s"),
+            ("notify_url", "n"),
+            ("Mine", "m"),
+            ("charset", "c"),
+        ]);
+        let found = canonical(given).expect("each once");
+        assert_eq!(pairs(&found), pairs(&expected));
+        let charset = canonical(of(&[("Charset", "c")]));
+        assert_eq!(refusal(charset), "parameter-invalid");
+    }
+
+    #[test]
+    fn what_stands_in_query_and_body_is_ours_and_says_the_same() {
+        for (query, body, expected) in [
+            (("a", "1"), ("b", "1"), "passes"),
+            (("sign", "1"), ("sign", "1"), "passes"),
+            (("sign", "1"), ("sign", "2"), "parameter-duplicate"),
+            (("a", "1"), ("a", "1"), "parameter-duplicate"),
+            (("a", "1"), ("A", "1"), "parameter-duplicate"),
+        ] {
+            let found = union(of(&[query]), &of(&[body]));
+            assert_eq!(refusal(found), expected, "{query:?} {body:?}");
+        }
+        let both = union(
+            of(&[("a", "1"), ("sign", "s")]),
+            &of(&[("sign", "s"), ("b", "2")]),
+        );
+        let expected = of(&[("a", "1"), ("sign", "s"), ("b", "2")]);
+        assert_eq!(pairs(&both.expect("both")), pairs(&expected));
+    }
+
+    #[test]
+    fn the_charset_of_a_request_is_its_querys_first() {
+        let label = |query: &str, body: &str| {
+            let found = charset(query.as_bytes(), body.as_bytes()).expect("a charset");
+            found.as_str().to_owned()
+        };
+        let ours = CharsetLabel::default();
+        assert_eq!(label("", ""), ours.as_str());
+        assert_eq!(label("charset=utf8", "charset=GBK"), ours.as_str());
+        assert_eq!(label("a=1", "charset=gbk"), "gbk");
+        assert_eq!(label("charset=GBK", "charset=utf-8"), "GBK");
+        assert_ne!(
+            refusal(charset(b"charset=latin1", b"").map_err(Into::into)),
+            "passes"
+        );
+    }
+
+    #[test]
+    fn a_part_of_an_upload_may_repeat_the_charset_it_was_read_in() {
+        for (parts, expected) in [
+            (of(&[]), "passes"),
+            (of(&[("charset", "")]), "passes"),
+            (of(&[("charset", "GBK")]), "passes"),
+            (of(&[("charset", "utf-8")]), "parameter-invalid"),
+        ] {
+            assert_eq!(
+                refusal(check_upload_charset(&parts, Charset::Gbk)),
+                expected
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_named_like_a_parameter_and_once() {
+        let content = Spool::new(0).finish().await.expect("empty");
+        for (name, expected) in [
+            ("image", "passes"),
+            ("Title", "parameter-duplicate"),
+            ("Sign", "parameter-reserved"),
+            ("a b", "parameter-invalid"),
+        ] {
+            let file = FilePart {
+                name: name.to_owned(),
+                file_name: String::new(),
+                content_type: String::new(),
+                content: content.clone(),
+            };
+            let found = check_files(&of(&[("title", "t")]), &[file]);
+            assert_eq!(refusal(found), expected, "{name}");
         }
     }
 }

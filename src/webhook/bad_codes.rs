@@ -158,20 +158,52 @@ mod tests {
         assert_eq!(asked(&codes, Some("203.0.113.9"), 100), 0);
     }
 
+    /// Counts a bad code of the network of that number.
+    fn count(codes: &BadCodes, network: usize, now: i64) {
+        let app_id = AppId::new("2021000122671080").expect("an id");
+        let network = u32::try_from(network).expect("an address");
+        let asker = Asker {
+            app_id: &app_id,
+            binding: Binding::Bound,
+            network: Some(IpAddr::V4(network.into())),
+        };
+        codes.count(asker, now);
+    }
+
     #[test]
     fn what_is_remembered_of_networks_is_bounded() {
         let codes = BadCodes::default();
-        let app_id = AppId::new("2021000122671080").expect("an id");
-        for n in 0..10_000_u32 {
-            let network = Some(IpAddr::V4(n.into()));
-            let (app_id, binding) = (&app_id, Binding::Bound);
-            let asker = Asker {
-                app_id,
-                binding,
-                network,
-            };
-            codes.count(asker, 0);
+        for n in 0..10_000 {
+            count(&codes, n, 0);
         }
         assert_eq!(codes.table().networks.len(), SHARES);
+    }
+
+    #[test]
+    fn who_has_been_quiet_is_forgotten_once_there_is_no_room() {
+        const LATER: i64 = 86_400_000;
+        let codes = BadCodes::default();
+        count(&codes, 0, 0);
+        count(&codes, 1, LATER);
+        assert_eq!(codes.table().networks.len(), 2);
+        for n in 2..SHARES {
+            count(&codes, n, 0);
+        }
+        count(&codes, 1, LATER);
+        assert_eq!(codes.table().networks.len(), SHARES);
+        count(&codes, SHARES, LATER);
+        assert_eq!(codes.table().networks.len(), 2);
+    }
+
+    #[test]
+    fn a_share_is_an_eighth_rounded_up() {
+        for (whole, share) in [(1, 1), (8, 1), (9, 2), (16, 2), (60, 8)] {
+            let whole = Allowance {
+                burst: whole,
+                interval_ms: 5,
+            };
+            assert_eq!(share_of(whole).burst, share);
+            assert_eq!(share_of(whole).interval_ms, 40);
+        }
     }
 }

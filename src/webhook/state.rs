@@ -308,6 +308,8 @@ mod tests {
             &Reference::Inline(Some("shop_17".to_owned())),
         );
         check(Some(&longest), &Reference::Inline(Some(longest.clone())));
+        let dashed = "-_".repeat(32);
+        check(Some(&dashed), &Reference::Inline(Some(dashed.clone())));
         let sixteen = "商".repeat(16);
         for encoded in ["shop 17", "商家", &sixteen] {
             check(Some(encoded), &Reference::Inline(Some(encoded.to_owned())));
@@ -343,7 +345,9 @@ mod tests {
                 assert_eq!(key().read(&app("2021"), &changed), None, "{at}");
             }
             assert_eq!(key().read(&app("2022"), &state), None);
-            // Written the other way it is another state, and none of ours.
+            // Written another way it is another state, and none of ours.
+            assert_eq!(from_hex(&state.to_uppercase()), None);
+            assert_eq!(from_hex(&format!("{state}00")), None);
             let head = from_hex(&state).expect("digits");
             let rewritten = URL_SAFE_NO_PAD.encode(head);
             assert_eq!(key().read(&app("2021"), &rewritten), None);

@@ -128,4 +128,23 @@ mod tests {
             assert!(strangers.table().networks.len() <= NETWORKS);
         }
     }
+
+    #[test]
+    fn who_has_been_quiet_is_forgotten_once_there_is_no_room() {
+        const LATER: i64 = 3_600_000;
+        let strangers = Strangers::default();
+        assert!(strangers.take("203.0.113.1", 0).is_some());
+        assert!(strangers.take("203.0.113.2", LATER).is_some());
+        assert_eq!(strangers.table().networks.len(), 2);
+        for n in 2..NETWORKS {
+            let mut used = Used::default();
+            used.count(NETWORK, 0);
+            let quiet = format!("10.{}.{}.0", n / 256, n % 256);
+            strangers.table().networks.insert(quiet, used);
+        }
+        assert!(strangers.take("203.0.113.2", LATER).is_some());
+        assert_eq!(strangers.table().networks.len(), NETWORKS);
+        assert!(strangers.take("203.0.113.3", LATER).is_some());
+        assert_eq!(strangers.table().networks.len(), 2);
+    }
 }

@@ -364,3 +364,18 @@ proptest! {
         let _ = Envelope::parse(Bytes::from(body), METHOD);
     }
 }
+
+#[test]
+fn a_slash_alone_loses_its_backslash() {
+    for (node, expected) in [
+        (r#"{"a":"x\/y\n"}"#, r#"{"a":"x/y\n"}"#),
+        (r#"{"a":"\\/\/"}"#, r#"{"a":"\//"}"#),
+        (r#"{"a":"\n"}"#, r#"{"a":"\n"}"#),
+    ] {
+        let found = unescape_slashes(node.as_bytes(), Charset::Utf8);
+        assert_eq!(*found, *expected.as_bytes(), "{node}");
+    }
+    // The second byte of a character may be a backslash's.
+    let found = unescape_slashes(b"\x81\\/\\/", Charset::Gbk);
+    assert_eq!(*found, *b"\x81\\//");
+}

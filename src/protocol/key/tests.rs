@@ -82,6 +82,7 @@ fn private_keys_are_read_however_they_were_pasted() {
             pem.replace('\n', "\u{200b}\n\u{2060}")
         ),
         format!("\"{bare}\""),
+        format!(" '\u{200b}\"{bare}\" '\n"),
         pem.replace("PRIVATE", "RSA PRIVATE"),
         pkcs1.replace("RSA PRIVATE", "PRIVATE"),
         pem.replace("-----", "\u{2014}\u{2014}"),
@@ -162,6 +163,12 @@ fn the_wrong_thing_is_named() {
             expected
         );
     }
+    // The beginning of a certificate whose lengths need no bytes of their own is one, too.
+    let short = STANDARD.encode([0x30, 7, 0x30, 5, 0xa0, 0x03, 0x02, 0x01, 0x02]);
+    assert_eq!(
+        AppPrivateKey::from_text(&short).unwrap_err().to_string(),
+        "found a certificate; expected an RSA private key"
+    );
     assert_eq!(
         RsaPublicKey::from_text(&pem()).unwrap_err().to_string(),
         "found a private key; expected an RSA public key"
@@ -183,6 +190,10 @@ fn broken_keys_are_refused() {
     ] {
         let error = AppPrivateKey::from_text(&text).unwrap_err();
         assert_eq!(error.kind(), kind, "{text}");
+    }
+    for (text, at) in [("MIIE*AAA", 4), ("MIIE\u{4e2d}AAA", 4), ("MIIEA", 5)] {
+        let error = AppPrivateKey::from_text(text).unwrap_err();
+        assert_eq!(error, KeyError::Base64 { at }, "{text}");
     }
 }
 

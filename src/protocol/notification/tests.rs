@@ -422,3 +422,16 @@ fn a_claim_is_read_as_the_verified_one_is() {
     assert_eq!(claimed.claimed_event_type(), "y");
     assert_eq!(unverified("notify_id=").claimed_notify_id(), None);
 }
+
+#[test]
+fn a_secret_is_found_behind_escapes_and_an_escape_is_none() {
+    for (value, expected) in [
+        ("app_auth_token", true),
+        (r#"{"\u0061pp_auth_token":"x"}"#, true),
+        (r#"{"app":"\u4e2d"}"#, false),
+        (r#"{"app":"x"}"#, false),
+        (r"\u0061pp", false),
+    ] {
+        assert_eq!(mentions_secret(value), expected, "{value}");
+    }
+}
