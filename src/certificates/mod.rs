@@ -75,12 +75,13 @@ impl Certificates {
         }))
     }
 
-    /// The same with other parts; what was asked for lately counts on.
+    /// The same with other parts; what was asked for lately counts on. What is under way goes on
+    /// for the sets of keys that it was begun for, and is nothing to those of now.
     #[must_use]
     pub fn reconfigured(&self, parts: CertificateParts) -> Self {
         Self(Arc::new(Inner {
             parts,
-            flights: self.0.flights.clone(),
+            flights: Flights::new(),
             allowances: Arc::clone(&self.0.allowances),
         }))
     }
@@ -117,15 +118,7 @@ impl CertificateSource for Certificates {
         sn: &'a str,
         asker: Asker,
     ) -> BoxFuture<'a, Result<(), CertificateRefusal>> {
-        async move {
-            let joined = self.join(app, sn, asker).await;
-            // Who joined a flight for a set of keys that was replaced meanwhile asks for its own.
-            match joined {
-                Ok(()) if app.platform.may_learn(sn) => self.join(app, sn, asker).await,
-                joined => joined,
-            }
-        }
-        .boxed()
+        self.join(app, sn, asker).boxed()
     }
 }
 

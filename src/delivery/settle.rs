@@ -68,7 +68,7 @@ fn judge(inner: &Inner, owed: &Owed, number: u32, attempt: &Attempt) -> Settleme
         attempts: number,
         at: inner.clock.now_ms(),
         owed_since: owed.delivery.owed_since,
-        jitter: jitter.rotate_left(number % 8),
+        jitter: jitter.rotate_left(number),
     };
     schedule::after(failure, owed.plan.give_up_after)
 }
@@ -93,6 +93,11 @@ fn report(owed: &Owed, target: &Target, attempt: &Attempt, is_given_up: bool) {
     }
 }
 
+/// The pause after one of that length, when it was in vain.
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).min(LONGEST_PAUSE)
+}
+
 /// Stores the settlement, however long the store is unavailable: meanwhile the entry counts as
 /// under way, so that the backend doesn't get it over and over. Tells whether it counted: somebody
 /// may have said meanwhile that it is done, or owed anew.
@@ -111,6 +116,19 @@ async fn settle(inner: &Inner, owed: &Owed, attempt: &Attempt, settlement: Settl
         };
         tracing::warn!(%error, event_id = %owed.entry.id, "the end of an attempt can't be stored yet");
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = longer(pause);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        assert_eq!(longer(FIRST_PAUSE), FIRST_PAUSE * 2);
+        assert_eq!(longer(LONGEST_PAUSE / 4), LONGEST_PAUSE / 2);
+        assert_eq!(longer(LONGEST_PAUSE), LONGEST_PAUSE);
+        assert_eq!(longer(LONGEST_PAUSE * 3 / 4), LONGEST_PAUSE);
     }
 }

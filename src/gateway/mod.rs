@@ -140,7 +140,7 @@ impl Gateway {
             return Ok(reply);
         }
         let other = call.app.signing.other(key);
-        let Some(other) = other.filter(|_| Instant::now() < deadline) else {
+        let Some(other) = other.filter(|_| !left(deadline).is_zero()) else {
             self.tell_refused(call, &signed, &reply);
             return Ok(reply);
         };
@@ -497,6 +497,71 @@ mod tests {
         ] {
             let found = reply_charset(content_type, body, requested);
             assert_eq!(found, expected, "{content_type:?} {body:x?}");
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_is_refused_unless_it_is_as_it_is() {
+        for (encodings, is_refused) in [
+            (&[][..], false),
+            (&["identity"], false),
+            (&["Identity", "identity"], false),
+            (&["gzip"], true),
+            (&["identity", "gzip"], true),
+            (&[""], true),
+        ] {
+            let encodings = encodings.iter();
+            let headers = encodings.map(|value| (CONTENT_ENCODING, value.parse().expect("text")));
+            let mut all = HeaderMap::new();
+            for (name, value) in headers {
+                all.append(name, value);
+            }
+            assert_eq!(refuse_encoded(&all).is_err(), is_refused, "{all:?}");
+        }
+    }
+
+    #[test]
+    fn the_shorter_deadline_counts_and_a_past_one_leaves_nothing() {
+        let second = Duration::from_secs(1);
+        assert_eq!(deadline(second, None), second);
+        assert_eq!(deadline(second, Some(second * 2)), second);
+        assert_eq!(deadline(second * 2, Some(second)), second);
+        assert_eq!(left(Instant::now() - second), Duration::ZERO);
+        assert!(left(Instant::now() + second * 100) > second * 90);
+    }
+
+    #[test]
+    fn a_header_is_told_if_it_is_text() {
+        let mut headers = HeaderMap::new();
+        headers.insert("trace_id", "7f".parse().expect("text"));
+        let odd = http::HeaderValue::from_bytes(b"\xff").expect("opaque");
+        headers.insert("x", odd);
+        assert_eq!(header(&headers, "trace_id").as_deref(), Some("7f"));
+        assert_eq!(header(&headers, "x"), None);
+        assert_eq!(header(&headers, "y"), None);
+    }
+
+    #[test]
+    fn an_error_is_what_says_so_by_its_code() {
+        use crate::protocol::key::AppPrivateKey;
+        use crate::protocol::signature::SignType;
+
+        let alipay = AppPrivateKey::of_vectors("alipay1024");
+        for (node, expected) in [
+            (r#"{"code":"40004","msg":"Business Failed"}"#, true),
+            (r#"{"code":"20000"}"#, true),
+            (r#"{"code":"10000","msg":"Success"}"#, false),
+            (r#"{"code":"10003"}"#, false),
+            (r#"{"access_token":"x"}"#, false),
+        ] {
+            let sign = alipay
+                .sign(SignType::Rsa2, node.as_bytes())
+                .expect("signed");
+            let body = format!(r#"{{"alipay_trade_pay_response":{node},"sign":"{sign}"}}"#);
+            let reply = Envelope::parse(body.into(), "alipay.trade.pay").expect("a reply");
+            let keys = [alipay.public_key().clone()];
+            let verified = reply.verify(&keys, SignType::Rsa2).expect("Alipay's");
+            assert_eq!(is_error(&verified), expected, "{node}");
         }
     }
 }

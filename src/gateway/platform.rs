@@ -348,12 +348,15 @@ mod tests {
         AppPrivateKey::of_vectors(name).public_key().clone()
     }
 
-    fn roots() -> Bundle {
+    /// Alipay's certificate with its issuer's, and the root that both lead up to.
+    fn chain() -> [Bundle; 2] {
         let file = include_str!("../../tests/vectors/cert-sn.json");
         let file: serde_json::Value = serde_json::from_str(file).expect("JSON");
-        let cases = file["cases"].as_array().expect("cases");
-        let root = cases.iter().find(|case| case["id"] == "root-single");
-        Bundle::parse(root.expect("it")["pem"].as_str().expect("PEM")).expect("a certificate")
+        let case = &file["chain_trust"][0];
+        ["chain_pem", "roots_pem"].map(|name| {
+            let pem = case[name].as_str().expect("PEM");
+            Bundle::parse(pem).expect("certificates")
+        })
     }
 
     fn certificate(sn: &str, is_learned: bool, not_after: Option<i64>) -> PlatformCertificate {
@@ -375,7 +378,7 @@ mod tests {
             own: vec![key("app1024")],
             trust: Some(Trust {
                 alipay_root_cert_sn: root.to_owned(),
-                roots: roots(),
+                roots: chain()[1].clone(),
             }),
             certificates: ArcSwap::from_pointee(certificates),
         }
@@ -481,6 +484,52 @@ mod tests {
         assert_eq!(names(&keys), ["ends now", "configured"]);
         keys.forget_ended(NOW);
         assert_eq!(names(&keys), ["ends now", "configured"]);
+    }
+
+    #[test]
+    fn what_leads_up_to_the_root_is_learned_under_its_own_name() {
+        let [chain, _] = chain();
+        let first = chain.first().expect("a certificate");
+        let (sn, key) = (first.sn(), first.public_key().expect("a key"));
+        let keys = certified("root", vec![certificate(KNOWN, false, None)]);
+        let kind = |keys: &PlatformKeys, sn: &str| {
+            let refused = keys.learn(sn, &chain, NOW);
+            refused.expect_err("refused").kind()
+        };
+        assert_eq!(kind(&keys, OTHER), "certificate-foreign");
+        assert_eq!(kind(&in_key_mode(), &sn), "certificate-key-mode");
+        let mut own = certified("root", Vec::new());
+        own.own.push(key.clone());
+        assert_eq!(kind(&own, &sn), "certificate-holder");
+        let early = keys.learn(&sn, &chain, 0).expect_err("not valid yet");
+        assert_eq!(early.kind(), "certificate-expired");
+        assert_eq!(names(&keys), [KNOWN]);
+
+        keys.learn(&sn, &chain, NOW).expect("Alipay's");
+        assert_eq!(names(&keys), [&*sn, KNOWN]);
+        let known = keys.certificates();
+        assert!(known[0].is_learned && known[0].key == key);
+        // Once more, it takes its own place.
+        keys.learn(&sn, &chain, NOW).expect("Alipay's");
+        assert_eq!(names(&keys), [&*sn, KNOWN]);
+    }
+
+    #[test]
+    fn a_holder_is_whom_a_configured_certificate_names() {
+        let [chain, _] = chain();
+        let subject = chain.first().expect("a certificate").subject().to_owned();
+        let check = |subject: &str, is_learned: bool| {
+            let known = PlatformCertificate {
+                subject: subject.to_owned(),
+                ..certificate(KNOWN, is_learned, None)
+            };
+            let keys = certified("root", vec![known]);
+            keys.check_holder(&chain).is_ok()
+        };
+        assert!(check(&subject, false));
+        assert!(!check(&subject, true));
+        assert!(!check("CN=Shop,O=Shop,C=CN", false));
+        assert!(!check("CN=Shop,O=Shop,C=CN", true));
     }
 
     #[test]

@@ -466,3 +466,43 @@ fn ambiguous(records: &[Merchant]) -> ProxyError {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn what_wasnt_learned_says_why_and_whether_to_try_again() {
+        let store = |error: StoreError| LearnError::Unproved(TokenError::Store(Arc::new(error)));
+        let conflict = StoreError::TokenConflict {
+            owner: "a/b".to_owned(),
+        };
+        let away = StoreError::Unavailable {
+            reason: "full".to_owned(),
+        };
+        let revoked = TokenError::Revoked {
+            auth_app_id: "b".to_owned(),
+        };
+        for (error, code, is_retryable) in [
+            (LearnError::Invalid, ErrorCode::TokenUnknown, false),
+            (LearnError::TooMany, ErrorCode::Overloaded, true),
+            (store(conflict), ErrorCode::TokenConflict, false),
+            (store(away), ErrorCode::StoreUnavailable, false),
+            (
+                LearnError::Unproved(TokenError::Internal),
+                ErrorCode::Internal,
+                false,
+            ),
+            (
+                LearnError::Unproved(revoked),
+                ErrorCode::UpstreamInvalid,
+                false,
+            ),
+        ] {
+            let found = not_learned(error);
+            assert_eq!((found.code, found.retryable), (code, is_retryable));
+        }
+    }
+}

@@ -16,9 +16,9 @@ use crate::gateway::VerifiedReply;
 use crate::gateway::v3::VerifiedV3Reply;
 use crate::model::merchant::Merchant;
 use crate::model::user_token::UserToken;
-use crate::protocol::envelope::Verification;
+use crate::protocol::envelope::{Verification, VerifiedEnvelope};
 use crate::protocol::secret::Secret;
-use crate::protocol::v3_response::V3Verification;
+use crate::protocol::v3_response::{V3Verification, VerifiedV3Response};
 use crate::proxy::ProxyParts;
 use crate::proxy::error::ProxyError;
 use crate::proxy::users;
@@ -64,19 +64,37 @@ pub(super) trait Resendable: Send + Sync {
     ) -> impl Future<Output = Result<Self::Reply, ProxyError>> + Send;
 }
 
-impl SaysOfTokens for VerifiedReply {
-    fn says_of_token(&self) -> Said {
-        let envelope = &self.envelope;
+impl Said {
+    fn of_v2(envelope: &VerifiedEnvelope) -> Self {
         if envelope.verification() != Verification::Signed || envelope.is_ciphertext() {
-            return Said::Nothing;
+            return Self::Nothing;
         }
         let refused = envelope.sub_code().and_then(TokenVerdict::of_sub_code);
         match (refused, envelope.code()) {
-            (Some(verdict), _) => Said::Refused(verdict),
+            (Some(verdict), _) => Self::Refused(verdict),
             // 10003: a payment waits for its customer. `alipay.system.oauth.token` has no code.
-            (None, None | Some("10000" | "10003")) => Said::Worked,
-            _ => Said::Nothing,
+            (None, None | Some("10000" | "10003")) => Self::Worked,
+            _ => Self::Nothing,
         }
+    }
+
+    fn of_v3(response: &VerifiedV3Response) -> Self {
+        if response.verification() != V3Verification::Signed {
+            return Self::Nothing;
+        }
+        let code = response.code();
+        let refused = code.as_deref().and_then(TokenVerdict::of_code);
+        match refused {
+            Some(verdict) => Self::Refused(verdict),
+            None if response.is_error() => Self::Nothing,
+            None => Self::Worked,
+        }
+    }
+}
+
+impl SaysOfTokens for VerifiedReply {
+    fn says_of_token(&self) -> Said {
+        Said::of_v2(&self.envelope)
     }
 
     fn refuses_user(&self) -> Option<users::Refusal> {
@@ -86,16 +104,7 @@ impl SaysOfTokens for VerifiedReply {
 
 impl SaysOfTokens for VerifiedV3Reply {
     fn says_of_token(&self) -> Said {
-        if self.response.verification() != V3Verification::Signed {
-            return Said::Nothing;
-        }
-        let code = self.response.code();
-        let refused = code.as_deref().and_then(TokenVerdict::of_code);
-        match refused {
-            Some(verdict) => Said::Refused(verdict),
-            None if self.response.is_error() => Said::Nothing,
-            None => Said::Worked,
-        }
+        Said::of_v3(&self.response)
     }
 
     fn refuses_user(&self) -> Option<users::Refusal> {
@@ -224,16 +233,35 @@ impl Trial<'_> {
 
     /// Takes note of what a reply to a call with the other token says of it.
     fn note(&self, choice: &SecondChoice, said: Said) {
-        let tokens = &self.parts.tokens;
+        let (tokens, merchant) = (&self.parts.tokens, &choice.merchant);
+        match Note::of(choice.is_previous, said) {
+            Note::Nothing => {}
+            Note::Refused => tokens.refused(merchant),
+            Note::FellBack => tokens.fell_back(merchant),
+            Note::Worked => tokens.worked(merchant),
+        }
+    }
+}
+
+/// What is kept of a reply to a call with the other token.
+#[derive(Debug, PartialEq, Eq)]
+enum Note {
+    Nothing,
+    Refused,
+    /// The token before the one in force works.
+    FellBack,
+    Worked,
+}
+
+impl Note {
+    fn of(is_previous: bool, said: Said) -> Self {
         match said {
-            Said::Nothing => {}
-            Said::Refused(verdict) => {
-                if choice.is_previous || verdict == TokenVerdict::Invalid {
-                    tokens.refused(&choice.merchant);
-                }
-            }
-            Said::Worked if choice.is_previous => tokens.fell_back(&choice.merchant),
-            Said::Worked => tokens.worked(&choice.merchant),
+            Said::Nothing => Self::Nothing,
+            // A new one that has timed out is renewed once more, some time.
+            Said::Refused(TokenVerdict::TimedOut) if !is_previous => Self::Nothing,
+            Said::Refused(_) => Self::Refused,
+            Said::Worked if is_previous => Self::FellBack,
+            Said::Worked => Self::Worked,
         }
     }
 }
@@ -283,4 +311,93 @@ async fn another(parts: &ProxyParts, merchant: &Merchant) -> Option<SecondChoice
         parts.tokens.refused(merchant);
     }
     choice
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::envelope::Envelope;
+    use crate::protocol::key::AppPrivateKey;
+    use crate::protocol::signature::SignType;
+    use crate::protocol::v3_response::V3Response;
+
+    const INVALID: Said = Said::Refused(TokenVerdict::Invalid);
+
+    fn sign(content: &str) -> String {
+        let alipay = AppPrivateKey::of_vectors("alipay1024");
+        let sign = alipay.sign(SignType::Rsa2, content.as_bytes());
+        sign.expect("signed")
+    }
+
+    fn v2(body: &str) -> Said {
+        let keys = [AppPrivateKey::of_vectors("alipay1024").public_key().clone()];
+        let reply = Envelope::parse(body.to_owned().into(), "alipay.trade.pay").expect("a reply");
+        Said::of_v2(&reply.verify(&keys, SignType::Rsa2).expect("Alipay's"))
+    }
+
+    fn v3(status: u16, body: &str, is_signed: bool) -> Said {
+        let keys = [AppPrivateKey::of_vectors("alipay1024").public_key().clone()];
+        let sign = sign(&format!("1\nn\n{body}\n"));
+        let headers = [
+            ("alipay-timestamp", "1"),
+            ("alipay-nonce", "n"),
+            ("alipay-signature", &sign),
+        ];
+        let headers = headers.iter().take(if is_signed { 3 } else { 0 });
+        let headers = headers.map(|(name, value)| (*name, value.as_bytes()));
+        let response = V3Response::new(status, headers, body.to_owned().into());
+        let verified = response.expect("a response").verify(&keys);
+        Said::of_v3(&verified.expect("Alipay's"))
+    }
+
+    #[test]
+    fn only_a_signed_success_says_that_a_token_works() {
+        for (node, expected) in [
+            (r#"{"code":"10000"}"#, Said::Worked),
+            (r#"{"code":"10003"}"#, Said::Worked),
+            (r#"{"access_token":"x"}"#, Said::Worked),
+            (r#"{"code":"40004","sub_code":"ACQ.X"}"#, Said::Nothing),
+            (
+                r#"{"code":"20001","sub_code":"aop.invalid-app-auth-token"}"#,
+                INVALID,
+            ),
+            (r#""YWJj""#, Said::Nothing),
+        ] {
+            let body = format!(
+                r#"{{"alipay_trade_pay_response":{node},"sign":"{}"}}"#,
+                sign(node)
+            );
+            assert_eq!(v2(&body), expected, "{node}");
+        }
+        let unsigned =
+            r#"{"error_response":{"code":"20001","sub_code":"aop.invalid-app-auth-token"}}"#;
+        assert_eq!(v2(unsigned), Said::Nothing);
+    }
+
+    #[test]
+    fn the_same_on_v3_where_the_status_tells_an_error() {
+        let invalid = r#"{"code":"app-auth-token-invalid"}"#;
+        for (status, body, is_signed, expected) in [
+            (200, r#"{"trade_no":"1"}"#, true, Said::Worked),
+            (400, r#"{"code":"ACQ.X"}"#, true, Said::Nothing),
+            (401, invalid, true, INVALID),
+            (401, invalid, false, Said::Nothing),
+        ] {
+            assert_eq!(v3(status, body, is_signed), expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn a_token_before_is_given_up_for_any_refusal_and_a_new_one_for_its_invalidity() {
+        const TIMED_OUT: Said = Said::Refused(TokenVerdict::TimedOut);
+        for (said, of_new, of_previous) in [
+            (Said::Nothing, Note::Nothing, Note::Nothing),
+            (INVALID, Note::Refused, Note::Refused),
+            (TIMED_OUT, Note::Nothing, Note::Refused),
+            (Said::Worked, Note::Worked, Note::FellBack),
+        ] {
+            assert_eq!(Note::of(false, said), of_new, "{said:?}");
+            assert_eq!(Note::of(true, said), of_previous, "{said:?}");
+        }
+    }
 }

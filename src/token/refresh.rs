@@ -192,4 +192,11 @@ mod tests {
             assert!(!is_about_refresh_token(sub_code), "{sub_code}");
         }
     }
+
+    #[test]
+    fn one_occasion_is_never_taken_for_another() {
+        let all = [Occasion::Operator, Occasion::Proof, Occasion::Sidecar];
+        let words: std::collections::HashSet<_> = all.map(Occasion::as_str).into();
+        assert_eq!(words.len(), 3);
+    }
 }

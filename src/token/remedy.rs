@@ -41,10 +41,17 @@ impl Tokens {
                 Err(error) => Err(error),
             },
         };
+        Remedy::without_renewal(&previous, is_unclear)
+    }
+}
+
+impl Remedy {
+    /// What is left where no new pair was had: `is_unclear` if nobody knows whether it can be.
+    fn without_renewal(previous: &Result<TokenStatus, TokenError>, is_unclear: bool) -> Self {
         match previous {
-            Ok(TokenStatus::Valid) => Remedy::Previous,
-            Ok(TokenStatus::Invalid) if !is_unclear => Remedy::Nothing,
-            _ => Remedy::Unknown,
+            Ok(TokenStatus::Valid) => Self::Previous,
+            Ok(TokenStatus::Invalid) if !is_unclear => Self::Nothing,
+            _ => Self::Unknown,
         }
     }
 }
@@ -57,5 +64,64 @@ fn has_no_refresh(error: &TokenError) -> bool {
         | TokenError::Revoked { .. } => true,
         TokenError::Refused { sub_code, .. } => is_about_refresh_token(sub_code),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_only_where_both_are_known_to_fail() {
+        let left = |previous, is_unclear| Remedy::without_renewal(&previous, is_unclear);
+        for is_unclear in [false, true] {
+            let found = left(Ok(TokenStatus::Valid), is_unclear);
+            assert!(matches!(found, Remedy::Previous));
+            let found = left(Err(TokenError::Internal), is_unclear);
+            assert!(matches!(found, Remedy::Unknown));
+        }
+        assert!(matches!(
+            left(Ok(TokenStatus::Invalid), false),
+            Remedy::Nothing
+        ));
+        assert!(matches!(
+            left(Ok(TokenStatus::Invalid), true),
+            Remedy::Unknown
+        ));
+    }
+
+    #[test]
+    fn a_refresh_fails_for_want_of_a_token_or_for_another_reason() {
+        let auth_app_id = || "2021000000001001".to_owned();
+        let refused = |sub_code: &str| TokenError::Refused {
+            code: "40004".to_owned(),
+            sub_code: sub_code.to_owned(),
+        };
+        for (error, expected) in [
+            (
+                TokenError::NoRefreshToken {
+                    auth_app_id: auth_app_id(),
+                },
+                true,
+            ),
+            (
+                TokenError::RefreshTokenRefused {
+                    auth_app_id: auth_app_id(),
+                },
+                true,
+            ),
+            (
+                TokenError::Revoked {
+                    auth_app_id: auth_app_id(),
+                },
+                true,
+            ),
+            (refused("isv.refresh-token-invalid"), true),
+            (refused("isv.app-call-limited"), false),
+            (TokenError::Overloaded, false),
+            (TokenError::Internal, false),
+        ] {
+            assert_eq!(has_no_refresh(&error), expected, "{error:?}");
+        }
     }
 }

@@ -35,14 +35,9 @@ impl SpentForm {
     /// The form of a v2 call.
     #[must_use]
     pub fn v2(call: &V2Call) -> Self {
-        let is_ours = call.encryption == Encryption::Ours && call.app.content_key().is_some();
-        let encryption = if call.parameters.get(name::ENCRYPT_TYPE).is_some() {
-            "caller's"
-        } else if is_ours {
-            "ours"
-        } else {
-            "none"
-        };
+        let is_callers = call.parameters.get(name::ENCRYPT_TYPE).is_some();
+        let has_key = call.app.content_key().is_some();
+        let encryption = encryption_of(is_callers, call.encryption, has_key);
         let (app_id, charset) = (&call.app.app_id, call.charset.as_str());
         Self(format!("v2 {app_id} {charset} {encryption}"))
     }
@@ -52,6 +47,14 @@ impl SpentForm {
     pub fn v3(call: &V3Call) -> Self {
         let (app_id, encryption) = (&call.app.app_id, call.encryption);
         Self(format!("v3 {app_id} {} {encryption:?}", call.target))
+    }
+}
+
+fn encryption_of(is_callers: bool, encryption: Encryption, has_key: bool) -> &'static str {
+    match (is_callers, encryption, has_key) {
+        (true, ..) => "caller's",
+        (false, Encryption::Ours, true) => "ours",
+        _ => "none",
     }
 }
 
@@ -72,5 +75,24 @@ impl SpentReplies {
     /// Keeps what was answered.
     pub(super) fn keep(&self, turn: MemoKey, form: SpentForm, reply: SpentReply, now: i64) {
         self.0.put((turn, form), reply, now, KEPT_MS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_encrypted_by_its_caller_by_us_or_not_at_all() {
+        for (is_callers, encryption, has_key, expected) in [
+            (true, Encryption::Callers, false, "caller's"),
+            (true, Encryption::Ours, true, "caller's"),
+            (false, Encryption::Ours, true, "ours"),
+            (false, Encryption::Ours, false, "none"),
+            (false, Encryption::Callers, true, "none"),
+        ] {
+            let found = encryption_of(is_callers, encryption, has_key);
+            assert_eq!(found, expected);
+        }
     }
 }

@@ -397,3 +397,21 @@ fn expiry(now: i64, seconds: u64) -> Option<i64> {
         .checked_mul(1000)?
         .checked_add(now)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_ends_has_no_expiry() {
+        assert_eq!(expiry(5, 2), Some(2005));
+        assert_eq!(expiry(5, 0), Some(5));
+        for seconds in [
+            u64::MAX,
+            i64::MAX.unsigned_abs(),
+            i64::MAX.unsigned_abs() / 1000,
+        ] {
+            assert_eq!(expiry(i64::MAX - 1, seconds), None);
+        }
+    }
+}

@@ -432,6 +432,23 @@ async fn whom_a_caller_may_not_call_for_it_cannot_tell_from_nobody() {
 }
 
 #[tokio::test]
+async fn a_call_for_tokens_is_for_callers_that_are_let_be_the_isv() {
+    const METHOD: &str = "alipay.open.auth.token.app";
+    let may = |name: &str, merchants: &[&str]| {
+        for_methods(for_merchants(with_token(name), merchants), &[METHOD])
+    };
+    let sidecar = start(vec![may("all", &["*"]), may("own", &["*", "self"])]).await;
+    for (name, expected, arrived) in [("all", "caller-forbidden", 0), ("own", "passed", 1)] {
+        let authorization = bearer(name);
+        let headers = [("authorization", authorization.as_str())];
+        let asked = r#"{"grant_type":"authorization_code","code":"4b2d"}"#;
+        let path = format!("/v2/{METHOD}");
+        let reply = send(&sidecar, ("POST", &path), &headers, asked).await;
+        check(&sidecar, &reply, expected, arrived);
+    }
+}
+
+#[tokio::test]
 async fn what_is_refused_is_counted_by_its_method_on_every_route() {
     let sidecar = start(vec![for_methods(with_token("shop"), &["alipay.trade.pay"])]).await;
     let tag = "&app_auth_token=merchant:shop";

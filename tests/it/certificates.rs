@@ -208,6 +208,36 @@ async fn a_notification_under_a_renewed_certificate_is_accepted() {
 }
 
 #[tokio::test]
+async fn what_a_browser_brings_back_under_a_renewed_certificate_is_verified() {
+    let sidecar = TestSidecar::start_before(certified).await;
+    sidecar
+        .simulator
+        .rotate_platform_certificate()
+        .expect("certificates");
+    // Nobody takes it there, so no webhook has fetched the certificate before.
+    let options = TriggerOptions {
+        url: Some("http://127.0.0.1:9/".to_owned()),
+        attempts: Some(1),
+        ..TriggerOptions::default()
+    };
+    let sent = sidecar.simulator.trigger(Event::Payment, &options).await;
+    let returned = sent.expect("a payment").body;
+    assert!(returned.contains("alipay_cert_sn="), "{returned}");
+    let forged = returned.replace("TRADE_SUCCESS", "TRADE_FINISHED");
+    let reply = sidecar.post("/verify/return", returned).await;
+    assert_eq!(
+        header(&reply, "alipay-sidecar-verified"),
+        "true",
+        "{}",
+        text(&reply)
+    );
+    assert_eq!(downloads(&sidecar.simulator), 1);
+    let reply = sidecar.post("/verify/return", forged).await;
+    let code = header(&reply, "alipay-sidecar-error");
+    assert_eq!(code, "response-signature-invalid");
+}
+
+#[tokio::test]
 async fn an_sdk_that_downloads_a_certificate_itself_gets_it_proved_by_its_chain() {
     let sidecar = TestSidecar::start_before(certified).await;
     let sn = sidecar

@@ -224,6 +224,30 @@ async fn self_is_the_isv_without_a_token() {
         (DEFAULT_APP_ID, ""),
     )
     .await;
+    // Said twice, it is the same.
+    let twice = Tagged {
+        prefix: "/m/self",
+        query,
+        headers: &headers,
+    };
+    check(both, twice, (DEFAULT_APP_ID, "")).await;
+}
+
+#[tokio::test]
+async fn a_call_for_tokens_is_the_isvs_own_whatever_its_tags_say() {
+    let (alipay, sidecar) = with_two_apps().await;
+    let asked = r#"{"grant_type":"authorization_code","code":"4b2d"}"#;
+    for (tag, app_id) in [
+        (("alipay-app-auth-token", SECOND_APPS_TOKEN), SECOND_APP_ID),
+        (("alipay-app", DEFAULT_APP_ID), DEFAULT_APP_ID),
+    ] {
+        let uri = "/v2/alipay.open.auth.token.app";
+        let request = Request::builder().method(Method::POST).uri(uri);
+        let _reply = sidecar.proxy(request.header(tag.0, tag.1), asked).await;
+        let arrived = alipay.next().await;
+        assert_eq!(arrived.param("app_id"), app_id);
+        assert_eq!(arrived.param("app_auth_token"), "");
+    }
 }
 
 #[tokio::test]

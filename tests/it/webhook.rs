@@ -10,11 +10,12 @@ use alipay_sidecar::config::webhook::WebhookConfig;
 use alipay_sidecar::gateway::diagnosis::Diagnostics;
 use alipay_sidecar::gateway::platform::NoSource;
 use alipay_sidecar::model::app::App;
+use alipay_sidecar::model::authorization::Authorization;
 use alipay_sidecar::model::call::{CallKey, CallRecord};
 use alipay_sidecar::model::certificate::KeptCertificate;
 use alipay_sidecar::model::delivery::Delivery;
 use alipay_sidecar::model::delivery::DeliveryState;
-use alipay_sidecar::model::id::{AppId, AuthAppId, EventId};
+use alipay_sidecar::model::id::{AppId, AuthAppId, EventId, Pid};
 use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::model::merchant::MerchantStatus;
 use alipay_sidecar::model::notification::DeliveryForm;
@@ -41,6 +42,7 @@ use http_body_util::Full;
 use tokio::sync::Semaphore;
 
 use crate::parts::{NOW, Parts, Setting, never_ending, whole};
+use crate::support::{add_merchant, merchant};
 
 const NOTIFICATIONS: &str = "alipay_sidecar_notifications_total";
 const QUERY: &str = "alipay.open.auth.token.app.query";
@@ -293,6 +295,8 @@ async fn both_gives_the_event_and_alipays_bytes() {
         (DeliveryForm::Event, DeliveryForm::Verbatim)
     );
     assert_eq!(forms[1].event_type, "open_app_auth_notify");
+    // Alipay sends it again under its notify_id: it stands on the one, and the other goes with it.
+    assert!(forms[0].notify_id.is_some() && forms[1].notify_id.is_none());
 }
 
 #[tokio::test]
@@ -385,6 +389,39 @@ async fn a_cancellation_blocks_and_a_newer_authorisation_revives() {
         .await;
     let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
     assert_eq!(merchant.status, MerchantStatus::Authorized);
+}
+
+#[tokio::test]
+async fn a_cancellation_that_names_a_pid_means_this_apps_only_record_of_it() {
+    let parts = parts().await;
+    parts
+        .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
+        .await;
+    let elsewhere = Authorization {
+        app_id: AppId::new("2021000000000002").expect("id"),
+        ..merchant("2021000000001009", FIRST_PID, "elsewhere", None)
+    };
+    add_merchant(&*parts.store, elsewhere).await;
+    parts.clock.advance_ms(1000);
+    let cancel = || {
+        let about = format!(r#"{{"user_id":"{FIRST_PID}","auth_time":{}}}"#, NOW + 500);
+        let mut options = of(FIRST_AUTH_APP_ID);
+        options.params.insert("biz_content".to_owned(), about);
+        options
+            .params
+            .insert("auth_app_id".to_owned(), String::new());
+        options
+    };
+    assert!(acked(&parts.trigger(Event::Cancel, cancel()).await));
+    let first = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+    assert_eq!(first.status, MerchantStatus::Revoked { at: NOW + 500 });
+    let pid = MerchantKey::Pid(Pid::new(FIRST_PID).expect("id"));
+    let all = parts.store.find(pid).await.expect("readable");
+    let elsewhere = all
+        .iter()
+        .find(|m| m.auth_app_id.as_str() == "2021000000001009");
+    let elsewhere = elsewhere.expect("kept");
+    assert_eq!(elsewhere.status, MerchantStatus::Authorized);
 }
 
 #[tokio::test]
