@@ -31,6 +31,7 @@ pub mod webhook;
 
 pub use load::{REFERENCE, process_environment};
 pub use secret_variables::secret_variables;
+pub(crate) use section::nearest;
 pub use source::Source;
 
 use crate::model::app::App;
