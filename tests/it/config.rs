@@ -206,6 +206,20 @@ fn an_unknown_key_or_section_names_the_nearest() {
 }
 
 #[test]
+fn nobody_listens_where_another_listener_does() {
+    check_fault(
+        "[proxy]\nlisten = \"127.0.0.1:1\"\n[webhook]\nlisten = \"0.0.0.0:1\"\n",
+        "line 4: `webhook.listen`: found \"0.0.0.0:1\", where `proxy.listen` listens, expected an \
+         address of its own",
+    );
+    check_fault(
+        "[proxy]\nlisten = \"unix:a\"\n[admin]\nlisten = \"unix:a\"\n",
+        "line 4: `admin.listen`: found \"unix:DIR/a\", where `proxy.listen` listens, expected an \
+         address of its own",
+    );
+}
+
+#[test]
 fn a_number_where_a_text_belongs_tells_the_text() {
     check_fault(
         "[upstream]\ntimeout = 15\n[proxy]\nmax_body = 7\n",
@@ -630,7 +644,8 @@ fn apps_name_what_they_lack() {
          private key (应用私钥)\n\
          line 1: `app[1].alipay_public_key`: found nothing, expected the platform's public key \
          (支付宝公钥); without it no reply could be verified\n\
-         line 2: `app[1].app_id`: found \"2021 1\", expected 1 to 32 letters or digits\n\
+         line 2: `app[1].app_id`: found \"2021 1\", expected 1 to 32 digits, the APPID that \
+         Alipay's console shows\n\
          line 3: `app[1].environment`: found \"prod\", expected \"production\" or \"sandbox\"",
     );
 }
