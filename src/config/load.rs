@@ -161,6 +161,9 @@ fn read(reading: &Reading, text: &str) -> Config {
     for (section, mismatch) in taken_twice(&config, [&proxy, &webhook, &admin]) {
         section.fault("listen", mismatch);
     }
+    for (key, mismatch) in config.mixed() {
+        upstream.fault(key, mismatch);
+    }
     for section in [&proxy, &webhook, &admin, &upstream, &store] {
         section.finish();
     }

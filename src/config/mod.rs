@@ -8,6 +8,7 @@ pub mod app;
 pub mod caller;
 pub mod delivery;
 mod document;
+pub mod environment;
 pub mod error;
 pub mod listen;
 mod load;
