@@ -168,7 +168,9 @@ async fn an_app_is_good_refused_or_beyond_reach() {
     assert!(ahead.abs() <= 5, "{ahead}");
     let arrived = sidecar.simulator.requests();
     let methods: Vec<_> = arrived.iter().map(|r| r.method.as_str()).collect();
-    assert_eq!(methods, ["alipay.open.auth.token.app.query"]);
+    let v3 = "/v3/alipay/open/auth/token/app/query";
+    assert_eq!(methods, ["alipay.open.auth.token.app.query", v3]);
+    assert_eq!(good["v3"]["verdict"], "good", "{good}");
 
     sidecar
         .simulator
