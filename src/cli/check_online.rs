@@ -9,6 +9,7 @@ use crate::admin::look::AppLook;
 use crate::admin::merchants::MerchantView;
 use crate::admin::page::Page;
 use crate::cli::admin_client::{AdminClient, encoded};
+use crate::cli::check_running::Running;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::records;
@@ -32,19 +33,33 @@ pub(crate) struct Looks {
     public_address_skipped: Option<&'static str>,
 }
 
-/// Looks at everything, through a running sidecar or without one.
-pub(crate) async fn look(context: &Context, config: &Config) -> Result<Looks, Failure> {
-    let client = AdminClient::of(context).await?;
+/// Looks at everything, through `running`, which runs with this configuration, or without it.
+pub(crate) async fn look(
+    context: &Context,
+    config: &Config,
+    running: Option<&Running>,
+) -> Result<Looks, Failure> {
+    match running {
+        Some(running) => look_through(&running.client, config, true).await,
+        None => look_through(&AdminClient::here(context).await?, config, false).await,
+    }
+}
+
+async fn look_through(
+    client: &AdminClient,
+    config: &Config,
+    is_running: bool,
+) -> Result<Looks, Failure> {
     let apps: Page<AppView> = client.get("/api/apps").await?;
     let mut looks = Vec::new();
     for app in &apps.items {
         let path = format!("/api/apps/{}/check", encoded(&app.app_id));
         looks.push(client.change(Method::POST, &path, Vec::new()).await?);
     }
-    let (merchants, more_merchants) = merchants(&client).await?;
+    let (merchants, more_merchants) = merchants(client).await?;
     let (public_address, public_address_skipped) = if config.webhook.public_url.is_none() {
         (Vec::new(), Some("webhook.public_url isn't set"))
-    } else if AdminClient::new(config).is_running().await? {
+    } else if is_running {
         let path = "/api/webhook/check";
         let page: Page<OwnAddressView> = client.change(Method::POST, path, Vec::new()).await?;
         (page.items, None)

@@ -19,6 +19,8 @@ mod backend;
 mod call;
 mod check;
 mod check_online;
+mod check_running;
+mod check_store;
 mod completions;
 mod configuration_file;
 mod context;

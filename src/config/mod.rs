@@ -31,6 +31,8 @@ mod view;
 pub mod webhook;
 
 pub use load::{REFERENCE, process_environment};
+#[cfg(feature = "cli")]
+pub(crate) use reload::changed_values;
 pub use secret_variables::secret_variables;
 pub(crate) use section::nearest;
 pub use source::Source;
