@@ -4,6 +4,7 @@
 use clap::Args;
 use serde::Serialize;
 
+use crate::cli::check_certificates::{self, Ending, Nearness};
 use crate::cli::check_online::{self, Looks};
 use crate::cli::check_store::Stored;
 use crate::cli::context::Context;
@@ -11,8 +12,8 @@ use crate::cli::failure::Failure;
 use crate::cli::output;
 use crate::cli::output::Form;
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
 use crate::config::proxy::NotifyUrlMode;
+use crate::config::{Config, environment};
 use crate::delivery::advice;
 use crate::model::app::App;
 use crate::protocol::key::AppPrivateKey;
@@ -55,6 +56,7 @@ pub(crate) async fn execute(context: &Context, arguments: &CheckArguments) -> Re
         fingerprint: config.fingerprint(),
         apps: stored.app_ids(&config).len(),
         running: stored.running.map(|running| running.view.fingerprint),
+        good: findings.good,
         warnings: findings.warnings,
         online: looks,
         faults: findings.faults,
@@ -65,6 +67,7 @@ pub(crate) async fn execute(context: &Context, arguments: &CheckArguments) -> Re
 /// What was found so far, one line each.
 #[derive(Default)]
 struct Findings {
+    good: Vec<String>,
     warnings: Vec<String>,
     faults: Vec<String>,
 }
@@ -83,8 +86,13 @@ impl Findings {
         let now = SystemClock.now_ms();
         self.warnings
             .extend(apps.iter().filter_map(|app| short_key(app)));
+        self.look_at_certificates(&check_certificates::endings(config, &apps), now);
         self.warnings
-            .extend(apps.iter().flat_map(|app| certificates(app, now)));
+            .extend(environment::advice(&apps, &config.upstream));
+        let mixtures = stored.apps.iter().flatten();
+        let mixtures = mixtures.filter_map(|app| environment::mixture(app, &config.upstream));
+        self.faults
+            .extend(mixtures.map(|(key, mismatch)| format!("`upstream.{key}`: {mismatch}")));
         let ids = stored.app_ids(config);
         if ids.is_empty() && stored.fault.is_none() {
             self.warnings.push(NO_APP.to_owned());
@@ -94,7 +102,21 @@ impl Findings {
             .extend(advice::of_routes(&config.delivery, base_path, Some(&ids)));
         self.warnings
             .extend(without_effect(config).map(ToOwned::to_owned));
-        self.warnings.extend(clock(now));
+        match clock(now) {
+            Ok(plausible) => self.good.push(plausible),
+            Err(wrong) => self.faults.push(wrong),
+        }
+    }
+
+    fn look_at_certificates(&mut self, endings: &[Ending], now: i64) {
+        self.good.extend(check_certificates::first(endings, now));
+        for ending in endings {
+            match ending.nearness(now) {
+                Nearness::Far => {}
+                Nearness::Passed => self.faults.push(ending.told(now)),
+                Nearness::Soon => self.warnings.push(ending.told(now)),
+            }
+        }
     }
 }
 
@@ -106,10 +128,14 @@ async fn online(
     findings: &mut Findings,
 ) -> Option<Looks> {
     if stored.fault.is_some() {
+        let unasked = "nothing was asked of Alipay: see to the store first";
+        findings.warnings.push(unasked.to_owned());
         return None;
     }
     match check_online::look(context, config, stored.running.as_ref()).await {
         Ok(looks) => {
+            findings.good.extend(looks.good());
+            findings.warnings.extend(looks.warnings());
             findings.faults.extend(looks.faults());
             Some(looks)
         }
@@ -128,6 +154,7 @@ struct Report {
     apps: usize,
     /// The fingerprint of what runs, where something does.
     running: Option<String>,
+    good: Vec<String>,
     warnings: Vec<String>,
     online: Option<Looks>,
     faults: Vec<String>,
@@ -147,8 +174,7 @@ impl Report {
                 "{} is {verdict} ({})",
                 self.config, self.fingerprint
             ));
-            let good = self.online.iter().flat_map(Looks::good);
-            good.for_each(output::say);
+            self.good.iter().for_each(output::say);
         }
         match self.faults.len() {
             0 => Ok(()),
@@ -169,43 +195,15 @@ fn short_key(app: &App) -> Option<String> {
     })
 }
 
-/// The certificates that end soon, or have ended.
-fn certificates(app: &App, now_ms: i64) -> Vec<String> {
-    let Ok(keys) = app.parse_keys() else {
-        return Vec::new();
-    };
-    let own = [Some(&keys.current), keys.next.as_ref()]
-        .into_iter()
-        .flatten();
-    let own = own.filter_map(|key| key.certificate.as_ref()?.not_after);
-    let platform = keys.certificates.iter().flat_map(|trust| &trust.platform);
-    let platform = platform.filter_map(|certificate| certificate.not_after);
-    let ends = own
-        .map(|at| ("app_cert", at, "issue a new one in Alipay's console"))
-        .chain(platform.map(|at| {
-            (
-                "alipay_cert",
-                at,
-                "download it again; a newer one is fetched meanwhile",
-            )
-        }));
-    ends.filter(|(_, at, _)| *at < now_ms.saturating_add(SOON_MS))
-        .map(|(key, at, what)| {
-            let app_id = &app.app_id;
-            let verb = if at < now_ms { "ended" } else { "ends" };
-            format!(
-                "{key} of app {app_id} {verb} at {}; {what}",
-                output::time_of(at)
-            )
-        })
-        .collect()
-}
-
-/// Alipay refuses requests whose timestamp is far off.
-fn clock(now_ms: i64) -> Option<String> {
-    let is_sane = (EARLIEST_MS..LATEST_MS).contains(&now_ms);
+/// What the clock says, where that can be: Alipay refuses requests whose timestamp is far off.
+fn clock(now_ms: i64) -> Result<String, String> {
     let now = output::time_of(now_ms);
-    (!is_sane).then(|| format!("this machine's clock says {now}; Alipay refuses wrong timestamps"))
+    match (EARLIEST_MS..LATEST_MS).contains(&now_ms) {
+        true => Ok(format!("clock: {now} here")),
+        false => Err(format!(
+            "this machine's clock says {now}; set it: Alipay refuses wrong timestamps"
+        )),
+    }
 }
 
 const SAFE_BITS: usize = 2048;
@@ -239,9 +237,6 @@ fn without_effect(config: &Config) -> impl Iterator<Item = &'static str> {
     ];
     found.into_iter().flatten()
 }
-
-/// How long before its end a certificate is worth a warning, milliseconds: 30 days.
-const SOON_MS: i64 = 30 * 24 * 3600 * 1000;
 
 /// 2025-01-01: no release of this program is older.
 const EARLIEST_MS: i64 = 1_735_689_600_000;

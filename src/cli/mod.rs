@@ -18,6 +18,7 @@ mod audit;
 mod backend;
 mod call;
 mod check;
+mod check_certificates;
 mod check_online;
 mod check_running;
 mod check_store;
