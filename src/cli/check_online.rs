@@ -119,10 +119,10 @@ impl Looks {
         let mut faults = Alike::default();
         for app in &self.apps {
             if app.verdict != GOOD {
-                faults.add("app", &app.app_id, said(&app.error, &app.detail));
+                faults.add(APP, &app.app_id, said(&app.error, &app.detail));
             }
             if !matches!(app.v3.verdict.as_str(), GOOD | "") {
-                faults.add("app", &app.app_id, of_v3(&app.v3));
+                faults.add(APP, &app.app_id, of_v3(&app.v3));
             }
         }
         for one in self.merchants.iter().filter(|one| one.verdict != "valid") {
@@ -132,14 +132,15 @@ impl Looks {
                 .as_deref()
                 .unwrap_or("`merchant verify` tells more");
             let name = format!("{app_id}/{auth_app_id}");
-            faults.add("merchant", &name, format!("{verdict}: {why}"));
+            faults.add(MERCHANT, &name, format!("{verdict}: {why}"));
         }
-        let address = self.public_address.iter().flat_map(|view| {
-            let faults = view.faults.iter();
-            faults.map(move |fault| format!("{}: {fault}", view.url))
-        });
+        for view in &self.public_address {
+            for fault in &view.faults {
+                faults.add(ADDRESS, &view.url, fault.clone());
+            }
+        }
         let clock = self.clock().and_then(Result::err);
-        faults.lines().chain(clock).chain(address).collect()
+        faults.lines().chain(clock).collect()
     }
 
     /// The clock beside Alipay's, whose answers come within seconds; `None`: no answer told a time.
@@ -229,29 +230,43 @@ impl Looks {
     }
 }
 
+/// Whom something is said of: the word for one, and for several.
+type Whom = [&'static str; 2];
+
+const ADDRESS: Whom = ["", ""];
+const APP: Whom = ["app ", "apps "];
+const MERCHANT: Whom = ["merchant ", "merchants "];
+
 /// Texts, each with whom it is said of.
 #[derive(Default)]
-struct Alike(Vec<(&'static str, String, Vec<String>)>);
+struct Alike(Vec<Saying>);
+
+struct Saying {
+    whom: Whom,
+    names: Vec<String>,
+    text: String,
+}
 
 impl Alike {
-    fn add(&mut self, kind: &'static str, name: &str, text: String) {
-        let same = |(other, said, _): &&mut (&str, String, _)| *other == kind && *said == text;
-        let names = match self.0.iter_mut().find(same) {
-            Some((_, _, names)) => names,
-            None => {
-                self.0.push((kind, text, vec![name.to_owned()]));
-                return;
-            }
-        };
-        if !names.iter().any(|known| known == name) {
-            names.push(name.to_owned());
+    fn add(&mut self, whom: Whom, name: &str, text: String) {
+        let mut known = self.0.iter_mut();
+        let same = known.find(|saying| saying.whom == whom && saying.text == text);
+        match same {
+            None => self.0.push(Saying {
+                whom,
+                names: vec![name.to_owned()],
+                text,
+            }),
+            Some(saying) if saying.names.iter().any(|known| known == name) => {}
+            Some(saying) => saying.names.push(name.to_owned()),
         }
     }
 
     fn lines(self) -> impl Iterator<Item = String> {
-        self.0.into_iter().map(|(kind, text, names)| {
-            let s = if names.len() > 1 { "s" } else { "" };
-            format!("{kind}{s} {}: {text}", names.join(", "))
+        self.0.into_iter().map(|saying| {
+            let [one, several] = saying.whom;
+            let whom = if saying.names.len() > 1 { several } else { one };
+            format!("{whom}{}: {}", saying.names.join(", "), saying.text)
         })
     }
 }
@@ -281,3 +296,43 @@ fn origin(url: &str) -> Option<String> {
 const GOOD: &str = "good";
 
 const NOT_RUNNING: &str = "no sidecar is running behind it; start it, and check again";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_words_are_told_once_with_all_whom_they_are_said_of() {
+        let mut faults = Alike::default();
+        for (whom, name, text) in [
+            (APP, "1", "no way"),
+            (MERCHANT, "1/2", "no way"),
+            (APP, "3", "no way"),
+            (APP, "3", "no way"),
+            (APP, "3", "no key"),
+            (ADDRESS, "http://a/b", "refused"),
+            (ADDRESS, "http://a/c", "refused"),
+        ] {
+            faults.add(whom, name, text.to_owned());
+        }
+        let lines: Vec<_> = faults.lines().collect();
+        let expected = [
+            "apps 1, 3: no way",
+            "merchant 1/2: no way",
+            "app 3: no key",
+            "http://a/b, http://a/c: refused",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        for (url, expected) in [
+            ("https://a.example/gateway.do", Some("https://a.example")),
+            ("http://127.0.0.1:9", Some("http://127.0.0.1:9")),
+            ("", None),
+        ] {
+            assert_eq!(origin(url).as_deref(), expected, "{url}");
+        }
+    }
+}

@@ -273,3 +273,31 @@ fn a_sidecar_that_runs_with_another_file_is_told_apart() {
     world.edit("\"unix:elsewhere.sock\"", "\"unix:admin.sock\"");
     assert_eq!(sidecar.terminate(), Some(0));
 }
+
+/// Sockets that a supervisor hands over win over `listen`, by variables that only the sidecar has.
+#[cfg(feature = "cli")]
+#[test]
+fn an_address_that_was_handed_over_makes_no_other_file() {
+    use std::process::Command;
+
+    use crate::cli_live::World;
+
+    let world = World::start();
+    world.edit("public_url = \"http://127.0.0.1:2089\"", "");
+    let mut sidecar = Command::new(env!("CARGO_BIN_EXE_alipay-sidecar"))
+        .args(["run", "--create-store"])
+        .current_dir(world.path())
+        .env_clear()
+        .env("ALIPAY_SIDECAR_PROXY__LISTEN", "unix:handed.sock")
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("started");
+    let waited = world.output(&["health", "--wait", "20s"]);
+    let looked = world.output(&["check", "--online"]);
+    sidecar.kill().expect("killed");
+    sidecar.wait().expect("waited for");
+    assert_eq!(waited.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&looked.stderr);
+    assert_eq!(looked.status.code(), Some(0), "{said}");
+    assert!(!said.contains("what runs isn't this file"), "{said}");
+}
