@@ -205,6 +205,10 @@ fn parse(app_id: &AppId, body: &[u8]) -> Result<App, AdminError> {
     {
         return Err(invalid("`app_id` is another than the address's"));
     }
+    if !app_id.as_str().bytes().all(|b| b.is_ascii_digit()) {
+        let text = "`app_id` has other characters than digits; it is the APPID that Alipay's console shows";
+        return Err(invalid(text));
+    }
     let private_key = members.secret("private_key")?;
     let app = App {
         app_id: app_id.clone(),

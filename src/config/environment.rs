@@ -98,7 +98,7 @@ fn foreign(app: &App, upstream: &UpstreamConfig) -> Option<String> {
     (world != app.environment).then(|| {
         format!(
             "app {app_id} is of `environment = \"{named}\"`, and `upstream.gateway` sends it to {gateway}, \
-             which is {}; set its `environment`, and leave [upstream] away",
+             which belongs to {}; set its `environment`, and leave [upstream] away",
             world.as_str()
         )
     })
@@ -238,7 +238,7 @@ mod tests {
             "{half}"
         );
         let foreign = one(&production, upstream(Some(SANDBOX_GATEWAY), Some(EGRESS)));
-        assert!(foreign.contains("which is sandbox"), "{foreign}");
+        assert!(foreign.contains("which belongs to sandbox"), "{foreign}");
         let both = advice(
             &[&production, &sandbox],
             &upstream(Some(EGRESS), Some(EGRESS)),
