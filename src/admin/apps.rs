@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::error::AdminError;
 use crate::admin::json::{AES_KEY, Form, LONG, Members, Object, invalid, member, missing};
 use crate::config::app::check_keys;
+use crate::config::upstream::UpstreamConfig;
 use crate::model::app::{App, AppCertificates, Environment};
 use crate::model::id::AppId;
 use crate::protocol::key::{AppPrivateKey, RsaPublicKey};
@@ -29,6 +30,15 @@ pub struct AppView {
     pub app_id: String,
     /// `production` or `sandbox`.
     pub environment: String,
+    /// Where its calls go in v2.
+    #[serde(default)]
+    pub gateway: String,
+    /// Where they go in v3.
+    #[serde(default)]
+    pub v3: String,
+    /// Where merchants and users authorise.
+    #[serde(default)]
+    pub authorize: String,
     /// `RSA2` or `RSA`.
     pub sign_type: String,
     /// The application's public key (应用公钥), as Alipay's console takes it.
@@ -55,9 +65,10 @@ pub struct AppView {
 }
 
 impl AppView {
-    /// What may be shown of `app`.
+    /// What may be shown of `app`, whose addresses are as `upstream` says.
     #[must_use]
-    pub fn new(app: &App, origin: AppOrigin) -> Self {
+    pub fn new(app: &App, origin: AppOrigin, upstream: &UpstreamConfig) -> Self {
+        let endpoints = upstream.endpoints(app.environment);
         let private = AppPrivateKey::from_text(app.private_key.expose()).ok();
         let platform = app.alipay_public_keys.iter();
         let keys = app.parse_keys().ok();
@@ -76,6 +87,9 @@ impl AppView {
             }),
             app_id: app.app_id.to_string(),
             environment: app.environment.as_str().to_owned(),
+            gateway: endpoints.gateway,
+            v3: endpoints.v3,
+            authorize: endpoints.authorize,
             sign_type: match app.sign_type {
                 SignType::Rsa => "RSA".to_owned(),
                 SignType::Rsa2 => "RSA2".to_owned(),
@@ -99,16 +113,20 @@ impl AppView {
 ///
 /// # Errors
 /// The store's.
-pub async fn list(store: &dyn Store, configured: &[App]) -> Result<Vec<AppView>, AdminError> {
+pub async fn list(
+    store: &dyn Store,
+    configured: &[App],
+    upstream: &UpstreamConfig,
+) -> Result<Vec<AppView>, AdminError> {
     let stored = store.apps().await?;
     let hidden = |app: &&App| configured.iter().all(|other| other.app_id != app.app_id);
     let configured_views = configured
         .iter()
-        .map(|app| AppView::new(app, AppOrigin::Config));
+        .map(|app| AppView::new(app, AppOrigin::Config, upstream));
     let stored_views = stored
         .iter()
         .filter(hidden)
-        .map(|app| AppView::new(app, AppOrigin::Store));
+        .map(|app| AppView::new(app, AppOrigin::Store, upstream));
     Ok(configured_views.chain(stored_views).collect())
 }
 
@@ -118,10 +136,10 @@ pub async fn list(store: &dyn Store, configured: &[App]) -> Result<Vec<AppView>,
 /// [`AdminError::AppUnknown`], or the store's.
 pub async fn show(
     store: &dyn Store,
-    configured: &[App],
+    (configured, upstream): (&[App], &UpstreamConfig),
     app_id: &AppId,
 ) -> Result<AppView, AdminError> {
-    let all = list(store, configured).await?;
+    let all = list(store, configured, upstream).await?;
     let found = all.into_iter().find(|view| view.app_id == app_id.as_str());
     found.ok_or_else(|| unknown(app_id))
 }
@@ -130,12 +148,16 @@ pub async fn show(
 ///
 /// # Errors
 /// [`AdminError::BodyInvalid`], [`AdminError::KeyInvalid`], or the store's.
-pub async fn put(store: &dyn Store, app_id: &AppId, body: &[u8]) -> Result<AppView, AdminError> {
+pub async fn put(
+    store: &dyn Store,
+    upstream: &UpstreamConfig,
+    (app_id, body): (&AppId, &[u8]),
+) -> Result<AppView, AdminError> {
     let app = parse(app_id, body)?;
     if let Some(problem) = check_keys(&app).into_iter().next() {
         return Err(AdminError::KeyInvalid(problem));
     }
-    let view = AppView::new(&app, AppOrigin::Store);
+    let view = AppView::new(&app, AppOrigin::Store, upstream);
     store.commit(vec![Change::PutApp(Box::new(app))]).await?;
     Ok(view)
 }
@@ -182,6 +204,10 @@ fn parse(app_id: &AppId, body: &[u8]) -> Result<App, AdminError> {
         .is_some_and(|named| named != *app_id)
     {
         return Err(invalid("`app_id` is another than the address's"));
+    }
+    if !app_id.as_str().bytes().all(|b| b.is_ascii_digit()) {
+        let text = "`app_id` has other characters than digits; it is the APPID that Alipay's console shows";
+        return Err(invalid(text));
     }
     let private_key = members.secret("private_key")?;
     let app = App {

@@ -32,14 +32,9 @@ pub enum AdminError {
     /// A key of an app can't do its work.
     #[error("{}: {}", .0.key, .0.mismatch)]
     KeyInvalid(KeyProblem),
-    /// A line of an import is wrong; nothing of it was stored.
-    #[error("line {line}: {fault}; nothing was imported")]
-    Line {
-        /// Counted from 1.
-        line: usize,
-        /// What is wrong with it.
-        fault: Box<Self>,
-    },
+    /// Lines of an import are wrong; nothing of it was stored.
+    #[error(transparent)]
+    Lines(#[from] BadLines),
     /// The selector names several merchants.
     #[error("`{selector}` names several merchants: {}; name one by its auth_app_id", .candidates.join(", "))]
     MerchantAmbiguous {
@@ -74,6 +69,58 @@ pub enum AdminError {
     Token(#[from] TokenError),
 }
 
+/// The wrong lines of an import, in the order of the file.
+#[derive(Debug)]
+pub struct BadLines {
+    first: (usize, Box<AdminError>),
+    others: Vec<(usize, AdminError)>,
+    /// How many more there are than are kept.
+    more: usize,
+}
+
+/// How many wrong lines are told: a screen of them.
+const MOST_LINES: usize = 20;
+
+impl BadLines {
+    /// One wrong line, counted from 1.
+    pub(super) fn new(line: usize, fault: AdminError) -> Self {
+        Self {
+            first: (line, Box::new(fault)),
+            others: Vec::new(),
+            more: 0,
+        }
+    }
+
+    /// Adds another.
+    pub(super) fn add(&mut self, line: usize, fault: AdminError) {
+        match self.others.len() + 1 < MOST_LINES {
+            true => self.others.push((line, fault)),
+            false => self.more += 1,
+        }
+    }
+}
+
+impl std::error::Error for BadLines {}
+
+impl std::fmt::Display for BadLines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (line, fault) = &self.first;
+        if self.others.is_empty() {
+            return write!(f, "line {line}: {fault}; nothing was imported");
+        }
+        let count = 1 + self.others.len() + self.more;
+        write!(f, "{count} lines are wrong, and nothing was imported")?;
+        write!(f, "\nline {line}: {fault}")?;
+        for (line, fault) in &self.others {
+            write!(f, "\nline {line}: {fault}")?;
+        }
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more"),
+        }
+    }
+}
+
 /// An error of a token with its cause, which it doesn't say itself.
 fn told(error: &TokenError) -> String {
     match std::error::Error::source(error) {
@@ -100,7 +147,7 @@ impl AdminError {
             Self::Ask(error) => error.kind(),
             Self::BodyInvalid(_) | Self::KeyInvalid(_) => "body-invalid",
             Self::EventUnknown { .. } | Self::RefusedUnknown { .. } => "event-unknown",
-            Self::Line { fault, .. } => fault.kind(),
+            Self::Lines(lines) => lines.first.1.kind(),
             Self::Link(LinkError::NoPublicUrl) => "public-url-missing",
             Self::Link(LinkError::NoState) => "internal",
             Self::Link(_) => "body-invalid",
@@ -133,7 +180,7 @@ impl AdminError {
             | Self::MerchantUnknown { .. }
             | Self::RefusedUnknown { .. } => 404,
             Self::BodyInvalid(_) | Self::KeyInvalid(_) | Self::ParameterInvalid(_) => 400,
-            Self::Line { fault, .. } => fault.status(),
+            Self::Lines(lines) => lines.first.1.status(),
             Self::MerchantAmbiguous { .. } => 400,
             Self::Store(StoreError::AliasTaken { .. } | StoreError::TokenConflict { .. }) => 409,
             Self::Store(_) => 503,
@@ -152,5 +199,28 @@ fn status_of(kind: &str) -> u16 {
         "overloaded" | "store-unavailable" => 503,
         "upstream-timeout" => 504,
         _ => 502,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_wrong_lines_are_told_and_the_others_counted() {
+        let fault = || AdminError::BodyInvalid("`app_id` is missing".to_owned());
+        let mut lines = BadLines::new(2, fault());
+        assert_eq!(
+            lines.to_string(),
+            "line 2: `app_id` is missing; nothing was imported"
+        );
+        for line in 3..=24 {
+            lines.add(line, fault());
+        }
+        let text = lines.to_string();
+        assert!(text.starts_with("23 lines are wrong"), "{text}");
+        assert_eq!(text.lines().count(), 22, "{text}");
+        assert!(text.contains("line 21:") && text.ends_with("and 3 more"));
+        assert_eq!(AdminError::from(lines).kind(), "body-invalid");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::error::AdminError;
+use crate::admin::error::{AdminError, BadLines};
 use crate::admin::json::{Members, invalid, missing};
 use crate::admin::merchant_form;
 use crate::model::authorization::{
@@ -363,7 +363,7 @@ fn entry(authorization: &Authorization, event_type: &str, now: i64) -> InboxEntr
 /// skipped.
 ///
 /// # Errors
-/// [`AdminError::Line`] for the first wrong line, or the store's; then nothing was stored.
+/// [`AdminError::Lines`] for the wrong lines, or the store's; then nothing was stored.
 pub async fn import(
     store: &dyn Store,
     now: i64,
@@ -371,10 +371,15 @@ pub async fn import(
     mode: ImportMode,
 ) -> Result<ImportReport, AdminError> {
     let records = parse_lines(lines)?;
+    let mut bad = None;
     for (line, record) in &records {
-        let checked = owned_by_another(store, record).await;
-        checked.map_err(|source| at_line(*line, source))?;
+        match owned_by_another(store, record).await {
+            Ok(()) => {}
+            Err(taken) if taken.status() == CONFLICT => add_line(&mut bad, *line, taken),
+            Err(broken) => return Err(broken),
+        }
     }
+    none_of(bad)?;
     if mode == ImportMode::DryRun {
         return Ok(ImportReport {
             imported: records.len(),
@@ -417,21 +422,27 @@ fn tells(change: &Change) -> bool {
 
 fn parse_lines(lines: &[u8]) -> Result<Vec<(usize, MerchantRecord)>, AdminError> {
     let mut seen = HashMap::new();
-    let mut records = Vec::new();
+    let (mut records, mut bad) = (Vec::new(), None);
     for (index, text) in lines.split(|byte| *byte == b'\n').enumerate() {
         if text.trim_ascii().is_empty() {
             continue;
         }
         let line = index + 1;
-        let record = MerchantRecord::parse(text, None).map_err(|source| at_line(line, source))?;
+        let record = match MerchantRecord::parse(text, None) {
+            Ok(record) => record,
+            Err(fault) => {
+                add_line(&mut bad, line, fault);
+                continue;
+            }
+        };
         let triple = format!("{}/{}", record.app_id, record.auth_app_id);
         if let Some(first) = seen.insert(triple, line) {
             let twice = invalid(&format!("the merchant of line {first} stands here again"));
-            return Err(at_line(line, twice));
+            add_line(&mut bad, line, twice);
         }
         records.push((line, record));
     }
-    Ok(records)
+    none_of(bad).map(|()| records)
 }
 
 /// Names the line whose token or alias is another merchant's; the commit alone couldn't tell it.
@@ -460,10 +471,19 @@ async fn owned_by_another(store: &dyn Store, record: &MerchantRecord) -> Result<
     Ok(())
 }
 
-fn at_line(line: usize, fault: AdminError) -> AdminError {
-    let fault = Box::new(fault);
-    AdminError::Line { line, fault }
+fn add_line(bad: &mut Option<BadLines>, line: usize, fault: AdminError) {
+    match bad {
+        Some(bad) => bad.add(line, fault),
+        None => *bad = Some(BadLines::new(line, fault)),
+    }
 }
+
+fn none_of(bad: Option<BadLines>) -> Result<(), AdminError> {
+    bad.map_or(Ok(()), |bad| Err(bad.into()))
+}
+
+/// The status of what another merchant has already.
+const CONFLICT: u16 = 409;
 
 /// Contract §4: the ISV's own tenant id, characters.
 const LONGEST_REF: usize = 64;

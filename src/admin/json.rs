@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use crate::admin::error::AdminError;
+use crate::config::nearest;
 use crate::protocol::charset::Charset;
 use crate::protocol::encryption::ContentKey;
 use crate::protocol::json;
@@ -82,10 +83,11 @@ impl Members {
     pub(crate) fn parse(body: &[u8], object: &'static Object) -> Result<Self, AdminError> {
         match serde_json::from_slice(body) {
             Ok(Value::Object(members)) => match repeated(body) {
-                None => Ok(Self {
+                None => Self {
                     object,
                     left: members,
-                }),
+                }
+                .known(),
                 Some(name) => Err(invalid(&format!("`{name}` stands there twice"))),
             },
             Ok(_) => Err(invalid("found another JSON value, expected one object")),
@@ -93,6 +95,21 @@ impl Members {
                 "found no JSON (at column {}), expected one object",
                 error.column()
             ))),
+        }
+    }
+
+    /// A misspelt member is told before the one that is missing because of it.
+    fn known(self) -> Result<Self, AdminError> {
+        let mut names = self.left.keys();
+        match names.find(|name| self.described(name).is_none()) {
+            None => Ok(self),
+            Some(name) => {
+                let known = self.object.members.iter().map(|member| member.name);
+                let meant = nearest(name, known);
+                let meant = meant.map(|known| format!("; did you mean `{known}`?"));
+                let meant = meant.unwrap_or_default();
+                Err(invalid(&format!("`{name}` is an unknown member{meant}")))
+            }
         }
     }
 
@@ -244,7 +261,10 @@ mod tests {
     static NAMED: Object = Object {
         about: "A name",
         required: &[],
-        members: &[member("alias", Form::Text { longest: 3 }, "The name")],
+        members: &[
+            member("alias", Form::Text { longest: 3 }, "The name"),
+            member("x", LONG, "Another"),
+        ],
     };
 
     #[test]
@@ -254,6 +274,20 @@ mod tests {
         assert_eq!(kept.as_deref(), Some("商家店"));
         let fault = read(r#"{"alias":"shop"}"#).expect_err("four").to_string();
         assert_eq!(fault, "`alias` has more than 3 characters");
+    }
+
+    #[test]
+    fn an_unknown_member_is_told_with_the_one_it_may_mean() {
+        for (body, expected) in [
+            (
+                r#"{"alais":"a"}"#,
+                "`alais` is an unknown member; did you mean `alias`?",
+            ),
+            (r#"{"token":"a"}"#, "`token` is an unknown member"),
+        ] {
+            let fault = Members::parse(body.as_bytes(), &NAMED).err();
+            assert_eq!(fault.expect("a fault").to_string(), expected);
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::admin::AdminParts;
 use crate::admin::error::AdminError;
 use crate::admin::page::Page;
 use crate::model::id::AppId;
-use crate::token::{AskError, Greeting};
+use crate::token::{AskError, Dialect, Greeting};
 use crate::webhook::own_address::OwnAddressView;
 
 /// An app as Alipay sees it.
@@ -16,6 +16,9 @@ use crate::webhook::own_address::OwnAddressView;
 pub struct AppLook {
     /// Our application.
     pub app_id: String,
+    /// The gateway that was asked, in v2; what follows is what it said.
+    #[serde(default)]
+    pub gateway: String,
     /// `good`; `refused`: Alipay doesn't take what the app signs; `failed`: there was no verified
     /// answer.
     pub verdict: String,
@@ -27,25 +30,55 @@ pub struct AppLook {
     pub clock_ahead_s: Option<i64>,
     /// How long the call took, milliseconds.
     pub took_ms: Option<u64>,
+    /// The same question, asked in v3.
+    #[serde(default)]
+    pub v3: V3Look,
 }
 
-/// Asks Alipay something harmless as `app_id`.
+/// What v3 says of an app.
+#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+pub struct V3Look {
+    /// The origin that was asked.
+    pub origin: String,
+    /// As that of v2; an error that Alipay didn't sign is `good`, because in v3 it may.
+    pub verdict: String,
+    /// Alipay's `code`, or the sidecar's own code of what failed.
+    pub error: Option<String>,
+    /// What is wrong, and what to do.
+    pub detail: Option<String>,
+    /// How long the call took, milliseconds.
+    pub took_ms: Option<u64>,
+}
+
+/// Asks Alipay something harmless as `app_id`, in v2 and then in v3.
 ///
 /// # Errors
 /// [`AdminError`] where no such app can sign.
 pub async fn at_app(parts: &AdminParts, app_id: &AppId) -> Result<AppLook, AdminError> {
-    match parts.tokens.greet(app_id).await {
-        Ok(greeting) => Ok(answered(app_id, &greeting)),
-        Err(unknown @ AskError::AppUnknown { .. }) => Err(unknown.into()),
-        Err(error) => Ok(AppLook {
-            app_id: app_id.to_string(),
-            verdict: "failed".to_owned(),
-            error: Some(error.kind().to_owned()),
-            detail: Some(why(&error)),
-            clock_ahead_s: None,
-            took_ms: None,
-        }),
-    }
+    let unknown = || AskError::AppUnknown {
+        app_id: app_id.to_string(),
+    };
+    let app = parts.apps.get(app_id).ok_or_else(unknown)?;
+    let v2 = parts.tokens.greet(app_id, Dialect::V2).await;
+    let v3 = parts.tokens.greet(app_id, Dialect::V3).await;
+    let ahead_s = v2.as_ref().ok().and_then(|greeting| greeting.ahead_s);
+    let (v2, v3) = (Verdict::of(v2, Dialect::V2), Verdict::of(v3, Dialect::V3));
+    Ok(AppLook {
+        app_id: app_id.to_string(),
+        gateway: app.endpoints.gateway.clone(),
+        verdict: v2.word.to_owned(),
+        error: v2.error,
+        detail: v2.detail,
+        clock_ahead_s: ahead_s,
+        took_ms: v2.took_ms,
+        v3: V3Look {
+            origin: app.endpoints.v3.clone(),
+            verdict: v3.word.to_owned(),
+            error: v3.error,
+            detail: v3.detail,
+            took_ms: v3.took_ms,
+        },
+    })
 }
 
 /// The public address as it looks from here; empty where there is none.
@@ -57,43 +90,65 @@ pub async fn at_own_address(parts: &AdminParts) -> Page<OwnAddressView> {
     }
 }
 
-fn answered(app_id: &AppId, greeting: &Greeting) -> AppLook {
-    let hint = hint(greeting);
-    let said = [&greeting.sub_code, &greeting.code];
-    let said = said.into_iter().find(|word| !word.is_empty());
-    AppLook {
-        app_id: app_id.to_string(),
-        verdict: if hint.is_some() { "refused" } else { "good" }.to_owned(),
-        error: hint.and(said).cloned(),
-        detail: hint.map(str::to_owned),
-        clock_ahead_s: greeting.ahead_s,
-        took_ms: u64::try_from(greeting.took.as_millis()).ok(),
+/// What is to be thought of an answer, or of its absence.
+struct Verdict {
+    word: &'static str,
+    error: Option<String>,
+    detail: Option<String>,
+    took_ms: Option<u64>,
+}
+
+impl Verdict {
+    fn of(greeting: Result<Greeting, AskError>, dialect: Dialect) -> Self {
+        match greeting {
+            Ok(greeting) => Self::answered(&greeting, dialect),
+            Err(error) => Self {
+                word: "failed",
+                error: Some(error.kind().to_owned()),
+                detail: Some(why(&error)),
+                took_ms: None,
+            },
+        }
+    }
+
+    fn answered(greeting: &Greeting, dialect: Dialect) -> Self {
+        let hint = hint(greeting, dialect);
+        let said = [&greeting.sub_code, &greeting.code];
+        let said = said.into_iter().find(|word| !word.is_empty());
+        Self {
+            word: if hint.is_some() { "refused" } else { "good" },
+            error: hint.and(said).cloned(),
+            detail: hint.map(str::to_owned),
+            took_ms: u64::try_from(greeting.took.as_millis()).ok(),
+        }
     }
 }
 
 /// What to do about an answer that says that the app isn't taken. That Alipay doesn't know the token
 /// that was asked about is what was to be expected.
-fn hint(greeting: &Greeting) -> Option<&'static str> {
-    let code = greeting.sub_code.as_str();
+fn hint(greeting: &Greeting, dialect: Dialect) -> Option<&'static str> {
+    // v3 leaves the prefix away.
+    let code = greeting.sub_code.trim_start_matches("isv.");
     Some(match code {
-        "isv.invalid-signature" => {
+        "invalid-signature" => {
             "the console has another 应用公钥 than that of private_key; upload the one that `alipay-sidecar \
              app show` prints, or set the key that belongs to it"
         }
-        "isv.app-cert-not-exist" | "isv.invalid-app-cert-sn" => {
+        "app-cert-not-exist" | "invalid-app-cert-sn" => {
             "Alipay doesn't know app_cert; download it again from the console"
         }
-        "isv.missing-signature-key" | "isv.missing-signature-config" => {
+        "missing-signature-key" | "missing-signature-config" => {
             "the console has no 应用公钥 for this app; upload one (接口加签方式)"
         }
-        "isv.invalid-app-id" => {
+        "invalid-app-id" => {
             "Alipay knows no such app here; compare app_id, and `environment`: sandbox apps live elsewhere"
         }
-        "isv.invalid-timestamp" => "set this machine's clock",
+        "invalid-timestamp" => "set this machine's clock",
         _ if code.contains("signature") => {
             "Alipay doesn't take the signature; compare the keys with the console"
         }
-        _ if !greeting.is_signed => {
+        // v3 may leave any error unsigned.
+        _ if !greeting.is_signed && matches!(dialect, Dialect::V2) => {
             "Alipay answered without a signature, as it does for apps it can't identify; compare app_id and keys"
         }
         _ => return None,
@@ -137,7 +192,11 @@ mod tests {
             "aop.invalid-app-auth-token",
             "isv.insufficient-isv-permissions",
         ] {
-            assert_eq!(hint(&greeting(sub_code, true)), None, "{sub_code}");
+            assert_eq!(
+                hint(&greeting(sub_code, true), Dialect::V2),
+                None,
+                "{sub_code}"
+            );
         }
     }
 
@@ -150,8 +209,16 @@ mod tests {
             ("isv.invalid-timestamp", true, "clock"),
             ("isv.some-other", false, "without a signature"),
         ] {
-            let hint = hint(&greeting(sub_code, is_signed)).expect("a hint");
+            let hint = hint(&greeting(sub_code, is_signed), Dialect::V2).expect("a hint");
             assert!(hint.contains(part), "{sub_code}: {hint}");
         }
+    }
+
+    #[test]
+    fn v3_names_errors_without_their_prefix_and_needn_t_sign_them() {
+        let unsigned = |code| hint(&greeting(code, false), Dialect::V3);
+        assert_eq!(unsigned("invalid-app-auth-token"), None);
+        let hint = unsigned("invalid-signature").expect("a hint");
+        assert!(hint.contains("应用公钥"), "{hint}");
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use crate::audit::Audit;
 use crate::clock::Clock;
+use crate::config::upstream::UpstreamConfig;
 use crate::gateway::app::Apps;
 use crate::model::app::App;
 use crate::net::body::{self, BoxError, Within};
@@ -95,6 +96,8 @@ pub struct AdminParts {
     pub clock: Arc<dyn Clock>,
     /// The apps of the configuration, which win over stored ones.
     pub configured: Vec<App>,
+    /// Where Alipay is.
+    pub upstream: UpstreamConfig,
     /// The configuration in force.
     pub configuration: Arc<dyn Configuration>,
     /// The apps that can sign.

@@ -110,7 +110,10 @@ pub(super) async fn answer(
             ok(&inbox::reverify(&parts.webhook, Some(event)).await?)
         }
         Does::ReverifyMany => ok(&inbox::reverify_body(&parts.webhook, body).await?),
-        Does::ShowApp => ok(&apps::show(store, &parts.configured, &asked.app_id()?).await?),
+        Does::ShowApp => {
+            let configured = (&*parts.configured, &parts.upstream);
+            ok(&apps::show(store, configured, &asked.app_id()?).await?)
+        }
         Does::ShowEntry => show_entry(parts, asked.segment("id"), &query).await,
         Does::ShowMerchant => {
             let (app_id, auth_app_id) = asked.merchant()?;
@@ -182,13 +185,13 @@ async fn drain(parts: &AdminParts, query: &Query) -> Answer {
 }
 
 async fn apps_page(parts: &AdminParts) -> Result<Page<AppView>, Problem> {
-    let items = apps::list(&*parts.store, &parts.configured).await?;
+    let items = apps::list(&*parts.store, &parts.configured, &parts.upstream).await?;
     Ok(Page { items, next: None })
 }
 
 async fn put_app(parts: &AdminParts, app_id: &AppId, body: &[u8]) -> Answer {
     let _alone = parts.apps.changing().await;
-    let view = apps::put(&*parts.store, app_id, body).await?;
+    let view = apps::put(&*parts.store, &parts.upstream, (app_id, body)).await?;
     parts.configuration.follow_apps().await?;
     ok(&view)
 }

@@ -61,9 +61,18 @@ impl AdminClient {
     pub(crate) async fn of(context: &Context) -> Result<Self, Failure> {
         let config = context.load()?;
         let client = Self::new(&config);
-        if client.is_running().await? {
-            return Ok(client);
+        match client.is_running().await? {
+            true => Ok(client),
+            false => Self::over_store(config).await,
         }
+    }
+
+    /// The API in this process, over the store itself, whoever listens elsewhere.
+    pub(crate) async fn here(context: &Context) -> Result<Self, Failure> {
+        Self::over_store(context.load()?).await
+    }
+
+    async fn over_store(config: Config) -> Result<Self, Failure> {
         let built = Sidecar::builder(config).for_command().build().await;
         let sidecar = built.map_err(|error| match error {
             BuildError::Configuration(errors) => Failure::Configuration(errors),

@@ -145,6 +145,9 @@ fn show(view: &AppView, form: &Form) -> Result<(), Failure> {
     }
     output::say(format!("app_id       {}", view.app_id));
     output::say(format!("environment  {}", view.environment));
+    output::say(format!("gateway      {}", view.gateway));
+    output::say(format!("v3           {}", view.v3));
+    output::say(format!("authorize    {}", view.authorize));
     output::say(format!("sign_type    {}", view.sign_type));
     output::say(format!("origin       {}", origin(view.origin)));
     for fingerprint in &view.alipay_public_key_fingerprints {

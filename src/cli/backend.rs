@@ -93,7 +93,7 @@ impl Backend {
     pub(crate) async fn apps(&self) -> Result<Page<AppView>, Failure> {
         match self {
             Self::Offline(it) => Ok(Page {
-                items: apps::list(it.store.as_ref(), &it.config.apps).await?,
+                items: apps::list(it.store.as_ref(), &it.config.apps, &it.config.upstream).await?,
                 next: None,
             }),
             Self::Running(client) => client.get("/api/apps").await,
@@ -102,7 +102,10 @@ impl Backend {
 
     pub(crate) async fn app(&self, app_id: &AppId) -> Result<AppView, Failure> {
         match self {
-            Self::Offline(it) => Ok(apps::show(it.store.as_ref(), &it.config.apps, app_id).await?),
+            Self::Offline(it) => {
+                let configured = (&*it.config.apps, &it.config.upstream);
+                Ok(apps::show(it.store.as_ref(), configured, app_id).await?)
+            }
             Self::Running(client) => client.get(&format!("/api/apps/{app_id}")).await,
         }
     }
@@ -110,7 +113,7 @@ impl Backend {
     pub(crate) async fn put_app(&self, app_id: &AppId, body: Vec<u8>) -> Result<AppView, Failure> {
         match self {
             Self::Offline(it) => {
-                let put = apps::put(it.store.as_ref(), app_id, &body);
+                let put = apps::put(it.store.as_ref(), &it.config.upstream, (app_id, &body));
                 it.told("app add", Some(app_id.as_str()), put).await
             }
             Self::Running(client) => {

@@ -1,23 +1,22 @@
-//! `check`: everything that can be known without asking Alipay; with `--online`, by asking too.
+//! `check`: everything that can be known without asking Alipay; with `--online`, by asking too. The
+//! file is judged first, and by itself.
 
 use clap::Args;
-use serde_json::json;
+use serde::Serialize;
 
-use crate::admin::apps::AppView;
-use crate::admin::page::Page;
-use crate::cli::admin_client::AdminClient;
+use crate::cli::check_certificates::{self, Ending, Nearness};
 use crate::cli::check_online::{self, Looks};
+use crate::cli::check_store::Stored;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
+use crate::cli::output;
 use crate::cli::output::Form;
-use crate::cli::{output, store};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
 use crate::config::proxy::NotifyUrlMode;
+use crate::config::{Config, environment};
 use crate::delivery::advice;
 use crate::model::app::App;
 use crate::protocol::key::AppPrivateKey;
-use crate::store::error::StoreError;
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArguments {
@@ -31,83 +30,160 @@ pub(crate) struct CheckArguments {
 
 pub(crate) async fn execute(context: &Context, arguments: &CheckArguments) -> Result<(), Failure> {
     let config = context.load_to_serve([])?;
-    if let Some(path) = &config.telemetry.audit_file {
-        crate::audit::probe(path).map_err(anyhow::Error::from)?;
-    }
-    let mut warnings = Vec::new();
-    let stored = stored_apps(context, &config).await?;
-    let apps = config.apps.iter().chain(stored.iter().flatten());
-    let apps: Vec<_> = apps.collect();
-    warnings.extend(apps.iter().filter_map(|app| short_key(app)));
-    let now = SystemClock.now_ms();
-    warnings.extend(apps.iter().flat_map(|app| certificates(app, now)));
-    if stored.as_ref().is_some_and(Vec::is_empty) && config.apps.is_empty() {
-        warnings.push("no app is configured or stored; add an [[app]] or use `app add`".to_owned());
-    }
-    let ids = app_ids(&config, stored.as_deref()).await?;
-    let base_path = &config.webhook.base_path;
-    warnings.extend(advice::of_routes(&config.delivery, base_path, Some(&ids)));
-    warnings.extend(without_effect(&config).map(ToOwned::to_owned));
-    warnings.extend(clock(now));
-    let looks = match arguments.online {
-        true => Some(check_online::look(context, &config).await?),
-        false => None,
+    let mut findings = Findings::default();
+    let stored = Stored::look(context, &config).await?;
+    findings.look_at_file(&config, &stored);
+    let is_good = findings.faults.is_empty();
+    findings.faults.extend(stored.fault.clone());
+    let difference = match &stored.running {
+        Some(running) => running.difference(context, &config)?,
+        None => None,
     };
-    let faults = looks.as_ref().map(Looks::faults).unwrap_or_default();
-    let fingerprint = config.fingerprint();
-    if arguments.form.json {
-        output::say_json(&json!({
-            "config": context.path().display().to_string(),
-            "fingerprint": fingerprint,
-            "apps": config.apps.len() + stored.as_ref().map_or(0, Vec::len),
-            "warnings": warnings,
-            "online": looks,
-            "faults": faults,
-        }))?;
-    } else {
-        for warning in &warnings {
-            output::complain(format!("warning: {warning}"));
+    let looks = match (arguments.online, difference) {
+        (true, None) => online(context, &config, &stored, &mut findings).await,
+        (true, Some(difference)) => {
+            let nothing_asked = format!("{difference}, and check again: nothing was asked");
+            findings.faults.push(nothing_asked);
+            None
         }
-        let path = context.path().display();
-        output::say(format!("{path} is good ({fingerprint})"));
-        let good = looks.iter().flat_map(Looks::good);
-        good.for_each(output::say);
+        (false, difference) => {
+            findings.warnings.extend(difference);
+            None
+        }
+    };
+    let report = Report {
+        config: context.path().display().to_string(),
+        fingerprint: config.fingerprint(),
+        apps: stored.app_ids(&config).len(),
+        running: stored.running.map(|running| running.view.fingerprint),
+        good: findings.good,
+        warnings: findings.warnings,
+        online: looks,
+        faults: findings.faults,
+    };
+    report.tell(is_good, &arguments.form)
+}
+
+/// What was found so far, one line each.
+#[derive(Default)]
+struct Findings {
+    good: Vec<String>,
+    warnings: Vec<String>,
+    faults: Vec<String>,
+}
+
+impl Findings {
+    /// What the file alone says, and what it says together with the apps of the store.
+    fn look_at_file(&mut self, config: &Config, stored: &Stored) {
+        if let Some(path) = &config.telemetry.audit_file
+            && let Err(error) = crate::audit::probe(path)
+        {
+            let error = anyhow::Error::from(error);
+            self.faults.push(format!("{error:#}"));
+        }
+        let apps = config.apps.iter().chain(stored.apps.iter().flatten());
+        let apps: Vec<_> = apps.collect();
+        let now = SystemClock.now_ms();
+        self.warnings
+            .extend(apps.iter().filter_map(|app| short_key(app)));
+        self.look_at_certificates(&check_certificates::endings(config, &apps), now);
+        self.warnings
+            .extend(environment::advice(&apps, &config.upstream));
+        let mixtures = stored.apps.iter().flatten();
+        let mixtures = mixtures.filter_map(|app| environment::mixture(app, &config.upstream));
+        self.faults
+            .extend(mixtures.map(|(key, mismatch)| format!("`upstream.{key}`: {mismatch}")));
+        let ids = stored.app_ids(config);
+        if ids.is_empty() && stored.fault.is_none() {
+            self.warnings.push(NO_APP.to_owned());
+        }
+        let base_path = &config.webhook.base_path;
+        self.warnings
+            .extend(advice::of_routes(&config.delivery, base_path, Some(&ids)));
+        self.warnings
+            .extend(without_effect(config).map(ToOwned::to_owned));
+        match clock(now) {
+            Ok(plausible) => self.good.push(plausible),
+            Err(wrong) => self.faults.push(wrong),
+        }
     }
-    match faults.len() {
-        0 => Ok(()),
-        _ => Err(anyhow::anyhow!(faults.join("\n")).into()),
+
+    fn look_at_certificates(&mut self, endings: &[Ending], now: i64) {
+        self.good.extend(check_certificates::first(endings, now));
+        for ending in endings {
+            match ending.nearness(now) {
+                Nearness::Far => {}
+                Nearness::Passed => self.faults.push(ending.told(now)),
+                Nearness::Soon => self.warnings.push(ending.told(now)),
+            }
+        }
     }
 }
 
-/// The apps of the store; `None`: a running sidecar has the store, and it has opened it well.
-async fn stored_apps(context: &Context, config: &Config) -> Result<Option<Vec<App>>, Failure> {
-    let locked = |failure: &Failure| match failure {
-        Failure::Other(error) => {
-            matches!(error.downcast_ref(), Some(StoreError::Locked { .. }))
+/// Asks, where the store can be used; what goes wrong is a fault.
+async fn online(
+    context: &Context,
+    config: &Config,
+    stored: &Stored,
+    findings: &mut Findings,
+) -> Option<Looks> {
+    if stored.fault.is_some() {
+        let unasked = "nothing was asked of Alipay: see to the store first";
+        findings.warnings.push(unasked.to_owned());
+        return None;
+    }
+    match check_online::look(context, config, stored.running.as_ref()).await {
+        Ok(looks) => {
+            findings.good.extend(looks.good());
+            findings.warnings.extend(looks.warnings());
+            findings.faults.extend(looks.faults());
+            Some(looks)
         }
-        Failure::Configuration(_) | Failure::NotVerified(_) | Failure::Usage(_) => false,
-    };
-    match store::open(context, config) {
-        Ok(store) => Ok(Some(store.apps().await?)),
-        Err(failure) if locked(&failure) && AdminClient::new(config).is_running().await? => {
-            Ok(None)
+        Err(failure) => {
+            findings.faults.push(failure.text());
+            None
         }
-        Err(failure) => Err(failure),
     }
 }
 
-/// The ids of all apps; those of a store that a running sidecar has are asked of it.
-async fn app_ids(config: &Config, stored: Option<&[App]>) -> Result<Vec<String>, Failure> {
-    let Some(stored) = stored else {
-        let page: Page<AppView> = AdminClient::new(config).get("/api/apps").await?;
-        let running = page.items.into_iter().map(|app| app.app_id);
-        // The file may have more than the sidecar was started with.
-        let configured = config.apps.iter().map(|app| app.app_id.to_string());
-        return Ok(running.chain(configured).collect());
-    };
-    let all = config.apps.iter().chain(stored);
-    Ok(all.map(|app| app.app_id.to_string()).collect())
+/// All of it, as `--json` gives it.
+#[derive(Serialize)]
+struct Report {
+    config: String,
+    fingerprint: String,
+    apps: usize,
+    /// The fingerprint of what runs, where something does.
+    running: Option<String>,
+    good: Vec<String>,
+    warnings: Vec<String>,
+    online: Option<Looks>,
+    faults: Vec<String>,
 }
+
+impl Report {
+    /// Tells the verdict on the file before all else: it holds whatever the store and Alipay say.
+    fn tell(&self, is_good: bool, form: &Form) -> Result<(), Failure> {
+        if form.json {
+            output::say_json(self)?;
+        } else {
+            for warning in &self.warnings {
+                output::complain(format!("warning: {warning}"));
+            }
+            let verdict = if is_good { "good" } else { "faulty" };
+            output::say(format!(
+                "{} is {verdict} ({})",
+                self.config, self.fingerprint
+            ));
+            self.good.iter().for_each(output::say);
+        }
+        match self.faults.len() {
+            0 => Ok(()),
+            _ => Err(anyhow::anyhow!(self.faults.join("\n")).into()),
+        }
+    }
+}
+
+const NO_APP: &str = "no app is configured or stored; add an [[app]] or use `app add`";
 
 fn short_key(app: &App) -> Option<String> {
     let bits = AppPrivateKey::from_text(app.private_key.expose())
@@ -119,43 +195,15 @@ fn short_key(app: &App) -> Option<String> {
     })
 }
 
-/// The certificates that end soon, or have ended.
-fn certificates(app: &App, now_ms: i64) -> Vec<String> {
-    let Ok(keys) = app.parse_keys() else {
-        return Vec::new();
-    };
-    let own = [Some(&keys.current), keys.next.as_ref()]
-        .into_iter()
-        .flatten();
-    let own = own.filter_map(|key| key.certificate.as_ref()?.not_after);
-    let platform = keys.certificates.iter().flat_map(|trust| &trust.platform);
-    let platform = platform.filter_map(|certificate| certificate.not_after);
-    let ends = own
-        .map(|at| ("app_cert", at, "issue a new one in Alipay's console"))
-        .chain(platform.map(|at| {
-            (
-                "alipay_cert",
-                at,
-                "download it again; a newer one is fetched meanwhile",
-            )
-        }));
-    ends.filter(|(_, at, _)| *at < now_ms.saturating_add(SOON_MS))
-        .map(|(key, at, what)| {
-            let app_id = &app.app_id;
-            let verb = if at < now_ms { "ended" } else { "ends" };
-            format!(
-                "{key} of app {app_id} {verb} at {}; {what}",
-                output::time_of(at)
-            )
-        })
-        .collect()
-}
-
-/// Alipay refuses requests whose timestamp is far off.
-fn clock(now_ms: i64) -> Option<String> {
-    let is_sane = (EARLIEST_MS..LATEST_MS).contains(&now_ms);
+/// What the clock says, where that can be: Alipay refuses requests whose timestamp is far off.
+fn clock(now_ms: i64) -> Result<String, String> {
     let now = output::time_of(now_ms);
-    (!is_sane).then(|| format!("this machine's clock says {now}; Alipay refuses wrong timestamps"))
+    match (EARLIEST_MS..LATEST_MS).contains(&now_ms) {
+        true => Ok(format!("clock: {now} here")),
+        false => Err(format!(
+            "this machine's clock says {now}; set it: Alipay refuses wrong timestamps"
+        )),
+    }
 }
 
 const SAFE_BITS: usize = 2048;
@@ -189,9 +237,6 @@ fn without_effect(config: &Config) -> impl Iterator<Item = &'static str> {
     ];
     found.into_iter().flatten()
 }
-
-/// How long before its end a certificate is worth a warning, milliseconds: 30 days.
-const SOON_MS: i64 = 30 * 24 * 3600 * 1000;
 
 /// 2025-01-01: no release of this program is older.
 const EARLIEST_MS: i64 = 1_735_689_600_000;

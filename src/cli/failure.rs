@@ -31,12 +31,22 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// What it says, without the program's name before it.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Configuration(errors) => errors.to_string(),
+            Self::Other(error) => format!("{error:#}"),
+            Self::NotVerified(text) | Self::Usage(text) => text.clone(),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Configuration(errors) => errors.fmt(f),
-            Self::Other(error) => write!(f, "alipay-sidecar: {error:#}"),
-            Self::NotVerified(text) | Self::Usage(text) => write!(f, "alipay-sidecar: {text}"),
+            other => write!(f, "alipay-sidecar: {}", other.text()),
         }
     }
 }

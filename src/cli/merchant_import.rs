@@ -64,7 +64,15 @@ async fn whole(context: &Context, arguments: &ImportArguments) -> Result<ImportR
         true => ImportMode::DryRun,
         false => ImportMode::Store,
     };
-    Backend::of(context).await?.import(lines, mode).await
+    let imported = Backend::of(context).await?.import(lines, mode).await;
+    let name = match arguments.file.as_str() {
+        "-" => "standard input".to_owned(),
+        file => file.to_owned(),
+    };
+    imported.map_err(|failure| match failure {
+        Failure::Other(error) => Failure::Other(error.context(name)),
+        other => other,
+    })
 }
 
 /// Opens and checks the whole file first, and then reads it again to store it: what doesn't fit into

@@ -31,7 +31,12 @@ pub(crate) fn read_all(reading: &Reading, item: Option<Item>) -> Vec<App> {
 
 fn read(section: &Section<'_>) -> Option<App> {
     let app_id = section.optional("app_id", |text| {
-        AppId::new(text).map_err(|error| Mismatch::of_text(text, error.expected))
+        let expected = "1 to 32 digits, the APPID that Alipay's console shows";
+        let wrong = || Mismatch::of_text(text, expected);
+        match text.bytes().all(|b| b.is_ascii_digit()) {
+            true => AppId::new(text).map_err(|_| wrong()),
+            false => Err(wrong()),
+        }
     });
     section.require("app_id", "the application's id at Alipay");
     let private_key = section.secret("private_key");

@@ -87,16 +87,33 @@ pub(crate) fn parse(text: &str) -> Result<Table, Vec<Fault>> {
         let place = |offset: usize| Place::Line(lines.at(offset));
         return Ok(convert_table(root.get_ref(), &place));
     }
-    Err(errors
-        .iter()
-        .map(|error| Fault {
-            file: None,
-            line: error.span().map(|span| lines.at(span.start)),
-            variable: None,
-            key: String::new(),
-            mismatch: Mismatch::new(format!("a fault of syntax ({})", error.message()), "TOML"),
-        })
-        .collect())
+    let fault = |error: &toml::de::Error| Fault {
+        file: None,
+        line: error.span().map(|span| lines.at(span.start)),
+        variable: None,
+        key: String::new(),
+        mismatch: syntax(error, text),
+    };
+    Err(errors.iter().map(fault).collect())
+}
+
+/// What is wrong with the syntax. A name that stands twice is told: names are no secrets.
+fn syntax(error: &toml::de::Error, text: &str) -> Mismatch {
+    let message = error.message();
+    let name = error.span().and_then(|span| text.get(span));
+    match name.filter(|name| message == "duplicate key" && is_name(name)) {
+        Some(name) => Mismatch::new(
+            format!("`{name}`, which stands there before"),
+            "each section and each key once",
+        )
+        .hint("put what both say under one"),
+        None => Mismatch::new(format!("a fault of syntax ({message})"), "TOML"),
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let is_part = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
+    !text.is_empty() && text.len() <= 64 && text.bytes().all(is_part)
 }
 
 /// Where the lines of a text end.

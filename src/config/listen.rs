@@ -1,6 +1,7 @@
 //! Listener addresses.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::config::error::Mismatch;
@@ -49,6 +50,15 @@ impl Listen {
         Ok(Self::Tcp(text.to_owned()))
     }
 
+    /// Whether nobody can listen at both: the same socket, or one port of the same address or of all.
+    pub(crate) fn collides(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix(path), Self::Unix(other)) => path == other,
+            (Self::Tcp(address), Self::Tcp(other)) => collide(address, other),
+            _ => false,
+        }
+    }
+
     /// Whether only this host can reach it: a unix socket, or a loopback address or name.
     #[must_use]
     pub fn is_local(&self) -> bool {
@@ -58,14 +68,36 @@ impl Listen {
                     .rsplit_once(':')
                     .map_or(address.as_str(), |(host, _)| host);
                 let host = host.trim_start_matches('[').trim_end_matches(']');
-                host == "localhost"
-                    || host
-                        .parse::<std::net::IpAddr>()
-                        .is_ok_and(|ip| ip.is_loopback())
+                host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
             }
             Self::Unix(_) => true,
         }
     }
+}
+
+fn collide(one: &str, other: &str) -> bool {
+    let split = |address: &str| {
+        let (host, port) = address.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let host = match host.eq_ignore_ascii_case("localhost") {
+            true => "127.0.0.1".to_owned(),
+            false => host.to_ascii_lowercase(),
+        };
+        Some((host, port.parse::<u16>().ok()?))
+    };
+    let (Some((host, port)), Some((other_host, other_port))) = (split(one), split(other)) else {
+        return false;
+    };
+    let ip = |host: &str| host.parse::<IpAddr>().ok();
+    let covers = |all: &str, host: &str| match (ip(all), ip(host)) {
+        (Some(all), Some(ip)) => all.is_unspecified() && all.is_ipv4() == ip.is_ipv4(),
+        _ => false,
+    };
+    // The system gives a free one for port 0 each time.
+    let is_same_port = port != 0 && port == other_port;
+    let is_same_host =
+        host == other_host || covers(&host, &other_host) || covers(&other_host, &host);
+    is_same_port && is_same_host
 }
 
 impl fmt::Display for Listen {
@@ -73,6 +105,33 @@ impl fmt::Display for Listen {
         match self {
             Self::Tcp(address) => f.write_str(address),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_listens_twice_at_one_place() {
+        let listen = |text: &str| Listen::parse(text).expect("an address");
+        for (one, other, expected) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:0", "127.0.0.1:0", false),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("0.0.0.0:1", "127.0.0.2:1", true),
+            ("[::1]:1", "[::]:1", true),
+            ("0.0.0.0:1", "[::1]:1", false),
+            ("localhost:1", "127.0.0.1:1", true),
+            ("unix:a", "unix:a", true),
+            ("unix:a", "unix:b", false),
+            ("unix:a", "127.0.0.1:1", false),
+        ] {
+            let (one, other) = (listen(one), listen(other));
+            assert_eq!(one.collides(&other), expected, "{one} {other}");
+            assert_eq!(other.collides(&one), expected, "{other} {one}");
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod app;
 pub mod caller;
 pub mod delivery;
 mod document;
+pub mod environment;
 pub mod error;
 pub mod listen;
 mod load;
@@ -30,7 +31,10 @@ mod view;
 pub mod webhook;
 
 pub use load::{REFERENCE, process_environment};
+#[cfg(feature = "cli")]
+pub(crate) use reload::changed_values;
 pub use secret_variables::secret_variables;
+pub(crate) use section::nearest;
 pub use source::Source;
 
 use crate::model::app::App;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::config::error::Mismatch;
+use crate::config::section::nearest;
 use crate::protocol::secret::Secret;
 
 /// Reads what references name: `env:NAME`, `file:path`, `cred:name`, `exec:command`.
@@ -149,10 +150,14 @@ impl References {
 
     fn variable(&self, name: &str) -> Result<Zeroizing<String>, Mismatch> {
         self.environment.get(name).cloned().ok_or_else(|| {
-            Mismatch::new(
+            let mismatch = Mismatch::new(
                 format!("`env:{name}`, which isn't set"),
                 "an environment variable",
-            )
+            );
+            mismatch.hint(format!(
+                "set {name} where the sidecar is started (a unit's Environment=, a container's env), or \
+                 write `file:` and a path"
+            ))
         })
     }
 
@@ -191,9 +196,29 @@ impl<'t> Reference<'t> {
             Some(("env", name)) => Ok(Self::Environment(name)),
             Some(("exec", command)) => Ok(Self::Exec(command)),
             Some(("file", path)) => Ok(Self::File(path)),
+            Some((kind, _)) if is_kind(kind) => {
+                let found = "a reference of an unknown kind, or plain text (not shown)";
+                Err(Mismatch::new(found, REFERENCE).hint(hint_for(kind)))
+            }
             _ => Err(Mismatch::new("plain text (not shown)", REFERENCE)
                 .hint("put the value into a file of mode 0600 and write `file:` and its path")),
         }
+    }
+}
+
+/// Whether a text may be meant as the kind of a reference, such as `vault`.
+fn is_kind(text: &str) -> bool {
+    (1..=16).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b"+-".contains(&b))
+}
+
+/// What to write instead of the reference `kind`, which isn't shown: it may be part of a secret.
+fn hint_for(kind: &str) -> String {
+    match nearest(kind, ["cred", "env", "exec", "file"].into_iter()) {
+        Some(known) => format!("did you mean `{known}:`?"),
+        None => "what another store keeps, a command prints: `exec:command`".to_owned(),
     }
 }
 
@@ -207,10 +232,7 @@ fn is_key_text(text: &str) -> bool {
 }
 
 fn read_file(path: &Path, readers: Readers) -> Result<Zeroizing<String>, Mismatch> {
-    let unreadable = |error: std::io::Error| {
-        let found = format!("{}, which can't be read ({error})", path.display());
-        Mismatch::new(found, "a readable file")
-    };
+    let unreadable = |error: std::io::Error| unreadable(path, &error);
     let mut file = std::fs::File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.mode();
     if matches!(readers, Readers::OwnerAndGroup) && mode & 0o007 != 0 {
@@ -224,6 +246,19 @@ fn read_file(path: &Path, readers: Readers) -> Result<Zeroizing<String>, Mismatc
         return Err(Mismatch::new(found, "one secret, key or certificate chain"));
     }
     Ok(text)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Mismatch {
+    let path = path.display();
+    let found = format!("{path}, which can't be read ({error})");
+    let mismatch = Mismatch::new(found, "a readable file");
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => mismatch.hint(format!(
+            "give it to the user that the sidecar runs as, and let that user into its folders: `chown \
+             USER {path}; chmod 600 {path}`"
+        )),
+        _ => mismatch,
+    }
 }
 
 /// Reads at most one byte more than a secret may have. There is room for all of it from the
@@ -303,3 +338,19 @@ const SERVICE_MANAGERS: [&str; 4] = [
     "LISTEN_PID",
     "NOTIFY_SOCKET",
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_may_not_be_read_needs_another_owner() {
+        let told = |kind| unreadable(Path::new("/k"), &Error::from(kind)).hint;
+        let hint = told(ErrorKind::PermissionDenied).expect("a hint");
+        assert!(hint.contains("chown USER /k; chmod 600 /k"), "{hint}");
+        // Whoever names the file knows how one is made.
+        assert_eq!(told(ErrorKind::NotFound), None);
+    }
+}

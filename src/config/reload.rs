@@ -45,10 +45,13 @@ impl Config {
     /// The keys whose values are others in `next`, secrets and the contents of files aside.
     #[must_use]
     pub fn changed_keys(&self, next: &Self) -> Vec<String> {
-        let (now, then) = (self.to_redacted_json(), next.to_redacted_json());
-        let mut keys = Vec::new();
-        collect_changed("", (&now, &then), &mut keys);
-        keys
+        changed_values(&self.to_redacted_json(), &next.to_redacted_json())
+    }
+
+    /// Whether only a start can change `key`, as far as its name tells it.
+    #[must_use]
+    pub fn needs_restart(key: &str) -> bool {
+        key.ends_with(".listen") || key == "webhook.base_path" || key.starts_with("store.")
     }
 
     fn other_store_key(&self, next: &Self) -> Option<Fault> {
@@ -60,6 +63,14 @@ impl Config {
         let is_other = text(self) != text(next);
         is_other.then(|| Fault::of_key("store.key", Mismatch::new(found, "the same").hint(HINT)))
     }
+}
+
+/// The keys whose values in `then` are others than in `now`, both as
+/// [`Config::to_redacted_json`] gives them.
+pub(crate) fn changed_values(now: &Value, then: &Value) -> Vec<String> {
+    let mut keys = Vec::new();
+    collect_changed("", (now, then), &mut keys);
+    keys
 }
 
 /// Lists are compared as a whole: their entries have no names.

@@ -235,7 +235,17 @@ impl<'r> Section<'r> {
         let item = self.item(key)?;
         match item.text() {
             Some(text) => self.parsed(key, item, parse(text)),
-            None => self.wrong_kind(key, item, "a string"),
+            None => {
+                // What its text would have to be tells more than that it has to be one.
+                let Value::Integer(integer) = item.value else {
+                    return self.wrong_kind(key, item, "a string");
+                };
+                let expected = parse(&integer.to_string()).err();
+                let expected =
+                    expected.map_or_else(|| "a string".to_owned(), |error| error.expected);
+                let mismatch = Mismatch::new(item.kind(), expected).hint("write it in quotes");
+                self.parsed(key, item, Err(mismatch))
+            }
         }
     }
 
@@ -378,21 +388,24 @@ pub(crate) fn unknown<'k>(
     name: &str,
     known: impl Iterator<Item = &'k str> + Clone,
 ) -> Mismatch {
-    let nearest = known
-        .clone()
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .min();
     let expected = format!("a known {thing}");
     let found = Mismatch::new(format!("an unknown {thing}"), expected);
-    match nearest {
-        Some((distance, candidate)) if distance <= MOST_EDITS.max(candidate.len() / 3) => {
-            found.hint(format!("did you mean `{candidate}`?"))
-        }
-        _ => {
+    match nearest(name, known.clone()) {
+        Some(candidate) => found.hint(format!("did you mean `{candidate}`?")),
+        None => {
             let known: Vec<&str> = known.collect();
             found.hint(format!("known here: {}", known.join(", ")))
         }
     }
+}
+
+/// The one of `known` that `name` is likely to be a misspelling of.
+pub(crate) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let nearest = known
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .min();
+    let (distance, candidate) = nearest?;
+    (distance <= MOST_EDITS.max(candidate.len() / 3)).then_some(candidate)
 }
 
 /// How many edits make a typing mistake; more is another word.

@@ -1,6 +1,7 @@
 //! The file of a configuration, read once: it may be a pipe, which gives its text to the first who
 //! asks.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::config::error::{ConfigErrors, Mismatch};
@@ -10,7 +11,7 @@ use crate::config::error::{ConfigErrors, Mismatch};
 pub struct Source {
     path: PathBuf,
     /// The system's reason where there is none.
-    text: Result<String, String>,
+    text: Result<String, Unreadable>,
 }
 
 impl Source {
@@ -19,7 +20,10 @@ impl Source {
     pub fn read(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
-            text: std::fs::read_to_string(path).map_err(|error| error.to_string()),
+            text: std::fs::read_to_string(path).map_err(|error| Unreadable {
+                reason: error.to_string(),
+                kind: error.kind(),
+            }),
         }
     }
 
@@ -74,17 +78,48 @@ impl Source {
     /// It couldn't be read.
     pub(super) fn checked(&self) -> Result<&str, ConfigErrors> {
         self.text.as_deref().map_err(|error| {
-            let found = format!("no readable file ({error})");
+            let found = format!("no readable file ({})", error.reason);
             let mismatch = Mismatch::new(found, "a configuration");
-            let hint = "`alipay-sidecar init` writes one; `-c FILE` names another";
-            ConfigErrors::of_key(&self.path, "", mismatch.hint(hint))
+            ConfigErrors::of_key(&self.path, "", mismatch.hint(error.hint()))
         })
+    }
+}
+
+/// Why a file couldn't be read.
+#[derive(Debug, Clone)]
+struct Unreadable {
+    reason: String,
+    kind: ErrorKind,
+}
+
+impl Unreadable {
+    fn hint(&self) -> &'static str {
+        match self.kind {
+            ErrorKind::PermissionDenied => {
+                "let the user that the sidecar runs as read it (`chown`, `chmod`), and enter its folders"
+            }
+            ErrorKind::InvalidData => "the file must be text in UTF-8",
+            _ => "`alipay-sidecar init` writes one; `-c FILE` names another",
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_missing_file_is_to_be_written() {
+        for (kind, part) in [
+            (ErrorKind::NotFound, "init"),
+            (ErrorKind::PermissionDenied, "chown"),
+            (ErrorKind::InvalidData, "UTF-8"),
+        ] {
+            let reason = String::new();
+            let hint = Unreadable { reason, kind }.hint();
+            assert!(hint.contains(part), "{hint}");
+        }
+    }
 
     #[test]
     fn paths_are_taken_from_where_the_file_stands_and_those_of_a_pipe_from_here() {

@@ -229,6 +229,7 @@ impl Wiring<'_> {
             store: Arc::clone(store),
             clock: Arc::clone(&lasting.clock),
             configured: config.apps.clone(),
+            upstream: config.upstream.clone(),
             configuration: Arc::clone(&lasting.hook) as _,
             apps: apps.clone(),
             tokens: tokens.clone(),

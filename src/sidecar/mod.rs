@@ -50,6 +50,8 @@ pub use lifecycle::UncleanEnd;
 pub use reload::ConfigSource;
 pub use request::{CallReply, CallRequest};
 use tls::Identities;
+#[cfg(feature = "cli")]
+pub(crate) use tls::listener_certificate_ends;
 pub use tls::unusable_files;
 
 /// How often what is old enough is removed from the store.

@@ -117,11 +117,9 @@ impl Expiry {
     /// Shows those of another configuration from now on.
     pub(super) fn follow(&self, config: &Config, apps: &Apps) {
         self.gauge.reset();
-        for (key, cert, _) in pairs(config) {
+        for (key, not_after) in listener_certificate_ends(config) {
             let kind = key.trim_end_matches(".tls_cert");
-            if let Some(not_after) = cert.and_then(end_of) {
-                self.gauge.with_label_values(&[kind]).set(not_after / 1000);
-            }
+            self.gauge.with_label_values(&[kind]).set(not_after / 1000);
         }
         self.apps.store(Arc::new(apps.clone()));
     }
@@ -154,6 +152,16 @@ impl Collector for Expiry {
         }
         self.gauge.collect()
     }
+}
+
+/// When the certificate of each listener that has one ends, Unix milliseconds, by its key in the
+/// configuration. Blocks.
+pub(crate) fn listener_certificate_ends(config: &Config) -> Vec<(&'static str, i64)> {
+    let ends = pairs(config);
+    let ends = ends
+        .into_iter()
+        .filter_map(|(key, cert, _)| Some((key, cert.and_then(end_of)?)));
+    ends.collect()
 }
 
 /// When the first certificate of a PEM file ends, Unix milliseconds.

@@ -63,7 +63,7 @@ pub use calls::TokenStatus;
 pub use content_key::ContentKeyError;
 pub use doubt::{SecondChoice, TokenVerdict};
 pub use exchange::Slot;
-pub use greeting::Greeting;
+pub use greeting::{Dialect, Greeting};
 pub use learn::LearnError;
 pub use proof::{Proof, ProofError, ProofMode, Verdict};
 pub use remedy::Remedy;
@@ -422,7 +422,7 @@ impl Tokens {
         Ok(described)
     }
 
-    /// Asks Alipay something harmless as the app `app_id`: whether it knows the app and takes its key
+    /// Asks Alipay something harmless in `dialect` as the app `app_id`: whether it knows the app and takes its key
     /// shows in the answer, and that there is one shows that replies verify.
     ///
     /// # Errors
@@ -430,8 +430,8 @@ impl Tokens {
     ///
     /// # Cancel safety
     /// Safe: a query changes nothing.
-    pub async fn greet(&self, app_id: &AppId) -> Result<Greeting, AskError> {
-        greeting::greet(&self.parts, app_id).await
+    pub async fn greet(&self, app_id: &AppId, dialect: Dialect) -> Result<Greeting, AskError> {
+        greeting::greet(&self.parts, app_id, dialect).await
     }
 
     /// Proves the record of `merchant` by what Alipay says of its token.

@@ -168,7 +168,9 @@ async fn an_app_is_good_refused_or_beyond_reach() {
     assert!(ahead.abs() <= 5, "{ahead}");
     let arrived = sidecar.simulator.requests();
     let methods: Vec<_> = arrived.iter().map(|r| r.method.as_str()).collect();
-    assert_eq!(methods, ["alipay.open.auth.token.app.query"]);
+    let v3 = "/v3/alipay/open/auth/token/app/query";
+    assert_eq!(methods, ["alipay.open.auth.token.app.query", v3]);
+    assert_eq!(good["v3"]["verdict"], "good", "{good}");
 
     sidecar
         .simulator
@@ -227,4 +229,75 @@ fn the_command_says_what_is_good_and_fails_by_what_is_not() {
         &["authorized"],
     );
     assert_eq!(sidecar.terminate(), Some(0));
+}
+
+/// The file is judged by itself; of Alipay a sidecar that runs with another isn't asked.
+#[cfg(feature = "cli")]
+#[test]
+fn a_sidecar_that_runs_with_another_file_is_told_apart() {
+    use crate::cli_live::World;
+
+    let world = World::start();
+    world.edit("public_url = \"http://127.0.0.1:2089\"", "");
+    let (sidecar, _) = world.run();
+    world.check(&["check", "--online"], 0, &["Alipay takes its key"]);
+    let key = world.path().join("keys/app_private_key.pem");
+    let former = std::fs::read(&key).expect("read");
+    world.check(&["init", "--dir", "other"], 0, &[]);
+    let other = world.path().join("other/keys/app_private_key.pem");
+    std::fs::copy(other, &key).expect("copied");
+    let differs = [
+        "config.toml is good (",
+        "what runs isn't this file: a secret",
+    ];
+    world.check(&["check"], 0, &differs);
+    let said = world.check(&["check", "--online"], 1, &differs);
+    let cured = said.contains("reload (SIGHUP or POST /api/reload)");
+    assert!(cured && said.contains("nothing was asked"), "{said}");
+    std::fs::write(&key, former).expect("written");
+    world.check(&["check", "--online"], 0, &["Alipay takes its key"]);
+
+    world.edit("[proxy]", "[proxy]\nmax_in_flight = 7");
+    let named = ["`proxy.max_in_flight` is another; reload"];
+    world.check(&["check", "--online"], 1, &named);
+    world.edit("\"unix:admin.sock\"", "\"unix:elsewhere.sock\"");
+    let unseen = [
+        "config.toml is good (",
+        "the store wasn't looked at",
+        "elsewhere.sock (`admin.listen`): nobody listens there",
+    ];
+    world.check(&["check"], 1, &unseen);
+    let said = world.output(&["check", "--json"]);
+    let said: Value = serde_json::from_slice(&said.stdout).expect("JSON");
+    assert_eq!(said["faults"].as_array().map(Vec::len), Some(1), "{said}");
+    world.edit("\"unix:elsewhere.sock\"", "\"unix:admin.sock\"");
+    assert_eq!(sidecar.terminate(), Some(0));
+}
+
+/// Sockets that a supervisor hands over win over `listen`, by variables that only the sidecar has.
+#[cfg(feature = "cli")]
+#[test]
+fn an_address_that_was_handed_over_makes_no_other_file() {
+    use std::process::Command;
+
+    use crate::cli_live::World;
+
+    let world = World::start();
+    world.edit("public_url = \"http://127.0.0.1:2089\"", "");
+    let mut sidecar = Command::new(env!("CARGO_BIN_EXE_alipay-sidecar"))
+        .args(["run", "--create-store"])
+        .current_dir(world.path())
+        .env_clear()
+        .env("ALIPAY_SIDECAR_PROXY__LISTEN", "unix:handed.sock")
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("started");
+    let waited = world.output(&["health", "--wait", "20s"]);
+    let looked = world.output(&["check", "--online"]);
+    sidecar.kill().expect("killed");
+    sidecar.wait().expect("waited for");
+    assert_eq!(waited.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&looked.stderr);
+    assert_eq!(looked.status.code(), Some(0), "{said}");
+    assert!(!said.contains("what runs isn't this file"), "{said}");
 }

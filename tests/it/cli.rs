@@ -421,13 +421,19 @@ fn an_import_is_all_or_nothing_and_names_the_bad_line() {
     let directory = directory.path();
     let good = r#"{"app_id":"1","auth_app_id":"11","app_auth_token":"a"}"#;
     let bad = r#"{"app_id":"1","auth_app_id":"12","app_auth_tokn":"s3cret"}"#;
-    std::fs::write(directory.join("bad"), format!("{good}\n\n{bad}\n")).expect("written");
+    let worse = r#"{"app_id":"1","auth_app_idd":"13","app_auth_token":"s3cret"}"#;
+    let lines = format!("{good}\n\n{bad}\n{worse}\n");
+    std::fs::write(directory.join("bad"), lines).expect("written");
     std::fs::write(directory.join("good"), format!("{good}\n")).expect("written");
     let said = check(
         directory,
         &["merchant", "import", "bad"],
         1,
-        &["line 3", "app_auth_tok"],
+        &[
+            "bad: 2 lines are wrong, and nothing was imported",
+            "line 3: `app_auth_tokn` is an unknown member; did you mean `app_auth_token`?",
+            "line 4: `auth_app_idd` is an unknown member; did you mean `auth_app_id`?",
+        ],
     );
     assert!(!said.contains("s3cret"), "{said}");
     check(

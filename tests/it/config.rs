@@ -198,10 +198,64 @@ fn an_unknown_key_or_section_names_the_nearest() {
         "line 1: `caller[1].methods`: found nothing, expected a list: what it doesn't name \
          is refused; `[\"*\"]` is all but the credential methods, `[]` none\n\
          line 3: `caller[1].token`: found `env:T`, which isn't set, expected an environment \
-         variable\n\
+         variable; set T where the sidecar is started (a unit's Environment=, a container's env), or \
+         write `file:` and a path\n\
          line 5: `caller[1].method`: found an unknown key, expected a known key; \
          did you mean `methods`?",
     );
+}
+
+#[test]
+fn nobody_listens_where_another_listener_does() {
+    check_fault(
+        "[proxy]\nlisten = \"127.0.0.1:1\"\n[webhook]\nlisten = \"0.0.0.0:1\"\n",
+        "line 4: `webhook.listen`: found \"0.0.0.0:1\", where `proxy.listen` listens, expected an \
+         address of its own",
+    );
+    check_fault(
+        "[proxy]\nlisten = \"unix:a\"\n[admin]\nlisten = \"unix:a\"\n",
+        "line 4: `admin.listen`: found \"unix:DIR/a\", where `proxy.listen` listens, expected an \
+         address of its own",
+    );
+}
+
+#[test]
+fn a_number_where_a_text_belongs_tells_the_text() {
+    check_fault(
+        "[upstream]\ntimeout = 15\n[proxy]\nmax_body = 7\n",
+        "line 2: `upstream.timeout`: found an integer, expected a duration such as \"15s\" (ms, s, m, \
+         h or d); write it in quotes\n\
+         line 4: `proxy.max_body`: found an integer, expected a size such as \"1MiB\" (B, KiB, MiB or \
+         GiB); write it in quotes",
+    );
+}
+
+#[test]
+fn what_stands_twice_is_named() {
+    check_fault(
+        "[proxy]\n[webhook]\n[proxy]\n",
+        "line 3: found `proxy`, which stands there before, expected each section and each key once; \
+         put what both say under one",
+    );
+    check_fault(
+        "[proxy]\nmax_body = \"1B\"\nmax_body = \"2B\"\n",
+        "line 3: found `max_body`, which stands there before, expected each section and each key \
+         once; put what both say under one",
+    );
+}
+
+#[test]
+fn a_reference_of_an_unknown_kind_isn_t_taken_for_a_secret() {
+    let check = |text: &str, hint: &str| {
+        let expected = format!(
+            "line 2: `admin.token`: found a reference of an unknown kind, or plain text (not shown), \
+             expected a reference: `env:NAME`, `file:path`, `cred:name` or `exec:command`; {hint}"
+        );
+        check_fault(&format!("[admin]\ntoken = \"{text}\"\n"), &expected);
+    };
+    let other = "what another store keeps, a command prints: `exec:command`";
+    check("vault:canary", other);
+    check("flie:canary", "did you mean `file:`?");
 }
 
 #[test]
@@ -590,7 +644,8 @@ fn apps_name_what_they_lack() {
          private key (应用私钥)\n\
          line 1: `app[1].alipay_public_key`: found nothing, expected the platform's public key \
          (支付宝公钥); without it no reply could be verified\n\
-         line 2: `app[1].app_id`: found \"2021 1\", expected 1 to 32 letters or digits\n\
+         line 2: `app[1].app_id`: found \"2021 1\", expected 1 to 32 digits, the APPID that \
+         Alipay's console shows\n\
          line 3: `app[1].environment`: found \"prod\", expected \"production\" or \"sandbox\"",
     );
 }

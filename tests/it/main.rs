@@ -34,6 +34,8 @@ mod canaries;
 #[cfg(feature = "simulator")]
 mod certificates;
 mod changes;
+#[cfg(all(feature = "cli", feature = "simulator"))]
+mod check_file;
 #[cfg(feature = "simulator")]
 mod check_online;
 #[cfg(feature = "cli")]

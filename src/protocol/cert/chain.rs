@@ -5,21 +5,33 @@ use crate::protocol::crypto::aws_lc;
 
 /// Checks the first certificate of a chain, see [`Bundle::check_trust`].
 pub(super) fn check(chain: &Bundle, roots: &Bundle, unix_ms: i64) -> Result<(), CertificateError> {
+    climb(chain, roots, |certificate| certificate.is_valid_at(unix_ms)).map(|_| ())
+}
+
+/// Finds the root that the first certificate of a chain leads up to, whatever the dates.
+pub(super) fn root<'r>(chain: &Bundle, roots: &'r Bundle) -> Option<&'r Certificate> {
+    climb(chain, roots, |_| true).ok()
+}
+
+/// Goes up from the first certificate of a chain, as long as the dates of each hold, to a root.
+fn climb<'r>(
+    chain: &Bundle,
+    roots: &'r Bundle,
+    holds: impl Fn(&Certificate) -> bool,
+) -> Result<&'r Certificate, CertificateError> {
     let mut unused: Vec<_> = chain.certificates().take(LONGEST).collect();
     let mut current = chain.first()?;
     // How many authorities stand between the certificate in question and the next issuer.
     let mut below = 0;
     loop {
-        if !current.is_valid_at(unix_ms) {
+        if !holds(current) {
             return Err(CertificateError::Expired {
                 subject: current.subject.clone(),
             });
         }
-        if roots
-            .certificates()
-            .any(|root| root == current || issued(root, current))
-        {
-            return Ok(());
+        let mut roots = roots.certificates();
+        if let Some(root) = roots.find(|root| *root == current || issued(root, current)) {
+            return Ok(root);
         }
         unused.retain(|other| *other != current);
         let issuer = unused

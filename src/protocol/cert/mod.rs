@@ -254,6 +254,13 @@ impl Bundle {
     pub fn check_trust(&self, roots: &Self, unix_ms: i64) -> Result<(), CertificateError> {
         chain::check(self, roots, unix_ms)
     }
+
+    /// Gives the one of `roots` that the first entry leads up to, whatever the dates; `None` where
+    /// there is none.
+    #[must_use]
+    pub fn root<'r>(&self, roots: &'r Self) -> Option<&'r Certificate> {
+        chain::root(self, roots)
+    }
 }
 
 /// Gives `app_cert_sn` for the text of a certificate file: that of its first certificate.

@@ -1,0 +1,186 @@
+//! `check`: what the file and the store tell without anybody being asked, and with the sidecar or
+//! Alipay out of reach.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use alipay_sidecar::clock::{Clock, SystemClock};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PKCS_RSA_SHA256,
+    RsaKeySize,
+};
+use serde_json::Value;
+use time::{Duration, OffsetDateTime};
+
+use crate::cli_live::World;
+
+/// The parameters of a certificate that ends in so many days.
+fn params(name: &str, days: i64) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let now = OffsetDateTime::from_unix_timestamp(SystemClock.now_ms() / 1000).expect("now");
+    params.not_before = now - Duration::days(1000);
+    params.not_after = now + Duration::days(days);
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+fn rsa() -> KeyPair {
+    KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).expect("a key")
+}
+
+fn write(directory: &Path, name: &str, text: &str) {
+    let path = directory.join(name);
+    std::fs::write(&path, text).expect("written");
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(path, private).expect("changed");
+}
+
+/// Puts the app of `world` into certificate mode; each of the three files ends in so many days.
+fn certify(world: &World, [app, alipay, root]: [i64; 3]) {
+    let mut roots = params("Root", root);
+    roots.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(roots, rsa()).expect("a root");
+    let private = std::fs::read_to_string(world.path().join("keys/app_private_key.pem"));
+    let private = KeyPair::from_pem(&private.expect("read")).expect("the app's key");
+    let issue = |name: &str, days, key: &KeyPair| {
+        let certificate = params(name, days).signed_by(key, &issuer);
+        certificate.expect("a certificate").pem()
+    };
+    write(world.path(), "app.crt", &issue("app", app, &private));
+    write(world.path(), "alipay.crt", &issue("alipay", alipay, &rsa()));
+    write(world.path(), "root.crt", &issuer.pem());
+    let files = "app_cert = \"file:app.crt\"\nalipay_cert = \"file:alipay.crt\"\nalipay_root_cert = \"file:root.crt\"\n";
+    world.edit(
+        "alipay_public_key = \"file:keys/alipay_public_key.pem\"\n",
+        files,
+    );
+}
+
+#[test]
+fn certificates_that_end_soon_are_warned_about_and_ended_ones_are_faults() {
+    let world = World::start();
+    world.check(&["store", "create"], 0, &[]);
+    certify(&world, [-3, 400, 25]);
+    let listener = KeyPair::generate().expect("a key");
+    let certificate = params("listener", 20).self_signed(&listener);
+    write(world.path(), "tls.crt", &certificate.expect("signed").pem());
+    write(world.path(), "tls.key", &listener.serialize_pem());
+    let files = "[webhook]\ntls_cert = \"file:tls.crt\"\ntls_key = \"file:tls.key\"\n";
+    world.edit("[webhook]\n", files);
+    let said = world.check(
+        &["check"],
+        1,
+        &[
+            "config.toml is faulty (",
+            "warning: `webhook.tls_cert` ends at",
+            "warning: `alipay_root_cert` of app 2021000000000001 ends at",
+            "alipay-sidecar: `app_cert` of app 2021000000000001 ended at",
+            "certificates: of 4 the first to end is `app_cert`",
+        ],
+    );
+    assert!(!said.contains("warning: `alipay_cert`"), "{said}");
+    certify_again(&world);
+    let good = ["config.toml is good (", "certificates: of 4 the first"];
+    let said = world.check(&["check"], 0, &good);
+    assert_eq!(said.matches("warning: `").count(), 1, "{said}");
+}
+
+/// The same with certificates that are good for long.
+fn certify_again(world: &World) {
+    let key = "alipay_public_key = \"file:keys/alipay_public_key.pem\"\n";
+    world.edit("app_cert = \"file:app.crt\"\n", key);
+    world.edit("alipay_cert = \"file:alipay.crt\"\n", "");
+    world.edit("alipay_root_cert = \"file:root.crt\"\n", "");
+    certify(world, [400, 400, 400]);
+}
+
+#[test]
+fn without_an_app_there_is_a_warning_beside_a_running_sidecar_too() {
+    let world = World::start();
+    let config = world.path().join("config.toml");
+    let text = std::fs::read_to_string(&config).expect("read");
+    let (before, _) = text.split_once("[[app]]").expect("an app");
+    std::fs::write(&config, before).expect("written");
+    world.check(&["store", "create"], 0, &[]);
+    let no_app = ["config.toml is good (", "warning: no app is configured"];
+    world.check(&["check"], 0, &no_app);
+    let (_sidecar, _) = world.run();
+    world.check(&["check"], 0, &no_app);
+}
+
+/// What `check --online` finds where Alipay's addresses are these.
+fn online(world: &World, gateway: &str, v3: &str) -> Value {
+    let simulator = &world.simulator;
+    world.edit(
+        &format!("gateway = \"{simulator}/"),
+        &format!("gateway = \"{gateway}/"),
+    );
+    world.edit(&format!("v3 = \"{simulator}\""), &format!("v3 = \"{v3}\""));
+    let said = world.output(&["check", "--online", "--json"]);
+    assert_eq!(said.status.code(), Some(1));
+    world.edit(
+        &format!("gateway = \"{gateway}/"),
+        &format!("gateway = \"{simulator}/"),
+    );
+    world.edit(&format!("v3 = \"{v3}\""), &format!("v3 = \"{simulator}\""));
+    serde_json::from_slice(&said.stdout).expect("JSON")
+}
+
+fn lines<'s>(said: &'s Value, name: &str) -> Vec<&'s str> {
+    let lines = said[name].as_array().expect("a list").iter();
+    lines.map(|line| line.as_str().expect("a line")).collect()
+}
+
+#[test]
+fn v3_is_asked_too_and_one_fault_of_the_network_is_told_once() {
+    let world = World::start();
+    world.check(&["store", "create"], 0, &[]);
+    world.check(&["merchant", "import", "merchants.jsonl"], 0, &[]);
+    let all = [
+        &format!("{}: reached, without TLS", world.simulator),
+        "clock: 0 s ahead of Alipay's",
+        "v3 answers, too",
+        "warning: the public address wasn't looked at: no sidecar is running",
+    ];
+    world.check(&["check", "--online"], 0, &all);
+
+    let nowhere = "http://127.0.0.1:1";
+    let said = online(&world, &world.simulator, nowhere);
+    let faults = lines(&said, "faults");
+    assert_eq!(faults.len(), 1, "{said}");
+    assert!(faults[0].contains("app 2021000000000001: upstream-unreachable"));
+    assert!(lines(&said, "good").contains(&"merchants: the tokens of 2 hold"));
+
+    let said = online(&world, nowhere, nowhere);
+    assert_eq!(lines(&said, "faults").len(), 1, "{said}");
+    let warnings = lines(&said, "warnings").join("\n");
+    assert!(warnings.contains("2 merchants weren't asked"), "{said}");
+}
+
+/// Two apps beside each other, in two environments.
+const SANDBOX: &str = "\n[[app]]\napp_id = \"9021000000000001\"\nenvironment = \"sandbox\"\n\
+                       private_key = \"file:keys/app_private_key.pem\"\n\
+                       alipay_public_key = \"file:keys/alipay_public_key.pem\"\n";
+
+#[test]
+fn the_sandbox_beside_production_is_told() {
+    let world = World::start();
+    world.check(&["store", "create"], 0, &[]);
+    let config = world.path().join("config.toml");
+    let text = std::fs::read_to_string(&config).expect("read");
+    std::fs::write(&config, format!("{text}{SANDBOX}")).expect("written");
+    let shared = [
+        "config.toml is good (",
+        "because `upstream.gateway` wins over `environment`",
+        "app 9021000000000001 of the sandbox and app 2021000000000001 of production have the same key pair",
+    ];
+    world.check(&["check"], 0, &shared);
+    let said = world.check(&["app", "show", "9021000000000001"], 0, &[]);
+    let gateway = format!("gateway      {}/gateway.do", world.simulator);
+    assert!(said.contains(&gateway), "{said}");
+
+    let gateway = format!("gateway = \"{}/gateway.do\"\n", world.simulator);
+    world.edit(&gateway, "");
+    let half = ["`upstream.v3` is set and `upstream.gateway` isn't"];
+    world.check(&["check"], 0, &half);
+}
