@@ -8,11 +8,11 @@ use std::io::IsTerminal;
 use prometheus::{PullingGauge, Registry};
 use tracing::{Level, Metadata, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{Targets, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, reload};
+use tracing_subscriber::{Layer, reload};
 
 use crate::cli::failure::Failure;
 use crate::config::telemetry::{LogFormat, TelemetryConfig};
@@ -74,8 +74,10 @@ where
     Ok((Box::new(subscriber), Box::new(follow)))
 }
 
-fn directives(settings: &TelemetryConfig) -> Result<EnvFilter, Failure> {
-    let filter = EnvFilter::try_new(&settings.log);
+/// The configuration takes directives with spaces around them.
+fn directives(settings: &TelemetryConfig) -> Result<Targets, Failure> {
+    let trimmed: Vec<_> = settings.log.split(',').map(str::trim).collect();
+    let filter = trimmed.join(",").parse();
     Ok(filter.map_err(|error| anyhow::anyhow!("telemetry.log: {error}"))?)
 }
 
@@ -169,6 +171,38 @@ mod tests {
                 lines.contains("shallow") && lines.contains("ours"),
                 "{log}: {lines}"
             );
+        }
+    }
+
+    #[test]
+    fn what_the_configuration_takes_is_meant_as_it_is_documented() {
+        for (log, said) in [
+            ("off", ""),
+            ("WARN", "warn"),
+            (" off , alipay_sidecar::cli=DEBUG ", "warn debug"),
+            ("debug,alipay_sidecar=warn", "warn"),
+            ("alipay_sidecar::proxy=trace", ""),
+        ] {
+            let settings = TelemetryConfig {
+                log: log.to_owned(),
+                log_format: LogFormat::Json,
+                ..TelemetryConfig::default()
+            };
+            let lines = Lines::default();
+            let made = lines.clone();
+            let (subscriber, _) = subscriber(&settings, move || made.clone()).expect("a log");
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::warn!(target: "alipay_sidecar::cli::run", "warn");
+                tracing::debug!(target: "alipay_sidecar::cli::run", "debug");
+            });
+            let lines = lines.0.lock().expect("no panic");
+            let lines = String::from_utf8_lossy(&lines);
+            let message = |line: &str| {
+                let line: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+                line["message"].as_str().expect("a text").to_owned()
+            };
+            let found: Vec<_> = lines.lines().map(message).collect();
+            assert_eq!(found.join(" "), said, "{log}");
         }
     }
 
