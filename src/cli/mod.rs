@@ -31,6 +31,7 @@ mod http_text;
 mod inbox;
 mod init;
 mod input;
+mod log_lines;
 mod logging;
 mod man;
 mod merchant;
