@@ -1,31 +1,25 @@
 //! The program's log: standard error, for people or as JSON.
-//!
-//! Lines are written by a thread of their own: a terminal or pipe that nobody reads must not hold
-//! a call up. What doesn't fit is dropped and counted.
 
 use std::io::IsTerminal;
 
 use prometheus::{PullingGauge, Registry};
 use tracing::{Level, Metadata, Subscriber};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{Targets, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer, reload};
+use tracing_subscriber::{Layer, reload};
 
 use crate::cli::failure::Failure;
+use crate::cli::log_lines::{LastLines, Lines};
 use crate::config::telemetry::{LogFormat, TelemetryConfig};
-
-/// Lines that may wait to be written.
-const WAITING_LINES: usize = 10_000;
 
 /// The running log; dropping it writes what still waits.
 #[must_use]
 pub(crate) struct Log {
-    dropped: ErrorCounter,
+    lines: Lines,
     follow: Follow,
-    _writer: WorkerGuard,
+    _last: LastLines,
 }
 
 /// Goes on by other settings.
@@ -37,18 +31,17 @@ type Subscribers = tracing_subscriber::Registry;
 
 /// Starts the log of this process; once.
 pub(crate) fn start(settings: &TelemetryConfig) -> Result<Log, Failure> {
-    let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(WAITING_LINES)
-        .thread_name("log")
-        .finish(std::io::stderr());
-    let dropped = writer.error_counter();
-    let (subscriber, follow) = subscriber(settings, writer)?;
+    let unable =
+        |error: &dyn std::error::Error| anyhow::anyhow!("the log could not be started: {error}");
+    let started = Lines::start(std::io::stderr());
+    let (lines, last) = started.map_err(|error| unable(&error))?;
+    let (subscriber, follow) = subscriber(settings, lines.clone())?;
     let started = subscriber.try_init();
-    started.map_err(|error| anyhow::anyhow!("the log could not be started: {error}"))?;
+    started.map_err(|error| unable(&error))?;
     Ok(Log {
-        dropped,
+        lines,
         follow,
-        _writer: guard,
+        _last: last,
     })
 }
 
@@ -74,8 +67,10 @@ where
     Ok((Box::new(subscriber), Box::new(follow)))
 }
 
-fn directives(settings: &TelemetryConfig) -> Result<EnvFilter, Failure> {
-    let filter = EnvFilter::try_new(&settings.log);
+/// The configuration takes directives with spaces around them.
+fn directives(settings: &TelemetryConfig) -> Result<Targets, Failure> {
+    let trimmed: Vec<_> = settings.log.split(',').map(str::trim).collect();
+    let filter = trimmed.join(",").parse();
     Ok(filter.map_err(|error| anyhow::anyhow!("telemetry.log: {error}"))?)
 }
 
@@ -114,8 +109,8 @@ impl Log {
 
     /// Shows in `registry` how many lines were dropped.
     pub(crate) fn count_in(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let dropped = self.dropped.clone();
-        let read = move || f64::from(u32::try_from(dropped.dropped_lines()).unwrap_or(u32::MAX));
+        let lines = self.lines.clone();
+        let read = move || f64::from(u32::try_from(lines.dropped()).unwrap_or(u32::MAX));
         let gauge = PullingGauge::new(
             "alipay_sidecar_log_dropped_lines",
             "Log lines dropped because nobody read them in time.",
@@ -169,6 +164,38 @@ mod tests {
                 lines.contains("shallow") && lines.contains("ours"),
                 "{log}: {lines}"
             );
+        }
+    }
+
+    #[test]
+    fn what_the_configuration_takes_is_meant_as_it_is_documented() {
+        for (log, said) in [
+            ("off", ""),
+            ("WARN", "warn"),
+            (" off , alipay_sidecar::cli=DEBUG ", "warn debug"),
+            ("debug,alipay_sidecar=warn", "warn"),
+            ("alipay_sidecar::proxy=trace", ""),
+        ] {
+            let settings = TelemetryConfig {
+                log: log.to_owned(),
+                log_format: LogFormat::Json,
+                ..TelemetryConfig::default()
+            };
+            let lines = Lines::default();
+            let made = lines.clone();
+            let (subscriber, _) = subscriber(&settings, move || made.clone()).expect("a log");
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::warn!(target: "alipay_sidecar::cli::run", "warn");
+                tracing::debug!(target: "alipay_sidecar::cli::run", "debug");
+            });
+            let lines = lines.0.lock().expect("no panic");
+            let lines = String::from_utf8_lossy(&lines);
+            let message = |line: &str| {
+                let line: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+                line["message"].as_str().expect("a text").to_owned()
+            };
+            let found: Vec<_> = lines.lines().map(message).collect();
+            assert_eq!(found.join(" "), said, "{log}");
         }
     }
 

@@ -34,6 +34,7 @@ mod http_text;
 mod inbox;
 mod init;
 mod input;
+mod log_lines;
 mod logging;
 mod man;
 mod merchant;

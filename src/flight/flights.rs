@@ -27,16 +27,20 @@ where
     }
 
     /// Runs `work` for `key` in a task of its own, or joins the one that is under way; `None`
-    /// when the work panicked.
+    /// when the work panicked. It has begun when this returns: whoever waits holds the result's
+    /// place alone, not the work, which is large.
     ///
     /// # Cancel safety
-    /// Dropping the future stops no work that has begun.
-    pub(crate) async fn run<W>(&self, key: K, work: W) -> Option<T>
+    /// Dropping the future stops no work.
+    pub(crate) fn run<W>(
+        &self,
+        key: K,
+        work: W,
+    ) -> impl Future<Output = Option<T>> + Send + use<K, T, W>
     where
         W: Future<Output = T> + Send + 'static,
     {
-        let flight = self.join(key, work);
-        flight.await
+        self.join(key, work)
     }
 
     /// Runs `work` for `key` in a task of its own, unless some is under way; nobody waits for it.

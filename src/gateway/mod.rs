@@ -3,6 +3,8 @@
 //! What leaves here is signed and what comes back is verified: [`VerifiedReply`] can't be had any
 //! other way. The gateway keeps no state of merchants; who the call is for is its caller's part.
 
+#![warn(clippy::large_futures)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,7 @@
 //! Sockets and HTTP plumbing that knows nothing of Alipay.
 
+#![warn(clippy::large_futures)]
+
 pub mod body;
 pub mod client;
 pub(crate) mod crowd;

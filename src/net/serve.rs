@@ -7,8 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response};
+use http_body_util::BodyExt;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
@@ -68,6 +72,22 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    let handle = Handle(Arc::new(move |request| {
+        let erased = |answer: Response<B>| answer.map(|b| b.map_err(Into::into).boxed_unsync());
+        handle(request).map(erased).boxed()
+    }));
+    serve_erased(listener, tls, handle, ending).await;
+}
+
+/// What answers requests. It is the same type whoever does, so that what speaks HTTP is in the
+/// program once; and hyper, which keeps the place of an answer for as long as a connection lives,
+/// keeps that of a pointer.
+#[derive(Clone)]
+struct Handle(Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Answer> + Send + Sync>);
+
+type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
+
+async fn serve_erased(listener: Listener, tls: Tls, handle: Handle, ending: Ending) {
     let terms = listener.terms();
     let slots = Arc::new(Semaphore::new(terms.connections as usize));
     let mut accepting = Accepting {
@@ -178,13 +198,7 @@ impl Accepting {
 const COMPLAINTS: Duration = Duration::from_secs(60);
 
 /// Speaks HTTP on one connection until it ends.
-async fn converse<H, F, B>(stream: Stream, (peer, terms): (Peer, Terms), handle: H, ending: Ending)
-where
-    H: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
+async fn converse(stream: Stream, (peer, terms): (Peer, Terms), handle: Handle, ending: Ending) {
     let answering = Answering::default();
     let stream = Paced::new(stream, terms, answering.clone(), ending.clone());
     let closing = ending.reached(Stage::Closing);
@@ -194,7 +208,7 @@ where
         request.extensions_mut().insert(Within(terms.body));
         // Whoever sent this may see another end of it than we: nothing more is read behind it.
         let is_unclear = head::check_framing(request.headers()).is_err();
-        let (answer, answering) = (handle(request), answering.clone());
+        let (answer, answering) = ((handle.0)(request), answering.clone());
         let ending = ending.clone();
         async move {
             let mut answer = answer.await;

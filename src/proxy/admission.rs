@@ -140,7 +140,8 @@ impl Proxy {
                 }
                 _ => Charset::Utf8,
             };
-            let (upload, held) = upload::read(&head.headers, charset, body, limits).await?;
+            let reading = Box::pin(upload::read(&head.headers, charset, body, limits));
+            let (upload, held) = reading.await?;
             return Ok((Sent::Upload(upload), held));
         }
         let (body, held) = body::read_into(body, limits.max_body, deadline, &limits.room).await?;

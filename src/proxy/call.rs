@@ -1,5 +1,6 @@
 //! One admitted call: credentials → signed → sent → verified.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -143,13 +144,14 @@ pub(super) async fn make(
         .calls
         .begin(story, &call.method, calls::is_query(&call.method));
     let result = send(parts, (call, story), credentials, api).await;
-    recording.end_v2(&result, api == Api::Gateway);
-    story.tell(parts, Some(&known), result.as_ref().map(Into::into));
+    let told = result.as_deref();
+    recording.end_v2(told, api == Api::Gateway);
+    story.tell(parts, Some(&known), told.map(Into::into));
     parts
         .call_metrics
         .observe(api, Phase::Total, story.began.elapsed());
     let sign_type = call.sign_type.unwrap_or(known.app.sign_type);
-    result.map(|reply| Answer::Reply(Box::new(reply), sign_type))
+    result.map(|reply| Answer::Reply(reply, sign_type))
 }
 
 /// Gives what is known without a call, and tells its story.
@@ -215,7 +217,7 @@ async fn send(
     (call, story): (&LocalCall, &Story),
     credentials: Credentials,
     api: Api,
-) -> Result<VerifiedReply, ProxyError> {
+) -> Result<Box<VerifiedReply>, ProxyError> {
     let began = Instant::now();
     let known = credentials.clone();
     let mut v2 = v2_call(parts, (call, story), credentials, api);
@@ -232,7 +234,8 @@ async fn send(
         route: api.as_str(),
         until,
     };
-    let sending = send_renewed(parts, (v2, until), &known, user);
+    // Handed on by its place: it is large, and would be copied each time.
+    let sending = pin!(send_renewed(parts, (v2, until), &known, user));
     logins::once(parts, login, sending).await
 }
 
@@ -243,9 +246,9 @@ async fn send_renewed(
     (mut v2, until): (V2Call, Instant),
     known: &Credentials,
     user: Option<UserToken>,
-) -> Result<VerifiedReply, ProxyError> {
+) -> Result<Box<VerifiedReply>, ProxyError> {
     if v2.method == TOKEN_METHOD {
-        return send_for_tokens(parts, &v2).await;
+        return Box::pin(send_for_tokens(parts, &v2)).await;
     }
     let whose = (known.merchant.as_ref(), user);
     let reply = second_try::send(parts, (&mut v2, until), whose).await?;
@@ -273,7 +276,7 @@ impl Resendable for V2Call {
         self.timeout = timeout;
     }
 
-    async fn send(&self, parts: &ProxyParts) -> Result<VerifiedReply, ProxyError> {
+    async fn send(&self, parts: &ProxyParts) -> Result<Box<VerifiedReply>, ProxyError> {
         send_once(parts, self).await
     }
 }
@@ -291,9 +294,10 @@ async fn keep_login(parts: &ProxyParts, known: &Credentials, reply: &VerifiedRep
     }
 }
 
-async fn send_once(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedReply, ProxyError> {
-    let reply = parts.gateway.call(v2).await;
-    reply.map_err(|e| ProxyError::of_call(&v2.method, &e))
+async fn send_once(parts: &ProxyParts, v2: &V2Call) -> Result<Box<VerifiedReply>, ProxyError> {
+    let reply = Box::pin(parts.gateway.call(v2)).await;
+    let reply = reply.map_err(|e| ProxyError::of_call(&v2.method, &e))?;
+    Ok(Box::new(reply))
 }
 
 /// Sends a call that hands out tokens, and stores them.
@@ -302,7 +306,10 @@ async fn send_once(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedReply, Pro
 /// spent it a moment ago, another caller or the sidecar itself, has the answer to this one, too. If the
 /// tokens can't be stored, the reply goes to its caller all the same: a code is good for one
 /// exchange, so that reply may be the only copy there will ever be.
-async fn send_for_tokens(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedReply, ProxyError> {
+async fn send_for_tokens(
+    parts: &ProxyParts,
+    v2: &V2Call,
+) -> Result<Box<VerifiedReply>, ProxyError> {
     let refresh_token = refresh_token(v2)?;
     let began = Instant::now();
     let turn = match &refresh_token {
@@ -314,7 +321,7 @@ async fn send_for_tokens(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedRepl
         .as_ref()
         .and_then(|turn| parts.tokens.spent_reply(turn, &form));
     if let Some(SpentReply::V2(reply)) = known {
-        return Ok(reply);
+        return Ok(Box::new(reply));
     }
     let timeout = v2.timeout.saturating_sub(began.elapsed());
     let v2 = &V2Call {
@@ -333,7 +340,7 @@ async fn send_for_tokens(parts: &ProxyParts, v2: &V2Call) -> Result<VerifiedRepl
     let node = reply.envelope.node_text();
     absorb(parts, &v2.app, node.as_bytes(), source).await;
     if let Some(turn) = &turn {
-        let kept = SpentReply::V2(reply.clone());
+        let kept = SpentReply::V2((*reply).clone());
         parts.tokens.keep_spent(turn, form, kept);
     }
     Ok(reply)

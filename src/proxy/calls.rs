@@ -351,7 +351,7 @@ impl std::fmt::Debug for CallRecords {
 
 impl Recording {
     /// Records how a call of v2 ended; `is_as_sent`: its caller got a ciphertext as it came.
-    pub(super) fn end_v2(self, result: &Result<VerifiedReply, ProxyError>, is_as_sent: bool) {
+    pub(super) fn end_v2(self, result: Result<&VerifiedReply, &ProxyError>, is_as_sent: bool) {
         let kept = |reply: &VerifiedReply| {
             let envelope = &reply.envelope;
             let text = match is_as_sent {
@@ -364,24 +364,16 @@ impl Recording {
                 body: text,
             }
         };
-        self.end(
-            result
-                .as_ref()
-                .map(|reply| (Said::from(reply), kept(reply))),
-        );
+        self.end(result.map(|reply| (Said::from(reply), kept(reply))));
     }
 
     /// Records how a call of v3 ended.
-    pub(super) fn end_v3(self, result: &Result<VerifiedV3Reply, ProxyError>) {
+    pub(super) fn end_v3(self, result: Result<&VerifiedV3Reply, &ProxyError>) {
         let kept = |reply: &VerifiedV3Reply| KeptReply {
             status: Some(reply.response.status()),
             body: reply.body().clone(),
         };
-        self.end(
-            result
-                .as_ref()
-                .map(|reply| (Said::from(reply), kept(reply))),
-        );
+        self.end(result.map(|reply| (Said::from(reply), kept(reply))));
     }
 
     fn end(mut self, result: Result<(Said, KeptReply), &ProxyError>) {

@@ -85,8 +85,8 @@ impl Spent {
 /// The logins that are under way, by what they spend and for whom. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Logins {
-    v2: UnderWay<VerifiedReply>,
-    v3: UnderWay<VerifiedV3Reply>,
+    v2: UnderWay<Box<VerifiedReply>>,
+    v3: UnderWay<Box<VerifiedV3Reply>>,
 }
 
 type Flight<T> = Shared<BoxFuture<'static, Option<Result<T, ProxyError>>>>;
@@ -112,9 +112,9 @@ pub(super) async fn once<F>(
     parts: &ProxyParts,
     login: Login<'_>,
     send: F,
-) -> Result<VerifiedReply, ProxyError>
+) -> Result<Box<VerifiedReply>, ProxyError>
 where
-    F: Future<Output = Result<VerifiedReply, ProxyError>> + Send,
+    F: Future<Output = Result<Box<VerifiedReply>, ProxyError>> + Send,
 {
     run(parts, &parts.logins.v2, login, send).await
 }
@@ -124,9 +124,9 @@ pub(super) async fn once_v3<F>(
     parts: &ProxyParts,
     login: Login<'_>,
     send: F,
-) -> Result<VerifiedV3Reply, ProxyError>
+) -> Result<Box<VerifiedV3Reply>, ProxyError>
 where
-    F: Future<Output = Result<VerifiedV3Reply, ProxyError>> + Send,
+    F: Future<Output = Result<Box<VerifiedV3Reply>, ProxyError>> + Send,
 {
     run(parts, &parts.logins.v3, login, send).await
 }
@@ -141,14 +141,28 @@ where
     T: Clone + Send + Sync + 'static,
     F: Future<Output = Result<T, ProxyError>> + Send,
 {
-    let code = match &login.spent {
-        None => return send.await,
+    match &login.spent {
+        None => send.await,
         Some(Spent::RefreshToken(refresh_token)) => {
-            let _turn = turn(parts, refresh_token, login.until).await?;
-            return send.await;
+            let _turn = Box::pin(turn(parts, refresh_token, login.until)).await?;
+            send.await
         }
-        Some(Spent::AuthCode(code)) => code,
-    };
+        Some(Spent::AuthCode(code)) => {
+            Box::pin(run_alone(parts, under_way, (&login, code), send)).await
+        }
+    }
+}
+
+async fn run_alone<T, F>(
+    parts: &ProxyParts,
+    under_way: &UnderWay<T>,
+    (login, code): (&Login<'_>, &Secret<String>),
+    send: F,
+) -> Result<T, ProxyError>
+where
+    T: Clone + Send + Sync + 'static,
+    F: Future<Output = Result<T, ProxyError>> + Send,
+{
     let landing = match under_way.join(login.key(code)) {
         Ok(landing) => landing,
         Err(flight) => {

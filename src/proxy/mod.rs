@@ -4,6 +4,8 @@
 //! credentials on, the call runs in a task of its own: money may move, so it is finished, verified
 //! and logged whether or not its caller still listens.
 
+#![warn(clippy::large_futures)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,13 +194,13 @@ impl Proxy {
         let (head, body) = request.into_parts();
         let route = Route::of(head.uri.path());
         if matches!(route.target, Target::Check(_)) {
-            return self.check(&head, route, body).await;
+            return Box::pin(self.check(&head, route, body)).await;
         }
         if let Target::Calls { id } = &route.target {
             return self.look_up_call(&head, &route, id).await;
         }
         if let Target::Events(event) = &route.target {
-            return self.events(&head, (&route, event), body).await;
+            return Box::pin(self.events(&head, (&route, event), body)).await;
         }
         let mut story = Story::new(&head, &route).recorded(&self.parts.tracer, &head, &route);
         let span = story.span.clone();
@@ -337,7 +339,8 @@ impl Proxy {
     {
         let (proxy, story) = (self.clone(), Arc::new(story));
         let told = Arc::clone(&story);
-        let task = tokio::spawn(async move {
+        // Boxed here: on its way into a task it would be copied several times.
+        let task = tokio::spawn(Box::pin(async move {
             let Admitted {
                 call,
                 who,
@@ -357,7 +360,7 @@ impl Proxy {
             let ended = end(proxy, answer).await;
             drop((slot, in_flight));
             ended
-        });
+        }));
         task.await.map_err(|_| story.broken(&self.parts, bug()))
     }
 }

@@ -61,7 +61,7 @@ pub(super) trait Resendable: Send + Sync {
     fn send(
         &self,
         parts: &ProxyParts,
-    ) -> impl Future<Output = Result<Self::Reply, ProxyError>> + Send;
+    ) -> impl Future<Output = Result<Box<Self::Reply>, ProxyError>> + Send;
 }
 
 impl Said {
@@ -121,7 +121,7 @@ pub(super) async fn send<C: Resendable>(
     parts: &ProxyParts,
     (call, until): (&mut C, Instant),
     (merchant, user): (Option<&Merchant>, Option<UserToken>),
-) -> Result<C::Reply, ProxyError> {
+) -> Result<Box<C::Reply>, ProxyError> {
     let mut trial = Trial {
         parts,
         merchant,
@@ -130,7 +130,7 @@ pub(super) async fn send<C: Resendable>(
     };
     let first = call.send(parts).await?;
     if call.is_single() {
-        trial.learn(first.says_of_token()).await;
+        Box::pin(trial.learn(first.says_of_token())).await;
         return Ok(first);
     }
     let reply = trial.settle(call, first).await?;
@@ -139,7 +139,8 @@ pub(super) async fn send<C: Resendable>(
     };
     let in_use = trial.in_use();
     let refused = (&used, refusal);
-    let Some(token) = users::replacement(parts, refused, in_use.as_ref(), until).await else {
+    let replacement = Box::pin(users::replacement(parts, refused, in_use.as_ref(), until));
+    let Some(token) = replacement.await else {
         return Ok(reply);
     };
     call.set_user_token(&token)?;
@@ -172,8 +173,8 @@ impl Trial<'_> {
     async fn settle<C: Resendable>(
         &mut self,
         call: &mut C,
-        reply: C::Reply,
-    ) -> Result<C::Reply, ProxyError> {
+        reply: Box<C::Reply>,
+    ) -> Result<Box<C::Reply>, ProxyError> {
         let Some(merchant) = self.merchant else {
             return Ok(reply);
         };
@@ -188,10 +189,14 @@ impl Trial<'_> {
                 self.parts.tokens.worked(merchant);
                 None
             }
-            Said::Refused(verdict) => other_token(self.parts, merchant, verdict, self.until).await,
+            Said::Refused(verdict) => {
+                Box::pin(other_token(self.parts, merchant, verdict, self.until)).await
+            }
         };
         match choice {
-            Some(choice) if !self.remaining().is_zero() => self.resend(call, choice, reply).await,
+            Some(choice) if !self.remaining().is_zero() => {
+                Box::pin(self.resend(call, choice, reply)).await
+            }
             _ => Ok(reply),
         }
     }
@@ -217,8 +222,8 @@ impl Trial<'_> {
         &mut self,
         call: &mut C,
         choice: SecondChoice,
-        first: C::Reply,
-    ) -> Result<C::Reply, ProxyError> {
+        first: Box<C::Reply>,
+    ) -> Result<Box<C::Reply>, ProxyError> {
         call.set_merchant_token(choice.app_auth_token.clone());
         call.set_timeout(self.remaining());
         let choice = self.choice.insert(choice).clone();

@@ -98,7 +98,8 @@ pub(super) async fn token(
         name,
     };
     let left = until.saturating_duration_since(Instant::now());
-    let found = tokio::time::timeout(left, current(parts, key, known, until)).await;
+    let finding = Box::pin(current(parts, key, known, until));
+    let found = tokio::time::timeout(left, finding).await;
     let late = |_| {
         let detail = "the user's token is due, and was not refreshed within the deadline";
         ProxyError::refused(ErrorCode::UpstreamTimeout, detail)

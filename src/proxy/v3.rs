@@ -3,6 +3,7 @@
 //! Path, query and body go on as they came; the sidecar adds who calls, for whom, and the
 //! signature. Invariant: as on the other routes, no byte of an unverified reply leaves.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
@@ -133,11 +134,12 @@ pub(super) async fn make(
     let is_query = call.http_method == Method::GET || calls::is_query(&call.method());
     let recording = parts.calls.begin(story, &call.method(), is_query);
     let result = send(parts, call, credentials, story).await;
-    recording.end_v3(&result);
-    story.tell(parts, Some(&known), result.as_ref().map(Into::into));
+    let told = result.as_deref();
+    recording.end_v3(told);
+    story.tell(parts, Some(&known), told.map(Into::into));
     let took = story.began.elapsed();
     parts.call_metrics.observe(Api::V3, Phase::Total, took);
-    result.map(|reply| Answer::V3(Box::new(reply)))
+    result.map(Answer::V3)
 }
 
 async fn send(
@@ -145,7 +147,7 @@ async fn send(
     call: &LocalV3Call,
     credentials: Credentials,
     story: &Story,
-) -> Result<VerifiedV3Reply, ProxyError> {
+) -> Result<Box<VerifiedV3Reply>, ProxyError> {
     let began = Instant::now();
     let known = credentials.clone();
     let mut v3 = v3_call(parts, call, credentials, story);
@@ -162,7 +164,7 @@ async fn send(
         route: "v3",
         until,
     };
-    let sending = send_renewed(parts, (v3, until), (call, &known), user);
+    let sending = pin!(send_renewed(parts, (v3, until), (call, &known), user));
     logins::once_v3(parts, login, sending).await
 }
 
@@ -173,9 +175,9 @@ async fn send_renewed(
     (v3, until): (V3Call, Instant),
     (call, known): (&LocalV3Call, &Credentials),
     user: Option<UserToken>,
-) -> Result<VerifiedV3Reply, ProxyError> {
+) -> Result<Box<VerifiedV3Reply>, ProxyError> {
     if v3.method() == TOKEN_METHOD {
-        return send_for_tokens(parts, v3).await;
+        return Box::pin(send_for_tokens(parts, v3)).await;
     }
     let whose = (known.merchant.as_ref(), user);
     let mut renewable = Renewable {
@@ -214,7 +216,7 @@ impl Resendable for Renewable<'_> {
         self.v3.timeout = timeout;
     }
 
-    async fn send(&self, parts: &ProxyParts) -> Result<VerifiedV3Reply, ProxyError> {
+    async fn send(&self, parts: &ProxyParts) -> Result<Box<VerifiedV3Reply>, ProxyError> {
         send_once(parts, &self.v3).await
     }
 }
@@ -228,16 +230,17 @@ async fn keep_login(parts: &ProxyParts, v3: &V3Call, known: &Credentials, reply:
     }
 }
 
-async fn send_once(parts: &ProxyParts, v3: &V3Call) -> Result<VerifiedV3Reply, ProxyError> {
-    let reply = parts.gateway.call_v3(v3).await;
-    reply.map_err(|e| ProxyError::of_query(v3.is_pure_query(), &e))
+async fn send_once(parts: &ProxyParts, v3: &V3Call) -> Result<Box<VerifiedV3Reply>, ProxyError> {
+    let reply = Box::pin(parts.gateway.call_v3(v3)).await;
+    let reply = reply.map_err(|e| ProxyError::of_query(v3.is_pure_query(), &e))?;
+    Ok(Box::new(reply))
 }
 
 /// Sends a call that hands out tokens, and stores them.
 async fn send_for_tokens(
     parts: &ProxyParts,
     mut v3: V3Call,
-) -> Result<VerifiedV3Reply, ProxyError> {
+) -> Result<Box<VerifiedV3Reply>, ProxyError> {
     let refresh_token = refresh_token(&v3)?;
     let began = Instant::now();
     let turn = match &refresh_token {
@@ -249,7 +252,7 @@ async fn send_for_tokens(
         .as_ref()
         .and_then(|turn| parts.tokens.spent_reply(turn, &form));
     if let Some(SpentReply::V3(reply)) = known {
-        return Ok(reply);
+        return Ok(Box::new(reply));
     }
     v3.timeout = v3.timeout.saturating_sub(began.elapsed());
     let reply = send_once(parts, &v3).await?;
@@ -263,7 +266,7 @@ async fn send_for_tokens(
     };
     call::absorb(parts, &v3.app, content(&v3, &reply).expose(), source).await;
     if let Some(turn) = &turn {
-        let kept = SpentReply::V3(reply.clone());
+        let kept = SpentReply::V3((*reply).clone());
         parts.tokens.keep_spent(turn, form, kept);
     }
     Ok(reply)

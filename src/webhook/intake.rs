@@ -61,7 +61,7 @@ impl Intake<'_> {
                 None => self.hand_on(id),
             }
         } else if let Some(cancellation) = notification.cancellation() {
-            match self.cancelled(&cancellation).await? {
+            match Box::pin(self.cancelled(&cancellation)).await? {
                 Cancelled::Known(revocation) => self.revoke(id, revocation),
                 Cancelled::Unknown(revocation) => self.cancel_unknown(id, revocation),
                 Cancelled::Nothing => self.hand_on(id),

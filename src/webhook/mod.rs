@@ -5,6 +5,8 @@
 //! signature, or a forged one would swallow the true one. (An SPI call is handed on at once and
 //! never stored.)
 
+#![warn(clippy::large_futures)]
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -309,10 +311,10 @@ impl Webhook {
                 app_gateway::receive(&self.0, settings, &arrival).await
             }
             (Route::Spi(path), Method::GET | Method::POST) => {
-                spi::receive(&self.0, settings, path, head, body).await
+                Box::pin(spi::receive(&self.0, settings, path, head, body)).await
             }
             (Route::AuthCallback, Method::GET) => {
-                auth_redirect::callback(&self.0, settings, head).await
+                Box::pin(auth_redirect::callback(&self.0, settings, head)).await
             }
             (Route::AuthStart, Method::GET) => auth_redirect::start(&self.0, settings, query).await,
             (Route::Spi(_), _) => answer::method_not_allowed("GET, POST"),
