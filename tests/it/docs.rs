@@ -1,5 +1,6 @@
 //! What the documentation says is held against the program: its links lead somewhere, its commands
-//! are commands, and its tables of errors and metrics are complete.
+//! are commands, its tables of errors and metrics are complete, and the Chinese pages say what the
+//! English ones do.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,10 +21,8 @@ fn read(name: &str) -> String {
 
 /// Every page that a user reads.
 fn pages() -> Vec<PathBuf> {
-    let mut pages: Vec<_> = fs::read_dir(root().join("docs"))
-        .expect("docs/")
-        .map(|entry| entry.expect("an entry").path())
-        .collect();
+    let mut pages = pages_in("docs");
+    pages.extend(pages_in("docs/zh"));
     let others = [
         "README.md",
         "README.zh-CN.md",
@@ -32,6 +31,13 @@ fn pages() -> Vec<PathBuf> {
     ];
     pages.extend(others.map(|name| root().join(name)));
     pages
+}
+
+/// The pages of one folder.
+fn pages_in(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join(folder)).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.filter(|path| path.is_file()).collect()
 }
 
 /// The targets of `[text](target)` that are files of ours.
@@ -73,14 +79,78 @@ fn commands(page: &str) -> Vec<String> {
     all
 }
 
-#[test]
-fn the_chinese_readme_gives_the_same_commands() {
-    let english: BTreeSet<_> = commands(&read("README.md")).into_iter().collect();
-    let chinese = commands(&read("README.zh-CN.md"));
-    assert!(chinese.len() > 20, "{}", chinese.len());
-    for command in &chinese {
-        assert!(english.contains(command), "not in README.md: {command}");
+/// The English pages and their Chinese ones. Metrics are told in English, as `/metrics` tells them.
+fn translations() -> Vec<(String, String)> {
+    let mut pairs = vec![("README.md".to_owned(), "README.zh-CN.md".to_owned())];
+    for path in pages_in("docs") {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.expect("a name");
+        if name != "metrics.md" {
+            pairs.push((format!("docs/{name}"), format!("docs/zh/{name}")));
+        }
     }
+    pairs
+}
+
+/// `line` with nothing in its `<…>`, which a reader replaces and a translation translates.
+fn unfilled(line: &str) -> String {
+    let mut parts = line.split('<');
+    let mut unfilled = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.split_once('>').map_or(part, |(_, rest)| rest);
+        unfilled += &format!("<>{rest}");
+    }
+    unfilled
+}
+
+/// The fenced blocks of a language, each without its comments.
+fn blocks(page: &str) -> Vec<Vec<String>> {
+    let mut all = Vec::new();
+    for block in page.split("\n```").skip(1).step_by(2) {
+        let (language, block) = block.split_once('\n').unwrap_or_default();
+        if language.is_empty() {
+            continue;
+        }
+        let code = |line: &str| {
+            let code = line.split(" #").next().unwrap_or_default().trim();
+            (!code.is_empty() && !code.starts_with('#')).then(|| unfilled(code))
+        };
+        all.push(block.lines().filter_map(code).collect());
+    }
+    all
+}
+
+/// The levels of the headings, and how each row of a table begins, as far as that is code.
+fn skeleton(page: &str) -> Vec<String> {
+    let prose = page.split("\n```").step_by(2);
+    let lines = prose.flat_map(str::lines);
+    let bone = |line: &str| match line.split_once(' ') {
+        Some((level, _)) if level.starts_with('#') && level.chars().all(|c| c == '#') => {
+            Some(level.to_owned())
+        }
+        Some(("|", row)) => {
+            let cell = row.split(" |").next().unwrap_or_default();
+            let codes: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
+            Some(format!("| {} cells, {codes:?}", row.matches(" |").count()))
+        }
+        _ => None,
+    };
+    lines.filter_map(bone).collect()
+}
+
+#[test]
+fn the_chinese_pages_have_every_section_table_and_command_of_the_english_ones() {
+    let mut count = 0;
+    for (english, chinese) in translations() {
+        let (said, told) = (read(&english), read(&chinese));
+        assert_eq!(skeleton(&told), skeleton(&said), "{chinese}, {english}");
+        assert_eq!(blocks(&told), blocks(&said), "{chinese}, {english}");
+        assert_ne!(told, said, "{chinese}");
+        count += blocks(&told).len();
+    }
+    assert!(count > 40, "{count}");
+    let english = pages_in("docs").len();
+    assert_eq!(pages_in("docs/zh").len(), english - 1, "but for metrics.md");
 }
 
 /// Splits a command as a shell would, as far as the documentation's need it.
@@ -143,20 +213,55 @@ fn every_command_is_one_of_the_program() {
     assert!(tried.len() > 30, "{}", tried.len());
 }
 
-/// The words that `ErrorCode` is spelled by: those in its table.
-fn codes() -> BTreeSet<String> {
+/// The string literals of Rust that have the form of a code.
+fn literals(source: &str) -> impl Iterator<Item = String> + '_ {
+    let is_code = |word: &&str| {
+        word.split('-').all(|part| !part.is_empty())
+            && word.chars().all(|c| c.is_ascii_lowercase() || c == '-')
+    };
+    let literals = source.split('"').skip(1).step_by(2);
+    literals.filter(is_code).map(str::to_owned)
+}
+
+/// The words that the proxy's errors are spelled by: those in the table of `ErrorCode`.
+fn codes_of_the_proxy() -> BTreeSet<String> {
     let source = read("src/proxy/error.rs");
     let table = source.split("fn row(self)").nth(1).expect("the table");
     let table = table.split("\n    }\n}\n").next().expect("its end");
-    let literals = table.split('"').skip(1).step_by(2);
-    let is_code = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
-    literals.filter(is_code).map(str::to_owned).collect()
+    literals(table).collect()
+}
+
+/// The words that the admin API's errors are spelled by: those of every `kind` that becomes the
+/// `code` of a reply, and those of [`Problem`]'s own.
+///
+/// [`Problem`]: ../../src/admin/problem.rs
+fn codes_of_the_admin_api() -> BTreeSet<String> {
+    let mut codes = BTreeSet::new();
+    for file in [
+        "src/admin/error.rs",
+        "src/admin/configuration.rs",
+        "src/token/asking.rs",
+        "src/token/error.rs",
+        "src/gateway/error.rs",
+    ] {
+        let source = read(file);
+        let (_, kind) = source.split_once("fn kind(&self)").expect("its kinds");
+        codes.extend(literals(kind.split("\n    }\n").next().expect("its end")));
+    }
+    let source = read("src/admin/problem.rs");
+    let (_, made) = source.split_once("impl Problem {").expect("the problems");
+    let made = made.split("fn respond").next().expect("before its reply");
+    codes.extend(literals(made));
+    codes
 }
 
 #[test]
 fn every_error_code_has_its_cause_and_its_cure() {
-    let codes = codes();
+    let (mut codes, of_admin) = (codes_of_the_proxy(), codes_of_the_admin_api());
     assert!(codes.len() > 30, "{codes:?}");
+    assert!(of_admin.contains("caller-unauthenticated"), "{of_admin:?}");
+    assert!(of_admin.difference(&codes).count() > 5, "{of_admin:?}");
+    codes.extend(of_admin);
     let page = read("docs/errors.md");
     let told: BTreeSet<String> = page
         .lines()
