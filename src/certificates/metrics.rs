@@ -4,8 +4,20 @@ use prometheus::{IntCounterVec, Opts, Registry};
 
 use crate::gateway::platform::CertificateRefusal;
 
-/// The outcomes to be expected; a certificate that isn't trusted adds its own.
-const COMMON: [&str; 3] = ["certificate-limited", "certificate-unavailable", "ok"];
+/// Every outcome: `ok`, and the kinds of [`CertificateRefusal`].
+const OUTCOMES: [&str; 11] = [
+    "certificate-expired",
+    "certificate-foreign",
+    "certificate-holder",
+    "certificate-key",
+    "certificate-key-mode",
+    "certificate-limited",
+    "certificate-missing",
+    "certificate-unavailable",
+    "certificate-unreadable",
+    "certificate-untrusted",
+    "ok",
+];
 
 /// `alipay_sidecar_certificate_downloads_total`. Clones share the counts.
 #[derive(Debug, Clone)]
@@ -24,7 +36,7 @@ impl CertificateMetrics {
         let downloads = IntCounterVec::new(options, &["outcome"])?;
         registry.register(Box::new(downloads.clone()))?;
         // Present from the start, so that the first one is an increase and not a new series.
-        for outcome in COMMON {
+        for outcome in OUTCOMES {
             downloads.with_label_values(&[outcome]);
         }
         Ok(Self(downloads))

@@ -255,9 +255,11 @@ fn show(view: &EntryView, form: &Form) -> Result<(), Failure> {
             .status
             .map_or_else(|| "-".to_owned(), |status| status.to_string());
         let at = output::time_of(attempt.at);
+        let to = attempt.to.as_ref().map(|to| format!(" to {to}"));
         output::say(format!(
-            "attempt      {at} {} {status} {result} ({} ms)",
+            "attempt      {at} {}{} {status} {result} ({} ms)",
             attempt.via.as_str(),
+            to.unwrap_or_default(),
             attempt.duration_ms
         ));
     }

@@ -91,8 +91,14 @@ pub(super) async fn make(client: &Client, attempted: &Try<'_>) -> (Attempt, Reac
         status,
         error,
         via: Via::Push,
+        to: Some(address(&attempted.target.url)),
     };
     (attempt, reach)
+}
+
+/// The URL without its query, in which a secret may stand.
+fn address(url: &str) -> String {
+    url.split(['?', '#']).next().unwrap_or_default().to_owned()
 }
 
 fn record(span: &Span, (status, error): (Option<u16>, Option<AttemptError>)) {

@@ -18,6 +18,9 @@ pub enum Api {
 }
 
 impl Api {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Gateway, Self::Internal, Self::V2, Self::V3];
+
     /// The label.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -46,6 +49,15 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Every one.
+    pub const ALL: [Self; 5] = [
+        Self::Resolve,
+        Self::Sign,
+        Self::Upstream,
+        Self::Verify,
+        Self::Total,
+    ];
+
     /// The label.
     #[must_use]
     pub fn as_str(self) -> &'static str {

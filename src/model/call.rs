@@ -62,7 +62,8 @@ pub enum CallOutcome {
 }
 
 impl CallOutcome {
-    const ALL: [Self; 5] = [
+    /// Every one.
+    pub const ALL: [Self; 5] = [
         Self::BusinessError,
         Self::NotSent,
         Self::Ok,

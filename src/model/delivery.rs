@@ -94,6 +94,7 @@ impl Lease {
             status: None,
             error,
             via: Via::Pull,
+            to: None,
         }
     }
 }
@@ -112,6 +113,9 @@ pub struct Attempt {
     /// Who began it.
     #[serde(default)]
     pub via: Via,
+    /// Where it was posted, without the query; `None`: it was claimed, or an older version posted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
 }
 
 /// Which way an entry went.

@@ -108,8 +108,9 @@ pub enum ProtocolError {
     },
     /// The signature doesn't fit the content under any of the keys.
     #[error(
-        "the signature doesn't fit under any of the {keys} keys tried; check that the configured \
-         key is Alipay's (支付宝公钥) and not the app's own public key"
+        "the signature doesn't fit under any of the {keys} keys tried: somebody else made it, the \
+         text was changed on the way, or the configured key isn't Alipay's (支付宝公钥); \
+         `--explain` tells which"
     )]
     SignatureMismatch {
         /// How many keys were tried.

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use crate::proxy::caller::Violation;
+
 /// How many different method names become labels; later ones are counted as `other`.
 const METHODS: usize = 200;
 
@@ -43,6 +45,10 @@ impl ProxyMetrics {
             ),
             &["rule"],
         )?;
+        // Present from the start, so that the first one is an increase and not a new series.
+        for violation in Violation::ALL {
+            caller_violations.with_label_values(&[violation.as_str()]);
+        }
         registry.register(Box::new(caller_violations.clone()))?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(in_flight.clone()))?;

@@ -160,6 +160,15 @@ pub(super) enum Dropped {
 }
 
 impl Dropped {
+    const ALL: [Self; 6] = [
+        Self::Burst,
+        Self::Displaced,
+        Self::Full,
+        Self::Limited,
+        Self::Store,
+        Self::TooLarge,
+    ];
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Burst => "burst",
@@ -218,6 +227,9 @@ impl WebhookMetrics {
         );
         let dropped = IntCounterVec::new(options, &["reason"])?;
         registry.register(Box::new(dropped.clone()))?;
+        for reason in Dropped::ALL {
+            dropped.with_label_values(&[reason.as_str()]);
+        }
         Ok(Self {
             notifications,
             browsers,

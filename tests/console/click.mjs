@@ -94,7 +94,10 @@ async function inbox() {
   await page.select('#state', 'pending');
   await page.waitForFunction(() => document.querySelectorAll('tbody tr').length === 3);
   await page.evaluate(() => [...document.querySelectorAll('tbody tr')].find((row) => row.innerText.includes('trade_status_sync')).click());
-  await shows('(500)');
+  await shows('HTTP status (500)');
+  // Where it was tried, and what Alipay sent.
+  await shows(`http://127.0.0.1:${BACKEND_PORT}/events`);
+  await shows('What Alipay sent');
   // What somebody else wrote is text.
   await shows(EVIL);
   await picture('entry');
@@ -116,11 +119,39 @@ async function refused() {
   await page.waitForSelector('tbody tr');
   await click('tbody tr');
   await page.waitForSelector('#diagnosis');
-  await shows('forged');
+  await shows('its signature doesn’t hold (forged)');
+  await shows('[signature-length]');
   await shows(EVIL);
+  // Nobody knows who wrote it, and one reason is enough.
+  await shows('What was received');
+  const said = await text();
+  assert.doesNotMatch(said, /What Alipay sent|doesn't fit under any/);
+  assert.match(said, /another size made it\n/);
   await picture('refused');
   await click('#reverify');
   await shows('1 still refused');
+}
+
+/** What the Chinese page says of a refused notification and of an attempt is Chinese. */
+async function chineseReasons() {
+  await click('#language');
+  await click('#tab-refused');
+  await page.waitForSelector('tbody tr');
+  await click('tbody tr');
+  await page.waitForSelector('#diagnosis');
+  await shows('签名不成立 (forged)');
+  await shows('[signature-length] 签名的长度与密钥不符');
+  await shows('收到的内容');
+  await shows('就绪');
+  const [left, right] = await page.evaluate(() => [WORDS.en, WORDS.zh].map((words) => JSON.stringify({ ...words, looks: {} }, (key, value) => (typeof value === 'object' ? value : ''))));
+  assert.equal(left, right, 'each word is there in both languages');
+  await picture('refused-zh');
+  await click('#tab-inbox');
+  await page.waitForSelector('#state');
+  await page.evaluate(() => [...document.querySelectorAll('tbody tr')].find((row) => row.innerText.includes('trade_status_sync')).click());
+  await shows('HTTP 状态码 (500)');
+  await picture('entry-zh');
+  await click('#language');
 }
 
 async function chinese() {
@@ -145,7 +176,7 @@ async function chinese() {
 
 try {
   await prepare();
-  for (const step of [logIn, overview, merchants, inbox, refused, chinese]) {
+  for (const step of [logIn, overview, merchants, inbox, refused, chineseReasons, chinese]) {
     await step();
     console.log(`ok: ${step.name}`);
   }

@@ -659,7 +659,7 @@ async fn metrics_have_their_names_and_closed_label_sets() {
         assert!(!metrics.contains(word), "{word}");
     }
     let labels = [
-        "api", "kind", "le", "method", "outcome", "phase", "reason", "state", "version",
+        "api", "kind", "le", "method", "outcome", "phase", "reason", "rule", "state", "version",
     ];
     let mut names = BTreeSet::new();
     for line in metrics.lines().filter(|line| !line.starts_with('#')) {
@@ -742,6 +742,7 @@ async fn the_console_is_served_whole_and_may_load_nothing_else() {
         ("/", "text/html; charset=utf-8"),
         ("/console.css", "text/css; charset=utf-8"),
         ("/console.js", "text/javascript; charset=utf-8"),
+        ("/words.js", "text/javascript; charset=utf-8"),
     ] {
         let request = Request::builder().uri(path);
         let reply = sidecar.send(&sidecar.admin, request, Bytes::new()).await;

@@ -37,7 +37,9 @@ fn has(program: &str, version: &str) -> bool {
         !required.split_whitespace().any(|name| name == program),
         "{program} is required, and isn't there"
     );
-    eprintln!("SKIPPED: there is no {program}, so its example backend wasn't run");
+    crate::support::skipped(&format!(
+        "there is no {program}, so its example backend wasn't run"
+    ));
     false
 }
 

@@ -52,7 +52,9 @@ fn run(shell: &str, arguments: &[&str], script: &str) -> Option<Output> {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut child) = started else {
-        eprintln!("SKIPPED: there is no {shell}");
+        crate::support::skipped(&format!(
+            "there is no {shell}, so its completions weren't tried"
+        ));
         return None;
     };
     let mut input = child.stdin.take().expect("piped");
@@ -171,7 +173,7 @@ fn every_verb_has_its_page_and_groff_complains_of_none() {
         check_references(&text, &pages);
         match complaints(&page) {
             Some(complaints) => assert_eq!(complaints, "", "{name}"),
-            None => println!("SKIPPED: there is no groff"),
+            None => crate::support::skipped("there is no groff, so the manual pages weren't set"),
         }
     }
 }

@@ -76,6 +76,7 @@ fn delivered(id: EventId) -> Change {
             status: Some(200),
             error: None,
             via: Via::Push,
+            to: None,
         },
         owed_since: None,
         settlement: Settlement::Delivered,

@@ -116,7 +116,9 @@ async fn promtool_finds_nothing_to_mend_in_a_scrape() {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut promtool) = started else {
-        println!("SKIPPED: there is no promtool (Debian package prometheus)");
+        crate::support::skipped(
+            "there is no promtool (Debian package prometheus), so a scrape wasn't checked",
+        );
         return;
     };
     let mut input = promtool.stdin.take().expect("piped");

@@ -365,12 +365,16 @@ async fn a_backend_that_is_away_or_slow_is_tried_again() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a port");
-    config.url = Some(format!("http://{}/", silent.local_addr().expect("bound")));
+    let address = format!("http://{}/events", silent.local_addr().expect("bound"));
+    config.url = Some(format!("{address}?key=not-shown"));
     config.timeout = Duration::from_millis(50);
     running.parts.dispatcher.reconfigure(&config);
     running.later(1200);
     let slow = running.until(entry.id, |d| d.attempts == 2).await;
     assert_eq!(slow.history[1].error, Some(AttemptError::Timeout));
+    // Where each went stands with it, though the backend has moved.
+    assert_ne!(slow.history[0].to, slow.history[1].to);
+    assert_eq!(slow.history[1].to, Some(address));
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! What the documentation says is held against the program: its links lead somewhere, its commands
-//! are commands, and its tables of errors and metrics are complete.
+//! are commands, its tables of errors and metrics are complete, and the Chinese pages say what the
+//! English ones do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use alipay_sidecar::config::{Config, Source};
+use alipay_sidecar::model::delivery::AttemptError;
 use alipay_sidecar::store::seal::StoreKey;
 
 use crate::support::{keys, scrape};
@@ -20,10 +22,8 @@ fn read(name: &str) -> String {
 
 /// Every page that a user reads.
 fn pages() -> Vec<PathBuf> {
-    let mut pages: Vec<_> = fs::read_dir(root().join("docs"))
-        .expect("docs/")
-        .map(|entry| entry.expect("an entry").path())
-        .collect();
+    let mut pages = pages_in("docs");
+    pages.extend(pages_in("docs/zh"));
     let others = [
         "README.md",
         "README.zh-CN.md",
@@ -32,6 +32,13 @@ fn pages() -> Vec<PathBuf> {
     ];
     pages.extend(others.map(|name| root().join(name)));
     pages
+}
+
+/// The pages of one folder.
+fn pages_in(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join(folder)).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.filter(|path| path.is_file()).collect()
 }
 
 /// The targets of `[text](target)` that are files of ours.
@@ -73,14 +80,78 @@ fn commands(page: &str) -> Vec<String> {
     all
 }
 
-#[test]
-fn the_chinese_readme_gives_the_same_commands() {
-    let english: BTreeSet<_> = commands(&read("README.md")).into_iter().collect();
-    let chinese = commands(&read("README.zh-CN.md"));
-    assert!(chinese.len() > 20, "{}", chinese.len());
-    for command in &chinese {
-        assert!(english.contains(command), "not in README.md: {command}");
+/// The English pages and their Chinese ones.
+fn translations() -> Vec<(String, String)> {
+    let mut pairs = vec![("README.md".to_owned(), "README.zh-CN.md".to_owned())];
+    for path in pages_in("docs") {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.expect("a name");
+        pairs.push((format!("docs/{name}"), format!("docs/zh/{name}")));
     }
+    pairs
+}
+
+/// `line` with nothing in its `<…>`, which a reader replaces and a translation translates.
+fn unfilled(line: &str) -> String {
+    let mut parts = line.split('<');
+    let mut unfilled = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.split_once('>').map_or(part, |(_, rest)| rest);
+        unfilled += &format!("<>{rest}");
+    }
+    unfilled
+}
+
+/// The fenced blocks of a language, each without its comments.
+fn blocks(page: &str) -> Vec<Vec<String>> {
+    let mut all = Vec::new();
+    for block in page.split("\n```").skip(1).step_by(2) {
+        let (language, block) = block.split_once('\n').unwrap_or_default();
+        if language.is_empty() {
+            continue;
+        }
+        let code = |line: &str| {
+            let code = line.split(" #").next().unwrap_or_default().trim();
+            (!code.is_empty() && !code.starts_with('#')).then(|| unfilled(code))
+        };
+        all.push(block.lines().filter_map(code).collect());
+    }
+    all
+}
+
+/// The levels of the headings, and how each row of a table begins, as far as that is code; of metrics
+/// all that a label may be, too.
+fn skeleton(page: &str) -> Vec<String> {
+    let prose = page.split("\n```").step_by(2);
+    let lines = prose.flat_map(str::lines);
+    let bone = |line: &str| match line.split_once(' ') {
+        Some((level, _)) if level.starts_with('#') && level.chars().all(|c| c == '#') => {
+            Some(level.to_owned())
+        }
+        Some(("|", row)) => {
+            let is_metric = row.starts_with("`alipay_sidecar_");
+            let cells = row.split(" |").take(if is_metric { 3 } else { 1 });
+            let cells: String = cells.collect();
+            let codes: Vec<_> = cells.split('`').skip(1).step_by(2).collect();
+            Some(format!("| {} cells, {codes:?}", row.matches(" |").count()))
+        }
+        _ => None,
+    };
+    lines.filter_map(bone).collect()
+}
+
+#[test]
+fn the_chinese_pages_have_every_section_table_and_command_of_the_english_ones() {
+    let mut count = 0;
+    for (english, chinese) in translations() {
+        let (said, told) = (read(&english), read(&chinese));
+        assert_eq!(skeleton(&told), skeleton(&said), "{chinese}, {english}");
+        assert_eq!(blocks(&told), blocks(&said), "{chinese}, {english}");
+        assert_ne!(told, said, "{chinese}");
+        count += blocks(&told).len();
+    }
+    assert!(count > 40, "{count}");
+    assert_eq!(pages_in("docs/zh").len(), pages_in("docs").len());
 }
 
 /// Splits a command as a shell would, as far as the documentation's need it.
@@ -143,20 +214,57 @@ fn every_command_is_one_of_the_program() {
     assert!(tried.len() > 30, "{}", tried.len());
 }
 
-/// The words that `ErrorCode` is spelled by: those in its table.
-fn codes() -> BTreeSet<String> {
+/// The string literals of Rust that have the form of a code.
+fn literals(source: &str) -> impl Iterator<Item = String> + '_ {
+    let is_code = |word: &&str| {
+        word.split('-').all(|part| !part.is_empty())
+            && word
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    let literals = source.split('"').skip(1).step_by(2);
+    literals.filter(is_code).map(str::to_owned)
+}
+
+/// The words that the proxy's errors are spelled by: those in the table of `ErrorCode`.
+fn codes_of_the_proxy() -> BTreeSet<String> {
     let source = read("src/proxy/error.rs");
     let table = source.split("fn row(self)").nth(1).expect("the table");
     let table = table.split("\n    }\n}\n").next().expect("its end");
-    let literals = table.split('"').skip(1).step_by(2);
-    let is_code = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '-');
-    literals.filter(is_code).map(str::to_owned).collect()
+    literals(table).collect()
+}
+
+/// The words that the admin API's errors are spelled by: those of every `kind` that becomes the
+/// `code` of a reply, and those of [`Problem`]'s own.
+///
+/// [`Problem`]: ../../src/admin/problem.rs
+fn codes_of_the_admin_api() -> BTreeSet<String> {
+    let mut codes = BTreeSet::new();
+    for file in [
+        "src/admin/error.rs",
+        "src/admin/configuration.rs",
+        "src/token/asking.rs",
+        "src/token/error.rs",
+        "src/gateway/error.rs",
+    ] {
+        let source = read(file);
+        let (_, kind) = source.split_once("fn kind(&self)").expect("its kinds");
+        codes.extend(literals(kind.split("\n    }\n").next().expect("its end")));
+    }
+    let source = read("src/admin/problem.rs");
+    let (_, made) = source.split_once("impl Problem {").expect("the problems");
+    let made = made.split("fn respond").next().expect("before its reply");
+    codes.extend(literals(made));
+    codes
 }
 
 #[test]
 fn every_error_code_has_its_cause_and_its_cure() {
-    let codes = codes();
+    let (mut codes, of_admin) = (codes_of_the_proxy(), codes_of_the_admin_api());
     assert!(codes.len() > 30, "{codes:?}");
+    assert!(of_admin.contains("caller-unauthenticated"), "{of_admin:?}");
+    assert!(of_admin.difference(&codes).count() > 5, "{of_admin:?}");
+    codes.extend(of_admin);
     let page = read("docs/errors.md");
     let told: BTreeSet<String> = page
         .lines()
@@ -169,53 +277,159 @@ fn every_error_code_has_its_cause_and_its_cure() {
     }
 }
 
-/// The rows of docs/metrics.md: what a running sidecar tells of its metrics.
-fn rows(shown: &str) -> String {
-    let mut rows = String::new();
-    for help in shown
-        .lines()
-        .filter_map(|line| line.strip_prefix("# HELP "))
-    {
-        let (name, help) = help.split_once(' ').expect("a help");
-        let kind = format!("# TYPE {name} ");
-        let kind = shown.lines().find_map(|line| line.strip_prefix(&kind));
-        let series = [format!("{name}{{"), format!("{name}_bucket{{")];
-        let mut labels = BTreeSet::new();
-        for line in shown.lines() {
-            let Some(rest) = series.iter().find_map(|start| line.strip_prefix(start)) else {
-                continue;
-            };
-            let names = rest
-                .split("=\"")
-                .map(|part| part.rsplit([',', '{', ' ']).next());
-            let names: Vec<_> = names.flatten().collect();
-            // What stands behind the last `="` is no name.
-            let names = names.split_last().map_or(&[][..], |(_, names)| names);
-            labels.extend(
-                names
-                    .iter()
-                    .filter(|name| **name != "le")
-                    .map(|n| format!("`{n}`")),
-            );
-        }
-        let labels: Vec<_> = labels.into_iter().collect();
-        let labels = if labels.is_empty() {
-            "–".to_owned()
-        } else {
-            labels.join(", ")
-        };
-        rows += &format!(
-            "| `{name}` | {} | {labels} | {help} |\n",
-            kind.expect("a type")
-        );
-    }
-    rows
+/// One metric as `/metrics` shows it.
+#[cfg(feature = "cli")]
+#[derive(Default)]
+struct Metric {
+    help: String,
+    kind: String,
+    /// What each label is in the series that there are.
+    labels: BTreeMap<String, BTreeSet<String>>,
 }
 
+#[cfg(feature = "cli")]
+fn metrics(shown: &str) -> BTreeMap<String, Metric> {
+    let mut all = BTreeMap::<String, Metric>::new();
+    for line in shown.lines() {
+        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|l| l.split_once(' ')) {
+            help.clone_into(&mut all.entry(name.to_owned()).or_default().help);
+        } else if let Some((name, kind)) =
+            line.strip_prefix("# TYPE ").and_then(|l| l.split_once(' '))
+        {
+            kind.clone_into(&mut all.entry(name.to_owned()).or_default().kind);
+        } else if let Some((name, series)) = line.split_once('{') {
+            let name = name.trim_end_matches("_bucket");
+            let name = name.trim_end_matches("_count").trim_end_matches("_sum");
+            let metric = all.get_mut(name).expect("told of before its series");
+            let (series, _) = series.rsplit_once("\"}").expect("its end");
+            for label in series.split("\",") {
+                let (label, value) = label.split_once("=\"").expect("a label");
+                let values = metric.labels.entry(label.to_owned()).or_default();
+                values.insert(value.to_owned());
+            }
+        }
+    }
+    all
+}
+
+/// What a label may be where a scrape can't show all of it.
+#[cfg(feature = "cli")]
+fn open_label(metric: &str, label: &str) -> Option<String> {
+    use alipay_sidecar::gateway::metrics::{Api, Phase};
+    use alipay_sidecar::model::call::CallOutcome;
+
+    let apis = Api::ALL.map(|api| format!("`{}`", api.as_str()));
+    Some(match (metric, label) {
+        ("alipay_sidecar_build_info", "version") => "the program’s version".to_owned(),
+        ("alipay_sidecar_certificate_expiry_timestamp_seconds", "kind") => {
+            "of listeners `admin`, `proxy`, `webhook`; in certificate mode `alipay`, `app`"
+                .to_owned()
+        }
+        ("alipay_sidecar_request_duration_seconds", "api") => apis.join(", "),
+        ("alipay_sidecar_request_duration_seconds", "phase") => {
+            Phase::ALL.map(|p| format!("`{}`", p.as_str())).join(", ")
+        }
+        ("alipay_sidecar_requests_total", "api") => {
+            let source = read("src/proxy/story.rs");
+            let (_, told) = source.split_once("let (api, method) =").expect("told");
+            let others = literals(told.split("};").next().expect("its end"));
+            let calls = apis.into_iter().filter(|api| api != "`internal`");
+            let all: BTreeSet<_> = others.map(|o| format!("`{o}`")).chain(calls).collect();
+            all.into_iter().collect::<Vec<_>>().join(", ")
+        }
+        ("alipay_sidecar_requests_total", "method") => {
+            "Alipay’s method name, `none`, `other`".to_owned()
+        }
+        ("alipay_sidecar_requests_total", "outcome") => {
+            let said = CallOutcome::ALL.map(CallOutcome::as_str);
+            let said = said
+                .into_iter()
+                .filter(|o| !["not-sent", "unknown"].contains(o));
+            let said: Vec<_> = said.map(|o| format!("`{o}`")).collect();
+            let said = said.join(", ");
+            format!("{said}, `signed`, or an [error code](errors.md)")
+        }
+        _ => return None,
+    })
+}
+
+/// One row of docs/metrics.md.
+#[cfg(feature = "cli")]
+fn row(name: &str, metric: &Metric) -> String {
+    let closed = |(label, values): (&String, &BTreeSet<String>)| {
+        let values: Vec<_> = values.iter().map(|value| format!("`{value}`")).collect();
+        let told = open_label(name, label).unwrap_or_else(|| values.join(", "));
+        // What an open one was seen to be is among what is told of it.
+        let is_named = |value: &String| told.contains(value.as_str());
+        let is_free = ["method", "version"].contains(&label.as_str());
+        assert!(
+            is_free || values.iter().all(is_named),
+            "{name} {label}: {values:?}"
+        );
+        format!("`{label}`: {told}")
+    };
+    let labels = metric.labels.iter().filter(|(label, _)| *label != "le");
+    let labels: Vec<_> = labels.map(closed).collect();
+    let labels = match labels.as_slice() {
+        [] => "–".to_owned(),
+        labels => labels.join("; "),
+    };
+    let Metric { help, kind, .. } = metric;
+    format!("| `{name}` | {kind} | {labels} | {help} |\n")
+}
+
+/// The names of metrics that the sources register.
+#[cfg(feature = "cli")]
+fn registered() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut folders = vec![root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("readable") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let source = fs::read_to_string(&path).expect("readable");
+                let literals = source.split('"').filter(|text| {
+                    text.starts_with("alipay_sidecar_")
+                        && text.chars().all(|c| c == '_' || c.is_ascii_lowercase())
+                });
+                names.extend(literals.map(str::to_owned));
+            }
+        }
+    }
+    // A library of that name, in a test of the log.
+    names.remove("alipay_sidecar_of_others");
+    names
+}
+
+#[cfg(feature = "cli")]
 #[tokio::test]
-async fn every_metric_stands_in_its_table() {
-    let shown = scrape().await;
-    let rows = rows(&shown);
+async fn every_metric_stands_in_its_table_with_what_its_labels_may_be() {
+    use crate::support::program::Installation;
+
+    let installation = Installation::new("http://127.0.0.1:9");
+    let program = installation.start();
+    let client = crate::support::client();
+    program.ready(&client).await;
+    // The program alone counts the lines that its log lost.
+    let mut all = metrics(&program.metrics(&client).await.expect("an answer"));
+    drop(program);
+    all.extend(metrics(&scrape().await));
+    let registered = registered();
+    assert!(registered.len() > 20, "{registered:?}");
+    for name in &registered {
+        assert!(all.contains_key(name), "{name} has no series at the start");
+    }
+    let refusals = ["src/gateway/platform.rs", "src/protocol/cert/error.rs"];
+    let downloads = &all["alipay_sidecar_certificate_downloads_total"].labels["outcome"];
+    for source in refusals.map(read) {
+        let (_, kind) = source.split_once("fn kind(&self)").expect("its kinds");
+        for kind in literals(kind.split("\n    }\n").next().expect("its end")) {
+            assert!(downloads.contains(&kind), "{kind}");
+        }
+    }
+    let rows: String = all.iter().map(|(name, metric)| row(name, metric)).collect();
     let page = read("docs/metrics.md");
     let (head, _) = page.split_once("|---|---|---|---|\n").expect("a table");
     let expected = format!("{head}|---|---|---|---|\n{rows}");
@@ -224,6 +438,39 @@ async fn every_metric_stands_in_its_table() {
         return;
     }
     assert_eq!(page, expected, "UPDATE_DOCS=1 writes docs/metrics.md anew");
+}
+
+/// Where the API has a fixed word for it, the console says it in the reader's language.
+#[test]
+fn the_console_has_a_word_for_every_cause_refusal_and_failure() {
+    let mut causes = BTreeSet::new();
+    for path in pages_in("src/protocol/diagnosis/cause") {
+        let source = fs::read_to_string(path).expect("readable");
+        let (_, kind) = source.split_once("fn kind(&self)").expect("its kinds");
+        causes.extend(literals(kind.split("\n    }\n").next().expect("its end")));
+    }
+    assert!(causes.len() > 80, "{causes:?}");
+    let source = read("src/admin/console/words.js");
+    let (words, told) = source.split_once("const CAUSES = {").expect("them");
+    let lines = told.lines().filter_map(|line| line.split_once(": '"));
+    let key = |(key, _): (&str, &str)| key.trim().trim_matches('\'').to_owned();
+    assert_eq!(lines.map(key).collect::<BTreeSet<_>>(), causes);
+    let refusals = read("src/model/refused.rs");
+    let (_, refusals) = refusals.split_once("fn as_str(self)").expect("them");
+    let refusals = literals(refusals.split("\n    }\n").next().expect("their end"));
+    // In each of the two languages, from `kinds` to the end of `errors`.
+    let both = words.split("    kinds: {").skip(1);
+    let both = both.map(|rest| rest.split("},\n  }").next().unwrap_or_default());
+    let both: String = both.collect();
+    let failures = AttemptError::ALL.map(|error| error.as_str().to_owned());
+    let mut count = 0;
+    for word in refusals.chain(failures) {
+        let told = both.matches(&format!(" {word}: '")).count();
+        let told = told + both.matches(&format!(" '{word}': '")).count();
+        assert_eq!(told, 2, "{word}, in English and Chinese");
+        count += 1;
+    }
+    assert_eq!(count, 5 + AttemptError::ALL.len());
 }
 
 /// What stands in a ConfigMap under `config.toml`, without its indentation.

@@ -149,6 +149,7 @@ async fn a_claimed_event_is_what_a_push_would_have_been_until_it_is_acked() {
         .admin(Method::GET, &format!("/api/inbox/{id}"), "")
         .await;
     assert_eq!(json(&shown)["history"][0]["via"], "pull");
+    assert_eq!(json(&shown)["history"][0].get("to"), None);
 }
 
 #[tokio::test]

@@ -134,7 +134,9 @@ fn linker() -> Option<PathBuf> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_the_linker_was_started_with_starts_over_the_same_way() {
     let Some(linker) = linker() else {
-        eprintln!("SKIPPED: no dynamic linker here runs the program");
+        crate::support::skipped(
+            "no dynamic linker here runs the program, so it wasn't started by one",
+        );
         return;
     };
     let (supervisor, text) = supervisor("env:TOKEN_OF_TEST").await;

@@ -210,6 +210,7 @@ pub(crate) fn attempt(at: i64) -> Attempt {
         status: Some(500),
         error: Some(AttemptError::Status),
         via: Via::Push,
+        to: Some("https://backend.example/events".to_owned()),
     }
 }
 

@@ -1,51 +1,6 @@
 'use strict';
 // The console: what the API tells, for eyes. Whatever comes from the API is put into the page as text,
-// never as markup: much of it was written by strangers.
-
-const WORDS = {
-  en: {
-    other: '中文', enter: 'Enter', leave: 'Leave', ask: 'Admin token',
-    where: 'It stands in the file admin.token beside the store, or is admin.token of the configuration.',
-    wrongToken: 'That isn’t the admin token.', gone: 'The sidecar doesn’t answer.',
-    overview: 'Overview', merchants: 'Merchants', inbox: 'Inbox', refused: 'Refused', apps: 'Apps',
-    ready: 'ready', notReady: 'not ready', draining: 'draining', storeDown: 'store can’t be written', noApp: 'no app',
-    authorized: 'authorised', suspect: 'suspect', revoked: 'revoked', pending: 'Owed', dead: 'Given up', kept: 'Refused, kept',
-    oldest: 'Oldest owed', inFlight: 'Calls under way', expiry: 'Certificates',
-    callsPlot: 'Calls per second', latencyPlot: 'Latency, ms', ok: 'ok', failed: 'others', p50: 'median', p95: '95 %',
-    sampling: 'Drawn from what this page has seen, a sample every 2 s.', none: 'Nothing.', more: 'More', find: 'Find',
-    findHint: 'PID, auth_app_id or alias', merchant: 'Merchant', alias: 'Alias', status: 'Authorisation', source: 'Source',
-    since: 'Authorised', token: 'Token', changed: 'Changed', received: 'Received', type: 'Type', state: 'State',
-    attempts: 'Attempts', all: 'All', delivered: 'delivered', ignored: 'ignored', statePending: 'pending', stateDead: 'dead',
-    back: 'Back', replay: 'Deliver again', replayed: 'It is owed again.', reverify: 'Verify again', reverifyAll: 'Verify all again',
-    reverified: (r) => `${r.accepted} taken, ${r.duplicate} known already, ${r.postponed} postponed, ${r.refused} still refused.`,
-    history: 'Attempts', at: 'At', took: 'Took', answer: 'Answer', taken: 'taken', via: 'Way', next: 'Next attempt',
-    params: 'What Alipay sent (secrets masked)', event: 'What the backend is told', reason: 'Why it was refused', peer: 'From', times: 'Times',
-    diagnosis: 'Why the signature doesn’t hold', holds: 'It verifies with the keys of now.', environment: 'Environment',
-    signType: 'Signature', bits: 'Key bits', fingerprints: 'Alipay’s keys', origin: 'From', encrypted: 'Encrypted', look: 'Ask Alipay',
-    ahead: (s) => `clock ${s >= 0 ? '+' : ''}${s} s`, good: 'Alipay takes its key.', seconds: 's', days: (n) => `${n} days`,
-  },
-  zh: {
-    other: 'English', enter: '进入', leave: '退出', ask: '管理令牌（admin token）',
-    where: '在 store 旁边的 admin.token 文件里，或是配置中的 admin.token。',
-    wrongToken: '这不是管理令牌。', gone: 'sidecar 没有应答。',
-    overview: '概览', merchants: '商家', inbox: '收件箱', refused: '被拒的通知', apps: '应用',
-    ready: '就绪', notReady: '未就绪', draining: '正在退出服务', storeDown: 'store 无法写入', noApp: '没有可用的应用',
-    authorized: '已授权', suspect: '存疑', revoked: '已取消', pending: '待投递', dead: '已放弃', kept: '被拒、留存',
-    oldest: '最久待投递', inFlight: '进行中的调用', expiry: '证书到期',
-    callsPlot: '每秒调用数', latencyPlot: '时延（毫秒）', ok: '成功', failed: '其他', p50: '中位数', p95: '95 %',
-    sampling: '由本页打开以来的采样绘制，每 2 秒一次。', none: '没有。', more: '更多', find: '查找',
-    findHint: 'PID、auth_app_id 或别名', merchant: '商家', alias: '别名', status: '授权', source: '来源',
-    since: '授权时间', token: '令牌指纹', changed: '更新时间', received: '收到时间', type: '类型', state: '状态',
-    attempts: '尝试', all: '全部', delivered: '已投递', ignored: '无须投递', statePending: '待投递', stateDead: '已放弃',
-    back: '返回', replay: '重新投递', replayed: '已重新排队投递。', reverify: '重新验签', reverifyAll: '全部重新验签',
-    reverified: (r) => `接受 ${r.accepted}，已有 ${r.duplicate}，推迟 ${r.postponed}，仍被拒 ${r.refused}。`,
-    history: '投递记录', at: '时间', took: '耗时', answer: '应答', taken: '已取走', via: '方式', next: '下次尝试',
-    params: '支付宝发来的内容（机密已遮盖）', event: '告诉后端的内容', reason: '被拒原因', peer: '来自', times: '次数',
-    diagnosis: '签名为什么不成立', holds: '用现在的密钥验签通过。', environment: '环境',
-    signType: '签名', bits: '密钥位数', fingerprints: '支付宝公钥', origin: '来自', encrypted: '内容加密', look: '询问支付宝',
-    ahead: (s) => `时钟 ${s >= 0 ? '+' : ''}${s} 秒`, good: '支付宝接受它的密钥。', seconds: '秒', days: (n) => `${n} 天`,
-  },
-};
+// never as markup: much of it was written by strangers. What the page says itself stands in words.js.
 
 const byId = (id) => document.getElementById(id);
 const remembered = (key) => { try { return sessionStorage.getItem(key); } catch { return null; } };
@@ -253,7 +208,7 @@ function tiles(metrics) {
     tile(words.pending, owed), tile(words.dead, dead, dead ? 'bad' : ''), tile(words.kept, kept, kept ? 'warn' : ''),
     tile(words.oldest, owed ? `${Math.round(one('inbox_oldest_seconds'))} ${words.seconds}` : '–'),
     tile(words.inFlight, one('in_flight_requests')),
-    certificates.length ? certificates : tile(words.expiry, '–'));
+    certificates.length ? certificates : tile(words.expiry, words.noCertificate));
 }
 
 async function sample() {
@@ -288,7 +243,8 @@ async function apps() {
       const found = await ask(`api/apps/${encodeURIComponent(app.app_id)}/check`, 'POST');
       const clock = found.clock_ahead_s === null ? '' : ` (${words.ahead(found.clock_ahead_s)}, ${found.took_ms} ms)`;
       said.className = found.verdict === 'good' ? 'good' : 'bad';
-      said.textContent = found.verdict === 'good' ? words.good + clock : `${found.error}: ${found.detail}`;
+      const why = words.looks[found.error];
+      said.textContent = found.verdict === 'good' ? words.good + clock : `${found.error}: ${why ? `${why} ${words.original}` : ''}${found.detail}`;
     };
     return [app.app_id, app.environment, app.sign_type, dash(app.key_bits), app.alipay_public_key_fingerprints.map((one) => one.slice(0, 12)).join(', '), app.has_encrypt_key ? '✓' : '–', app.origin,
       [el('button', { class: 'look', onclick: () => attempt(look) }, words.look), ' ', said]];
@@ -322,6 +278,35 @@ async function refused() {
 const facts = (rows) => el('div', { class: 'scroll' }, el('table', {}, rows.filter(Boolean).map(([name, value]) => el('tr', {}, el('th', { scope: 'row' }, name), el('td', {}, value)))));
 const json = (value) => el('pre', {}, JSON.stringify(value, null, 2));
 
+/** One cause, in Chinese with what the API says of it below: names and numbers stand there. */
+function cause({ cause: kind, text }) {
+  const known = language === 'zh' ? CAUSES[kind] : undefined;
+  return el('li', {}, `[${kind}] ${known ?? text}`, known ? el('div', { class: 'faint' }, words.original + text) : null);
+}
+
+/** Why the signature doesn't hold, by the keys of now. */
+function diagnosis({ verified, text, causes, remarks }) {
+  const verdict = verified ? words.holds : causes.length > 0 ? words.holdsNot : text;
+  return el('div', { class: 'card', id: 'diagnosis' }, verdict, el('ul', {}, [...causes, ...remarks].map(cause)));
+}
+
+/** Why it was refused. What the first look at a signature guessed gives way to the diagnosis. */
+function reason({ refusal, explanation }) {
+  const kind = `${words.kinds[refusal.kind] ?? refusal.kind} (${refusal.kind})`;
+  return refusal.kind === 'forged' && explanation ? kind : `${kind}: ${refusal.reason}`;
+}
+
+/** Whether Alipay has signed what came. */
+function isAlipays({ refusal, explanation }) {
+  return !refusal || explanation?.verified || ['no-notification', 'undecryptable'].includes(refusal.kind);
+}
+
+/** What became of one attempt. */
+function answer({ error, status }) {
+  const said = error === null ? words.taken : `${words.errors[error] ?? error}${status ? ` (${status})` : ''}`;
+  return el('span', { class: error === null ? 'good' : 'bad', title: error ?? '' }, said);
+}
+
 async function entry(item, back) {
   const isRefused = item.state === 'refused';
   const view = await ask(`api/inbox/${encodeURIComponent(item.id)}${isRefused ? '?explain=true' : ''}`);
@@ -339,14 +324,13 @@ async function entry(item, back) {
     facts([['id', view.id], ['notify_id', dash(view.notify_id)], [words.type, dash(view.type)], [words.state, pill(view.state)], ['app_id', dash(view.app_id)],
       [words.merchant, `${dash(view.user_id)} / ${dash(view.auth_app_id)}`], [words.received, time(view.received_at)],
       view.next_attempt_at && [words.next, time(view.next_attempt_at)],
-      view.refusal && [words.reason, `${view.refusal.kind}: ${view.refusal.reason}`],
+      view.refusal && [words.reason, reason(view)],
       view.refusal && [words.peer, view.refusal.peer], view.refusal && [words.times, view.refusal.times]]),
-    view.explanation && [el('h2', {}, words.diagnosis), el('div', { class: 'card', id: 'diagnosis' }, view.explanation.verified ? words.holds : view.explanation.text,
-      el('ul', {}, [...view.explanation.causes, ...view.explanation.remarks].map((cause) => el('li', {}, `[${cause.cause}] ${cause.text}`))))],
-    !isRefused && [el('h2', {}, words.history), el('div', { id: 'history' }, table([words.at, words.took, words.answer, words.via],
-      view.history.map((one) => ({ cells: [time(one.at), `${one.duration_ms} ms`, el('span', { class: one.error ? 'bad' : 'good' }, one.error ? `${one.error}${one.status ? ` (${one.status})` : ''}` : words.taken), one.via] }))))],
+    view.explanation && [el('h2', {}, words.diagnosis), diagnosis(view.explanation)],
+    !isRefused && [el('h2', {}, words.history), el('div', { id: 'history' }, table([words.at, words.took, words.answer, words.via, words.to],
+      view.history.map((one) => ({ cells: [time(one.at), `${one.duration_ms} ms`, answer(one), words[one.via] ?? one.via, dash(one.to)] }))))],
     view.event && [el('h2', {}, words.event), json(view.event)],
-    Object.keys(view.params).length > 0 && [el('h2', {}, words.params), json(view.params)]);
+    Object.keys(view.params).length > 0 && [el('h2', {}, isAlipays(view) ? words.params : words.receivedParams), json(view.params)]);
 }
 
 // The frame
@@ -398,7 +382,9 @@ byId('language').addEventListener('click', () => {
   language = language === 'zh' ? 'en' : 'zh';
   remember('language', language);
   label();
-  if (token) go(tab);
+  if (!token) return;
+  go(tab);
+  sample().catch(() => {});
 });
 label();
 if (token) attempt(enter);

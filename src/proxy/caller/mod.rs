@@ -64,6 +64,9 @@ pub enum Violation {
 }
 
 impl Violation {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Events, Self::Merchant, Self::Method];
+
     /// The word for metrics and logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -227,6 +227,7 @@ fn with_rules(config: CallerConfig) -> (Who, impl Fn() -> Vec<String>) {
             .iter()
             .filter(|family| family.name().contains("caller_violations"));
         let rules = ours.flat_map(|family| family.get_metric());
+        let rules = rules.filter(|metric| metric.get_counter().get_value() > 0.0);
         rules
             .map(|metric| metric.get_label()[0].value().to_owned())
             .collect()

@@ -302,6 +302,7 @@ impl Writer {
                 _ if via == Via::Pull => Some(AttemptError::Nacked),
                 _ => Some(AttemptError::NotSuccess),
             },
+            to: (via == Via::Push).then(|| "https://backend.example/events".to_owned()),
         };
         self.commit(vec![Change::Settle {
             id,

@@ -30,7 +30,7 @@ impl Nginx {
         let Some(program) = find() else {
             let hint = "no nginx in PATH or target/nginx (.ci/nginx gets one)";
             assert!(std::env::var_os(REQUIRED).is_none(), "{hint}");
-            eprintln!("SKIPPED: {hint}; nothing was sent through it");
+            crate::support::skipped(&format!("{hint}; nothing was sent through it"));
             return None;
         };
         let directory = tempfile::tempdir().expect("a directory");

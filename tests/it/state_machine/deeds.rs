@@ -111,6 +111,7 @@ impl Pair {
                 via: [Via::Push, Via::Pull][usize::from(pulled)],
                 status: Some(500),
                 error: Some(AttemptError::Status),
+                to: (!pulled).then(|| "https://backend.example/events".to_owned()),
             },
         };
         let since = found.map_or(now, |owed| owed.owed_since);

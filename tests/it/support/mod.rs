@@ -258,6 +258,19 @@ impl TestSidecar {
     }
 }
 
+/// Says what a test can't try here, on the terminal itself and once: what `eprintln!` writes is
+/// shown of failed tests alone.
+pub fn skipped(what: &str) {
+    use std::collections::BTreeSet;
+    use std::io::Write as _;
+    use std::sync::{Mutex, PoisonError};
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if told.insert(what.to_owned()) {
+        writeln!(std::io::stderr(), "SKIPPED: {what}").expect("a terminal, or whoever reads");
+    }
+}
+
 /// What `/metrics` shows of a sidecar that has a certificate and has made a call.
 pub async fn scrape() -> String {
     let folder = tempfile::tempdir().expect("a folder");

@@ -194,10 +194,15 @@ impl Program {
         self.started.elapsed()
     }
 
+    /// All that `/metrics` shows, where it answers.
+    pub async fn metrics(&self, client: &Client) -> Option<String> {
+        let reply = get(client, &format!("{}/metrics", self.admin)).await?;
+        Some(super::text(&reply))
+    }
+
     /// The value of one series of `/metrics`, where it is there.
     pub async fn metric(&self, client: &Client, series: &str) -> Option<f64> {
-        let reply = get(client, &format!("{}/metrics", self.admin)).await?;
-        let metrics = super::text(&reply);
+        let metrics = self.metrics(client).await?;
         let line = metrics.lines().find_map(|line| line.strip_prefix(series));
         line.and_then(|value| value.trim().parse().ok())
     }
