@@ -255,7 +255,10 @@ mod tests {
         let broken = || Box::<dyn std::error::Error + Send + Sync>::from("gone");
         for (cause, left, expected, reached) in [
             (
-                SendCause::Broken(broken()),
+                SendCause::Broken {
+                    to: "127.0.0.1:9".to_owned(),
+                    cause: broken(),
+                },
                 Left::Maybe,
                 AttemptError::Connect,
                 Reach::Found,

@@ -65,6 +65,7 @@ mod egress;
 mod embedding;
 #[cfg(feature = "simulator")]
 mod encryption;
+mod error_words;
 #[cfg(feature = "simulator")]
 mod events;
 #[cfg(feature = "simulator")]
