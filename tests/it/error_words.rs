@@ -6,6 +6,7 @@ use alipay_sidecar::net::client::Reply;
 use alipay_sidecar::simulator::{DEFAULT_APP_ID, Fault, FaultKind};
 use http::{Method, Request};
 
+use crate::cli_live::World;
 use crate::proxy::watched;
 use crate::support::upstream::{Answer, FakeAlipay};
 use crate::support::{ALIAS, TestSidecar, header, json, text};
@@ -129,4 +130,27 @@ async fn whoever_sent_nonsense_or_broke_off_is_named() {
     let broke = format!("the connection to {} broke", host(&gateway));
     let reply = call(&sidecar, PAY, &tags).await;
     check(&reply, &[&broke, "ask by a query", "`GET /calls/"]);
+}
+
+#[test]
+fn a_call_that_may_have_acted_is_a_warning_in_the_log() {
+    let world = World::start();
+    let (sidecar, _) = world.run();
+    world.check(&["merchant", "import", "merchants.jsonl"], 0, &[]);
+    let pay = |code: i32| {
+        let tag = ["--merchant", "2088000000001001", "--biz", "{}"];
+        world.check(
+            &[&["call", "alipay.trade.query"][..], &tag].concat(),
+            code,
+            &[],
+        );
+        let line = sidecar.line("\"message\":\"call\"");
+        serde_json::from_str::<serde_json::Value>(&line).expect("JSON")
+    };
+    assert_eq!(pay(0)["level"], "INFO");
+
+    world.control("fault", "{\"name\":\"tampered\"}".to_owned());
+    let line = pay(1);
+    assert_eq!(line["level"], "WARN", "{line}");
+    assert_eq!(line["may_have_acted"], true);
 }
