@@ -71,6 +71,8 @@ fn delivered(id: EventId) -> Change {
     Change::Settle {
         id,
         attempt: Attempt {
+            to: None,
+            reason: None,
             at: START,
             duration_ms: 1,
             status: Some(200),

@@ -109,6 +109,8 @@ impl Pair {
                 at: now,
                 duration_ms: 5,
                 via: [Via::Push, Via::Pull][usize::from(pulled)],
+                to: None,
+                reason: None,
                 status: Some(500),
                 error: Some(AttemptError::Status),
             },
