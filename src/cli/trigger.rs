@@ -112,10 +112,9 @@ fn tell(arguments: &TriggerArguments, record: &Value) -> Result<(), Failure> {
             .and_then(|attempt| attempt.get("error"))
             .and_then(Value::as_str);
         let said = error.or(answer).unwrap_or("nothing");
-        return Err(anyhow!(
+        return Err(Failure::told(format!(
             "{event} {id} to {url} wasn't taken: {said}; the simulator tries again as Alipay does"
-        )
-        .into());
+        )));
     }
     if !arguments.form.json {
         output::say(format!("{event} {id} was taken by {url}"));

@@ -46,6 +46,7 @@ mod cli_live;
 mod cli_pages;
 #[cfg(all(feature = "cli", feature = "simulator"))]
 mod cli_quarantine;
+mod cli_told;
 #[cfg(feature = "simulator")]
 mod client_data;
 mod config;
