@@ -1,12 +1,15 @@
 //! What the command line tells of what failed, of what ends, and of where things are.
 
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use serde_json::Value;
 
 use crate::cli_live::World;
+
+const MERCHANT: [&str; 2] = ["--merchant", "2088000000001001"];
 
 /// The one object on standard output of a verb that ends with `code`.
 fn told(world: &World, arguments: &[&str], code: i32) -> Value {
@@ -99,12 +102,14 @@ fn the_verbs_of_the_store_tell_in_json_what_they_did() {
 #[test]
 fn what_the_running_sidecar_says_is_passed_on_as_it_is() {
     let world = World::start();
-    let (_sidecar, said) = world.run();
+    let (sidecar, said) = world.run();
     let gone = told(&world, &["app", "remove", "2021000000000001", "--json"], 1);
     check(&gone, "app-unknown", &["app list"]);
     assert!(gone["request_id"].is_string(), "{gone}");
     let progress = post(world.path(), &said["admin"], "/api/drain");
     assert!(progress.contains("\"drained\":true"), "{progress}");
+    sidecar.line("a drain begins: new calls and notifications are refused");
+    sidecar.line("drained: nothing is under way");
     let health = told(&world, &["health", "--json"], 1);
     check(&health, "not-ready", &["it was taken out of service"]);
     assert_eq!(
@@ -128,4 +133,65 @@ fn post(directory: &Path, listen: &Value, path: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("answered");
     answer
+}
+
+#[test]
+fn an_end_tells_every_few_seconds_what_is_left() {
+    let world = World::start();
+    let (sidecar, _) = world.run();
+    world.check(&["merchant", "import", "merchants.jsonl"], 0, &[]);
+    world.control("fault", r#"{"name":"slow","delay_ms":5000}"#.to_owned());
+    let path = world.path().to_owned();
+    let call = std::thread::spawn(move || {
+        let call = [&["call", "alipay.trade.query"][..], &MERCHANT].concat();
+        crate::cli_live::output(&path, &call).status.code()
+    });
+    wait_for_a_call(&world);
+    sidecar.ask_to_end();
+    sidecar.line("ending what is under way");
+    let line = sidecar.line("still ending what is under way");
+    let left: Value = serde_json::from_str(&line).expect("JSON");
+    assert_eq!(left["calls"], 1, "{line}");
+    sidecar.line("\"stopped\"");
+    let code = call.join().expect("no panic");
+    assert_eq!(code, Some(0), "what was under way is finished");
+}
+
+/// Until the simulator has one.
+fn wait_for_a_call(world: &World) {
+    let since = std::time::Instant::now();
+    while !world.requests().contains("alipay.trade.query") {
+        assert!(since.elapsed() < crate::cli_live::PATIENCE);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn an_attempt_names_its_address_and_what_went_wrong() {
+    let world = World::start();
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = nobody.local_addr().expect("bound").to_string();
+    drop(nobody);
+    let path = world.path().join("config.toml");
+    let text = std::fs::read_to_string(&path).expect("read");
+    let url = format!("[delivery]\nurl = \"http://{address}/events?key=hunter2\"\n");
+    std::fs::write(&path, format!("{text}\n{url}")).expect("written");
+    let (_sidecar, _) = world.run();
+    let trigger = ["trigger", "order-message", "--simulator", &world.simulator];
+    world.check(&trigger, 0, &["was taken by http://"]);
+    let page = told(&world, &["inbox", "list", "--json"], 0);
+    let id = page["items"][0]["id"].as_str().expect("an id").to_owned();
+    let since = std::time::Instant::now();
+    while told(&world, &["inbox", "show", &id, "--json"], 0)["history"][0].is_null() {
+        assert!(since.elapsed() < crate::cli_live::PATIENCE);
+    }
+    let said = world.check(
+        &["inbox", "show", &id],
+        0,
+        &[
+            &format!("push to http://{address}/events - connect ("),
+            &format!("no connection to {address} could be made: Connection refused"),
+        ],
+    );
+    assert!(!said.contains("hunter2"), "{said}");
 }
