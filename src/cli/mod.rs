@@ -23,6 +23,7 @@ mod completions;
 mod configuration_file;
 mod context;
 mod dev;
+mod examples;
 mod exchange;
 mod failure;
 mod files;
@@ -153,10 +154,35 @@ enum Verb {
     Version(version::VersionArguments),
 }
 
-/// The whole command line, for whoever describes it.
+/// The whole command line, its examples with it, for whoever reads or describes it.
 fn described() -> clap::Command {
-    Arguments::command()
+    examples::told(without_idle_options(Arguments::command()))
 }
+
+/// Verbs that read no configuration take `-c` all the same, as every verb does, and don't offer it.
+fn without_idle_options(command: clap::Command) -> clap::Command {
+    let idle = |config: &clap::Arg| config.clone().hide(true);
+    let config = command.get_arguments().find(|arg| arg.get_id() == "config");
+    let Some(config) = config.map(idle) else {
+        return command;
+    };
+    let hide = |command: clap::Command, verb| {
+        command.mut_subcommand(verb, |verb| verb.arg(config.clone()))
+    };
+    let command = IDLE.into_iter().fold(command, hide);
+    command.mut_subcommand("merchant", |merchant| hide(merchant, "open-export"))
+}
+
+/// The verbs that read no configuration.
+const IDLE: [&str; 7] = [
+    "completions",
+    "dev",
+    "init",
+    "man",
+    "simulator",
+    "trigger",
+    "version",
+];
 
 /// Whether the verb was given `--json`.
 fn asks_for_json(matches: &ArgMatches) -> bool {
