@@ -182,7 +182,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "simulator",
         &[
             "simulator --dir sim",
-            "simulator --dir sim --listen-base 3099",
+            "simulator --dir sim --listen-base 3099 --webhook 127.0.0.1:3089",
         ],
     ),
     ("store backup", &["store backup /backup/sidecar.redb"]),

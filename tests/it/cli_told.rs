@@ -1,13 +1,13 @@
 //! What the command line tells of what failed, of what ends, and of where things are.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::cli_live::World;
+use crate::cli_live::{Process, World};
 
 const MERCHANT: [&str; 2] = ["--merchant", "2088000000001001"];
 
@@ -194,4 +194,62 @@ fn an_attempt_names_its_address_and_what_went_wrong() {
         ],
     );
     assert!(!said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn the_other_verbs_reach_what_dev_runs() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let dev = Process::start(directory.path(), &["dev", "--listen-base", "0"]);
+    let line = dev.line("alipay-sidecar -c ");
+    let config = line.split_whitespace().nth(2).expect("a path").to_owned();
+    let run = |arguments: &[&str]| {
+        let arguments = [&["-c", &config], arguments].concat();
+        crate::cli_live::check(directory.path(), &arguments, 0, &[])
+    };
+    assert!(run(&["inbox", "list"]).contains("received_at"));
+    assert!(run(&["health"]).contains("ready"));
+    assert!(run(&["check", "--online"]).contains("is good"));
+    let folder = Path::new(&config).parent().expect("a folder").to_owned();
+    assert_eq!(dev.terminate(), Some(0));
+    assert!(!folder.exists(), "everything goes when it ends");
+}
+
+#[test]
+fn the_simulator_notifies_where_it_is_told_to() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let webhook = listener.local_addr().expect("bound").to_string();
+    let arguments = [
+        "simulator",
+        "--dir",
+        ".",
+        "--listen-base",
+        "0",
+        "--webhook",
+        &webhook,
+    ];
+    let simulator = Process::start(directory.path(), &arguments);
+    let line = simulator.line("simulator  http://");
+    let url = line.split_whitespace().nth(1).expect("a URL").to_owned();
+    simulator.line(&format!("notifies   http://{webhook}/alipay/gateway"));
+    let text = std::fs::read_to_string(directory.path().join("config.toml")).expect("written");
+    assert!(text.contains(&format!("listen = \"{webhook}\"")), "{text}");
+    let refusing = std::thread::spawn(move || refuse_one(&listener));
+    let arguments = ["trigger", "order-message", "--simulator", &url];
+    let said = crate::cli_live::check(directory.path(), &arguments, 1, &["--webhook"]);
+    assert!(
+        said.contains(&format!("to http://{webhook}/alipay/gateway")),
+        "{said}"
+    );
+    assert!(said.contains(&format!("{url}/simulator/app")), "{said}");
+    refusing.join().expect("no panic");
+}
+
+/// Takes one request, and says no.
+fn refuse_one(listener: &TcpListener) {
+    let (mut stream, _): (TcpStream, _) = listener.accept().expect("a connection");
+    let mut seen = [0; 4096];
+    let _ = stream.read(&mut seen).expect("a request");
+    let refusal = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    stream.write_all(refusal).expect("answered");
 }
