@@ -178,7 +178,7 @@ impl Report {
         }
         match self.faults.len() {
             0 => Ok(()),
-            _ => Err(anyhow::anyhow!(self.faults.join("\n")).into()),
+            _ => Err(Failure::told(self.faults.join("\n"))),
         }
     }
 }

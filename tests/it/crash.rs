@@ -71,6 +71,7 @@ fn delivered(id: EventId) -> Change {
     Change::Settle {
         id,
         attempt: Attempt {
+            reason: None,
             at: START,
             duration_ms: 1,
             status: Some(200),

@@ -205,6 +205,7 @@ fn event_entry(received_at: i64, notify_id: Option<&str>) -> InboxEntry {
 
 pub(crate) fn attempt(at: i64) -> Attempt {
     Attempt {
+        reason: None,
         at,
         duration_ms: 5,
         status: Some(500),

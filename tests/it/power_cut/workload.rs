@@ -293,6 +293,7 @@ impl Writer {
 
     fn settled(&mut self, id: EventId, (at, via): (i64, Via), settlement: Settlement) {
         let attempt = Attempt {
+            reason: None,
             at,
             duration_ms: 7,
             via,

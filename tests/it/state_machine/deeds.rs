@@ -109,6 +109,7 @@ impl Pair {
                 at: now,
                 duration_ms: 5,
                 via: [Via::Push, Via::Pull][usize::from(pulled)],
+                reason: None,
                 status: Some(500),
                 error: Some(AttemptError::Status),
                 to: (!pulled).then(|| "https://backend.example/events".to_owned()),
