@@ -80,11 +80,13 @@ fn certificate(error: &CertificateError) -> String {
     }
 }
 
-/// `DnsName("a.example")` is how rustls says a name.
+/// `DnsName("a.example")` and `IpAddress(127.0.0.1)` are how rustls says a name.
 fn names(presented: &[String]) -> String {
     let bare = |name: &String| {
-        let quoted = name.split('"').nth(1);
-        quoted.unwrap_or(name).to_owned()
+        let inner = name
+            .split_once('(')
+            .and_then(|(_, rest)| rest.strip_suffix(')'));
+        inner.unwrap_or(name).trim_matches('"').to_owned()
     };
     match presented {
         [] => "no name at all".to_owned(),
@@ -116,7 +118,9 @@ mod tests {
         };
         let for_other = CertificateError::NotValidForNameContext {
             expected: ServerName::try_from("localhost").expect("a name"),
-            presented: vec!["DnsName(\"a.example\")".to_owned()],
+            presented: ["DnsName(\"a.example\")", "IpAddress(::1)"]
+                .map(str::to_owned)
+                .to_vec(),
         };
         for (error, expected) in [
             (
@@ -132,7 +136,7 @@ mod tests {
                 "by the alert HandshakeFailure",
             ),
             (of(ended), "ended on 2001-09-09"),
-            (of(for_other), "is for a.example, not for localhost"),
+            (of(for_other), "is for a.example, ::1, not for localhost"),
             (of(CertificateError::UnknownIssuer), "upstream.ca_file"),
         ] {
             let wrapped = std::io::Error::other(std::io::Error::other(error));
