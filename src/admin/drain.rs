@@ -2,6 +2,7 @@
 //! way ends, and what was stored is durable.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -24,7 +25,12 @@ pub struct Drain(Arc<Inner>);
 struct Inner {
     parts: DrainParts,
     work: ArcSwapOption<Work>,
+    /// The log has it that all is done.
+    is_told: AtomicBool,
 }
+
+/// How often the log is told what is left: nobody watches an end for longer without a word.
+const TOLD_EVERY: Duration = Duration::from_secs(3);
 
 /// Who works, by the configuration in force. What is under way by one before it is known to them,
 /// too.
@@ -77,6 +83,7 @@ impl Drain {
         Self(Arc::new(Inner {
             parts,
             work: ArcSwapOption::empty(),
+            is_told: AtomicBool::new(false),
         }))
     }
 
@@ -141,10 +148,14 @@ impl Drain {
     /// # Cancel safety
     /// Safe: the drain goes on.
     pub async fn drain(&self, patience: Duration) -> Result<Progress, StoreError> {
-        self.refuse();
-        let drained = match tokio::time::timeout(patience, self.finished()).await {
-            Ok(finished) => finished.map(|()| true)?,
-            Err(_) => false,
+        self.begin();
+        let finished = self.told_until(self.finished());
+        let drained = match tokio::time::timeout(patience, finished).await {
+            Ok(finished) => self.tell_end(finished)?,
+            Err(_) => {
+                self.tell_left();
+                false
+            }
         };
         Ok(Progress {
             drained,
@@ -152,8 +163,61 @@ impl Drain {
         })
     }
 
+    fn begin(&self) {
+        let is_first = self.0.parts.ending.stage() < Stage::Deaf;
+        self.refuse();
+        if is_first {
+            let left = self.progress();
+            tracing::info!(
+                calls = left.calls,
+                notifications = left.notifications,
+                "a drain begins: new calls and notifications are refused, what is under way ends"
+            );
+        }
+    }
+
+    /// Waits for `end`, and tells the log every few seconds what is left.
+    pub(crate) async fn told_until<T>(&self, end: impl Future<Output = T> + Send) -> T {
+        let mut ticks = tokio::time::interval(TOLD_EVERY);
+        // The first comes at once.
+        ticks.tick().await;
+        let telling = async {
+            loop {
+                ticks.tick().await;
+                self.tell_left();
+            }
+        };
+        tokio::select! {
+            ended = end => ended,
+            never = telling => match never {},
+        }
+    }
+
+    fn tell_left(&self) {
+        let left = self.progress();
+        tracing::info!(
+            calls = left.calls,
+            notifications = left.notifications,
+            deliveries_ended = left.deliveries_ended,
+            "still ending what is under way"
+        );
+    }
+
+    fn tell_end(&self, finished: Result<(), StoreError>) -> Result<bool, StoreError> {
+        match &finished {
+            Ok(()) if !self.0.is_told.swap(true, Ordering::Relaxed) => {
+                tracing::info!("drained: nothing is under way, and what was stored is durable");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                tracing::error!(%error, "the drain didn't end: the store takes no writes")
+            }
+        }
+        finished.map(|()| true)
+    }
+
     fn progress(&self) -> Progress {
-        let Inner { parts, work } = &*self.0;
+        let Inner { parts, work, .. } = &*self.0;
         let work = work.load();
         let work = work.as_deref();
         Progress {

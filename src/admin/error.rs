@@ -107,9 +107,7 @@ impl AdminError {
             Self::MerchantAmbiguous { .. } => "merchant-ambiguous",
             Self::MerchantUnknown { .. } => "merchant-unknown",
             Self::ParameterInvalid(_) => "parameter-invalid",
-            Self::Store(StoreError::AliasTaken { .. }) => "alias-conflict",
-            Self::Store(StoreError::TokenConflict { .. }) => "token-conflict",
-            Self::Store(_) => "store-unavailable",
+            Self::Store(error) => kind_of_store(error),
             Self::Token(error) => error.kind(),
         }
     }
@@ -139,6 +137,15 @@ impl AdminError {
             Self::Store(_) => 503,
             Self::Ask(_) | Self::Link(_) | Self::Token(_) => status_of(self.kind()),
         }
+    }
+}
+
+/// The fixed word for what the store says.
+pub(super) fn kind_of_store(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::AliasTaken { .. } => "alias-conflict",
+        StoreError::TokenConflict { .. } => "token-conflict",
+        _ => "store-unavailable",
     }
 }
 

@@ -48,7 +48,7 @@ pub mod metrics;
 pub mod openapi;
 mod operations;
 pub mod page;
-mod problem;
+pub(crate) mod problem;
 pub mod prune;
 pub mod replay;
 pub(crate) mod routes;

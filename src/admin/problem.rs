@@ -6,12 +6,15 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::admin::configuration::{FaultView, ReloadError};
-use crate::admin::error::AdminError;
+use crate::admin::error::{AdminError, kind_of_store};
+use crate::config::error::ConfigErrors;
 use crate::gateway::error::Outcome;
 use crate::net::body::BodyError;
 use crate::proxy::error::ProxyError;
+use crate::store::error::StoreError;
 
 /// A request that wasn't answered as asked.
 #[derive(Debug)]
@@ -89,8 +92,49 @@ impl Problem {
         )
     }
 
-    pub(crate) fn respond(&self, request_id: &str) -> Response<Full<Bytes>> {
-        let body = Body {
+    /// What is wrong with a configuration, each fault on its own.
+    pub(crate) fn of_configuration(errors: &ConfigErrors) -> Self {
+        Self {
+            faults: errors.faults().iter().map(FaultView::new).collect(),
+            ..Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "config-invalid",
+                errors.to_string(),
+            )
+        }
+    }
+
+    /// An operator's request that wasn't done.
+    pub(crate) fn of_error(error: &AdminError) -> Self {
+        let status =
+            StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self {
+            outcome: error.outcome(),
+            ..Self::new(status, error.kind(), error.to_string())
+        }
+    }
+
+    /// What the store said.
+    pub(crate) fn of_store(error: &StoreError) -> Self {
+        let code = kind_of_store(error);
+        let status = match code {
+            "store-unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::CONFLICT,
+        };
+        Self::new(status, code, error.to_string())
+    }
+
+    /// Its members, for who isn't asked by HTTP.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut members = serde_json::to_value(self.body("")).unwrap_or_default();
+        if let Some(members) = members.as_object_mut() {
+            members.remove("request_id");
+        }
+        members
+    }
+
+    fn body<'a>(&'a self, request_id: &'a str) -> Body<'a> {
+        Body {
             r#type: format!("urn:alipay-sidecar:error:{}", self.code),
             title: self.status.canonical_reason().unwrap_or_default(),
             status: self.status.as_u16(),
@@ -100,8 +144,11 @@ impl Problem {
             retryable: false,
             request_id,
             faults: &self.faults,
-        };
-        let mut response = super::json(self.status, &body);
+        }
+    }
+
+    pub(crate) fn respond(&self, request_id: &str) -> Response<Full<Bytes>> {
+        let mut response = super::json(self.status, &self.body(request_id));
         let headers = response.headers_mut();
         headers.insert(
             http::header::CONTENT_TYPE,
@@ -167,11 +214,6 @@ impl From<ReloadError> for Problem {
 
 impl From<AdminError> for Problem {
     fn from(error: AdminError) -> Self {
-        let status =
-            StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self {
-            outcome: error.outcome(),
-            ..Self::new(status, error.kind(), error.to_string())
-        }
+        Self::of_error(&error)
     }
 }

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::cli::context::Context;
 use crate::cli::exchange::{self, NoReply, Reply};
 use crate::cli::failure::Failure;
+use crate::cli::problem::Refused;
 use crate::config::Config;
 use crate::config::listen::Listen;
 use crate::net::body::BoxError;
@@ -89,10 +90,10 @@ impl AdminClient {
         }
     }
 
-    /// The status of `GET path`; `None`: nobody listens.
-    pub(crate) async fn status(&self, path: &str) -> Result<Option<StatusCode>, Failure> {
+    /// What `GET path` is answered, whatever the status; `None`: nobody listens.
+    pub(crate) async fn look(&self, path: &str) -> Result<Option<Reply>, Failure> {
         match self.send(Method::GET, path, Bytes::new()).await {
-            Ok(reply) => Ok(Some(reply.status)),
+            Ok(reply) => Ok(Some(reply)),
             Err(NoReply::NobodyListens) => Ok(None),
             Err(no_reply) => Err(self.failure(no_reply)),
         }
@@ -225,10 +226,12 @@ fn refusal(reply: &Reply) -> anyhow::Error {
         StatusCode::UNAUTHORIZED => "; is this the configuration the sidecar runs with?",
         _ => "",
     };
-    match (member("detail"), member("code")) {
-        (Some(detail), Some(code)) => anyhow!("the sidecar says {code}: {detail}{hint}"),
-        _ => anyhow!("the sidecar answered {}{hint}", reply.status),
-    }
+    let text = match (member("detail"), member("code")) {
+        (Some(detail), Some(code)) => format!("the sidecar says {code}: {detail}{hint}"),
+        _ => return anyhow!("the sidecar answered {}{hint}", reply.status),
+    };
+    let document = document.unwrap_or_default();
+    Refused { text, document }.into()
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {

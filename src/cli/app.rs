@@ -24,6 +24,8 @@ pub(crate) enum AppVerb {
     Remove {
         /// The application's id
         app_id: AppId,
+        #[command(flatten)]
+        form: Form,
     },
     /// Show one app
     Show {
@@ -76,9 +78,12 @@ pub(crate) async fn execute(context: &Context, verb: AppVerb) -> Result<(), Fail
     match verb {
         AppVerb::Add(arguments) => add(context, *arguments).await,
         AppVerb::List { form } => list(context, &form).await,
-        AppVerb::Remove { app_id } => {
+        AppVerb::Remove { app_id, form } => {
             let backend = Backend::of(context).await?;
             backend.remove_app(&app_id).await?;
+            if form.json {
+                return output::say_json(&json!({ "app_id": app_id.as_str(), "removed": true }));
+            }
             output::say(format!("app {app_id} is forgotten"));
             Ok(())
         }

@@ -1,6 +1,5 @@
 //! `app subscribe`: has Alipay tell of cancellations.
 
-use anyhow::anyhow;
 use clap::Args;
 use http::Method;
 use serde_json::json;
@@ -94,7 +93,7 @@ pub(crate) async fn subscribe(
     }
     match refused {
         0 => Ok(()),
-        some => Err(anyhow!("{some} subscriptions weren't taken").into()),
+        some => Err(Failure::told(format!("{some} subscriptions weren't taken"))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `call`: one call through a running sidecar.
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 use http::{Method, Request, StatusCode, header};
@@ -9,6 +9,7 @@ use http_body_util::Full;
 use crate::cli::admin_client::encoded;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
+use crate::cli::output::Form;
 use crate::cli::{exchange, input, output};
 use crate::model::id::AppId;
 
@@ -31,6 +32,8 @@ pub(crate) struct CallArguments {
     /// Reference of the bearer token, where callers are configured
     #[arg(long, value_name = "REF")]
     token: Option<String>,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(crate) async fn execute(context: &Context, arguments: CallArguments) -> Result<(), Failure> {
@@ -43,7 +46,7 @@ pub(crate) async fn execute(context: &Context, arguments: CallArguments) -> Resu
     output::say_bytes(&reply.body);
     match reply.status {
         StatusCode::OK => Ok(()),
-        status => Err(anyhow!("the call was answered {status}").into()),
+        status => Err(Failure::told(format!("the call was answered {status}"))),
     }
 }
 

@@ -75,7 +75,7 @@ pub(crate) async fn execute(context: &Context, arguments: &CheckArguments) -> Re
     }
     match faults.len() {
         0 => Ok(()),
-        _ => Err(anyhow::anyhow!(faults.join("\n")).into()),
+        _ => Err(Failure::told(faults.join("\n"))),
     }
 }
 

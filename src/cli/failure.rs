@@ -21,7 +21,26 @@ pub(crate) enum Failure {
     Usage(String),
 }
 
+/// Of what `--json` has told already.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Told(String);
+
 impl Failure {
+    /// It failed, and what was printed as JSON, if that was asked for, says so.
+    pub(crate) fn told(text: impl Into<String>) -> Self {
+        Self::Other(Told(text.into()).into())
+    }
+
+    /// Whether what was printed as JSON says so already.
+    pub(crate) fn is_told(&self) -> bool {
+        match self {
+            Self::NotVerified(_) => true,
+            Self::Other(error) => error.is::<Told>(),
+            Self::Configuration(_) | Self::Usage(_) => false,
+        }
+    }
+
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
             Self::Configuration(_) => Outcome::Misconfigured,

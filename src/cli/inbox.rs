@@ -255,12 +255,17 @@ fn show(view: &EntryView, form: &Form) -> Result<(), Failure> {
             .status
             .map_or_else(|| "-".to_owned(), |status| status.to_string());
         let at = output::time_of(attempt.at);
-        let to = attempt.to.as_ref().map(|to| format!(" to {to}"));
+        let to = attempt.to.as_deref().map(|to| format!(" to {to}"));
+        let reason = attempt
+            .reason
+            .as_deref()
+            .map(|why| format!(": {}", output::printable(why)));
         output::say(format!(
-            "attempt      {at} {}{} {status} {result} ({} ms)",
+            "attempt      {at} {}{} {status} {result} ({} ms){}",
             attempt.via.as_str(),
             to.unwrap_or_default(),
-            attempt.duration_ms
+            attempt.duration_ms,
+            reason.unwrap_or_default()
         ));
     }
     if let Some(refusal) = &view.refusal {
@@ -285,7 +290,7 @@ fn show(view: &EntryView, form: &Form) -> Result<(), Failure> {
 /// JSON, which escapes by itself.
 fn say_params(params: &BTreeMap<String, Value>) {
     for (name, value) in params {
-        output::say(format!("  {} = {value}", name.escape_debug()));
+        output::say(format!("  {} = {value}", output::printable(name)));
     }
 }
 
@@ -294,7 +299,7 @@ fn say_refusal(refusal: &RefusalView) {
     let lines = [
         (
             "refused",
-            format!("{}: {}", refusal.kind, refusal.reason.escape_debug()),
+            format!("{}: {}", refusal.kind, output::printable(&refusal.reason)),
         ),
         ("from", refusal.peer.clone()),
         ("came", format!("{} times, last {last}", refusal.times)),
@@ -332,7 +337,7 @@ fn not_taken(report: &ReverifyReport) -> Option<Failure> {
         _ => "is still refused",
     };
     let reason = item.reason.as_deref().unwrap_or("no reason is known");
-    let text = format!("{} {still}: {}", item.id, reason.escape_debug());
+    let text = format!("{} {still}: {}", item.id, output::printable(reason));
     Some(Failure::NotVerified(text))
 }
 
@@ -342,7 +347,7 @@ fn say_report(report: &ReverifyReport, form: &Form) -> Result<(), Failure> {
     }
     for item in &report.items {
         let reason = item.reason.as_deref().unwrap_or("it will be delivered");
-        let (outcome, reason) = (item.outcome.as_str(), reason.escape_debug());
+        let (outcome, reason) = (item.outcome.as_str(), output::printable(reason));
         output::say(format!("{} {outcome}: {reason}", item.id));
     }
     output::say(format!(

@@ -9,7 +9,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::cli::failure::Failure;
-use crate::cli::{described, output};
+use crate::cli::{described, examples, output};
 
 #[derive(Debug, Args)]
 pub(crate) struct ManArguments {
@@ -66,6 +66,7 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
     if command.has_subcommands() {
         man.render_subcommands_section(&mut page)?;
     }
+    usage(command).to_writer(&mut page)?;
     if title(command) == PROGRAM {
         shared().to_writer(&mut page)?;
     } else {
@@ -73,6 +74,20 @@ fn page(command: &Command) -> io::Result<Vec<u8>> {
     }
     page.flush()?;
     Ok(page)
+}
+
+/// How it is used, line by line as it is typed.
+fn usage(command: &Command) -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["EXAMPLES"]);
+    let name = command.get_bin_name().unwrap_or_default();
+    for line in examples::of(name.strip_prefix(PROGRAM).unwrap_or_default().trim_start()) {
+        roff.control("PP", []);
+        roff.control("nf", []);
+        roff.text([roman(line)]);
+        roff.control("fi", []);
+    }
+    roff
 }
 
 /// Exit codes, variables and files.

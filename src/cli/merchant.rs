@@ -98,6 +98,13 @@ pub(crate) async fn execute(context: &Context, verb: MerchantVerb) -> Result<(),
             let backend = Backend::of(context).await?;
             let view = one(&backend, &arguments).await?;
             backend.remove_merchant(&view).await?;
+            if arguments.form.json {
+                return output::say_json(&json!({
+                    "app_id": view.app_id,
+                    "auth_app_id": view.auth_app_id,
+                    "removed": true,
+                }));
+            }
             let name = format!("{}/{}", view.app_id, view.auth_app_id);
             output::say(format!("merchant {name} is forgotten"));
             Ok(())

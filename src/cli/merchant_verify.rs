@@ -1,6 +1,5 @@
 //! `merchant verify`: records proved at Alipay.
 
-use anyhow::anyhow;
 use clap::{ArgGroup, Args};
 use http::Method;
 
@@ -58,7 +57,10 @@ pub(crate) async fn verify(context: &Context, arguments: VerifyArguments) -> Res
     }
     match is_proved(&verdict) {
         true => Ok(()),
-        false => Err(anyhow!("the record isn't proved: {}", verdict.verdict).into()),
+        false => {
+            let text = format!("the record isn't proved: {}", verdict.verdict);
+            Err(Failure::told(text))
+        }
     }
 }
 
@@ -83,7 +85,9 @@ async fn all(
     output::complain(format!("{asked} asked about, {unproved} not proved"));
     match unproved {
         0 => Ok(()),
-        some => Err(anyhow!("{some} of {asked} records aren't proved").into()),
+        some => Err(Failure::told(format!(
+            "{some} of {asked} records aren't proved"
+        ))),
     }
 }
 

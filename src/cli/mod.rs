@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches as _, Parser, Subcommand};
 
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -23,6 +23,7 @@ mod completions;
 mod configuration_file;
 mod context;
 mod dev;
+mod examples;
 mod exchange;
 mod failure;
 mod files;
@@ -42,10 +43,10 @@ mod output;
 mod pace;
 mod pinned;
 mod privacy;
+mod problem;
 mod progress;
 mod records;
 mod run;
-
 mod sealed_file;
 mod service_manager;
 mod sign;
@@ -153,9 +154,42 @@ enum Verb {
     Version(version::VersionArguments),
 }
 
-/// The whole command line, for whoever describes it.
+/// The whole command line, its examples with it, for whoever reads or describes it.
 fn described() -> clap::Command {
-    Arguments::command()
+    examples::told(without_idle_options(Arguments::command()))
+}
+
+/// Verbs that read no configuration take `-c` all the same, as every verb does, and don't offer it.
+fn without_idle_options(command: clap::Command) -> clap::Command {
+    let idle = |config: &clap::Arg| config.clone().hide(true);
+    let config = command.get_arguments().find(|arg| arg.get_id() == "config");
+    let Some(config) = config.map(idle) else {
+        return command;
+    };
+    let hide = |command: clap::Command, verb| {
+        command.mut_subcommand(verb, |verb| verb.arg(config.clone()))
+    };
+    let command = IDLE.into_iter().fold(command, hide);
+    command.mut_subcommand("merchant", |merchant| hide(merchant, "open-export"))
+}
+
+/// The verbs that read no configuration.
+const IDLE: [&str; 7] = [
+    "completions",
+    "dev",
+    "init",
+    "man",
+    "simulator",
+    "trigger",
+    "version",
+];
+
+/// Whether the verb was given `--json`.
+fn asks_for_json(matches: &ArgMatches) -> bool {
+    match matches.subcommand() {
+        Some((_, below)) => asks_for_json(below),
+        None => matches!(matches.try_get_one::<bool>("json"), Ok(Some(true))),
+    }
 }
 
 /// Does what `arguments` (with the program's name first) say, and tells the user how it went.
@@ -165,25 +199,46 @@ fn described() -> clap::Command {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
     privacy::keep_memory_private();
     privacy::tell_panics_without_data();
-    let arguments = match Arguments::try_parse_from(arguments) {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            // Nobody is left to be told if even standard error is closed.
-            let _ = error.print();
-            return match error.exit_code() {
-                0 => Outcome::Done,
-                _ => Outcome::Usage,
-            };
-        }
+    let given: Vec<OsString> = arguments.into_iter().collect();
+    let read = described()
+        .try_get_matches_from(&given)
+        .and_then(|matches| {
+            let arguments = Arguments::from_arg_matches(&matches)?;
+            Ok((arguments, asks_for_json(&matches)))
+        });
+    let (arguments, json) = match read {
+        Ok(read) => read,
+        Err(error) => return not_understood(&given, &error),
     };
     let context = Context::new(arguments.config);
     match execute(&context, arguments.verb) {
         Ok(()) => Outcome::Done,
         Err(failure) => {
+            if json && !failure.is_told() {
+                tell_json(&problem::of(&failure));
+            }
             output::complain(&failure);
             failure.outcome()
         }
     }
+}
+
+/// Help was asked for, or the arguments are wrong.
+fn not_understood(given: &[OsString], error: &clap::Error) -> Outcome {
+    // Nobody is left to be told if even standard error is closed.
+    let _ = error.print();
+    if error.exit_code() == 0 {
+        return Outcome::Done;
+    }
+    if given.iter().any(|argument| argument == "--json") {
+        let text = error.to_string();
+        tell_json(&problem::usage(text.trim_end()));
+    }
+    Outcome::Usage
+}
+
+fn tell_json(problem: &serde_json::Value) {
+    output::say(format!("{problem:#}"));
 }
 
 fn execute(context: &Context, verb: Verb) -> Result<(), Failure> {

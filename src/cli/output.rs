@@ -66,6 +66,19 @@ pub(crate) fn say_table<const N: usize>(header: [&str; N], rows: Vec<[String; N]
     rows.iter().for_each(line);
 }
 
+/// A text of others on one line: nothing in it reaches the terminal as a command. Quotes stay what
+/// they are.
+pub(crate) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\'' | '"' => shown.push(c),
+            c => shown.extend(c.escape_debug()),
+        }
+    }
+    shown
+}
+
 /// What stands for nothing in a table.
 pub(crate) fn or_dash(text: Option<&str>) -> String {
     text.unwrap_or("-").to_owned()
@@ -87,4 +100,19 @@ pub(crate) fn read_time(text: &str) -> Option<i64> {
     let format = time::format_description::well_known::Rfc3339;
     let time = time::OffsetDateTime::parse(text, &format).ok()?;
     i64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_stays_readable_and_commands_nothing() {
+        assert_eq!(printable("isn't \"base64\" 中"), "isn't \"base64\" 中");
+        assert_eq!(
+            printable("a\n\u{1b}[31m\u{202e}"),
+            "a\\n\\u{1b}[31m\\u{202e}"
+        );
+        assert_eq!(printable("\\n"), "\\\\n");
+    }
 }

@@ -1,14 +1,16 @@
-//! How far long work has come, said on a terminal.
+//! How far long work has come, said on a terminal as it goes, elsewhere now and then.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use crate::cli::output;
 
-/// How often progress is shown.
+/// How often progress is shown on a terminal.
 const SHOWN: Duration = Duration::from_millis(500);
+/// How often a line of it is written elsewhere: what takes longer looks as if it hung.
+const WRITTEN: Duration = Duration::from_secs(5);
 
-/// Says on a terminal how far long work has come.
+/// Says how far long work has come.
 pub(crate) struct Progress {
     what: &'static str,
     shown: Option<Instant>,
@@ -28,15 +30,19 @@ impl Progress {
 
     /// So much is done by now.
     pub(crate) fn show(&mut self, done: u64) {
-        if !self.is_terminal {
+        let often = if self.is_terminal { SHOWN } else { WRITTEN };
+        // What is done within the first while needs no progress.
+        let since = self.shown.get_or_insert_with(Instant::now);
+        if since.elapsed() < often {
             return;
         }
-        // What is done within the first half second needs no progress.
-        let since = self.shown.get_or_insert_with(Instant::now);
-        if since.elapsed() >= SHOWN {
-            *since = Instant::now();
+        *since = Instant::now();
+        let line = format!("{done} {}", self.what);
+        if self.is_terminal {
             self.is_visible = true;
-            output::rewrite(format!("{done} {}", self.what));
+            output::rewrite(line);
+        } else {
+            output::complain(line);
         }
     }
 

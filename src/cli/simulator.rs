@@ -8,7 +8,9 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::say;
 use crate::cli::signals;
-use crate::simulator::{self, DEFAULT_APP_ID, FIRST_AUTH_APP_ID, Options, Simulator};
+use crate::simulator::{
+    self, DEFAULT_APP_ID, FIRST_AUTH_APP_ID, Options, Simulator, WorkspaceListeners,
+};
 
 #[derive(Debug, Args)]
 pub(crate) struct SimulatorArguments {
@@ -18,12 +20,20 @@ pub(crate) struct SimulatorArguments {
     /// Its port
     #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
     pub(crate) listen_base: u16,
+    /// Where the sidecar's webhook listens: notifications go there, and the config.toml of --dir
+    /// says so
+    #[arg(long, value_name = "HOST:PORT", default_value_t = WorkspaceListeners::default().webhook)]
+    pub(crate) webhook: String,
 }
 
 pub(crate) fn execute(context: &Context, arguments: &SimulatorArguments) -> Result<(), Failure> {
     let options = Options {
         listen: vec![format!("127.0.0.1:{}", arguments.listen_base)],
         dir: arguments.dir.clone(),
+        sidecar: WorkspaceListeners {
+            webhook: arguments.webhook.clone(),
+            ..WorkspaceListeners::default()
+        },
         ..Options::default()
     };
     let ready = |simulator: &Simulator| introduce(simulator, arguments);
@@ -38,8 +48,10 @@ pub(crate) fn execute(context: &Context, arguments: &SimulatorArguments) -> Resu
 
 fn introduce(simulator: &Simulator, arguments: &SimulatorArguments) {
     say(format!(
-        "simulator  {}   (app {DEFAULT_APP_ID})",
-        simulator.url()
+        "simulator  {}   (app {DEFAULT_APP_ID})
+notifies   http://{}/alipay/gateway   (--webhook HOST:PORT names another sidecar)",
+        simulator.url(),
+        arguments.webhook
     ));
     if let Some(dir) = &arguments.dir {
         let dir = dir.display();

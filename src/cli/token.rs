@@ -1,6 +1,5 @@
 //! `token exchange|refresh|query`: the app_auth_token by hand.
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::json;
@@ -101,7 +100,10 @@ async fn query(context: &Context, arguments: &MerchantArguments) -> Result<(), F
     }
     match said.status.as_str() {
         "valid" => Ok(()),
-        other => Err(anyhow!("Alipay calls the token of {} {other}", records::name(&view)).into()),
+        other => Err(Failure::told(format!(
+            "Alipay calls the token of {} {other}",
+            records::name(&view)
+        ))),
     }
 }
 

@@ -101,6 +101,8 @@ fn tell(arguments: &TriggerArguments, record: &Value) -> Result<(), Failure> {
         output::say_json(record)?;
     }
     let member = |name: &str| record.get(name).and_then(Value::as_str).unwrap_or_default();
+    let simulator = arguments.simulator.to_string();
+    let simulator = simulator.trim_end_matches('/').to_owned();
     let (event, id, url) = (&arguments.event, member("notify_id"), member("url"));
     if member("state") != "acked" {
         let attempts = record.get("attempts").and_then(Value::as_array);
@@ -112,13 +114,22 @@ fn tell(arguments: &TriggerArguments, record: &Value) -> Result<(), Failure> {
             .and_then(|attempt| attempt.get("error"))
             .and_then(Value::as_str);
         let said = error.or(answer).unwrap_or("nothing");
-        return Err(anyhow!(
-            "{event} {id} to {url} wasn't taken: {said}; the simulator tries again as Alipay does"
-        )
-        .into());
+        return Err(Failure::told(format!(
+            "{event} {id} to {url} wasn't taken: {said}; the simulator tries again as Alipay does{}",
+            elsewhere(&simulator)
+        )));
     }
     if !arguments.form.json {
         output::say(format!("{event} {id} was taken by {url}"));
     }
     Ok(())
+}
+
+/// Where the simulator sends to isn't the sidecar's to say.
+fn elsewhere(simulator: &str) -> String {
+    format!(
+        ".\nIs the webhook elsewhere? `alipay-sidecar simulator --webhook http://host:port` names it \
+         at the start; a running one is told by\n  curl -d \
+         '{{\"app_gateway\":\"http://host:port/alipay/gateway\"}}' {simulator}/simulator/app"
+    )
 }

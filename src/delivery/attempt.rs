@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Method, Request, Uri};
 use http_body_util::Full;
 
 use crate::config::delivery::AckRule;
@@ -71,18 +71,20 @@ pub(super) async fn make(client: &Client, attempted: &Try<'_>) -> (Attempt, Reac
     let began = Instant::now();
     let outgoing = outgoing::lay_out(attempted.entry, attempted.target.format);
     let ack = attempted.target.ack(outgoing.format);
-    let ((status, error), reach) = match request(attempted, outgoing).await {
+    let ((status, error), reason, reach) = match request(attempted, outgoing).await {
         Ok(request) => {
             let answer = client.send(request, attempted.target.timeout).await;
             let reach = reach(&answer);
+            let reason = reason(&answer, attempted.target);
             let judged = judge(ack, answer);
             record(&attempted.span, judged);
-            (judged, reach)
+            (judged, reason, reach)
         }
         Err(error) => {
             let event_id = attempted.entry.id;
             tracing::error!(%error, %event_id, "a delivery isn't made");
-            ((None, Some(AttemptError::Connect)), Reach::Untried)
+            let judged = (None, Some(AttemptError::Connect));
+            (judged, Some(error.to_string()), Reach::Untried)
         }
     };
     let attempt = Attempt {
@@ -91,14 +93,42 @@ pub(super) async fn make(client: &Client, attempted: &Try<'_>) -> (Attempt, Reac
         status,
         error,
         via: Via::Push,
-        to: Some(address(&attempted.target.url)),
+        to: Some(shown(&attempted.target.url)),
+        reason: reason.filter(|_| error.is_some()),
     };
     (attempt, reach)
 }
 
-/// The URL without its query, in which a secret may stand.
-fn address(url: &str) -> String {
-    url.split(['?', '#']).next().unwrap_or_default().to_owned()
+/// A url without what may be a password in it.
+fn shown(url: &str) -> String {
+    let uri: Option<Uri> = url.parse().ok();
+    let parts = uri.as_ref().and_then(|uri| {
+        let authority = uri.authority()?.as_str();
+        let bare = authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, bare)| bare);
+        Some((uri.scheme_str()?, bare, uri.path()))
+    });
+    match parts {
+        Some((scheme, host, path)) => format!("{scheme}://{host}{path}"),
+        None => "the route's url".to_owned(),
+    }
+}
+
+/// What an operator needs to know besides the status.
+fn reason(answer: &Result<Reply, SendError>, target: &Target) -> Option<String> {
+    match answer {
+        Ok(reply) if reply.status.is_success() => {
+            Some("2xx, but its body isn't `success`".to_owned())
+        }
+        Ok(_) => None,
+        Err(error) => Some(match error.cause {
+            SendCause::Endless | SendCause::Timeout => {
+                format!("{error}, {:?} by its timeout", target.timeout)
+            }
+            _ => error.to_string(),
+        }),
+    }
 }
 
 fn record(span: &Span, (status, error): (Option<u16>, Option<AttemptError>)) {
@@ -249,6 +279,23 @@ mod tests {
     }
 
     #[test]
+    fn a_url_is_shown_without_what_may_be_a_password() {
+        for (url, expected) in [
+            (
+                "http://127.0.0.1:3000/events",
+                "http://127.0.0.1:3000/events",
+            ),
+            (
+                "https://u:hunter2@b.example/a?key=hunter2",
+                "https://b.example/a",
+            ),
+            ("hunter2", "the route's url"),
+        ] {
+            assert_eq!(shown(url), expected);
+        }
+    }
+
+    #[test]
     fn any_2xx_counts_where_that_is_asked_for() {
         let ack = AckRule::AnySuccessStatus;
         check(ack, 204, "", None);
@@ -261,7 +308,10 @@ mod tests {
         let broken = || Box::<dyn std::error::Error + Send + Sync>::from("gone");
         for (cause, left, expected, reached) in [
             (
-                SendCause::Broken(broken()),
+                SendCause::Broken {
+                    to: "127.0.0.1:9".to_owned(),
+                    cause: broken(),
+                },
                 Left::Maybe,
                 AttemptError::Connect,
                 Reach::Found,

@@ -85,11 +85,12 @@ fn report(owed: &Owed, target: &Target, attempt: &Attempt, is_given_up: bool) {
     if is_given_up {
         tracing::warn!(
             %event_id, attempts = number, outcome, status,
+            to = attempt.to, reason = attempt.reason,
             event_type = owed.entry.event_type, %w3c_trace_id,
             "a delivery is given up; `inbox replay` makes it owed again"
         );
     } else {
-        tracing::debug!(%event_id, attempt = number, outcome, status, %w3c_trace_id, "delivery attempted");
+        tracing::debug!(%event_id, attempt = number, outcome, status, reason = attempt.reason, %w3c_trace_id, "delivery attempted");
     }
 }
 

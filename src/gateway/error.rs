@@ -59,8 +59,10 @@ pub enum GatewayError {
     #[error("the request could not be encrypted")]
     Encryption(#[source] EncryptionError),
     /// What came back is no reply of Alipay's.
-    #[error("what came back is not a reply of Alipay's: {reason}")]
+    #[error("what {host} sent is not a reply of Alipay's: {reason}")]
     NotAlipay {
+        /// Who was asked, as the URL has it.
+        host: String,
         /// What was found.
         reason: String,
     },
@@ -80,8 +82,10 @@ pub enum GatewayError {
     #[error("the reply of Alipay could not be verified: {0}")]
     V3Signature(#[source] V3Error),
     /// The deadline passed.
-    #[error("Alipay did not answer within the deadline")]
+    #[error("{}", late(.host, *.outcome))]
     Timeout {
+        /// Who was asked, as the URL has it.
+        host: String,
         /// Whether Alipay may have acted.
         outcome: Outcome,
     },
@@ -123,7 +127,7 @@ impl GatewayError {
             | Self::Request(_)
             | Self::Sign(_)
             | Self::V3Request(_) => Outcome::NotSent,
-            Self::Timeout { outcome } | Self::Unreachable { outcome, .. } => *outcome,
+            Self::Timeout { outcome, .. } | Self::Unreachable { outcome, .. } => *outcome,
         }
     }
 
@@ -151,7 +155,10 @@ impl GatewayError {
     /// later try can make the outcome known again.
     pub(crate) fn no_better_than(self, earlier: Outcome) -> Self {
         match (self, earlier) {
-            (Self::Timeout { .. }, Outcome::Unknown) => Self::Timeout { outcome: earlier },
+            (Self::Timeout { host, .. }, Outcome::Unknown) => Self::Timeout {
+                host,
+                outcome: earlier,
+            },
             (Self::Unreachable { cause, .. }, Outcome::Unknown) => Self::Unreachable {
                 outcome: earlier,
                 cause,
@@ -161,33 +168,41 @@ impl GatewayError {
     }
 }
 
-impl From<SendError> for GatewayError {
-    fn from(error: SendError) -> Self {
+impl GatewayError {
+    /// What came of sending to `host`.
+    pub(super) fn of_sending(host: String, error: SendError) -> Self {
         let outcome = match error.left {
             Left::Maybe => Outcome::Unknown,
             Left::No => Outcome::NotSent,
         };
         match error.cause {
-            SendCause::ReplyTooLarge(limit) => Self::NotAlipay {
-                reason: format!("it is larger than {limit} bytes"),
-            },
-            SendCause::Endless => Self::NotAlipay {
-                reason: "it did not end within the deadline".to_owned(),
-            },
-            SendCause::Timeout => Self::Timeout { outcome },
+            SendCause::ReplyTooLarge(limit) => {
+                Self::not_alipay(host, format!("it is larger than {limit} bytes"))
+            }
+            SendCause::Endless => Self::not_alipay(host, "it did not end within the deadline"),
+            SendCause::Timeout => Self::Timeout { host, outcome },
             cause => Self::Unreachable { outcome, cause },
         }
     }
+
+    /// What came from `host` can't be taken.
+    pub(super) fn of_envelope(host: String, error: EnvelopeError) -> Self {
+        match error.is_about_signature() {
+            true => Self::ResponseSignature(error),
+            false => Self::not_alipay(host, error.to_string()),
+        }
+    }
+
+    pub(super) fn not_alipay(host: String, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self::NotAlipay { host, reason }
+    }
 }
 
-impl From<EnvelopeError> for GatewayError {
-    fn from(error: EnvelopeError) -> Self {
-        if error.is_about_signature() {
-            Self::ResponseSignature(error)
-        } else {
-            Self::NotAlipay {
-                reason: error.to_string(),
-            }
-        }
+/// Says what didn't happen in time.
+fn late(host: &str, outcome: Outcome) -> String {
+    match outcome {
+        Outcome::NotSent => format!("the deadline passed before anything was sent to {host}"),
+        Outcome::Unknown => format!("{host} did not answer within the deadline"),
     }
 }

@@ -180,6 +180,7 @@ impl Gateway {
     ) -> Result<(SignedParams, RawReply), GatewayError> {
         let signing = tokio::time::timeout(left(deadline), self.sign_with(call, key));
         let signed = signing.await.map_err(|_| GatewayError::Timeout {
+            host: call.host(),
             outcome: Outcome::NotSent,
         })??;
         let began = Instant::now();
@@ -234,9 +235,13 @@ impl Gateway {
             date_ms,
             ..
         } = reply;
+        let refused = |error| GatewayError::of_envelope(call.host(), error);
         let platform = &call.app.platform;
         let envelope = match platform.roots().filter(|_| call.method == DOWNLOAD_METHOD) {
-            Some(roots) => envelope.verify_download(roots, self.clock.now_ms())?,
+            Some(roots) => {
+                let verified = envelope.verify_download(roots, self.clock.now_ms());
+                verified.map_err(refused)?
+            }
             None => {
                 let verified = self.verify_signature(call, envelope, deadline).await?;
                 open(call, verified)?
@@ -257,17 +262,19 @@ impl Gateway {
         deadline: Instant,
     ) -> Result<VerifiedEnvelope, GatewayError> {
         let sign_type = call.app.sign_type;
+        let refused = |error| GatewayError::of_envelope(call.host(), error);
         if !envelope.is_signed() {
             // Whatever it names: there is nothing that a key could verify.
-            return Ok(envelope.verify(&[], sign_type)?);
+            return envelope.verify(&[], sign_type).map_err(refused);
         }
         let sn = envelope.alipay_cert_sn().map(ToOwned::to_owned);
         // Inline, on the async worker: a verification costs a twentieth of a signature, less than
         // two hops to the signing pool would under load.
         match self.keys(&call.app, sn.as_deref(), deadline).await? {
-            Keys::Named(keys) => Ok(envelope.verify(&keys, sign_type)?),
+            Keys::Named(keys) => envelope.verify(&keys, sign_type).map_err(refused),
             Keys::Unnamed(keys) => {
-                let verified = envelope.clone().verify(&keys, sign_type)?;
+                let verified = envelope.clone().verify(&keys, sign_type);
+                let verified = verified.map_err(refused)?;
                 let bare = call.app.platform.bare();
                 if !is_error(&verified) && envelope.verify(bare, sign_type).is_err() {
                     return Err(GatewayError::CertificateUnnamed);
@@ -396,15 +403,15 @@ fn open(call: &V2Call, envelope: VerifiedEnvelope) -> Result<VerifiedEnvelope, G
 fn read(call: &V2Call, reply: Reply) -> Result<RawReply, GatewayError> {
     // HTTP status is 200 even for business failures; anything else is a transport fault.
     if reply.status != StatusCode::OK {
-        return Err(GatewayError::NotAlipay {
-            reason: format!("HTTP status {}", reply.status),
-        });
+        let reason = format!("HTTP status {}", reply.status);
+        return Err(GatewayError::not_alipay(call.host(), reason));
     }
-    refuse_encoded(&reply.headers)?;
+    refuse_encoded(&reply.headers, || call.host())?;
     let content_type = header(&reply.headers, CONTENT_TYPE.as_str());
     let charset = reply_charset(content_type.as_deref(), &reply.body, call.charset.charset());
     Ok(RawReply {
-        envelope: Envelope::parse_in(reply.body.clone(), &call.method, charset)?,
+        envelope: Envelope::parse_in(reply.body.clone(), &call.method, charset)
+            .map_err(|error| GatewayError::of_envelope(call.host(), error))?,
         body: reply.body,
         charset,
         trace_id: header(&reply.headers, "trace_id"),
@@ -414,13 +421,14 @@ fn read(call: &V2Call, reply: Reply) -> Result<RawReply, GatewayError> {
 }
 
 /// What is signed would not be what came.
-fn refuse_encoded(headers: &HeaderMap) -> Result<(), GatewayError> {
+fn refuse_encoded(headers: &HeaderMap, host: impl Fn() -> String) -> Result<(), GatewayError> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     match encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         true => Ok(()),
-        false => Err(GatewayError::NotAlipay {
-            reason: "it has a Content-Encoding".to_owned(),
-        }),
+        false => Err(GatewayError::not_alipay(
+            host(),
+            "it has a Content-Encoding",
+        )),
     }
 }
 

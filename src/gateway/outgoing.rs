@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 
 use crate::gateway::error::{GatewayError, Outcome};
@@ -62,6 +62,13 @@ impl Tries {
     pub(super) fn outcome(&self) -> Outcome {
         self.outcome
     }
+}
+
+/// Host and port of `url`, as it has them: who is asked.
+pub(super) fn host_of(url: &str) -> String {
+    let url: Option<Uri> = url.parse().ok();
+    let host = url.and_then(|url| url.authority().map(ToString::to_string));
+    host.unwrap_or_else(|| "Alipay".to_owned())
 }
 
 impl Outgoing {
@@ -125,7 +132,8 @@ impl Outgoing {
         let outcome = tries.outcome;
         // A request begun now could still be handed to a connection, and leave too late.
         if remaining.is_zero() || tries.left == 0 {
-            return Err(GatewayError::Timeout { outcome });
+            let host = self.host();
+            return Err(GatewayError::Timeout { host, outcome });
         }
         tries.left -= 1;
         let error = match self.transmit(client, remaining).await? {
@@ -134,14 +142,18 @@ impl Outgoing {
         };
         let transport = matches!(
             error.cause,
-            SendCause::Broken(_) | SendCause::Connect { .. }
+            SendCause::Broken { .. } | SendCause::Connect { .. }
         );
-        let error = GatewayError::from(error).no_better_than(outcome);
+        let error = GatewayError::of_sending(self.host(), error).no_better_than(outcome);
         if tries.left == 0 || !transport || Instant::now() >= deadline {
             return Err(error);
         }
         tries.outcome = error.outcome();
         Ok(None)
+    }
+
+    fn host(&self) -> String {
+        host_of(&self.url)
     }
 
     async fn transmit(

@@ -8,7 +8,7 @@ use http::Method;
 use crate::gateway::app::SigningApp;
 use crate::gateway::error::GatewayError;
 use crate::gateway::metrics::Api;
-use crate::gateway::outgoing::{Outgoing, Repetition};
+use crate::gateway::outgoing::{Outgoing, Repetition, host_of};
 use crate::gateway::signing::KeyInUse;
 use crate::gateway::upload::{FilePart, UploadBody};
 use crate::protocol::charset::CharsetLabel;
@@ -57,6 +57,11 @@ pub enum Encryption {
 }
 
 impl V2Call {
+    /// Who is asked.
+    pub(super) fn host(&self) -> String {
+        host_of(&self.app.endpoints.gateway)
+    }
+
     /// The whole set of parameters as it gets signed by `key` and sent, without `sign`.
     ///
     /// Protocol: 接口内容加密方式: `biz_content` alone is encrypted, before the signature; uploads

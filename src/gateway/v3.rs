@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::gateway::app::SigningApp;
 use crate::gateway::error::{DecryptionError, GatewayError};
 use crate::gateway::metrics::{Api, Phase};
-use crate::gateway::outgoing::{Outgoing, Repetition, Tries};
+use crate::gateway::outgoing::{Outgoing, Repetition, Tries, host_of};
 use crate::gateway::signing::KeyInUse;
 use crate::gateway::upload::{FilePart, UploadBody};
 use crate::gateway::v2::is_pure_query;
@@ -159,6 +159,11 @@ impl V3Call {
         self.http_method == Method::GET || is_pure_query(&self.method())
     }
 
+    /// Who is asked.
+    fn host(&self) -> String {
+        host_of(&self.app.endpoints.v3)
+    }
+
     /// The text of the body as it is signed and sent.
     fn signed_body(&self) -> Result<Bytes, GatewayError> {
         let text = match &self.body {
@@ -302,9 +307,11 @@ impl Gateway {
         loop {
             let signing = tokio::time::timeout(left(deadline), self.sign_v3(call, key));
             let outcome = tries.outcome();
-            let signed = signing
-                .await
-                .map_err(|_| GatewayError::Timeout { outcome })?;
+            let late = |_| GatewayError::Timeout {
+                host: call.host(),
+                outcome,
+            };
+            let signed = signing.await.map_err(late)?;
             let outgoing = signed.map_err(|error| error.no_better_than(outcome))?;
             let began = Instant::now();
             let sent = outgoing
@@ -334,7 +341,7 @@ impl Gateway {
         reply: Reply,
         deadline: Instant,
     ) -> Result<VerifiedV3Reply, GatewayError> {
-        refuse_encoded(&reply.headers)?;
+        refuse_encoded(&reply.headers, || call.host())?;
         let pairs = reply.headers.iter();
         let pairs = pairs.map(|(name, value)| (name.as_str(), value.as_bytes()));
         let status = reply.status.as_u16();
@@ -364,7 +371,7 @@ impl Gateway {
             self.diagnostics.v3_response(&call.app, received);
             GatewayError::V3Signature(error)
         })?;
-        refuse_foreign(&response)?;
+        refuse_foreign(call, &response)?;
         Ok(VerifiedV3Reply {
             opened: open(call, &response)?,
             headers: handed_on(&reply.headers),
@@ -399,14 +406,13 @@ fn refuses_key(reply: &VerifiedV3Reply) -> bool {
 }
 
 /// Refuses an unsigned error that isn't Alipay's: the page of some proxy on the way.
-fn refuse_foreign(response: &VerifiedV3Response) -> Result<(), GatewayError> {
+fn refuse_foreign(call: &V3Call, response: &VerifiedV3Response) -> Result<(), GatewayError> {
     let is_signed = response.verification() != V3Verification::UnsignedError;
     if is_signed || response.code().is_some() {
         return Ok(());
     }
-    Err(GatewayError::NotAlipay {
-        reason: format!("HTTP status {} without Alipay's error", response.status()),
-    })
+    let reason = format!("HTTP status {} without Alipay's error", response.status());
+    Err(GatewayError::not_alipay(call.host(), reason))
 }
 
 /// The plaintext of a reply to a call that the sidecar encrypted.

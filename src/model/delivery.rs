@@ -95,6 +95,7 @@ impl Lease {
             error,
             via: Via::Pull,
             to: None,
+            reason: None,
         }
     }
 }
@@ -113,9 +114,12 @@ pub struct Attempt {
     /// Who began it.
     #[serde(default)]
     pub via: Via,
-    /// Where it was posted, without the query; `None`: it was claimed, or an older version posted it.
+    /// Where it was posted, without query and user information: these may hold a password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
+    /// What went wrong in words, where the status doesn't say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Which way an entry went.

@@ -17,6 +17,38 @@ pub enum Selector {
     Pid(Pid),
 }
 
+/// Reads as the same selector.
+impl std::fmt::Display for Selector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Alias(alias) => alias.fmt(f),
+            Self::AuthAppId(id) => write!(f, "app:{id}"),
+            Self::Number(id) => id.fmt(f),
+            Self::Own => f.write_str("self"),
+            Self::Pid(pid) => write!(f, "pid:{pid}"),
+        }
+    }
+}
+
+/// What may be shown of a text that was sent as a selector: all of it where it is short; else its
+/// beginning, because somebody may have sent a token there.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    let visible = |c: char| if c.is_control() { '?' } else { c };
+    let count = text.chars().count();
+    if count <= LONGEST_SHOWN {
+        return format!("`{}`", text.chars().map(visible).collect::<String>());
+    }
+    let begin: String = text.chars().take(BEGINNING).map(visible).collect();
+    format!("`{begin}…` ({count} characters)")
+}
+
+/// Ids have 16 characters, tokens and codes 32 or more.
+const LONGEST_SHOWN: usize = 24;
+
+/// What Alipay's tokens begin with is the day on which they were made.
+const BEGINNING: usize = 8;
+
 impl std::str::FromStr for Selector {
     type Err = InvalidId;
 
@@ -54,6 +86,17 @@ mod tests {
             Err(_) => "refused".to_owned(),
         };
         assert_eq!(found, expected, "{text}");
+        if let Ok(selector) = text.parse::<Selector>() {
+            assert_eq!(selector.to_string().parse(), Ok(selector), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_not_shown_where_somebody_sent_it_as_a_selector() {
+        let token = "202611BB1f5c2d3e4a5b6c7d8e9f0a1b2c3d4e5f";
+        assert_eq!(shown(token), "`202611BB…` (40 characters)");
+        assert_eq!(shown("pid:2088102146225135"), "`pid:2088102146225135`");
+        assert_eq!(shown("a\n\u{1b}[31m"), "`a??[31m`");
     }
 
     #[test]

@@ -24,6 +24,7 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::net::body::{self, BodyError, BoxError};
 use crate::net::egress::{Egress, HttpProxy, NoProxy, ProxyError};
+use crate::net::handshake;
 
 /// How long an idle connection is kept: below Alipay's own limit, so that a reused connection is
 /// alive, and short enough that the pool shrinks within 15 s (contract §11).
@@ -78,8 +79,14 @@ pub enum Left {
 #[non_exhaustive]
 pub enum SendCause {
     /// The connection ended before the reply did.
-    #[error("the connection broke before the whole reply was there")]
-    Broken(#[source] BoxError),
+    #[error("the connection to {to} broke before the whole reply was there: {}", told(.cause.as_ref()))]
+    Broken {
+        /// Host and port, as the URL has them.
+        to: String,
+        /// What failed.
+        #[source]
+        cause: BoxError,
+    },
     /// The reply began, but didn't end before the deadline.
     #[error("the reply did not end within the deadline")]
     Endless,
@@ -105,16 +112,32 @@ impl SendCause {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Broken(_) => "broken",
+            Self::Broken { .. } => "broken",
             Self::Connect { .. } => "connect",
             Self::Endless | Self::Timeout => "timeout",
             Self::ReplyTooLarge(_) => "too-large",
         }
     }
+
+    fn broken(to: String, cause: impl Into<BoxError>) -> Self {
+        let cause = cause.into();
+        Self::Broken { to, cause }
+    }
+
+    /// Why the body of a reply from `to` wasn't read to its end.
+    fn of_body(to: String, error: BodyError) -> Self {
+        match error {
+            BodyError::Broken(source) => Self::broken(to, source),
+            BodyError::Timeout(_) => Self::Endless,
+            BodyError::TooLarge(limit) => Self::ReplyTooLarge(limit),
+            // Those of a reply mean nothing.
+            trailers @ BodyError::Trailers => Self::broken(to, trailers),
+        }
+    }
 }
 
 /// The text of the deepest source: "connection refused" tells more than "client error (Connect)".
-/// What a proxy did is told before it.
+/// What a proxy did is told before it; of a handshake, what the other side did.
 fn told(error: &(dyn std::error::Error + 'static)) -> String {
     let (mut deepest, mut proxy) = (error, None);
     loop {
@@ -126,7 +149,7 @@ fn told(error: &(dyn std::error::Error + 'static)) -> String {
     }
     match proxy {
         Some(proxy) if std::error::Error::source(proxy).is_some() => format!("{proxy}: {deepest}"),
-        Some(_) | None => deepest.to_string(),
+        Some(_) | None => handshake::told(deepest).unwrap_or_else(|| deepest.to_string()),
     }
 }
 
@@ -224,7 +247,8 @@ impl Client {
         B::Error: Into<BoxError>,
     {
         let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-        let to = request.uri().authority().cloned();
+        let to = request.uri().authority().map(ToString::to_string);
+        let to = to.unwrap_or_default();
         let captured = capture_connection(&mut request);
         let left = || match captured.connection_metadata().as_ref() {
             Some(_) => Left::Maybe,
@@ -243,7 +267,7 @@ impl Client {
                 return Err(SendError {
                     left: Left::No,
                     cause: SendCause::Connect {
-                        to: to.map_or_else(String::new, |to| to.to_string()),
+                        to,
                         cause: error.into(),
                     },
                 });
@@ -251,7 +275,7 @@ impl Client {
             Ok(Err(error)) => {
                 return Err(SendError {
                     left: left(),
-                    cause: SendCause::Broken(error.into()),
+                    cause: SendCause::broken(to, error),
                 });
             }
             Ok(Ok(head)) => head,
@@ -262,25 +286,13 @@ impl Client {
             .await
             .map_err(|error| SendError {
                 left: Left::Maybe,
-                cause: error.into(),
+                cause: SendCause::of_body(to, error),
             })?;
         Ok(Reply {
             status: head.status,
             headers: head.headers,
             body,
         })
-    }
-}
-
-impl From<BodyError> for SendCause {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::Broken(source) => Self::Broken(source),
-            BodyError::Timeout(_) => Self::Endless,
-            BodyError::TooLarge(limit) => Self::ReplyTooLarge(limit),
-            // Those of a reply mean nothing.
-            trailers @ BodyError::Trailers => Self::Broken(trailers.into()),
-        }
     }
 }
 

@@ -4,6 +4,7 @@ pub mod body;
 pub mod client;
 pub(crate) mod crowd;
 pub mod egress;
+mod handshake;
 pub mod head;
 pub mod listener;
 mod pace;

@@ -20,6 +20,7 @@ use crate::protocol::request::SignedParams;
 use crate::protocol::secret::Secret;
 use crate::protocol::signature::SignType;
 use crate::proxy::ProxyParts;
+use crate::proxy::advice::Advice;
 use crate::proxy::caller::Who;
 use crate::proxy::calls;
 use crate::proxy::error::{ErrorCode, ProxyError};
@@ -124,7 +125,14 @@ pub(super) async fn make(
 ) -> Result<Answer, ProxyError> {
     let Wanted { api, action } = wanted;
     let began = Instant::now();
+    let mut advice = Advice {
+        configured: parts.limits.timeout,
+        asked: call.timeout,
+        is_query: calls::is_query(&call.method),
+        recorded: None,
+    };
     let credentials = resolve(parts, call, who).await;
+    let credentials = credentials.map_err(|error| advice.to(error));
     story.resolved(parts, (api, began), &credentials);
     let credentials = credentials.map_err(|error| story.refused(parts, error))?;
     let known = credentials.clone();
@@ -139,10 +147,10 @@ pub(super) async fn make(
         story.tell_signed(parts, &known, signed.as_ref().err());
         return signed;
     }
-    let recording = parts
-        .calls
-        .begin(story, &call.method, calls::is_query(&call.method));
+    let recording = parts.calls.begin(story, &call.method, advice.is_query);
+    advice.recorded = recording.id();
     let result = send(parts, (call, story), credentials, api).await;
+    let result = result.map_err(|error| advice.to(error));
     recording.end_v2(&result, api == Api::Gateway);
     story.tell(parts, Some(&known), result.as_ref().map(Into::into));
     parts

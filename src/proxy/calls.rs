@@ -99,6 +99,13 @@ pub(super) struct Recording {
     begun: Option<Arc<Begun>>,
 }
 
+impl Recording {
+    /// The id under which it can be asked for; `None`: nothing is kept of it.
+    pub(super) fn id(&self) -> Option<CallId> {
+        self.begun.as_ref().map(|begun| begun.request_id)
+    }
+}
+
 impl CallRecords {
     /// A record in `store`.
     #[must_use]

@@ -25,6 +25,7 @@ use crate::telemetry::span::Tracer;
 use crate::token::Tokens;
 
 mod admission;
+mod advice;
 mod call;
 mod call_lookup;
 mod call_metrics;

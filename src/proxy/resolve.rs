@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::gateway::app::{Apps, SigningApp};
 use crate::model::id::Pid;
 use crate::model::merchant::{Merchant, MerchantStatus};
-use crate::model::selector::Selector;
+use crate::model::selector::{self, Selector};
 use crate::protocol::secret::Secret;
 use crate::proxy::caller::grant::Grant;
 use crate::proxy::caller::{Violation, Who};
@@ -184,9 +184,10 @@ impl Resolver {
     fn app_hint(&self, tags: &Tags) -> Result<Option<Arc<SigningApp>>, ProxyError> {
         if let Some(app_id) = &tags.app {
             let app = self.apps.named(app_id).ok_or_else(|| {
+                let (shown, apps) = (selector::shown(app_id), self.app_ids());
                 ProxyError::refused(
                     ErrorCode::AppUnknown,
-                    "`Alipay-App` names no configured or stored app",
+                    format!("`Alipay-App` names {shown}, which is no configured or stored app; there are: {apps}"),
                 )
             })?;
             return Ok(Some(app));
@@ -198,7 +199,10 @@ impl Resolver {
     }
 
     fn tags(&self, tags: &Tags, reach: Reach<'_>) -> Result<Vec<Tag>, ProxyError> {
-        let selector_of = |text: &str| text.parse().map_err(|_| reach.missing(None));
+        let selector_of = |text: &str| {
+            let selector = text.parse::<Selector>();
+            selector.map_err(|_| reach.missing(None, text))
+        };
         let mut found = Vec::new();
         for selector in [&tags.header, &tags.path].into_iter().flatten() {
             found.push(Tag::Selector(selector_of(selector)?));
@@ -225,7 +229,7 @@ impl Resolver {
             Tag::Selector(Selector::Own) if reach.has_own() => return Ok(Named::Own),
             Tag::Selector(Selector::Own) => return Err(Violation::Merchant.error()),
             Tag::Selector(selector) => {
-                let missing = reach.missing(Some(&selector));
+                let missing = reach.missing(Some(&selector), &selector.to_string());
                 (keys(selector), missing)
             }
             Tag::Token(token) => {
@@ -279,7 +283,10 @@ impl Resolver {
 
     fn one(&self, mut records: Vec<Merchant>) -> Result<Credentials, ProxyError> {
         let Some(merchant) = records.pop() else {
-            return Err(unknown_merchant());
+            return Err(ProxyError::refused(
+                ErrorCode::MerchantUnknown,
+                "the tags of the request name no merchant",
+            ));
         };
         if records.iter().any(|other| other.app_id != merchant.app_id) {
             return Err(self.app_required());
@@ -301,8 +308,8 @@ impl Resolver {
             ProxyError::refused(
                 ErrorCode::AppUnknown,
                 format!(
-                    "the merchant belongs to app {}, which isn't configured",
-                    merchant.app_id
+                    "merchant {} belongs to app {}, which isn't configured; add it as an `[[app]]`, or by `app add`",
+                    merchant.auth_app_id, merchant.app_id
                 ),
             )
         })?;
@@ -313,17 +320,17 @@ impl Resolver {
     }
 
     fn app_required(&self) -> ProxyError {
-        let apps = self
-            .apps
-            .ids()
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(", ");
+        let apps = self.app_ids();
         ProxyError::refused(
             ErrorCode::AppRequired,
             format!("say which app by header `Alipay-App`; there are: {apps}"),
         )
+    }
+
+    fn app_ids(&self) -> String {
+        let ids = self.apps.ids();
+        let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        ids.join(", ")
     }
 }
 
@@ -360,13 +367,13 @@ impl Reach<'_> {
 
     /// The answer where nobody is found under `selector`, or under a text that is none: who may not
     /// call for whom it names isn't told that nobody is there.
-    fn missing(self, selector: Option<&Selector>) -> ProxyError {
+    fn missing(self, selector: Option<&Selector>, text: &str) -> ProxyError {
         let knows = |grant: &Grant| match selector {
             Some(selector) => grant.knows(selector),
             None => grant.reaches_all(),
         };
         match self.0.is_none_or(knows) {
-            true => unknown_merchant(),
+            true => unknown_merchant(selector, text),
             false => Violation::Merchant.error(),
         }
     }
@@ -421,11 +428,17 @@ fn agree(before: Named, found: Named) -> Result<Named, ProxyError> {
     }
 }
 
-fn unknown_merchant() -> ProxyError {
-    ProxyError::refused(
-        ErrorCode::MerchantUnknown,
-        "no merchant is stored under this selector; has it authorised the app? `alipay-sidecar merchant list` shows all",
-    )
+fn unknown_merchant(selector: Option<&Selector>, text: &str) -> ProxyError {
+    let shown = selector::shown(text);
+    let detail = match selector {
+        Some(_) => format!(
+            "no merchant is stored under the selector {shown}; has it authorised the app? `alipay-sidecar merchant list` shows all"
+        ),
+        None => format!(
+            "{shown} is no merchant selector; expected a PID, an auth_app_id or an alias, with or without `pid:`, `app:`, `alias:` in front, or `self`"
+        ),
+    };
+    ProxyError::refused(ErrorCode::MerchantUnknown, detail)
 }
 
 fn unknown_token() -> ProxyError {

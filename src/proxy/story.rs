@@ -246,6 +246,7 @@ impl Story {
             Ok(said) => (Some(said), None),
             Err(error) => (None, Some(error)),
         };
+        let may_have_acted = error.is_some_and(|e| e.outcome == Outcome::Unknown);
         let merchant = credentials.and_then(|c| c.merchant.as_ref());
         let entry = || {
             self.entry(outcome)
@@ -253,30 +254,38 @@ impl Story {
                 .with_some("auth_app_id", merchant.map(|m| m.auth_app_id.as_str()))
                 .with_some("sub_code", said.and_then(|s| s.sub_code.as_deref()))
                 .with_some("trace_id", said.and_then(|s| s.trace_id.as_deref()))
-                .marked(
-                    "may_have_acted",
-                    error.is_some_and(|e| e.outcome == Outcome::Unknown),
-                )
+                .marked("may_have_acted", may_have_acted)
         };
         self.audit(parts, entry);
         self.record(credentials, said, error.copied());
-        tracing::info!(
-            request_id = self.request_id,
-            caller_request_id = self.caller_request_id,
-            w3c_trace_id = self.w3c_trace_id(),
-            caller = self.caller.as_deref(),
-            api = self.api,
-            method = self.method,
-            app_id = credentials.map(|c| c.app.app_id.as_str()),
-            auth_app_id = merchant.map(|m| m.auth_app_id.as_str()),
-            outcome,
-            sub_code = said.and_then(|s| s.sub_code.as_deref()),
-            trace_id = said.and_then(|s| s.trace_id.as_deref()),
-            error = error.map(|e| e.detail.as_str()),
-            may_have_acted = error.is_some_and(|e| e.outcome == Outcome::Unknown),
-            duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "call"
-        );
+        // The level of a line is fixed where it is written: twice the same one, then.
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    request_id = self.request_id,
+                    caller_request_id = self.caller_request_id,
+                    w3c_trace_id = self.w3c_trace_id(),
+                    caller = self.caller.as_deref(),
+                    api = self.api,
+                    method = self.method,
+                    app_id = credentials.map(|c| c.app.app_id.as_str()),
+                    auth_app_id = merchant.map(|m| m.auth_app_id.as_str()),
+                    outcome,
+                    sub_code = said.and_then(|s| s.sub_code.as_deref()),
+                    trace_id = said.and_then(|s| s.trace_id.as_deref()),
+                    error = error.map(|e| e.detail.as_str()),
+                    may_have_acted,
+                    duration_ms =
+                        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    "call"
+                )
+            };
+        }
+        // Money may have moved without a verified answer: somebody must look, whatever else is silent.
+        match may_have_acted {
+            true => line!(warn),
+            false => line!(info),
+        }
     }
 
     /// Counts and logs what was checked for a backend.

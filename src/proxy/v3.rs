@@ -16,6 +16,7 @@ use crate::protocol::authorization::Authorization;
 use crate::protocol::secret::Secret;
 use crate::protocol::v3_response::V3Verification;
 use crate::proxy::ProxyParts;
+use crate::proxy::advice::Advice;
 use crate::proxy::call::{self, Answer};
 use crate::proxy::caller::{SdkSignature, SentV3, Who};
 use crate::proxy::calls;
@@ -125,14 +126,23 @@ pub(super) async fn make(
     story: &Story,
 ) -> Result<Answer, ProxyError> {
     let began = Instant::now();
+    let mut advice = Advice {
+        configured: parts.limits.timeout,
+        asked: call.timeout,
+        is_query: call.http_method == Method::GET || calls::is_query(&call.method()),
+        recorded: None,
+    };
     let time = crate::gateway::deadline(parts.limits.timeout, call.timeout);
     let credentials = call::resolve_in(parts, time, &call.method(), (&call.tags, who)).await;
+    let credentials = credentials.map_err(|error| advice.to(error));
     story.resolved(parts, (Api::V3, began), &credentials);
     let credentials = credentials.map_err(|error| story.refused(parts, error))?;
     let known = credentials.clone();
-    let is_query = call.http_method == Method::GET || calls::is_query(&call.method());
-    let recording = parts.calls.begin(story, &call.method(), is_query);
+    let method = call.method();
+    let recording = parts.calls.begin(story, &method, advice.is_query);
+    advice.recorded = recording.id();
     let result = send(parts, call, credentials, story).await;
+    let result = result.map_err(|error| advice.to(error));
     recording.end_v3(&result);
     story.tell(parts, Some(&known), result.as_ref().map(Into::into));
     let took = story.began.elapsed();

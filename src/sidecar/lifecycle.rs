@@ -168,7 +168,7 @@ impl<'a> Ends<'a> {
                     self.front.reach(Stage::Closing);
                 },
                 async {
-                    finished.wait().await;
+                    self.drain.told_until(finished.wait()).await;
                     self.back.reach(Stage::Deaf);
                 }
             );

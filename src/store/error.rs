@@ -7,7 +7,9 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum StoreError {
     /// The alias belongs to another merchant of the app.
-    #[error("alias `{alias}` is already taken by merchant {owner} of the same app")]
+    #[error(
+        "alias `{alias}` is already taken by merchant {owner} of the same app; choose another, or give that merchant another one first"
+    )]
     AliasTaken {
         /// The alias asked for.
         alias: String,
@@ -66,7 +68,7 @@ pub enum StoreError {
     },
     /// The token belongs to another merchant's record.
     #[error(
-        "the app_auth_token is already held by merchant {owner}; a token belongs to one record"
+        "the app_auth_token is already held by merchant {owner}, and a token belongs to one record; see whose it is, and `merchant remove` the wrong record first"
     )]
     TokenConflict {
         /// `app_id/auth_app_id` of the record that has it.

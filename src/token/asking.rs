@@ -25,7 +25,9 @@ const SUBSCRIBE_METHOD: &str = "alipay.open.app.message.topic.subscribe";
 #[non_exhaustive]
 pub enum AskError {
     /// The app isn't among those that can sign.
-    #[error("app {app_id} is not configured; its keys are needed to sign")]
+    #[error(
+        "app {app_id} is not configured, and its keys are needed to sign; add it as an `[[app]]`, or by `app add`"
+    )]
     AppUnknown {
         /// Which.
         app_id: String,

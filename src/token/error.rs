@@ -12,7 +12,9 @@ use crate::store::error::StoreError;
 #[non_exhaustive]
 pub enum TokenError {
     /// The merchant's app isn't among those that can sign.
-    #[error("app {app_id} of the merchant is not configured; its keys are needed to sign")]
+    #[error(
+        "app {app_id} of the merchant is not configured, and its keys are needed to sign; add it as an `[[app]]`, or by `app add`"
+    )]
     AppUnknown {
         /// Which.
         app_id: String,

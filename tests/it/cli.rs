@@ -133,7 +133,16 @@ fn wrong_usage_is_2_and_help_is_0() {
         "inbox",
         "call",
     ] {
-        check(directory.path(), &[verb, "--help"], 0, &["--config"]);
+        let said = check(directory.path(), &[verb, "--help"], 0, &["Usage"]);
+        // Every verb takes it; those that read no configuration don't offer it.
+        let is_idle = ["dev", "simulator", "init"].contains(&verb);
+        assert_eq!(said.contains("--config"), !is_idle, "{said}");
+        check(
+            directory.path(),
+            &["-c", "x", verb, "--help"],
+            0,
+            &["Examples:"],
+        );
     }
 }
 

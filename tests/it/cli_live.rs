@@ -23,12 +23,12 @@ fn command(directory: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-fn output(directory: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn output(directory: &Path, arguments: &[&str]) -> Output {
     command(directory, arguments).output().expect("started")
 }
 
 /// The program ends with `code` and says each of `texts`.
-fn check(directory: &Path, arguments: &[&str], code: i32, texts: &[&str]) -> String {
+pub(crate) fn check(directory: &Path, arguments: &[&str], code: i32, texts: &[&str]) -> String {
     let output = output(directory, arguments);
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{said}");
@@ -45,7 +45,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn start(directory: &Path, arguments: &[&str]) -> Self {
+    pub(crate) fn start(directory: &Path, arguments: &[&str]) -> Self {
         let mut command = command(directory, arguments);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("started");
@@ -71,11 +71,16 @@ impl Process {
         }
     }
 
-    /// Asks it to end, and gives its exit code.
-    pub(crate) fn terminate(mut self) -> Option<i32> {
+    /// Asks it to end.
+    pub(crate) fn ask_to_end(&self) {
         let pid = self.child.id().to_string();
         let killed = Command::new("kill").args(["-TERM", &pid]).status();
         assert!(killed.expect("kill").success());
+    }
+
+    /// Asks it to end, and gives its exit code.
+    pub(crate) fn terminate(mut self) -> Option<i32> {
+        self.ask_to_end();
         self.child.wait().expect("waited for").code()
     }
 }
@@ -157,6 +162,13 @@ impl World {
 
     pub(crate) fn output(&self, arguments: &[&str]) -> Output {
         output(self.path(), arguments)
+    }
+
+    /// What the simulator was sent, as JSON.
+    pub(crate) fn requests(&self) -> String {
+        let url = format!("{}/simulator/requests", self.simulator);
+        let reply = send(&url, None, String::new()).expect("answered");
+        String::from_utf8_lossy(&reply.body).into_owned()
     }
 
     /// Has the simulator do something.

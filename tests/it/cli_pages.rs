@@ -170,6 +170,11 @@ fn every_verb_has_its_page_and_groff_complains_of_none() {
             text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"),
             "{name}"
         );
+        let examples = text.split(".SH EXAMPLES").nth(1);
+        assert!(
+            examples.is_some_and(|shown| shown.contains("sidecar")),
+            "{name}"
+        );
         check_references(&text, &pages);
         match complaints(&page) {
             Some(complaints) => assert_eq!(complaints, "", "{name}"),

@@ -71,12 +71,13 @@ fn delivered(id: EventId) -> Change {
     Change::Settle {
         id,
         attempt: Attempt {
+            to: None,
+            reason: None,
             at: START,
             duration_ms: 1,
             status: Some(200),
             error: None,
             via: Via::Push,
-            to: None,
         },
         owed_since: None,
         settlement: Settlement::Delivered,

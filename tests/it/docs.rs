@@ -29,6 +29,7 @@ fn pages() -> Vec<PathBuf> {
         "README.zh-CN.md",
         "SECURITY.md",
         "examples/backends/README.md",
+        "examples/deploy/README.md",
     ];
     pages.extend(others.map(|name| root().join(name)));
     pages

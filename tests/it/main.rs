@@ -46,6 +46,7 @@ mod cli_live;
 mod cli_pages;
 #[cfg(all(feature = "cli", feature = "simulator"))]
 mod cli_quarantine;
+mod cli_told;
 #[cfg(feature = "simulator")]
 mod client_data;
 mod config;
@@ -65,6 +66,7 @@ mod egress;
 mod embedding;
 #[cfg(feature = "simulator")]
 mod encryption;
+mod error_words;
 #[cfg(feature = "simulator")]
 mod events;
 #[cfg(feature = "simulator")]

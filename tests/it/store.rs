@@ -205,12 +205,13 @@ fn event_entry(received_at: i64, notify_id: Option<&str>) -> InboxEntry {
 
 pub(crate) fn attempt(at: i64) -> Attempt {
     Attempt {
+        to: None,
+        reason: None,
         at,
         duration_ms: 5,
         status: Some(500),
         error: Some(AttemptError::Status),
         via: Via::Push,
-        to: Some("https://backend.example/events".to_owned()),
     }
 }
 

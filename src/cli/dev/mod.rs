@@ -112,7 +112,11 @@ then call Alipay for it:
 and let the user pay:
   curl -d '{{\"out_trade_no\":\"1\"}}' {simulator}/simulator/trigger/payment
 
+The other verbs reach it, too:
+  alipay-sidecar -c {} inbox list
+
 Everything goes when this ends (Ctrl-C).",
-        token.display()
+        token.display(),
+        world.config().display()
     )
 }

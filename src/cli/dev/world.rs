@@ -3,18 +3,15 @@
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use tokio::task::JoinHandle;
 
 use crate::cli::dev::backend::Backend;
+use crate::cli::files;
 use crate::config::Config;
 use crate::config::listen::Listen;
-use crate::model::app::{App, Environment};
-use crate::model::id::AppId;
 use crate::net::listener::Listener;
 use crate::net::shutdown::{Shutdown, ShutdownTrigger};
-use crate::protocol::secret::Secret;
-use crate::protocol::signature::SignType;
 use crate::sidecar::{Listeners, Sidecar};
 use crate::simulator::{DEFAULT_APP_ID, SimulatedApp, Simulator};
 use crate::store::embedded::EmbeddedStore;
@@ -45,6 +42,7 @@ impl World {
             webhook: bind(base, 1).await?,
             admin: bind(base, 2).await?,
         };
+        let text = config_text([&listeners.proxy, &listeners.webhook, &listeners.admin]);
         let url = |listener: &Listener| format!("http://{}", listener.address());
         let (proxy, webhook, admin) = (
             url(&listeners.proxy),
@@ -54,7 +52,7 @@ impl World {
         let simulator = simulator(base, &webhook).await?;
         let backend = Backend::start().await?;
         let directory = private_directory()?;
-        let config = config(&simulator, &directory, &webhook, backend.url())?;
+        let config = config(&simulator, &directory, &text(&simulator, &backend.url()))?;
         let sidecar = Sidecar::builder(config).build().await?;
         let bound = sidecar.bind_on(listeners)?;
         let (sidecar_end, sidecar_ends) = Shutdown::new();
@@ -82,9 +80,14 @@ impl World {
         })
     }
 
+    /// The configuration by which other verbs reach the sidecar.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.directory.join(CONFIG)
+    }
+
     /// The file with the admin token.
     pub(crate) fn admin_token(&self) -> PathBuf {
-        crate::admin::token::path(&store_path(&self.directory))
+        crate::admin::token::path(&self.directory.join(STORE))
     }
 
     /// Ends everything, in order, and removes the folder.
@@ -139,39 +142,64 @@ fn private_directory() -> Result<PathBuf> {
     Ok(directory)
 }
 
-fn store_path(directory: &Path) -> PathBuf {
-    directory.join("sidecar.redb")
+/// The configuration of a sidecar that listens at `listeners` (proxy, webhook, admin), once the
+/// simulator and the backend are known.
+fn config_text(listeners: [&Listener; 3]) -> impl Fn(&Simulator, &str) -> String + use<> {
+    let [proxy, webhook, admin] = listeners.map(|listener| listener.address().to_string());
+    move |simulator, backend| {
+        let alipay = simulator.url();
+        format!(
+            r#"# What `alipay-sidecar dev` runs with; it goes when that ends.
+[proxy]
+listen = "{proxy}"
+[webhook]
+listen = "{webhook}"
+public_url = "http://{webhook}"
+[admin]
+listen = "{admin}"
+[upstream]
+gateway = "{alipay}/gateway.do"
+v3 = "{alipay}"
+authorize = "{alipay}"
+[store]
+url = "redb:{STORE}"
+key = "file:{STORE_KEY}"
+[[app]]
+app_id = "{DEFAULT_APP_ID}"
+environment = "sandbox"
+private_key = "file:{PRIVATE_KEY}"
+alipay_public_key = "file:{ALIPAY_KEY}"
+[delivery]
+url = "{backend}"
+[audit]
+file = ""
+"#
+        )
+    }
 }
 
-fn config(
-    simulator: &Simulator,
-    directory: &Path,
-    webhook: &str,
-    backend: String,
-) -> Result<Config> {
+/// Writes `text` down with all that it names, and reads it as every other verb will.
+fn config(simulator: &Simulator, directory: &Path, text: &str) -> Result<Config> {
     let key = StoreKey::generate();
-    let mut config = Config::default();
-    config.store.path = store_path(directory);
-    config.store.key = Some(key.to_base64());
-    config.upstream.gateway = Some(format!("{}/gateway.do", simulator.url()));
-    config.upstream.v3 = Some(simulator.url());
-    config.upstream.authorize = Some(simulator.url());
-    config.webhook.public_url = Some(webhook.to_owned());
-    config.delivery.url = Some(backend);
-    config.telemetry.audit_file = None;
     let private_key = simulator
         .app_private_key(DEFAULT_APP_ID)
         .context("the simulator's app")?;
-    config.apps = vec![App {
-        app_id: AppId::new(DEFAULT_APP_ID)?,
-        private_key: Secret::new(private_key),
-        private_key_next: None,
-        alipay_public_keys: vec![simulator.platform_public_key()],
-        certificates: None,
-        encrypt_key: None,
-        environment: Environment::Sandbox,
-        sign_type: SignType::Rsa2,
-    }];
-    EmbeddedStore::create(&config.store.path, &key)?;
-    Ok(config)
+    for (name, text) in [
+        (CONFIG, text),
+        (STORE_KEY, key.to_base64().expose()),
+        (PRIVATE_KEY, &private_key),
+        (ALIPAY_KEY, &simulator.platform_public_key()),
+    ] {
+        let path = directory.join(name);
+        files::create_private(&path, text).map_err(|failure| anyhow!("{failure}"))?;
+    }
+    EmbeddedStore::create(&directory.join(STORE), &key)?;
+    Ok(Config::load(&directory.join(CONFIG), [])?)
 }
+
+/// What stands in the folder.
+const CONFIG: &str = "config.toml";
+const STORE: &str = "sidecar.redb";
+const STORE_KEY: &str = "store.key";
+const PRIVATE_KEY: &str = "app_private_key.pem";
+const ALIPAY_KEY: &str = "alipay_public_key.pem";

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use http_body_util::BodyExt;
+use serde_json::json;
 
 use crate::cli::admin_client::AdminClient;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
-use crate::cli::output;
+use crate::cli::output::{self, Form};
 use crate::cli::progress::Progress;
 use crate::cli::store::{open_file, running};
 use crate::store::care::Copied;
@@ -19,7 +20,7 @@ use crate::store::seal::StoreKey;
 /// How long a running sidecar may need for the next piece.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) async fn execute(context: &Context, file: &Path) -> Result<(), Failure> {
+pub(super) async fn execute(context: &Context, file: &Path, form: &Form) -> Result<(), Failure> {
     let config = context.load()?;
     let mut progress = Progress::new("rows copied");
     let copied = match running(&config).await? {
@@ -30,6 +31,14 @@ pub(super) async fn execute(context: &Context, file: &Path) -> Result<(), Failur
         None => open_file(context, &config)?.backup(file, &mut |rows| progress.show(rows))?,
     };
     progress.end();
+    if form.json {
+        return output::say_json(&json!({
+            "file": file,
+            "rows": copied.rows,
+            "bytes": copied.bytes,
+            "damaged": copied.damaged,
+        }));
+    }
     say(file, copied);
     Ok(())
 }

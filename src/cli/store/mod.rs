@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use crate::cli::admin_client::AdminClient;
 use crate::cli::context::Context;
@@ -28,24 +29,36 @@ pub(crate) enum StoreVerb {
     Backup {
         /// Where to; nothing may stand there
         file: PathBuf,
+        #[command(flatten)]
+        form: Form,
     },
     /// Read every record, and name what is damaged or contradicts itself
     Check(CheckArguments),
     /// Give free pages back to the file system; no sidecar may run
-    Compact,
+    Compact {
+        #[command(flatten)]
+        form: Form,
+    },
     /// Create the empty store that the configuration names
-    Create,
+    Create {
+        #[command(flatten)]
+        form: Form,
+    },
     /// Move the store into a database that several sidecars share
     Migrate {
         /// `postgres://…`
         #[arg(long, value_name = "URL")]
         to: String,
+        #[command(flatten)]
+        form: Form,
     },
     /// Seal every record under a new store key; no sidecar may run
     Rekey {
         /// Reference of the new key
         #[arg(long, value_name = "REF")]
         new_key: String,
+        #[command(flatten)]
+        form: Form,
     },
     /// Put a backup in the store's place; no sidecar may run
     Restore {
@@ -54,6 +67,8 @@ pub(crate) enum StoreVerb {
         /// Replace the store that stands there; it is kept beside
         #[arg(long)]
         replace: bool,
+        #[command(flatten)]
+        form: Form,
     },
     /// Say how large the store is, and what is in it
     Stats {
@@ -73,26 +88,43 @@ pub(crate) struct CheckArguments {
 
 pub(crate) async fn execute(context: &Context, verb: StoreVerb) -> Result<(), Failure> {
     match verb {
-        StoreVerb::Backup { file } => backup::execute(context, &file).await,
+        StoreVerb::Backup { file, form } => backup::execute(context, &file, &form).await,
         StoreVerb::Check(arguments) => report::check(context, &arguments).await,
-        StoreVerb::Compact => compact(context),
-        StoreVerb::Create => {
+        StoreVerb::Compact { form } => compact(context, &form),
+        StoreVerb::Create { form } => {
             let config = context.load()?;
             let key = context.store_key(&config)?;
-            create(&config.store.path, &key)?;
-            output::say(format!("created {}", config.store.path.display()));
+            let path = &config.store.path;
+            create(path, &key)?;
+            if form.json {
+                return output::say_json(&json!({ "store": path }));
+            }
+            output::say(format!("created {}", path.display()));
             Ok(())
         }
-        StoreVerb::Migrate { to } => Err(migrate(context, &to)),
-        StoreVerb::Rekey { new_key } => replace::rekey(context, &new_key).await,
-        StoreVerb::Restore { file, replace } => replace::restore(context, &file, replace).await,
+        StoreVerb::Migrate { to, .. } => Err(migrate(context, &to)),
+        StoreVerb::Rekey { new_key, form } => replace::rekey(context, &new_key, &form).await,
+        StoreVerb::Restore {
+            file,
+            replace,
+            form,
+        } => {
+            let existing = match replace {
+                true => replace::Standing::Keep,
+                false => replace::Standing::Refuse,
+            };
+            replace::restore(context, (&file, existing), &form).await
+        }
         StoreVerb::Stats { form } => report::stats(context, &form).await,
     }
 }
 
-fn compact(context: &Context) -> Result<(), Failure> {
+fn compact(context: &Context, form: &Form) -> Result<(), Failure> {
     let mut file = open_file(context, &context.load()?)?;
     let (before, after) = file.compact()?;
+    if form.json {
+        return output::say_json(&json!({ "before_bytes": before, "after_bytes": after }));
+    }
     output::say(format!("compacted from {before} to {after} bytes"));
     Ok(())
 }

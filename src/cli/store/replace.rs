@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use anyhow::anyhow;
+use serde_json::{Value, json};
 
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
+use crate::cli::output::Form;
 use crate::cli::progress::Progress;
 use crate::cli::store::{kept_name, open, open_file};
 use crate::cli::trail::{self, Act, Trail};
@@ -17,7 +19,18 @@ use crate::store::embedded::{self, Existing, RekeyStep, Restored, StoreFile};
 use crate::store::error::StoreError;
 use crate::store::seal::StoreKey;
 
-pub(super) async fn restore(context: &Context, file: &Path, replace: bool) -> Result<(), Failure> {
+/// What becomes of a store that stands there already.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Standing {
+    Keep,
+    Refuse,
+}
+
+pub(super) async fn restore(
+    context: &Context,
+    (file, standing): (&Path, Standing),
+    form: &Form,
+) -> Result<(), Failure> {
     let config = context.load()?;
     let key = context.store_key(&config)?;
     let path = &config.store.path;
@@ -25,10 +38,9 @@ pub(super) async fn restore(context: &Context, file: &Path, replace: bool) -> Re
         files::create_directory(directory)?;
     }
     trail::probe(&config)?;
-    let existing = if replace {
-        Existing::KeepAs(kept_name(path, "replaced", SystemClock.now_ms()))
-    } else {
-        Existing::Refuse
+    let existing = match standing {
+        Standing::Keep => Existing::KeepAs(kept_name(path, "replaced", SystemClock.now_ms())),
+        Standing::Refuse => Existing::Refuse,
     };
     let restored = embedded::restore(file, path, &key, &existing);
     let restored = restored.map_err(|error| match error {
@@ -39,7 +51,10 @@ pub(super) async fn restore(context: &Context, file: &Path, replace: bool) -> Re
         }
         other => other.into(),
     })?;
-    say_restored(file, path, &restored);
+    match form.json {
+        true => output::say_json(&restored_as_json(file, path, &restored))?,
+        false => say_restored(file, path, &restored),
+    }
     let file = file.display().to_string();
     let act = Act {
         verb: "store restore",
@@ -47,6 +62,18 @@ pub(super) async fn restore(context: &Context, file: &Path, replace: bool) -> Re
     };
     trail::tell_after(&config, act).await;
     Ok(())
+}
+
+fn restored_as_json(file: &Path, path: &Path, restored: &Restored) -> Value {
+    json!({
+        "store": path,
+        "backup": file,
+        "stats": restored.stats,
+        "kept": restored.kept,
+        "damaged": restored.inspection.damaged,
+        "contradictions": restored.inspection.contradictions,
+        "warnings": OLD_STATE,
+    })
 }
 
 fn say_restored(file: &Path, path: &Path, restored: &Restored) {
@@ -86,12 +113,15 @@ const OLD_STATE: [&str; 3] = [
      `Alipay-Event-Id`",
 ];
 
-pub(super) async fn rekey(context: &Context, reference: &str) -> Result<(), Failure> {
+pub(super) async fn rekey(context: &Context, reference: &str, form: &Form) -> Result<(), Failure> {
     let config = context.load()?;
     let text = input::secret("--new-key", reference)?;
     let new = StoreKey::from_base64(text.expose());
     let new = new.map_err(|error| anyhow!("--new-key: {error}"))?;
     if is_under(&config, &new)? {
+        if form.json {
+            return output::say_json(&json!({ "store": config.store.path, "rows": 0 }));
+        }
         output::say(format!(
             "{} is sealed under this key already; set `store.key` to \"{reference}\"",
             config.store.path.display()
@@ -109,7 +139,15 @@ pub(super) async fn rekey(context: &Context, reference: &str) -> Result<(), Fail
         RekeyStep::Sealed(rows) => progress.show(rows),
         RekeyStep::Verified | RekeyStep::Kept | RekeyStep::Swapped => progress.end(),
     })?;
-    say_rekeyed(&config, reference, &keep, copied);
+    match form.json {
+        true => output::say_json(&json!({
+            "store": config.store.path,
+            "rows": copied.rows,
+            "kept": keep,
+            "warnings": [REKEYED],
+        }))?,
+        false => say_rekeyed(&config, reference, &keep, copied),
+    }
     let mut rekeyed = config;
     rekeyed.store.key = Some(text);
     trail::tell_after(&rekeyed, before).await;
@@ -151,8 +189,9 @@ fn say_rekeyed(config: &Config, reference: &str, keep: &Path, copied: Copied) {
         "the file under the old key is kept as {}; delete it once the sidecar runs",
         keep.display()
     ));
-    output::complain(
-        "warning: authorisation links that were made before no longer work (they live 30 minutes); \
-         backups made before need the old key",
-    );
+    output::complain(format!("warning: {REKEYED}"));
 }
+
+/// What it means that the store has another key.
+const REKEYED: &str = "authorisation links that were made before no longer work (they live 30 \
+                       minutes); backups made before need the old key";

@@ -1,6 +1,5 @@
 //! `store stats` and `store check`: what is in the store, and whether it is whole.
 
-use anyhow::anyhow;
 use http::Method;
 
 use crate::cli::context::Context;
@@ -112,9 +111,8 @@ fn report(found: &Inspection, arguments: &CheckArguments) -> Result<(), Failure>
         }
         return Ok(());
     }
-    Err(anyhow!(
+    Err(Failure::told(format!(
         "{damaged} damaged records and {wrong} contradictions among {rows} rows; restore a backup, \
          or `store check --repair` moves the damaged ones aside"
-    )
-    .into())
+    )))
 }

@@ -293,6 +293,8 @@ impl Writer {
 
     fn settled(&mut self, id: EventId, (at, via): (i64, Via), settlement: Settlement) {
         let attempt = Attempt {
+            to: None,
+            reason: None,
             at,
             duration_ms: 7,
             via,
@@ -302,7 +304,6 @@ impl Writer {
                 _ if via == Via::Pull => Some(AttemptError::Nacked),
                 _ => Some(AttemptError::NotSuccess),
             },
-            to: (via == Via::Push).then(|| "https://backend.example/events".to_owned()),
         };
         self.commit(vec![Change::Settle {
             id,

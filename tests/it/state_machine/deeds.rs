@@ -109,9 +109,10 @@ impl Pair {
                 at: now,
                 duration_ms: 5,
                 via: [Via::Push, Via::Pull][usize::from(pulled)],
+                to: None,
+                reason: None,
                 status: Some(500),
                 error: Some(AttemptError::Status),
-                to: (!pulled).then(|| "https://backend.example/events".to_owned()),
             },
         };
         let since = found.map_or(now, |owed| owed.owed_since);

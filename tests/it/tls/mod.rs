@@ -176,10 +176,30 @@ async fn check_refused(sidecar: &TestSidecar, upstream: &Upstream, what: &str) {
         assert_eq!(error, "upstream-unreachable", "{what}: {told}");
         let outcome = header(&reply, "alipay-sidecar-outcome");
         assert_eq!(outcome, "not-sent", "{what}: {told}");
+        assert!(told.contains(words(what)), "{what}: {told}");
         let heard = upstream.heard().await;
         assert!(heard.is_empty(), "{what}: {} bytes left", heard.len());
         let connections = upstream.connections.load(Ordering::SeqCst) - before;
         assert_eq!(connections, 1, "{what}");
+    }
+}
+
+/// How what is wrong is told.
+fn words(what: &str) -> &'static str {
+    match what.split_once(", ").map_or(what, |(what, _)| what) {
+        "expired" => "its certificate ended on 2002-01-01",
+        "not valid yet" => "its certificate has ended, or ends before it begins",
+        "another name" => "its certificate is for openapi.example.com, not for localhost",
+        "the address instead of the name" => "its certificate is for 127.0.0.1, not for localhost",
+        "the name as common name alone" => "its certificate is for no name at all",
+        "for clients alone" => "its certificate isn't one for servers",
+        "an authority's own" => "its certificate is an authority's (CA), not a server's",
+        "the issuer is no authority" => "issued under one that is no authority's (CA)",
+        "an unknown root" | "the chain is cut off" => "an authority that isn't trusted here",
+        "no common version" => "it speaks neither TLS 1.2 nor TLS 1.3",
+        "no common cipher" => "it refused the TLS handshake by the alert HandshakeFailure",
+        "no TLS at all" => "it doesn't speak TLS there",
+        _ => "no connection to ",
     }
 }
 
