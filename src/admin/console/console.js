@@ -302,9 +302,10 @@ function isAlipays({ refusal, explanation }) {
 }
 
 /** What became of one attempt. */
-function answer({ error, status }) {
+function answer({ error, status, reason: why }) {
   const said = error === null ? words.taken : `${words.errors[error] ?? error}${status ? ` (${status})` : ''}`;
-  return el('span', { class: error === null ? 'good' : 'bad', title: error ?? '' }, said);
+  const more = why ? el('div', { class: 'faint' }, words.original + why) : null;
+  return el('span', { class: error === null ? 'good' : 'bad', title: error ?? '' }, said, more);
 }
 
 async function entry(item, back) {
