@@ -342,7 +342,7 @@ mod tests {
 
     const KNOWN: &str = "00000000000000000000000000000001";
     const OTHER: &str = "0123456789abcdef0123456789abcdef";
-    const NOW: i64 = 1_795_335_630_999;
+    const NOW: i64 = 1_800_000_000_000;
 
     fn key(name: &str) -> RsaPublicKey {
         AppPrivateKey::of_vectors(name).public_key().clone()

@@ -218,6 +218,7 @@ async fn what_a_browser_brings_back_under_a_renewed_certificate_is_verified() {
     let options = TriggerOptions {
         url: Some("http://127.0.0.1:9/".to_owned()),
         attempts: Some(1),
+        wait: true,
         ..TriggerOptions::default()
     };
     let sent = sidecar.simulator.trigger(Event::Payment, &options).await;

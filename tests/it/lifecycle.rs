@@ -376,21 +376,22 @@ async fn the_next_program_waits_for_the_store_no_longer_than_it_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sockets_without_names_are_known_by_their_address_or_by_their_order() {
-    for (names, edit) in [
-        ("", None),
+    for (names, are_others) in [
+        ("", false),
         (
             "alipay-sidecar.socket:alipay-sidecar.socket:alipay-sidecar.socket",
-            None,
+            false,
         ),
-        ("::admin", None),
-        ("", Some("127.0.0.1:1")),
+        ("::admin", false),
+        ("", true),
     ] {
         let supervisor = Supervisor::start().await;
-        if let Some(other) = edit {
-            for address in [&supervisor.proxy, &supervisor.webhook, &supervisor.admin] {
+        if are_others {
+            let addresses = [&supervisor.proxy, &supervisor.webhook, &supervisor.admin];
+            for (address, port) in addresses.into_iter().zip(1..) {
                 supervisor.edit(
                     &format!("listen = \"{address}\""),
-                    &format!("listen = \"{other}\""),
+                    &format!("listen = \"127.0.0.1:{port}\""),
                 );
             }
         }

@@ -236,14 +236,15 @@ async fn self_is_the_isv_without_a_token() {
 #[tokio::test]
 async fn a_call_for_tokens_is_the_isvs_own_whatever_its_tags_say() {
     let (alipay, sidecar) = with_two_apps().await;
-    let asked = r#"{"grant_type":"authorization_code","code":"4b2d"}"#;
-    for (tag, app_id) in [
-        (("alipay-app-auth-token", SECOND_APPS_TOKEN), SECOND_APP_ID),
-        (("alipay-app", DEFAULT_APP_ID), DEFAULT_APP_ID),
-    ] {
-        let uri = "/v2/alipay.open.auth.token.app";
+    let of_second = format!("&app_auth_token={SECOND_APPS_TOKEN}");
+    let of_first = format!("&app_auth_token={FIRST_APP_AUTH_TOKEN}");
+    for (tag, app_id) in [(of_second, SECOND_APP_ID), (of_first, DEFAULT_APP_ID)] {
+        let uri = format!("/gateway.do?method=alipay.open.auth.token.app{tag}");
         let request = Request::builder().method(Method::POST).uri(uri);
-        let _reply = sidecar.proxy(request.header(tag.0, tag.1), asked).await;
+        let asked = r#"biz_content={"grant_type":"authorization_code","code":"4b2d"}"#;
+        let reply = sidecar.proxy(request, asked).await;
+        let refused = header(&reply, "alipay-sidecar-outcome");
+        assert_ne!(refused, "not-sent", "{}", text(&reply));
         let arrived = alipay.next().await;
         assert_eq!(arrived.param("app_id"), app_id);
         assert_eq!(arrived.param("app_auth_token"), "");
