@@ -6,15 +6,12 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::admin::configuration::{FaultView, ReloadError};
-use crate::admin::error::{AdminError, kind_of_store};
-use crate::config::error::ConfigErrors;
+use crate::admin::error::AdminError;
 use crate::gateway::error::Outcome;
 use crate::net::body::BodyError;
 use crate::proxy::error::ProxyError;
-use crate::store::error::StoreError;
 
 /// A request that wasn't answered as asked.
 #[derive(Debug)]
@@ -92,18 +89,6 @@ impl Problem {
         )
     }
 
-    /// What is wrong with a configuration, each fault on its own.
-    pub(crate) fn of_configuration(errors: &ConfigErrors) -> Self {
-        Self {
-            faults: errors.faults().iter().map(FaultView::new).collect(),
-            ..Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "config-invalid",
-                errors.to_string(),
-            )
-        }
-    }
-
     /// An operator's request that wasn't done.
     pub(crate) fn of_error(error: &AdminError) -> Self {
         let status =
@@ -112,25 +97,6 @@ impl Problem {
             outcome: error.outcome(),
             ..Self::new(status, error.kind(), error.to_string())
         }
-    }
-
-    /// What the store said.
-    pub(crate) fn of_store(error: &StoreError) -> Self {
-        let code = kind_of_store(error);
-        let status = match code {
-            "store-unavailable" => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::CONFLICT,
-        };
-        Self::new(status, code, error.to_string())
-    }
-
-    /// Its members, for who isn't asked by HTTP.
-    pub(crate) fn to_json(&self) -> Value {
-        let mut members = serde_json::to_value(self.body("")).unwrap_or_default();
-        if let Some(members) = members.as_object_mut() {
-            members.remove("request_id");
-        }
-        members
     }
 
     fn body<'a>(&'a self, request_id: &'a str) -> Body<'a> {
@@ -215,5 +181,50 @@ impl From<ReloadError> for Problem {
 impl From<AdminError> for Problem {
     fn from(error: AdminError) -> Self {
         Self::of_error(&error)
+    }
+}
+
+/// The same problems for the command line, which finds them without asking by HTTP.
+#[cfg(feature = "cli")]
+mod for_cli {
+    use http::StatusCode;
+    use serde_json::Value;
+
+    use super::{FaultView, Problem};
+    use crate::admin::error::kind_of_store;
+    use crate::config::error::ConfigErrors;
+    use crate::store::error::StoreError;
+
+    impl Problem {
+        /// What is wrong with a configuration, each fault on its own.
+        pub(crate) fn of_configuration(errors: &ConfigErrors) -> Self {
+            Self {
+                faults: errors.faults().iter().map(FaultView::new).collect(),
+                ..Self::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "config-invalid",
+                    errors.to_string(),
+                )
+            }
+        }
+
+        /// What the store said.
+        pub(crate) fn of_store(error: &StoreError) -> Self {
+            let code = kind_of_store(error);
+            let status = match code {
+                "store-unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::CONFLICT,
+            };
+            Self::new(status, code, error.to_string())
+        }
+
+        /// Its members, for who isn't asked by HTTP.
+        pub(crate) fn to_json(&self) -> Value {
+            let mut members = serde_json::to_value(self.body("")).unwrap_or_default();
+            if let Some(members) = members.as_object_mut() {
+                members.remove("request_id");
+            }
+            members
+        }
     }
 }

@@ -482,9 +482,9 @@ fn ambiguous(records: &[Merchant]) -> ProxyError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
+    use crate::gateway::error::{GatewayError, Outcome};
+    use crate::net::client::SendCause;
 
     #[test]
     fn what_wasnt_learned_says_why_and_whether_to_try_again() {
@@ -498,7 +498,16 @@ mod tests {
         let revoked = TokenError::Revoked {
             auth_app_id: "b".to_owned(),
         };
+        let nobody = TokenError::Gateway(Arc::new(GatewayError::Unreachable {
+            outcome: Outcome::NotSent,
+            cause: SendCause::Endless,
+        }));
         for (error, code, is_retryable) in [
+            (
+                LearnError::Unproved(nobody),
+                ErrorCode::UpstreamUnreachable,
+                true,
+            ),
             (LearnError::Invalid, ErrorCode::TokenUnknown, false),
             (LearnError::TooMany, ErrorCode::Overloaded, true),
             (store(conflict), ErrorCode::TokenConflict, false),
