@@ -43,9 +43,12 @@ fuzz_target!(|data: &[u8]| {
             assert!(report.dry_run && report.stale == 0);
             assert_eq!(report.imported, merchants(data));
         }
-        Err(AdminError::Line { line, fault }) => {
+        Err(AdminError::Lines(bad)) => {
             let lines = data.split(|byte| *byte == b'\n').count();
-            assert!((1..=lines).contains(&line), "{fault}");
+            let told: Vec<_> = bad.iter().map(|(line, _)| line).collect();
+            assert!(told.is_sorted_by(|a, b| a < b), "{bad}");
+            assert!(told.iter().all(|line| (1..=lines).contains(line)), "{bad}");
+            let line = told[0];
             // Everything before it is good.
             let mut before = data.split_inclusive(|byte| *byte == b'\n').take(line - 1);
             let before = before.by_ref().collect::<Vec<_>>().concat();

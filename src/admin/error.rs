@@ -91,6 +91,13 @@ impl BadLines {
         }
     }
 
+    /// Those that are told, each counted from 1, with its fault.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &AdminError)> {
+        let (line, fault) = &self.first;
+        let others = self.others.iter().map(|(line, fault)| (*line, fault));
+        std::iter::once((*line, &**fault)).chain(others)
+    }
+
     /// Adds another.
     pub(super) fn add(&mut self, line: usize, fault: AdminError) {
         match self.others.len() + 1 < MOST_LINES {

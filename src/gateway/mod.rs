@@ -18,9 +18,11 @@ use crate::clock::Clock;
 use crate::net::client::{Client, Reply};
 use crate::protocol::charset::{self, Charset};
 use crate::protocol::envelope::{Envelope, Verification, VerifiedEnvelope};
+use crate::protocol::error::EnvelopeError;
 use crate::protocol::key::RsaPublicKey;
 use crate::protocol::request::SignedParams;
 use crate::protocol::sign_content;
+use crate::protocol::signature::SignType;
 use crate::telemetry::span::Span;
 
 pub mod app;
@@ -275,13 +277,11 @@ impl Gateway {
         match self.keys(&call.app, sn.as_deref(), deadline).await? {
             Keys::Named(keys) => envelope.verify(&keys, sign_type).map_err(refused),
             Keys::Unnamed(keys) => {
-                let verified = envelope.clone().verify(&keys, sign_type);
-                let verified = verified.map_err(refused)?;
                 let bare = call.app.platform.bare();
-                if !is_error(&verified) && envelope.verify(bare, sign_type).is_err() {
-                    return Err(GatewayError::CertificateUnnamed);
-                }
-                Ok(verified)
+                let verified = verify_unnamed(envelope, &keys, (bare, sign_type));
+                verified
+                    .map_err(refused)?
+                    .ok_or(GatewayError::CertificateUnnamed)
             }
         }
     }
@@ -380,6 +380,17 @@ fn refuses_key(call: &V2Call, envelope: &VerifiedEnvelope) -> bool {
             .is_some_and(|code| refusals.contains(&code))
 }
 
+/// A reply in certificate mode that names no certificate: a success counts under a bare key alone.
+fn verify_unnamed(
+    envelope: Envelope,
+    keys: &[RsaPublicKey],
+    (bare, sign_type): (&[RsaPublicKey], SignType),
+) -> Result<Option<VerifiedEnvelope>, EnvelopeError> {
+    let verified = envelope.clone().verify(keys, sign_type)?;
+    let counts = is_error(&verified) || envelope.verify(bare, sign_type).is_ok();
+    Ok(counts.then_some(verified))
+}
+
 fn is_error(envelope: &VerifiedEnvelope) -> bool {
     let code = envelope.code();
     code.is_some_and(|code| !matches!(code, "10000" | "10003"))
@@ -476,6 +487,7 @@ pub fn deadline(configured: Duration, asked: Option<Duration>) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::key::AppPrivateKey;
 
     #[test]
     fn a_date_is_read_as_http_writes_it() {
@@ -555,12 +567,20 @@ mod tests {
         assert_eq!(header(&headers, "y"), None);
     }
 
+    /// A reply with that node, signed by that key of the vectors.
+    fn reply(node: &str, key: &str) -> Envelope {
+        let key = AppPrivateKey::of_vectors(key);
+        let sign = key.sign(SignType::Rsa2, node.as_bytes()).expect("signed");
+        let body = format!(r#"{{"alipay_trade_pay_response":{node},"sign":"{sign}"}}"#);
+        Envelope::parse(body.into(), "alipay.trade.pay").expect("a reply")
+    }
+
+    fn public(key: &str) -> RsaPublicKey {
+        AppPrivateKey::of_vectors(key).public_key().clone()
+    }
+
     #[test]
     fn an_error_is_what_says_so_by_its_code() {
-        use crate::protocol::key::AppPrivateKey;
-        use crate::protocol::signature::SignType;
-
-        let alipay = AppPrivateKey::of_vectors("alipay1024");
         for (node, expected) in [
             (r#"{"code":"40004","msg":"Business Failed"}"#, true),
             (r#"{"code":"20000"}"#, true),
@@ -568,14 +588,29 @@ mod tests {
             (r#"{"code":"10003"}"#, false),
             (r#"{"access_token":"x"}"#, false),
         ] {
-            let sign = alipay
-                .sign(SignType::Rsa2, node.as_bytes())
-                .expect("signed");
-            let body = format!(r#"{{"alipay_trade_pay_response":{node},"sign":"{sign}"}}"#);
-            let reply = Envelope::parse(body.into(), "alipay.trade.pay").expect("a reply");
-            let keys = [alipay.public_key().clone()];
-            let verified = reply.verify(&keys, SignType::Rsa2).expect("Alipay's");
-            assert_eq!(is_error(&verified), expected, "{node}");
+            let reply = reply(node, "alipay1024");
+            let verified = reply.verify(&[public("alipay1024")], SignType::Rsa2);
+            assert_eq!(is_error(&verified.expect("Alipay's")), expected, "{node}");
         }
+    }
+
+    #[test]
+    fn a_success_that_names_no_certificate_counts_under_a_bare_key() {
+        const SUCCESS: &str = r#"{"code":"10000"}"#;
+        const FAILURE: &str = r#"{"code":"40004"}"#;
+        let bare = [public("alipay1024")];
+        let all = [public("alipay1024"), public("alipay2048")];
+        let verify = |node, key| verify_unnamed(reply(node, key), &all, (&bare, SignType::Rsa2));
+        for (node, key, counts) in [
+            (SUCCESS, "alipay1024", true),
+            (SUCCESS, "alipay2048", false),
+            (FAILURE, "alipay1024", true),
+            (FAILURE, "alipay2048", true),
+        ] {
+            let verified = verify(node, key).expect("Alipay's");
+            assert_eq!(verified.is_some(), counts, "{node} {key}");
+        }
+        assert!(verify(SUCCESS, "app1024").is_err());
+        assert!(verify(FAILURE, "app1024").is_err());
     }
 }

@@ -193,11 +193,9 @@ impl Trial<'_> {
                 Box::pin(other_token(self.parts, merchant, verdict, self.until)).await
             }
         };
-        match choice {
-            Some(choice) if !self.remaining().is_zero() => {
-                Box::pin(self.resend(call, choice, reply)).await
-            }
-            _ => Ok(reply),
+        match in_time(choice, self.remaining()) {
+            Some(choice) => Box::pin(self.resend(call, choice, reply)).await,
+            None => Ok(reply),
         }
     }
 
@@ -246,6 +244,11 @@ impl Trial<'_> {
             Note::Worked => tokens.worked(merchant),
         }
     }
+}
+
+/// Nothing, once no time remains for it.
+fn in_time<T>(choice: Option<T>, remaining: Duration) -> Option<T> {
+    choice.filter(|_| !remaining.is_zero())
 }
 
 /// What is kept of a reply to a call with the other token.
@@ -404,5 +407,12 @@ mod tests {
             assert_eq!(Note::of(false, said), of_new, "{said:?}");
             assert_eq!(Note::of(true, said), of_previous, "{said:?}");
         }
+    }
+
+    #[test]
+    fn nothing_is_made_again_without_time() {
+        assert_eq!(in_time(Some(1), Duration::from_millis(1)), Some(1));
+        assert_eq!(in_time(Some(1), Duration::ZERO), None);
+        assert_eq!(in_time(None::<i32>, Duration::from_secs(1)), None);
     }
 }

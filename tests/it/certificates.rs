@@ -208,6 +208,31 @@ async fn a_notification_under_a_renewed_certificate_is_accepted() {
 }
 
 #[tokio::test]
+async fn a_notification_under_a_certificate_of_somebody_else_is_refused() {
+    let sidecar = TestSidecar::start_before(certified).await;
+    sidecar
+        .simulator
+        .use_platform_certificate(PlatformCertificate::Others)
+        .expect("certificates");
+    let options = TriggerOptions {
+        wait: true,
+        ..TriggerOptions::default()
+    };
+    let sent = sidecar
+        .simulator
+        .trigger(Event::OrderMessage, &options)
+        .await;
+    let record = sent.expect("an app gateway");
+    let answer = &record.attempts.last().expect("one attempt").answer;
+    assert_ne!(answer, "success");
+    assert_eq!(downloads(&sidecar.simulator), 1);
+    let kept = sidecar.sidecar.store().certificates().await;
+    assert!(kept.expect("readable").is_empty());
+    // What Alipay itself names over TLS is believed.
+    create(&sidecar).await;
+}
+
+#[tokio::test]
 async fn what_a_browser_brings_back_under_a_renewed_certificate_is_verified() {
     let sidecar = TestSidecar::start_before(certified).await;
     sidecar

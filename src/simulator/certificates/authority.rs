@@ -89,17 +89,35 @@ impl Authority {
         let key = key.to_pkcs1_der().map_err(|_| SimulatorError::Key {
             what: "the app's public key",
         })?;
-        self.issue(app_id, &SubjectKey(key.into_vec()), Validity::Now)
+        let subject = (app_id, ORGANIZATION);
+        self.issue(subject, &SubjectKey(key.into_vec()), Validity::Now)
             .map_err(failed)
     }
 
     /// Makes a key for the platform and issues its certificate.
     pub(super) fn issue_platform(&self, validity: Validity) -> Result<Sealing, SimulatorError> {
+        self.issue_sealing(ORGANIZATION, validity)
+    }
+
+    /// The same for somebody else, who has it from the same authority.
+    pub(super) fn issue_others(&self) -> Result<Sealing, SimulatorError> {
+        self.issue_sealing("Somebody Else", Validity::Now)
+    }
+
+    fn issue_sealing(
+        &self,
+        organization: &str,
+        validity: Validity,
+    ) -> Result<Sealing, SimulatorError> {
         let pair = rsa_key().map_err(failed)?;
         let key = RsaPrivateKey::from_pkcs8_der(pair.serialized_der())
             .map_err(|_| SimulatorError::Key { what: "a new key" })?;
         let certificate = self
-            .issue("支付宝(中国)网络技术有限公司", &pair, validity)
+            .issue(
+                ("支付宝(中国)网络技术有限公司", organization),
+                &pair,
+                validity,
+            )
             .map_err(failed)?;
         Ok(Sealing {
             chain: [certificate.pem.as_str(), &self.intermediate.pem()].concat(),
@@ -110,12 +128,15 @@ impl Authority {
 
     fn issue(
         &self,
-        subject: &str,
+        (common_name, organization): (&str, &str),
         key: &impl PublicKeyData,
         validity: Validity,
     ) -> Result<Certificate, rcgen::Error> {
         let serial = Serial::new();
-        let mut params = params(subject, &serial, validity);
+        let mut params = params(common_name, &serial, validity);
+        // In the place of the one that is there.
+        let name = &mut params.distinguished_name;
+        name.push(DnType::OrganizationName, organization);
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         Ok(Certificate {

@@ -33,15 +33,18 @@ pub enum PlatformCertificate {
     Foreign,
     /// One that begins far in the future.
     NotYetValid,
+    /// One that the same authority issued to somebody else.
+    Others,
 }
 
 impl PlatformCertificate {
     /// Every certificate with the name the control route asks for it by.
-    pub const ALL: [(&'static str, Self); 4] = [
+    pub const ALL: [(&'static str, Self); 5] = [
         ("current", Self::Current),
         ("expired", Self::Expired),
         ("foreign", Self::Foreign),
         ("not-yet-valid", Self::NotYetValid),
+        ("others", Self::Others),
     ];
 
     /// Finds a certificate by its name.
@@ -56,7 +59,7 @@ impl PlatformCertificate {
             .ok_or_else(|| SimulatorError::OptionInvalid {
                 option: "certificate",
                 found: name.to_owned(),
-                expected: "current, expired, foreign or not-yet-valid",
+                expected: "current, expired, foreign, not-yet-valid or others",
             })
     }
 }
@@ -145,6 +148,7 @@ impl Certificates {
             PlatformCertificate::Expired => self.authority.issue_platform(Validity::Past)?,
             PlatformCertificate::Foreign => self.foreign()?.issue_platform(Validity::Now)?,
             PlatformCertificate::NotYetValid => self.authority.issue_platform(Validity::Future)?,
+            PlatformCertificate::Others => self.authority.issue_others()?,
         };
         self.put_in_force(sealing);
         Ok(())
