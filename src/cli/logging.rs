@@ -140,25 +140,30 @@ mod tests {
         }
     }
 
+    /// What the log has of what `tell` says, in JSON, where the configuration says `log`.
+    fn logged(log: &str, tell: impl FnOnce()) -> String {
+        let settings = TelemetryConfig {
+            log: log.to_owned(),
+            log_format: LogFormat::Json,
+            ..TelemetryConfig::default()
+        };
+        let lines = Lines::default();
+        let made = lines.clone();
+        let (subscriber, _) = subscriber(&settings, move || made.clone()).expect("a log");
+        tracing::subscriber::with_default(subscriber, tell);
+        let lines = lines.0.lock().expect("no panic");
+        String::from_utf8_lossy(&lines).into_owned()
+    }
+
     #[test]
     fn what_libraries_say_of_payloads_is_left_out_at_every_level() {
         for log in ["trace", "trace,hyper=trace", "hyper::proto=trace,info"] {
-            let settings = TelemetryConfig {
-                log: log.to_owned(),
-                log_format: LogFormat::Json,
-                ..TelemetryConfig::default()
-            };
-            let lines = Lines::default();
-            let made = lines.clone();
-            let (subscriber, _) = subscriber(&settings, move || made.clone()).expect("a log");
-            tracing::subscriber::with_default(subscriber, || {
+            let lines = logged(log, || {
                 tracing::trace!(target: "hyper::proto::h1", "authorization: a-token");
                 tracing::debug!(target: "alipay_sidecar_of_others", "a-token");
                 tracing::info!(target: "hyper::proto::h1", "shallow");
                 tracing::error!(target: "alipay_sidecar::cli", "ours");
             });
-            let lines = lines.0.lock().expect("no panic");
-            let lines = String::from_utf8_lossy(&lines);
             assert!(!lines.contains("a-token"), "{log}: {lines}");
             assert!(
                 lines.contains("shallow") && lines.contains("ours"),
@@ -176,20 +181,10 @@ mod tests {
             ("debug,alipay_sidecar=warn", "warn"),
             ("alipay_sidecar::proxy=trace", ""),
         ] {
-            let settings = TelemetryConfig {
-                log: log.to_owned(),
-                log_format: LogFormat::Json,
-                ..TelemetryConfig::default()
-            };
-            let lines = Lines::default();
-            let made = lines.clone();
-            let (subscriber, _) = subscriber(&settings, move || made.clone()).expect("a log");
-            tracing::subscriber::with_default(subscriber, || {
+            let lines = logged(log, || {
                 tracing::warn!(target: "alipay_sidecar::cli::run", "warn");
                 tracing::debug!(target: "alipay_sidecar::cli::run", "debug");
             });
-            let lines = lines.0.lock().expect("no panic");
-            let lines = String::from_utf8_lossy(&lines);
             let message = |line: &str| {
                 let line: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
                 line["message"].as_str().expect("a text").to_owned()
