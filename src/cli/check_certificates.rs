@@ -5,8 +5,7 @@ use std::fmt;
 use crate::cli::output;
 use crate::config::Config;
 use crate::model::app::App;
-use crate::model::app_keys::{AppKeys, CertificateTrust};
-use crate::protocol::cert::Bundle;
+use crate::model::app_keys::{AppKeys, TrustEnds};
 use crate::sidecar::listener_certificate_ends;
 
 /// How long before its end a certificate is worth a warning, milliseconds: 30 days, as the alert on
@@ -76,7 +75,10 @@ fn of_app(app: &App) -> Vec<Ending> {
     let Ok(keys) = app.parse_keys() else {
         return Vec::new();
     };
-    let (platform, root) = keys.certificates.as_ref().map(of_trust).unwrap_or_default();
+    let trust = keys.certificates.as_ref();
+    let TrustEnds { platform, root } = trust
+        .map(|trust| TrustEnds::of(&trust.platform, &trust.roots))
+        .unwrap_or_default();
     let own = own(&keys)
         .into_iter()
         .map(|at| ("app_cert", at, "issue a new one in Alipay's console"));
@@ -107,17 +109,6 @@ fn own(keys: &AppKeys) -> Vec<i64> {
     let keys = std::iter::once(&keys.current).chain(&keys.next);
     keys.filter_map(|key| key.certificate.as_ref()?.not_after)
         .collect()
-}
-
-/// When the platform's certificate ends (the last of several: the others are on their way out), and
-/// the root that it leads up to.
-fn of_trust(trust: &CertificateTrust) -> (Option<i64>, Option<i64>) {
-    let last = trust.platform.iter().max_by_key(|known| known.not_after);
-    let root = last.and_then(|last| {
-        let chain = Bundle::parse(&last.pem).ok()?;
-        chain.root(&trust.roots)?.not_after()
-    });
-    (last.and_then(|last| last.not_after), root)
 }
 
 /// A moment, and how far it is.

@@ -91,6 +91,30 @@ impl PlatformCertificate {
     }
 }
 
+/// When what certificate mode trusts ends, Unix milliseconds, where it can be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct TrustEnds {
+    /// The platform's certificate, of several the last: the others are on their way out.
+    pub(crate) platform: Option<i64>,
+    /// The root that it leads up to.
+    pub(crate) root: Option<i64>,
+}
+
+impl TrustEnds {
+    /// Those of `platform` below `roots`.
+    pub(crate) fn of(platform: &[PlatformCertificate], roots: &Bundle) -> Self {
+        let last = platform.iter().max_by_key(|known| known.not_after);
+        let root = last.and_then(|last| {
+            let chain = Bundle::parse(&last.pem).ok()?;
+            chain.root(roots)?.not_after()
+        });
+        Self {
+            platform: last.and_then(|last| last.not_after),
+            root,
+        }
+    }
+}
+
 /// Why an app's keys can't be used, or not together.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -12,6 +12,7 @@ use prometheus::{IntGaugeVec, Opts, Registry};
 use crate::config::Config;
 use crate::config::error::{Fault, Mismatch};
 use crate::gateway::app::Apps;
+use crate::model::app_keys::TrustEnds;
 use crate::net::client::ClientError;
 use crate::net::tls::{Identity, Tls};
 use crate::protocol::cert::Bundle;
@@ -136,16 +137,14 @@ impl Collector for Expiry {
             let certificate = app.signing.in_force().certificate.as_ref();
             certificate.and_then(|certificate| certificate.not_after)
         });
-        // Of an app's platform certificates the last to end is what counts: the others are on
-        // their way out.
-        let platform = apps.iter().filter_map(|app| {
-            let certificates = app.platform.certificates();
-            certificates
-                .iter()
-                .filter_map(|known| known.not_after)
-                .max()
+        let trusted = apps.iter().filter_map(|app| {
+            let roots = app.platform.roots()?;
+            Some(TrustEnds::of(&app.platform.certificates(), roots))
         });
-        for (kind, not_after) in [("app", own.min()), ("alipay", platform.min())] {
+        let trusted: Vec<_> = trusted.collect();
+        let platform = trusted.iter().filter_map(|ends| ends.platform).min();
+        let root = trusted.iter().filter_map(|ends| ends.root).min();
+        for (kind, not_after) in [("app", own.min()), ("alipay", platform), ("root", root)] {
             if let Some(not_after) = not_after {
                 self.gauge.with_label_values(&[kind]).set(not_after / 1000);
             }

@@ -66,7 +66,7 @@ async fn requests_name_both_serial_numbers_and_replies_their_certificate() {
     }
     assert_eq!(downloads(&sidecar.simulator), 0);
     let expiry = "alipay_sidecar_certificate_expiry_timestamp_seconds";
-    for kind in ["app", "alipay"] {
+    for kind in ["app", "alipay", "root"] {
         let series = format!("{expiry}{{kind=\"{kind}\"}}");
         assert!(sidecar.metric(&series).await > 1.8e9, "{series}");
     }

@@ -327,7 +327,7 @@ fn open_label(metric: &str, label: &str) -> Option<String> {
     Some(match (metric, label) {
         ("alipay_sidecar_build_info", "version") => "the program’s version".to_owned(),
         ("alipay_sidecar_certificate_expiry_timestamp_seconds", "kind") => {
-            "of listeners `admin`, `proxy`, `webhook`; in certificate mode `alipay`, `app`"
+            "of listeners `admin`, `proxy`, `webhook`; in certificate mode `alipay`, `app`, `root`"
                 .to_owned()
         }
         ("alipay_sidecar_request_duration_seconds", "api") => apis.join(", "),
