@@ -26,6 +26,12 @@ function el(name, attributes = {}, ...children) {
 
 class Problem extends Error {}
 
+/** What the API refuses: in Chinese by its code, with what it says itself behind, where names and numbers stand. */
+function told(problem, status) {
+  const known = words.problems[problem?.code];
+  return known ? `${known} ${words.original}${problem.detail}` : problem?.detail ?? `HTTP ${status}`;
+}
+
 async function ask(path, method = 'GET', body) {
   let reply;
   try {
@@ -42,7 +48,7 @@ async function ask(path, method = 'GET', body) {
   // /readyz says no with 503, and still tells why.
   if (path === 'metrics') return text;
   const value = text ? JSON.parse(text) : null;
-  if (!reply.ok && path !== 'readyz') throw new Problem(value?.detail ?? `HTTP ${reply.status}`);
+  if (!reply.ok && path !== 'readyz') throw new Problem(told(value, reply.status));
   return value;
 }
 

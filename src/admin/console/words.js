@@ -32,8 +32,8 @@ const WORDS = {
       connect: 'no connection, or it broke', 'lease-expired': 'the lease ended without a word', nacked: 'given back (nack)',
       'not-success': 'the answer wasn’t success', status: 'HTTP status', timeout: 'no answer in time',
     },
-    // What Alipay says of an app; the API says it in English.
-    looks: {},
+    // What Alipay says of an app, and what the API refuses; the API says both in English.
+    looks: {}, problems: {},
   },
   zh: {
     other: 'English', enter: '进入', leave: '退出', ask: '管理令牌（admin token）',
@@ -74,6 +74,13 @@ const WORDS = {
       'upstream-unreachable': '连接不上支付宝。', 'upstream-timeout': '支付宝没有在期限内应答。',
       'upstream-invalid': '回来的不是支付宝的应答：看看中间隔着什么。',
       'response-signature-invalid': '应答验签不通过：检查支付宝公钥。',
+    },
+    problems: {
+      'app-unknown': '没有这个应用，或它不能签名。', 'event-unknown': '没有这一条：收件箱或被拒的通知里已经没有它。',
+      internal: '内部错误；日志里有一行，请带上它报告。', 'merchant-ambiguous': '这个名字对应几个商家：请用 auth_app_id。',
+      'merchant-unknown': '没有这个商家。', overloaded: '现在太忙，稍后再试。', 'parameter-invalid': '这样的取值不行。',
+      'route-unknown': '没有这个路径：页面与 sidecar 的版本不同，请刷新。',
+      'store-unavailable': 'store 现在不能读或写：看 /readyz，运行 `alipay-sidecar store check`。',
     },
   },
 };
