@@ -23,7 +23,9 @@ use crate::gateway::Gateway;
 use crate::gateway::app::SigningApp;
 use crate::gateway::error::GatewayError;
 use crate::gateway::metrics::Api;
-use crate::gateway::platform::{Asker, CertificateRefusal, CertificateSource, DOWNLOAD_METHOD};
+use crate::gateway::platform::{
+    Asker, CertificateRefusal, CertificateSource, Choice, DOWNLOAD_METHOD,
+};
 use crate::gateway::v2::{Encryption, V2Call};
 use crate::model::certificate::KeptCertificate;
 use crate::model::id::AppId;
@@ -148,14 +150,9 @@ impl Inner {
     ) -> Result<(), CertificateRefusal> {
         if !app.platform.may_learn(sn) {
             // Somebody else has made it known meanwhile, or it is no serial number.
-            return match app
-                .platform
-                .certificates()
-                .iter()
-                .any(|known| known.sn == sn)
-            {
-                true => Ok(()),
-                false => Err(CertificateRefusal::Unavailable(
+            return match app.platform.choose(Some(sn)) {
+                Choice::Keys(_) | Choice::Unnamed(_) => Ok(()),
+                Choice::Unknown => Err(CertificateRefusal::Unavailable(
                     "it isn't named by a serial number".to_owned(),
                 )),
             };

@@ -375,6 +375,9 @@ fn a_slash_alone_loses_its_backslash() {
         let found = unescape_slashes(node.as_bytes(), Charset::Utf8);
         assert_eq!(*found, *expected.as_bytes(), "{node}");
     }
+    // What has none isn't copied.
+    let found = unescape_slashes(b"{\"a\":\"x/y\"}", Charset::Utf8);
+    assert!(matches!(found, Cow::Borrowed(_)));
     // The second byte of a character may be a backslash's.
     let found = unescape_slashes(b"\x81\\/\\/", Charset::Gbk);
     assert_eq!(*found, *b"\x81\\//");
