@@ -331,4 +331,34 @@ mod tests {
         let read = ReadLine::read(&bytes).expect("a line");
         assert_eq!(read.said, Said::default());
     }
+
+    #[test]
+    fn without_a_proof_only_a_number_with_room_behind_it_is_believed() {
+        let key = ChainKey::derive(b"key");
+        let entry = Entry::new(Event::Call, "v2", "ok");
+        let holds = |belief: Belief<'_>, seq: u64, by: Option<&ChainKey>| {
+            let before = Head {
+                seq: seq - 1,
+                ..Head::NONE
+            };
+            let (bytes, _) = line(before, by, (0, &entry));
+            belief.holds(&ReadLine::read(&bytes).expect("a line"))
+        };
+        assert!(holds(Belief::ALL, HIGHEST - 1, None));
+        assert!(!holds(Belief::ALL, HIGHEST, None));
+        // The key proves any number, and without it none is believed;
+        let proved = Belief {
+            key: Some(&key),
+            anchored: 0,
+        };
+        assert!(holds(proved, HIGHEST, Some(&key)));
+        assert!(!holds(proved, 1, None));
+        // but for what the store knows, which the check compares.
+        let known = Belief {
+            key: Some(&key),
+            anchored: HIGHEST,
+        };
+        assert!(holds(known, HIGHEST, None));
+        assert!(!holds(known, HIGHEST + 1, None));
+    }
 }

@@ -371,6 +371,8 @@ impl std::fmt::Debug for Audit {
 #[cfg(test)]
 mod bounds;
 #[cfg(test)]
+mod findings;
+#[cfg(test)]
 mod forgery;
 #[cfg(test)]
 mod tampering;

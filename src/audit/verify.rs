@@ -13,6 +13,9 @@ use super::files::torn_digest;
 const MOST_PROBLEMS: usize = 50;
 /// The longest line that is read, bytes: many times what the log writes.
 const LONGEST: usize = 64 << 10;
+/// How many lines that are none are held until the next line tells of them. A file full of rubbish
+/// mustn't be held in memory: its digest can't be right anyway.
+const MOST_TORN: usize = 1000;
 
 /// What a check found.
 #[derive(Debug, Default, Serialize)]
@@ -157,8 +160,7 @@ impl<'k> Verifier<'k> {
             if self.torn.is_empty() {
                 self.torn_at = self.at.clone();
             }
-            // A file full of rubbish mustn't be held in memory: its digest can't be right anyway.
-            if self.torn.len() < 1000 {
+            if self.torn.len() < MOST_TORN {
                 self.torn.push(bytes.to_vec());
             }
             return;
@@ -384,10 +386,11 @@ impl<'k> Verifier<'k> {
             ),
             _ => {}
         }
-        if self.key.is_none() || self.last.is_none() || self.is_last_ours {
+        if self.key.is_none() {
             return;
         }
         let what = match &self.under {
+            // What lacks our MAC here was told line by line.
             Under::Ours => return,
             Under::Another(id) => format!(
                 "the last lines were written under another key ({id}); give the store key of then, \
@@ -396,5 +399,37 @@ impl<'k> Verifier<'k> {
             Under::None => "the last lines were written without a key".to_owned(),
         };
         self.wrong(what);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &[u8] =
+        b"{\"seq\":1,\"prev\":\"\",\"time\":\"\",\"event\":\"call\",\"outcome\":\"ok\"}\n";
+
+    fn reading(bytes: &[u8]) -> Verifier<'static> {
+        let mut verifier = Verifier::new(None, None);
+        let read = verifier.file(Path::new("audit.jsonl"), bytes);
+        read.expect("readable");
+        verifier
+    }
+
+    #[test]
+    fn a_file_full_of_rubbish_is_not_held_in_memory() {
+        let verifier = reading(&b"rubbish\n".repeat(MOST_TORN + 10));
+        assert_eq!(verifier.torn.len(), MOST_TORN);
+        assert_eq!(verifier.end(Extent::Whole).problem_count, 1);
+    }
+
+    #[test]
+    fn all_problems_are_counted_but_only_the_first_are_named() {
+        // Each but the first is where another belongs.
+        let report = reading(&LINE.repeat(MOST_PROBLEMS + 10)).end(Extent::Whole);
+        let count = u64::try_from(MOST_PROBLEMS + 9).expect("few");
+        assert_eq!(report.problem_count, count);
+        assert_eq!(report.problems.len(), MOST_PROBLEMS);
+        assert_eq!(report.problems[0].line, 2);
     }
 }
