@@ -262,3 +262,33 @@ pub enum CallerMode {
     /// Logged.
     Report,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_names_merchants_as_they_are_written_and_shows_no_token() {
+        let caller = CallerConfig {
+            name: "shop".to_owned(),
+            identity: CallerIdentity::Token(TokenDigest::of("a-token")),
+            merchants: vec![
+                MerchantRule::All,
+                MerchantRule::Selected("pid:2088000000001001".parse().expect("a selector")),
+                MerchantRule::Selected(Selector::Own),
+            ],
+            methods: vec!["alipay.trade.*".to_owned()],
+            mode: CallerMode::Report,
+            events: true,
+        };
+        let expected = json!({
+            "name": "shop",
+            "token": view::SET,
+            "merchants": ["*", "pid:2088000000001001", "self"],
+            "methods": ["alipay.trade.*"],
+            "mode": "report",
+            "events": true,
+        });
+        assert_eq!(caller.view(), expected);
+    }
+}

@@ -271,17 +271,15 @@ impl Resendable for V2Call {
         matches!(Spent::of(self), Some(Spent::AuthCode(_)))
     }
 
-    fn set_merchant_token(&mut self, token: Secret<String>) {
+    fn set_merchant_token(&mut self, token: Secret<String>, timeout: Duration) {
         self.app_auth_token = Some(token);
+        self.timeout = timeout;
     }
 
-    fn set_user_token(&mut self, token: &UserToken) -> Result<(), ProxyError> {
+    fn set_user_token(&mut self, token: &UserToken, timeout: Duration) -> Result<(), ProxyError> {
+        self.timeout = timeout;
         self.parameters.remove(name::AUTH_TOKEN);
         users::inject(self, token)
-    }
-
-    fn set_timeout(&mut self, timeout: Duration) {
-        self.timeout = timeout;
     }
 
     async fn send(&self, parts: &ProxyParts) -> Result<Box<VerifiedReply>, ProxyError> {

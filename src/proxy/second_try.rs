@@ -51,12 +51,11 @@ pub(super) trait Resendable: Send + Sync {
     /// Whether it may be sent once only, whatever comes of it.
     fn is_single(&self) -> bool;
 
-    fn set_merchant_token(&mut self, token: Secret<String>);
+    /// Makes it one with that token of the merchant's, which may take as long.
+    fn set_merchant_token(&mut self, token: Secret<String>, timeout: Duration);
 
-    /// Puts `token` in the place of the user's token before.
-    fn set_user_token(&mut self, token: &UserToken) -> Result<(), ProxyError>;
-
-    fn set_timeout(&mut self, timeout: Duration);
+    /// Puts `token` in the place of the user's token before, in a call that may take as long.
+    fn set_user_token(&mut self, token: &UserToken, timeout: Duration) -> Result<(), ProxyError>;
 
     fn send(
         &self,
@@ -143,8 +142,7 @@ pub(super) async fn send<C: Resendable>(
     let Some(token) = replacement.await else {
         return Ok(reply);
     };
-    call.set_user_token(&token)?;
-    call.set_timeout(trial.remaining());
+    call.set_user_token(&token, trial.remaining())?;
     let again = call.send(parts).await?;
     trial.settle(call, again).await
 }
@@ -222,8 +220,7 @@ impl Trial<'_> {
         choice: SecondChoice,
         first: Box<C::Reply>,
     ) -> Result<Box<C::Reply>, ProxyError> {
-        call.set_merchant_token(choice.app_auth_token.clone());
-        call.set_timeout(self.remaining());
+        call.set_merchant_token(choice.app_auth_token.clone(), self.remaining());
         let choice = self.choice.insert(choice).clone();
         let again = call.send(self.parts).await?;
         let said = again.says_of_token();

@@ -213,17 +213,15 @@ impl Resendable for Renewable<'_> {
         matches!(Spent::of_v3(&self.v3), Some(Spent::AuthCode(_)))
     }
 
-    fn set_merchant_token(&mut self, token: Secret<String>) {
+    fn set_merchant_token(&mut self, token: Secret<String>, timeout: Duration) {
         self.v3.app_auth_token = Some(token);
+        self.v3.timeout = timeout;
     }
 
-    fn set_user_token(&mut self, token: &UserToken) -> Result<(), ProxyError> {
+    fn set_user_token(&mut self, token: &UserToken, timeout: Duration) -> Result<(), ProxyError> {
+        self.v3.timeout = timeout;
         self.bare.clone_into(&mut self.v3.target);
         users::inject_v3(&mut self.v3, token)
-    }
-
-    fn set_timeout(&mut self, timeout: Duration) {
-        self.v3.timeout = timeout;
     }
 
     async fn send(&self, parts: &ProxyParts) -> Result<Box<VerifiedV3Reply>, ProxyError> {
@@ -233,8 +231,11 @@ impl Resendable for Renewable<'_> {
 
 /// Keeps the user's tokens where the reply hands some out.
 async fn keep_login(parts: &ProxyParts, v3: &V3Call, known: &Credentials, reply: &VerifiedV3Reply) {
-    let is_signed = reply.response.verification() == V3Verification::Signed;
-    if v3.method() == USER_TOKEN_METHOD && is_signed && !reply.response.is_error() {
+    if v3.method() != USER_TOKEN_METHOD {
+        return;
+    }
+    let response = &reply.response;
+    if let (V3Verification::Signed, false) = (response.verification(), response.is_error()) {
         let whose = (&*known.app, known.merchant.as_ref());
         logins::keep(parts, whose, content(v3, reply).expose()).await;
     }

@@ -293,9 +293,9 @@ pub(super) fn log(
     let known = || verified.known();
     inner.record(&arrival.came, (kind, outcome), known, became);
     let entry = || entry((kind, outcome), verified).with("event_id", &event_id.to_string());
-    match outcome {
-        Outcome::Accepted | Outcome::TokenConflict => inner.parts.audit.tell(entry),
-        _ => inner.parts.audit.tell_of_repeated(entry),
+    match outcome.is_once() {
+        true => inner.parts.audit.tell(entry),
+        false => inner.parts.audit.tell_of_repeated(entry),
     }
     tracing::info!(
         kind = kind.as_str(),

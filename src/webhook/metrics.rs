@@ -104,6 +104,12 @@ impl Outcome {
         Self::Unavailable,
     ];
 
+    /// Whether each notification has it once only: what is known already, anybody who has it may send
+    /// again.
+    pub(super) fn is_once(self) -> bool {
+        matches!(self, Self::Accepted | Self::TokenConflict)
+    }
+
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -252,5 +258,16 @@ impl WebhookMetrics {
     pub(super) fn count_dropped(&self, reason: Dropped, count: u64) {
         let counter = self.dropped.with_label_values(&[reason.as_str()]);
         counter.inc_by(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_taken_happens_once() {
+        let once: Vec<_> = Outcome::ALL.into_iter().filter(|o| o.is_once()).collect();
+        assert_eq!(once, [Outcome::Accepted, Outcome::TokenConflict]);
     }
 }

@@ -166,11 +166,16 @@ async fn verify(inner: &Inner, arrival: &Arrival<'_>) -> Result<Verified, Refusa
     let call = unverified
         .verify(&app.platform.all_keys(), app.sign_type)
         .map_err(Refusal::Forged)?;
-    if arrival.now.abs_diff(call.sent_at()) > FRESH_MS.unsigned_abs() {
+    if !is_fresh(call.sent_at(), arrival.now) {
         return Err(Refusal::Stale(Box::new(known(&app, &call))));
     }
     let id = inner.ids.next(arrival.now);
     Ok(Verified { id, app, call })
+}
+
+/// Whether what was sent at that time may be answered `now`.
+fn is_fresh(sent_at: i64, now: i64) -> bool {
+    now.abs_diff(sent_at) <= FRESH_MS.unsigned_abs()
 }
 
 fn known(app: &SigningApp, call: &SpiCall) -> Known {
@@ -385,6 +390,34 @@ mod tests {
         let reply = reply("application/json", "{\"a\":\"😀\"}".as_bytes());
         let error = in_charset(&reply, Charset::Gbk).expect_err("GBK has no emoji");
         assert_eq!(error.kind(), "character-missing");
+    }
+
+    #[test]
+    fn a_call_is_fresh_for_25_hours_either_way() {
+        const NOW: i64 = 1_790_000_000_000;
+        for (sent_at, expected) in [
+            (NOW, true),
+            (NOW - FRESH_MS, true),
+            (NOW + FRESH_MS, true),
+            (NOW - FRESH_MS - 1, false),
+            (NOW + FRESH_MS + 1, false),
+            (i64::MIN, false),
+            (i64::MAX, false),
+        ] {
+            assert_eq!(is_fresh(sent_at, NOW), expected, "{sent_at}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_signed_is_still_an_answer() {
+        let answer = not_signed(&SignError::Overloaded, Charset::Gbk);
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(
+            answer.headers()[CONTENT_TYPE],
+            "application/json;charset=GBK"
+        );
+        let body = http_body_util::BodyExt::collect(answer.into_body()).await;
+        assert_eq!(body.expect("whole").to_bytes(), UNAVAILABLE);
     }
 
     #[test]

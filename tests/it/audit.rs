@@ -319,6 +319,25 @@ async fn what_alipay_signed_and_is_refused_is_named() {
 }
 
 #[tokio::test]
+async fn who_authorised_by_a_callback_is_told() {
+    let sidecar = TestSidecar::start().await;
+    let code = sidecar
+        .simulator
+        .app_auth_code(None, &[FIRST_AUTH_APP_ID])
+        .expect("a code");
+    let path = format!("/alipay/auth?app_id={DEFAULT_APP_ID}&app_auth_code={code}");
+    let reply = sidecar.webhook(Request::get(path), "").await;
+    assert_eq!(reply.status, StatusCode::OK);
+    let series = r#"alipay_sidecar_browsers_total{kind="callback",outcome="accepted"}"#;
+    assert!((sidecar.metric(series).await - 1.0).abs() < f64::EPSILON);
+    let lines = ended(&sidecar).await;
+    let told = [("kind", "callback"), ("outcome", "accepted")];
+    let line = one(&lines, &told);
+    assert_eq!(line["app_id"], DEFAULT_APP_ID);
+    assert_eq!(line["auth_app_id"], FIRST_AUTH_APP_ID);
+}
+
+#[tokio::test]
 async fn browsers_that_get_nowhere_are_told_of_and_counted() {
     let sidecar = TestSidecar::start().await;
     let login = "/alipay/auth?source=alipay_wallet&auth_code=canary-user-code";

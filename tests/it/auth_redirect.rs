@@ -112,6 +112,23 @@ async fn a_used_expired_or_forged_state_is_refused_without_asking_alipay() {
 }
 
 #[tokio::test]
+async fn of_two_codes_that_come_at_once_with_one_state_one_is_exchanged() {
+    let parts = parts(|_| ()).await;
+    for n in 1..=4 {
+        let state = parts.state("shop").await;
+        let (one, other) = (parts.auth_code(), parts.auth_code());
+        let (one, other) = tokio::join!(
+            parts.callback(&one, Some(&state)),
+            parts.callback(&other, Some(&state))
+        );
+        let mut found = [one.status(), other.status()];
+        found.sort();
+        assert_eq!(found, [StatusCode::FOUND, StatusCode::BAD_REQUEST]);
+        assert_eq!(parts.asked(TOKEN_METHOD), n);
+    }
+}
+
+#[tokio::test]
 async fn without_a_state_nothing_is_exchanged_where_that_is_configured() {
     let parts = parts(|webhook| webhook.accept_stateless_auth = false).await;
     let refused = parts.callback(&parts.auth_code(), None).await;
@@ -169,6 +186,14 @@ async fn a_users_code_goes_on_as_it_came() {
         location(&sent_on),
         format!("https://isv.example.com/user?{query}")
     );
+    // Either of both tells that a user comes: who said no has no code.
+    for either in ["source=alipay_wallet&state=x", "auth_code=a&state=x"] {
+        let sent_on = parts.get(&format!("/alipay/auth?{either}")).await;
+        assert_eq!(
+            location(&sent_on),
+            format!("https://isv.example.com/user?{either}")
+        );
+    }
     parts.reconfigure_webhook(&WebhookConfig::default());
     let nowhere = parts.get(&format!("/alipay/auth?{query}")).await;
     assert_eq!(nowhere.status(), StatusCode::NOT_FOUND);

@@ -88,6 +88,28 @@ async fn without_callers_anyone_calls_whatever_credentials_they_send() {
 }
 
 #[tokio::test]
+async fn a_method_of_v3_is_its_path_without_the_query() {
+    let sidecar = start(vec![for_methods(with_token("shop"), &[QUERY_V3])]).await;
+    let authorization = bearer("shop");
+    let headers = [
+        ("authorization", &*authorization),
+        ("alipay-merchant", ALIAS),
+    ];
+    for (path, expected) in [
+        (QUERY_V3, "passed"),
+        ("/v3/alipay/trade/query?a=b", "passed"),
+        ("/v3/alipay/trade/create", "caller-forbidden"),
+        (
+            "/v3/alipay/trade/create?/v3/alipay/trade/query",
+            "caller-forbidden",
+        ),
+    ] {
+        let reply = send(&sidecar, ("POST", path), &headers, ORDER).await;
+        assert_eq!(said(&reply), expected, "{path}: {}", text(&reply));
+    }
+}
+
+#[tokio::test]
 async fn a_bearer_token_says_who_calls_and_goes_no_further() {
     let sidecar = start(vec![with_token("shop"), with_token("other")]).await;
     let reply = ask(&sidecar, &bearer("shop")).await;

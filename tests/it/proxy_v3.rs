@@ -328,6 +328,28 @@ async fn tokens_in_a_reply_are_stored() {
     assert_eq!(reply.status, 200, "{}", text(&reply));
 }
 
+#[tokio::test]
+async fn a_refresh_that_alipay_refuses_is_asked_for_again() {
+    let sidecar = TestSidecar::start().await;
+    let body = r#"{"grant_type":"refresh_token","refresh_token":"nobodys"}"#;
+    for n in 1..=2 {
+        let reply = sidecar.post("/v3/alipay/open/auth/token/app", body).await;
+        assert!(reply.status.is_client_error(), "{}", text(&reply));
+        assert_eq!(header(&reply, "alipay-sidecar-error"), "");
+        assert_eq!(sidecar.simulator.requests().len(), n);
+    }
+}
+
+#[tokio::test]
+async fn a_header_without_a_value_is_none() {
+    let sidecar = TestSidecar::start().await;
+    for name in ["alipay-app-auth-token", "alipay-encrypt-type"] {
+        let headers = [("alipay-merchant", ALIAS), (name, "")];
+        let reply = send(&sidecar, ("POST", CREATE), &headers, ORDER).await;
+        assert_eq!(reply.status, 200, "{name}: {}", text(&reply));
+    }
+}
+
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODw==";
 
 async fn encrypted() -> TestSidecar {

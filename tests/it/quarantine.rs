@@ -224,6 +224,23 @@ async fn what_alipay_sends_again_leaves_the_refused_ones_and_is_delivered_once()
 }
 
 #[tokio::test]
+async fn another_content_of_what_is_known_leaves_the_refused_ones_when_it_is_verified() {
+    let fixture = Fixture::embedded();
+    let sidecar = start(&fixture.store, wrong_key).await;
+    let sent = trigger(&sidecar, &[]).await;
+    sidecar.wait_for_metric(REFUSED, 1.0).await;
+    sidecar.stop();
+    drop(sidecar);
+    let sidecar = start(&fixture.store, |_| ()).await;
+    let other = signed_again(&sent, &[("total_amount", "0.01")]);
+    assert_eq!(post(&sidecar, &other).await, (200, "success".to_owned()));
+    assert_eq!(refused(&sidecar).await.len(), 1, "it has another content");
+    let report = reverify(&sidecar).await;
+    assert_eq!(report["duplicate"], 1, "{report}");
+    assert!(refused(&sidecar).await.is_empty());
+}
+
+#[tokio::test]
 async fn tokens_are_masked_and_what_cannot_be_read_is_only_measured() {
     let sidecar = TestSidecar::start().await;
     let nested = r#"{"detail":"{\"app_auth_token\":\"t0p\"}","x":["app_refresh_token=t0p"]}"#;

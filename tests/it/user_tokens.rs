@@ -447,6 +447,22 @@ async fn a_login_whose_merchants_token_has_timed_out_is_sent_once_and_the_next_o
 }
 
 #[tokio::test]
+async fn nor_is_a_login_on_v3_sent_twice() {
+    const LOGIN_V3: &str = "/v3/alipay/system/oauth/token";
+    let sidecar = started().await;
+    sidecar
+        .simulator
+        .time_out_tokens(None, None)
+        .expect("tokens");
+    let code = sidecar.user_code();
+    let body = format!(r#"{{"grant_type":"authorization_code","code":"{code}"}}"#);
+    let refused = sidecar.post(LOGIN_V3, body).await;
+    assert!(refused.status.is_client_error(), "{}", text(&refused));
+    let asked = [LOGIN_V3, TOKEN_METHOD].map(|method| sidecar.asked(method));
+    assert_eq!(asked, [1, 1]);
+}
+
+#[tokio::test]
 async fn a_token_that_alipay_calls_invalid_is_forgotten_and_its_reply_handed_on() {
     for path in [SHARE, SHARE_V3] {
         let sidecar = started().await;
