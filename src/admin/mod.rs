@@ -249,3 +249,43 @@ fn json(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
         serde_json::to_vec(body).unwrap_or_default(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: (&str, &str) = ("host", "127.0.0.1:2090");
+
+    fn is_clear(peer: Peer, target: &str, fields: &[(&str, &str)]) -> bool {
+        let mut request = Request::get(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (mut head, ()) = request.body(()).expect("a request").into_parts();
+        head.extensions.insert(peer);
+        check_clear(&head).is_ok()
+    }
+
+    #[test]
+    fn over_tcp_a_doubtful_host_is_judged_here_or_with_the_token() {
+        let tcp = Peer::Tcp("127.0.0.1:4711".parse().expect("an address"));
+        assert!(is_clear(tcp, "/metrics", &[HERE]));
+        for path in ["/", "/livez", "/metrics", "/api"] {
+            assert!(!is_clear(tcp, path, &[HERE, HERE]), "{path}");
+        }
+        assert!(!is_clear(tcp, "http://x.example/metrics", &[HERE]));
+        assert!(is_clear(tcp, "/api/apps", &[HERE, HERE]));
+        assert!(is_clear(tcp, "http://x.example/api/apps", &[HERE]));
+    }
+
+    #[test]
+    fn on_a_unix_socket_the_host_says_nothing() {
+        let unix = Peer::Unix { uid: None };
+        for path in ["/metrics", "/api/apps"] {
+            assert!(is_clear(unix, path, &[]), "{path}");
+            assert!(is_clear(unix, path, &[HERE, HERE]), "{path}");
+            let doubtful = [("connection", "authorization")];
+            assert!(!is_clear(unix, path, &doubtful), "{path}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use alipay_sidecar::clock::ManualClock;
 use alipay_sidecar::config::Config;
+use alipay_sidecar::config::listen::Listen;
 use alipay_sidecar::model::delivery::Settlement;
 use alipay_sidecar::net::client::Reply;
 use alipay_sidecar::sidecar::SidecarBuilder;
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN_TOKEN, ALIAS, TestSidecar, header, json as parsed, keys, text};
+use crate::support::{ADMIN_TOKEN, ALIAS, TestSidecar, header, json as parsed, keys, raw, text};
 
 const FIRST: &str = "/api/merchants/2021000000000001/2021000000001001";
 const SECOND: &str = "/api/merchants/2021000000000001/2021000000001002";
@@ -116,6 +117,47 @@ async fn probes_and_metrics_need_no_token_on_loopback() {
     let expected =
         json!({"ready": true, "store_writable": true, "app_usable": true, "draining": false});
     assert_eq!(parsed(&ready), expected);
+}
+
+#[tokio::test]
+async fn metrics_need_the_token_where_others_reach_the_listener_and_probes_never_do() {
+    // What is configured counts, wherever the host has bound it.
+    let sidecar = TestSidecar::start_with(|config| {
+        config.admin.listen = Listen::Tcp("0.0.0.0:2090".to_owned());
+    })
+    .await;
+    let ask_as_anyone = async |path: &str| {
+        let request = Request::builder().uri(path);
+        sidecar.send(&sidecar.admin, request, Bytes::new()).await
+    };
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(ask_as_anyone(path).await.status, 200, "{path}");
+    }
+    let refused = ask_as_anyone("/metrics").await;
+    check_problem("/metrics", &refused, (401, "caller-unauthenticated"));
+    let metrics = sidecar.admin(Method::GET, "/metrics", "").await;
+    assert_eq!(metrics.status, 200);
+}
+
+/// Where a body is read, its length alone is refused.
+#[tokio::test]
+async fn whoever_probes_or_copies_the_store_may_announce_any_body() {
+    let sidecar = TestSidecar::start().await;
+    for (path, status) in [
+        ("/livez", 200),
+        ("/metrics", 200),
+        ("/api/store/backup", 200),
+        ("/api/apps", 413),
+    ] {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n\
+             Content-Length: 99999999\r\nConnection: close\r\n\r\n",
+            raw::authority(&sidecar.admin),
+        );
+        let answer = raw::exchange(&sidecar.admin, request.as_bytes()).await;
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&expected), "{path}: {answer}");
+    }
 }
 
 #[tokio::test]

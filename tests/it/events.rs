@@ -279,6 +279,41 @@ async fn the_first_lease_of_what_is_old_may_end_without_a_word_and_the_second_is
 }
 
 #[tokio::test]
+async fn what_is_given_up_is_not_in_the_way_of_what_is_owed() {
+    let (sidecar, clock) = pulled_from(|config| {
+        config.delivery.give_up_after = Duration::from_secs(60);
+    })
+    .await;
+    let lost = sidecar.owe(None, |_| ()).await;
+    sidecar.claim(r#"{"lease":"50s"}"#).await;
+    clock.advance_ms(50_000);
+    sidecar.claim(r#"{"lease":"10s"}"#).await;
+    clock.advance_ms(10_001);
+    let later = |entry: &mut InboxEntry| entry.received_at = clock.now_ms();
+    let owed = sidecar.owe(None, later).await;
+    // The one that a look has room for is the one that was due first.
+    assert_eq!(sidecar.claimed_ids(r#"{"max":1}"#).await, [owed]);
+    assert_eq!(sidecar.delivery(&lost).await.state, DeliveryState::Dead);
+}
+
+#[tokio::test]
+async fn a_claim_gives_eight_megabytes_at_most_but_one_event_however_large() {
+    let (sidecar, _) = pulled_from(|_| ()).await;
+    let mut owed = Vec::new();
+    for (at, megabytes) in [(START, 9_usize), (START + 1, 5), (START + 2, 5)] {
+        let large = |entry: &mut InboxEntry| {
+            entry.id = EventId::new(at);
+            let body = entry.body.as_mut().expect("there is one");
+            body.bytes = vec![b'a'; megabytes << 20].into();
+        };
+        owed.push(sidecar.owe(None, large).await);
+    }
+    for id in owed {
+        assert_eq!(sidecar.claimed_ids("").await, [id]);
+    }
+}
+
+#[tokio::test]
 async fn whoever_names_the_attempt_leaves_the_lease_of_another_alone() {
     let (sidecar, clock) = pulled_from(|_| ()).await;
     let id = sidecar.owe(None, |_| ()).await;

@@ -72,6 +72,8 @@ mod error_words;
 #[cfg(feature = "simulator")]
 mod events;
 #[cfg(feature = "simulator")]
+mod events_waiting;
+#[cfg(feature = "simulator")]
 mod examples;
 mod explain;
 #[cfg(feature = "simulator")]
