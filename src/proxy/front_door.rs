@@ -87,7 +87,10 @@ pub(crate) fn check_origin(head: &Parts, allowed_hosts: &[String]) -> Result<(),
     }
     let refused = |detail: &str| Err(ProxyError::refused(ErrorCode::BrowserRefused, detail));
     if head.headers.contains_key(ORIGIN) || head.headers.contains_key("sec-fetch-site") {
-        return refused("the request comes from a web page (Origin or Sec-Fetch-Site)");
+        return refused(
+            "the request comes from a web page (it has Origin or Sec-Fetch-Site); ask from a \
+             backend, whose requests have neither",
+        );
     }
     let Ok(Some(host)) = head::host(head) else {
         return refused(&HeadFault::Host.to_string());
@@ -95,7 +98,10 @@ pub(crate) fn check_origin(head: &Parts, allowed_hosts: &[String]) -> Result<(),
     let authorities = [Some(&host), head.uri.authority()];
     let is_foreign = |authority: &&Authority| !is_allowed(authority, allowed_hosts);
     match authorities.into_iter().flatten().any(|a| is_foreign(&a)) {
-        true => refused("Host is neither a loopback name nor in `proxy.allowed_hosts`"),
+        true => refused(
+            "Host is neither a loopback name nor in `proxy.allowed_hosts`; ask by a loopback name, \
+             or add it there",
+        ),
         false => Ok(()),
     }
 }
