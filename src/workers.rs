@@ -1,4 +1,4 @@
-//! A fixed pool of threads for work that must not hold an async worker: RSA and redb reads.
+//! A fixed pool of threads for work that must not run on an async worker: RSA and redb reads.
 //!
 //! The queue is bounded: what doesn't fit is refused at once, so that a burst makes callers hear
 //! `overloaded` instead of waiting without end.

@@ -1,8 +1,7 @@
 //! The embedded store: one redb file, opened by one process.
 //!
 //! All writes go through one writer thread that shares each disk write among the commits that
-//! wait; reads run on a few threads of the store's own, but for look-ups of single records, which
-//! an async worker makes itself as long as no other does (`spot`).
+//! wait; reads run on a few threads of the store's own. No async worker ever touches the file.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -63,7 +62,6 @@ mod rekey;
 mod restore;
 mod rows;
 mod shared;
-mod spot;
 mod stats;
 mod tables;
 mod tokens;
@@ -82,7 +80,6 @@ use read::Reader;
 pub use rekey::RekeyStep;
 pub use restore::{Existing, Restored, restore};
 use shared::{Access, Opener, Shared};
-use spot::Spot;
 use writer::{Commit, Job, Prune, Writer};
 
 /// Threads that read. A read takes microseconds while its page is cached; more threads would only
@@ -128,7 +125,6 @@ struct Inner {
     queue: Option<SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
     readers: Workers,
-    spot: Spot,
     shared: Arc<Shared>,
 }
 
@@ -213,21 +209,8 @@ impl EmbeddedStore {
             queue: Some(queue),
             writer: Some(writer),
             readers,
-            spot: Spot::default(),
             shared,
         })))
-    }
-
-    /// As [`Self::read`], for `work` that looks up a record or a few: on the spot where that may be.
-    async fn look_up<T: Send + 'static>(
-        &self,
-        work: impl Fn(&Reader<'_>) -> Result<T, Fault> + Send + Sync + 'static,
-    ) -> Result<T, StoreError> {
-        match self.0.look_up_here(&work) {
-            Some(Ok(value)) => Ok(value),
-            Some(Err(Fault::Refused(error))) => Err(error),
-            Some(Err(_)) | None => self.read(work).await,
-        }
     }
 
     /// Runs `work` on a snapshot, on one of the reading threads. If the database turns out to be
@@ -306,17 +289,6 @@ impl Inner {
         }
     }
 
-    /// What `work` finds, where it may run here and the database is open.
-    fn look_up_here<T>(
-        &self,
-        work: &impl Fn(&Reader<'_>) -> Result<T, Fault>,
-    ) -> Option<Result<T, Fault>> {
-        let shared = &self.shared;
-        let sealer = &shared.sealer;
-        self.spot
-            .run(|| shared.try_with_snapshot(|tx| work(&Reader { tx, sealer })))?
-    }
-
     /// Has the writer see whether the database still works, and mend what it can. A full queue
     /// needs no probe: its commits will tell.
     async fn probe(&self) {
@@ -352,7 +324,7 @@ impl Store for EmbeddedStore {
         key: MemoKey,
         now: i64,
     ) -> BoxFuture<'_, Result<Option<Secret<Vec<u8>>>, StoreError>> {
-        self.look_up(move |reader| reader.recall(key, now)).boxed()
+        self.read(move |reader| reader.recall(key, now)).boxed()
     }
 
     fn call(
@@ -360,7 +332,7 @@ impl Store for EmbeddedStore {
         key: CallKey,
         now: i64,
     ) -> BoxFuture<'_, Result<Option<CallRecord>, StoreError>> {
-        self.look_up(move |reader| reader.call(&key, now)).boxed()
+        self.read(move |reader| reader.call(&key, now)).boxed()
     }
 
     fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>> {
@@ -427,7 +399,7 @@ impl Directory for EmbeddedStore {
     }
 
     fn find(&self, key: MerchantKey) -> BoxFuture<'_, Result<Vec<Merchant>, StoreError>> {
-        self.look_up(move |reader| reader.find(&key)).boxed()
+        self.read(move |reader| reader.find(&key)).boxed()
     }
 
     fn merchants(
@@ -444,7 +416,7 @@ impl Directory for EmbeddedStore {
     }
 
     fn user(&self, key: UserKey) -> BoxFuture<'_, Result<Option<UserToken>, StoreError>> {
-        self.look_up(move |reader| reader.user(&key)).boxed()
+        self.read(move |reader| reader.user(&key)).boxed()
     }
 }
 
@@ -453,11 +425,11 @@ impl Inbox for EmbeddedStore {
         &self,
         id: EventId,
     ) -> BoxFuture<'_, Result<Option<(InboxEntry, Delivery)>, StoreError>> {
-        self.look_up(move |reader| reader.entry(id)).boxed()
+        self.read(move |reader| reader.entry(id)).boxed()
     }
 
     fn known(&self, app: AppId, id: String) -> BoxFuture<'_, Result<Option<EventId>, StoreError>> {
-        self.look_up(move |reader| reader.known(&app, &id)).boxed()
+        self.read(move |reader| reader.known(&app, &id)).boxed()
     }
 
     fn entries(

@@ -97,20 +97,6 @@ impl Shared {
         self.with_database(|db| work(&db.begin_read()?))
     }
 
-    /// As [`Self::with_snapshot`]; nothing where the database is closed or about to be.
-    pub(super) fn try_with_snapshot<T>(
-        &self,
-        work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
-    ) -> Option<Result<T, Fault>> {
-        let guard = self.db.try_read().ok()?;
-        let db = guard.as_ref()?;
-        Some(
-            db.begin_read()
-                .map_err(Fault::from)
-                .and_then(|tx| work(&tx)),
-        )
-    }
-
     /// Runs `work` on a snapshot, for so long that nobody can wait for its end: where the database is
     /// opened anew meanwhile, its next look at the file fails.
     pub(super) fn with_long_snapshot<T>(

@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use redb::StorageBackend;
 use redb::backends::FileBackend;
@@ -16,30 +15,15 @@ use crate::model::token::AppAuthToken;
 
 const START: i64 = 1_700_000_000_000;
 
-/// What is wrong with a disk at present; clones share it.
-#[derive(Debug, Clone, Default)]
-struct Switches {
-    writes_fail: Arc<AtomicBool>,
-    reads_fail: Arc<AtomicBool>,
-    reads_hang: Arc<AtomicBool>,
-}
-
-/// A disk that does what its switches say.
+/// A disk that refuses while its switch is on.
 #[derive(Debug)]
 struct FaultyDisk {
     file: FileBackend,
-    switches: Switches,
+    writes_fail: Arc<AtomicBool>,
+    reads_fail: Arc<AtomicBool>,
 }
 
 impl FaultyDisk {
-    fn open(path: &Path, switches: &Switches) -> Result<Self, Error> {
-        let file = File::options().read(true).write(true).open(path)?;
-        Ok(Self {
-            file: FileBackend::new(file).map_err(Error::other)?,
-            switches: switches.clone(),
-        })
-    }
-
     fn refuse_if(switch: &AtomicBool) -> Result<(), Error> {
         if switch.load(Ordering::SeqCst) {
             return Err(Error::from(std::io::ErrorKind::StorageFull));
@@ -54,25 +38,22 @@ impl StorageBackend for FaultyDisk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-        Self::refuse_if(&self.switches.reads_fail)?;
-        while self.switches.reads_hang.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        Self::refuse_if(&self.reads_fail)?;
         self.file.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> Result<(), Error> {
-        Self::refuse_if(&self.switches.writes_fail)?;
+        Self::refuse_if(&self.writes_fail)?;
         self.file.set_len(len)
     }
 
     fn sync_data(&self) -> Result<(), Error> {
-        Self::refuse_if(&self.switches.writes_fail)?;
+        Self::refuse_if(&self.writes_fail)?;
         self.file.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
-        Self::refuse_if(&self.switches.writes_fail)?;
+        Self::refuse_if(&self.writes_fail)?;
         self.file.write(offset, data)
     }
 
@@ -85,7 +66,8 @@ impl StorageBackend for FaultyDisk {
 struct Faulty {
     store: EmbeddedStore,
     options: OpenOptions,
-    switches: Switches,
+    writes_fail: Arc<AtomicBool>,
+    reads_fail: Arc<AtomicBool>,
     _dir: tempfile::TempDir,
 }
 
@@ -100,13 +82,22 @@ impl Faulty {
             clock: Arc::new(ManualClock::new(START)),
         };
         EmbeddedStore::create(&options.path, &options.key).expect("created");
-        let switches = Switches::default();
-        let (path, of_disk) = (options.path.clone(), switches.clone());
-        let disk = move || FaultyDisk::open(&path, &of_disk);
+        let (writes_fail, reads_fail) = (Arc::default(), Arc::default());
+        let switches = (Arc::clone(&writes_fail), Arc::clone(&reads_fail));
+        let path = options.path.clone();
+        let disk = move || {
+            let file = File::options().read(true).write(true).open(&path)?;
+            Ok(FaultyDisk {
+                file: FileBackend::new(file).map_err(Error::other)?,
+                writes_fail: Arc::clone(&switches.0),
+                reads_fail: Arc::clone(&switches.1),
+            })
+        };
         Self {
             store: EmbeddedStore::open_on(options.clone(), disk).expect("opened"),
             options,
-            switches,
+            writes_fail,
+            reads_fail,
             _dir: dir,
         }
     }
@@ -137,7 +128,7 @@ impl Faulty {
 async fn a_failed_disk_is_answered_at_once_and_heals_by_itself() {
     let faulty = Faulty::new();
     faulty.remember("before").await.expect("committed");
-    faulty.switches.writes_fail.store(true, Ordering::SeqCst);
+    faulty.writes_fail.store(true, Ordering::SeqCst);
     for _ in 0..3 {
         let refused = faulty.remember("lost").await;
         assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
@@ -145,7 +136,7 @@ async fn a_failed_disk_is_answered_at_once_and_heals_by_itself() {
         // What needs no write goes on.
         assert!(faulty.recalls("before").await.expect("readable"));
     }
-    faulty.switches.writes_fail.store(false, Ordering::SeqCst);
+    faulty.writes_fail.store(false, Ordering::SeqCst);
     faulty.healed().await;
     faulty.remember("after").await.expect("committed");
     for name in ["before", "after"] {
@@ -163,19 +154,29 @@ async fn a_store_that_is_opened_on_a_full_disk_is_read_and_heals_by_itself() {
     // As a crash leaves it: not closed, so that redb has to write when it opens it.
     let path = faulty.store.0.shared.path().with_file_name("crashed");
     std::fs::copy(faulty.store.0.shared.path(), &path).expect("copied");
-    faulty.switches.writes_fail.store(true, Ordering::SeqCst);
-    let switches = faulty.switches.clone();
+    faulty.writes_fail.store(true, Ordering::SeqCst);
+    let switches = (
+        Arc::clone(&faulty.writes_fail),
+        Arc::clone(&faulty.reads_fail),
+    );
     let options = OpenOptions {
         path: path.clone(),
         ..faulty.options.clone()
     };
-    let disk = move || FaultyDisk::open(&path, &switches);
+    let disk = move || {
+        let file = File::options().read(true).write(true).open(&path)?;
+        Ok(FaultyDisk {
+            file: FileBackend::new(file).map_err(Error::other)?,
+            writes_fail: Arc::clone(&switches.0),
+            reads_fail: Arc::clone(&switches.1),
+        })
+    };
     faulty.store = EmbeddedStore::open_on(options, disk).expect("opened for reading");
     assert!(!faulty.store.is_writable(), "/readyz tells it");
     assert!(faulty.recalls("before").await.expect("readable"));
     let refused = faulty.remember("lost").await;
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
-    faulty.switches.writes_fail.store(false, Ordering::SeqCst);
+    faulty.writes_fail.store(false, Ordering::SeqCst);
     faulty.healed().await;
     faulty.remember("after").await.expect("committed");
     for name in ["before", "after"] {
@@ -183,44 +184,14 @@ async fn a_store_that_is_opened_on_a_full_disk_is_read_and_heals_by_itself() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_hangs_holds_one_worker_at_most() {
-    let faulty = Faulty::new();
-    faulty.remember("before").await.expect("committed");
-    faulty.switches.reads_hang.store(true, Ordering::SeqCst);
-    let recall = |_| {
-        let (store, key) = (faulty.store.clone(), MemoKey::new("test", &["before"]));
-        tokio::spawn(async move { store.recall(key, START).await })
-    };
-    let asked: Vec<_> = (0..8).map(recall).collect();
-    // Where all workers hang, no timer of theirs ends.
-    let reads_hang = Arc::clone(&faulty.switches.reads_hang);
-    std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_secs(10));
-        reads_hang.store(false, Ordering::SeqCst);
-    });
-    for _ in 0..100 {
-        let other = tokio::spawn(tokio::time::sleep(Duration::from_millis(1)));
-        other.await.expect("slept");
-    }
-    let still_hangs = faulty.switches.reads_hang.load(Ordering::SeqCst);
-    assert!(still_hangs, "nobody went on until the disk did");
-    assert!(asked.iter().all(|one| !one.is_finished()));
-    faulty.switches.reads_hang.store(false, Ordering::SeqCst);
-    for one in asked {
-        let found = one.await.expect("no panic").expect("readable");
-        assert!(found.is_some());
-    }
-}
-
 #[tokio::test]
 async fn a_reader_that_meets_a_failure_has_the_store_mended() {
     let faulty = Faulty::new();
     faulty.remember("before").await.expect("committed");
-    faulty.switches.reads_fail.store(true, Ordering::SeqCst);
+    faulty.reads_fail.store(true, Ordering::SeqCst);
     let refused = faulty.recalls("before").await;
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
-    faulty.switches.reads_fail.store(false, Ordering::SeqCst);
+    faulty.reads_fail.store(false, Ordering::SeqCst);
     loop {
         match faulty.recalls("before").await {
             Ok(found) => break assert!(found),
