@@ -51,10 +51,10 @@ pub(super) trait Resendable: Send + Sync {
     /// Whether it may be sent once only, whatever comes of it.
     fn is_single(&self) -> bool;
 
-    /// Makes it one with that token of the merchant's, which may take as long.
+    /// Makes it one with that token of the merchant's, which has `timeout` left.
     fn set_merchant_token(&mut self, token: Secret<String>, timeout: Duration);
 
-    /// Puts `token` in the place of the user's token before, in a call that may take as long.
+    /// Puts `token` in the place of the user's token before, in a call that has `timeout` left.
     fn set_user_token(&mut self, token: &UserToken, timeout: Duration) -> Result<(), ProxyError>;
 
     fn send(
@@ -139,7 +139,7 @@ pub(super) async fn send<C: Resendable>(
     let in_use = trial.in_use();
     let refused = (&used, refusal);
     let replacement = Box::pin(users::replacement(parts, refused, in_use.as_ref(), until));
-    let Some(token) = replacement.await else {
+    let Some(token) = in_time(replacement.await, trial.remaining()) else {
         return Ok(reply);
     };
     call.set_user_token(&token, trial.remaining())?;

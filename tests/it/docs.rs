@@ -478,6 +478,24 @@ fn the_console_has_a_word_for_every_cause_refusal_and_failure() {
     assert_eq!(count, 5 + AttemptError::ALL.len());
 }
 
+#[test]
+fn what_the_console_says_of_refusals_in_chinese_are_codes_of_the_api() {
+    let source = read("src/admin/console/words.js");
+    let (_, problems) = source.split_once("    problems: {\n").expect("them");
+    let problems = problems.split("\n    },").next().expect("their end");
+    let codes: Vec<_> = problems
+        .split("', ")
+        .flat_map(|part| part.split("',\n"))
+        .filter_map(|entry| entry.split_once(": '"))
+        .map(|(code, _)| code.trim().trim_matches('\''))
+        .collect();
+    assert_eq!(codes.len(), 9, "{codes:?}");
+    let known = read("docs/zh/errors.md");
+    for code in codes {
+        assert!(known.contains(&format!("| `{code}` |")), "{code}");
+    }
+}
+
 /// What stands in a ConfigMap under `config.toml`, without its indentation.
 fn config_of(manifest: &str) -> String {
     let block = manifest.split("  config.toml: |\n").nth(1).expect("one");
