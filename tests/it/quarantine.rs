@@ -203,15 +203,20 @@ async fn one_is_verified_again_by_its_id_and_by_either_route() {
     }
 }
 
-#[tokio::test]
-async fn what_alipay_sends_again_leaves_the_refused_ones_and_is_delivered_once() {
-    let fixture = Fixture::embedded();
+/// A payment that was refused for a wrong key, and a sidecar with the right one over the same store.
+async fn mended(fixture: &Fixture) -> (TestSidecar, NotificationRecord) {
     let sidecar = start(&fixture.store, wrong_key).await;
     let sent = trigger(&sidecar, &[]).await;
     sidecar.wait_for_metric(REFUSED, 1.0).await;
     sidecar.stop();
     drop(sidecar);
-    let sidecar = start(&fixture.store, |_| ()).await;
+    (start(&fixture.store, |_| ()).await, sent)
+}
+
+#[tokio::test]
+async fn what_alipay_sends_again_leaves_the_refused_ones_and_is_delivered_once() {
+    let fixture = Fixture::embedded();
+    let (sidecar, sent) = mended(&fixture).await;
     assert_eq!(
         post(&sidecar, &sent.body).await,
         (200, "success".to_owned())
@@ -226,12 +231,7 @@ async fn what_alipay_sends_again_leaves_the_refused_ones_and_is_delivered_once()
 #[tokio::test]
 async fn another_content_of_what_is_known_leaves_the_refused_ones_when_it_is_verified() {
     let fixture = Fixture::embedded();
-    let sidecar = start(&fixture.store, wrong_key).await;
-    let sent = trigger(&sidecar, &[]).await;
-    sidecar.wait_for_metric(REFUSED, 1.0).await;
-    sidecar.stop();
-    drop(sidecar);
-    let sidecar = start(&fixture.store, |_| ()).await;
+    let (sidecar, sent) = mended(&fixture).await;
     let other = signed_again(&sent, &[("total_amount", "0.01")]);
     assert_eq!(post(&sidecar, &other).await, (200, "success".to_owned()));
     assert_eq!(refused(&sidecar).await.len(), 1, "it has another content");

@@ -38,6 +38,16 @@ async fn started() -> TestSidecar {
     TestSidecar::start_with(remembering).await
 }
 
+/// A sidecar whose merchants' tokens Alipay takes no longer.
+async fn timed_out() -> TestSidecar {
+    let sidecar = started().await;
+    sidecar
+        .simulator
+        .time_out_tokens(None, None)
+        .expect("tokens");
+    sidecar
+}
+
 /// A sidecar whose clock the test moves.
 async fn clocked() -> (TestSidecar, ManualClock) {
     let clock = ManualClock::new(SystemClock.now_ms());
@@ -426,11 +436,7 @@ async fn each_cause_is_worth_one_resend_in_either_order_and_no_more() {
 
 #[tokio::test]
 async fn a_login_whose_merchants_token_has_timed_out_is_sent_once_and_the_next_one_works() {
-    let sidecar = started().await;
-    sidecar
-        .simulator
-        .time_out_tokens(None, None)
-        .expect("tokens");
+    let sidecar = timed_out().await;
     let code = sidecar.user_code();
     let refused = sidecar.send_code(&code).await;
     assert_eq!(
@@ -449,11 +455,7 @@ async fn a_login_whose_merchants_token_has_timed_out_is_sent_once_and_the_next_o
 #[tokio::test]
 async fn nor_is_a_login_on_v3_sent_twice() {
     const LOGIN_V3: &str = "/v3/alipay/system/oauth/token";
-    let sidecar = started().await;
-    sidecar
-        .simulator
-        .time_out_tokens(None, None)
-        .expect("tokens");
+    let sidecar = timed_out().await;
     let code = sidecar.user_code();
     let body = format!(r#"{{"grant_type":"authorization_code","code":"{code}"}}"#);
     let refused = sidecar.post(LOGIN_V3, body).await;
