@@ -1,6 +1,6 @@
 //! The charsets that parameters, notifications and replies come in.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use super::{
     error::{ProtocolError, shorten},
@@ -59,12 +59,21 @@ impl Charset {
     /// [`ProtocolError::CharacterMissing`] where the charset lacks a character (UTF-8 lacks none).
     /// Java writes `?` there and so changes what is signed; we never do.
     pub fn encode(self, text: &str) -> Result<Vec<u8>, ProtocolError> {
+        self.encode_cow(text).map(Cow::into_owned)
+    }
+
+    /// The same; what is written as it is in memory isn't copied.
+    pub(super) fn encode_cow(self, text: &str) -> Result<Cow<'_, [u8]>, ProtocolError> {
         match self {
-            Self::Gbk => gbk::encode(text).map_err(|at| ProtocolError::CharacterMissing {
-                charset: self.label(),
-                at,
-            }),
-            Self::Utf8 => Ok(text.as_bytes().to_vec()),
+            Self::Gbk => {
+                gbk::encode(text)
+                    .map(Cow::Owned)
+                    .map_err(|at| ProtocolError::CharacterMissing {
+                        charset: self.label(),
+                        at,
+                    })
+            }
+            Self::Utf8 => Ok(Cow::Borrowed(text.as_bytes())),
         }
     }
 
@@ -99,11 +108,24 @@ impl Charset {
                 .map(str::to_owned)
                 .map_err(|source| source.valid_up_to()),
         };
-        decoded.map_err(|at| ProtocolError::CharsetMalformed {
+        decoded.map_err(|at| self.malformed(at))
+    }
+
+    /// The same; bytes of one's own become the text.
+    pub(super) fn decode_cow(self, bytes: Cow<'_, [u8]>) -> Result<String, ProtocolError> {
+        match (self, bytes) {
+            (Self::Utf8, Cow::Owned(bytes)) => String::from_utf8(bytes)
+                .map_err(|source| self.malformed(source.utf8_error().valid_up_to())),
+            (_, bytes) => self.decode(&bytes),
+        }
+    }
+
+    fn malformed(self, at: usize) -> ProtocolError {
+        ProtocolError::CharsetMalformed {
             what: "the text",
             charset: self.label(),
             at,
-        })
+        }
     }
 
     /// Counts the bytes that a character beginning with `lead` may hide from a scanner. In UTF-8
@@ -193,7 +215,8 @@ impl fmt::Display for CharsetLabel {
 #[must_use]
 pub fn label_of_form(raw: &[u8]) -> Option<String> {
     form::segments(raw).find_map(|(at, key, value)| {
-        let is_charset = form::unescape(key, at).is_ok_and(|key| key == name::CHARSET.as_bytes());
+        let is_charset =
+            form::unescape_cow(key, at).is_ok_and(|key| *key == *name::CHARSET.as_bytes());
         let value = is_charset
             .then(|| form::unescape(value, at).ok())
             .flatten()?;

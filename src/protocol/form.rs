@@ -1,5 +1,7 @@
 //! `application/x-www-form-urlencoded`, decoded once and encoded in a charset.
 
+use std::borrow::Cow;
+
 use super::{charset::Charset, error::ProtocolError};
 
 /// Splits a form into its still encoded pairs: offset, name, value.
@@ -19,6 +21,14 @@ pub(super) fn segments(raw: &[u8]) -> impl Iterator<Item = (usize, &[u8], &[u8])
 /// Takes the form encoding off once: `+` becomes a space, `%XX` a byte. `at` is where the piece
 /// stands in the form.
 pub(super) fn unescape(piece: &[u8], at: usize) -> Result<Vec<u8>, ProtocolError> {
+    unescape_cow(piece, at).map(Cow::into_owned)
+}
+
+/// The same; a piece that has neither isn't copied.
+pub(super) fn unescape_cow(piece: &[u8], at: usize) -> Result<Cow<'_, [u8]>, ProtocolError> {
+    if !piece.iter().any(|byte| matches!(byte, b'+' | b'%')) {
+        return Ok(Cow::Borrowed(piece));
+    }
     let mut out = Vec::with_capacity(piece.len());
     let mut bytes = piece.iter().enumerate();
     while let Some((offset, &byte)) = bytes.next() {
@@ -34,7 +44,7 @@ pub(super) fn unescape(piece: &[u8], at: usize) -> Result<Vec<u8>, ProtocolError
             plain => plain,
         });
     }
-    Ok(out)
+    Ok(Cow::Owned(out))
 }
 
 /// Percent-encodes everything but RFC 3986's unreserved characters; a space becomes `%20`, which
@@ -47,8 +57,10 @@ pub(super) fn escape_into(
     const DIGITS: [char; 16] = [
         '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
     ];
-    for byte in charset.encode(text)? {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+    let bytes = charset.encode_cow(text)?;
+    out.reserve(bytes.iter().map(|&byte| written(byte)).sum());
+    for &byte in bytes.iter() {
+        if is_unreserved(byte) {
             out.push(char::from(byte));
         } else {
             let digits = [byte >> 4, byte & 15];
@@ -57,6 +69,15 @@ pub(super) fn escape_into(
         }
     }
     Ok(())
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// How many characters a byte is written as.
+fn written(byte: u8) -> usize {
+    if is_unreserved(byte) { 1 } else { 3 }
 }
 
 /// Joins pairs as `name=value&…`, encoded.
@@ -80,4 +101,26 @@ fn hex_digit(byte: u8) -> Option<u8> {
     char::from(byte)
         .to_digit(16)
         .and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_no_decoding_is_not_copied() {
+        let is_copied = |piece: &[u8]| matches!(unescape_cow(piece, 0), Ok(Cow::Owned(_)));
+        assert!(!is_copied(b"") && !is_copied("a=中".as_bytes()));
+        assert!(is_copied(b"a+") && is_copied(b"%41"));
+    }
+
+    #[test]
+    fn room_is_made_for_what_is_written() {
+        for text in ["", "abc", "a b", "中", "{\"a\":1}"] {
+            let mut out = String::new();
+            escape_into(&mut out, text, Charset::Utf8).unwrap();
+            let length: usize = text.bytes().map(written).sum();
+            assert_eq!(out.len(), length, "{out}");
+        }
+    }
 }

@@ -29,11 +29,7 @@ pub enum EmptyValues {
 /// Protocol: 签名专区, “自行实现签名”. `sign_type` takes part in requests.
 #[must_use]
 pub fn v2_request(params: &Params) -> String {
-    join_sorted(
-        params
-            .iter()
-            .filter(|&(key, value)| key != name::SIGN && !is_blank(value)),
-    )
+    join_sorted(params, |key, value| key != name::SIGN && !is_blank(value))
 }
 
 /// Writes the sign content of a notification under one of the readings in use.
@@ -41,10 +37,22 @@ pub fn v2_request(params: &Params) -> String {
 /// Protocol: 异步通知, “验签”.
 #[must_use]
 pub fn notification(params: &Params, scheme: Scheme, empty_values: EmptyValues) -> String {
-    join_sorted(params.iter().filter(|&(key, value)| {
-        let left_out = key == name::SIGN || (scheme == Scheme::V1 && key == name::SIGN_TYPE);
+    notification_without(params, scheme, empty_values, None)
+}
+
+/// The same without one parameter more.
+pub(super) fn notification_without(
+    params: &Params,
+    scheme: Scheme,
+    empty_values: EmptyValues,
+    without: Option<&str>,
+) -> String {
+    join_sorted(params, |key, value| {
+        let left_out = key == name::SIGN
+            || (scheme == Scheme::V1 && key == name::SIGN_TYPE)
+            || without == Some(key);
         !left_out && (empty_values == EmptyValues::Kept || !is_blank(value))
-    }))
+    })
 }
 
 /// Holds what the signature of a v3 request covers.
@@ -116,10 +124,12 @@ fn push_line(content: &mut Vec<u8>, line: &[u8]) {
     content.push(b'\n');
 }
 
-fn join_sorted<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let mut pairs: Vec<_> = pairs.collect();
+fn join_sorted(params: &Params, takes_part: impl Fn(&str, &str) -> bool) -> String {
+    let mut pairs = Vec::with_capacity(params.len());
+    pairs.extend(params.iter().filter(|&(key, value)| takes_part(key, value)));
     pairs.sort_unstable_by_key(|&(key, _)| key);
-    let mut content = String::new();
+    let length = pairs.iter().map(|(key, value)| key.len() + value.len() + 2);
+    let mut content = String::with_capacity(length.sum());
     for (key, value) in pairs {
         if !content.is_empty() {
             content.push('&');

@@ -6,30 +6,39 @@ use crate::protocol::{
 };
 
 /// One reading of the rules.
-pub(super) struct Candidate {
+#[derive(Clone, Copy)]
+pub(super) struct Reading {
     pub(super) scheme: Scheme,
-    pub(super) content: String,
+    empty_values: EmptyValues,
+    /// What takes no part, beside what the scheme leaves out.
+    without: Option<&'static str>,
 }
 
-/// Lists the readings, the likeliest first, each content once.
+impl Reading {
+    /// Writes what is signed by this reading.
+    pub(super) fn content(self, params: &Params) -> String {
+        sign_content::notification_without(params, self.scheme, self.empty_values, self.without)
+    }
+}
+
+/// Lists the readings, the likeliest first; several may give one content.
 ///
 /// Protocol: 异步通知, “验签” says V1. What is disputed between the SDKs: `sign_type` kept (vector
 /// `sign-type-kept`), empty values (`empty-value-dropped`, `empty-value-kept`), and
 /// `alipay_cert_sn` (`ant-message-with-cert-sn`). Nothing else is ever left out.
-pub(super) fn all(params: &Params) -> Vec<Candidate> {
-    let mut without_certificate = params.clone();
-    let removed = without_certificate.remove(name::ALIPAY_CERT_SN);
-    let sets = [Some(params), removed.map(|_| &without_certificate)];
-    let mut found: Vec<Candidate> = Vec::new();
-    for params in sets.into_iter().flatten() {
-        for scheme in [Scheme::V1, Scheme::V2] {
-            for empty_values in [EmptyValues::Dropped, EmptyValues::Kept] {
-                let content = sign_content::notification(params, scheme, empty_values);
-                if found.iter().all(|known| known.content != content) {
-                    found.push(Candidate { scheme, content });
-                }
-            }
-        }
-    }
-    found
+pub(super) fn all(params: &Params) -> impl Iterator<Item = Reading> + use<> {
+    let names_certificate = params.get(name::ALIPAY_CERT_SN).is_some();
+    let certificate = names_certificate.then_some(Some(name::ALIPAY_CERT_SN));
+    let left_out = std::iter::once(None).chain(certificate);
+    left_out.flat_map(|without| {
+        [Scheme::V1, Scheme::V2]
+            .into_iter()
+            .flat_map(move |scheme| {
+                [EmptyValues::Dropped, EmptyValues::Kept].map(|empty_values| Reading {
+                    scheme,
+                    empty_values,
+                    without,
+                })
+            })
+    })
 }

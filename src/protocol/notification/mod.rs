@@ -126,8 +126,13 @@ impl UnverifiedNotification {
     ) -> Result<Notification, ProtocolError> {
         let sign_type = self.sign_type(app)?;
         let signature = self.signature()?;
-        for candidate in candidates::all(&self.params) {
-            let content = self.charset.encode(&candidate.content)?;
+        let mut tried: Vec<String> = Vec::new();
+        for reading in candidates::all(&self.params) {
+            let sign_content = reading.content(&self.params);
+            if tried.contains(&sign_content) {
+                continue;
+            }
+            let content = self.charset.encode_cow(&sign_content)?;
             if keys
                 .iter()
                 .any(|key| key.fits(sign_type, &content, &signature))
@@ -136,10 +141,11 @@ impl UnverifiedNotification {
                     params: self.params,
                     charset: self.charset,
                     is_opened: false,
-                    scheme: candidate.scheme,
-                    sign_content: candidate.content,
+                    scheme: reading.scheme,
+                    sign_content,
                 });
             }
+            tried.push(sign_content);
         }
         Err(ProtocolError::SignatureMismatch { keys: keys.len() })
     }
