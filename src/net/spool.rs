@@ -7,18 +7,20 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
-use tokio::io::AsyncWriteExt;
+use rustix::buffer::spare_capacity;
+use rustix::io::{pread, retry_on_intr};
 
 /// How many bytes may stay in memory by default.
 pub const IN_MEMORY: usize = 256 << 10;
-/// How much of a file is read at once.
-const CHUNK: usize = 64 << 10;
+/// How much is written to a file, or read from one, at once: each time costs two changes of threads.
+const CHUNK: usize = 256 << 10;
 
 /// Takes content piece by piece. `Debug` shows none of it.
 pub struct Spool {
     in_memory: usize,
+    /// What isn't in the file.
     memory: BytesMut,
-    file: Option<tokio::fs::File>,
+    file: Option<Arc<File>>,
     length: u64,
 }
 
@@ -65,23 +67,17 @@ impl Spool {
     /// The system's, when there is no room for the file.
     ///
     /// # Cancel safety
-    /// Not safe: part of the piece may have been added.
+    /// Not safe: part of the content may be lost.
     pub async fn push(&mut self, piece: &[u8]) -> io::Result<()> {
         self.length = self.length.saturating_add(piece.len() as u64);
-        if self.file.is_none() && self.memory.len() + piece.len() <= self.in_memory {
-            self.memory.extend_from_slice(piece);
-            return Ok(());
-        }
-        if self.file.is_none() {
-            let file = tokio::task::spawn_blocking(nameless).await??;
-            let mut file = tokio::fs::File::from_std(file);
-            file.write_all(&self.memory).await?;
-            self.memory = BytesMut::new();
-            self.file = Some(file);
-        }
-        match &mut self.file {
-            Some(file) => file.write_all(piece).await,
-            None => Ok(()),
+        self.memory.extend_from_slice(piece);
+        let most = match &self.file {
+            None => self.in_memory,
+            Some(_) => CHUNK,
+        };
+        match self.memory.len() > most {
+            true => self.write().await,
+            false => Ok(()),
         }
     }
 
@@ -89,18 +85,31 @@ impl Spool {
     ///
     /// # Errors
     /// The system's, when the file can't be written.
-    pub async fn finish(self) -> io::Result<Spooled> {
-        let place = match self.file {
-            None => Place::Memory(self.memory.freeze()),
-            Some(mut file) => {
-                file.flush().await?;
-                Place::File(Arc::new(file.into_std().await))
-            }
-        };
+    pub async fn finish(mut self) -> io::Result<Spooled> {
+        if self.file.is_some() {
+            self.write().await?;
+        }
         Ok(Spooled {
-            place,
+            place: self
+                .file
+                .map_or_else(|| Place::Memory(self.memory.freeze()), Place::File),
             length: self.length,
         })
+    }
+
+    /// Moves what is in memory to the end of the file.
+    async fn write(&mut self) -> io::Result<()> {
+        let (file, mut memory) = (self.file.take(), std::mem::take(&mut self.memory));
+        let at = self.length.saturating_sub(memory.len() as u64);
+        let write = move || -> io::Result<_> {
+            let file = file.map_or_else(|| nameless().map(Arc::new), Ok)?;
+            file.write_all_at(&memory, at)?;
+            memory.clear();
+            Ok((file, memory))
+        };
+        let (file, memory) = tokio::task::spawn_blocking(write).await??;
+        (self.file, self.memory) = (Some(file), memory);
+        Ok(())
     }
 }
 
@@ -140,9 +149,8 @@ fn read_file(file: Arc<File>) -> impl stream::Stream<Item = io::Result<Bytes>> +
     stream::try_unfold((file, 0_u64), |(file, at)| async move {
         let reading = Arc::clone(&file);
         let read = move || -> io::Result<Bytes> {
-            let mut chunk = vec![0; CHUNK];
-            let read = reading.read_at(&mut chunk, at)?;
-            chunk.truncate(read);
+            let mut chunk = Vec::with_capacity(CHUNK);
+            retry_on_intr(|| pread(&*reading, spare_capacity(&mut chunk), at))?;
             Ok(chunk.into())
         };
         let chunk = tokio::task::spawn_blocking(read).await??;
