@@ -17,7 +17,7 @@ use crate::world::World;
 /// Who sends at once: about as many as Alipay has connections to one ISV.
 const SENDERS: usize = 32;
 /// More than are acked a second.
-const A_SECOND: f64 = 8_000.0;
+const A_SECOND: f64 = 20_000.0;
 const WHAT: &str = "verified, durable notifications a second, to PostgreSQL's inserts";
 const WANTED: Wanted = Wanted::AtLeast(1.3);
 
