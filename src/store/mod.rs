@@ -71,6 +71,15 @@ pub trait Store: Directory + Inbox {
     /// [`StoreError`] when the store can't be read.
     fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>>;
 
+    /// How full the inbox and the quarantine are. Every notification asks: a store that can say
+    /// without a look at the disk does.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn backlog(&self) -> BoxFuture<'_, Result<Backlog, StoreError>> {
+        Box::pin(async { Ok(Backlog::from(self.counts().await?)) })
+    }
+
     /// Forgets what is old at `now` (Unix milliseconds): delivered and ignored entries settled more
     /// than `retain_delivered_ms` ago, dead ones given up more than 30 days ago (until then they
     /// can be replayed), every `notify_id` received more than `retain_delivered_ms` ago, but seven
@@ -304,6 +313,24 @@ pub enum Mark {
     Parked(EventId),
     /// Among those that are scheduled, for so many Unix milliseconds.
     Scheduled(i64, EventId),
+}
+
+/// What takes room that is limited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Deliveries owed.
+    pub pending: u64,
+    /// Refused notifications that are kept.
+    pub refused: u64,
+}
+
+impl From<Counts> for Backlog {
+    fn from(counts: Counts) -> Self {
+        Self {
+            pending: counts.pending,
+            refused: counts.refused,
+        }
+    }
 }
 
 /// How much there is of everything.

@@ -15,7 +15,7 @@ use crate::gateway::platform::Asker;
 use crate::model::id::EventId;
 use crate::protocol::notification::{Notification, UnverifiedNotification};
 use crate::store::error::StoreError;
-use crate::store::{Change, Effect};
+use crate::store::{Backlog, Change, Effect};
 use crate::telemetry::trace_context::TraceParent;
 use crate::webhook::answer::{self, Answer};
 use crate::webhook::error::{Known, Refusal};
@@ -215,15 +215,13 @@ pub(super) async fn store(
         arrival,
         verified,
     };
-    let counts = inner.parts.store.counts().await?;
-    let pending = counts.pending;
+    let Backlog { pending, refused } = inner.parts.store.backlog().await?;
     // What is known takes no room, and is acked again.
     if pending >= settings.high_water && !intake.is_known().await? {
         return Err(Refusal::Backlog { pending });
     }
     let mut plan = intake.plan().await?;
-    plan.changes
-        .extend(arrival.release_accepted(counts.refused));
+    plan.changes.extend(arrival.release_accepted(refused));
     let committed = match inner.parts.store.commit(plan.changes).await {
         Err(StoreError::TokenConflict { owner }) => {
             // Alipay can't mend it, so it is kept for the operator and acked.
@@ -232,7 +230,7 @@ pub(super) async fn store(
                 "the token of a verified push is already another merchant's; it was not stored"
             );
             let mut kept = intake::conflicting(&intake, plan.event_id);
-            kept.extend(arrival.release_accepted(counts.refused));
+            kept.extend(arrival.release_accepted(refused));
             let effects = inner.parts.store.commit(kept).await?;
             (effects, Outcome::TokenConflict)
         }

@@ -4,8 +4,6 @@
 //! of one change leaves no trace by itself. A commit refused at a later change has written: then
 //! [`Applier::has_written`] tells the writer to give the whole transaction up.
 
-use redb::ReadableTable;
-
 use super::fault::Fault;
 use super::inbox::Wait;
 use super::lookup::{self, MerchantId};
@@ -16,7 +14,7 @@ use crate::model::notification::InboxEntry;
 use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::seal::Sealer;
-use crate::store::{Change, Effect, MemoKey};
+use crate::store::{Backlog, Change, Effect, MemoKey};
 
 /// Applies commits within one write transaction.
 pub(super) struct Applier<'t> {
@@ -43,6 +41,15 @@ impl<'t> Applier<'t> {
         std::mem::take(&mut self.written)
     }
 
+    /// How full the inbox and the quarantine are now; `before` they were so full, if that is known.
+    pub(super) fn backlog(&self, before: Option<Backlog>) -> Result<Backlog, Fault> {
+        let tables = &self.tables;
+        Ok(Backlog {
+            pending: tables.pending.len_since(before.map(|b| b.pending))?,
+            refused: tables.refused.len_since(before.map(|b| b.refused))?,
+        })
+    }
+
     /// Says that something is written now; before every write.
     pub(super) fn touch(&mut self) {
         self.written = true;
@@ -62,6 +69,8 @@ impl<'t> Applier<'t> {
         for change in changes {
             let effect = match change {
                 Change::Accompany(entry) => self.accompany(entry, effects.last())?,
+                // Nothing was written since it was looked up.
+                Change::Receive(entry) if effects.is_empty() => self.take_in(entry)?,
                 change => self.apply(change)?,
             };
             effects.push(effect);

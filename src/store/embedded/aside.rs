@@ -56,7 +56,8 @@ impl Applier<'_> {
     /// Whether its notification is lost.
     fn set_one_aside(&mut self, suspect: Suspect, traces: &mut Traces) -> Result<bool, Fault> {
         let id = suspect.id;
-        let (notifications, deliveries) = (&self.tables.notifications, &self.tables.deliveries);
+        let notifications = self.tables.notifications.table()?;
+        let deliveries = self.tables.deliveries.table()?;
         match parts(notifications, deliveries, self.sealer, id)? {
             (Part::Whole(entry), Part::Damaged | Part::Missing) => {
                 self.rebuild(suspect, &entry, traces)?;
@@ -392,7 +393,7 @@ pub(super) fn repair(
     now: i64,
 ) -> Result<(), Fault> {
     let tx = db.begin_write()?;
-    let mut applier = Applier::new(Tables::open(&tx)?, sealer, now);
+    let mut applier = Applier::new(Tables::new(&tx), sealer, now);
     let mut others = Vec::new();
     let mut suspects = Vec::new();
     for (table, key) in found {
@@ -407,7 +408,7 @@ pub(super) fn repair(
     for (table, key) in others {
         take_aside(&tx, *table, key, now)?;
     }
-    Applier::new(Tables::open(&tx)?, sealer, now).put_missing_tokens()?;
+    Applier::new(Tables::new(&tx), sealer, now).put_missing_tokens()?;
     Ok(tx.commit()?)
 }
 
@@ -421,7 +422,7 @@ fn of_inbox(table: &str, key: &[u8]) -> Option<EventId> {
 /// Makes the deliveries anew that notifications lack, so that they are owed again; tells how many.
 pub(super) fn rebuild_missing(db: &Database, sealer: &Sealer, now: i64) -> Result<u64, Fault> {
     let tx = db.begin_write()?;
-    let mut applier = Applier::new(Tables::open(&tx)?, sealer, now);
+    let mut applier = Applier::new(Tables::new(&tx), sealer, now);
     let mut suspects = Vec::new();
     for row in applier.tables.notifications.iter()? {
         let key = *row?.0.value();

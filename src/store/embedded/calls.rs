@@ -148,7 +148,7 @@ impl Applier<'_> {
     }
 
     fn calls_size(&self) -> Result<u64, Fault> {
-        size(&self.tables.meta)
+        size(self.tables.meta.table()?)
     }
 
     fn set_calls_size(&mut self, size: u64) -> Result<(), Fault> {

@@ -280,7 +280,7 @@ mod tests {
             .create_with_backend(InMemoryBackend::new())
             .expect("in memory");
         let tx = db.begin_write().expect("transaction");
-        drop(Tables::open(&tx).expect("opened"));
+        Tables::create(&tx).expect("created");
         tx.commit().expect("committed");
         let tx = db.begin_read().expect("transaction");
         assert_eq!(unknown_tables(&tx).expect("readable"), Vec::<String>::new());

@@ -205,7 +205,7 @@ impl Building {
             return Err(no_copy(&self.scratch, "it was finished before"));
         };
         let commit = || -> Result<(), Fault> {
-            drop(Tables::open(&tx)?);
+            Tables::create(&tx)?;
             Ok(tx.commit()?)
         };
         commit().map_err(Fault::into_error)?;

@@ -1,6 +1,6 @@
 //! Writes to the directory: apps, merchants, and the rows they are found by.
 
-use redb::{ReadableTable, TableHandle};
+use redb::TableHandle;
 
 use super::apply::{Applier, token_conflict};
 use super::fault::Fault;
@@ -257,7 +257,7 @@ impl Applier<'_> {
     }
 
     pub(super) fn merchant(&self, id: &MerchantId) -> Result<Option<Merchant>, Fault> {
-        lookup::merchant(&self.tables.merchants, self.sealer, id)
+        lookup::merchant(self.tables.merchants.table()?, self.sealer, id)
     }
 
     /// The merchant; a damaged record is moved aside, because what Alipay says of the merchant
@@ -321,7 +321,7 @@ impl Applier<'_> {
 
     fn check_token(&self, id: &MerchantId, token: &Secret<String>) -> Result<(), Fault> {
         let digest = self.sealer.token_digest(token);
-        match lookup::token_owner(&self.tables.by_token, self.sealer, &digest)? {
+        match lookup::token_owner(self.tables.by_token.table()?, self.sealer, &digest)? {
             Some(owner) if owner != *id => Err(token_conflict(&owner)),
             _ => Ok(()),
         }

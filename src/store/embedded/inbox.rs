@@ -3,8 +3,6 @@
 //! Invariant: `due` holds exactly the pending deliveries that have no order key, and of those with
 //! one the first (by id, that is by receipt) of each key.
 
-use redb::ReadableTable;
-
 use super::apply::Applier;
 use super::fault::Fault;
 use super::inbox_records::{DeliveryRecord, seal_entry};
@@ -18,9 +16,14 @@ use crate::store::Effect;
 impl Applier<'_> {
     pub(super) fn receive(&mut self, entry: &InboxEntry) -> Result<Effect, Fault> {
         // Only the same entry twice in one commit is found here: the commit looked for it before.
-        if let Some(known) = self.known_entry(entry)? {
-            return Ok(known);
+        match self.known_entry(entry)? {
+            Some(known) => Ok(known),
+            None => self.take_in(entry),
         }
+    }
+
+    /// Stores an entry that isn't known.
+    pub(super) fn take_in(&mut self, entry: &InboxEntry) -> Result<Effect, Fault> {
         self.put_entry(entry, DeliveryState::Pending)?;
         Ok(Effect::Applied)
     }
@@ -180,7 +183,7 @@ impl Applier<'_> {
     }
 
     fn delivery(&self, id: EventId) -> Result<Option<DeliveryRecord>, Fault> {
-        lookup::delivery(&self.tables.deliveries, self.sealer, id)
+        lookup::delivery(self.tables.deliveries.table()?, self.sealer, id)
     }
 
     /// Writes the record of a delivery and moves it to where it belongs now.

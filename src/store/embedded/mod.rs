@@ -28,7 +28,8 @@ use crate::store::care::{Inspection, RowStream, Stats};
 use crate::store::error::StoreError;
 use crate::store::seal::{Sealer, StoreKey};
 use crate::store::{
-    Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Pruned, Store,
+    Backlog, Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Pruned,
+    Store,
 };
 use crate::workers::{WorkError, Workers};
 
@@ -52,6 +53,7 @@ mod inspect_indexes;
 mod inspect_kept;
 mod lookup;
 mod open;
+mod opened;
 mod overlay;
 mod prune;
 mod quarantine;
@@ -337,6 +339,14 @@ impl Store for EmbeddedStore {
 
     fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>> {
         self.read(|reader| reader.counts()).boxed()
+    }
+
+    fn backlog(&self) -> BoxFuture<'_, Result<Backlog, StoreError>> {
+        match self.0.shared.backlog() {
+            Some(backlog) => std::future::ready(Ok(backlog)).boxed(),
+            // Nothing was committed yet.
+            None => async { Ok(self.counts().await?.into()) }.boxed(),
+        }
     }
 
     fn prune(

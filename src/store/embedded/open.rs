@@ -90,7 +90,7 @@ pub(super) fn create_private(path: &Path) -> std::io::Result<File> {
 
 fn initialise(db: &Database, sealer: &Sealer) -> Result<(), Fault> {
     let tx = db.begin_write()?;
-    drop(Tables::open(&tx)?);
+    Tables::create(&tx)?;
     tables::write_schema(&tx, SCHEMA)?;
     let check = sealer.seal(CHECK_PLACE, CHECK_VALUE)?;
     let mut meta = tx.open_table(META)?;

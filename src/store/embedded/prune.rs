@@ -43,15 +43,15 @@ impl Applier<'_> {
     ) -> Result<(Pruned, Batch), Fault> {
         let mut room = BATCH;
         let retain = retain_delivered_ms.max(0);
-        let settled = take(&self.tables.settled, before(now, retain), &mut room)?;
+        let settled = take(self.tables.settled.table()?, before(now, retain), &mut room)?;
         let given_up = take(
-            &self.tables.given_up,
+            self.tables.given_up.table()?,
             before(now, RETAIN_DEAD_MS),
             &mut room,
         )?;
         let remembered = before(now, retain.max(REMEMBER_NOTIFY_IDS_MS));
-        let notify_ids = take(&self.tables.dedupe_at, remembered, &mut room)?;
-        let memos = take(&self.tables.memo_expiry, before(now, 0), &mut room)?;
+        let notify_ids = take(self.tables.dedupe_at.table()?, remembered, &mut room)?;
+        let memos = take(self.tables.memo_expiry.table()?, before(now, 0), &mut room)?;
         let refused = self.old_refused(before(now, RETAIN_REFUSED_MS).end, room)?;
         room -= refused.len();
         let calls = self.prune_calls(now, &mut room)?;

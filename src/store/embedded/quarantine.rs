@@ -3,8 +3,6 @@
 //! Invariant: `refused_index` has exactly one row for each of `refused`, and together they are
 //! within [`BOUNDS`].
 
-use redb::ReadableTable;
-
 use super::apply::Applier;
 use super::fault::Fault;
 use super::lookup;
@@ -100,7 +98,7 @@ impl Applier<'_> {
         first: EventId,
         newer: &RefusedNotification,
     ) -> Result<RefusedNotification, Fault> {
-        let stored = match lookup::refused(&self.tables.refused, self.sealer, first) {
+        let stored = match lookup::refused(self.tables.refused.table()?, self.sealer, first) {
             Ok(Some(stored)) => stored,
             // A damaged one is written over: the new bytes are good.
             Ok(None) | Err(Fault::Refused(_)) => {
@@ -126,7 +124,7 @@ impl Applier<'_> {
         refusal: RefusalKind,
         reason: &str,
     ) -> Result<Effect, Fault> {
-        let Some(stored) = lookup::refused(&self.tables.refused, self.sealer, id)? else {
+        let Some(stored) = lookup::refused(self.tables.refused.table()?, self.sealer, id)? else {
             return Ok(Effect::Missing);
         };
         let judged = RefusedNotification {

@@ -6,13 +6,14 @@ use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageError};
 
 use super::fault::Fault;
 use super::open;
 use crate::clock::Clock;
+use crate::store::Backlog;
 use crate::store::error::StoreError;
 use crate::store::seal::Sealer;
 
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     db: RwLock<Option<Database>>,
     /// How often it was opened anew.
     opened: AtomicU64,
+    /// As of the last commit since it was opened.
+    backlog: Mutex<Option<Backlog>>,
     writable: AtomicBool,
     closing: AtomicBool,
     ending: AtomicBool,
@@ -69,6 +72,7 @@ impl Shared {
             db: RwLock::new(Some(db)),
             writable: AtomicBool::new(writable == Writable::Yes),
             opened: AtomicU64::new(0),
+            backlog: Mutex::default(),
             closing: AtomicBool::new(false),
             ending: AtomicBool::new(false),
         })
@@ -125,6 +129,7 @@ impl Shared {
         let mut guard = self.db.write().unwrap_or_else(PoisonError::into_inner);
         self.closing.store(false, Ordering::Release);
         self.opened.fetch_add(1, Ordering::AcqRel);
+        *self.lock_backlog() = None;
         close(guard.take());
         let opened = self.opened_for(access);
         if opened.is_err() && access == Access::Full {
@@ -171,6 +176,21 @@ impl Shared {
     /// The file.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How full it is, if anything was committed since it was opened.
+    pub(super) fn backlog(&self) -> Option<Backlog> {
+        *self.lock_backlog()
+    }
+
+    /// Says how full it is after a commit.
+    pub(super) fn set_backlog(&self, to: Backlog) {
+        *self.lock_backlog() = Some(to);
+    }
+
+    fn lock_backlog(&self) -> MutexGuard<'_, Option<Backlog>> {
+        // Held for one copy.
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the last write succeeded.

@@ -4,9 +4,10 @@
 //! could be forged for (a token's owner) is sealed; what is only a hint (alias, PID) is compared
 //! with the sealed record after the look-up.
 
-use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
 use super::fault::Fault;
+use super::opened::Opened;
 
 /// Bytes as a key or a value.
 pub(super) type Bytes = &'static [u8];
@@ -207,90 +208,70 @@ pub(super) fn read_schema<T: ReadableTable<&'static str, Bytes>>(
         .map(u64::from_be_bytes))
 }
 
-/// Every table, opened for writing in one transaction.
-pub(super) struct Tables<'t> {
-    pub(super) apps: Table<'t, Bytes, Bytes>,
-    pub(super) certificates: Table<'t, Bytes, Bytes>,
-    pub(super) damaged: Table<'t, Bytes, (i64, Bytes)>,
-    pub(super) merchants: Table<'t, Bytes, Bytes>,
-    pub(super) revoked: Table<'t, Bytes, ()>,
-    pub(super) suspect: Table<'t, Bytes, ()>,
-    pub(super) by_auth_app_id: Table<'t, Bytes, ()>,
-    pub(super) by_pid: Table<'t, Bytes, ()>,
-    pub(super) by_alias: Table<'t, Bytes, Bytes>,
-    pub(super) by_token: Table<'t, Digest, Bytes>,
-    pub(super) tokens_of: Table<'t, Bytes, ()>,
-    pub(super) notifications: Table<'t, Id, Bytes>,
-    pub(super) deliveries: Table<'t, Id, Bytes>,
-    pub(super) pending: Table<'t, Id, i64>,
-    pub(super) delivered: Table<'t, Id, ()>,
-    pub(super) dead: Table<'t, Id, ()>,
-    pub(super) ignored: Table<'t, Id, ()>,
-    pub(super) due: Table<'t, (i64, Id), ()>,
-    pub(super) ordered: Table<'t, (Id, Id), i64>,
-    pub(super) leased: Table<'t, (i64, Id), ()>,
-    pub(super) parked: Table<'t, Id, ()>,
-    pub(super) settled: Table<'t, (i64, Id), ()>,
-    pub(super) given_up: Table<'t, (i64, Id), ()>,
-    pub(super) dedupe: Table<'t, Id, Id>,
-    pub(super) dedupe_at: Table<'t, (i64, Id), ()>,
-    pub(super) memos: Table<'t, Digest, (i64, Bytes)>,
-    pub(super) memo_expiry: Table<'t, (i64, Digest), ()>,
-    pub(super) refused: Table<'t, Id, Bytes>,
-    pub(super) refused_index: Table<'t, Id, (u8, u64, i64, Id, Id)>,
-    pub(super) variants: Table<'t, (Id, Id), Bytes>,
-    pub(super) meta: Table<'t, &'static str, Bytes>,
-    pub(super) calls: Table<'t, Id, Bytes>,
-    pub(super) calls_at: Table<'t, (i64, Id), (Id, u64)>,
-    pub(super) calls_named: Table<'t, Id, Id>,
-    pub(super) users: Table<'t, Digest, (i64, Bytes)>,
-    pub(super) users_end: Table<'t, (i64, Digest), ()>,
-    pub(super) users_forgotten: Table<'t, Bytes, i64>,
+/// Makes [`Tables`] of a list of tables.
+macro_rules! tables {
+    ($($field:ident: $definition:ident, $key:ty, $value:ty;)*) => {
+        /// Every table, for writing in one transaction; each is opened when it is first needed.
+        pub(super) struct Tables<'t> {
+            $(pub(super) $field: Opened<'t, $key, $value>,)*
+        }
+
+        impl<'t> Tables<'t> {
+            /// Opens none yet.
+            pub(super) fn new(tx: &'t WriteTransaction) -> Self {
+                Self {
+                    $($field: Opened::new(tx, $definition),)*
+                }
+            }
+
+            /// Creates those that aren't there.
+            pub(super) fn create(tx: &'t WriteTransaction) -> Result<(), Fault> {
+                let tables = Self::new(tx);
+                $(tables.$field.table()?;)*
+                Ok(())
+            }
+        }
+    };
 }
 
-impl<'t> Tables<'t> {
-    /// Opens them all, creating those that aren't there.
-    pub(super) fn open(tx: &'t WriteTransaction) -> Result<Self, Fault> {
-        Ok(Self {
-            apps: tx.open_table(APPS)?,
-            certificates: tx.open_table(CERTIFICATES)?,
-            damaged: tx.open_table(DAMAGED)?,
-            merchants: tx.open_table(MERCHANTS)?,
-            revoked: tx.open_table(REVOKED)?,
-            suspect: tx.open_table(SUSPECT)?,
-            by_auth_app_id: tx.open_table(BY_AUTH_APP_ID)?,
-            by_pid: tx.open_table(BY_PID)?,
-            by_alias: tx.open_table(BY_ALIAS)?,
-            by_token: tx.open_table(BY_TOKEN)?,
-            tokens_of: tx.open_table(TOKENS_OF)?,
-            notifications: tx.open_table(NOTIFICATIONS)?,
-            deliveries: tx.open_table(DELIVERIES)?,
-            pending: tx.open_table(PENDING)?,
-            delivered: tx.open_table(DELIVERED)?,
-            dead: tx.open_table(DEAD)?,
-            ignored: tx.open_table(IGNORED)?,
-            due: tx.open_table(DUE)?,
-            ordered: tx.open_table(ORDERED)?,
-            leased: tx.open_table(LEASED)?,
-            parked: tx.open_table(PARKED)?,
-            settled: tx.open_table(SETTLED)?,
-            given_up: tx.open_table(GIVEN_UP)?,
-            dedupe: tx.open_table(DEDUPE)?,
-            dedupe_at: tx.open_table(DEDUPE_AT)?,
-            memos: tx.open_table(MEMOS)?,
-            memo_expiry: tx.open_table(MEMO_EXPIRY)?,
-            refused: tx.open_table(REFUSED)?,
-            refused_index: tx.open_table(REFUSED_INDEX)?,
-            variants: tx.open_table(VARIANTS)?,
-            meta: tx.open_table(META)?,
-            calls: tx.open_table(CALLS)?,
-            calls_at: tx.open_table(CALLS_AT)?,
-            calls_named: tx.open_table(CALLS_NAMED)?,
-            users: tx.open_table(USERS)?,
-            users_end: tx.open_table(USERS_END)?,
-            users_forgotten: tx.open_table(USERS_FORGOTTEN)?,
-        })
-    }
+tables! {
+    apps: APPS, Bytes, Bytes;
+    certificates: CERTIFICATES, Bytes, Bytes;
+    damaged: DAMAGED, Bytes, (i64, Bytes);
+    merchants: MERCHANTS, Bytes, Bytes;
+    revoked: REVOKED, Bytes, ();
+    suspect: SUSPECT, Bytes, ();
+    by_auth_app_id: BY_AUTH_APP_ID, Bytes, ();
+    by_pid: BY_PID, Bytes, ();
+    by_alias: BY_ALIAS, Bytes, Bytes;
+    by_token: BY_TOKEN, Digest, Bytes;
+    tokens_of: TOKENS_OF, Bytes, ();
+    notifications: NOTIFICATIONS, Id, Bytes;
+    deliveries: DELIVERIES, Id, Bytes;
+    pending: PENDING, Id, i64;
+    delivered: DELIVERED, Id, ();
+    dead: DEAD, Id, ();
+    ignored: IGNORED, Id, ();
+    due: DUE, (i64, Id), ();
+    ordered: ORDERED, (Id, Id), i64;
+    leased: LEASED, (i64, Id), ();
+    parked: PARKED, Id, ();
+    settled: SETTLED, (i64, Id), ();
+    given_up: GIVEN_UP, (i64, Id), ();
+    dedupe: DEDUPE, Id, Id;
+    dedupe_at: DEDUPE_AT, (i64, Id), ();
+    memos: MEMOS, Digest, (i64, Bytes);
+    memo_expiry: MEMO_EXPIRY, (i64, Digest), ();
+    refused: REFUSED, Id, Bytes;
+    refused_index: REFUSED_INDEX, Id, (u8, u64, i64, Id, Id);
+    variants: VARIANTS, (Id, Id), Bytes;
+    meta: META, &'static str, Bytes;
+    calls: CALLS, Id, Bytes;
+    calls_at: CALLS_AT, (i64, Id), (Id, u64);
+    calls_named: CALLS_NAMED, Id, Id;
+    users: USERS, Digest, (i64, Bytes);
+    users_end: USERS_END, (i64, Digest), ();
+    users_forgotten: USERS_FORGOTTEN, Bytes, i64;
 }
 
 /// The key made of `parts`, joined by NUL.

@@ -1,7 +1,5 @@
 //! Whose a token is: every one that a merchant has held, too.
 
-use redb::ReadableTable;
-
 use super::apply::Applier;
 use super::fault::Fault;
 use super::lookup::{self, MerchantId, token_place};
@@ -44,7 +42,7 @@ impl Applier<'_> {
                 continue;
             };
             // `tokens_of` isn't sealed: whose token it is, the sealed row says.
-            let owner = lookup::token_owner(&self.tables.by_token, self.sealer, &digest);
+            let owner = lookup::token_owner(self.tables.by_token.table()?, self.sealer, &digest);
             match owner {
                 Ok(Some(owner)) if owner != *id => {}
                 Err(broken @ Fault::Broken(_)) => return Err(broken),

@@ -111,8 +111,8 @@ impl Applier<'_> {
     }
 
     fn user(&self, key: &UserKey) -> Result<Option<UserToken>, Fault> {
-        let forgotten = forgotten_at(&self.tables.users_forgotten, key)?;
-        look_up(&self.tables.users, self.sealer, key, forgotten)
+        let forgotten = forgotten_at(self.tables.users_forgotten.table()?, key)?;
+        look_up(self.tables.users.table()?, self.sealer, key, forgotten)
     }
 
     /// The user; a damaged record is moved aside, because a new login replaces it, and a

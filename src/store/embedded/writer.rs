@@ -281,32 +281,53 @@ fn attempt(
     commits: &[Commit],
     answered: &Answers,
 ) -> Result<Outcome, Fault> {
+    let mut answers: Answers = Vec::with_capacity(commits.len());
+    let spoilt = transact(shared, db, shared.clock.now_ms(), |applier| {
+        let mut written = false;
+        for (index, (commit, answered)) in commits.iter().zip(answered).enumerate() {
+            if answered.is_some() {
+                answers.push(None);
+                continue;
+            }
+            let answer = apply(applier, &commit.changes)?;
+            let wrote = applier.has_written();
+            match answer {
+                Err(error) if wrote => return Ok((false, Some((index, error)))),
+                answer => answers.push(Some(answer)),
+            }
+            written |= wrote;
+        }
+        Ok((written, None))
+    })?;
+    Ok(match spoilt {
+        Some((index, error)) => Outcome::Spoilt(index, error),
+        None => Outcome::Done(answers),
+    })
+}
+
+/// Runs `work` within one transaction, at the time `now`, and makes what it wrote durable, where it
+/// says that it wrote anything that is to stand.
+fn transact<T>(
+    shared: &Shared,
+    db: &Database,
+    now: i64,
+    work: impl FnOnce(&mut Applier<'_>) -> Result<(bool, T), Fault>,
+) -> Result<T, Fault> {
     let mut tx = db.begin_write()?;
     // Opening after a crash then takes milliseconds, whatever the size of the file.
     tx.set_quick_repair(true);
-    let mut applier = Applier::new(Tables::open(&tx)?, &shared.sealer, shared.clock.now_ms());
-    let mut answers: Answers = Vec::with_capacity(commits.len());
-    let mut written = false;
-    for (index, (commit, answered)) in commits.iter().zip(answered).enumerate() {
-        if answered.is_some() {
-            answers.push(None);
-            continue;
-        }
-        let answer = apply(&mut applier, &commit.changes)?;
-        let wrote = applier.has_written();
-        match answer {
-            Err(error) if wrote => return Ok(Outcome::Spoilt(index, error)),
-            answer => answers.push(Some(answer)),
-        }
-        written |= wrote;
-    }
-    drop(applier);
-    if written {
+    let mut applier = Applier::new(Tables::new(&tx), &shared.sealer, now);
+    let (stands, done) = work(&mut applier)?;
+    if stands {
+        let backlog = applier.backlog(shared.backlog())?;
+        drop(applier);
         tx.commit()?;
+        shared.set_backlog(backlog);
     } else {
+        drop(applier);
         tx.abort()?;
     }
-    Ok(Outcome::Done(answers))
+    Ok(done)
 }
 
 /// Applies one commit. A panic in it refuses it, and leaves its neighbours alone.
@@ -327,36 +348,19 @@ fn apply(
 
 fn prune_batch(shared: &Shared, prune: &Prune) -> Result<(Pruned, Batch), String> {
     guarded(shared, |db| {
-        let mut tx = db.begin_write()?;
-        tx.set_quick_repair(true);
-        let mut applier = Applier::new(Tables::open(&tx)?, &shared.sealer, prune.now);
-        let pruned = applier.prune(prune.now, prune.retain_delivered_ms)?;
-        let written = applier.has_written();
-        drop(applier);
-        if written {
-            tx.commit()?;
-        } else {
-            tx.abort()?;
-        }
-        Ok(pruned)
+        transact(shared, db, prune.now, |applier| {
+            let pruned = applier.prune(prune.now, prune.retain_delivered_ms)?;
+            Ok((applier.has_written(), pruned))
+        })
     })
 }
 
 fn set_aside(shared: &Shared, suspects: &[Suspect]) -> Result<(), String> {
     guarded(shared, |db| {
-        let mut tx = db.begin_write()?;
-        tx.set_quick_repair(true);
-        let now = shared.clock.now_ms();
-        let mut applier = Applier::new(Tables::open(&tx)?, &shared.sealer, now);
-        applier.set_aside(suspects)?;
-        let written = applier.has_written();
-        drop(applier);
-        if written {
-            tx.commit()?;
-        } else {
-            tx.abort()?;
-        }
-        Ok(())
+        transact(shared, db, shared.clock.now_ms(), |applier| {
+            applier.set_aside(suspects)?;
+            Ok((applier.has_written(), ()))
+        })
     })
 }
 

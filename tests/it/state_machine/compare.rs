@@ -7,7 +7,7 @@ use alipay_sidecar::model::delivery::{Delivery, DeliveryState};
 use alipay_sidecar::model::merchant::{Merchant, MerchantStatus};
 use alipay_sidecar::model::notification::InboxEntry;
 use alipay_sidecar::model::user_token::UserToken;
-use alipay_sidecar::store::{Counts, Directory, Inbox, MerchantKey, Store};
+use alipay_sidecar::store::{Backlog, Counts, Directory, Inbox, MerchantKey, Store};
 
 use super::Pair;
 use super::deeds::{alias_text, pid, token_text};
@@ -203,6 +203,8 @@ impl Pair {
             refused: self.model.kept.refused.len() as u64,
         };
         assert_eq!(self.store.counts().await.expect("readable"), expected);
+        let backlog = self.store.backlog().await.expect("known");
+        assert_eq!(backlog, Backlog::from(expected));
     }
 }
 

@@ -159,7 +159,8 @@ fn a_look_at_the_indexes_asks_at_every_row_whether_to_go_on() {
             .create_with_backend(redb::backends::InMemoryBackend::new())
             .expect("in memory");
         let tx = db.begin_write().expect("transaction");
-        let mut tables = Tables::open(&tx).expect("opened");
+        Tables::create(&tx).expect("created");
+        let mut tables = Tables::new(&tx);
         (0..100).for_each(|n| fill(&mut tables, n));
         drop(tables);
         tx.commit().expect("committed");
@@ -218,7 +219,7 @@ async fn what_only_a_newer_program_understands_keeps_nothing_else_from_being_due
     let kept = Kept::new();
     let sealer = kept.sealer();
     kept.tamper(|tx| {
-        let mut tables = Tables::open(tx).expect("opened");
+        let mut tables = Tables::new(tx);
         // More than one look takes to be moved aside.
         for n in 0..600 {
             let key = EventId::new(START - 1000 + n).to_bytes();
@@ -256,7 +257,7 @@ async fn a_row_of_the_queue_without_a_record_is_mended_or_removed() {
     drop(store);
     let nobody = EventId::new(START - 3).to_bytes();
     kept.tamper(|tx| {
-        let mut tables = Tables::open(tx).expect("opened");
+        let mut tables = Tables::new(tx);
         drop(tables.deliveries.remove(&own.id.to_bytes()).expect("there"));
         tables
             .due
@@ -286,7 +287,7 @@ fn a_repair_ends_where_it_can_move_nothing_and_moves_all_it_can() {
     let own = entry(START);
     let (stuck, lone) = (EventId::new(START - 1).to_bytes(), own.id.to_bytes());
     kept.tamper(|tx| {
-        let mut tables = Tables::open(tx).expect("opened");
+        let mut tables = Tables::new(tx);
         let record = strange(&sealer, entry_place(&stuck));
         let done = tables.notifications.insert(&stuck, record.as_slice());
         drop(done.expect("written"));
