@@ -15,6 +15,8 @@ struct Round {
     rsa_everywhere: f64,
     rsa_alone: f64,
     proxy: Taken,
+    /// A proxy that signs and verifies on the reactor, and does nothing else.
+    inline: Taken,
     sidecar: Taken,
     /// Both with one connection.
     proxy_alone: Taken,
@@ -27,9 +29,11 @@ pub(crate) fn measure(
     plan: &Plan,
 ) -> anyhow::Result<Vec<Finding>> {
     let (proxy, proxy_address) = world.role("proxy")?;
+    let (inline, inline_address) = world.role("inline")?;
     let sidecar = world.sidecar("floor")?;
     let connect = |address: &str, count| runtime.block_on(Callers::connect(address, count, call()));
     let mut of_proxy = connect(&proxy_address, CONNECTIONS)?;
+    let mut of_inline = connect(&inline_address, CONNECTIONS)?;
     let mut of_sidecar = connect(&sidecar.proxy, CONNECTIONS)?;
     let mut one_of_proxy = connect(&proxy_address, 1)?;
     let mut one_of_sidecar = connect(&sidecar.proxy, 1)?;
@@ -37,6 +41,7 @@ pub(crate) fn measure(
         Ok(Round {
             rsa_everywhere: world.rsa.on_all_cores(plan.slice)?,
             proxy: runtime.block_on(of_proxy.slice(plan, &proxy))?,
+            inline: runtime.block_on(of_inline.slice(plan, &inline))?,
             sidecar: runtime.block_on(of_sidecar.slice(plan, &sidecar.program))?,
             rsa_alone: world.rsa.alone(plan.slice)?,
             proxy_alone: runtime.block_on(one_of_proxy.slice(plan, &proxy))?,
@@ -56,11 +61,13 @@ fn cpu(rounds: &[Round]) -> Finding {
         unit: "",
         wanted: Wanted::AtLeast(0.95),
         beside: format!(
-            "aws-lc sign and verify {} + minimal proxy {}, of {} µs; {} calls/s",
+            "aws-lc sign and verify {} + minimal proxy {}, of {} µs; {} calls/s; both in one \
+             proxy, on its reactor: {} µs",
             digits(over(rounds, |r| r.rsa_everywhere)),
             digits(over(rounds, |r| r.proxy.cpu())),
             digits(over(rounds, |r| r.sidecar.cpu())),
             digits(over(rounds, |r| r.sidecar.calls_a_second())),
+            digits(over(rounds, |r| r.inline.cpu())),
         ),
     }
 }
