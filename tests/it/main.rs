@@ -165,6 +165,7 @@ mod store_embedded;
 #[cfg(feature = "simulator")]
 mod store_front;
 mod store_quarantine;
+mod stuck_disk;
 #[cfg(feature = "simulator")]
 #[allow(
     dead_code,
