@@ -9,7 +9,9 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use super::chain::{Belief, Head, ReadLine, digest, digest_text};
+use sha2::{Digest, Sha256};
+
+use super::chain::{Belief, Head, ReadLine, digest_text};
 use super::error::AuditError;
 
 /// How much of the end of a file is looked at: many times the longest line.
@@ -177,7 +179,45 @@ pub(super) fn lines(bytes: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
 
 /// What a start says of lines that are none.
 pub(super) fn torn_digest(torn: &[Vec<u8>]) -> Option<String> {
-    (!torn.is_empty()).then(|| digest_text(digest(&torn.join(&b'\n'))))
+    let mut said = Torn::default();
+    torn.iter().for_each(|line| said.push(line, Ended::Yes));
+    said.digest()
+}
+
+/// Whether what was read of a line is followed by its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The file, or what is read of a line at once, ends first.
+    No,
+    /// It is.
+    Yes,
+}
+
+/// Lines that are none, one after another: a file may be full of them.
+#[derive(Default)]
+pub(super) struct Torn {
+    /// How many pieces there were.
+    pub(super) count: u64,
+    bytes: Sha256,
+    /// The last piece was followed by the end of its line.
+    has_ended: bool,
+}
+
+impl Torn {
+    /// Adds a line, or a piece of one.
+    pub(super) fn push(&mut self, line: &[u8], ended: Ended) {
+        if self.has_ended {
+            self.bytes.update(b"\n");
+        }
+        self.bytes.update(line);
+        self.has_ended = ended == Ended::Yes;
+        self.count += 1;
+    }
+
+    /// What a start says of them; nothing of none.
+    pub(super) fn digest(self) -> Option<String> {
+        (self.count > 0).then(|| digest_text(self.bytes.finalize().into()))
+    }
 }
 
 /// The number of the first line of a file.

@@ -7,15 +7,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::chain::{ChainKey, Head, ReadLine, digest_text};
-use super::files::torn_digest;
+use super::files::{Ended, Torn};
 
 /// How many problems are named; a broken file has one a line.
 const MOST_PROBLEMS: usize = 50;
 /// The longest line that is read, bytes: many times what the log writes.
 const LONGEST: usize = 64 << 10;
-/// How many lines that are none are held until the next line tells of them. A file full of rubbish
-/// mustn't be held in memory: its digest can't be right anyway.
-const MOST_TORN: usize = 1000;
 
 /// What a check found.
 #[derive(Debug, Default, Serialize)]
@@ -105,7 +102,7 @@ pub(super) struct Verifier<'k> {
     /// Whether the last line's MAC holds.
     is_last_ours: bool,
     /// What was read since the last line and is none, and where that began.
-    torn: Vec<Vec<u8>>,
+    torn: Torn,
     torn_at: (PathBuf, u64),
     retired: u64,
     /// The same, said by lines that nothing vouches for yet.
@@ -129,7 +126,7 @@ impl<'k> Verifier<'k> {
             under: Under::Ours,
             last: None,
             is_last_ours: false,
-            torn: Vec::new(),
+            torn: Torn::default(),
             torn_at: (PathBuf::new(), 0),
             retired: 0,
             said_retired: 0,
@@ -157,12 +154,11 @@ impl<'k> Verifier<'k> {
 
     fn line(&mut self, bytes: &[u8]) {
         let Some(line) = ReadLine::read(bytes) else {
-            if self.torn.is_empty() {
+            if self.torn.count == 0 {
                 self.torn_at = self.at.clone();
             }
-            if self.torn.len() < MOST_TORN {
-                self.torn.push(bytes.to_vec());
-            }
+            let ended = if self.is_open { Ended::No } else { Ended::Yes };
+            self.torn.push(bytes, ended);
             return;
         };
         self.follows(&line);
@@ -209,8 +205,8 @@ impl<'k> Verifier<'k> {
     /// What is no line is right only where the next line vouches for it.
     fn torn_is_told(&mut self, line: &ReadLine<'_>) {
         let torn = std::mem::take(&mut self.torn);
-        let there = torn_digest(&torn);
-        let ((file, at), count) = (self.torn_at.clone(), torn.len());
+        let ((file, at), count) = (self.torn_at.clone(), torn.count);
+        let there = torn.digest();
         match (there, &line.said.torn) {
             (None, None) => {}
             (there, told) if there == *told => self.report.remarks.push(format!(
@@ -311,7 +307,7 @@ impl<'k> Verifier<'k> {
     /// A line that isn't finished yet, or was torn by a crash that nobody started after.
     fn torn_at_the_end(&mut self) {
         let (file, at) = self.torn_at.clone();
-        match self.torn.len() {
+        match self.torn.count {
             0 => {}
             1 if self.is_open && self.at == self.torn_at => self.report.remarks.push(format!(
                 "{}:{at}: the last line isn't finished: it is being written, or a crash tore it",
@@ -405,6 +401,7 @@ impl<'k> Verifier<'k> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::chain::digest;
 
     const LINE: &[u8] =
         b"{\"seq\":1,\"prev\":\"\",\"time\":\"\",\"event\":\"call\",\"outcome\":\"ok\"}\n";
@@ -416,10 +413,36 @@ mod tests {
         verifier
     }
 
+    /// A start that tells of `torn`, behind it.
+    fn told(torn: &[u8]) -> Vec<u8> {
+        let said = digest_text(digest(torn));
+        let line = format!(
+            "{{\"seq\":1,\"prev\":\"\",\"time\":\"\",\"event\":\"audit\",\"action\":\"opened\",\
+             \"outcome\":\"ok\",\"torn\":\"{said}\"}}\n"
+        );
+        [torn, b"\n", line.as_bytes()].concat()
+    }
+
     #[test]
-    fn a_file_full_of_rubbish_is_not_held_in_memory() {
-        let verifier = reading(&b"rubbish\n".repeat(MOST_TORN + 10));
-        assert_eq!(verifier.torn.len(), MOST_TORN);
+    fn a_start_may_tell_of_any_number_of_torn_lines_of_any_length() {
+        for torn in [
+            b"r".to_vec(),
+            b"rubbish\n".repeat(5_000),
+            [b"r".repeat(3 * LONGEST + 7).as_slice(), b"\nr"].concat(),
+        ] {
+            let report = reading(&told(&torn)).end(Extent::Whole);
+            assert_eq!(report.problem_count, 0, "{:?}", report.problems);
+            let mut changed = torn;
+            changed.push(b'.');
+            let line = told(b"");
+            let file = [changed.as_slice(), line.as_slice()].concat();
+            assert_eq!(reading(&file).end(Extent::Whole).problem_count, 1);
+        }
+    }
+
+    #[test]
+    fn a_file_full_of_rubbish_is_one_problem() {
+        let verifier = reading(&b"rubbish\n".repeat(5_000));
         assert_eq!(verifier.end(Extent::Whole).problem_count, 1);
     }
 
