@@ -184,34 +184,41 @@ pub(super) fn torn_digest(torn: &[Vec<u8>]) -> Option<String> {
     said.digest()
 }
 
-/// Whether what was read of a line is followed by its end.
+/// Whether more of a line follows what was read of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// The file, or what is read of a line at once, ends first.
+    /// What is read at once ends first.
     No,
-    /// It is.
+    /// Its end, or that of the file.
     Yes,
 }
 
 /// Lines that are none, one after another: a file may be full of them.
 #[derive(Default)]
 pub(super) struct Torn {
-    /// How many pieces there were.
+    /// How many there are.
     pub(super) count: u64,
     bytes: Sha256,
-    /// The last piece was followed by the end of its line.
-    has_ended: bool,
+    /// More of the last one follows.
+    is_open: bool,
 }
 
 impl Torn {
     /// Adds a line, or a piece of one.
     pub(super) fn push(&mut self, line: &[u8], ended: Ended) {
-        if self.has_ended {
-            self.bytes.update(b"\n");
+        if !self.is_open {
+            if self.count > 0 {
+                self.bytes.update(b"\n");
+            }
+            self.count += 1;
         }
         self.bytes.update(line);
-        self.has_ended = ended == Ended::Yes;
-        self.count += 1;
+        self.is_open = ended == Ended::No;
+    }
+
+    /// The file ends: what follows is another line.
+    pub(super) fn end_of_file(&mut self) {
+        self.is_open = false;
     }
 
     /// What a start says of them; nothing of none.

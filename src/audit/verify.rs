@@ -139,14 +139,19 @@ impl<'k> Verifier<'k> {
     pub(super) fn file(&mut self, path: &Path, mut source: impl BufRead) -> io::Result<()> {
         self.report.files.push(path.to_owned());
         self.at = (path.to_owned(), 0);
+        self.is_open = false;
         loop {
             let mut line = Vec::new();
             let limit = u64::try_from(LONGEST).unwrap_or(u64::MAX);
             let read = io::Read::take(&mut source, limit).read_until(b'\n', &mut line)?;
             if read == 0 {
+                self.torn.end_of_file();
                 return Ok(());
             }
-            self.at.1 += 1;
+            // What is longer than is read at once comes in pieces.
+            if !self.is_open {
+                self.at.1 += 1;
+            }
             self.is_open = !line.ends_with(b"\n");
             self.line(line.strip_suffix(b"\n").unwrap_or(&line));
         }
@@ -424,20 +429,36 @@ mod tests {
     }
 
     #[test]
-    fn a_start_may_tell_of_any_number_of_torn_lines_of_any_length() {
+    fn a_start_may_tell_of_many_torn_lines_and_of_long_ones() {
         for torn in [
             b"r".to_vec(),
             b"rubbish\n".repeat(5_000),
             [b"r".repeat(3 * LONGEST + 7).as_slice(), b"\nr"].concat(),
         ] {
-            let report = reading(&told(&torn)).end(Extent::Whole);
+            let whole = told(&torn);
+            let report = reading(&whole).end(Extent::Whole);
             assert_eq!(report.problem_count, 0, "{:?}", report.problems);
-            let mut changed = torn;
-            changed.push(b'.');
-            let line = told(b"");
-            let file = [changed.as_slice(), line.as_slice()].concat();
-            assert_eq!(reading(&file).end(Extent::Whole).problem_count, 1);
+            let lines = torn.split(|byte| *byte == b'\n').count();
+            let said = format!(
+                "audit.jsonl:1: torn by a crash, as the start behind it tells ({lines} lines)"
+            );
+            assert_eq!(report.remarks.first(), Some(&said));
+            let changed = [b".", whole.as_slice()].concat();
+            assert_eq!(reading(&changed).end(Extent::Whole).problem_count, 1);
         }
+    }
+
+    #[test]
+    fn what_two_files_end_with_are_two_torn_lines() {
+        let mut verifier = Verifier::new(None, None);
+        let first = verifier.file(Path::new("audit.jsonl.1"), b"first".as_slice());
+        first.expect("readable");
+        let last = told(b"first\nlast");
+        let last = last.strip_prefix(b"first\n").expect("it begins so");
+        let last = verifier.file(Path::new("audit.jsonl"), last);
+        last.expect("readable");
+        let report = verifier.end(Extent::Whole);
+        assert_eq!(report.problem_count, 0, "{:?}", report.problems);
     }
 
     #[test]
