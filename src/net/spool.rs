@@ -13,7 +13,8 @@ use rustix::io::{pread, retry_on_intr};
 /// How many bytes may stay in memory by default.
 pub const IN_MEMORY: usize = 256 << 10;
 /// How much is written to a file, or read from one, at once: each time costs two changes of threads.
-const CHUNK: usize = 256 << 10;
+/// Less than may stay in memory: content in a file never holds more than content without one.
+const CHUNK: usize = 128 << 10;
 
 /// Takes content piece by piece. `Debug` shows none of it.
 pub struct Spool {
@@ -22,6 +23,8 @@ pub struct Spool {
     memory: BytesMut,
     file: Option<Arc<File>>,
     length: u64,
+    /// A write failed, or nobody waited for it.
+    is_broken: bool,
 }
 
 /// Whole content, which can be read any number of times. Clones share it. `Debug` shows none of it.
@@ -58,27 +61,29 @@ impl Spool {
             memory: BytesMut::new(),
             file: None,
             length: 0,
+            is_broken: false,
         }
     }
 
     /// Adds a piece.
     ///
     /// # Errors
-    /// The system's, when there is no room for the file.
+    /// The system's, when there is no room for the file; every call behind it fails, too.
     ///
     /// # Cancel safety
-    /// Not safe: part of the content may be lost.
+    /// Not safe: the content is lost, and every call behind it fails.
     pub async fn push(&mut self, piece: &[u8]) -> io::Result<()> {
-        self.length = self.length.saturating_add(piece.len() as u64);
-        self.memory.extend_from_slice(piece);
+        self.check()?;
         let most = match &self.file {
             None => self.in_memory,
             Some(_) => CHUNK,
         };
-        match self.memory.len() > most {
-            true => self.write().await,
-            false => Ok(()),
+        if self.memory.len() + piece.len() > most {
+            self.write().await?;
         }
+        self.memory.extend_from_slice(piece);
+        self.length = self.length.saturating_add(piece.len() as u64);
+        Ok(())
     }
 
     /// The content once all of it is there.
@@ -86,6 +91,7 @@ impl Spool {
     /// # Errors
     /// The system's, when the file can't be written.
     pub async fn finish(mut self) -> io::Result<Spooled> {
+        self.check()?;
         if self.file.is_some() {
             self.write().await?;
         }
@@ -99,17 +105,29 @@ impl Spool {
 
     /// Moves what is in memory to the end of the file.
     async fn write(&mut self) -> io::Result<()> {
+        self.is_broken = true;
         let (file, mut memory) = (self.file.take(), std::mem::take(&mut self.memory));
         let at = self.length.saturating_sub(memory.len() as u64);
         let write = move || -> io::Result<_> {
             let file = file.map_or_else(|| nameless().map(Arc::new), Ok)?;
             file.write_all_at(&memory, at)?;
             memory.clear();
+            if memory.capacity() > CHUNK {
+                memory = BytesMut::with_capacity(CHUNK);
+            }
             Ok((file, memory))
         };
         let (file, memory) = tokio::task::spawn_blocking(write).await??;
         (self.file, self.memory) = (Some(file), memory);
+        self.is_broken = false;
         Ok(())
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match self.is_broken {
+            true => Err(io::Error::other("part of the content was lost before")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -175,12 +193,16 @@ fn nameless() -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::TryStreamExt;
+    use futures_util::{FutureExt, TryStreamExt};
 
     use super::*;
 
     async fn check(pieces: &[usize], in_file: bool) {
-        let mut spool = Spool::new(IN_MEMORY);
+        check_within(IN_MEMORY, pieces, in_file).await;
+    }
+
+    async fn check_within(in_memory: usize, pieces: &[usize], in_file: bool) {
+        let mut spool = Spool::new(in_memory);
         let mut expected = Vec::new();
         for (number, size) in pieces.iter().enumerate() {
             let piece = vec![u8::try_from(number % 251).expect("small"); *size];
@@ -203,5 +225,41 @@ mod tests {
         check(&[IN_MEMORY], false).await;
         check(&[IN_MEMORY, 1], true).await;
         check(&[1, IN_MEMORY, CHUNK * 3 + 7], true).await;
+        check(&[IN_MEMORY + 1], true).await;
+        check_within(0, &[], false).await;
+        check_within(0, &[0], false).await;
+        check_within(0, &[1], true).await;
+    }
+
+    #[tokio::test]
+    async fn pieces_of_any_size_are_put_together() {
+        check(&[IN_MEMORY + 1, 10, 20], true).await;
+        check(&[10_000; 100], true).await;
+        check(&[IN_MEMORY, CHUNK, 1, CHUNK - 1, CHUNK + 1, 0, 3], true).await;
+        check_within(0, &[1, CHUNK, 2], true).await;
+        check_within(5, &[3, 2, 1], true).await;
+    }
+
+    #[tokio::test]
+    async fn no_more_is_held_beside_a_file_than_is_written_at_once() {
+        let mut spool = Spool::new(IN_MEMORY);
+        for _ in 0..100 {
+            spool.push(&[7; 10_000]).await.expect("room");
+            let most = match &spool.file {
+                None => IN_MEMORY,
+                Some(_) => CHUNK,
+            };
+            assert!(spool.memory.len() <= most);
+        }
+        assert!(spool.file.is_some() && spool.memory.capacity() <= CHUNK);
+    }
+
+    #[tokio::test]
+    async fn content_whose_write_nobody_waited_for_is_never_taken_for_whole() {
+        let mut spool = Spool::new(1);
+        spool.push(b"a").await.expect("room");
+        assert!(spool.push(b"b").now_or_never().is_none());
+        assert!(spool.push(b"c").await.is_err());
+        assert!(spool.finish().await.is_err());
     }
 }
