@@ -306,6 +306,27 @@ mod tests {
     }
 
     #[test]
+    fn bytes_of_ones_own_become_the_text() {
+        let bytes = b"a b".to_vec();
+        let at = bytes.as_ptr();
+        let text = Charset::Utf8.decode_cow(Cow::Owned(bytes)).unwrap();
+        assert_eq!((text.as_str(), text.as_ptr()), ("a b", at));
+        let borrowed = Charset::Utf8.decode_cow(Cow::Borrowed(b"a"));
+        assert_eq!(borrowed.as_deref(), Ok("a"));
+        let gbk = Charset::Gbk.decode_cow(Cow::Owned(b"\xc4\xa3".to_vec()));
+        assert_eq!(gbk.as_deref(), Ok("模"));
+        let refused = Charset::Utf8.decode_cow(Cow::Owned(b"ab\xd6".to_vec()));
+        assert!(matches!(
+            refused,
+            Err(ProtocolError::CharsetMalformed { at: 2, .. })
+        ));
+        assert!(matches!(
+            Charset::Utf8.encode_cow("a"),
+            Ok(Cow::Borrowed(b"a"))
+        ));
+    }
+
+    #[test]
     fn undecodable_bytes_are_refused_with_their_place() {
         let error = Charset::Utf8.decode(b"ab\xd6\xd0").unwrap_err();
         assert!(matches!(

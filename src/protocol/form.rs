@@ -29,7 +29,9 @@ pub(super) fn unescape_cow(piece: &[u8], at: usize) -> Result<Cow<'_, [u8]>, Pro
     if !piece.iter().any(|byte| matches!(byte, b'+' | b'%')) {
         return Ok(Cow::Borrowed(piece));
     }
-    let mut out = Vec::with_capacity(piece.len());
+    // What is decoded may be kept: it takes no more room than it needs.
+    let escapes = piece.iter().filter(|byte| **byte == b'%').count();
+    let mut out = Vec::with_capacity(piece.len().saturating_sub(2 * escapes));
     let mut bytes = piece.iter().enumerate();
     while let Some((offset, &byte)) = bytes.next() {
         out.push(match byte {
@@ -115,7 +117,23 @@ mod tests {
     }
 
     #[test]
-    fn room_is_made_for_what_is_written() {
+    fn what_is_decoded_takes_no_more_room_than_it_needs() {
+        for piece in [
+            "%41".repeat(100),
+            "a+".repeat(100),
+            "%e4%b8%ad+%41".repeat(10),
+        ] {
+            let decoded = unescape(piece.as_bytes(), 0).unwrap();
+            assert_eq!(decoded.capacity(), decoded.len(), "{piece}");
+        }
+        // Refused, whatever room was made.
+        for piece in ["%%%%", "%", "a%4"] {
+            assert!(unescape(piece.as_bytes(), 0).is_err(), "{piece}");
+        }
+    }
+
+    #[test]
+    fn a_byte_is_written_as_so_many_characters_as_is_said() {
         for text in ["", "abc", "a b", "中", "{\"a\":1}"] {
             let mut out = String::new();
             escape_into(&mut out, text, Charset::Utf8).unwrap();

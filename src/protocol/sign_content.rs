@@ -156,6 +156,8 @@ mod tests {
             params("sign=x&b=%26%3D&a1=1&a_b=2&A=3&_=4&sign_type=RSA2&e=&w=%20&signature=5");
         let expected = "A=3&_=4&a1=1&a_b=2&b=&=&sign_type=RSA2&signature=5";
         assert_eq!(v2_request(&given), expected);
+        // Made at once: a sign content that grew would be copied.
+        assert_eq!(v2_request(&given).capacity(), expected.len() + 1);
         assert_eq!(v2_request(&Params::new()), "");
     }
 

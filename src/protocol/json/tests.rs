@@ -266,3 +266,21 @@ fn a_string_is_decoded_whether_it_has_escapes_or_not() {
         assert!(refused.is_err(), "{}", raw.escape_ascii());
     }
 }
+
+#[test]
+fn what_has_no_escapes_is_taken_as_it_stands() {
+    for (raw, text) in [
+        (r#""""#, Some("")),
+        (r#"" ~""#, Some(" ~")),
+        (r#""中""#, Some("中")),
+        (r#""a\n""#, None),
+        (r#""a"b""#, None),
+        ("\"\x1f\"", None),
+    ] {
+        assert_eq!(plain(raw.as_bytes()), text, "{raw}");
+    }
+    assert_eq!(plain(b"\"\xff\""), None);
+    // These bytes are text in UTF-8, too, but another one.
+    let gbk = decode_string(b"\"\xc4\xa3\"", Charset::Gbk);
+    assert_eq!(gbk.as_deref(), Ok("模"));
+}

@@ -27,10 +27,11 @@ impl Reading {
 /// `sign-type-kept`), empty values (`empty-value-dropped`, `empty-value-kept`), and
 /// `alipay_cert_sn` (`ant-message-with-cert-sn`). Nothing else is ever left out.
 pub(super) fn all(params: &Params) -> impl Iterator<Item = Reading> + use<> {
-    let names_certificate = params.get(name::ALIPAY_CERT_SN).is_some();
-    let certificate = names_certificate.then_some(Some(name::ALIPAY_CERT_SN));
-    let left_out = std::iter::once(None).chain(certificate);
-    left_out.flat_map(|without| {
+    let left_out: &[Option<&'static str>] = match params.get(name::ALIPAY_CERT_SN) {
+        Some(_) => &[None, Some(name::ALIPAY_CERT_SN)],
+        None => &[None],
+    };
+    left_out.iter().flat_map(|&without| {
         [Scheme::V1, Scheme::V2]
             .into_iter()
             .flat_map(move |scheme| {
