@@ -344,7 +344,7 @@ impl Store for EmbeddedStore {
     fn backlog(&self) -> BoxFuture<'_, Result<Backlog, StoreError>> {
         match self.0.shared.backlog() {
             Some(backlog) => std::future::ready(Ok(backlog)).boxed(),
-            // Nothing was committed yet.
+            // It was just opened, and the writer has said nothing yet.
             None => async { Ok(self.counts().await?.into()) }.boxed(),
         }
     }

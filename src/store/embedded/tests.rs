@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Error;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use redb::StorageBackend;
 use redb::backends::FileBackend;
@@ -11,6 +11,7 @@ use redb::backends::FileBackend;
 use super::*;
 use crate::clock::ManualClock;
 use crate::model::authorization::{Authorization, Rank, Source};
+use crate::model::notification::DeliveryForm;
 use crate::model::token::AppAuthToken;
 
 const START: i64 = 1_700_000_000_000;
@@ -21,6 +22,8 @@ struct FaultyDisk {
     file: FileBackend,
     writes_fail: Arc<AtomicBool>,
     reads_fail: Arc<AtomicBool>,
+    /// Which fsync from now on fails, once; 0: none.
+    failing_sync: Arc<AtomicU8>,
 }
 
 impl FaultyDisk {
@@ -49,6 +52,13 @@ impl StorageBackend for FaultyDisk {
 
     fn sync_data(&self) -> Result<(), Error> {
         Self::refuse_if(&self.writes_fail)?;
+        let counted = |left: u8| left.checked_sub(1);
+        let order = Ordering::SeqCst;
+        if self.failing_sync.fetch_update(order, order, counted) == Ok(1) {
+            // What was written stays.
+            self.file.sync_data()?;
+            return Err(Error::from(std::io::ErrorKind::StorageFull));
+        }
         self.file.sync_data()
     }
 
@@ -68,6 +78,7 @@ struct Faulty {
     options: OpenOptions,
     writes_fail: Arc<AtomicBool>,
     reads_fail: Arc<AtomicBool>,
+    failing_sync: Arc<AtomicU8>,
     _dir: tempfile::TempDir,
 }
 
@@ -84,6 +95,8 @@ impl Faulty {
         EmbeddedStore::create(&options.path, &options.key).expect("created");
         let (writes_fail, reads_fail) = (Arc::default(), Arc::default());
         let switches = (Arc::clone(&writes_fail), Arc::clone(&reads_fail));
+        let failing_sync = Arc::<AtomicU8>::default();
+        let syncs = Arc::clone(&failing_sync);
         let path = options.path.clone();
         let disk = move || {
             let file = File::options().read(true).write(true).open(&path)?;
@@ -91,6 +104,7 @@ impl Faulty {
                 file: FileBackend::new(file).map_err(Error::other)?,
                 writes_fail: Arc::clone(&switches.0),
                 reads_fail: Arc::clone(&switches.1),
+                failing_sync: Arc::clone(&syncs),
             })
         };
         Self {
@@ -98,6 +112,7 @@ impl Faulty {
             options,
             writes_fail,
             reads_fail,
+            failing_sync,
             _dir: dir,
         }
     }
@@ -109,6 +124,31 @@ impl Faulty {
             expires_at: i64::MAX,
         };
         self.store.commit(vec![change]).await
+    }
+
+    async fn receive(&self, received_at: i64) -> Result<Vec<Effect>, StoreError> {
+        let entry = InboxEntry {
+            id: EventId::new(received_at),
+            app_id: AppId::new("2021000000000001").expect("an id"),
+            notify_id: None,
+            event_type: "trade_status_sync".to_owned(),
+            auth_app_id: None,
+            pid: None,
+            received_at,
+            notify_path: String::new(),
+            order_key: None,
+            opened_content: None,
+            scheme: None,
+            body: None,
+            event: None,
+            form: DeliveryForm::AsConfigured,
+        };
+        let receive = Change::Receive(Box::new(entry));
+        self.store.commit(vec![receive]).await
+    }
+
+    async fn pending(&self) -> u64 {
+        self.store.backlog().await.expect("known").pending
     }
 
     async fn recalls(&self, name: &str) -> Result<bool, StoreError> {
@@ -148,6 +188,37 @@ async fn a_failed_disk_is_answered_at_once_and_heals_by_itself() {
 }
 
 #[tokio::test]
+async fn the_backlog_is_known_without_a_look_at_the_disk() {
+    let faulty = Faulty::new();
+    assert_eq!(faulty.pending().await, 0);
+    faulty.receive(START).await.expect("committed");
+    faulty.reads_fail.store(true, Ordering::SeqCst);
+    assert_eq!(faulty.pending().await, 1);
+    faulty.reads_fail.store(false, Ordering::SeqCst);
+    // What touches neither table leaves it as it is.
+    faulty.remember("other").await.expect("committed");
+    assert_eq!(faulty.pending().await, 1);
+}
+
+#[tokio::test]
+async fn the_backlog_is_what_a_disk_kept_of_a_commit_that_failed() {
+    // A commit has two: of the second one only the answer is lost.
+    for (sync, kept) in [(1, 0), (2, 1)] {
+        let faulty = Faulty::new();
+        faulty.receive(START).await.expect("committed");
+        faulty.failing_sync.store(sync, Ordering::SeqCst);
+        let refused = faulty.receive(START + 1).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
+        faulty.healed().await;
+        assert_eq!(faulty.pending().await, 1 + kept, "fsync {sync}");
+        let counts = faulty.store.counts().await.expect("readable");
+        assert_eq!(counts.pending, 1 + kept, "fsync {sync}");
+        faulty.receive(START + 2).await.expect("committed");
+        assert_eq!(faulty.pending().await, 2 + kept, "fsync {sync}");
+    }
+}
+
+#[tokio::test]
 async fn a_store_that_is_opened_on_a_full_disk_is_read_and_heals_by_itself() {
     let mut faulty = Faulty::new();
     faulty.remember("before").await.expect("committed");
@@ -169,6 +240,7 @@ async fn a_store_that_is_opened_on_a_full_disk_is_read_and_heals_by_itself() {
             file: FileBackend::new(file).map_err(Error::other)?,
             writes_fail: Arc::clone(&switches.0),
             reads_fail: Arc::clone(&switches.1),
+            failing_sync: Arc::default(),
         })
     };
     faulty.store = EmbeddedStore::open_on(options, disk).expect("opened for reading");

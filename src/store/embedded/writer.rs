@@ -292,12 +292,12 @@ fn attempt(
             let answer = apply(applier, &commit.changes)?;
             let wrote = applier.has_written();
             match answer {
-                Err(error) if wrote => return Ok((false, Some((index, error)))),
+                Err(error) if wrote => return Ok((Stands::No, Some((index, error)))),
                 answer => answers.push(Some(answer)),
             }
             written |= wrote;
         }
-        Ok((written, None))
+        Ok((Stands::if_written(written), None))
     })?;
     Ok(match spoilt {
         Some((index, error)) => Outcome::Spoilt(index, error),
@@ -305,20 +305,38 @@ fn attempt(
     })
 }
 
+/// Whether what was written is to stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    /// Nothing was written, or nothing of it is to stand.
+    No,
+    /// All of it.
+    Yes,
+}
+
+impl Stands {
+    fn if_written(written: bool) -> Self {
+        match written {
+            true => Self::Yes,
+            false => Self::No,
+        }
+    }
+}
+
 /// Runs `work` within one transaction, at the time `now`, and makes what it wrote durable, where it
-/// says that it wrote anything that is to stand.
+/// says that it is to stand.
 fn transact<T>(
     shared: &Shared,
     db: &Database,
     now: i64,
-    work: impl FnOnce(&mut Applier<'_>) -> Result<(bool, T), Fault>,
+    work: impl FnOnce(&mut Applier<'_>) -> Result<(Stands, T), Fault>,
 ) -> Result<T, Fault> {
     let mut tx = db.begin_write()?;
     // Opening after a crash then takes milliseconds, whatever the size of the file.
     tx.set_quick_repair(true);
     let mut applier = Applier::new(Tables::new(&tx), &shared.sealer, now);
     let (stands, done) = work(&mut applier)?;
-    if stands {
+    if stands == Stands::Yes {
         let backlog = applier.backlog(shared.backlog())?;
         drop(applier);
         tx.commit()?;
@@ -350,7 +368,7 @@ fn prune_batch(shared: &Shared, prune: &Prune) -> Result<(Pruned, Batch), String
     guarded(shared, |db| {
         transact(shared, db, prune.now, |applier| {
             let pruned = applier.prune(prune.now, prune.retain_delivered_ms)?;
-            Ok((applier.has_written(), pruned))
+            Ok((Stands::if_written(applier.has_written()), pruned))
         })
     })
 }
@@ -359,7 +377,7 @@ fn set_aside(shared: &Shared, suspects: &[Suspect]) -> Result<(), String> {
     guarded(shared, |db| {
         transact(shared, db, shared.clock.now_ms(), |applier| {
             applier.set_aside(suspects)?;
-            Ok((applier.has_written(), ()))
+            Ok((Stands::if_written(applier.has_written()), ()))
         })
     })
 }
