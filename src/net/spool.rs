@@ -14,7 +14,7 @@ use rustix::io::{pread, retry_on_intr};
 pub const IN_MEMORY: usize = 256 << 10;
 /// How much is written to a file, or read from one, at once: each time costs two changes of threads.
 /// Less than may stay in memory: content in a file never holds more than content without one.
-const CHUNK: usize = 128 << 10;
+const CHUNK: usize = 64 << 10;
 
 /// Takes content piece by piece. `Debug` shows none of it.
 pub struct Spool {
@@ -112,13 +112,14 @@ impl Spool {
             let file = file.map_or_else(|| nameless().map(Arc::new), Ok)?;
             file.write_all_at(&memory, at)?;
             memory.clear();
-            if memory.capacity() > CHUNK {
-                memory = BytesMut::with_capacity(CHUNK);
-            }
             Ok((file, memory))
         };
         let (file, memory) = tokio::task::spawn_blocking(write).await??;
-        (self.file, self.memory) = (Some(file), memory);
+        self.file = Some(file);
+        self.memory = match memory.capacity() > CHUNK {
+            true => BytesMut::with_capacity(CHUNK),
+            false => memory,
+        };
         self.is_broken = false;
         Ok(())
     }
@@ -166,8 +167,9 @@ impl Spooled {
 fn read_file(file: Arc<File>) -> impl stream::Stream<Item = io::Result<Bytes>> + Send {
     stream::try_unfold((file, 0_u64), |(file, at)| async move {
         let reading = Arc::clone(&file);
+        // Made here: an allocator keeps memory for each thread, and other threads read each time.
+        let mut chunk = Vec::with_capacity(CHUNK);
         let read = move || -> io::Result<Bytes> {
-            let mut chunk = Vec::with_capacity(CHUNK);
             retry_on_intr(|| pread(&*reading, spare_capacity(&mut chunk), at))?;
             Ok(chunk.into())
         };

@@ -26,20 +26,19 @@ impl Reading {
 /// Protocol: 异步通知, “验签” says V1. What is disputed between the SDKs: `sign_type` kept (vector
 /// `sign-type-kept`), empty values (`empty-value-dropped`, `empty-value-kept`), and
 /// `alipay_cert_sn` (`ant-message-with-cert-sn`). Nothing else is ever left out.
-pub(super) fn all(params: &Params) -> impl Iterator<Item = Reading> + use<> {
+pub(super) fn all(params: &Params) -> Vec<Reading> {
     let left_out: &[Option<&'static str>] = match params.get(name::ALIPAY_CERT_SN) {
         Some(_) => &[None, Some(name::ALIPAY_CERT_SN)],
         None => &[None],
     };
-    left_out.iter().flat_map(|&without| {
-        [Scheme::V1, Scheme::V2]
-            .into_iter()
-            .flat_map(move |scheme| {
-                [EmptyValues::Dropped, EmptyValues::Kept].map(|empty_values| Reading {
-                    scheme,
-                    empty_values,
-                    without,
-                })
-            })
-    })
+    let of_scheme = |without: Option<&'static str>, scheme| {
+        [EmptyValues::Dropped, EmptyValues::Kept].map(|empty_values| Reading {
+            scheme,
+            empty_values,
+            without,
+        })
+    };
+    let of_set = |without| [Scheme::V1, Scheme::V2].map(|scheme| of_scheme(without, scheme));
+    let readings = left_out.iter().flat_map(|&without| of_set(without));
+    readings.flatten().collect()
 }
