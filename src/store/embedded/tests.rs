@@ -16,14 +16,35 @@ use crate::model::token::AppAuthToken;
 
 const START: i64 = 1_700_000_000_000;
 
-/// A disk that refuses while its switch is on.
-#[derive(Debug)]
-struct FaultyDisk {
-    file: FileBackend,
+/// What fails. Clones share it.
+#[derive(Debug, Clone, Default)]
+struct Switches {
     writes_fail: Arc<AtomicBool>,
     reads_fail: Arc<AtomicBool>,
     /// Which fsync from now on fails, once; 0: none.
     failing_sync: Arc<AtomicU8>,
+}
+
+impl Switches {
+    /// A store on a disk that has these.
+    fn open(&self, options: OpenOptions) -> EmbeddedStore {
+        let (path, switches) = (options.path.clone(), self.clone());
+        let disk = move || {
+            let file = File::options().read(true).write(true).open(&path)?;
+            Ok(FaultyDisk {
+                file: FileBackend::new(file).map_err(Error::other)?,
+                switches: switches.clone(),
+            })
+        };
+        EmbeddedStore::open_on(options, disk).expect("opened")
+    }
+}
+
+/// A disk that refuses while its switch is on.
+#[derive(Debug)]
+struct FaultyDisk {
+    file: FileBackend,
+    switches: Switches,
 }
 
 impl FaultyDisk {
@@ -41,20 +62,25 @@ impl StorageBackend for FaultyDisk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
-        Self::refuse_if(&self.reads_fail)?;
+        Self::refuse_if(&self.switches.reads_fail)?;
         self.file.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> Result<(), Error> {
-        Self::refuse_if(&self.writes_fail)?;
+        Self::refuse_if(&self.switches.writes_fail)?;
         self.file.set_len(len)
     }
 
     fn sync_data(&self) -> Result<(), Error> {
-        Self::refuse_if(&self.writes_fail)?;
+        Self::refuse_if(&self.switches.writes_fail)?;
         let counted = |left: u8| left.checked_sub(1);
         let order = Ordering::SeqCst;
-        if self.failing_sync.fetch_update(order, order, counted) == Ok(1) {
+        if self
+            .switches
+            .failing_sync
+            .fetch_update(order, order, counted)
+            == Ok(1)
+        {
             // What was written stays.
             self.file.sync_data()?;
             return Err(Error::from(std::io::ErrorKind::StorageFull));
@@ -63,7 +89,7 @@ impl StorageBackend for FaultyDisk {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
-        Self::refuse_if(&self.writes_fail)?;
+        Self::refuse_if(&self.switches.writes_fail)?;
         self.file.write(offset, data)
     }
 
@@ -76,9 +102,7 @@ impl StorageBackend for FaultyDisk {
 struct Faulty {
     store: EmbeddedStore,
     options: OpenOptions,
-    writes_fail: Arc<AtomicBool>,
-    reads_fail: Arc<AtomicBool>,
-    failing_sync: Arc<AtomicU8>,
+    switches: Switches,
     _dir: tempfile::TempDir,
 }
 
@@ -93,26 +117,11 @@ impl Faulty {
             clock: Arc::new(ManualClock::new(START)),
         };
         EmbeddedStore::create(&options.path, &options.key).expect("created");
-        let (writes_fail, reads_fail) = (Arc::default(), Arc::default());
-        let switches = (Arc::clone(&writes_fail), Arc::clone(&reads_fail));
-        let failing_sync = Arc::<AtomicU8>::default();
-        let syncs = Arc::clone(&failing_sync);
-        let path = options.path.clone();
-        let disk = move || {
-            let file = File::options().read(true).write(true).open(&path)?;
-            Ok(FaultyDisk {
-                file: FileBackend::new(file).map_err(Error::other)?,
-                writes_fail: Arc::clone(&switches.0),
-                reads_fail: Arc::clone(&switches.1),
-                failing_sync: Arc::clone(&syncs),
-            })
-        };
+        let switches = Switches::default();
         Self {
-            store: EmbeddedStore::open_on(options.clone(), disk).expect("opened"),
+            store: switches.open(options.clone()),
             options,
-            writes_fail,
-            reads_fail,
-            failing_sync,
+            switches,
             _dir: dir,
         }
     }
@@ -168,7 +177,7 @@ impl Faulty {
 async fn a_failed_disk_is_answered_at_once_and_heals_by_itself() {
     let faulty = Faulty::new();
     faulty.remember("before").await.expect("committed");
-    faulty.writes_fail.store(true, Ordering::SeqCst);
+    faulty.switches.writes_fail.store(true, Ordering::SeqCst);
     for _ in 0..3 {
         let refused = faulty.remember("lost").await;
         assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
@@ -176,7 +185,7 @@ async fn a_failed_disk_is_answered_at_once_and_heals_by_itself() {
         // What needs no write goes on.
         assert!(faulty.recalls("before").await.expect("readable"));
     }
-    faulty.writes_fail.store(false, Ordering::SeqCst);
+    faulty.switches.writes_fail.store(false, Ordering::SeqCst);
     faulty.healed().await;
     faulty.remember("after").await.expect("committed");
     for name in ["before", "after"] {
@@ -192,9 +201,9 @@ async fn the_backlog_is_known_without_a_look_at_the_disk() {
     let faulty = Faulty::new();
     assert_eq!(faulty.pending().await, 0);
     faulty.receive(START).await.expect("committed");
-    faulty.reads_fail.store(true, Ordering::SeqCst);
+    faulty.switches.reads_fail.store(true, Ordering::SeqCst);
     assert_eq!(faulty.pending().await, 1);
-    faulty.reads_fail.store(false, Ordering::SeqCst);
+    faulty.switches.reads_fail.store(false, Ordering::SeqCst);
     // What touches neither table leaves it as it is.
     faulty.remember("other").await.expect("committed");
     assert_eq!(faulty.pending().await, 1);
@@ -206,7 +215,7 @@ async fn the_backlog_is_what_a_disk_kept_of_a_commit_that_failed() {
     for (sync, kept) in [(1, 0), (2, 1)] {
         let faulty = Faulty::new();
         faulty.receive(START).await.expect("committed");
-        faulty.failing_sync.store(sync, Ordering::SeqCst);
+        faulty.switches.failing_sync.store(sync, Ordering::SeqCst);
         let refused = faulty.receive(START + 1).await;
         assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
         faulty.healed().await;
@@ -225,30 +234,17 @@ async fn a_store_that_is_opened_on_a_full_disk_is_read_and_heals_by_itself() {
     // As a crash leaves it: not closed, so that redb has to write when it opens it.
     let path = faulty.store.0.shared.path().with_file_name("crashed");
     std::fs::copy(faulty.store.0.shared.path(), &path).expect("copied");
-    faulty.writes_fail.store(true, Ordering::SeqCst);
-    let switches = (
-        Arc::clone(&faulty.writes_fail),
-        Arc::clone(&faulty.reads_fail),
-    );
+    faulty.switches.writes_fail.store(true, Ordering::SeqCst);
     let options = OpenOptions {
-        path: path.clone(),
+        path,
         ..faulty.options.clone()
     };
-    let disk = move || {
-        let file = File::options().read(true).write(true).open(&path)?;
-        Ok(FaultyDisk {
-            file: FileBackend::new(file).map_err(Error::other)?,
-            writes_fail: Arc::clone(&switches.0),
-            reads_fail: Arc::clone(&switches.1),
-            failing_sync: Arc::default(),
-        })
-    };
-    faulty.store = EmbeddedStore::open_on(options, disk).expect("opened for reading");
+    faulty.store = faulty.switches.open(options);
     assert!(!faulty.store.is_writable(), "/readyz tells it");
     assert!(faulty.recalls("before").await.expect("readable"));
     let refused = faulty.remember("lost").await;
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
-    faulty.writes_fail.store(false, Ordering::SeqCst);
+    faulty.switches.writes_fail.store(false, Ordering::SeqCst);
     faulty.healed().await;
     faulty.remember("after").await.expect("committed");
     for name in ["before", "after"] {
@@ -260,10 +256,10 @@ async fn a_store_that_is_opened_on_a_full_disk_is_read_and_heals_by_itself() {
 async fn a_reader_that_meets_a_failure_has_the_store_mended() {
     let faulty = Faulty::new();
     faulty.remember("before").await.expect("committed");
-    faulty.reads_fail.store(true, Ordering::SeqCst);
+    faulty.switches.reads_fail.store(true, Ordering::SeqCst);
     let refused = faulty.recalls("before").await;
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
-    faulty.reads_fail.store(false, Ordering::SeqCst);
+    faulty.switches.reads_fail.store(false, Ordering::SeqCst);
     loop {
         match faulty.recalls("before").await {
             Ok(found) => break assert!(found),
