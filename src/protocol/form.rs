@@ -51,35 +51,35 @@ pub(super) fn unescape_cow(piece: &[u8], at: usize) -> Result<Cow<'_, [u8]>, Pro
 
 /// Percent-encodes everything but RFC 3986's unreserved characters; a space becomes `%20`, which
 /// means the same in a query, a form and an order string.
-pub(super) fn escape_into(
-    out: &mut String,
-    text: &str,
-    charset: Charset,
-) -> Result<(), ProtocolError> {
-    const DIGITS: [char; 16] = [
-        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
-    ];
+pub(super) fn escape(text: &str, charset: Charset) -> Result<String, ProtocolError> {
+    let mut out = Vec::new();
+    escape_into(&mut out, text, charset)?;
+    Ok(as_text(out))
+}
+
+fn escape_into(out: &mut Vec<u8>, text: &str, charset: Charset) -> Result<(), ProtocolError> {
     let bytes = charset.encode_cow(text)?;
-    out.reserve(bytes.iter().map(|&byte| written(byte)).sum());
-    for &byte in bytes.iter() {
-        if is_unreserved(byte) {
-            out.push(char::from(byte));
-        } else {
-            let digits = [byte >> 4, byte & 15];
-            out.push('%');
-            out.extend(digits.iter().filter_map(|&d| DIGITS.get(usize::from(d))));
+    for piece in bytes.split_inclusive(|byte| !is_unreserved(*byte)) {
+        match piece.split_last() {
+            Some((&last, before)) if !is_unreserved(last) => {
+                out.extend_from_slice(before);
+                out.extend([b'%', digit(last >> 4), digit(last & 15)]);
+            }
+            _ => out.extend_from_slice(piece),
         }
     }
     Ok(())
 }
 
 fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// How many characters a byte is written as.
-fn written(byte: u8) -> usize {
-    if is_unreserved(byte) { 1 } else { 3 }
+fn digit(value: u8) -> u8 {
+    match value {
+        0..=9 => b'0' + value,
+        _ => b'A' + (value - 10),
+    }
 }
 
 /// Joins pairs as `name=value&…`, encoded.
@@ -87,16 +87,23 @@ pub(super) fn join<'a>(
     pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
     charset: Charset,
 ) -> Result<String, ProtocolError> {
-    let mut out = String::new();
+    let mut out = Vec::with_capacity(USUAL);
     for (name, value) in pairs {
         if !out.is_empty() {
-            out.push('&');
+            out.push(b'&');
         }
         escape_into(&mut out, name, charset)?;
-        out.push('=');
+        out.push(b'=');
         escape_into(&mut out, value, charset)?;
     }
-    Ok(out)
+    Ok(as_text(out))
+}
+
+/// How many bytes a query usually has, most of which are the signature.
+const USUAL: usize = 1024;
+
+fn as_text(escaped: Vec<u8>) -> String {
+    String::from_utf8(escaped).expect("unreserved characters, `%`, `=` and `&` are ASCII")
 }
 
 fn hex_digit(byte: u8) -> Option<u8> {
@@ -133,12 +140,22 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_is_written_as_so_many_characters_as_is_said() {
-        for text in ["", "abc", "a b", "中", "{\"a\":1}"] {
-            let mut out = String::new();
-            escape_into(&mut out, text, Charset::Utf8).unwrap();
-            let length: usize = text.bytes().map(written).sum();
-            assert_eq!(out.len(), length, "{out}");
+    fn every_byte_but_the_unreserved_is_written_as_two_digits() {
+        for c in (0..=0x7f).map(char::from) {
+            let plain = c.is_ascii_alphanumeric() || "-._~".contains(c);
+            let expected = match plain {
+                true => c.to_string(),
+                false => format!("%{:02X}", u32::from(c)),
+            };
+            // Alone, before and behind plain ones.
+            for text in ["", "ab"].map(|plain| format!("{plain}{c}{plain}")) {
+                let escaped = escape(&text, Charset::Utf8).unwrap();
+                let expected = text.replace(c, &expected);
+                assert_eq!(escaped, expected, "{c:?}");
+            }
         }
+        assert_eq!(escape("", Charset::Utf8).unwrap(), "");
+        assert_eq!(escape("a中", Charset::Utf8).unwrap(), "a%E4%B8%AD");
+        assert_eq!(escape("a中", Charset::Gbk).unwrap(), "a%D6%D0");
     }
 }

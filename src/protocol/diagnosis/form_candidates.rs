@@ -107,13 +107,9 @@ fn signer_mistakes(form: &Form) -> impl Iterator<Item = Option<Candidate>> {
     let outline = first(form).filter(|_| is_request);
     outline.into_iter().flat_map(move |outline| {
         let rule = Reading::REQUEST;
-        let encoded = outline.fields.map(|value| {
-            let mut text = String::new();
-            match form::escape_into(&mut text, value, outline.charset) {
-                Ok(()) => text,
-                Err(_) => value.to_owned(),
-            }
-        });
+        let encoded = outline
+            .fields
+            .map(|value| form::escape(value, outline.charset).unwrap_or_else(|_| value.to_owned()));
         let form_encoded = encoded
             .as_ref()
             .and_then(|fields| fields.map(|value| value.replace("%20", "+")));

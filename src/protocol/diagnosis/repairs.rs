@@ -231,10 +231,10 @@ fn with_ends<'a>(
 /// Encodes a value as it may have stood before a second decoding: as JavaScript and as Java write
 /// it, in capital and in small digits.
 fn encodings(value: &str) -> Vec<String> {
-    let mut encoded = String::new();
-    if form::escape_into(&mut encoded, value, Charset::Utf8).is_err() || encoded == value {
+    let encoded = form::escape(value, Charset::Utf8).ok();
+    let Some(encoded) = encoded.filter(|encoded| encoded != value) else {
         return Vec::new();
-    }
+    };
     let java = encoded.replace("%20", "+");
     let small = |text: &str| {
         let mut digits = 0_u8;
