@@ -42,7 +42,10 @@ fn same(text: &[u8], members: &[Member], object: &Object<'_>) {
         assert!(member.value.start >= behind, "in their order");
         behind = member.value.end;
         let raw = &text[member.value.clone()];
-        assert_eq!((&member.name, raw), (name, value.get().as_bytes()));
+        assert_eq!(
+            (&*member.name, raw),
+            (name.as_str(), value.get().as_bytes())
+        );
         assert_eq!(member.kind, kind(raw));
         if member.kind == Kind::String {
             let theirs = serde_json::from_slice::<String>(raw).ok();

@@ -1,5 +1,6 @@
 //! Reading an operator's JSON objects without ever repeating a value of them: it may be a secret.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use serde_json::{Map, Value};
@@ -242,7 +243,8 @@ fn repeated(body: &[u8]) -> Option<String> {
     let mut seen = HashSet::new();
     let members = json::members(body, Charset::Utf8).unwrap_or_default();
     let mut names = members.into_iter().map(|member| member.name);
-    names.find(|name| !seen.insert(name.clone()))
+    let twice = names.find(|name| !seen.insert(name.clone()));
+    twice.map(Cow::into_owned)
 }
 
 /// `name` is missing.

@@ -120,12 +120,12 @@ pub enum AppResultError {
 
 const ROOT_END: &str = "_response";
 
-fn members(text: &[u8]) -> Result<Vec<Member>, EnvelopeError> {
+fn members(text: &[u8]) -> Result<Vec<Member<'_>>, EnvelopeError> {
     json::members(text, Charset::Utf8).map_err(EnvelopeError::Malformed)
 }
 
 /// Finds the one member that is a reply's root.
-fn root(members: &[Member]) -> Result<&Member, EnvelopeError> {
+fn root<'a, 'b>(members: &'a [Member<'b>]) -> Result<&'a Member<'b>, EnvelopeError> {
     let mut found = members.iter().filter(|m| m.name.ends_with(ROOT_END));
     match (found.next(), found.next()) {
         (Some(root), None) => Ok(root),
@@ -139,7 +139,7 @@ fn root(members: &[Member]) -> Result<&Member, EnvelopeError> {
 }
 
 /// Takes the signed text out of the map around it: a string with JSON in it, or that JSON itself.
-fn inner(text: &[u8], result: &Member) -> Result<Vec<u8>, EnvelopeError> {
+fn inner(text: &[u8], result: &Member<'_>) -> Result<Vec<u8>, EnvelopeError> {
     let raw = text.get(result.value.clone()).unwrap_or_default();
     match result.kind {
         Kind::Object => Ok(raw.to_vec()),
@@ -147,7 +147,7 @@ fn inner(text: &[u8], result: &Member) -> Result<Vec<u8>, EnvelopeError> {
             .map(String::into_bytes)
             .map_err(EnvelopeError::Malformed),
         other => Err(EnvelopeError::NodeKind {
-            name: result.name.clone(),
+            name: result.name.clone().into_owned(),
             found: other.describe(),
         }),
     }

@@ -256,7 +256,7 @@ impl ClientDataError {
 }
 
 /// Takes the signed text out of a callback's object, which has no `sign` of its own.
-fn text_around(message: &[u8], members: &[Member]) -> Option<Vec<u8>> {
+fn text_around(message: &[u8], members: &[Member<'_>]) -> Option<Vec<u8>> {
     if members.iter().any(|member| member.name == "sign") {
         return None;
     }
@@ -280,7 +280,7 @@ fn is_plain(response: &str) -> bool {
 /// Reads a string that stands at most once.
 fn text(
     message: &[u8],
-    members: &[Member],
+    members: &[Member<'_>],
     name: &'static str,
 ) -> Result<Option<String>, ClientDataError> {
     let fault = ClientDataError::Member { name };

@@ -193,9 +193,9 @@ mod tests {
             for key in ["alipay_trade_query_response", ERROR_RESPONSE] {
                 let whole = envelope(key, node.as_bytes(), "c2ln");
                 let members = json::members(&whole, Charset::Utf8).unwrap();
-                prop_assert_eq!(members[0].name.as_str(), key);
+                prop_assert_eq!(members[0].name.as_ref(), key);
                 prop_assert_eq!(&whole[members[0].value.clone()], node.as_bytes());
-                prop_assert_eq!(members[1].name.as_str(), "sign");
+                prop_assert_eq!(members[1].name.as_ref(), "sign");
             }
         }
 

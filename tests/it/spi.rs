@@ -182,7 +182,7 @@ impl World {
     fn check_signed(&self, reply: &Reply, response: &[u8], charset: Charset) {
         assert_eq!(reply.status, StatusCode::OK);
         let members = json::members(&reply.body, charset).expect("an object");
-        let names: Vec<_> = members.iter().map(|m| m.name.as_str()).collect();
+        let names: Vec<_> = members.iter().map(|m| &*m.name).collect();
         assert_eq!(names, ["response", "sign"]);
         let raw = &reply.body[members[0].value.clone()];
         assert_eq!(

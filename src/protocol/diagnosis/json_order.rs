@@ -1,6 +1,6 @@
 //! The orders in which the members of a JSON text may have stood.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use super::{json_text::WRITING, work::Work};
 use crate::protocol::{
@@ -57,11 +57,11 @@ fn of_members(text: &str, work: &Work) -> Vec<String> {
     written.collect()
 }
 
-fn write_members(text: &str, members: &[&Member]) -> String {
+fn write_members(text: &str, members: &[&Member<'_>]) -> String {
     let joined: Vec<_> = members
         .iter()
         .map(|member| {
-            let name = serde_json::Value::from(member.name.as_str());
+            let name = serde_json::Value::from(&*member.name);
             let value = text.get(member.value.clone()).unwrap_or_default();
             format!("{name}:{value}")
         })
@@ -128,7 +128,7 @@ enum Node<'t> {
     Plain(&'t str),
 }
 
-type Named<'t> = (String, Node<'t>);
+type Named<'t> = (Cow<'t, str>, Node<'t>);
 
 impl<'t> Node<'t> {
     fn read(text: &'t str, depth: usize) -> Option<Self> {
@@ -158,7 +158,7 @@ impl<'t> Node<'t> {
         match self {
             Self::List(elements) => elements.iter().for_each(|element| element.shapes(found)),
             Self::Object(members) => {
-                let mut names: Vec<_> = members.iter().map(|(name, _)| name.as_str()).collect();
+                let mut names: Vec<_> = members.iter().map(|(name, _)| &**name).collect();
                 names.sort_unstable();
                 if (2..=MOST_PERMUTED).contains(&names.len()) {
                     found.insert(names);
@@ -181,7 +181,7 @@ impl<'t> Node<'t> {
                 let members: Vec<_> = members
                     .iter()
                     .map(|(name, value)| {
-                        let name = serde_json::Value::from(name.as_str());
+                        let name = serde_json::Value::from(&**name);
                         format!("{name}:{}", value.written(sort))
                     })
                     .collect();

@@ -1,5 +1,7 @@
 //! Replies of the v2 gateway.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::{
@@ -218,12 +220,12 @@ fn outline_fault(body: &[u8], charset: Charset, error: JsonError) -> Cause {
 
 fn parts(body: &[u8], charset: Charset, root: &str) -> Result<Parts, JsonError> {
     let members = json::members(body, charset)?;
-    let raw = |member: &Member| body.get(member.value.clone()).unwrap_or_default().to_vec();
-    let text = |member: &Member| match member.kind {
+    let raw = |member: &Member<'_>| body.get(member.value.clone()).unwrap_or_default().to_vec();
+    let text = |member: &Member<'_>| match member.kind {
         Kind::String => json::decode_string(&raw(member), charset).ok(),
         _ => None,
     };
-    let all = |wanted: &str| -> Vec<&Member> {
+    let all = |wanted: &str| -> Vec<&Member<'_>> {
         let found = members.iter().filter(|member| member.name == wanted);
         found.collect()
     };
@@ -237,7 +239,7 @@ fn parts(body: &[u8], charset: Charset, root: &str) -> Result<Parts, JsonError> 
             faults.push(ReplyCause::MemberDuplicate { name }.into());
         }
     }
-    let is_node = |member: &&Member| member.name.ends_with("_response");
+    let is_node = |member: &&Member<'_>| member.name.ends_with("_response");
     let own = all(root).into_iter().chain(all(ERROR_RESPONSE)).next();
     let node = own.or_else(|| members.iter().find(is_node));
     match (own, node) {
@@ -275,7 +277,7 @@ fn parts(body: &[u8], charset: Charset, root: &str) -> Result<Parts, JsonError> 
     })
 }
 
-fn other_method(root: &str, found: &Member) -> Cause {
+fn other_method(root: &str, found: &Member<'_>) -> Cause {
     ReplyCause::OtherMethod {
         expected: rooted(root),
         found: rooted(&found.name),
@@ -291,6 +293,7 @@ fn guess_root(body: &[u8], charset: Charset) -> Option<String> {
         let mut names = members.into_iter().map(|member| member.name);
         names.find(|name| name.ends_with("_response") && name != ERROR_RESPONSE)
     });
+    let named = named.map(Cow::into_owned);
     named.or_else(|| {
         let text = String::from_utf8_lossy(trimmed);
         let (before, _) = text.split_once("_response\"")?;

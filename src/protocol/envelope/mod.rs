@@ -35,8 +35,6 @@ pub struct Envelope {
     /// Decoded, not yet base64-decoded; `None` where it is missing, empty or null.
     sign: Option<String>,
     alipay_cert_sn: Option<String>,
-    /// Every node that a caller might read is an error.
-    is_error: bool,
     summary: Summary,
 }
 
@@ -61,15 +59,17 @@ impl Envelope {
     ///
     /// As [`parse`](Self::parse).
     pub fn parse_in(body: Bytes, method: &str, charset: Charset) -> Result<Self, EnvelopeError> {
-        let members = json::members(&body, charset).map_err(EnvelopeError::Malformed)?;
         let root = format!("{}_response", method.replace('.', "_"));
+        let is_node = |name: &str| name == root || name == ERROR_RESPONSE;
+        let (members, inside) =
+            json::members_two_deep(&body, charset, is_node).map_err(EnvelopeError::Malformed)?;
         let own = unique(&members, &root)?;
         let error = unique(&members, ERROR_RESPONSE)?;
         let sign = unique(&members, name::SIGN)?;
         let node = own.or(error).ok_or(EnvelopeError::NodeMissing { root })?;
         if !matches!(node.kind, Kind::Object | Kind::String) {
             return Err(EnvelopeError::NodeKind {
-                name: node.name.clone(),
+                name: node.name.clone().into_owned(),
                 found: node.kind.describe(),
             });
         }
@@ -79,12 +79,15 @@ impl Envelope {
         };
         let sign = sign.map(|member| text.sign(member)).transpose()?.flatten();
         Ok(Self {
-            is_error: text.is_plain_error(&members),
             sign,
             alipay_cert_sn: text.certificate(&members),
-            summary: text.summary(node),
+            summary: text.summary(
+                inside
+                    .iter()
+                    .filter(|member| node.value.contains(&member.value.start)),
+            ),
             is_ciphertext: node.kind == Kind::String,
-            node_key: node.name.clone(),
+            node_key: node.name.clone().into_owned(),
             node: node.value.clone(),
             charset,
             body,
@@ -120,7 +123,7 @@ impl Envelope {
         unix_ms: i64,
     ) -> Result<VerifiedEnvelope, EnvelopeError> {
         let verification = match cert::downloaded(self.raw_node()) {
-            Err(_) if self.is_error => Verification::UnsignedError,
+            Err(_) if self.is_plain_error() => Verification::UnsignedError,
             text => {
                 let chain = text.and_then(|text| Bundle::parse(&text));
                 let trusted = chain.and_then(|chain| chain.check_trust(roots, unix_ms));
@@ -157,7 +160,7 @@ impl Envelope {
                 let retried = self.check_signature(sign, keys, sign_type)?;
                 (Verification::Signed, retried)
             }
-            None if self.is_error => (Verification::UnsignedError, false),
+            None if self.is_plain_error() => (Verification::UnsignedError, false),
             None => return Err(EnvelopeError::Unsigned),
         };
         Ok(VerifiedEnvelope {
@@ -188,6 +191,15 @@ impl Envelope {
             Cow::Owned(unescaped) if fits(&unescaped) => Ok(true),
             _ => Err(EnvelopeError::SignatureMismatch { keys: keys.len() }),
         }
+    }
+
+    /// Tells whether every node that a caller might read is an error.
+    fn is_plain_error(&self) -> bool {
+        let text = Text {
+            body: &self.body,
+            charset: self.charset,
+        };
+        json::members(&self.body, self.charset).is_ok_and(|members| text.is_plain_error(&members))
     }
 
     fn raw_node(&self) -> &[u8] {
@@ -266,7 +278,7 @@ impl VerifiedEnvelope {
             body: &plaintext,
             charset: self.envelope.charset,
         }
-        .summary_of(&plaintext);
+        .whole_summary();
         Self {
             opened: Some((Bytes::from_owner(plaintext), summary)),
             ..self
@@ -366,7 +378,10 @@ impl std::fmt::Debug for VerifiedEnvelope {
 }
 
 /// Finds a member that may stand at most once.
-fn unique<'a>(members: &'a [Member], name: &str) -> Result<Option<&'a Member>, EnvelopeError> {
+fn unique<'a, 'b>(
+    members: &'a [Member<'b>],
+    name: &str,
+) -> Result<Option<&'a Member<'b>>, EnvelopeError> {
     let mut found = members.iter().filter(|member| member.name == name);
     match (found.next(), found.next()) {
         (_, Some(_)) => Err(EnvelopeError::Ambiguous {

@@ -24,12 +24,12 @@ pub(super) struct Text<'a> {
 }
 
 impl Text<'_> {
-    fn raw(&self, member: &Member) -> &[u8] {
+    fn raw(&self, member: &Member<'_>) -> &[u8] {
         self.body.get(member.value.clone()).unwrap_or_default()
     }
 
     /// Reads a string or a number as text.
-    fn scalar(&self, text: &[u8], member: &Member) -> Option<String> {
+    fn scalar(&self, text: &[u8], member: &Member<'_>) -> Option<String> {
         let raw = text.get(member.value.clone())?;
         match member.kind {
             Kind::String => json::decode_string(raw, self.charset).ok(),
@@ -39,7 +39,7 @@ impl Text<'_> {
     }
 
     /// Reads `sign`: a JSON string first (`\/` occurs, vector `sign-escaped-slash`), base64 later.
-    pub(super) fn sign(&self, member: &Member) -> Result<Option<String>, EnvelopeError> {
+    pub(super) fn sign(&self, member: &Member<'_>) -> Result<Option<String>, EnvelopeError> {
         let sign = match member.kind {
             Kind::Null => return Ok(None),
             Kind::String => self.scalar(self.body, member),
@@ -49,22 +49,27 @@ impl Text<'_> {
         Ok((!sign.is_empty()).then_some(sign))
     }
 
-    pub(super) fn certificate(&self, members: &[Member]) -> Option<String> {
+    pub(super) fn certificate(&self, members: &[Member<'_>]) -> Option<String> {
         let member = unique(members, name::ALIPAY_CERT_SN).ok()??;
         (member.kind == Kind::String).then(|| self.scalar(self.body, member))?
     }
 
-    pub(super) fn summary(&self, node: &Member) -> Summary {
-        self.summary_of(self.raw(node))
+    /// Reads what a node that isn't part of a body, but the whole text, says about itself.
+    pub(super) fn whole_summary(&self) -> Summary {
+        let members = json::members(self.body, self.charset).unwrap_or_default();
+        self.summary(members.iter())
     }
 
-    /// Reads what a node that isn't part of the body says about itself.
-    pub(super) fn summary_of(&self, node: &[u8]) -> Summary {
-        let members = json::members(node, self.charset).unwrap_or_default();
+    /// Reads what a node says about itself by its members.
+    pub(super) fn summary<'a>(
+        &self,
+        members: impl DoubleEndedIterator<Item = &'a Member<'a>> + Clone,
+    ) -> Summary {
         // The last of duplicates, as in the parsers of the callers.
         let last = |name: &str| {
-            let member = members.iter().rev().find(|member| member.name == name)?;
-            self.scalar(node, member)
+            let mut latest_first = members.clone().rev();
+            let member = latest_first.find(|member| member.name == name)?;
+            self.scalar(self.body, member)
         };
         Summary {
             code: last("code"),
@@ -76,7 +81,7 @@ impl Text<'_> {
 
     /// Tells whether no reader can take the reply for a success: each `…_response`, not only the
     /// one that counts here, is an object that says an error in each of its `code`s.
-    pub(super) fn is_plain_error(&self, members: &[Member]) -> bool {
+    pub(super) fn is_plain_error(&self, members: &[Member<'_>]) -> bool {
         members
             .iter()
             .filter(|member| member.name.ends_with(RESPONSE))

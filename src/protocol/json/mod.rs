@@ -4,7 +4,7 @@
 //! whole grammar of RFC 8259, walks without recursion and refuses what parsers disagree about:
 //! control characters in strings, bytes outside the charset, text behind the end.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use super::{charset::Charset, error::JsonError, gbk};
 
@@ -42,9 +42,9 @@ impl Kind {
 
 /// Tells where one member of an object stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct Member<'a> {
     /// The decoded name: `"\u0073ign"` is `sign`.
-    pub name: String,
+    pub name: Cow<'a, str>,
     /// The bytes of the value, without the white space around it, quotes included.
     pub value: Range<usize>,
     /// The type of the value.
@@ -65,20 +65,22 @@ pub fn is_one_object(text: &[u8], charset: Charset) -> Result<(), JsonError> {
 /// # Errors
 ///
 /// [`JsonError`] if the text isn't exactly one JSON object in the charset.
-pub fn members(text: &[u8], charset: Charset) -> Result<Vec<Member>, JsonError> {
-    check_charset(text, charset)?;
-    let mut scanner = Scanner {
-        text,
-        at: 0,
-        charset,
-    };
-    scanner.white_space();
-    let members = scanner.top_level()?;
-    scanner.white_space();
-    match scanner.peek() {
-        None => Ok(members),
-        Some(_) => Err(scanner.error("text behind the end of the object")),
-    }
+pub fn members(text: &[u8], charset: Charset) -> Result<Vec<Member<'_>>, JsonError> {
+    Scanner::over(text, charset)?.whole(|scanner| scanner.member(0))
+}
+
+/// Lists the same and, in one scan with them, the members of those that are objects and `wanted` by
+/// their name, as they follow one another; all stand where they stand in the whole text. An object
+/// with a name that can't be decoded shows none.
+pub(super) fn members_two_deep<'a>(
+    text: &'a [u8],
+    charset: Charset,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<(Vec<Member<'a>>, Vec<Member<'a>>), JsonError> {
+    let mut inside = Vec::new();
+    let read = |scanner: &mut Scanner<'a>| scanner.member_and(&mut inside, &wanted);
+    let members = Scanner::over(text, charset)?.whole(read)?;
+    Ok((members, inside))
 }
 
 /// Decodes the raw text of a JSON string, quotes included.
@@ -87,11 +89,16 @@ pub fn members(text: &[u8], charset: Charset) -> Result<Vec<Member>, JsonError> 
 ///
 /// [`JsonError`] if it isn't a JSON string in the charset, or half of a surrogate pair stands in it.
 pub fn decode_string(raw: &[u8], charset: Charset) -> Result<String, JsonError> {
+    decode_cow(raw, charset).map(Cow::into_owned)
+}
+
+/// The same; what stands in it as it is meant isn't copied.
+fn decode_cow(raw: &[u8], charset: Charset) -> Result<Cow<'_, str>, JsonError> {
     const WHAT: &str = "a string that can't be decoded";
     if charset == Charset::Utf8
         && let Some(text) = plain(raw)
     {
-        return Ok(text.to_owned());
+        return Ok(Cow::Borrowed(text));
     }
     let text = charset
         .decode(raw)
@@ -105,34 +112,87 @@ pub fn decode_string(raw: &[u8], charset: Charset) -> Result<String, JsonError> 
 /// What is in a JSON string without escapes; nothing where it has some, or is none.
 fn plain(raw: &[u8]) -> Option<&str> {
     let inner = raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    let is_plain = |&byte: &u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
-    inner
-        .iter()
-        .all(is_plain)
+    (plain_run(inner) == inner.len())
         .then(|| std::str::from_utf8(inner).ok())
         .flatten()
 }
 
-fn check_charset(text: &[u8], charset: Charset) -> Result<(), JsonError> {
-    let error = |what, at| JsonError { what, at };
-    match charset {
-        Charset::Gbk => gbk::decode(text)
-            .map(drop)
-            .map_err(|at| error("bytes that aren't GBK", at)),
-        Charset::Utf8 => std::str::from_utf8(text)
-            .map(drop)
-            .map_err(|source| error("bytes that aren't UTF-8", source.valid_up_to())),
+/// How many bytes come before the first that a string can't hold as it is meant: a quote, an escape
+/// or a control character. Most of a reply is inside of strings, so it is read eight bytes at a time.
+fn plain_run(text: &[u8]) -> usize {
+    let (eights, rest) = text.as_chunks();
+    for (n, eight) in eights.iter().enumerate() {
+        if let Some(place) = special(*eight) {
+            return n * EIGHT + place;
+        }
     }
+    let is_special = |&byte: &u8| byte == b'"' || byte == b'\\' || byte < b' ';
+    let place = rest.iter().position(is_special).unwrap_or(rest.len());
+    eights.len() * EIGHT + place
+}
+
+const EIGHT: usize = size_of::<u64>();
+
+/// Where in eight bytes the first quote, backslash or control character is.
+fn special(eight: [u8; EIGHT]) -> Option<usize> {
+    const ALL: u64 = u64::from_le_bytes([1; EIGHT]);
+    const HIGH: u64 = ALL * 0x80;
+    let bytes = u64::from_le_bytes(eight);
+    // The lowest bit that this sets is the high bit of the first byte that is less; the borrow may
+    // set others, above it alone.
+    let less = |bytes: u64, than: u64| bytes.wrapping_sub(ALL * than) & !bytes & HIGH;
+    let quote = less(bytes ^ (ALL * u64::from(b'"')), 1);
+    let backslash = less(bytes ^ (ALL * u64::from(b'\\')), 1);
+    let found = less(bytes, u64::from(b' ')) | quote | backslash;
+    // Bits of a byte: eight, too.
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
 
 struct Scanner<'a> {
     text: &'a [u8],
-    at: usize,
+    /// The same, where it is UTF-8.
+    utf8: Option<&'a str>,
     charset: Charset,
+    at: usize,
 }
 
-impl Scanner<'_> {
-    fn top_level(&mut self) -> Result<Vec<Member>, JsonError> {
+impl<'a> Scanner<'a> {
+    fn over(text: &'a [u8], charset: Charset) -> Result<Self, JsonError> {
+        let error = |what, at| JsonError { what, at };
+        let utf8 = match charset {
+            Charset::Gbk => gbk::decode(text)
+                .map(|_| None)
+                .map_err(|at| error("bytes that aren't GBK", at))?,
+            Charset::Utf8 => std::str::from_utf8(text)
+                .map(Some)
+                .map_err(|source| error("bytes that aren't UTF-8", source.valid_up_to()))?,
+        };
+        Ok(Self {
+            text,
+            utf8,
+            charset,
+            at: 0,
+        })
+    }
+
+    /// Reads the one object that the text is.
+    fn whole<T>(
+        mut self,
+        member: impl FnMut(&mut Self) -> Result<T, JsonError>,
+    ) -> Result<Vec<T>, JsonError> {
+        self.white_space();
+        let members = self.object(member)?;
+        self.white_space();
+        match self.peek() {
+            None => Ok(members),
+            Some(_) => Err(self.error("text behind the end of the object")),
+        }
+    }
+
+    fn object<T>(
+        &mut self,
+        mut member: impl FnMut(&mut Self) -> Result<T, JsonError>,
+    ) -> Result<Vec<T>, JsonError> {
         let mut members = Vec::new();
         self.expect(b'{', "no `{` where the object should begin")?;
         self.white_space();
@@ -140,7 +200,7 @@ impl Scanner<'_> {
             return Ok(members);
         }
         loop {
-            members.push(self.member()?);
+            members.push(member(self)?);
             self.white_space();
             if self.take(b'}') {
                 return Ok(members);
@@ -150,16 +210,11 @@ impl Scanner<'_> {
         }
     }
 
-    fn member(&mut self) -> Result<Member, JsonError> {
-        let raw = self.name()?;
-        let (start, error) = (raw.start, self.error("a name that can't be decoded"));
-        let name = self
-            .text
-            .get(raw)
-            .and_then(|raw| decode_string(raw, self.charset).ok())
-            .ok_or(JsonError { at: start, ..error })?;
+    /// Reads a member of an object that stands so deep.
+    fn member(&mut self, depth: usize) -> Result<Member<'a>, JsonError> {
+        let name = self.decoded_name()?;
         let start = self.at;
-        let kind = self.value()?;
+        let kind = self.value(depth)?;
         Ok(Member {
             name,
             value: start..self.at,
@@ -167,12 +222,52 @@ impl Scanner<'_> {
         })
     }
 
+    /// The same for a member of the outermost object, and those inside of it if it is wanted.
+    fn member_and(
+        &mut self,
+        inside: &mut Vec<Member<'a>>,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<Member<'a>, JsonError> {
+        let name = self.decoded_name()?;
+        let start = self.at;
+        let kind = self.kind()?;
+        let found = (kind == Kind::Object && wanted(&name))
+            .then(|| self.object(|scanner| scanner.member(1)));
+        match found {
+            Some(Ok(found)) => inside.extend(found),
+            // Not wanted; or nobody can read a name in it, which is no fault of the text.
+            Some(Err(_)) | None => {
+                self.at = start;
+                self.value(0)?;
+            }
+        }
+        Ok(Member {
+            name,
+            value: start..self.at,
+            kind,
+        })
+    }
+
+    /// Walks over a member's name and its colon, to the beginning of its value.
+    fn decoded_name(&mut self) -> Result<Cow<'a, str>, JsonError> {
+        let error = self.error("a name that can't be decoded");
+        let found = self.name()?;
+        let inner = found.range.start + 1..found.range.end - 1;
+        if let Some(text) = self.utf8
+            && found.is_plain
+        {
+            return text.get(inner).map(Cow::Borrowed).ok_or(error);
+        }
+        let raw = self.text.get(found.range).unwrap_or_default();
+        decode_cow(raw, self.charset).map_err(|_| error)
+    }
+
     /// Walks over one value of any depth, remembering the closing bytes that are owed.
-    fn value(&mut self) -> Result<Kind, JsonError> {
+    fn value(&mut self, depth: usize) -> Result<Kind, JsonError> {
         let kind = self.kind()?;
         let mut owed = Vec::new();
         loop {
-            let entered = self.begin(&mut owed)?;
+            let entered = self.begin(&mut owed, depth)?;
             if !entered && !self.next_inside(&mut owed)? {
                 return Ok(kind);
             }
@@ -181,18 +276,18 @@ impl Scanner<'_> {
 
     /// Walks over a scalar or an empty container, or steps in front of a container's first value
     /// (`true`).
-    fn begin(&mut self, owed: &mut Vec<u8>) -> Result<bool, JsonError> {
+    fn begin(&mut self, owed: &mut Vec<u8>, depth: usize) -> Result<bool, JsonError> {
         match self.kind()? {
-            Kind::Array => self.enter(b']', owed),
-            Kind::Object => self.enter(b'}', owed),
+            Kind::Array => self.enter(b']', owed, depth),
+            Kind::Object => self.enter(b'}', owed, depth),
             Kind::String => self.string().map(|_| false),
             Kind::Number => self.number().map(|()| false),
             Kind::Bool | Kind::Null => self.literal().map(|()| false),
         }
     }
 
-    fn enter(&mut self, close: u8, owed: &mut Vec<u8>) -> Result<bool, JsonError> {
-        if owed.len() >= MAX_DEPTH {
+    fn enter(&mut self, close: u8, owed: &mut Vec<u8>, depth: usize) -> Result<bool, JsonError> {
+        if depth + owed.len() >= MAX_DEPTH {
             return Err(self.error("values nested too deeply"));
         }
         self.at += 1;
@@ -227,7 +322,7 @@ impl Scanner<'_> {
     }
 
     /// Walks over a member's name and its colon, to the beginning of its value.
-    fn name(&mut self) -> Result<Range<usize>, JsonError> {
+    fn name(&mut self) -> Result<Found, JsonError> {
         let name = self.string()?;
         self.white_space();
         self.expect(b':', "no `:` behind a name")?;
@@ -235,20 +330,24 @@ impl Scanner<'_> {
         Ok(name)
     }
 
-    fn string(&mut self) -> Result<Range<usize>, JsonError> {
-        let start = self.at;
+    fn string(&mut self) -> Result<Found, JsonError> {
+        let (start, mut is_plain) = (self.at, true);
         self.expect(b'"', "no `\"` where a string should begin")?;
         loop {
             match self.peek() {
                 Some(b'"') => break,
-                Some(b'\\') => self.escape()?,
+                Some(b'\\') => {
+                    is_plain = false;
+                    self.escape()?;
+                }
                 Some(0..=0x1f) => return Err(self.error("a control character in a string")),
                 Some(lead) => self.at += self.plain_length(lead),
                 None => return Err(self.error("the end inside a string")),
             }
         }
         self.at += 1;
-        Ok(start..self.at)
+        let range = start..self.at;
+        Ok(Found { range, is_plain })
     }
 
     /// How many bytes from here on are nothing to a scanner: in UTF-8 all up to a quote, an escape
@@ -256,11 +355,7 @@ impl Scanner<'_> {
     fn plain_length(&self, lead: u8) -> usize {
         match self.charset {
             Charset::Gbk => self.charset.character_length(lead),
-            Charset::Utf8 => {
-                let rest = self.text.get(self.at..).unwrap_or_default();
-                let ends = |&byte: &u8| byte == b'"' || byte == b'\\' || byte < 0x20;
-                rest.iter().position(ends).unwrap_or(rest.len())
-            }
+            Charset::Utf8 => plain_run(self.text.get(self.at..).unwrap_or_default()),
         }
     }
 
@@ -356,6 +451,13 @@ impl Scanner<'_> {
     fn error(&self, what: &'static str) -> JsonError {
         JsonError { what, at: self.at }
     }
+}
+
+/// Where a string stands, quotes included.
+struct Found {
+    range: Range<usize>,
+    /// It has no escapes.
+    is_plain: bool,
 }
 
 /// Deeper nesting is refused; serde_json and most other parsers stop at the same depth.

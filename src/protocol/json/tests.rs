@@ -8,7 +8,7 @@ fn check(text: &str, expected: &[(&str, &str)]) {
     let found = members(text.as_bytes(), Charset::Utf8).unwrap();
     let found: Vec<_> = found
         .iter()
-        .map(|member| (member.name.as_str(), &text[member.value.clone()]))
+        .map(|member| (&*member.name, &text[member.value.clone()]))
         .collect();
     assert_eq!(found, expected, "{text}");
 }
@@ -193,7 +193,7 @@ proptest! {
         prop_assert_eq!(found.len(), object.len());
         for member in found {
             let value: serde_json::Value = serde_json::from_str(&text[member.value]).unwrap();
-            prop_assert_eq!(&value, &object[&member.name]);
+            prop_assert_eq!(&value, &object[&*member.name]);
         }
     }
 
@@ -210,7 +210,7 @@ proptest! {
         for (member, same) in found.iter().zip(plain) {
             prop_assert_eq!(&member.name, &same.name);
             let value = decode_string(&bytes[member.value.clone()], Charset::Gbk).unwrap();
-            prop_assert_eq!(&value, &object[&member.name]);
+            prop_assert_eq!(&value, &object[&*member.name]);
         }
     }
 
@@ -283,4 +283,83 @@ fn what_has_no_escapes_is_taken_as_it_stands() {
     // These bytes are text in UTF-8, too, but another one.
     let gbk = decode_string(b"\"\xc4\xa3\"", Charset::Gbk);
     assert_eq!(gbk.as_deref(), Ok("模"));
+}
+
+#[test]
+fn the_first_special_byte_of_eight_is_found() {
+    let is_special = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
+    for byte in 0..=u8::MAX {
+        // Beside the bytes next to those that are looked for, and behind it beside those.
+        for (before, behind) in [
+            (b' ', b'!'),
+            (b'!', b'"'),
+            (b'#', b'\\'),
+            (b'[', 0x1f),
+            (b']', 0),
+            (0x7f, 0x7f),
+            (0x80, 0x9f),
+            (0xff, 0xa2),
+            (0xdc, 0xff),
+        ] {
+            for place in 0..EIGHT {
+                let mut eight = [behind; EIGHT];
+                eight[..place].fill(before);
+                eight[place] = byte;
+                let expected = eight.iter().position(is_special);
+                assert_eq!(special(eight), expected, "{eight:x?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_ends_at_the_first_special_byte() {
+    for length in 0..40 {
+        let plain = "a".repeat(length);
+        assert_eq!(plain_run(plain.as_bytes()), length);
+        for special in ["\"", "\\", "\n"] {
+            let text = format!("{plain}{special}{plain}{special}");
+            assert_eq!(plain_run(text.as_bytes()), length, "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn members_inside_are_those_of_the_object_by_itself() {
+    let text = r#"{"a":{"x":1,"\u0079":{"z":[]}},"b":{"x":2},"a":"{}","c":{},"\u0061":{"w":null}}"#;
+    let two_deep = members_two_deep(text.as_bytes(), Charset::Utf8, |name| name != "b");
+    let (outer, inside) = two_deep.unwrap();
+    assert_eq!(outer, members(text.as_bytes(), Charset::Utf8).unwrap());
+    let shown = |member: &Member<'_>| format!("{}={}", member.name, &text[member.value.clone()]);
+    let inside: Vec<_> = inside.iter().map(shown).collect();
+    assert_eq!(inside, ["x=1", r#"y={"z":[]}"#, "w=null"]);
+}
+
+#[test]
+fn what_is_inside_may_be_as_deep_and_must_be_as_good() {
+    for inside in [
+        r#"{"x":}"#,
+        r#"{"x":1"#,
+        r#"{"x":1,}"#,
+        "{1}",
+        r#"{"x":1}}"#,
+    ] {
+        let text = format!(r#"{{"a":{inside}}}"#);
+        let refused = members_two_deep(text.as_bytes(), Charset::Utf8, |_| true);
+        let alike = members(text.as_bytes(), Charset::Utf8);
+        assert_eq!(refused.unwrap_err(), alike.unwrap_err(), "{text}");
+    }
+    // Good JSON, but half of a pair is no name.
+    let text = br#"{"a":{"x":1,"\ud800":1},"b":{"y":1}}"#;
+    let (outer, inside) = members_two_deep(text, Charset::Utf8, |_| true).unwrap();
+    assert_eq!(outer, members(text, Charset::Utf8).unwrap());
+    assert_eq!(inside.iter().map(|m| &*m.name).collect::<Vec<_>>(), ["y"]);
+    for depth in [MAX_DEPTH - 1, MAX_DEPTH] {
+        let inside = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let text = format!(r#"{{"a":{{"x":{inside}}}}}"#);
+        let two_deep = members_two_deep(text.as_bytes(), Charset::Utf8, |_| true);
+        let alike = members(text.as_bytes(), Charset::Utf8);
+        assert_eq!(two_deep.is_ok(), depth < MAX_DEPTH, "{depth}");
+        assert_eq!(two_deep.is_ok(), alike.is_ok(), "{depth}");
+    }
 }

@@ -175,7 +175,7 @@ proptest! {
         let theirs: BTreeMap<String, &RawValue> = serde_json::from_slice(&text).expect("JSON");
         for one in &members {
             let is_once = members.iter().filter(|other| other.name == one.name).count() == 1;
-            let value = theirs[&one.name].get().as_bytes();
+            let value = theirs[&*one.name].get().as_bytes();
             prop_assert!(!is_once || value == &text[one.value.clone()], "{}", one.name);
         }
     }
