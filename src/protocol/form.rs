@@ -26,27 +26,36 @@ pub(super) fn unescape(piece: &[u8], at: usize) -> Result<Vec<u8>, ProtocolError
 
 /// The same; a piece that has neither isn't copied.
 pub(super) fn unescape_cow(piece: &[u8], at: usize) -> Result<Cow<'_, [u8]>, ProtocolError> {
-    if !piece.iter().any(|byte| matches!(byte, b'+' | b'%')) {
+    if !piece.contains(&b'+') && !piece.contains(&b'%') {
         return Ok(Cow::Borrowed(piece));
     }
     // What is decoded may be kept: it takes no more room than it needs.
     let escapes = piece.iter().filter(|byte| **byte == b'%').count();
     let mut out = Vec::with_capacity(piece.len().saturating_sub(2 * escapes));
-    let mut bytes = piece.iter().enumerate();
-    while let Some((offset, &byte)) = bytes.next() {
-        out.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let mut digit = || bytes.next().and_then(|(_, &byte)| hex_digit(byte));
-                let (high, low) = (digit(), digit());
-                high.zip(low)
-                    .map(|(high, low)| high * 16 + low)
-                    .ok_or(ProtocolError::PercentInvalid { at: at + offset })?
+    let mut rest = piece;
+    loop {
+        let plain = rest.iter().take_while(|byte| !matches!(byte, b'+' | b'%'));
+        let (plain, behind) = rest.split_at(plain.count());
+        out.extend_from_slice(plain);
+        rest = match behind {
+            [] => return Ok(Cow::Owned(out)),
+            [b'+', after @ ..] => {
+                out.push(b' ');
+                after
             }
-            plain => plain,
-        });
+            [b'%', high, low, after @ ..]
+                if let Some(byte) = hex_digit(*high).zip(hex_digit(*low)) =>
+            {
+                out.push(byte.0 * 16 + byte.1);
+                after
+            }
+            _ => {
+                return Err(ProtocolError::PercentInvalid {
+                    at: at + (piece.len() - behind.len()),
+                });
+            }
+        };
     }
-    Ok(Cow::Owned(out))
 }
 
 /// Percent-encodes everything but RFC 3986's unreserved characters; a space becomes `%20`, which
@@ -137,6 +146,22 @@ mod tests {
         for piece in ["%%%%", "%", "a%4"] {
             assert!(unescape(piece.as_bytes(), 0).is_err(), "{piece}");
         }
+    }
+
+    #[test]
+    fn an_escape_that_is_none_is_told_with_its_place() {
+        for (piece, place) in [
+            ("%", 0),
+            ("a%4", 1),
+            ("%41%4g", 3),
+            ("+%g4", 1),
+            ("%%41", 0),
+        ] {
+            let told = unescape(piece.as_bytes(), 10).unwrap_err();
+            let at = 10 + place;
+            assert_eq!(told, ProtocolError::PercentInvalid { at }, "{piece}");
+        }
+        assert_eq!(unescape(b"%41%4a+%4Ab", 0).unwrap(), b"AJ Jb");
     }
 
     #[test]
