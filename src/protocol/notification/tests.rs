@@ -329,6 +329,9 @@ fn bodies_with_secrets_are_known() {
     }
     assert!(post("app_auth_code=c").unwrap().holds_secret());
     assert!(!post_json("auth_app_id=1", r#"{"auth_token":"t"}"#).holds_secret());
+    assert!(SECRETS.iter().all(|secret| secret.starts_with("app_")));
+    let harmless = r#"{"app_id":"app_token","app_auth":"code"}"#;
+    assert!(!post_json("app_id=1", harmless).holds_secret());
 }
 
 #[test]
