@@ -382,3 +382,45 @@ fn a_slash_alone_loses_its_backslash() {
     let found = unescape_slashes(b"\x81\\/\\/", Charset::Gbk);
     assert_eq!(*found, *b"\x81\\//");
 }
+
+#[test]
+fn what_a_reply_says_about_itself_is_read_from_the_node_that_counts() {
+    let of = |body: &str, charset| {
+        let body = charset_bytes(body, charset);
+        let envelope = Envelope::parse_in(body, METHOD, charset).unwrap();
+        let Summary {
+            code,
+            msg,
+            sub_code,
+            sub_msg,
+        } = envelope.summary;
+        [code, msg, sub_code, sub_msg].map(Option::unwrap_or_default)
+    };
+    let own = r#""alipay_trade_query_response":{"code":"10000","msg":"成功","code":"4","n":{"sub_code":"x"}}"#;
+    let error = r#""error_response":{"code":40002,"sub_code":"isv.x","sub_msg":"失败"}"#;
+    for charset in [Charset::Utf8, Charset::Gbk] {
+        let expected = ["4", "成功", "", ""];
+        for body in [
+            format!("{{{own}}}"),
+            format!("{{{own},{error}}}"),
+            format!("{{{error},{own}}}"),
+        ] {
+            assert_eq!(of(&body, charset), expected, "{body}");
+        }
+        assert_eq!(
+            of(&format!("{{{error}}}"), charset),
+            ["40002", "", "isv.x", "失败"]
+        );
+        // A name that nobody can read leaves nothing known, and the reply a reply.
+        let unreadable = r#"{"alipay_trade_query_response":{"code":"10000","\ud800":1}}"#;
+        assert_eq!(of(unreadable, charset), ["", "", "", ""]);
+        assert_eq!(
+            of(r#"{"alipay_trade_query_response":"code"}"#, charset),
+            ["", "", "", ""]
+        );
+    }
+}
+
+fn charset_bytes(text: &str, charset: Charset) -> Bytes {
+    charset.encode(text).unwrap().into()
+}

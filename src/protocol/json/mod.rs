@@ -118,7 +118,7 @@ fn plain(raw: &[u8]) -> Option<&str> {
 }
 
 /// How many bytes come before the first that a string can't hold as it is meant: a quote, an escape
-/// or a control character. Most of a reply is inside of strings, so it is read eight bytes at a time.
+/// or a control character. Most of a reply is in strings, so it is read eight bytes at a time.
 fn plain_run(text: &[u8]) -> usize {
     let (eights, rest) = text.as_chunks();
     for (n, eight) in eights.iter().enumerate() {
@@ -235,7 +235,8 @@ impl<'a> Scanner<'a> {
             .then(|| self.object(|scanner| scanner.member(1)));
         match found {
             Some(Ok(found)) => inside.extend(found),
-            // Not wanted; or nobody can read a name in it, which is no fault of the text.
+            // Not wanted; or there is a fault in it, which is met again, unless it is a name that
+            // nobody can read: the text is good all the same.
             Some(Err(_)) | None => {
                 self.at = start;
                 self.value(0)?;
@@ -248,7 +249,7 @@ impl<'a> Scanner<'a> {
         })
     }
 
-    /// Walks over a member's name and its colon, to the beginning of its value.
+    /// Reads a member's name, up to the beginning of its value.
     fn decoded_name(&mut self) -> Result<Cow<'a, str>, JsonError> {
         let error = self.error("a name that can't be decoded");
         let found = self.name()?;
