@@ -1,4 +1,5 @@
-//! A fixed pool of threads for work that must not run on an async worker: RSA and redb reads.
+//! A fixed pool of threads for work that must not run on an async worker: RSA, and
+//! redb reads that may wait.
 //!
 //! The queue is bounded: what doesn't fit is refused at once, so that a burst makes callers hear
 //! `overloaded` instead of waiting without end.
@@ -42,6 +43,8 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Threads that wait for a job: while all are busy, waking one costs a system call for nothing.
+    idle: usize,
     closed: bool,
 }
 
@@ -121,8 +124,11 @@ impl Shared {
             return Err(WorkError::QueueFull);
         }
         queue.jobs.push_back(job);
+        let somebody_waits = queue.idle > 0;
         drop(queue);
-        self.wake.notify_one();
+        if somebody_waits {
+            self.wake.notify_one();
+        }
         Ok(())
     }
 
@@ -142,10 +148,12 @@ impl Shared {
             if queue.closed {
                 return None;
             }
+            queue.idle += 1;
             queue = self
                 .wake
                 .wait(queue)
                 .unwrap_or_else(PoisonError::into_inner);
+            queue.idle -= 1;
         }
     }
 
