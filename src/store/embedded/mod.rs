@@ -1,7 +1,8 @@
 //! The embedded store: one redb file, opened by one process.
 //!
 //! All writes go through one writer thread that shares each disk write among the commits that
-//! wait; reads run on a few threads of the store's own. No async worker ever touches the file.
+//! wait; reads run on a few threads of the store's own, but for look-ups of single records that
+//! find all they need in memory (`spot`). No async worker ever waits for the file.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -64,6 +65,8 @@ mod rekey;
 mod restore;
 mod rows;
 mod shared;
+mod snapshots;
+mod spot;
 mod stats;
 mod tables;
 mod tokens;
@@ -82,6 +85,7 @@ use read::Reader;
 pub use rekey::RekeyStep;
 pub use restore::{Existing, Restored, restore};
 use shared::{Access, Opener, Shared};
+use spot::NoWait;
 use writer::{Commit, Job, Prune, Writer};
 
 /// Threads that read. A read takes microseconds while its page is cached; more threads would only
@@ -162,7 +166,7 @@ impl EmbeddedStore {
             let mut builder = redb::Database::builder();
             builder.set_cache_size(cache_bytes);
             match access {
-                Access::Full => builder.open(&path),
+                Access::Full => builder.create_with_backend(open::for_writing(&path)?),
                 Access::Reading => builder.create_with_backend(open::for_reading(&path)?),
             }
         });
@@ -185,9 +189,10 @@ impl EmbeddedStore {
             let mut builder = redb::Database::builder();
             builder.set_cache_size(cache_bytes);
             match access {
-                Access::Full => builder.create_with_backend(disk()?),
+                Access::Full => builder.create_with_backend(NoWait::new(disk()?)),
                 Access::Reading => {
-                    builder.create_with_backend(Overlay::over(disk()?, Lock::Taken)?)
+                    let overlay = Overlay::over(disk()?, Lock::Taken)?;
+                    builder.create_with_backend(NoWait::new(overlay))
                 }
             }
         });
@@ -213,6 +218,26 @@ impl EmbeddedStore {
             readers,
             shared,
         })))
+    }
+
+    /// As [`Self::read`], for `work` that looks up a few short records: on the spot where nothing
+    /// has to be waited for.
+    async fn look_up<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Reader<'_>) -> Result<T, Fault> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
+        // Who looks up much shall let others go on in between.
+        tokio::task::coop::consume_budget().await;
+        let shared = &self.0.shared;
+        let sealer = &shared.sealer;
+        let latest = shared.snapshots().latest();
+        let found = latest.and_then(|tx| spot::run(|| work(&Reader { tx: &tx, sealer })));
+        match found {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(Fault::Refused(error))) => Err(error),
+            // Whatever else there is to tell, the reading thread meets it, too.
+            Some(Err(Fault::Broken(_))) | None => self.read(work).await,
+        }
     }
 
     /// Runs `work` on a snapshot, on one of the reading threads. If the database turns out to be
@@ -326,7 +351,7 @@ impl Store for EmbeddedStore {
         key: MemoKey,
         now: i64,
     ) -> BoxFuture<'_, Result<Option<Secret<Vec<u8>>>, StoreError>> {
-        self.read(move |reader| reader.recall(key, now)).boxed()
+        self.look_up(move |reader| reader.recall(key, now)).boxed()
     }
 
     fn call(
@@ -409,7 +434,7 @@ impl Directory for EmbeddedStore {
     }
 
     fn find(&self, key: MerchantKey) -> BoxFuture<'_, Result<Vec<Merchant>, StoreError>> {
-        self.read(move |reader| reader.find(&key)).boxed()
+        self.look_up(move |reader| reader.find(&key)).boxed()
     }
 
     fn merchants(
@@ -426,7 +451,7 @@ impl Directory for EmbeddedStore {
     }
 
     fn user(&self, key: UserKey) -> BoxFuture<'_, Result<Option<UserToken>, StoreError>> {
-        self.read(move |reader| reader.user(&key)).boxed()
+        self.look_up(move |reader| reader.user(&key)).boxed()
     }
 }
 
@@ -439,7 +464,7 @@ impl Inbox for EmbeddedStore {
     }
 
     fn known(&self, app: AppId, id: String) -> BoxFuture<'_, Result<Option<EventId>, StoreError>> {
-        self.read(move |reader| reader.known(&app, &id)).boxed()
+        self.look_up(move |reader| reader.known(&app, &id)).boxed()
     }
 
     fn entries(

@@ -4,7 +4,7 @@
 //! a sidecar without merchants. redb may panic on a damaged file; here that becomes an error.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{Error, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,7 @@ use redb::{
 
 use super::fault::Fault;
 use super::overlay::{Lock, Overlay};
+use super::spot::NoWait;
 use super::tables::{self, CHECK_KEY, INDEX_KEY, META, SCHEMA, Tables};
 use crate::store::error::StoreError;
 use crate::store::seal::{IndexKeys, Place, Sealer};
@@ -142,15 +143,26 @@ pub(super) fn open(
     opened.unwrap_or_else(|_| Err(damaged(path, "redb panicked while it read the file")))
 }
 
+/// The file, as a database there is.
+pub(super) fn for_writing(path: &Path) -> Result<NoWait<FileBackend>, DatabaseError> {
+    let file = File::options().read(true).write(true).open(path)?;
+    if file.metadata()?.len() == 0 {
+        // redb would make a new one of it.
+        return Err(Error::new(ErrorKind::InvalidData, "it is empty").into());
+    }
+    NoWait::of_file(file)
+}
+
 /// The file, to be read while it can't be written.
-pub(super) fn for_reading(path: &Path) -> Result<Overlay<FileBackend>, DatabaseError> {
+pub(super) fn for_reading(path: &Path) -> Result<NoWait<Overlay<FileBackend>>, DatabaseError> {
     let writable = File::options().read(true).write(true).open(path);
     let (file, lock) = match writable {
         Ok(file) => (file, Lock::Taken),
         // On a file system that has become read-only nobody else writes it, either.
         Err(_) => (File::open(path)?, Lock::None),
     };
-    Ok(Overlay::over(FileBackend::new(file)?, lock)?)
+    let overlay = Overlay::over(FileBackend::new(file)?, lock)?;
+    Ok(NoWait::new(overlay))
 }
 
 fn check(db: &Database, path: &Path, sealer: &Sealer) -> Result<(), StoreError> {
@@ -163,6 +175,11 @@ fn check(db: &Database, path: &Path, sealer: &Sealer) -> Result<(), StoreError> 
         });
     }
     if found < SCHEMA {
+        // What `snapshots` says of readers holds from the first of them on.
+        let _oldest = db
+            .begin_read()
+            .map_err(Fault::from)
+            .map_err(Fault::into_error)?;
         migrate(db, found, sealer).map_err(Fault::into_error)?;
     }
     Ok(())
@@ -248,7 +265,7 @@ pub(super) fn damaged(path: &Path, reason: &str) -> StoreError {
     }
 }
 
-pub(super) fn unavailable(path: &Path, error: &std::io::Error) -> StoreError {
+pub(super) fn unavailable(path: &Path, error: &Error) -> StoreError {
     StoreError::Unavailable {
         reason: format!("{}: {error}", path.display()),
     }

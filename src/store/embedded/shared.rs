@@ -12,6 +12,7 @@ use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageEr
 
 use super::fault::Fault;
 use super::open;
+use super::snapshots::Snapshots;
 use crate::clock::Clock;
 use crate::store::Backlog;
 use crate::store::error::StoreError;
@@ -44,6 +45,9 @@ pub(super) struct Shared {
     /// `None` while it can't be opened after a failure. It is written only to open the database
     /// again, which so waits until the last reader is done.
     db: RwLock<Option<Database>>,
+    /// What look-ups on the spot read isn't waited for: redb lets an access to the file end before
+    /// it closes it, and refuses later ones.
+    snapshots: Snapshots,
     /// How often it was opened anew.
     opened: AtomicU64,
     /// As of the last commit since it was opened.
@@ -64,12 +68,15 @@ impl Shared {
         let (db, writable) = open_somehow(&path, &sealer, &opener)?;
         let keys = open::index_keys(&db, &path, &sealer)?;
         let sealer = sealer.with_index_keys(keys);
+        let snapshots = Snapshots::default();
+        snapshots.renew(Some(&db));
         Ok(Self {
             clock,
             sealer,
             path,
             opener,
             db: RwLock::new(Some(db)),
+            snapshots,
             writable: AtomicBool::new(writable == Writable::Yes),
             opened: AtomicU64::new(0),
             backlog: Mutex::default(),
@@ -93,12 +100,17 @@ impl Shared {
         }
     }
 
+    /// What readers read.
+    pub(super) fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
+    }
+
     /// Runs `work` on a snapshot of the database, if it is open.
     pub(super) fn with_snapshot<T>(
         &self,
         work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        self.with_database(|db| work(&db.begin_read()?))
+        self.with_database(|db| work(&*self.snapshot(db)?))
     }
 
     /// Runs `work` on a snapshot, for so long that nobody can wait for its end: where the database is
@@ -109,7 +121,7 @@ impl Shared {
     ) -> Result<T, Fault> {
         let (opened, tx) = self.with_database(|db| {
             let opened = self.opened.load(Ordering::Acquire);
-            Ok((opened, db.begin_read()?))
+            Ok((opened, self.snapshot(db)?))
         })?;
         work(&tx).map_err(|fault| match fault {
             Fault::Broken(_) if opened != self.opened.load(Ordering::Acquire) => {
@@ -121,6 +133,14 @@ impl Shared {
         })
     }
 
+    /// The one that all readers read; where none could be taken, what is wrong.
+    fn snapshot(&self, db: &Database) -> Result<Arc<ReadTransaction>, Fault> {
+        match self.snapshots.latest() {
+            Some(latest) => Ok(latest),
+            None => Ok(Arc::new(db.begin_read()?)),
+        }
+    }
+
     /// Waits for the readers, closes the database and opens it again; new readers wait meanwhile.
     /// Where it can't be opened in full, it is opened for reading, so that no reader finds it closed;
     /// where that fails, or another store stands there by now, it stays closed.
@@ -130,6 +150,7 @@ impl Shared {
         self.closing.store(false, Ordering::Release);
         self.opened.fetch_add(1, Ordering::AcqRel);
         *self.lock_backlog() = None;
+        self.snapshots.renew(None);
         close(guard.take());
         let opened = self.opened_for(access);
         if opened.is_err() && access == Access::Full {
@@ -138,8 +159,15 @@ impl Shared {
                 .inspect_err(|error| tracing::error!(%error, "the store can't be read either"))
                 .ok();
         }
-        *guard = Some(opened?);
-        Ok(())
+        let done = match opened {
+            Ok(db) => {
+                *guard = Some(db);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        self.snapshots.renew(guard.as_ref());
+        done
     }
 
     fn opened_for(&self, access: Access) -> Result<Database, StoreError> {
@@ -206,6 +234,8 @@ impl Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        // So that nothing of it is left when it is closed.
+        self.snapshots.renew(None);
         let db = self.db.get_mut().unwrap_or_else(PoisonError::into_inner);
         close(db.take());
     }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Error;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
+use futures_util::FutureExt;
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 
@@ -20,7 +21,10 @@ const START: i64 = 1_700_000_000_000;
 #[derive(Debug, Clone, Default)]
 struct Switches {
     writes_fail: Arc<AtomicBool>,
+    writes_hang: Arc<Hang>,
+    syncs_hang: Arc<Hang>,
     reads_fail: Arc<AtomicBool>,
+    reads_hang: Arc<Hang>,
     /// Which fsync from now on fails, once; 0: none.
     failing_sync: Arc<AtomicU8>,
 }
@@ -37,6 +41,31 @@ impl Switches {
             })
         };
         EmbeddedStore::open_on(options, disk).expect("opened")
+    }
+}
+
+/// Whether something hangs, and how many wait for its end.
+#[derive(Debug, Default)]
+struct Hang {
+    is_on: AtomicBool,
+    waiting: AtomicU8,
+}
+
+impl Hang {
+    fn pass(&self) {
+        if self.is_on.load(Ordering::SeqCst) {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            while self.is_on.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    async fn is_met(&self) {
+        while self.waiting.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -62,6 +91,7 @@ impl StorageBackend for FaultyDisk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        self.switches.reads_hang.pass();
         Self::refuse_if(&self.switches.reads_fail)?;
         self.file.read(offset, out)
     }
@@ -72,6 +102,7 @@ impl StorageBackend for FaultyDisk {
     }
 
     fn sync_data(&self) -> Result<(), Error> {
+        self.switches.syncs_hang.pass();
         Self::refuse_if(&self.switches.writes_fail)?;
         let counted = |left: u8| left.checked_sub(1);
         let order = Ordering::SeqCst;
@@ -89,6 +120,7 @@ impl StorageBackend for FaultyDisk {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
+        self.switches.writes_hang.pass();
         Self::refuse_if(&self.switches.writes_fail)?;
         self.file.write(offset, data)
     }
@@ -108,12 +140,16 @@ struct Faulty {
 
 impl Faulty {
     fn new() -> Self {
+        // Nothing is cached, so that every read meets the disk.
+        Self::with_cache(0)
+    }
+
+    fn with_cache(cache_bytes: usize) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let options = OpenOptions {
             path: dir.path().join("store.redb"),
             key: StoreKey::generate(),
-            // Nothing is cached, so that every read meets the disk.
-            cache_bytes: 0,
+            cache_bytes,
             clock: Arc::new(ManualClock::new(START)),
         };
         EmbeddedStore::create(&options.path, &options.key).expect("created");
@@ -163,6 +199,13 @@ impl Faulty {
     async fn recalls(&self, name: &str) -> Result<bool, StoreError> {
         let key = MemoKey::new("test", &[name]);
         Ok(self.store.recall(key, START).await?.is_some())
+    }
+
+    /// The same on the spot; nothing where a reading thread has to look.
+    fn recalls_at_once(&self, name: &str) -> Option<bool> {
+        self.recalls(name)
+            .now_or_never()
+            .map(|found| found.expect("readable"))
     }
 
     /// Waits until the writer has mended the store by itself; its pauses are short.
@@ -443,4 +486,112 @@ async fn a_store_that_is_dropped_ends_its_backup() {
     drop(faulty);
     assert!(shared.upgrade().is_none(), "nobody holds the file any more");
     drop(rows);
+}
+
+#[tokio::test]
+async fn a_look_up_that_needs_no_disk_is_made_on_the_spot_and_misses_no_commit() {
+    let faulty = Faulty::with_cache(1 << 20);
+    for name in ["one", "two", "three"] {
+        faulty.remember(name).await.expect("committed");
+        // The page is in the cache: it was just written.
+        assert_eq!(faulty.recalls_at_once(name), Some(true), "{name}");
+    }
+    assert_eq!(faulty.recalls_at_once("four"), Some(false));
+    // Nor does it need one that can't be read, or isn't.
+    faulty.switches.reads_fail.store(true, Ordering::SeqCst);
+    assert_eq!(faulty.recalls_at_once("one"), Some(true));
+}
+
+#[tokio::test]
+async fn a_look_up_that_needs_the_disk_is_made_by_a_reading_thread() {
+    let faulty = Faulty::new();
+    for name in ["one", "two", "three"] {
+        faulty.remember(name).await.expect("committed");
+        // What a reading thread finds meanwhile isn't found at once.
+        faulty
+            .switches
+            .reads_hang
+            .is_on
+            .store(true, Ordering::SeqCst);
+        assert_eq!(faulty.recalls_at_once(name), None, "{name}");
+        faulty
+            .switches
+            .reads_hang
+            .is_on
+            .store(false, Ordering::SeqCst);
+        assert!(faulty.recalls(name).await.expect("readable"));
+    }
+}
+
+#[tokio::test]
+async fn look_ups_on_the_spot_go_on_in_a_store_that_was_opened_anew() {
+    let faulty = Faulty::with_cache(1 << 20);
+    faulty.remember("before").await.expect("committed");
+    faulty.switches.writes_fail.store(true, Ordering::SeqCst);
+    faulty.remember("lost").await.expect_err("the disk is full");
+    // The writer opens it again and again, and its cache is empty each time.
+    while faulty.recalls_at_once("lost").is_none() {
+        assert!(faulty.recalls("before").await.expect("readable"));
+    }
+    assert!(!faulty.recalls("lost").await.expect("readable"));
+    faulty.switches.writes_fail.store(false, Ordering::SeqCst);
+    faulty.healed().await;
+    faulty.remember("after").await.expect("committed");
+    assert_eq!(faulty.recalls_at_once("after"), Some(true));
+}
+
+#[tokio::test]
+async fn a_look_up_does_not_wait_for_a_writer_that_is_stuck() {
+    let faulty = Faulty::with_cache(1 << 20);
+    faulty.remember("one").await.expect("committed");
+    let switches = &faulty.switches;
+    for (name, hang) in [
+        ("two", &switches.writes_hang),
+        ("three", &switches.syncs_hang),
+    ] {
+        hang.is_on.store(true, Ordering::SeqCst);
+        let look = async {
+            hang.is_met().await;
+            let found = faulty.recalls_at_once("one");
+            hang.is_on.store(false, Ordering::SeqCst);
+            found
+        };
+        let (committed, found) = tokio::join!(faulty.remember(name), look);
+        committed.expect("committed");
+        assert_eq!(found, Some(true));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_page_that_the_system_has_in_memory_is_read_on_the_spot() {
+    let mut faulty = Faulty::new();
+    faulty.remember("one").await.expect("committed");
+    let path = faulty.options.path.with_file_name("copy");
+    // So that it is in memory; a copy may be none until it is read.
+    let content = std::fs::read(&faulty.options.path).expect("read");
+    std::fs::write(&path, content).expect("written");
+    let file = File::open(&path).expect("there");
+    let options = OpenOptions {
+        path,
+        ..faulty.options.clone()
+    };
+    faulty.store = EmbeddedStore::open(options).expect("opened");
+    let expected = spot::tells_what_is_in_memory(&file).then_some(true);
+    assert_eq!(faulty.recalls_at_once("one"), expected);
+}
+
+#[test]
+fn an_empty_file_is_no_store_and_stays_as_it_is() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = OpenOptions {
+        path: dir.path().join("store.redb"),
+        key: StoreKey::generate(),
+        cache_bytes: 0,
+        clock: Arc::new(ManualClock::new(START)),
+    };
+    File::create(&options.path).expect("made");
+    let refused = EmbeddedStore::open(options.clone());
+    assert!(matches!(refused, Err(StoreError::DamagedFile { .. })));
+    assert_eq!(options.path.metadata().expect("there").len(), 0);
 }

@@ -341,6 +341,8 @@ fn transact<T>(
         drop(applier);
         tx.commit()?;
         shared.set_backlog(backlog);
+        // Whoever asked must not hear of it before readers see it.
+        shared.snapshots().renew(Some(db));
     } else {
         drop(applier);
         tx.abort()?;
@@ -382,6 +384,7 @@ fn set_aside(shared: &Shared, suspects: &[Suspect]) -> Result<(), String> {
     })
 }
 
+/// Writes what nobody reads: the snapshot of the readers stays.
 fn write_probe(shared: &Shared) -> Result<(), String> {
     guarded(shared, |db| {
         let mut tx = db.begin_write()?;
