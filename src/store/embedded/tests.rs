@@ -138,6 +138,15 @@ struct Faulty {
     _dir: tempfile::TempDir,
 }
 
+fn options_in(dir: &tempfile::TempDir, cache_bytes: usize) -> OpenOptions {
+    OpenOptions {
+        path: dir.path().join("store.redb"),
+        key: StoreKey::generate(),
+        cache_bytes,
+        clock: Arc::new(ManualClock::new(START)),
+    }
+}
+
 impl Faulty {
     fn new() -> Self {
         // Nothing is cached, so that every read meets the disk.
@@ -146,12 +155,7 @@ impl Faulty {
 
     fn with_cache(cache_bytes: usize) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let options = OpenOptions {
-            path: dir.path().join("store.redb"),
-            key: StoreKey::generate(),
-            cache_bytes,
-            clock: Arc::new(ManualClock::new(START)),
-        };
+        let options = options_in(&dir, cache_bytes);
         EmbeddedStore::create(&options.path, &options.key).expect("created");
         let switches = Switches::default();
         Self {
@@ -317,12 +321,7 @@ async fn a_reader_that_meets_a_failure_has_the_store_mended() {
 #[tokio::test]
 async fn a_file_is_read_without_a_change_to_it() {
     let dir = tempfile::tempdir().expect("a directory");
-    let options = OpenOptions {
-        path: dir.path().join("store.redb"),
-        key: StoreKey::generate(),
-        cache_bytes: 0,
-        clock: Arc::new(ManualClock::new(START)),
-    };
+    let options = options_in(&dir, 0);
     EmbeddedStore::create(&options.path, &options.key).expect("created");
     let store = EmbeddedStore::open(options.clone()).expect("opened");
     store
@@ -437,12 +436,7 @@ fn age(options: &OpenOptions, change: impl FnOnce(&redb::WriteTransaction)) {
 #[tokio::test]
 async fn a_file_whose_index_keys_were_derived_gets_them_sealed_and_forgets_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
-    let options = OpenOptions {
-        path: dir.path().join("store.redb"),
-        key: StoreKey::generate(),
-        cache_bytes: 0,
-        clock: Arc::new(ManualClock::new(START)),
-    };
+    let options = options_in(&dir, 0);
     EmbeddedStore::create(&options.path, &options.key).expect("created");
     age(&options, |tx| {
         let sealer = Sealer::new(&options.key);
@@ -584,12 +578,7 @@ async fn a_page_that_the_system_has_in_memory_is_read_on_the_spot() {
 #[test]
 fn an_empty_file_is_no_store_and_stays_as_it_is() {
     let dir = tempfile::tempdir().expect("a directory");
-    let options = OpenOptions {
-        path: dir.path().join("store.redb"),
-        key: StoreKey::generate(),
-        cache_bytes: 0,
-        clock: Arc::new(ManualClock::new(START)),
-    };
+    let options = options_in(&dir, 0);
     File::create(&options.path).expect("made");
     let refused = EmbeddedStore::open(options.clone());
     assert!(matches!(refused, Err(StoreError::DamagedFile { .. })));
