@@ -141,11 +141,11 @@ fn special(eight: [u8; EIGHT]) -> Option<usize> {
     // The lowest bit that this sets is the high bit of the first byte that is less; the borrow may
     // set others, above it alone.
     let less = |bytes: u64, than: u64| bytes.wrapping_sub(ALL * than) & !bytes & HIGH;
-    let quote = less(bytes ^ (ALL * u64::from(b'"')), 1);
-    let backslash = less(bytes ^ (ALL * u64::from(b'\\')), 1);
-    let found = less(bytes, u64::from(b' ')) | quote | backslash;
-    // Bits of a byte: eight, too.
-    (found != 0).then(|| found.trailing_zeros() as usize / 8)
+    let equal = |to: u8| less(bytes ^ (ALL * u64::from(to)), 1);
+    let found = [less(bytes, u64::from(b' ')), equal(b'"'), equal(b'\\')];
+    let first = found.map(u64::trailing_zeros).into_iter().min()?;
+    // A byte has eight bits, too; none is set where there is no such byte.
+    (first < u64::BITS).then_some(first as usize / 8)
 }
 
 struct Scanner<'a> {
