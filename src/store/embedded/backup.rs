@@ -9,11 +9,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use redb::ReadTransaction;
 use tokio::sync::{mpsc, oneshot};
 
 use super::fault::Fault;
 use super::shared::{OPENED_ANEW, Shared};
+use super::snapshots::Snapshot;
 use super::{inspect, no_thread, rows, stats, unavailable};
 use crate::store::care::{Inspection, RowStream, Stats};
 use crate::store::error::StoreError;
@@ -112,7 +112,7 @@ impl LongRead {
     async fn run<T: Send + 'static>(
         &self,
         shared: Arc<Shared>,
-        work: impl FnOnce(&Shared, &ReadTransaction) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(&Shared, &Snapshot) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let turn = self.turn()?;
         let (reply, answer) = oneshot::channel();
@@ -130,7 +130,7 @@ impl LongRead {
 /// Runs `work` on a snapshot; redb may panic on a damaged page.
 fn guarded<T>(
     shared: &Shared,
-    work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
+    work: impl FnOnce(&Snapshot) -> Result<T, Fault>,
 ) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(|| shared.with_long_snapshot(work))) {
         Ok(done) => done.map_err(Fault::into_error),

@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, ReadTransaction, ReadableDatabase};
+use redb::{Database, ReadableDatabase};
 
 use super::aside;
 use super::catalogue::TABLES;
 use super::copy::{Building, refuse_existing};
 use super::fault::Fault;
+use super::snapshots::Snapshot;
 use super::{inspect, open, rows, stats};
 use crate::store::care::{Copied, Inspection, Stats};
 use crate::store::error::StoreError;
@@ -133,9 +134,9 @@ impl StoreFile {
 
     pub(super) fn read<T>(
         &self,
-        work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
+        work: impl FnOnce(&Snapshot) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let read = || -> Result<T, Fault> { work(&self.db.begin_read()?) };
+        let read = || -> Result<T, Fault> { work(&Snapshot::new(self.db.begin_read()?)) };
         let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
         match read {
             Ok(done) => done.map_err(Fault::into_error),

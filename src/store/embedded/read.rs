@@ -6,13 +6,14 @@
 use std::collections::HashSet;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
+use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::apply::open_memo;
 use super::aside::{self, Suspect};
 use super::fault::Fault;
 use super::lookup::{self, FARTHEST_MS, MerchantId};
 use super::quarantine_records::{open_refused, open_variant};
+use super::snapshots::Snapshot;
 use super::tables;
 use crate::model::app::App;
 use crate::model::certificate::KeptCertificate;
@@ -38,7 +39,7 @@ const SOON_MS: i64 = 1_000;
 /// One snapshot and what opens its records.
 pub(super) struct Reader<'a> {
     /// The snapshot.
-    pub(super) tx: &'a ReadTransaction,
+    pub(super) tx: &'a Snapshot,
     /// Opens its records.
     pub(super) sealer: &'a Sealer,
 }
@@ -74,10 +75,10 @@ impl Reader<'_> {
             MerchantKey::Pid(pid) => self.by_pid(pid)?,
             MerchantKey::Token(token) => self.by_token(token)?,
         };
-        let table = self.tx.open_table(tables::MERCHANTS)?;
+        let table = self.tx.merchants()?;
         let mut merchants = Vec::with_capacity(ids.len());
         for id in ids {
-            merchants.extend(lookup::merchant(&table, self.sealer, &id)?);
+            merchants.extend(lookup::merchant(table, self.sealer, &id)?);
         }
         // An index row is not sealed, so the record has the last word.
         merchants.retain(|merchant| match key {
@@ -89,7 +90,7 @@ impl Reader<'_> {
     }
 
     fn by_alias(&self, alias: &Alias) -> Result<Vec<MerchantId>, Fault> {
-        let table = self.tx.open_table(tables::BY_ALIAS)?;
+        let table = self.tx.by_alias()?;
         let prefix = tables::prefix(&[alias.as_str()]);
         let mut ids = Vec::new();
         for row in table.range(prefix.as_slice()..)? {
@@ -104,7 +105,7 @@ impl Reader<'_> {
     }
 
     fn by_auth_app_id(&self, auth_app_id: &AuthAppId) -> Result<Vec<MerchantId>, Fault> {
-        let table = self.tx.open_table(tables::BY_AUTH_APP_ID)?;
+        let table = self.tx.by_auth_app_id()?;
         let prefix = tables::prefix(&[auth_app_id.as_str()]);
         let mut ids = Vec::new();
         for row in table.range(prefix.as_slice()..)? {

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageError};
+use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
 
 use super::fault::Fault;
 use super::open;
-use super::snapshots::Snapshots;
+use super::snapshots::{Snapshot, Snapshots};
 use crate::clock::Clock;
 use crate::store::Backlog;
 use crate::store::error::StoreError;
@@ -108,7 +108,7 @@ impl Shared {
     /// Runs `work` on a snapshot of the database, if it is open.
     pub(super) fn with_snapshot<T>(
         &self,
-        work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
+        work: impl FnOnce(&Snapshot) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         self.with_database(|db| work(&*self.snapshot(db)?))
     }
@@ -117,7 +117,7 @@ impl Shared {
     /// opened anew meanwhile, its next look at the file fails.
     pub(super) fn with_long_snapshot<T>(
         &self,
-        work: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
+        work: impl FnOnce(&Snapshot) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let (opened, tx) = self.with_database(|db| {
             let opened = self.opened.load(Ordering::Acquire);
@@ -134,10 +134,10 @@ impl Shared {
     }
 
     /// The one that all readers read; where none could be taken, what is wrong.
-    fn snapshot(&self, db: &Database) -> Result<Arc<ReadTransaction>, Fault> {
+    fn snapshot(&self, db: &Database) -> Result<Arc<Snapshot>, Fault> {
         match self.snapshots.latest() {
             Some(latest) => Ok(latest),
-            None => Ok(Arc::new(db.begin_read()?)),
+            None => Ok(Arc::new(Snapshot::new(db.begin_read()?))),
         }
     }
 

@@ -7,24 +7,89 @@
 //! dropping a snapshot takes a lock that is held while the file grows. A look-up on the spot may
 //! wait for neither.
 
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
-use redb::{Database, ReadTransaction, ReadableDatabase};
+use redb::{
+    Database, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, TableError,
+    Value,
+};
+
+use super::tables;
+
+/// The database as a commit left it, and the tables of it that calls look into, opened once.
+pub(super) struct Snapshot {
+    tx: ReadTransaction,
+    merchants: Opened<&'static [u8], &'static [u8]>,
+    by_alias: Opened<&'static [u8], &'static [u8]>,
+    by_auth_app_id: Opened<&'static [u8], ()>,
+}
+
+type Opened<K, V> = OnceLock<ReadOnlyTable<K, V>>;
+
+impl Snapshot {
+    /// Of what `tx` sees.
+    pub(super) fn new(tx: ReadTransaction) -> Self {
+        Self {
+            tx,
+            merchants: OnceLock::new(),
+            by_alias: OnceLock::new(),
+            by_auth_app_id: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn merchants(
+        &self,
+    ) -> Result<&ReadOnlyTable<&'static [u8], &'static [u8]>, TableError> {
+        self.opened(&self.merchants, tables::MERCHANTS)
+    }
+
+    pub(super) fn by_alias(
+        &self,
+    ) -> Result<&ReadOnlyTable<&'static [u8], &'static [u8]>, TableError> {
+        self.opened(&self.by_alias, tables::BY_ALIAS)
+    }
+
+    pub(super) fn by_auth_app_id(&self) -> Result<&ReadOnlyTable<&'static [u8], ()>, TableError> {
+        self.opened(&self.by_auth_app_id, tables::BY_AUTH_APP_ID)
+    }
+
+    fn opened<'s, K: Key, V: Value>(
+        &self,
+        place: &'s Opened<K, V>,
+        table: TableDefinition<'_, K, V>,
+    ) -> Result<&'s ReadOnlyTable<K, V>, TableError> {
+        if let Some(opened) = place.get() {
+            return Ok(opened);
+        }
+        // Of two who open it at once, one has opened it in vain: neither waits for the other.
+        let opened = self.tx.open_table(table)?;
+        Ok(place.get_or_init(|| opened))
+    }
+}
+
+impl Deref for Snapshot {
+    type Target = ReadTransaction;
+
+    fn deref(&self) -> &ReadTransaction {
+        &self.tx
+    }
+}
 
 /// The latest snapshot, and those before it that are still read.
 ///
 /// The pages that a commit frees can be used again one commit later than without it.
 #[derive(Default)]
 pub(super) struct Snapshots {
-    latest: ArcSwapOption<ReadTransaction>,
-    replaced: Mutex<Vec<Arc<ReadTransaction>>>,
+    latest: ArcSwapOption<Snapshot>,
+    replaced: Mutex<Vec<Arc<Snapshot>>>,
 }
 
 impl Snapshots {
     /// As the last commit left the database, if it is open; nobody has to be waited for.
-    pub(super) fn latest(&self) -> Option<Arc<ReadTransaction>> {
+    pub(super) fn latest(&self) -> Option<Arc<Snapshot>> {
         self.latest.load_full()
     }
 
@@ -45,9 +110,10 @@ impl Snapshots {
 
 /// Readers get along without one, and then meet what is wrong with the database. Where the file is
 /// damaged redb may panic.
-fn taken(db: &Database) -> Option<Arc<ReadTransaction>> {
+fn taken(db: &Database) -> Option<Arc<Snapshot>> {
     let taken = catch_unwind(AssertUnwindSafe(|| db.begin_read()));
-    taken.ok()?.ok().map(Arc::new)
+    let tx = taken.ok()?.ok()?;
+    Some(Arc::new(Snapshot::new(tx)))
 }
 
 #[cfg(test)]
@@ -67,7 +133,7 @@ mod tests {
         tx.commit().expect("committed");
     }
 
-    fn number(snapshot: &ReadTransaction) -> u8 {
+    fn number(snapshot: &Snapshot) -> u8 {
         let table = snapshot.open_table(TABLE).expect("opened");
         table.get(0).expect("read").expect("there").value()
     }

@@ -7,6 +7,7 @@ use redb::{ReadTransaction, ReadableTableMetadata};
 use super::catalogue::TABLES;
 use super::fault::Fault;
 use super::read::Reader;
+use super::snapshots::Snapshot;
 use super::tables;
 use crate::store::care::{Stats, TableRows};
 use crate::store::seal::Sealer;
@@ -16,7 +17,7 @@ const LITTLE: u64 = 16 << 20;
 
 /// The numbers of a snapshot; `go_on` is asked before every table.
 pub(super) fn stats(
-    tx: &ReadTransaction,
+    tx: &Snapshot,
     sealer: &Sealer,
     path: &Path,
     go_on: &dyn Fn() -> Result<(), Fault>,
