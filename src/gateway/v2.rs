@@ -13,7 +13,7 @@ use crate::gateway::signing::KeyInUse;
 use crate::gateway::upload::{FilePart, UploadBody};
 use crate::protocol::charset::CharsetLabel;
 use crate::protocol::encryption::ContentKey;
-use crate::protocol::params::{Params, name};
+use crate::protocol::params::{self, Params, name};
 use crate::protocol::request::SignedParams;
 use crate::protocol::secret::Secret;
 use crate::protocol::timestamp;
@@ -67,7 +67,7 @@ impl V2Call {
     /// Protocol: 接口内容加密方式: `biz_content` alone is encrypted, before the signature; uploads
     /// aren't.
     pub(super) fn params(&self, key: &KeyInUse, now_ms: i64) -> Result<Params, GatewayError> {
-        let mut params = self.parameters.clone().without_empty();
+        let mut params = self.parameters.filled(params::OWNED.len());
         // Before the whole is encoded: this error names the parameter.
         params
             .check_writable(self.charset.charset())

@@ -155,7 +155,7 @@ impl Charset {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CharsetLabel {
     charset: Charset,
-    label: String,
+    label: Cow<'static, str>,
 }
 
 impl CharsetLabel {
@@ -172,7 +172,7 @@ impl CharsetLabel {
         }
         Ok(Self {
             charset: Charset::from_label(label)?,
-            label: label.to_owned(),
+            label: label.to_owned().into(),
         })
     }
 
@@ -199,7 +199,7 @@ impl From<Charset> for CharsetLabel {
     fn from(charset: Charset) -> Self {
         Self {
             charset,
-            label: charset.label().to_owned(),
+            label: charset.label().into(),
         }
     }
 }

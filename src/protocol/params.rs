@@ -1,6 +1,6 @@
 //! The parameters of a v2 request or of a notification.
 
-use std::{collections::HashMap, fmt};
+use std::{borrow::Cow, collections::HashMap, fmt};
 
 use super::{
     charset::Charset,
@@ -13,8 +13,12 @@ use super::{
 /// `Debug` shows names alone: values may be tokens.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Params {
-    pairs: Vec<(String, String)>,
+    pairs: Vec<(Name, String)>,
 }
+
+/// A parameter's name; those of the protocol are there already, and aren't copied.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Name(Cow<'static, str>);
 
 impl Params {
     /// Makes an empty list.
@@ -34,14 +38,14 @@ impl Params {
     /// [`ProtocolError::ParameterDuplicate`] for a name given twice, be its values empty or equal,
     /// and [`ProtocolError::ParametersTooMany`].
     pub fn from_form(raw: &[u8], charset: Charset) -> Result<Self, ProtocolError> {
-        let mut pairs: Vec<(String, String)> = Vec::new();
+        let mut pairs: Vec<(Name, String)> = Vec::new();
         for (at, name, value) in form::segments(raw) {
             if pairs.len() == MOST {
                 return Err(ProtocolError::ParametersTooMany { most: MOST });
             }
             let value_at = at + name.len() + 1;
             let name = decode(name, at, charset)?;
-            pairs.push((name, decode(value, value_at, charset)?));
+            pairs.push((name.into(), decode(value, value_at, charset)?));
         }
         match repeated(&pairs) {
             Some(name) => Err(duplicate(name)),
@@ -56,7 +60,7 @@ impl Params {
     /// [`ProtocolError::ParameterDuplicate`] if the name is taken.
     pub fn push(
         &mut self,
-        name: impl Into<String>,
+        name: impl Into<Name>,
         value: impl Into<String>,
     ) -> Result<(), ProtocolError> {
         let name = name.into();
@@ -74,7 +78,7 @@ impl Params {
     /// [`ProtocolError::ParameterDuplicate`] for one with two values.
     pub fn union(mut self, other: Self) -> Result<Self, ProtocolError> {
         // Lists from outside may be long, so that a search of one for each of the other won't do.
-        let known: HashMap<String, String> = self.pairs.iter().cloned().collect();
+        let known: HashMap<Name, String> = self.pairs.iter().cloned().collect();
         for (name, value) in other.pairs {
             match known.get(&name) {
                 None => self.pairs.push((name, value)),
@@ -86,7 +90,7 @@ impl Params {
     }
 
     /// Replaces the value of a parameter, or appends it.
-    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
+    pub fn set(&mut self, name: impl Into<Name>, value: impl Into<String>) {
         let name = name.into();
         match self.pairs.iter_mut().find(|(known, _)| *known == name) {
             Some((_, old)) => *old = value.into(),
@@ -103,7 +107,7 @@ impl Params {
 
     /// Takes a parameter out.
     pub fn remove(&mut self, name: &str) -> Option<String> {
-        let index = self.pairs.iter().position(|(known, _)| known == name)?;
+        let index = self.pairs.iter().position(|(known, _)| **known == *name)?;
         Some(self.pairs.remove(index).1)
     }
 
@@ -111,7 +115,7 @@ impl Params {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.pairs
             .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .map(|(name, value)| (&**name, value.as_str()))
     }
 
     /// Tells whether there is none.
@@ -137,6 +141,14 @@ impl Params {
         self
     }
 
+    /// The same as a list of its own, which has room for `more`.
+    pub(crate) fn filled(&self, more: usize) -> Self {
+        let mut pairs = Vec::with_capacity(self.pairs.len() + more);
+        let filled = self.pairs.iter().filter(|(_, value)| !is_blank(value));
+        pairs.extend(filled.cloned());
+        Self { pairs }
+    }
+
     /// Checks that a charset has every character of the names and values.
     ///
     /// # Errors
@@ -160,6 +172,48 @@ impl Params {
     /// [`ProtocolError::CharsetMalformed`] where the charset lacks a character.
     pub fn to_form(&self, charset: Charset) -> Result<String, ProtocolError> {
         form::join(self.iter(), charset)
+    }
+}
+
+/// Names and values in their order.
+impl IntoIterator for Params {
+    type Item = (Name, String);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.pairs.into_iter()
+    }
+}
+
+impl From<&str> for Name {
+    fn from(text: &str) -> Self {
+        Self(name::known(text).map_or_else(|| text.to_owned().into(), Cow::Borrowed))
+    }
+}
+
+impl From<&String> for Name {
+    fn from(text: &String) -> Self {
+        text.as_str().into()
+    }
+}
+
+impl From<String> for Name {
+    fn from(text: String) -> Self {
+        Self(name::known(&text).map_or(Cow::Owned(text), Cow::Borrowed))
+    }
+}
+
+impl std::ops::Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -204,8 +258,8 @@ fn is_java_whitespace(c: char) -> bool {
 
 /// The first name, in the order of their bytes, that stands twice. A list from outside may be long:
 /// a search of it for each of its names won't do.
-fn repeated(pairs: &[(String, String)]) -> Option<&str> {
-    let mut names: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).collect();
+fn repeated(pairs: &[(Name, String)]) -> Option<&str> {
+    let mut names: Vec<&str> = pairs.iter().map(|(name, _)| &**name).collect();
     names.sort_unstable();
     names.windows(2).find_map(|two| match two {
         [one, other] if one == other => Some(*one),
@@ -227,7 +281,8 @@ fn duplicate(name: &str) -> ProtocolError {
 /// with them (sorting, several readings) costs more than one pass.
 const MOST: usize = 1000;
 
-const OWNED: [&str; 11] = [
+/// What the sidecar alone sets, in a call and its signature.
+pub(crate) const OWNED: [&str; 11] = [
     name::ALIPAY_ROOT_CERT_SN,
     name::APP_AUTH_TOKEN,
     name::APP_CERT_SN,
@@ -246,6 +301,14 @@ pub mod name {
     macro_rules! names {
         ($($constant:ident = $text:literal, $doc:literal;)*) => {
             $(#[doc = $doc] pub const $constant: &str = $text;)*
+
+            /// The same name, where it is one of these.
+            pub(super) fn known(text: &str) -> Option<&'static str> {
+                match text {
+                    $($text => Some($constant),)*
+                    _ => None,
+                }
+            }
         };
     }
     names! {

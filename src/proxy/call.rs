@@ -258,7 +258,7 @@ async fn send_renewed(
     if v2.method == TOKEN_METHOD {
         return Box::pin(send_for_tokens(parts, &v2)).await;
     }
-    let whose = (known.merchant.as_ref(), user);
+    let whose = (known.merchant.as_deref(), user);
     let reply = second_try::send(parts, (&mut v2, until), whose).await?;
     keep_login(parts, known, &reply).await;
     Ok(reply)
@@ -295,7 +295,7 @@ async fn keep_login(parts: &ProxyParts, known: &Credentials, reply: &VerifiedRep
     let is_login = envelope.node_key() == USER_TOKEN_NODE;
     if is_login && is_done && !envelope.is_ciphertext() {
         let node = Secret::new(envelope.node_text());
-        let whose = (&*known.app, known.merchant.as_ref());
+        let whose = (&*known.app, known.merchant.as_deref());
         logins::keep(parts, whose, node.expose().as_bytes()).await;
     }
 }
@@ -382,7 +382,7 @@ fn v2_call(
 ) -> V2Call {
     V2Call {
         app: credentials.app,
-        app_auth_token: credentials.merchant.map(|m| m.token.app_auth_token),
+        app_auth_token: credentials.merchant.map(|m| m.token.app_auth_token.clone()),
         method: call.method.clone(),
         parameters: call.parameters.clone(),
         files: call.files.clone(),

@@ -130,10 +130,10 @@ impl LocalCall {
                 Vec::new()
             }
             Sent::Upload(upload) => {
-                for (name, value) in upload.parameters.iter() {
+                for (name, value) in upload.parameters {
                     // An upload's body has no other place for it.
-                    if name != name::BIZ_CONTENT {
-                        parameters::check_parameter(name)?;
+                    if *name != *name::BIZ_CONTENT {
+                        parameters::check_parameter(&name)?;
                     }
                     parameters.push(name, value)?;
                 }
@@ -182,7 +182,7 @@ impl GatewayForm {
                 (charset, upload.parameters, upload.files)
             }
         };
-        let parameters = parameters::union(Params::from_form(query, charset.charset())?, &body)?;
+        let parameters = parameters::union(Params::from_form(query, charset.charset())?, body)?;
         Ok(Self {
             charset,
             parameters,

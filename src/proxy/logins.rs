@@ -226,7 +226,7 @@ fn late() -> ProxyError {
 impl Login<'_> {
     /// Whoever asks for another merchant, or in another form, has no right to the same reply.
     fn key(&self, code: &Secret<String>) -> MemoKey {
-        let merchant = self.known.merchant.as_ref();
+        let merchant = self.known.merchant.as_deref();
         let merchant = merchant.map_or("", |merchant| merchant.auth_app_id.as_str());
         let app_id = self.known.app.app_id.as_str();
         MemoKey::new("login", &[app_id, merchant, self.route, code.expose()])

@@ -64,9 +64,9 @@ pub(crate) fn check_parameter(parameter: &str) -> Result<(), ProxyError> {
 /// No two of `given` may differ in case alone.
 pub(crate) fn canonical(given: Params) -> Result<Params, ProxyError> {
     let mut all = Params::new();
-    for (name, value) in given.iter() {
-        let known = params::is_owned(name) || name.eq_ignore_ascii_case(name::NOTIFY_URL);
-        if known && name.eq_ignore_ascii_case(name::CHARSET) && name != name::CHARSET {
+    for (name, value) in given {
+        let known = params::is_owned(&name) || name.eq_ignore_ascii_case(name::NOTIFY_URL);
+        if known && name.eq_ignore_ascii_case(name::CHARSET) && *name != *name::CHARSET {
             return Err(ProxyError::refused(
                 ErrorCode::ParameterInvalid,
                 "`charset` is spelled in lower case: everything else is read by it",
@@ -83,10 +83,10 @@ pub(crate) fn canonical(given: Params) -> Result<Params, ProxyError> {
 
 /// Joins query and body: a parameter in both is an error, unless it is one that the sidecar
 /// replaces anyway and both say the same (official SDKs send that).
-pub(super) fn union(mut query: Params, body: &Params) -> Result<Params, ProxyError> {
-    for (name, value) in body.iter() {
-        match query.get(name) {
-            Some(same) if same == value && params::is_owned(name) => {}
+pub(super) fn union(mut query: Params, body: Params) -> Result<Params, ProxyError> {
+    for (name, value) in body {
+        match query.get(&name) {
+            Some(same) if same == value && params::is_owned(&name) => {}
             _ => query.push(name, value)?,
         }
     }
@@ -257,12 +257,12 @@ mod tests {
             (("a", "1"), ("a", "1"), "parameter-duplicate"),
             (("a", "1"), ("A", "1"), "parameter-duplicate"),
         ] {
-            let found = union(of(&[query]), &of(&[body]));
+            let found = union(of(&[query]), of(&[body]));
             assert_eq!(refusal(found), expected, "{query:?} {body:?}");
         }
         let both = union(
             of(&[("a", "1"), ("sign", "s")]),
-            &of(&[("sign", "s"), ("b", "2")]),
+            of(&[("sign", "s"), ("b", "2")]),
         );
         let expected = of(&[("a", "1"), ("sign", "s"), ("b", "2")]);
         assert_eq!(pairs(&both.expect("both")), pairs(&expected));

@@ -115,7 +115,7 @@ async fn current(
     until: Instant,
 ) -> Result<UserToken, ProxyError> {
     let users = parts.tokens.users();
-    let merchant = known.merchant.as_ref();
+    let merchant = known.merchant.as_deref();
     let first = users.current(key.clone(), merchant).await;
     let (Err(UserTokenError::Rejected { sub_code, .. }), Some(merchant)) = (&first, merchant)
     else {

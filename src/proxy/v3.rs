@@ -189,7 +189,7 @@ async fn send_renewed(
     if v3.method() == TOKEN_METHOD {
         return Box::pin(send_for_tokens(parts, v3)).await;
     }
-    let whose = (known.merchant.as_ref(), user);
+    let whose = (known.merchant.as_deref(), user);
     let mut renewable = Renewable {
         v3,
         bare: &call.target,
@@ -236,7 +236,7 @@ async fn keep_login(parts: &ProxyParts, v3: &V3Call, known: &Credentials, reply:
     }
     let response = &reply.response;
     if let (V3Verification::Signed, false) = (response.verification(), response.is_error()) {
-        let whose = (&*known.app, known.merchant.as_ref());
+        let whose = (&*known.app, known.merchant.as_deref());
         logins::keep(parts, whose, content(v3, reply).expose()).await;
     }
 }
@@ -291,7 +291,7 @@ fn v3_call(
 ) -> V3Call {
     V3Call {
         app: credentials.app,
-        app_auth_token: credentials.merchant.map(|m| m.token.app_auth_token),
+        app_auth_token: credentials.merchant.map(|m| m.token.app_auth_token.clone()),
         http_method: call.http_method.clone(),
         target: call.target.clone(),
         body: call.body.clone(),

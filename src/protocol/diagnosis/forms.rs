@@ -306,8 +306,8 @@ fn verify_request(
     keys: &Keys,
 ) -> Result<Vec<u8>, ProtocolError> {
     let mut params = Params::from_form(query, charset)?;
-    for (name, value) in Params::from_form(body, charset)?.iter() {
-        if params.get(name) != Some(value) {
+    for (name, value) in Params::from_form(body, charset)? {
+        if params.get(&name) != Some(&value) {
             params.push(name, value)?;
         }
     }

@@ -41,7 +41,7 @@ pub struct Credentials {
     /// Who signs.
     pub app: Arc<SigningApp>,
     /// For whom; `None`: for the ISV itself.
-    pub merchant: Option<Merchant>,
+    pub merchant: Option<Arc<Merchant>>,
 }
 
 /// Finds the credentials that requests name.
@@ -225,18 +225,15 @@ impl Resolver {
         app: Option<&Arc<SigningApp>>,
         reach: Reach<'_>,
     ) -> Result<Named, ProxyError> {
-        let (keys, missing) = match tag {
+        let keys = match &tag {
             Tag::Selector(Selector::Own) if reach.has_own() => return Ok(Named::Own),
             Tag::Selector(Selector::Own) => return Err(Violation::Merchant.error()),
-            Tag::Selector(selector) => {
-                let missing = reach.missing(Some(&selector), &selector.to_string());
-                (keys(selector), missing)
-            }
+            Tag::Selector(selector) => keys(selector),
             Tag::Token(token) => {
                 if reach.has_all() {
-                    self.learn_if_unknown(&token, app).await?;
+                    self.learn_if_unknown(token, app).await?;
                 }
-                (vec![MerchantKey::Token(token)], reach.missing_token())
+                vec![MerchantKey::Token(token.clone())]
             }
         };
         let mut records = Vec::new();
@@ -244,10 +241,12 @@ impl Resolver {
             records.extend(self.directory.find(key).await?);
         }
         records.retain(|m| app.is_none_or(|app| app.app_id == m.app_id) && reach.has(m));
-        if records.is_empty() {
-            Err(missing)
-        } else {
-            Ok(Named::Records(records))
+        match (records.is_empty(), &tag) {
+            (false, _) => Ok(Named::Records(records)),
+            (true, Tag::Selector(selector)) => {
+                Err(reach.missing(Some(selector), &selector.to_string()))
+            }
+            (true, Tag::Token(_)) => Err(reach.missing_token()),
         }
     }
 
@@ -315,7 +314,7 @@ impl Resolver {
         })?;
         Ok(Credentials {
             app,
-            merchant: Some(merchant),
+            merchant: Some(Arc::new(merchant)),
         })
     }
 
@@ -387,18 +386,18 @@ impl Reach<'_> {
 }
 
 /// Bare digits may be a PID or an application: both are looked up.
-fn keys(selector: Selector) -> Vec<MerchantKey> {
+fn keys(selector: &Selector) -> Vec<MerchantKey> {
     match selector {
-        Selector::Alias(alias) => vec![MerchantKey::Alias(alias)],
-        Selector::AuthAppId(id) => vec![MerchantKey::AuthAppId(id)],
+        Selector::Alias(alias) => vec![MerchantKey::Alias(alias.clone())],
+        Selector::AuthAppId(id) => vec![MerchantKey::AuthAppId(id.clone())],
         Selector::Number(id) => {
             let pid = Pid::new(id.as_str()).ok().map(MerchantKey::Pid);
             pid.into_iter()
-                .chain([MerchantKey::AuthAppId(id)])
+                .chain([MerchantKey::AuthAppId(id.clone())])
                 .collect()
         }
         Selector::Own => Vec::new(),
-        Selector::Pid(pid) => vec![MerchantKey::Pid(pid)],
+        Selector::Pid(pid) => vec![MerchantKey::Pid(pid.clone())],
     }
 }
 
