@@ -196,7 +196,7 @@ impl Outgoing {
             .method(self.method.clone())
             .uri(&self.url)
             .body(body)?;
-        request.headers_mut().extend(self.headers.clone());
+        request.headers_mut().clone_from(&self.headers);
         Ok(request)
     }
 }

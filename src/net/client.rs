@@ -247,8 +247,8 @@ impl Client {
         B::Error: Into<BoxError>,
     {
         let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-        let to = request.uri().authority().map(ToString::to_string);
-        let to = to.unwrap_or_default();
+        let to = request.uri().authority().cloned();
+        let to = || to.as_ref().map(ToString::to_string).unwrap_or_default();
         let captured = capture_connection(&mut request);
         let left = || match captured.connection_metadata().as_ref() {
             Some(_) => Left::Maybe,
@@ -267,7 +267,7 @@ impl Client {
                 return Err(SendError {
                     left: Left::No,
                     cause: SendCause::Connect {
-                        to,
+                        to: to(),
                         cause: error.into(),
                     },
                 });
@@ -275,7 +275,7 @@ impl Client {
             Ok(Err(error)) => {
                 return Err(SendError {
                     left: left(),
-                    cause: SendCause::broken(to, error),
+                    cause: SendCause::broken(to(), error),
                 });
             }
             Ok(Ok(head)) => head,
@@ -286,7 +286,7 @@ impl Client {
             .await
             .map_err(|error| SendError {
                 left: Left::Maybe,
-                cause: SendCause::of_body(to, error),
+                cause: SendCause::of_body(to(), error),
             })?;
         Ok(Reply {
             status: head.status,

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::gateway::VerifiedReply;
 use crate::gateway::v3::VerifiedV3Reply;
+use crate::protocol::charset::Charset;
 use crate::protocol::envelope::Verification;
 use crate::protocol::request::SignedParams;
 use crate::protocol::signed_reply::ERROR_RESPONSE;
@@ -18,6 +19,8 @@ use crate::proxy::route::Action;
 
 const JSON: &str = "application/json; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
+/// How many headers a reply has, at most and with those that the server adds.
+const MOST_HEADERS: usize = 12;
 
 /// The shape of the replies of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +35,11 @@ pub enum Shape {
 
 /// Alipay's reply: its own bytes, or its node in an envelope of ours.
 pub(crate) fn whole(reply: &VerifiedReply, body: Bytes) -> Response<Full<Bytes>> {
-    let ours = format!("text/html;charset={}", reply.envelope.charset().label());
-    let content_type = reply.content_type.as_deref().unwrap_or(&ours);
+    let ours = match reply.envelope.charset() {
+        Charset::Gbk => "text/html;charset=GBK",
+        Charset::Utf8 => "text/html;charset=utf-8",
+    };
+    let content_type = reply.content_type.as_deref().unwrap_or(ours);
     let mut response = respond(StatusCode::OK, content_type, body);
     mark(&mut response, reply);
     response
@@ -41,11 +47,11 @@ pub(crate) fn whole(reply: &VerifiedReply, body: Bytes) -> Response<Full<Bytes>>
 
 /// The node of Alipay's reply alone, its exact bytes.
 pub(crate) fn node(reply: &VerifiedReply) -> Response<Full<Bytes>> {
-    let content_type = format!(
-        "application/json; charset={}",
-        reply.envelope.charset().label()
-    );
-    let mut response = respond(StatusCode::OK, &content_type, reply.envelope.node());
+    let content_type = match reply.envelope.charset() {
+        Charset::Gbk => "application/json; charset=GBK",
+        Charset::Utf8 => JSON,
+    };
+    let mut response = respond(StatusCode::OK, content_type, reply.envelope.node());
     mark(&mut response, reply);
     set(&mut response, "alipay-code", reply.envelope.code());
     set(&mut response, "alipay-sub-code", reply.envelope.sub_code());
@@ -161,6 +167,7 @@ pub(crate) fn identify(response: &mut Response<Full<Bytes>>, request_id: &str) {
 fn respond(status: StatusCode, content_type: &str, body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
+    response.headers_mut().reserve(MOST_HEADERS);
     set(&mut response, CONTENT_TYPE.as_str(), Some(content_type));
     set(&mut response, CACHE_CONTROL.as_str(), Some("no-store"));
     response
