@@ -111,12 +111,16 @@ impl Charset {
         decoded.map_err(|at| self.malformed(at))
     }
 
-    /// The same; bytes of one's own become the text.
-    pub(super) fn decode_cow(self, bytes: Cow<'_, [u8]>) -> Result<String, ProtocolError> {
+    /// The same; bytes that are the text already aren't copied.
+    pub(super) fn decode_cow(self, bytes: Cow<'_, [u8]>) -> Result<Cow<'_, str>, ProtocolError> {
         match (self, bytes) {
+            (Self::Utf8, Cow::Borrowed(bytes)) => std::str::from_utf8(bytes)
+                .map(Cow::Borrowed)
+                .map_err(|source| self.malformed(source.valid_up_to())),
             (Self::Utf8, Cow::Owned(bytes)) => String::from_utf8(bytes)
+                .map(Cow::Owned)
                 .map_err(|source| self.malformed(source.utf8_error().valid_up_to())),
-            (_, bytes) => self.decode(&bytes),
+            (Self::Gbk, bytes) => self.decode(&bytes).map(Cow::Owned),
         }
     }
 
@@ -310,7 +314,7 @@ mod tests {
         let bytes = b"a b".to_vec();
         let at = bytes.as_ptr();
         let text = Charset::Utf8.decode_cow(Cow::Owned(bytes)).unwrap();
-        assert_eq!((text.as_str(), text.as_ptr()), ("a b", at));
+        assert_eq!((&*text, text.as_ptr()), ("a b", at));
         let borrowed = Charset::Utf8.decode_cow(Cow::Borrowed(b"a"));
         assert_eq!(borrowed.as_deref(), Ok("a"));
         let gbk = Charset::Gbk.decode_cow(Cow::Owned(b"\xc4\xa3".to_vec()));

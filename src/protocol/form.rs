@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
+
 use super::{charset::Charset, error::ProtocolError};
 
 /// Splits a form into its still encoded pairs: offset, name, value.
@@ -26,7 +28,7 @@ pub(super) fn unescape(piece: &[u8], at: usize) -> Result<Vec<u8>, ProtocolError
 
 /// The same; a piece that has neither isn't copied.
 pub(super) fn unescape_cow(piece: &[u8], at: usize) -> Result<Cow<'_, [u8]>, ProtocolError> {
-    if !piece.contains(&b'+') && !piece.contains(&b'%') {
+    if memchr2(b'+', b'%', piece).is_none() {
         return Ok(Cow::Borrowed(piece));
     }
     // What is decoded may be kept: it takes no more room than it needs.
@@ -34,8 +36,7 @@ pub(super) fn unescape_cow(piece: &[u8], at: usize) -> Result<Cow<'_, [u8]>, Pro
     let mut out = Vec::with_capacity(piece.len().saturating_sub(2 * escapes));
     let mut rest = piece;
     loop {
-        let plain = rest.iter().take_while(|byte| !matches!(byte, b'+' | b'%'));
-        let (plain, behind) = rest.split_at(plain.count());
+        let (plain, behind) = rest.split_at(memchr2(b'+', b'%', rest).unwrap_or(rest.len()));
         out.extend_from_slice(plain);
         rest = match behind {
             [] => return Ok(Cow::Owned(out)),

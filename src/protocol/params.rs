@@ -45,7 +45,8 @@ impl Params {
             }
             let value_at = at + name.len() + 1;
             let name = decode(name, at, charset)?;
-            pairs.push((name.into(), decode(value, value_at, charset)?));
+            let value = decode(value, value_at, charset)?.into_owned();
+            pairs.push((name.into(), value));
         }
         match repeated(&pairs) {
             Some(name) => Err(duplicate(name)),
@@ -191,6 +192,15 @@ impl From<&str> for Name {
     }
 }
 
+impl From<Cow<'_, str>> for Name {
+    fn from(text: Cow<'_, str>) -> Self {
+        match text {
+            Cow::Borrowed(text) => text.into(),
+            Cow::Owned(text) => text.into(),
+        }
+    }
+}
+
 impl From<&String> for Name {
     fn from(text: &String) -> Self {
         text.as_str().into()
@@ -267,7 +277,7 @@ fn repeated(pairs: &[(Name, String)]) -> Option<&str> {
     })
 }
 
-fn decode(piece: &[u8], at: usize, charset: Charset) -> Result<String, ProtocolError> {
+fn decode(piece: &[u8], at: usize, charset: Charset) -> Result<Cow<'_, str>, ProtocolError> {
     charset.decode_cow(form::unescape_cow(piece, at)?)
 }
 

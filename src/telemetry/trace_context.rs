@@ -144,13 +144,13 @@ impl fmt::Display for TraceParent {
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
     }
 }
 
 impl fmt::Display for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
     }
 }
 
@@ -197,6 +197,9 @@ mod tests {
             assert_eq!(parent.to_string(), text);
             assert_eq!(parent.is_sampled(), flags != "00");
         }
+        let small = "00-00000000000000000000000000000001-0000000000000001-00";
+        let parent = TraceParent::parse(small).expect(small);
+        assert_eq!(parent.to_string(), small);
     }
 
     #[test]

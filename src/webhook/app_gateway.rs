@@ -290,7 +290,8 @@ pub(super) fn log(
     let became = Became::of(outcome, event_id);
     let known = || verified.known();
     inner.record(&arrival.came, (kind, outcome), known, became);
-    let entry = || entry((kind, outcome), verified).with("event_id", &event_id.to_string());
+    let id = event_id.to_string();
+    let entry = || entry((kind, outcome), verified).with("event_id", &id);
     match outcome.is_once() {
         true => inner.parts.audit.tell(entry),
         false => inner.parts.audit.tell_of_repeated(entry),
@@ -300,7 +301,7 @@ pub(super) fn log(
         outcome = outcome.as_str(),
         app_id = %verified.app.app_id,
         notify_id = verified.notification.notify_id().unwrap_or_default(),
-        %event_id,
+        event_id = %id,
         w3c_trace_id = %TraceParent::of_event(event_id.to_bytes()).trace_id,
         "notification"
     );

@@ -469,10 +469,11 @@ fn is_secret_name(text: &str) -> bool {
 /// talks about one is counted too: better once too often.
 fn mentions_secret(value: &str) -> bool {
     let names_one = |text: &str| SECRETS.iter().any(|secret| text.contains(secret));
-    // Most texts have not even what begins all of them.
-    let plainly = |text: &str| text.contains("app_") && names_one(text);
+    // Most texts have not even what begins all of them, nor a character of it that is rare.
+    let plainly = |text: &str| text.contains('_') && text.contains("app_") && names_one(text);
     plainly(value)
-        || (value.contains("\\u")
+        || (value.contains('\\')
+            && value.contains("\\u")
             && serde_json::from_str::<serde_json::Value>(value)
                 .is_ok_and(|json| plainly(&json.to_string())))
 }
