@@ -378,6 +378,30 @@ mod tests {
         assert!(!Params::from_form(b"a=1", Charset::Utf8).unwrap().is_empty());
     }
 
+    #[test]
+    fn names_of_the_protocol_are_not_copied() {
+        let is_copied = |name: Name| matches!(name.0, Cow::Owned(_));
+        for text in ["app_id", "my_own"] {
+            let (owned, is_ours) = (text.to_owned(), text == "my_own");
+            assert_eq!(is_copied(Name::from(text)), is_ours);
+            assert_eq!(is_copied(Name::from(&owned)), is_ours);
+            assert_eq!(is_copied(Name::from(owned.clone())), is_ours);
+            assert_eq!(is_copied(Name::from(Cow::Borrowed(text))), is_ours);
+            assert_eq!(is_copied(Name::from(Cow::Owned(owned))), is_ours);
+            assert_eq!(&*Name::from(text), text);
+        }
+        assert_eq!(format!("{:?}", Name::from("a")), "\"a\"");
+    }
+
+    #[test]
+    fn what_is_filled_has_room_for_more() {
+        let given = Params::from_form(b"a=1&b=&c=%20&d=2", Charset::Utf8).unwrap();
+        let filled = given.filled(7);
+        assert_eq!(filled.iter().collect::<Vec<_>>(), [("a", "1"), ("d", "2")]);
+        assert!(filled.pairs.capacity() >= 9);
+        assert_eq!(filled, given.without_empty());
+    }
+
     fn check_refused(raw: &[u8], kind: &str) {
         let error = Params::from_form(raw, Charset::Utf8).unwrap_err();
         assert_eq!(error.kind(), kind, "{}", raw.escape_ascii());
