@@ -409,6 +409,32 @@ impl Tokens {
         calls::query(&self.parts, merchant).await
     }
 
+    /// Whether Alipay says that a merchant's authorisation is over: its token is invalid, and so is
+    /// the one before where a refresh brought it and it never worked. One whose time is over is
+    /// invalid, too; then no new pair may be had for it either.
+    ///
+    /// # Errors
+    /// [`TokenError`] when Alipay couldn't be asked.
+    ///
+    /// # Cancel safety
+    /// Safe: a refresh that has begun goes on by itself.
+    pub async fn has_ended(&self, merchant: &Merchant) -> Result<bool, TokenError> {
+        if self.query(merchant).await? == TokenStatus::Valid {
+            return Ok(false);
+        }
+        let now = self.parts.clock.now_ms();
+        if merchant.token.stated_expiry.is_some_and(|at| at <= now) {
+            let remedy = self.remedy(merchant).await;
+            return Ok(matches!(remedy, Remedy::Nothing));
+        }
+        let Some(previous) = merchant.fallback() else {
+            return Ok(true);
+        };
+        let app = calls::app(&self.parts, &merchant.app_id)?;
+        let (status, _) = calls::describe(&self.parts, &app, previous).await?;
+        Ok(status == TokenStatus::Invalid)
+    }
+
     /// All that Alipay says of the merchant's token.
     ///
     /// # Errors

@@ -14,8 +14,6 @@ use crate::protocol::notification::{AuthorizationPush, Cancellation};
 use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::{Change, MemoKey, MerchantKey};
-use crate::token::error::TokenError;
-use crate::token::{Remedy, TokenStatus};
 use crate::webhook::app_gateway::{Arrival, Origin, Verified};
 use crate::webhook::{Inner, Settings};
 
@@ -288,7 +286,8 @@ impl Intake<'_> {
 
     /// What a cancellation revokes; nothing where its merchant can't be told, or Alipay doesn't
     /// confirm a cancellation that isn't newer than the authorisation. One that only says when it
-    /// was sent may be an old one sent again, and is never taken for newer.
+    /// was sent may be an old one sent again: it is asked about, and counts as newer where Alipay
+    /// can't be asked.
     async fn cancelled(&self, said: &Cancellation) -> Result<Cancelled, StoreError> {
         let merchant = match self.merchant(said).await {
             // Refusing the message would lose it, and the merchant can't be called any more anyway.
@@ -311,8 +310,19 @@ impl Intake<'_> {
             return Ok(Cancelled::Nothing);
         }
         let asked_at = self.inner.parts.clock.now_ms();
-        if !self.confirms(&merchant).await {
-            return Ok(Cancelled::Nothing);
+        match self.confirms(&merchant).await {
+            Some(true) => {}
+            Some(false) => return Ok(Cancelled::Nothing),
+            None => {
+                let sent = Revocation::new(&merchant, said.sent_at);
+                let is_newer = said.at.is_none()
+                    && said.sent_at.is_some()
+                    && merchant.revoke(&sent, self.arrival.now).is_some();
+                return Ok(match is_newer {
+                    true => Cancelled::Known(sent),
+                    false => Cancelled::Nothing,
+                });
+            }
         }
         // It holds for the token asked about: another may have come meanwhile.
         let at = said.at.or(said.sent_at).unwrap_or(asked_at).min(asked_at);
@@ -353,28 +363,19 @@ impl Intake<'_> {
         })
     }
 
-    /// Whether Alipay says that the token is invalid, and no other of the merchant's holds. Where it
-    /// can't be asked, nothing is blocked: calls with a dead token fail by themselves.
-    async fn confirms(&self, merchant: &Merchant) -> bool {
-        let ended = async {
-            let tokens = &self.inner.parts.tokens;
-            match tokens.query(merchant).await? {
-                TokenStatus::Valid => Ok(false),
-                TokenStatus::Invalid => {
-                    let remedy = tokens.remedy(merchant).await;
-                    Ok::<_, TokenError>(matches!(remedy, Remedy::Nothing))
-                }
-            }
-        };
+    /// Whether Alipay says that the authorisation is over; `None` where it can't be asked: calls with
+    /// a dead token fail by themselves.
+    async fn confirms(&self, merchant: &Merchant) -> Option<bool> {
+        let ended = self.inner.parts.tokens.has_ended(merchant);
         match tokio::time::timeout(QUERY_PATIENCE, ended).await {
-            Ok(Ok(has_ended)) => has_ended,
+            Ok(Ok(has_ended)) => Some(has_ended),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "a cancellation could not be checked; it is handed on");
-                false
+                tracing::warn!(%error, "a cancellation could not be checked");
+                None
             }
             Err(_) => {
-                tracing::warn!("a cancellation could not be checked in time; it is handed on");
-                false
+                tracing::warn!("a cancellation could not be checked in time");
+                None
             }
         }
     }

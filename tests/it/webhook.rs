@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use alipay_sidecar::audit::Audit;
+use alipay_sidecar::clock::Clock as _;
 use alipay_sidecar::config::delivery::{AuthorizationDelivery, DeliveryConfig};
 use alipay_sidecar::config::webhook::WebhookConfig;
 use alipay_sidecar::gateway::diagnosis::Diagnostics;
@@ -462,7 +463,8 @@ async fn a_cancellation_of_one_whose_token_has_timed_out_only_renews_it() {
         .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
         .await;
     let stored = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
-    parts.clock.advance_ms(5000);
+    let expiry = stored.token.stated_expiry.expect("Alipay tells it");
+    parts.clock.advance_ms(expiry - parts.clock.now_ms());
     parts
         .simulator
         .time_out_tokens(None, Some(FIRST_AUTH_APP_ID))
