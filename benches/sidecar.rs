@@ -16,6 +16,7 @@ use alipay_sidecar::model::authorization::{Authorization, Rank, Source};
 use alipay_sidecar::model::id::{Alias, AppId, AuthAppId, Pid};
 use alipay_sidecar::model::token::AppAuthToken;
 use alipay_sidecar::net::body;
+use alipay_sidecar::net::body::RequestBody;
 use alipay_sidecar::net::client::{Client, ClientOptions, Reply};
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::serve::serve;
@@ -37,7 +38,6 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use prometheus::Registry;
 use tokio::runtime::Runtime;
 
@@ -310,7 +310,7 @@ fn request(base: &str) -> anyhow::Result<Request<Full<Bytes>>> {
 }
 
 /// Reads a request and gives the same reply to whatever it asks.
-async fn answer(request: Request<Incoming>, reply: Bytes) -> Response<Full<Bytes>> {
+async fn answer(request: Request<RequestBody>, reply: Bytes) -> Response<Full<Bytes>> {
     match body::read(request.into_body(), MAX_BODY, PATIENCE).await {
         Ok(_) => Response::new(Full::new(reply)),
         Err(_) => failed(),
@@ -321,7 +321,7 @@ async fn answer(request: Request<Incoming>, reply: Bytes) -> Response<Full<Bytes
 async fn forward(
     client: Client,
     target: String,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Response<Full<Bytes>> {
     match forwarded(&client, &target, request).await {
         Ok(body) => Response::new(Full::new(body)),
@@ -332,7 +332,7 @@ async fn forward(
 async fn forwarded(
     client: &Client,
     target: &str,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> anyhow::Result<Bytes> {
     let (head, body) = request.into_parts();
     let body = body::read(body, MAX_BODY, PATIENCE).await?;
@@ -352,7 +352,7 @@ fn failed() -> Response<Full<Bytes>> {
 
 async fn server<H, F>(handle: H) -> anyhow::Result<(String, ShutdownTrigger)>
 where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let listener = listener().await?;

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use alipay_sidecar::config::listen::Listen;
+use alipay_sidecar::net::body::RequestBody;
 use alipay_sidecar::net::client::{Client, ClientOptions, Reply};
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::serve::serve;
@@ -28,7 +29,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyDataStream, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Frame;
 use sha2::{Digest, Sha256};
 
 const METHOD: &str = "alipay.offline.material.image.upload";
@@ -266,7 +267,7 @@ impl Alipay {
             "{{\"{root}_response\":{NODE},\"sign\":\"{sign}\"}}"
         ));
         let (app, last) = (keys.app.public_key().clone(), Arc::clone(&arrived));
-        let handle = move |request: Request<Incoming>| {
+        let handle = move |request: Request<RequestBody>| {
             let (app, last, reply) = (app.clone(), Arc::clone(&last), reply.clone());
             async move {
                 let read = read(request, &app).await;
@@ -286,7 +287,7 @@ impl Alipay {
     }
 }
 
-async fn read(request: Request<Incoming>, app: &RsaPublicKey) -> anyhow::Result<Arrived> {
+async fn read(request: Request<RequestBody>, app: &RsaPublicKey) -> anyhow::Result<Arrived> {
     let (head, body) = request.into_parts();
     let query = head.uri.query().unwrap_or_default();
     let mut params = Params::from_form(query.as_bytes(), Charset::Utf8)?;

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
+use alipay_sidecar::net::body::RequestBody;
 use alipay_sidecar::protocol::authorization::Authorization;
 use alipay_sidecar::protocol::charset::{Charset, label_of_form};
 use alipay_sidecar::protocol::key::AppPrivateKey;
@@ -11,7 +12,6 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
 
 use crate::world::{APP, BROAD, LIMITED, MERCHANTS};
 use crate::{keys, oracle};
@@ -55,7 +55,7 @@ impl Alipay {
         }
     }
 
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    pub(crate) async fn answer(&self, request: Request<RequestBody>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.expect("a whole body").to_bytes();
         let is_v3 = head.uri.path().starts_with("/v3/");

@@ -1,6 +1,6 @@
 //! What the audit log tells of operators' requests: every change, whatever gives secrets away (sealed
-//! or not), and whoever came without the token. What was asked for is in the path; bodies hold
-//! secrets.
+//! or not), and whoever came without the token. What was asked for is in the path, and in the query of
+//! what was done; bodies hold secrets, and so may a query that was refused.
 
 use http::request::Parts;
 use http::{Method, StatusCode};
@@ -21,7 +21,9 @@ pub(super) fn tell(
         return;
     }
     let entry = || {
-        let target = head.uri.path_and_query().map_or(path, |both| both.as_str());
+        let is_done = is_operator && status.is_success();
+        let query = head.uri.path_and_query().filter(|_| is_done);
+        let target = query.map_or(path, |both| both.as_str());
         Entry::new(Event::Admin, "api", outcome(status))
             .with("request_id", request_id)
             .with("action", head.method.as_str())

@@ -1,6 +1,7 @@
 //! `merchant import`: JSON lines with Alipay's own names, all or nothing.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,12 +14,12 @@ use crate::model::authorization::{
 };
 use crate::model::event::{MERCHANT_AUTHORIZED, MERCHANT_REVOKED};
 use crate::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
-use crate::model::merchant::plausible;
+use crate::model::merchant::{Authorized, Before, Merchant, plausible};
 use crate::model::notification::{DeliveryForm, InboxEntry};
 use crate::model::token::AppAuthToken;
 use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
-use crate::store::{Change, Effect, MerchantKey, Store};
+use crate::store::{Change, Effect, MemoKey, MerchantKey, Store};
 
 /// Whether an import stores anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,6 +242,17 @@ impl MerchantRecord {
         Some(changes)
     }
 
+    /// What no other merchant may have, by name and by digest.
+    fn unique(&self) -> Vec<(&'static str, MemoKey)> {
+        let named = |what, texts: &[&str]| (what, MemoKey::new(what, texts));
+        let tokens = self.app_auth_token.iter();
+        let tokens = tokens.chain(&self.exported.previous_app_auth_token);
+        let tokens = tokens.map(|token| named("app_auth_token", &[token.expose()]));
+        let alias = self.alias.iter();
+        let alias = alias.map(|alias| named("alias", &[self.app_id.as_str(), alias.as_str()]));
+        tokens.chain(alias).collect()
+    }
+
     /// What makes it doubtful as it was. Nobody is told: whoever had to know was told then.
     fn doubts(&self, authorization: &Authorization) -> Vec<Change> {
         let exported = &self.exported;
@@ -381,9 +393,13 @@ pub async fn import(
     }
     none_of(bad)?;
     if mode == ImportMode::DryRun {
+        let mut imported = 0;
+        for (_, record) in &records {
+            imported += usize::from(would_apply(store, record, now).await?);
+        }
         return Ok(ImportReport {
-            imported: records.len(),
-            stale: 0,
+            imported,
+            stale: records.len().saturating_sub(imported),
             dry_run: true,
         });
     }
@@ -412,6 +428,33 @@ pub async fn import(
     })
 }
 
+/// Whether a record would change what is stored.
+async fn would_apply(
+    store: &dyn Store,
+    record: &MerchantRecord,
+    now: i64,
+) -> Result<bool, AdminError> {
+    let key = MerchantKey::Exact(record.app_id.clone(), record.auth_app_id.clone());
+    let mut stored = store.find(key).await?.pop();
+    let mut applied = false;
+    for change in record.changes(now).unwrap_or_default() {
+        match change {
+            Change::Authorize { authorization, .. } => {
+                let before = stored.as_ref().map_or(Before::Nothing, Before::Record);
+                if let Authorized::Applied(new) = Merchant::authorize(before, &authorization, now) {
+                    (stored, applied) = (Some(*new), true);
+                }
+            }
+            Change::Revoke { revocation, .. } => {
+                let revoked = stored.as_ref().and_then(|m| m.revoke(&revocation, now));
+                applied |= revoked.is_some();
+            }
+            _ => {}
+        }
+    }
+    Ok(applied)
+}
+
 /// Whether its effect tells that a record was new. (What is known of an old one may be kept again.)
 fn tells(change: &Change) -> bool {
     !matches!(
@@ -421,7 +464,7 @@ fn tells(change: &Change) -> bool {
 }
 
 fn parse_lines(lines: &[u8]) -> Result<Vec<(usize, MerchantRecord)>, AdminError> {
-    let mut seen = HashMap::new();
+    let (mut seen, mut held) = (HashMap::new(), HashMap::new());
     let (mut records, mut bad) = (Vec::new(), None);
     for (index, text) in lines.split(|byte| *byte == b'\n').enumerate() {
         if text.trim_ascii().is_empty() {
@@ -435,6 +478,20 @@ fn parse_lines(lines: &[u8]) -> Result<Vec<(usize, MerchantRecord)>, AdminError>
                 continue;
             }
         };
+        for (what, value) in record.unique() {
+            let merchant = (record.app_id.clone(), record.auth_app_id.clone());
+            match held.entry((what, value)) {
+                Entry::Vacant(free) => {
+                    free.insert((merchant, line));
+                }
+                Entry::Occupied(taken) if taken.get().0 == merchant => {}
+                Entry::Occupied(taken) => {
+                    let first = taken.get().1;
+                    let twice = invalid(&format!("the {what} is that of line {first}"));
+                    add_line(&mut bad, line, twice);
+                }
+            }
+        }
         let triple = format!("{}/{}", record.app_id, record.auth_app_id);
         if let Some(first) = seen.insert(triple, line) {
             let twice = invalid(&format!("the merchant of line {first} stands here again"));

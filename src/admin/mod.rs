@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -184,11 +184,7 @@ impl Admin {
     }
 
     fn authenticate(&self, head: &Parts) -> Result<(), Problem> {
-        let given = head
-            .headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
-        match given.and_then(|value| value.strip_prefix("Bearer ")) {
+        match head::bearer(&head.headers) {
             Some(given) if token::matches(&self.parts.token, given) => Ok(()),
             _ => Err(Problem::unauthenticated()),
         }
@@ -206,7 +202,7 @@ fn check_clear(head: &Parts) -> Result<(), Problem> {
         {
             Ok(())
         }
-        Err(fault) => Err(Problem::parameter_invalid(fault.to_string())),
+        Err(fault) => Err(Problem::of_head(fault)),
     }
 }
 

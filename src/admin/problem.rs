@@ -11,6 +11,7 @@ use crate::admin::configuration::{FaultView, ReloadError};
 use crate::admin::error::AdminError;
 use crate::gateway::error::Outcome;
 use crate::net::body::BodyError;
+use crate::net::head::HeadFault;
 use crate::proxy::error::ProxyError;
 
 /// A request that wasn't answered as asked.
@@ -48,6 +49,18 @@ impl Problem {
             }
         };
         Self::new(status, code, error.to_string())
+    }
+
+    pub(crate) fn of_head(fault: HeadFault) -> Self {
+        let detail = fault.to_string();
+        match fault {
+            HeadFault::TooLarge => Self::new(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headers-too-large",
+                detail,
+            ),
+            _ => Self::parameter_invalid(detail),
+        }
     }
 
     pub(crate) fn parameter_invalid(detail: impl Into<String>) -> Self {

@@ -61,6 +61,7 @@ impl Asker {
     async fn send(&self, question: &InboxEntry, deadline: Duration) -> Result<Reply, AskError> {
         let plan = self.0.plan.load_full();
         let known = claim::known(&*self.0.store, &plan, question).await?;
+        let question = &known.told_in(question.clone());
         let target = plan.routes.target(question, &known);
         let target: &Target = target.ok_or(AskError::NoRoute)?;
         let asked = Try {

@@ -181,6 +181,7 @@ impl Desk {
                 return self.postpone(entry.id, now.saturating_add(UNREAD_MS));
             }
         };
+        let entry = known.told_in(entry);
         let plan = Arc::clone(&self.plan);
         let Some(target) = plan.routes.target(&entry, &known) else {
             if self.aside.is_empty() {
@@ -343,7 +344,7 @@ pub(super) async fn known(
     let Some(auth_app_id) = &entry.auth_app_id else {
         return Ok(Known::default());
     };
-    if !plan.routes.need_merchant() {
+    if !plan.routes.need_merchant(entry) {
         return Ok(Known::default());
     }
     let key = MerchantKey::Exact(entry.app_id.clone(), auth_app_id.clone());

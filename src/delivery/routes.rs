@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::delivery::{AckRule, DeliveryConfig, DeliveryFormat, DeliveryRoute};
 use crate::delivery::glob;
 use crate::model::id::{Alias, AuthAppId, Pid};
-use crate::model::notification::InboxEntry;
+use crate::model::notification::{DeliveryForm, InboxEntry};
 
 /// `[delivery]`'s url and its routes, ready to choose from.
 #[derive(Debug)]
@@ -38,6 +38,14 @@ pub(super) struct Known {
 struct Rule {
     conditions: DeliveryRoute,
     target: Target,
+}
+
+impl Known {
+    /// The entry with the user id of its merchant, where that is only in the record.
+    pub(super) fn told_in(&self, entry: InboxEntry) -> InboxEntry {
+        let pid = entry.pid.or_else(|| self.pid.clone());
+        InboxEntry { pid, ..entry }
+    }
 }
 
 impl Routes {
@@ -99,10 +107,17 @@ impl Routes {
     }
 
     /// Whether the merchant's record must be looked up to choose.
-    pub(super) fn need_merchant(&self) -> bool {
-        self.rules
-            .iter()
-            .any(|rule| rule.conditions.merchant.is_some())
+    pub(super) fn need_merchant(&self, entry: &InboxEntry) -> bool {
+        let mut targets = self.rules.iter().map(|rule| &rule.target).chain(&self.rest);
+        // JSON says whose it is.
+        let may_be_json = entry.form == DeliveryForm::Redacted
+            || (entry.form == DeliveryForm::AsConfigured
+                && targets.any(|target| target.format == DeliveryFormat::Json));
+        (may_be_json && entry.pid.is_none())
+            || self
+                .rules
+                .iter()
+                .any(|rule| rule.conditions.merchant.is_some())
     }
 
     /// The first target whose conditions all fit.

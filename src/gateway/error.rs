@@ -180,6 +180,7 @@ impl GatewayError {
                 Self::not_alipay(host, format!("it is larger than {limit} bytes"))
             }
             SendCause::Endless => Self::not_alipay(host, "it did not end within the deadline"),
+            SendCause::NotHttp { .. } => Self::not_alipay(host, "it isn't HTTP"),
             SendCause::Timeout => Self::Timeout { host, outcome },
             cause => Self::Unreachable { outcome, cause },
         }

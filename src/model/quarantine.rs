@@ -69,6 +69,13 @@ impl Taken {
 }
 
 impl Bounds {
+    /// Whether all of it is so little that it may be one network's: then nobody has to go.
+    #[must_use]
+    pub fn is_below_a_share(&self, places: usize, bytes: u64) -> bool {
+        let share = self.share.max(1);
+        places <= self.places / usize::from(share) && bytes <= self.bytes / u64::from(share)
+    }
+
     /// The ids that have to go, so that the rest stays within bounds.
     #[must_use]
     pub fn displaced<I: Copy + Ord, N: Copy + Eq + Hash>(
@@ -170,6 +177,8 @@ mod tests {
             .flat_map(|n| [(n, "a", Ours, 10), (n + 10, "b", Stranger, 10)])
             .collect();
         assert!(BOUNDS.displaced(places(&rows)).is_empty());
+        assert!(BOUNDS.is_below_a_share(4, 40));
+        assert!(!BOUNDS.is_below_a_share(5, 40) && !BOUNDS.is_below_a_share(4, 41));
     }
 
     #[test]

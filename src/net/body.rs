@@ -1,11 +1,14 @@
 //! Reading bodies within a size and a time.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::Body;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use crate::net::pace::Answering;
 use crate::net::room::{Held, NoRoom, Room};
 
 /// A boxed error, as bodies of other libraries give it.
@@ -23,6 +26,44 @@ impl Within {
     #[must_use]
     pub fn of(extensions: &http::Extensions) -> Duration {
         extensions.get().map_or(DEADLINE, |Self(within)| *within)
+    }
+}
+
+/// The body of a request that our own listener took. Whether it was read to its end decides how the
+/// connection is closed.
+#[derive(Debug)]
+pub struct RequestBody {
+    body: Incoming,
+    answering: Answering,
+}
+
+impl RequestBody {
+    pub(crate) fn new(body: Incoming, answering: Answering) -> Self {
+        Self { body, answering }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.answering.read();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -99,6 +99,15 @@ pub enum SendCause {
         #[source]
         cause: BoxError,
     },
+    /// What came is no HTTP.
+    #[error("what {to} answered is no HTTP reply: {}", told(.cause.as_ref()))]
+    NotHttp {
+        /// Host and port, as the URL has them.
+        to: String,
+        /// What is wrong with it.
+        #[source]
+        cause: BoxError,
+    },
     /// The reply is larger than allowed.
     #[error("the reply is larger than {0} bytes")]
     ReplyTooLarge(usize),
@@ -115,7 +124,21 @@ impl SendCause {
             Self::Broken { .. } => "broken",
             Self::Connect { .. } => "connect",
             Self::Endless | Self::Timeout => "timeout",
+            Self::NotHttp { .. } => "not-http",
             Self::ReplyTooLarge(_) => "too-large",
+        }
+    }
+
+    /// Why there is no head of a reply from `to`.
+    fn of_head(to: String, error: hyper_util::client::legacy::Error) -> Self {
+        let source = std::error::Error::source(&error);
+        let source = source.and_then(|source| source.downcast_ref::<hyper::Error>());
+        match source.is_some_and(hyper::Error::is_parse) {
+            true => Self::NotHttp {
+                to,
+                cause: error.into(),
+            },
+            false => Self::broken(to, error),
         }
     }
 
@@ -275,18 +298,23 @@ impl Client {
             Ok(Err(error)) => {
                 return Err(SendError {
                     left: left(),
-                    cause: SendCause::broken(to(), error),
+                    cause: SendCause::of_head(to(), error),
                 });
             }
             Ok(Ok(head)) => head,
         };
         let (head, body) = head.into_parts();
         let remaining = deadline.saturating_sub(began.elapsed());
+        // One that says how long it is has an end, and only was too slow.
+        let is_finite = body.size_hint().exact().is_some();
         let body = body::read(body, self.max_reply, remaining)
             .await
             .map_err(|error| SendError {
                 left: Left::Maybe,
-                cause: SendCause::of_body(to(), error),
+                cause: match SendCause::of_body(to(), error) {
+                    SendCause::Endless if is_finite => SendCause::Timeout,
+                    cause => cause,
+                },
             })?;
         Ok(Reply {
             status: head.status,

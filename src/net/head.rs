@@ -4,8 +4,8 @@
 //! one becomes another. hyper refuses most of what isn't clear; this is what it takes.
 
 use http::header::{
-    AsHeaderName, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST,
-    TRANSFER_ENCODING,
+    AUTHORIZATION, AsHeaderName, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE,
+    EXPECT, HOST, TRANSFER_ENCODING,
 };
 use http::request::Parts;
 use http::uri::Authority;
@@ -20,6 +20,9 @@ const FRAMING: [HeaderName; 5] = [
     HOST,
     TRANSFER_ENCODING,
 ];
+
+/// How long a head may be, bytes.
+pub const LARGEST: usize = 64 << 10;
 
 /// Why the head of a request isn't clear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +49,9 @@ pub enum HeadFault {
     /// The target is in absolute form and names another authority than `Host`.
     #[error("the request target names another server than `Host`; send the path alone")]
     Target,
+    /// It has more than [`LARGEST`] bytes.
+    #[error("the head has more than {LARGEST} bytes")]
+    TooLarge,
     /// `Transfer-Encoding` isn't `chunked` alone.
     #[error("`Transfer-Encoding` is something else than `chunked`; send the body plain")]
     TransferEncoding,
@@ -57,12 +63,37 @@ pub enum HeadFault {
 /// # Errors
 /// The first [`HeadFault`] found.
 pub fn check(head: &Parts, own: &[&'static str]) -> Result<(), HeadFault> {
+    if is_too_large(head) {
+        return Err(HeadFault::TooLarge);
+    }
     if head.method == Method::CONNECT {
         return Err(HeadFault::Connect);
     }
     check_framing(&head.headers)?;
     check_connection(&head.headers, own)?;
     check_target(head, host(head)?)
+}
+
+/// Whether a head has more than [`LARGEST`] bytes, as it would be written.
+#[must_use]
+pub fn is_too_large(head: &Parts) -> bool {
+    let fields = head.headers.iter();
+    let fields: usize = fields.map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+    let target = head.uri.path_and_query();
+    fields + target.map_or(0, |target| target.as_str().len()) > LARGEST
+}
+
+/// The token of `Authorization: Bearer`, whose scheme has no case (RFC 9110); `None` where that isn't
+/// there, or nobody could say which of two is meant.
+#[must_use]
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (given.next(), given.next()) else {
+        return None;
+    };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+    is_bearer.then(|| token.trim_matches(' '))
 }
 
 /// Checks what the end of the message depends on.

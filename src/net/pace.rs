@@ -1,18 +1,26 @@
 //! A stream whose requests must arrive, and whose answers must be taken, at a pace: hyper's own
 //! timer can't tell a head that trickles in from a connection that is idle, and there is none for
 //! a reader that doesn't read.
+//!
+//! Where a request was refused before all of its body had come, what still comes is thrown away for
+//! some seconds before the connection is closed: a system that closes it at once breaks the sending,
+//! and many a client then never reads why.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::net::shutdown::{Ending, Stage};
 use crate::net::terms::Terms;
+
+/// How long the rest of a refused request may still come.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Ends a connection whose head takes longer than allowed, counted from its first byte, or whose
 /// peer takes nothing of an answer for longer than allowed.
@@ -26,6 +34,8 @@ pub(crate) struct Paced<S> {
     silent: Option<Pin<Box<Sleep>>>,
     head: Option<Head>,
     stall: Option<Stall>,
+    /// Until when what still comes is thrown away; nothing is written any more.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 /// A write that waits for the peer.
@@ -43,24 +53,41 @@ struct Head {
     late: Pin<Box<Sleep>>,
 }
 
-/// Whether a request is being answered, so that what arrives is no head: counts each beginning
-/// and each end, so that it is odd while one is being answered. Clones share it.
+/// Whether a request is being answered, so that what arrives is no head. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Answering(Arc<AtomicU64>);
+pub(crate) struct Answering(Arc<Turns>);
+
+#[derive(Debug, Default)]
+struct Turns {
+    /// Each beginning and each end, so that it is odd while one is being answered.
+    count: AtomicU64,
+    /// Whether a part of the last one wasn't read yet.
+    is_unread: AtomicBool,
+}
 
 impl Answering {
-    /// A head is complete.
-    pub(crate) fn begin(&self) {
-        self.0.fetch_add(1, Ordering::AcqRel);
+    /// A head is complete, and there is more to be read, or not.
+    pub(crate) fn begin(&self, has_body: bool) {
+        self.0.is_unread.store(has_body, Ordering::Release);
+        self.0.count.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// All of the request was read.
+    pub(crate) fn read(&self) {
+        self.0.is_unread.store(false, Ordering::Release);
     }
 
     /// The answer is there: what arrives next is another head.
     pub(crate) fn end(&self) {
-        self.0.fetch_add(1, Ordering::AcqRel);
+        self.0.count.fetch_add(1, Ordering::AcqRel);
     }
 
     fn turn(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+        self.0.count.load(Ordering::Acquire)
+    }
+
+    fn is_unread(&self) -> bool {
+        self.0.is_unread.load(Ordering::Acquire)
     }
 }
 
@@ -77,6 +104,7 @@ impl<S> Paced<S> {
             silent,
             head: None,
             stall: None,
+            linger: None,
         }
     }
 
@@ -136,6 +164,23 @@ impl<S> Paced<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Paced<S> {
+    /// Throws away what comes, until nothing more can come or it has taken long enough.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let late = || Box::pin(tokio::time::sleep(LINGER));
+        let late = self.linger.get_or_insert_with(late);
+        let mut room = [const { std::mem::MaybeUninit::uninit() }; 8 << 10];
+        while late.as_mut().poll(cx).is_pending() {
+            let mut thrown = ReadBuf::uninit(&mut room);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut thrown)) {
+                Ok(()) if !thrown.filled().is_empty() => {}
+                _ => break,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -159,7 +204,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -178,8 +223,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
-        this.watched(cx, shut)
+        if this.linger.is_none() {
+            let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
+            ready!(this.watched(cx, shut))?;
+            if !this.answering.is_unread() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        this.poll_linger(cx).map(Ok)
     }
 
     fn poll_write_vectored(
@@ -243,7 +294,7 @@ mod tests {
         assert!(idle.is_err(), "an idle connection is left alone");
         client.write_all(b"G").await.expect("room");
         assert_eq!(paced.read_u8().await.expect("a byte"), b'G');
-        answering.begin();
+        answering.begin(false);
         let busy = tokio::time::timeout(LIMIT * 9, paced.read_u8()).await;
         assert!(
             busy.is_err(),
@@ -270,7 +321,7 @@ mod tests {
         let mut paced = Paced::new(server, terms, answering.clone(), ending);
         client.write_all(b"G").await.expect("room");
         assert_eq!(paced.read_u8().await.expect("a byte"), b'G');
-        answering.begin();
+        answering.begin(false);
         answering.end();
         let idle = tokio::time::timeout(LIMIT * 9, paced.read_u8()).await;
         assert!(idle.is_err(), "an idle connection is left alone");
@@ -284,7 +335,7 @@ mod tests {
         client.write_all(b"G").await.expect("room");
         assert_eq!(paced.read_u8().await.expect("a byte"), b'G');
         // Answered without a read in between, as hyper does.
-        answering.begin();
+        answering.begin(false);
         answering.end();
         let idle = tokio::time::timeout(LIMIT * 9, paced.read_u8()).await;
         assert!(idle.is_err(), "an idle connection is left alone");
@@ -313,6 +364,39 @@ mod tests {
             began.elapsed(),
             4 * (LIMIT - Duration::from_secs(1)) + LIMIT
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rest_of_a_refused_request_is_thrown_away_for_some_seconds() {
+        let (mut client, server) = duplex(64);
+        let answering = Answering::default();
+        let (_hand, mut paced) = paced(server, &answering);
+        answering.begin(true);
+        answering.end();
+        let began = Instant::now();
+        let sent = async {
+            client.write_all(&[b'x'; 99_999]).await.expect("taken");
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.expect("the end");
+            drop(client);
+        };
+        let (shut, ()) = tokio::join!(paced.shutdown(), sent);
+        shut.expect("shut");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_still_comes_is_not_waited_for_without_end_nor_without_reason() {
+        for (is_unread, waited) in [(true, LINGER), (false, Duration::ZERO)] {
+            let (_client, server) = duplex(64);
+            let answering = Answering::default();
+            let (_hand, mut paced) = paced(server, &answering);
+            answering.begin(is_unread);
+            answering.end();
+            let began = Instant::now();
+            paced.shutdown().await.expect("shut");
+            assert_eq!(began.elapsed(), waited);
+        }
     }
 
     #[tokio::test(start_paused = true)]

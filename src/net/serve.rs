@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::net::body::{BoxError, Within};
+use crate::net::body::{BoxError, RequestBody, Within};
 use crate::net::crowd::{Crowd, Member};
 use crate::net::head;
 use crate::net::listener::{Listener, Peer, Stream};
@@ -44,7 +44,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The request carries its [`Peer`] as an extension.
 pub async fn serve<H, F, B>(listener: Listener, tls: Option<Tls>, handle: H, shutdown: Shutdown)
 where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -67,7 +67,7 @@ where
 /// The same, ending by the stages of `ending`; ends itself once no connection is left.
 pub async fn serve_until<H, F, B>(listener: Listener, tls: Tls, handle: H, ending: Ending)
 where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -83,7 +83,7 @@ where
 /// program once; and hyper, which keeps the place of an answer for as long as a connection lives,
 /// keeps that of a pointer.
 #[derive(Clone)]
-struct Handle(Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Answer> + Send + Sync>);
+struct Handle(Arc<dyn Fn(Request<RequestBody>) -> BoxFuture<'static, Answer> + Send + Sync>);
 
 type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
@@ -203,12 +203,15 @@ async fn converse(stream: Stream, (peer, terms): (Peer, Terms), handle: Handle, 
     let stream = Paced::new(stream, terms, answering.clone(), ending.clone());
     let closing = ending.reached(Stage::Closing);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        answering.begin();
+        answering.begin(!request.body().is_end_stream());
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(Within(terms.body));
         // Whoever sent this may see another end of it than we: nothing more is read behind it.
         let is_unclear = head::check_framing(request.headers()).is_err();
-        let (answer, answering) = ((handle.0)(request), answering.clone());
+        let (answer, answering) = (
+            (handle.0)(request.map(|body| RequestBody::new(body, answering.clone()))),
+            answering.clone(),
+        );
         let ending = ending.clone();
         async move {
             let mut answer = answer.await;
@@ -249,7 +252,7 @@ mod tests {
 
     const ASK: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
-    async fn hello(_: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn hello(_: Request<RequestBody>) -> Response<Full<Bytes>> {
         Response::new(Full::new(Bytes::from_static(b"hello")))
     }
 
@@ -312,7 +315,7 @@ mod tests {
         let (socket, address) = socket();
         let (hand, ending) = Ending::new();
         let (asked_for, mut begun) = tokio::sync::mpsc::unbounded_channel();
-        let never = move |_: Request<Incoming>| {
+        let never = move |_: Request<RequestBody>| {
             asked_for.send(()).expect("the test listens");
             std::future::pending::<Response<Full<Bytes>>>()
         };

@@ -13,9 +13,6 @@ use crate::net::head::{self, HeadFault};
 use crate::net::listener::Peer;
 use crate::proxy::error::{ErrorCode, ProxyError};
 
-/// The largest head, bytes: request line and header fields together.
-const HEAD_BYTES: usize = 64 << 10;
-
 /// Who stands at the door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Visitor {
@@ -48,20 +45,9 @@ pub(crate) fn check(
     allowed_hosts: &[String],
     visitor: Visitor,
 ) -> Result<(), ProxyError> {
-    let fields: usize = head
-        .headers
-        .iter()
-        .map(|(n, v)| n.as_str().len() + v.len() + 4)
-        .sum();
-    let target = head
-        .uri
-        .path_and_query()
-        .map_or(0, |target| target.as_str().len());
-    if fields + target > HEAD_BYTES {
-        return Err(ProxyError::refused(
-            ErrorCode::HeadersTooLarge,
-            format!("the head has more than {HEAD_BYTES} bytes"),
-        ));
+    if head::is_too_large(head) {
+        let detail = HeadFault::TooLarge.to_string();
+        return Err(ProxyError::refused(ErrorCode::HeadersTooLarge, detail));
     }
     if visitor == Visitor::Any {
         check_origin(head, allowed_hosts)?;
@@ -119,6 +105,7 @@ fn check_clear(head: &Parts) -> Result<(), ProxyError> {
         // On a unix socket `Host` says nothing: many clients write whatever comes to mind.
         HeadFault::Host | HeadFault::Target if is_unix(head) => return Ok(()),
         HeadFault::Host | HeadFault::Target => ErrorCode::BrowserRefused,
+        HeadFault::TooLarge => ErrorCode::HeadersTooLarge,
         HeadFault::Connect => ErrorCode::HttpMethodNotAllowed,
         HeadFault::ContentTypes | HeadFault::TransferEncoding => ErrorCode::BodyInvalid,
         HeadFault::ConnectionNames(_) | HeadFault::Expectation => ErrorCode::ParameterInvalid,
@@ -222,7 +209,7 @@ mod tests {
         check_bearer(
             "headers-too-large",
             "/",
-            &[foreign, ("x", &"x".repeat(HEAD_BYTES))],
+            &[foreign, ("x", &"x".repeat(head::LARGEST))],
         );
     }
 
@@ -269,11 +256,11 @@ mod tests {
         check_head(
             "headers-too-large",
             "/",
-            &[local, ("x", &"x".repeat(HEAD_BYTES))],
+            &[local, ("x", &"x".repeat(head::LARGEST))],
         );
         check_head("body-invalid", "/", &[local, ("content-encoding", "gzip")]);
         // A field has four bytes more than its name and value.
-        let rest = HEAD_BYTES - "/".len() - "host127.0.0.1:2088".len() - 4 - "x".len() - 4;
+        let rest = head::LARGEST - "/".len() - "host127.0.0.1:2088".len() - 4 - "x".len() - 4;
         check_head("passes", "/", &[local, ("x", &"x".repeat(rest))]);
         let longer = [local, ("x", &*"x".repeat(rest + 1))];
         check_head("headers-too-large", "/", &longer);

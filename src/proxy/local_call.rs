@@ -251,7 +251,7 @@ pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ProxyErro
     let invalid = || {
         ProxyError::refused(
             ErrorCode::ParameterInvalid,
-            "`Alipay-Timeout` is a duration like `4s` or `800ms`",
+            "`Alipay-Timeout` is a duration like `4s`, `800ms` or `2m`",
         )
     };
     let Some(text) = single(headers, "alipay-timeout").map_err(|()| invalid())? else {
@@ -262,11 +262,18 @@ pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ProxyErro
         .ok_or_else(invalid)?;
     let (number, unit) = text.split_at(split);
     let number: u64 = number.parse().map_err(|_| invalid())?;
-    match (number, unit) {
-        (0, _) => Err(invalid()),
-        (ms, "ms") => Ok(Some(Duration::from_millis(ms))),
-        (s, "s") => Ok(Some(Duration::from_secs(s))),
-        _ => Err(invalid()),
+    let milliseconds: u64 = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60 * 1000,
+        "h" => 3600 * 1000,
+        "d" => 24 * 3600 * 1000,
+        _ => return Err(invalid()),
+    };
+    // It only ever shortens a deadline.
+    match number.saturating_mul(milliseconds) {
+        0 => Err(invalid()),
+        milliseconds => Ok(Some(Duration::from_millis(milliseconds))),
     }
 }
 

@@ -275,12 +275,15 @@ fn escape_non_ascii(json: &str) -> String {
 struct V3Body<'a> {
     code: String,
     message: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    candidates: &'a [String],
 }
 
 pub(crate) fn v3_body(error: &ProxyError) -> Bytes {
     json(&V3Body {
         code: format!("sidecar.{}", error.code.as_str()),
         message: &error.detail,
+        candidates: &error.candidates,
     })
 }
 

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use crate::admin::drain::Drain;
 use crate::config::Config;
+use crate::net::body::RequestBody;
 use crate::net::serve::serve_until;
 use crate::net::shutdown::{Ending, EndingHand, Shutdown, Stage};
 use crate::sidecar::generation::Generation;
@@ -189,9 +189,9 @@ impl<'a> Ends<'a> {
 fn answer<H, F, B>(
     sidecar: &Sidecar,
     handle: H,
-) -> impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + use<H, F, B>
+) -> impl Fn(Request<RequestBody>) -> F + Clone + Send + Sync + use<H, F, B>
 where
-    H: Fn(Arc<Generation>, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Arc<Generation>, Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
 {
     let sidecar = sidecar.clone();

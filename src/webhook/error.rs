@@ -132,6 +132,7 @@ impl Refusal {
             | Self::Sign(_)
             | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Body(BodyError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Head(HeadFault::TooLarge) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Body(_)
             | Self::Encoded
             | Self::Foreign

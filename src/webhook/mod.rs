@@ -264,6 +264,9 @@ impl Webhook {
         match route {
             Route::Notification(_) => self.0.refuse(Kind::Other, &refusal, &sender),
             Route::Spi(_) => spi::refuse(&self.0, &refusal, &sender),
+            Route::AuthCallback | Route::AuthStart if fault == HeadFault::TooLarge => {
+                answer::fail(refusal.status())
+            }
             Route::AuthCallback => {
                 auth_redirect::refuse(&self.0, Browser::Callback, Page::Malformed)
             }

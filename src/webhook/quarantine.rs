@@ -5,6 +5,7 @@
 //! displaces himself, and is written in groups with a pause behind each. What is lost so is counted;
 //! what was Alipay's comes again.
 
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -21,13 +22,16 @@ use crate::store::{Change, Effect, Store};
 use crate::webhook::app_gateway::Arrival;
 use crate::webhook::metrics::{Dropped, SERVICE_CHECK, WebhookMetrics};
 
-/// What may wait for the next write: more than an app with a wrong key gets in a second, and little
-/// enough to be one small transaction.
+/// What may wait for the next write: as many as are kept, so that a burst from one address gets all
+/// the places that it may have.
 const QUEUE: Bounds = Bounds {
-    places: 100,
+    places: 1000,
     bytes: 4 << 20,
     share: 2,
 };
+
+/// How many of them are one transaction: a small one, since acks wait behind it.
+const AT_ONCE: usize = 100;
 
 /// The largest body that is kept, bytes: `webhook.max_body` by default, and many times what any
 /// notification has.
@@ -58,8 +62,41 @@ struct Inner {
 #[derive(Default)]
 struct Queue {
     waiting: Vec<RefusedNotification>,
+    /// How large the bodies of all of them are.
+    bytes: u64,
     /// Whether a task writes what waits.
     is_written: bool,
+}
+
+impl Queue {
+    /// Gives how many lose their place for it, or that it gets none.
+    fn push(&mut self, refused: RefusedNotification) -> u64 {
+        self.bytes = self.bytes.saturating_add(size(&refused));
+        self.waiting.push(refused);
+        if QUEUE.is_below_a_share(self.waiting.len(), self.bytes) {
+            return 0;
+        }
+        let networks: Vec<String> = self.waiting.iter().map(|r| r.network()).collect();
+        let places = self.waiting.iter().zip(&networks);
+        let places = places.map(|(refused, network)| Place {
+            id: refused.id,
+            network: network.as_str(),
+            standing: refused.refusal.standing(),
+            came_again: refused.came_again(),
+            bytes: size(refused),
+        });
+        let displaced: HashSet<_> = QUEUE.displaced(places.collect()).into_iter().collect();
+        let before = self.waiting.len();
+        self.waiting
+            .retain(|refused| !displaced.contains(&refused.id));
+        self.bytes = self.waiting.iter().map(size).sum();
+        u64::try_from(before - self.waiting.len()).unwrap_or(u64::MAX)
+    }
+
+    fn take(&mut self) -> Vec<RefusedNotification> {
+        self.bytes = 0;
+        std::mem::take(&mut self.waiting)
+    }
 }
 
 impl Quarantine {
@@ -112,7 +149,7 @@ impl Quarantine {
     /// Writes what waits, without a pause; ends once all that was offered before is kept or counted.
     pub(super) async fn flush(&self) {
         let _turn = self.0.writing.lock().await;
-        let waiting = std::mem::take(&mut self.0.queue().waiting);
+        let waiting = self.0.queue().take();
         self.0.keep(waiting).await;
     }
 }
@@ -121,24 +158,8 @@ impl Inner {
     /// Whether a task has to be started.
     fn enqueue(&self, refused: RefusedNotification) -> bool {
         let mut queue = self.queue();
-        queue.waiting.push(refused);
-        let networks: Vec<String> = queue.waiting.iter().map(|r| r.network()).collect();
-        let places = queue.waiting.iter().zip(&networks);
-        let places = places.map(|(refused, network)| Place {
-            id: refused.id,
-            network: network.as_str(),
-            standing: refused.refusal.standing(),
-            came_again: refused.came_again(),
-            bytes: size(refused),
-        });
-        let displaced = QUEUE.displaced(places.collect());
-        if !displaced.is_empty() {
-            queue
-                .waiting
-                .retain(|refused| !displaced.contains(&refused.id));
-            self.metrics
-                .count_dropped(Dropped::Burst, count(&displaced));
-        }
+        let displaced = queue.push(refused);
+        self.metrics.count_dropped(Dropped::Burst, displaced);
         !std::mem::replace(&mut queue.is_written, true)
     }
 
@@ -146,7 +167,7 @@ impl Inner {
     fn next(&self) -> Option<Vec<RefusedNotification>> {
         let mut queue = self.queue();
         queue.is_written = !queue.waiting.is_empty();
-        queue.is_written.then(|| std::mem::take(&mut queue.waiting))
+        queue.is_written.then(|| queue.take())
     }
 
     async fn keep(&self, refused: Vec<RefusedNotification>) {
@@ -154,23 +175,28 @@ impl Inner {
             return;
         }
         let offered = count(&refused);
-        // Reading a hundred bodies takes a while: not on a thread that others wait for.
+        // Reading hundreds of bodies takes a while: not on a thread that others wait for.
         let read = tokio::task::spawn_blocking(move || -> Vec<Change> {
             let kept = refused.into_iter().filter_map(with_claims);
             kept.map(|refused| Change::Refuse(Box::new(refused)))
                 .collect()
         });
-        let committed = match read.await {
-            Ok(changes) => self.commit(changes).await,
-            Err(_) => Err("a bug stopped the reading of them".to_owned()),
+        let Ok(mut changes) = read.await else {
+            return self.lost("a bug stopped the reading of them", offered);
         };
-        match committed {
-            Ok(effects) => effects.iter().for_each(|effect| self.count(effect)),
-            Err(error) => {
-                self.metrics.count_dropped(Dropped::Store, offered);
-                tracing::warn!(error, offered, "refused notifications can't be kept");
+        while !changes.is_empty() {
+            let some: Vec<_> = changes.drain(..changes.len().min(AT_ONCE)).collect();
+            let offered = count(&some);
+            match self.commit(some).await {
+                Ok(effects) => effects.iter().for_each(|effect| self.count(effect)),
+                Err(error) => self.lost(&error, offered),
             }
         }
+    }
+
+    fn lost(&self, error: &str, offered: u64) {
+        self.metrics.count_dropped(Dropped::Store, offered);
+        tracing::warn!(error, offered, "refused notifications can't be kept");
     }
 
     async fn commit(&self, changes: Vec<Change>) -> Result<Vec<Effect>, String> {
@@ -260,4 +286,45 @@ fn size(refused: &RefusedNotification) -> u64 {
 
 fn count<T>(items: &[T]) -> u64 {
     u64::try_from(items.len()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(number: u128, peer: &str, length: usize) -> RefusedNotification {
+        RefusedNotification {
+            id: EventId::from_bytes(number.to_be_bytes()),
+            received_at: 0,
+            last_received_at: 0,
+            times: 1,
+            peer: peer.to_owned(),
+            notify_path: String::new(),
+            content_type: None,
+            body: vec![b'x'; length].into(),
+            refusal: RefusalKind::Forged,
+            reason: String::new(),
+            app_id: None,
+            notify_id: None,
+            event_type: None,
+            content: [0; 32],
+        }
+    }
+
+    #[test]
+    fn a_burst_of_one_address_has_half_of_all_places_and_displaces_itself() {
+        let mut queue = Queue::default();
+        assert_eq!(queue.push(refused(0, "203.0.113.7", 1)), 0);
+        let flood = |number| refused(number, "192.0.2.1", 1);
+        let lost: u64 = (1..=500).map(|number| queue.push(flood(number))).sum();
+        assert_eq!((lost, queue.waiting.len()), (0, 501));
+        let lost: u64 = (501..=600).map(|number| queue.push(flood(number))).sum();
+        assert_eq!((lost, queue.waiting.len(), queue.bytes), (100, 501, 501));
+        assert_eq!(queue.waiting[0].peer, "203.0.113.7");
+
+        assert_eq!(queue.take().len(), 501);
+        let large = |number| refused(number, "192.0.2.1", LARGEST);
+        let lost: u64 = (0..3).map(|number| queue.push(large(number))).sum();
+        assert_eq!(lost, 1, "no address has more than half of the bytes");
+    }
 }

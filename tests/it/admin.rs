@@ -204,6 +204,12 @@ async fn the_api_always_needs_its_token() {
             assert_eq!(header(&reply, "www-authenticate"), "Bearer");
         }
     }
+    for scheme in ["bearer", "BEARER"] {
+        let request = Request::builder().uri("/api/apps");
+        let request = request.header("authorization", format!("{scheme} {ADMIN_TOKEN}"));
+        let reply = sidecar.send(&sidecar.admin, request, "".into()).await;
+        assert_eq!(reply.status, 200, "{scheme}");
+    }
 }
 
 #[tokio::test]
@@ -386,8 +392,14 @@ async fn an_import_is_all_or_nothing_and_can_be_tried() {
     )
     .await;
     let stolen = named("2021000000009999", "2088000000009999", FIRST_APP_AUTH_TOKEN);
+    let same_token = named(
+        "2021000000009999",
+        "2088000000009999",
+        SECOND_APP_AUTH_TOKEN,
+    );
     for (bad, expected) in [
         (&stolen, (409, "token-conflict")),
+        (&same_token, (400, "body-invalid")),
         (&good, (400, "body-invalid")),
         (&json!({"app_id": DEFAULT_APP_ID}), (400, "body-invalid")),
     ] {
@@ -412,8 +424,17 @@ async fn an_import_is_all_or_nothing_and_can_be_tried() {
             .status,
         200
     );
-    // Run again, it has nothing to tell the backend.
-    import("/api/merchants/import", &[&good]).await;
+    // Run again, it has nothing to tell the backend; the trial says of what is stale the same.
+    let mut stale = good.clone();
+    stale["auth_time"] = json!(1);
+    for (record, imported) in [(&good, 1), (&stale, 0)] {
+        for is_trial in [true, false] {
+            let path = format!("/api/merchants/import?dry_run={is_trial}");
+            let again = import(&path, &[record]).await;
+            let report = json!({"imported": imported, "stale": 1 - imported, "dry_run": is_trial});
+            assert_eq!(parsed(&again), report);
+        }
+    }
     let inbox = sidecar.sidecar.store().entries(None, None, 9).await;
     let told = inbox.expect("readable");
     assert_eq!(told.len(), 1);

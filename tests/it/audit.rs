@@ -232,6 +232,12 @@ async fn no_line_holds_a_secret() {
         .await;
     let body = r#"{"app_auth_token":"canary-put","app_refresh_token":"canary-refresh"}"#;
     sidecar.admin(Method::PUT, &merchant, body).await;
+    for given in [format!("Bearer {ADMIN_TOKEN}"), "Bearer wrong".to_owned()] {
+        let target = format!("/api/merchants?access_token={ADMIN_TOKEN}&x=canary-query");
+        let request = Request::post(target).header("authorization", given);
+        let refused = sidecar.send(&sidecar.admin, request, "".into()).await;
+        assert!(refused.status.is_client_error());
+    }
     let callback = format!("/alipay/auth?app_id={DEFAULT_APP_ID}&app_auth_code=canary-auth-code");
     sidecar.webhook(Request::get(callback), "").await;
     let push = Platform::new().authorization("push-1", "2021000000003001", 1_795_335_630_000);

@@ -16,6 +16,7 @@ use alipay_sidecar::clock::{Clock, SystemClock};
 use alipay_sidecar::config::listen::Listen;
 use alipay_sidecar::model::id::{AppId, AuthAppId, EventIds};
 use alipay_sidecar::model::notification::{Body, DeliveryForm, InboxEntry};
+use alipay_sidecar::net::body::RequestBody;
 use alipay_sidecar::net::client::Client;
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::serve::serve;
@@ -27,7 +28,6 @@ use alipay_sidecar::store::{Change, Store};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 
 use crate::support::client;
 use crate::support::program::{Installation, Program};
@@ -131,7 +131,7 @@ async fn address() -> String {
 async fn come_back(address: &str, arrived: Arc<Mutex<Arrived>>) -> ShutdownTrigger {
     let listener = Listener::bind(&Listen::Tcp(address.to_owned())).await;
     let (trigger, shutdown) = Shutdown::new();
-    let handle = move |request: Request<Incoming>| {
+    let handle = move |request: Request<RequestBody>| {
         let arrived = Arc::clone(&arrived);
         async move {
             let body = request.into_body().collect().await.expect("whole");

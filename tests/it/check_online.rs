@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use alipay_sidecar::config::listen::Listen;
+use alipay_sidecar::net::body::RequestBody;
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::serve::serve;
 use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
@@ -11,7 +12,6 @@ use alipay_sidecar::simulator::{DEFAULT_APP_ID, Fault, FaultKind};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::support::{PATIENCE, TestSidecar, client, json};
@@ -28,7 +28,7 @@ async fn ingress(change: Change) -> (String, Arc<OnceLock<String>>, ShutdownTrig
     let url = format!("http://{}", listener.address());
     let webhook: Arc<OnceLock<String>> = Arc::default();
     let behind = Arc::clone(&webhook);
-    let handle = move |request: Request<Incoming>| {
+    let handle = move |request: Request<RequestBody>| {
         let behind = Arc::clone(&behind);
         async move { pass(request, behind.get().expect("known"), change).await }
     };
@@ -37,7 +37,11 @@ async fn ingress(change: Change) -> (String, Arc<OnceLock<String>>, ShutdownTrig
     (url, webhook, trigger)
 }
 
-async fn pass(request: Request<Incoming>, webhook: &str, change: Change) -> Response<Full<Bytes>> {
+async fn pass(
+    request: Request<RequestBody>,
+    webhook: &str,
+    change: Change,
+) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.expect("a body").to_bytes();
     let mut request = Request::from_parts(head, body);

@@ -8,6 +8,7 @@ use alipay_sidecar::config::delivery::{DeliveryConfig, DeliveryFormat, DeliveryR
 use alipay_sidecar::model::delivery::{AttemptError, Delivery, DeliveryState};
 use alipay_sidecar::model::id::EventId;
 use alipay_sidecar::model::notification::InboxEntry;
+use alipay_sidecar::net::body::RequestBody;
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::serve::serve;
 use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
@@ -406,7 +407,7 @@ async fn picky(hangs: &'static str, fails: &'static str) -> (String, Arc<Mutex<u
     let url = format!("http://{}/", listener.local_addr().expect("bound"));
     let taken = Arc::new(Mutex::new(0));
     let count = Arc::clone(&taken);
-    let handle = move |request: Request<hyper::body::Incoming>| {
+    let handle = move |request: Request<RequestBody>| {
         let count = Arc::clone(&count);
         async move {
             let body = request.into_body().collect().await.expect("whole");
@@ -475,7 +476,7 @@ async fn a_backend_gets_no_more_at_once_than_its_route_allows() {
         .expect("a port");
     let url = format!("http://{}/", listener.local_addr().expect("bound"));
     let (now, peak) = (Arc::clone(&open), Arc::clone(&most));
-    let handle = move |_: Request<hyper::body::Incoming>| {
+    let handle = move |_: Request<RequestBody>| {
         let (now, peak) = (Arc::clone(&now), Arc::clone(&peak));
         async move {
             peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
@@ -514,7 +515,7 @@ async fn unhurried(status: u16) -> (String, Arc<AtomicUsize>, ShutdownTrigger) {
     let url = format!("http://{}/", listener.local_addr().expect("bound"));
     let came = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&came);
-    let handle = move |_: Request<hyper::body::Incoming>| {
+    let handle = move |_: Request<RequestBody>| {
         let count = Arc::clone(&count);
         async move {
             count.fetch_add(1, Ordering::SeqCst);

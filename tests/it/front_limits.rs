@@ -30,6 +30,29 @@ fn pairs(count: usize) -> String {
 }
 
 #[tokio::test]
+async fn a_head_over_the_limit_is_refused_on_every_listener() {
+    let sidecar = TestSidecar::start().await;
+    for (base, target) in [
+        (&sidecar.proxy, "/v2/alipay.trade.query"),
+        (&sidecar.webhook, "/alipay/gateway"),
+        (&sidecar.webhook, "/alipay/auth/start"),
+        (&sidecar.webhook, "/alipay/auth"),
+        (&sidecar.admin, "/livez"),
+        (&sidecar.admin, "/api/apps"),
+    ] {
+        for (length, is_refused) in [(60_000, false), (66_000, true)] {
+            let request = format!(
+                "GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX: {}\r\n\r\n",
+                "x".repeat(length)
+            );
+            let answer = raw::exchange(base, request.as_bytes()).await;
+            let status = answer.lines().next().unwrap_or_default();
+            assert_eq!(status.contains(" 431 "), is_refused, "{target}: {status}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn more_parameters_than_anybody_needs_are_refused_wherever_they_are_read() {
     let (alipay, sidecar) = watched().await;
     let (many, parts) = (pairs(1001), 101);

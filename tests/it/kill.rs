@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use alipay_sidecar::config::listen::Listen;
 use alipay_sidecar::model::delivery::DeliveryState;
 use alipay_sidecar::model::id::EventId;
+use alipay_sidecar::net::body::RequestBody;
 use alipay_sidecar::net::client::Client;
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::serve::serve;
@@ -23,7 +24,6 @@ use alipay_sidecar::store::{Directory, Inbox, Store};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 
 use crate::support::program::{Installation, Program};
 use crate::support::signed::{Platform, Signed};
@@ -136,7 +136,7 @@ async fn backend(ledger: Ledger) -> (String, ShutdownTrigger) {
     let url = format!("http://{}/events", listener.address());
     let (trigger, shutdown) = Shutdown::new();
     let count = Arc::new(AtomicUsize::new(0));
-    let handle = move |request: Request<Incoming>| {
+    let handle = move |request: Request<RequestBody>| {
         let (ledger, count) = (ledger.clone(), Arc::clone(&count));
         async move {
             let body = request.into_body().collect().await;

@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use alipay_sidecar::config::listen::Listen;
+use alipay_sidecar::net::body::RequestBody;
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::serve::serve;
 use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
 use tokio::task::JoinSet;
 
 use crate::support::caller::{Caller, Keep};
@@ -39,7 +39,7 @@ async fn slow_alipay() -> (String, ShutdownTrigger) {
     let listener = listener.expect("a port");
     let address = format!("http://{}/gateway.do", listener.address());
     let reply: Bytes = reply_of("alipay.trade.pay", SUCCESS).into();
-    let handle = move |request: Request<Incoming>| {
+    let handle = move |request: Request<RequestBody>| {
         let reply = reply.clone();
         async move {
             request.into_body().collect().await.expect("a body");

@@ -22,6 +22,7 @@ use alipay_sidecar::model::delivery::Delivery;
 use alipay_sidecar::model::id::{AppId, AuthAppId};
 use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::model::notification::InboxEntry;
+use alipay_sidecar::net::body::RequestBody;
 use alipay_sidecar::net::client::{Client, ClientOptions};
 use alipay_sidecar::net::listener::{Listener, Peer};
 use alipay_sidecar::net::serve::serve;
@@ -351,7 +352,7 @@ impl FakeBackend {
         let (tells, got) = mpsc::unbounded_channel();
         let (running, shutdown) = Shutdown::new();
         let told = Arc::clone(&answer);
-        let handle = move |request: Request<hyper::body::Incoming>| {
+        let handle = move |request: Request<RequestBody>| {
             let (told, tells) = (Arc::clone(&told), tells.clone());
             async move {
                 let (head, body) = request.into_parts();

@@ -1,7 +1,7 @@
 //! Every error that the proxy can give, in each shape it is given in.
 
 use alipay_sidecar::config::proxy::NotifyUrlMode;
-use alipay_sidecar::model::authorization::Revocation;
+use alipay_sidecar::model::authorization::{Authorization, Revocation};
 use alipay_sidecar::model::id::{AppId, AuthAppId};
 use alipay_sidecar::net::client::Reply;
 use alipay_sidecar::simulator::{DEFAULT_APP_ID, FIRST_AUTH_APP_ID, FIRST_PID};
@@ -205,6 +205,29 @@ async fn a_pid_with_several_applications_names_its_candidates() {
         };
         assert_eq!(shown["candidates"], candidates);
     }
+    let tags = [("alipay-merchant", FIRST_PID)];
+    let reply = sidecar
+        .proxy(post("/v3/alipay/trade/query", &tags), "{}")
+        .await;
+    assert_eq!(parsed(&reply)["code"], "sidecar.merchant-ambiguous");
+    assert_eq!(parsed(&reply)["candidates"], candidates);
+}
+
+#[tokio::test]
+async fn what_belongs_to_an_app_that_is_not_ours_makes_nothing_ambiguous() {
+    let (alipay, sidecar) = watched().await;
+    let theirs = Authorization {
+        app_id: AppId::new("2021000000000009").expect("id"),
+        ..merchant(FIRST_AUTH_APP_ID, FIRST_PID, "t-theirs", Some("theirs"))
+    };
+    add_merchant(&*sidecar.sidecar.store(), theirs).await;
+    for tag in [FIRST_AUTH_APP_ID, FIRST_PID] {
+        let request = post("/v2/alipay.trade.query", &[("alipay-merchant", tag)]);
+        assert_eq!(text(&sidecar.proxy(request, "{}").await), SUCCESS, "{tag}");
+        alipay.next().await;
+    }
+    let tags = [("alipay-merchant", "theirs")];
+    check_tags(&sidecar, &tags, refused("app-unknown", 400)).await;
 }
 
 #[tokio::test]
@@ -444,7 +467,7 @@ async fn names_and_values_have_their_form() {
         "0s",
         "-1s",
         "4 s",
-        "1m",
+        "1y",
         "s",
         "",
         "99999999999999999999s",
@@ -605,6 +628,25 @@ async fn a_body_over_the_limit_is_refused_declared_or_not() {
         "{}",
         text(&reply)
     );
+}
+
+#[tokio::test]
+async fn who_sends_more_than_the_limit_is_heard_out_and_reads_why() {
+    let sidecar = TestSidecar::start_with(|c| c.proxy.max_body = 1000).await;
+    // More than the system takes for a reader who doesn't read.
+    let body = "x".repeat(16 << 20);
+    for path in ROUTES {
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nAlipay-Merchant: {ALIAS}\r\n");
+        let length = body.len();
+        for rest in [
+            format!("Content-Length: {length}\r\n\r\n{body}"),
+            format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"),
+        ] {
+            let (_, error) = raw_error(&sidecar, &format!("{head}{rest}")).await;
+            assert_eq!(error, "body-too-large", "{path}");
+        }
+    }
 }
 
 #[tokio::test]

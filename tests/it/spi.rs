@@ -7,6 +7,7 @@ use alipay_sidecar::config::delivery::{DeliveryConfig, DeliveryFormat, DeliveryR
 use alipay_sidecar::config::upstream::UpstreamConfig;
 use alipay_sidecar::model::app::{App, AppCertificates, Environment};
 use alipay_sidecar::model::id::{AppId, EventId};
+use alipay_sidecar::net::body::RequestBody;
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::serve::serve;
 use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
@@ -84,7 +85,7 @@ impl Backend {
         let (tells, got) = mpsc::unbounded_channel();
         let (running, shutdown) = Shutdown::new();
         let told = Arc::clone(&says);
-        let handle = move |request: Request<hyper::body::Incoming>| {
+        let handle = move |request: Request<RequestBody>| {
             let (told, tells) = (Arc::clone(&told), tells.clone());
             async move {
                 let (head, body) = request.into_parts();

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use alipay_sidecar::config::delivery::DeliveryConfig;
 use alipay_sidecar::config::listen::Listen;
+use alipay_sidecar::net::body::RequestBody;
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::serve::serve;
 use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use hyper::body::Incoming;
 
 use crate::delivery::{ATTEMPTS, owe, route, running};
 use crate::parts::{FakeBackend, Parts};
@@ -29,8 +29,9 @@ async fn nobody() -> String {
 /// Somebody listens there, and takes everything.
 async fn appear(address: &str) -> ShutdownTrigger {
     let listener = Listener::bind(&Listen::Tcp(address.to_owned())).await;
-    let handle =
-        |_: Request<Incoming>| async { Response::new(Full::new(Bytes::from_static(b"success"))) };
+    let handle = |_: Request<RequestBody>| async {
+        Response::new(Full::new(Bytes::from_static(b"success")))
+    };
     let (trigger, shutdown) = Shutdown::new();
     tokio::spawn(serve(listener.expect("its port"), None, handle, shutdown));
     trigger

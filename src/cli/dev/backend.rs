@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::config::listen::Listen;
+use crate::net::body::RequestBody;
 use crate::net::listener::Listener;
 use crate::net::serve::serve;
 use crate::net::shutdown::{Shutdown, ShutdownTrigger};
@@ -52,7 +52,7 @@ impl Backend {
         let url = format!("http://{}/alipay/events", listener.address());
         let (sender, delivered) = mpsc::unbounded_channel();
         let (end, ends) = Shutdown::new();
-        let handle = move |request: Request<Incoming>| {
+        let handle = move |request: Request<RequestBody>| {
             let sender = sender.clone();
             async move {
                 let (head, body) = request.into_parts();

@@ -281,6 +281,10 @@ impl Resolver {
     }
 
     fn one(&self, mut records: Vec<Merchant>) -> Result<Credentials, ProxyError> {
+        // What belongs to an app that isn't ours (any more) takes part only where nothing else does.
+        if records.iter().any(|m| self.apps.get(&m.app_id).is_some()) {
+            records.retain(|m| self.apps.get(&m.app_id).is_some());
+        }
         let Some(merchant) = records.pop() else {
             return Err(ProxyError::refused(
                 ErrorCode::MerchantUnknown,

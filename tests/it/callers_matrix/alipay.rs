@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use alipay_sidecar::config::listen::Listen;
+use alipay_sidecar::net::body::RequestBody;
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::serve::serve;
 use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 
 use super::oracle::Whom;
 use super::tables::APPS;
@@ -28,7 +28,7 @@ impl Remembering {
         let url = format!("http://{}", listener.address());
         let arrived: Arc<Mutex<HashMap<usize, Vec<Whom>>>> = Arc::default();
         let seen = Arc::clone(&arrived);
-        let handle = move |request: Request<Incoming>| {
+        let handle = move |request: Request<RequestBody>| {
             let seen = Arc::clone(&seen);
             async move { remember(request, &seen).await }
         };
@@ -43,7 +43,7 @@ impl Remembering {
 }
 
 async fn remember(
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     seen: &Mutex<HashMap<usize, Vec<Whom>>>,
 ) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();

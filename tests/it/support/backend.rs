@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use alipay_sidecar::config::listen::Listen;
+use alipay_sidecar::net::body::RequestBody;
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::serve::serve;
 use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use super::PATIENCE;
@@ -57,7 +57,7 @@ impl FakeBackend {
         let answers: Arc<Mutex<VecDeque<(StatusCode, &'static str)>>> = Arc::default();
         let (trigger, shutdown) = Shutdown::new();
         let next = Arc::clone(&answers);
-        let handle = move |request: Request<Incoming>| {
+        let handle = move |request: Request<RequestBody>| {
             let (sender, next) = (sender.clone(), Arc::clone(&next));
             async move {
                 let (head, body) = request.into_parts();

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use alipay_sidecar::config::listen::Listen;
+use alipay_sidecar::net::body::RequestBody;
 use alipay_sidecar::net::listener::Listener;
 use alipay_sidecar::net::serve::serve;
 use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
@@ -17,7 +18,6 @@ use alipay_sidecar::protocol::signature::SignType;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{PATIENCE, keys};
@@ -109,7 +109,7 @@ impl FakeAlipay {
         });
         let (trigger, shutdown) = Shutdown::new();
         let answering = Arc::clone(&shared);
-        let handle = move |request: Request<Incoming>| {
+        let handle = move |request: Request<RequestBody>| {
             let (sender, shared) = (sender.clone(), Arc::clone(&answering));
             async move {
                 let (head, body) = request.into_parts();
