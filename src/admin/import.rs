@@ -14,7 +14,7 @@ use crate::model::authorization::{
 };
 use crate::model::event::{MERCHANT_AUTHORIZED, MERCHANT_REVOKED};
 use crate::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
-use crate::model::merchant::{Authorized, Before, Merchant, plausible};
+use crate::model::merchant::{Authorized, Before, Merchant, MerchantStatus, plausible};
 use crate::model::notification::{DeliveryForm, InboxEntry};
 use crate::model::token::AppAuthToken;
 use crate::protocol::secret::Secret;
@@ -39,6 +39,25 @@ pub struct ImportReport {
     pub stale: usize,
     /// Whether nothing was stored.
     pub dry_run: bool,
+}
+
+/// What only one merchant may have.
+enum Only<'r> {
+    Alias(&'r Alias),
+    Token,
+}
+
+impl Only<'_> {
+    /// Another has it: `owner`.
+    fn taken(&self, owner: String) -> StoreError {
+        match self {
+            Self::Alias(alias) => StoreError::AliasTaken {
+                alias: alias.to_string(),
+                owner,
+            },
+            Self::Token => StoreError::TokenConflict { owner },
+        }
+    }
 }
 
 /// What an operator says of a merchant.
@@ -242,14 +261,15 @@ impl MerchantRecord {
         Some(changes)
     }
 
-    /// What no other merchant may have, by name and by digest.
-    fn unique(&self) -> Vec<(&'static str, MemoKey)> {
-        let named = |what, texts: &[&str]| (what, MemoKey::new(what, texts));
+    /// What no other merchant may have, with its digest.
+    fn unique(&self) -> Vec<(Only<'_>, MemoKey)> {
         let tokens = self.app_auth_token.iter();
         let tokens = tokens.chain(&self.exported.previous_app_auth_token);
-        let tokens = tokens.map(|token| named("app_auth_token", &[token.expose()]));
-        let alias = self.alias.iter();
-        let alias = alias.map(|alias| named("alias", &[self.app_id.as_str(), alias.as_str()]));
+        let tokens = tokens.map(|token| (Only::Token, MemoKey::new("token", &[token.expose()])));
+        let alias = self.alias.iter().map(|alias| {
+            let texts = [self.app_id.as_str(), alias.as_str()];
+            (Only::Alias(alias), MemoKey::new("alias", &texts))
+        });
         tokens.chain(alias).collect()
     }
 
@@ -435,7 +455,11 @@ async fn would_apply(
     now: i64,
 ) -> Result<bool, AdminError> {
     let key = MerchantKey::Exact(record.app_id.clone(), record.auth_app_id.clone());
-    let mut stored = store.find(key).await?.pop();
+    let mut stored = match store.find(key).await {
+        // It is moved aside for what comes.
+        Err(StoreError::Damaged { .. }) => None,
+        found => found?.pop(),
+    };
     let mut applied = false;
     for change in record.changes(now).unwrap_or_default() {
         match change {
@@ -448,6 +472,12 @@ async fn would_apply(
             Change::Revoke { revocation, .. } => {
                 let revoked = stored.as_ref().and_then(|m| m.revoke(&revocation, now));
                 applied |= revoked.is_some();
+            }
+            Change::Doubt { entry: Some(_), .. } => {
+                let is_revoked = |m: &Merchant| matches!(m.status, MerchantStatus::Revoked { .. });
+                applied |= stored
+                    .as_ref()
+                    .is_some_and(|merchant| !is_revoked(merchant));
             }
             _ => {}
         }
@@ -478,17 +508,17 @@ fn parse_lines(lines: &[u8]) -> Result<Vec<(usize, MerchantRecord)>, AdminError>
                 continue;
             }
         };
-        for (what, value) in record.unique() {
+        for (only, key) in record.unique() {
             let merchant = (record.app_id.clone(), record.auth_app_id.clone());
-            match held.entry((what, value)) {
+            match held.entry(key) {
                 Entry::Vacant(free) => {
                     free.insert((merchant, line));
                 }
                 Entry::Occupied(taken) if taken.get().0 == merchant => {}
                 Entry::Occupied(taken) => {
-                    let first = taken.get().1;
-                    let twice = invalid(&format!("the {what} is that of line {first}"));
-                    add_line(&mut bad, line, twice);
+                    let ((app_id, auth_app_id), first) = taken.get();
+                    let taken = only.taken(format!("{app_id}/{auth_app_id} of line {first}"));
+                    add_line(&mut bad, line, taken.into());
                 }
             }
         }

@@ -133,7 +133,7 @@ async fn hand_over(
     report: &mut ImportReport,
 ) -> Result<(), Failure> {
     let imported = backend.import(batch.to_vec(), mode).await;
-    let done = report.imported;
+    let done = report.imported + report.stale;
     let batch_report = imported.map_err(|failure| match failure {
         Failure::Other(error) => Failure::Other(error.context(format!(
             "in the batch before line {before} of the file; of earlier ones {done} merchants are {}",

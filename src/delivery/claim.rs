@@ -344,7 +344,8 @@ pub(super) async fn known(
     let Some(auth_app_id) = &entry.auth_app_id else {
         return Ok(Known::default());
     };
-    if !plan.routes.need_merchant(entry) {
+    let is_needed = plan.routes.need_merchant();
+    if !is_needed && !plan.routes.want_pid(entry) {
         return Ok(Known::default());
     }
     let key = MerchantKey::Exact(entry.app_id.clone(), auth_app_id.clone());
@@ -354,6 +355,8 @@ pub(super) async fn known(
             tracing::error!(%error, event_id = %entry.id, "the merchant counts as unknown: routes by alias or PID don't fit its notifications");
             None
         }
+        // What is only nice to know stops nothing.
+        Err(_) if !is_needed => None,
         Err(error) => return Err(error),
     };
     Ok(merchant.map_or_else(Known::default, |merchant| Known {

@@ -400,7 +400,7 @@ impl Puller {
         let known = claim::known(&*self.0.store, &plan, entry).await?;
         let target = plan.routes.target(entry, &known);
         let format = target.map_or(plan.format, |target| target.format);
-        let sent = outgoing::lay_out(entry, format);
+        let sent = outgoing::lay_out(&known.told_in(entry.clone()), format);
         match &plan.means.install_key {
             None => Ok(sent),
             Some(key) => Ok(signed_anew::sign(key, sent, entry.scheme).await?),

@@ -13,6 +13,8 @@ use crate::model::notification::{DeliveryForm, InboxEntry};
 pub(super) struct Routes {
     rules: Vec<Rule>,
     rest: Option<Target>,
+    /// That of what fits no rule.
+    format: DeliveryFormat,
 }
 
 /// A backend and how it wants things.
@@ -80,7 +82,11 @@ impl Routes {
             ack: config.ack,
             warned: AtomicBool::new(false),
         });
-        Self { rules, rest }
+        Self {
+            rules,
+            rest,
+            format: config.format,
+        }
     }
 
     /// Whether nothing can be delivered at all.
@@ -107,17 +113,23 @@ impl Routes {
     }
 
     /// Whether the merchant's record must be looked up to choose.
-    pub(super) fn need_merchant(&self, entry: &InboxEntry) -> bool {
-        let mut targets = self.rules.iter().map(|rule| &rule.target).chain(&self.rest);
-        // JSON says whose it is.
-        let may_be_json = entry.form == DeliveryForm::Redacted
-            || (entry.form == DeliveryForm::AsConfigured
-                && targets.any(|target| target.format == DeliveryFormat::Json));
-        (may_be_json && entry.pid.is_none())
-            || self
-                .rules
-                .iter()
-                .any(|rule| rule.conditions.merchant.is_some())
+    pub(super) fn need_merchant(&self) -> bool {
+        self.rules
+            .iter()
+            .any(|rule| rule.conditions.merchant.is_some())
+    }
+
+    /// Whether the entry may go out as JSON, which says whose it is, and only the merchant's record
+    /// can tell.
+    pub(super) fn want_pid(&self, entry: &InboxEntry) -> bool {
+        let rules = self.rules.iter();
+        let mut formats = rules.map(|rule| rule.target.format).chain([self.format]);
+        entry.pid.is_none()
+            && match entry.form {
+                DeliveryForm::AsConfigured => formats.any(|format| format == DeliveryFormat::Json),
+                DeliveryForm::Redacted => true,
+                DeliveryForm::Event | DeliveryForm::Verbatim => false,
+            }
     }
 
     /// The first target whose conditions all fit.

@@ -69,11 +69,17 @@ impl Taken {
 }
 
 impl Bounds {
-    /// Whether all of it is so little that it may be one network's: then nobody has to go.
+    /// Whether one network may have as much.
     #[must_use]
-    pub fn is_below_a_share(&self, places: usize, bytes: u64) -> bool {
+    pub fn is_a_share(&self, places: usize, bytes: u64) -> bool {
         let share = self.share.max(1);
         places <= self.places / usize::from(share) && bytes <= self.bytes / u64::from(share)
+    }
+
+    /// Whether all of them together may.
+    #[must_use]
+    pub fn is_within(&self, places: usize, bytes: u64) -> bool {
+        places <= self.places && bytes <= self.bytes
     }
 
     /// The ids that have to go, so that the rest stays within bounds.
@@ -177,8 +183,9 @@ mod tests {
             .flat_map(|n| [(n, "a", Ours, 10), (n + 10, "b", Stranger, 10)])
             .collect();
         assert!(BOUNDS.displaced(places(&rows)).is_empty());
-        assert!(BOUNDS.is_below_a_share(4, 40));
-        assert!(!BOUNDS.is_below_a_share(5, 40) && !BOUNDS.is_below_a_share(4, 41));
+        assert!(BOUNDS.is_a_share(4, 40) && BOUNDS.is_within(8, 80));
+        assert!(!BOUNDS.is_a_share(5, 40) && !BOUNDS.is_a_share(4, 41));
+        assert!(!BOUNDS.is_within(9, 80) && !BOUNDS.is_within(8, 81));
     }
 
     #[test]

@@ -35,11 +35,16 @@ impl Within {
 pub struct RequestBody {
     body: Incoming,
     answering: Answering,
+    turn: u64,
 }
 
 impl RequestBody {
-    pub(crate) fn new(body: Incoming, answering: Answering) -> Self {
-        Self { body, answering }
+    pub(crate) fn new(body: Incoming, answering: Answering, turn: u64) -> Self {
+        Self {
+            body,
+            answering,
+            turn,
+        }
     }
 }
 
@@ -53,7 +58,7 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if frame.is_none() || self.body.is_end_stream() {
-            self.answering.read();
+            self.answering.read(self.turn);
         }
         Poll::Ready(frame)
     }

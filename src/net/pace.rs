@@ -19,7 +19,7 @@ use tokio::time::{Instant, Sleep};
 use crate::net::shutdown::{Ending, Stage};
 use crate::net::terms::Terms;
 
-/// How long the rest of a refused request may still come.
+/// How long after its answer the rest of a refused request may still come.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// Ends a connection whose head takes longer than allowed, counted from its first byte, or whose
@@ -34,6 +34,8 @@ pub(crate) struct Paced<S> {
     silent: Option<Pin<Box<Sleep>>>,
     head: Option<Head>,
     stall: Option<Stall>,
+    /// When something was last written.
+    written: Option<Instant>,
     /// Until when what still comes is thrown away; nothing is written any more.
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -66,15 +68,17 @@ struct Turns {
 }
 
 impl Answering {
-    /// A head is complete, and there is more to be read, or not.
-    pub(crate) fn begin(&self, has_body: bool) {
+    /// A head is complete, and there is more to be read, or not. Gives the turn that it has.
+    pub(crate) fn begin(&self, has_body: bool) -> u64 {
         self.0.is_unread.store(has_body, Ordering::Release);
-        self.0.count.fetch_add(1, Ordering::AcqRel);
+        self.0.count.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// All of the request was read.
-    pub(crate) fn read(&self) {
-        self.0.is_unread.store(false, Ordering::Release);
+    /// All of the request of that turn was read.
+    pub(crate) fn read(&self, turn: u64) {
+        if self.turn() == turn {
+            self.0.is_unread.store(false, Ordering::Release);
+        }
     }
 
     /// The answer is there: what arrives next is another head.
@@ -104,6 +108,7 @@ impl<S> Paced<S> {
             silent,
             head: None,
             stall: None,
+            written: None,
             linger: None,
         }
     }
@@ -132,6 +137,12 @@ impl<S> Paced<S> {
             io::ErrorKind::TimedOut,
             "the head of a request took too long",
         ))
+    }
+
+    fn note(&mut self, written: &Poll<io::Result<usize>>) {
+        if written.is_ready() && self.answering.is_unread() {
+            self.written = Some(Instant::now());
+        }
     }
 
     /// Gives `written` on, or an error once the peer has taken nothing for too long.
@@ -167,7 +178,9 @@ impl<S> Paced<S> {
 impl<S: AsyncRead + Unpin> Paced<S> {
     /// Throws away what comes, until nothing more can come or it has taken long enough.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let late = || Box::pin(tokio::time::sleep(LINGER));
+        // Of what was answered long ago nothing comes any more.
+        let until = self.written.unwrap_or_else(Instant::now) + LINGER;
+        let late = || Box::pin(tokio::time::sleep_until(until));
         let late = self.linger.get_or_insert_with(late);
         let mut room = [const { std::mem::MaybeUninit::uninit() }; 8 << 10];
         while late.as_mut().poll(cx).is_pending() {
@@ -212,6 +225,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.note(&written);
         this.watched(cx, written)
     }
 
@@ -240,6 +254,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        this.note(&written);
         this.watched(cx, written)
     }
 
@@ -380,7 +395,10 @@ mod tests {
             client.read_to_end(&mut answer).await.expect("the end");
             drop(client);
         };
-        let (shut, ()) = tokio::join!(paced.shutdown(), sent);
+        let both = async { tokio::join!(paced.shutdown(), sent) };
+        let (shut, ()) = tokio::time::timeout(LINGER * 2, both)
+            .await
+            .expect("an end");
         shut.expect("shut");
         assert_eq!(began.elapsed(), Duration::ZERO);
     }
@@ -397,6 +415,17 @@ mod tests {
             paced.shutdown().await.expect("shut");
             assert_eq!(began.elapsed(), waited);
         }
+        // Nor for the rest of what was answered long ago.
+        let (_client, server) = duplex(64);
+        let answering = Answering::default();
+        let (_hand, mut paced) = paced(server, &answering);
+        answering.begin(true);
+        paced.write_all(b"answer").await.expect("written");
+        answering.end();
+        tokio::time::advance(LINGER).await;
+        let began = Instant::now();
+        paced.shutdown().await.expect("shut");
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

@@ -203,13 +203,13 @@ async fn converse(stream: Stream, (peer, terms): (Peer, Terms), handle: Handle, 
     let stream = Paced::new(stream, terms, answering.clone(), ending.clone());
     let closing = ending.reached(Stage::Closing);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        answering.begin(!request.body().is_end_stream());
+        let turn = answering.begin(!request.body().is_end_stream());
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(Within(terms.body));
         // Whoever sent this may see another end of it than we: nothing more is read behind it.
         let is_unclear = head::check_framing(request.headers()).is_err();
         let (answer, answering) = (
-            (handle.0)(request.map(|body| RequestBody::new(body, answering.clone()))),
+            (handle.0)(request.map(|body| RequestBody::new(body, answering.clone(), turn))),
             answering.clone(),
         );
         let ending = ending.clone();

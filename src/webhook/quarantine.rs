@@ -5,7 +5,7 @@
 //! displaces himself, and is written in groups with a pause behind each. What is lost so is counted;
 //! what was Alipay's comes again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -30,7 +30,7 @@ const QUEUE: Bounds = Bounds {
     share: 2,
 };
 
-/// How many of them are one transaction: a small one, since acks wait behind it.
+/// How many of them are written at once: a small transaction, since acks wait behind it.
 const AT_ONCE: usize = 100;
 
 /// The largest body that is kept, bytes: `webhook.max_body` by default, and many times what any
@@ -62,8 +62,8 @@ struct Inner {
 #[derive(Default)]
 struct Queue {
     waiting: Vec<RefusedNotification>,
-    /// How large the bodies of all of them are.
-    bytes: u64,
+    /// What each network has of it: places and bytes.
+    networks: HashMap<String, (usize, u64)>,
     /// Whether a task writes what waits.
     is_written: bool,
 }
@@ -71,9 +71,13 @@ struct Queue {
 impl Queue {
     /// Gives how many lose their place for it, or that it gets none.
     fn push(&mut self, refused: RefusedNotification) -> u64 {
-        self.bytes = self.bytes.saturating_add(size(&refused));
+        let network = refused.network();
+        let (places, bytes) = self.networks.entry(network).or_default();
+        (*places, *bytes) = (*places + 1, bytes.saturating_add(size(&refused)));
+        let is_fair = QUEUE.is_a_share(*places, *bytes);
         self.waiting.push(refused);
-        if QUEUE.is_below_a_share(self.waiting.len(), self.bytes) {
+        let bytes = self.networks.values().map(|(_, bytes)| bytes).sum();
+        if is_fair && QUEUE.is_within(self.waiting.len(), bytes) {
             return 0;
         }
         let networks: Vec<String> = self.waiting.iter().map(|r| r.network()).collect();
@@ -89,13 +93,23 @@ impl Queue {
         let before = self.waiting.len();
         self.waiting
             .retain(|refused| !displaced.contains(&refused.id));
-        self.bytes = self.waiting.iter().map(size).sum();
+        self.count_networks();
         u64::try_from(before - self.waiting.len()).unwrap_or(u64::MAX)
     }
 
-    fn take(&mut self) -> Vec<RefusedNotification> {
-        self.bytes = 0;
-        std::mem::take(&mut self.waiting)
+    fn count_networks(&mut self) {
+        self.networks.clear();
+        for refused in &self.waiting {
+            let (places, bytes) = self.networks.entry(refused.network()).or_default();
+            (*places, *bytes) = (*places + 1, bytes.saturating_add(size(refused)));
+        }
+    }
+
+    /// The oldest of them, `most` at most.
+    fn take(&mut self, most: usize) -> Vec<RefusedNotification> {
+        let taken = self.waiting.drain(..self.waiting.len().min(most)).collect();
+        self.count_networks();
+        taken
     }
 }
 
@@ -149,7 +163,7 @@ impl Quarantine {
     /// Writes what waits, without a pause; ends once all that was offered before is kept or counted.
     pub(super) async fn flush(&self) {
         let _turn = self.0.writing.lock().await;
-        let waiting = self.0.queue().take();
+        let waiting = self.0.queue().take(usize::MAX);
         self.0.keep(waiting).await;
     }
 }
@@ -167,7 +181,7 @@ impl Inner {
     fn next(&self) -> Option<Vec<RefusedNotification>> {
         let mut queue = self.queue();
         queue.is_written = !queue.waiting.is_empty();
-        queue.is_written.then(|| queue.take())
+        queue.is_written.then(|| queue.take(AT_ONCE))
     }
 
     async fn keep(&self, refused: Vec<RefusedNotification>) {
@@ -280,8 +294,11 @@ fn claim(text: &str) -> String {
     text.chars().take(LONGEST_CLAIM).map(visible).collect()
 }
 
+/// What it takes of the sender's making.
 fn size(refused: &RefusedNotification) -> u64 {
-    u64::try_from(refused.body.len()).unwrap_or(u64::MAX)
+    let content_type = refused.content_type.as_ref().map_or(0, String::len);
+    let length = refused.body.len() + content_type + refused.notify_path.len();
+    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 fn count<T>(items: &[T]) -> u64 {
@@ -319,10 +336,12 @@ mod tests {
         let lost: u64 = (1..=500).map(|number| queue.push(flood(number))).sum();
         assert_eq!((lost, queue.waiting.len()), (0, 501));
         let lost: u64 = (501..=600).map(|number| queue.push(flood(number))).sum();
-        assert_eq!((lost, queue.waiting.len(), queue.bytes), (100, 501, 501));
+        assert_eq!((lost, queue.waiting.len()), (100, 501));
         assert_eq!(queue.waiting[0].peer, "203.0.113.7");
 
-        assert_eq!(queue.take().len(), 501);
+        assert_eq!(queue.take(AT_ONCE).len(), AT_ONCE);
+        assert_eq!(queue.take(usize::MAX).len(), 501 - AT_ONCE);
+        assert!(queue.networks.is_empty());
         let large = |number| refused(number, "192.0.2.1", LARGEST);
         let lost: u64 = (0..3).map(|number| queue.push(large(number))).sum();
         assert_eq!(lost, 1, "no address has more than half of the bytes");

@@ -397,9 +397,14 @@ async fn an_import_is_all_or_nothing_and_can_be_tried() {
         "2088000000009999",
         SECOND_APP_AUTH_TOKEN,
     );
+    let mut good = good;
+    good["alias"] = json!("named");
+    let mut same_alias = named("2021000000009999", "2088000000009999", "another-token");
+    same_alias["alias"] = json!("named");
     for (bad, expected) in [
         (&stolen, (409, "token-conflict")),
-        (&same_token, (400, "body-invalid")),
+        (&same_token, (409, "token-conflict")),
+        (&same_alias, (409, "alias-conflict")),
         (&good, (400, "body-invalid")),
         (&json!({"app_id": DEFAULT_APP_ID}), (400, "body-invalid")),
     ] {

@@ -8,12 +8,12 @@ use alipay_sidecar::clock::{Clock as _, ManualClock, SystemClock};
 use alipay_sidecar::config::Config;
 use alipay_sidecar::config::delivery::{DeliveryFormat, DeliveryRoute};
 use alipay_sidecar::model::delivery::{AttemptError, Delivery, DeliveryState, Via};
-use alipay_sidecar::model::id::EventId;
+use alipay_sidecar::model::id::{AuthAppId, EventId};
 use alipay_sidecar::model::notification::{Body, InboxEntry};
 use alipay_sidecar::net::client::Reply;
 use alipay_sidecar::protocol::notification::UnverifiedNotification;
 use alipay_sidecar::protocol::signature::SignType;
-use alipay_sidecar::simulator::{Event, FIRST_AUTH_APP_ID, TriggerOptions};
+use alipay_sidecar::simulator::{Event, FIRST_AUTH_APP_ID, FIRST_PID, TriggerOptions};
 use alipay_sidecar::store::Change;
 use bytes::Bytes;
 use http::{Method, Request};
@@ -560,6 +560,16 @@ async fn the_form_of_the_route_that_fits_and_the_local_signature_hold_for_pulled
     let item = sidecar.claim("").await.remove(0);
     let body: Value = serde_json::from_str(item["body"].as_str().expect("text")).expect("JSON");
     assert_eq!(body["params"]["out_trade_no"], "plain-to-see");
+    assert_eq!(body["pid"], Value::Null);
+
+    // What is only pulled is told whose it is, too.
+    let (sidecar, _) = pulled_from(|config| config.delivery.format = DeliveryFormat::Json).await;
+    let of_first =
+        |entry: &mut InboxEntry| entry.auth_app_id = AuthAppId::new(FIRST_AUTH_APP_ID).ok();
+    sidecar.owe(None, of_first).await;
+    let item = sidecar.claim("").await.remove(0);
+    let body: Value = serde_json::from_str(item["body"].as_str().expect("text")).expect("JSON");
+    assert_eq!(body["pid"], FIRST_PID);
 
     let (sidecar, _) = pulled_from(local).await;
     let options = TriggerOptions {

@@ -34,6 +34,7 @@ use alipay_sidecar::store::{
     Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Pruned, Store,
 };
 use alipay_sidecar::telemetry::span::Tracer;
+use alipay_sidecar::token::TOKEN_METHOD;
 use alipay_sidecar::webhook::metrics::WebhookMetrics;
 use alipay_sidecar::webhook::state::StateKey;
 use alipay_sidecar::webhook::{Webhook, WebhookParts};
@@ -454,6 +455,27 @@ async fn a_late_cancellation_is_checked_before_it_blocks() {
     let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
     let at = stored.auth_time + 1;
     assert_eq!(merchant.status, MerchantStatus::Revoked { at });
+    assert_eq!(parts.asked(TOKEN_METHOD), 0, "nothing is bought for it");
+}
+
+#[tokio::test]
+async fn a_cancellation_that_cannot_be_checked_holds_if_it_was_sent_later() {
+    for (since, is_revoked) in [(1000, true), (-3_600_000, false)] {
+        let parts = parts().await;
+        parts
+            .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
+            .await;
+        parts.clock.advance_ms(since);
+        parts
+            .simulator
+            .fault(Fault::once(FaultKind::Reset).times(9).on(QUERY));
+        assert!(acked(
+            &parts.trigger(Event::Cancel, of(FIRST_AUTH_APP_ID)).await
+        ));
+        let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+        let found = matches!(merchant.status, MerchantStatus::Revoked { .. });
+        assert_eq!(found, is_revoked, "{since}");
+    }
 }
 
 #[tokio::test]
