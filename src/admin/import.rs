@@ -508,6 +508,11 @@ fn parse_lines(lines: &[u8]) -> Result<Vec<(usize, MerchantRecord)>, AdminError>
                 continue;
             }
         };
+        let triple = format!("{}/{}", record.app_id, record.auth_app_id);
+        // A line is named once, for the first that is wrong with it.
+        let mut fault = seen
+            .insert(triple, line)
+            .map(|first| invalid(&format!("the merchant of line {first} stands here again")));
         for (only, key) in record.unique() {
             let merchant = (record.app_id.clone(), record.auth_app_id.clone());
             match held.entry(key) {
@@ -517,15 +522,13 @@ fn parse_lines(lines: &[u8]) -> Result<Vec<(usize, MerchantRecord)>, AdminError>
                 Entry::Occupied(taken) if taken.get().0 == merchant => {}
                 Entry::Occupied(taken) => {
                     let ((app_id, auth_app_id), first) = taken.get();
-                    let taken = only.taken(format!("{app_id}/{auth_app_id} of line {first}"));
-                    add_line(&mut bad, line, taken.into());
+                    let owner = format!("{app_id}/{auth_app_id} of line {first}");
+                    fault.get_or_insert_with(|| only.taken(owner).into());
                 }
             }
         }
-        let triple = format!("{}/{}", record.app_id, record.auth_app_id);
-        if let Some(first) = seen.insert(triple, line) {
-            let twice = invalid(&format!("the merchant of line {first} stands here again"));
-            add_line(&mut bad, line, twice);
+        if let Some(fault) = fault {
+            add_line(&mut bad, line, fault);
         }
         records.push((line, record));
     }
