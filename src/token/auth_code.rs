@@ -1,9 +1,8 @@
-//! Where users are remembered, an `auth_code` is sent to Alipay once: it is spent whether or not the
-//! call succeeds.
+//! A user's `auth_code` is sent to Alipay once: it is spent whether or not the call succeeds.
 //!
-//! That a code is about to be sent is durable before its first byte leaves, so that no crash makes it
-//! be sent twice. Where users aren't remembered, a login needs no store, and whoever sends a code
-//! again is told by Alipay itself that it was spent.
+//! Where users are remembered, that a code is about to be sent is durable before its first byte
+//! leaves, so that no crash makes it be sent twice. Where they aren't, it is remembered in memory
+//! alone: then a login needs no store, and a code sent again after a crash is refused by Alipay.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,7 +67,7 @@ impl AuthCodes {
         }
     }
 
-    /// Takes the one right to send `code`; where users aren't remembered, anybody has it.
+    /// Takes the one right to send `code`.
     ///
     /// # Errors
     /// [`AuthCodeError`]: it may not be sent.
@@ -83,11 +82,11 @@ impl AuthCodes {
         let key = MemoKey::new("auth-code", &[app_id.as_str(), code.expose()]);
         let now = self.parts.clock.now_ms();
         let expires_at = now.saturating_add(REMEMBERED_MS);
-        if !self.parts.remember_users {
-            return Ok(Spending(key));
-        }
         if !self.lock().insert(key, (now, expires_at)) {
             return Err(AuthCodeError::Spent);
+        }
+        if !self.parts.remember_users {
+            return Ok(Spending(key));
         }
         let change = Change::Remember {
             key,
