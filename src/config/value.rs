@@ -9,20 +9,25 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Mismatch> {
     const EXPECTED: &str = "a duration such as \"15s\" (ms, s, m, h or d)";
     let wrong = || Mismatch::of_text(text, EXPECTED);
     let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;
-    let milliseconds = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60 * 1000,
-        "h" => 3600 * 1000,
-        "d" => 24 * 3600 * 1000,
-        _ => return Err(wrong()),
-    };
+    let milliseconds = milliseconds(unit).ok_or_else(wrong)?;
     let total = number
         .checked_mul(milliseconds)
         .filter(|ms| *ms <= LONGEST_MS);
     total
         .map(Duration::from_millis)
         .ok_or_else(|| Mismatch::of_text(text, "a duration of at most 3650d"))
+}
+
+/// How long a unit of a duration is.
+pub(crate) fn milliseconds(unit: &str) -> Option<u64> {
+    match unit {
+        "ms" => Some(1),
+        "s" => Some(1000),
+        "m" => Some(60 * 1000),
+        "h" => Some(3600 * 1000),
+        "d" => Some(24 * 3600 * 1000),
+        _ => None,
+    }
 }
 
 /// A [`duration`] that isn't zero.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::request::Parts;
 
+use crate::config::value;
 use crate::gateway::upload::FilePart;
 use crate::protocol::charset::{Charset, CharsetLabel};
 use crate::protocol::json;
@@ -262,14 +263,7 @@ pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ProxyErro
         .ok_or_else(invalid)?;
     let (number, unit) = text.split_at(split);
     let number: u64 = number.parse().map_err(|_| invalid())?;
-    let milliseconds: u64 = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60 * 1000,
-        "h" => 3600 * 1000,
-        "d" => 24 * 3600 * 1000,
-        _ => return Err(invalid()),
-    };
+    let milliseconds = value::milliseconds(unit).ok_or_else(invalid)?;
     // It only ever shortens a deadline.
     match number.saturating_mul(milliseconds) {
         0 => Err(invalid()),
