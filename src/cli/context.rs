@@ -7,8 +7,9 @@ use anyhow::Context as _;
 
 use crate::cli::failure::Failure;
 use crate::cli::taken_variables::TakenVariables;
-use crate::config::error::{ConfigErrors, Fault, Mismatch};
+use crate::config::error::{ConfigErrors, Mismatch};
 use crate::config::{Config, Source, process_environment, secret_variables};
+use crate::sidecar::unusable_files;
 use crate::store::seal::StoreKey;
 
 /// What every verb may need.
@@ -59,16 +60,8 @@ impl Context {
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Config, Failure> {
         let environment = self.environment().chain(variables);
-        let config = Config::from_source_to_serve(self.source(), environment)?;
-        let faults = crate::sidecar::unusable_files(&config);
-        let named = faults.into_iter().map(|fault| Fault {
-            file: Some(self.path.clone()),
-            ..fault
-        });
-        match ConfigErrors::of_faults(named.collect()) {
-            None => Ok(config),
-            Some(errors) => Err(errors.into()),
-        }
+        let config = Config::from_source_to_serve(self.source(), environment, unusable_files);
+        Ok(config?)
     }
 
     /// Whether the configuration can be read again: a pipe can't.

@@ -87,21 +87,32 @@ async fn begin(
     tls_cert: Option<&Path>,
     request: Request<Full<Bytes>>,
 ) -> Result<Response<Incoming>, NoReply> {
+    let absent = |error| unreachable(error, listen);
     match listen {
         Listen::Tcp(address) => {
             let stream = TcpStream::connect(reachable(address)).await;
-            let stream = stream.map_err(|error| unreachable(error, listen))?;
-            let Some(cert) = tls_cert else {
-                return ask(stream, request).await;
-            };
-            let secured = pinned::connect(stream, cert).await;
-            ask(secured.map_err(NoReply::Other)?, request).await
+            secure(stream.map_err(absent)?, tls_cert, request).await
         }
         Listen::Unix(path) => {
             let stream = UnixStream::connect(path).await;
-            ask(stream.map_err(|error| unreachable(error, listen))?, request).await
+            secure(stream.map_err(absent)?, tls_cert, request).await
         }
     }
+}
+
+async fn secure<S>(
+    stream: S,
+    tls_cert: Option<&Path>,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, NoReply>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Some(cert) = tls_cert else {
+        return ask(stream, request).await;
+    };
+    let secured = pinned::connect(stream, cert).await;
+    ask(secured.map_err(NoReply::Other)?, request).await
 }
 
 /// An address to connect to, where the listener listens on all.

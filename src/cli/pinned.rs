@@ -10,12 +10,15 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// Shakes hands on `stream` with who holds the key of the certificate at `cert`.
-pub(crate) async fn connect(stream: TcpStream, cert: &Path) -> Result<TlsStream<TcpStream>> {
+pub(crate) async fn connect<S>(stream: S, cert: &Path) -> Result<TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let certificate = CertificateDer::from_pem_file(cert)
         .with_context(|| format!("{} can't be read", cert.display()))?;
     let provider = Arc::new(aws_lc_rs::default_provider());

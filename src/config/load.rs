@@ -9,7 +9,7 @@ use crate::config::app;
 use crate::config::caller::CallerConfig;
 use crate::config::delivery::DeliveryConfig;
 use crate::config::document::{self, Item, Place, Table, Value};
-use crate::config::error::{ConfigErrors, Mismatch};
+use crate::config::error::{ConfigErrors, Fault, Mismatch};
 use crate::config::listen::Listen;
 use crate::config::proxy::ProxyConfig;
 use crate::config::reference::References;
@@ -52,16 +52,19 @@ impl Config {
     }
 
     /// As [`Self::from_source`], for who is about to serve: what this version doesn't do is a fault,
-    /// too.
+    /// too, and so is what `look` finds of the files that the configuration names. It is asked
+    /// whatever else is wrong, so that all is told at once.
     ///
     /// # Errors
     /// [`ConfigErrors`] with every fault.
     pub fn from_source_to_serve(
         source: &Source,
         environment: impl IntoIterator<Item = (String, String)>,
+        look: impl FnOnce(&Self) -> Vec<Fault>,
     ) -> Result<Self, ConfigErrors> {
         let (reading, config) = read_source(source, environment)?;
         reading.faults_of_keys(config.unsupported());
+        reading.faults_of_keys(look(&config));
         reading.finish(config)
     }
 

@@ -222,10 +222,12 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
     /// A unix socket.
     Unix(UnixStream),
+    /// TLS over a unix socket.
+    UnixTls(Box<TlsStream<UnixStream>>),
 }
 
 impl Stream {
-    /// Shakes hands where `acceptor` is given and the stream is TCP.
+    /// Shakes hands where `acceptor` is given and the stream is plain.
     ///
     /// # Errors
     /// The handshake's.
@@ -233,6 +235,9 @@ impl Stream {
         match (self, acceptor) {
             (Self::Tcp(stream), Some(acceptor)) => {
                 Ok(Self::Tls(Box::new(acceptor.accept(stream).await?)))
+            }
+            (Self::Unix(stream), Some(acceptor)) => {
+                Ok(Self::UnixTls(Box::new(acceptor.accept(stream).await?)))
             }
             (stream, _) => Ok(stream),
         }
@@ -249,6 +254,7 @@ impl AsyncRead for Stream {
             Self::Tcp(s) => Pin::new(s).poll_read(cx, buffer),
             Self::Tls(s) => Pin::new(s).poll_read(cx, buffer),
             Self::Unix(s) => Pin::new(s).poll_read(cx, buffer),
+            Self::UnixTls(s) => Pin::new(s).poll_read(cx, buffer),
         }
     }
 }
@@ -263,6 +269,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(s) => Pin::new(s).poll_write(cx, bytes),
             Self::Tls(s) => Pin::new(s).poll_write(cx, bytes),
             Self::Unix(s) => Pin::new(s).poll_write(cx, bytes),
+            Self::UnixTls(s) => Pin::new(s).poll_write(cx, bytes),
         }
     }
 
@@ -271,6 +278,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(s) => Pin::new(s).poll_flush(cx),
             Self::Tls(s) => Pin::new(s).poll_flush(cx),
             Self::Unix(s) => Pin::new(s).poll_flush(cx),
+            Self::UnixTls(s) => Pin::new(s).poll_flush(cx),
         }
     }
 
@@ -279,6 +287,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(s) => Pin::new(s).poll_shutdown(cx),
             Self::Tls(s) => Pin::new(s).poll_shutdown(cx),
             Self::Unix(s) => Pin::new(s).poll_shutdown(cx),
+            Self::UnixTls(s) => Pin::new(s).poll_shutdown(cx),
         }
     }
 
@@ -291,6 +300,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(s) => Pin::new(s).poll_write_vectored(cx, slices),
             Self::Tls(s) => Pin::new(s).poll_write_vectored(cx, slices),
             Self::Unix(s) => Pin::new(s).poll_write_vectored(cx, slices),
+            Self::UnixTls(s) => Pin::new(s).poll_write_vectored(cx, slices),
         }
     }
 
@@ -299,6 +309,7 @@ impl AsyncWrite for Stream {
             Self::Tcp(s) => s.is_write_vectored(),
             Self::Tls(s) => s.is_write_vectored(),
             Self::Unix(s) => s.is_write_vectored(),
+            Self::UnixTls(s) => s.is_write_vectored(),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The program against a running sidecar and the simulator, both processes of their own.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -93,7 +94,7 @@ impl Drop for Process {
     }
 }
 
-fn follow(output: impl std::io::Read + Send + 'static, lines: mpsc::Sender<String>) {
+fn follow(output: impl Read + Send + 'static, lines: mpsc::Sender<String>) {
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
             // Read on though nobody listens, so that the process never waits for its pipe.
@@ -484,6 +485,33 @@ fn each_listener_speaks_tls_with_its_own_certificate() {
 }
 
 #[test]
+fn a_unix_socket_speaks_tls_too() {
+    let world = World::start();
+    for name in ["proxy", "admin"] {
+        certificate(world.path(), name);
+        let files = format!("tls_cert = \"file:{name}.crt\"\ntls_key = \"file:{name}.key\"");
+        world.edit(&format!("[{name}]\n"), &format!("[{name}]\n{files}\n"));
+    }
+    let (_sidecar, _) = world.run();
+    world.check(&["health"], 0, &["ready"]);
+    let call = ["call", "alipay.trade.query", "--merchant", "nobody"];
+    world.check(&call, 1, &["merchant-unknown"]);
+    for name in ["proxy", "admin"] {
+        let socket = world.path().join(format!("{name}.sock"));
+        let mut plain = UnixStream::connect(socket).expect("a listener");
+        plain.write_all(b"GET /livez HTTP/1.0\r\n\r\n").ok();
+        let mut answer = Vec::new();
+        plain.read_to_end(&mut answer).ok();
+        assert!(!answer.starts_with(b"HTTP"), "{name}: {answer:?}");
+    }
+    world.edit(
+        "tls_cert = \"file:admin.crt\"\ntls_key = \"file:admin.key\"\n",
+        "",
+    );
+    world.check(&["health"], 1, &["gave no reply"]);
+}
+
+#[test]
 fn a_certificate_that_does_not_fit_its_key_is_a_fault_of_configuration() {
     let world = World::start();
     certificate(world.path(), "one");
@@ -494,9 +522,22 @@ fn a_certificate_that_does_not_fit_its_key_is_a_fault_of_configuration() {
         world.check(
             &[verb],
             78,
-            &["config.toml: `admin.tls_cert`", "the key of its first"],
+            &["config.toml:", ": `admin.tls_cert`", "the key of its first"],
         );
     }
+    world.edit("[admin]\n", "[admin]\ncolour = \"red\"\n");
+    let said = world.check(&["check"], 78, &["`admin.colour`", "`admin.tls_cert`"]);
+    let places = said.lines().map(|line| line.split(": ").next());
+    let places: Vec<_> = places.map(|place| place.unwrap_or_default()).collect();
+    let line = |place: &str| place.strip_prefix("config.toml:")?.parse::<usize>().ok();
+    let [colour, certificate] = places.as_slice() else {
+        panic!("two faults: {said}");
+    };
+    assert_eq!(
+        line(certificate),
+        line(colour).map(|line| line + 1),
+        "{said}"
+    );
 }
 
 #[test]

@@ -372,7 +372,7 @@ fn traces_are_for_a_program_that_was_built_with_them() {
     let directory = directory();
     let path = directory.path().join("config.toml");
     std::fs::write(&path, text).expect("written");
-    let served = Config::from_source_to_serve(&Source::read(&path), []);
+    let served = Config::from_source_to_serve(&Source::read(&path), [], |_| Vec::new());
     if cfg!(feature = "otlp") {
         let endpoint = served.expect("served").telemetry.otlp_endpoint;
         return assert_eq!(endpoint.as_deref(), Some("http://127.0.0.1:4318"));

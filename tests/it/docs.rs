@@ -527,8 +527,8 @@ fn the_configuration_of_the_kubernetes_example_is_a_good_one() {
     let path = folder.path().join("config.toml");
     fs::write(&path, text).expect("written");
     let source = Source::read(&path);
-    let config =
-        Config::from_source_to_serve(&source, []).unwrap_or_else(|faults| panic!("{faults}"));
+    let config = Config::from_source_to_serve(&source, [], |_| Vec::new())
+        .unwrap_or_else(|faults| panic!("{faults}"));
     assert!(!config.admin.listen.is_local());
     assert_eq!(config.apps.len(), 1);
 }
