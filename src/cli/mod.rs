@@ -215,7 +215,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Outcome {
         Err(error) => return not_understood(&given, &error),
     };
     let context = Context::new(arguments.config);
-    match execute(&context, arguments.verb) {
+    match execute(&context, arguments.verb).and_then(|()| output::finish()) {
         Ok(()) => Outcome::Done,
         Err(failure) => {
             if json && !failure.is_told() {

@@ -1,7 +1,9 @@
-//! Writing to the terminal. Who closed it doesn't want to read on, so that is no failure.
+//! Writing to the terminal. Who closed it doesn't want to read on, so that is no failure; what can't
+//! be written for another reason, as on a full disk, is one.
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
+use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 use serde::Serialize;
@@ -18,26 +20,53 @@ pub(crate) struct Form {
 
 /// Writes a line to standard output.
 pub(crate) fn say(line: impl Display) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    note(writeln!(io::stdout().lock(), "{line}"));
 }
 
 /// Writes bytes, and a newline where they have none, to standard output.
 pub(crate) fn say_bytes(bytes: &[u8]) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(bytes);
+    let mut stdout = io::stdout().lock();
+    note(stdout.write_all(bytes));
     if !bytes.ends_with(b"\n") {
-        let _ = stdout.write_all(b"\n");
+        note(stdout.write_all(b"\n"));
+    }
+}
+
+/// Why standard output, which the process has once, took not all of what was said.
+static LOST: Mutex<Option<io::Error>> = Mutex::new(None);
+
+fn note(written: io::Result<()>) {
+    let Err(error) = written else { return };
+    if error.kind() != ErrorKind::BrokenPipe {
+        let mut lost = LOST.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.get_or_insert(error);
+    }
+}
+
+/// Says whether all that was said was written: the exit code tells a script that it may use it.
+///
+/// # Errors
+/// The first failure.
+pub(crate) fn finish() -> Result<(), Failure> {
+    note(io::stdout().flush());
+    let mut lost = LOST.lock().unwrap_or_else(PoisonError::into_inner);
+    match lost.take() {
+        None => Ok(()),
+        Some(error) => {
+            let error = anyhow::Error::from(error);
+            Err(error.context("standard output can't be written").into())
+        }
     }
 }
 
 /// Writes a line to standard error.
 pub(crate) fn complain(line: impl Display) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// Writes a line to standard error in the place of the one before.
 pub(crate) fn rewrite(line: impl Display) {
-    let _ = write!(std::io::stderr().lock(), "\r\u{1b}[K{line}");
+    let _ = write!(io::stderr().lock(), "\r\u{1b}[K{line}");
 }
 
 /// Writes `value` as JSON to standard output.

@@ -1,9 +1,11 @@
 //! What the command line tells of what failed, of what ends, and of where things are.
 
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -30,6 +32,23 @@ fn check(told: &Value, code: &str, texts: &[&str]) {
     for text in texts {
         assert!(detail.contains(text), "no `{text}` in: {told}");
     }
+}
+
+#[test]
+fn what_cannot_be_written_is_a_failure_and_a_closed_pipe_is_none() {
+    let ended = |stdout: Stdio| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_alipay-sidecar"));
+        let program = program.args(["version", "--json"]).stdout(stdout);
+        program.output().expect("started")
+    };
+    let full = OpenOptions::new().write(true).open("/dev/full");
+    let lost = ended(full.expect("a device").into());
+    assert_eq!(lost.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&lost.stderr);
+    assert!(said.contains("standard output can't be written"), "{said}");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    assert_eq!(ended(writer.into()).status.code(), Some(0));
 }
 
 #[test]
