@@ -7,17 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::error::{AdminError, BadLines};
-use crate::admin::json::{Members, invalid, missing};
-use crate::admin::merchant_form;
-use crate::model::authorization::{
-    Authorization, Doubt, Evidence, Rank, Refusal, Revocation, Source,
-};
-use crate::model::event::{MERCHANT_AUTHORIZED, MERCHANT_REVOKED};
-use crate::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
-use crate::model::merchant::{Authorized, Before, Merchant, MerchantStatus, plausible};
-use crate::model::notification::{DeliveryForm, InboxEntry};
-use crate::model::token::AppAuthToken;
-use crate::protocol::secret::Secret;
+use crate::admin::json::invalid;
+use crate::admin::merchant_record::MerchantRecord;
+use crate::model::id::Alias;
+use crate::model::merchant::{Authorized, Before, Merchant, MerchantStatus};
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect, MemoKey, MerchantKey, Store};
 
@@ -57,337 +50,6 @@ impl Only<'_> {
             },
             Self::Token => StoreError::TokenConflict { owner },
         }
-    }
-}
-
-/// What an operator says of a merchant.
-pub(crate) struct MerchantRecord {
-    app_id: AppId,
-    auth_app_id: AuthAppId,
-    pid: Option<Pid>,
-    pub(crate) alias: Option<Alias>,
-    reference: Option<String>,
-    app_auth_token: Option<Secret<String>>,
-    app_refresh_token: Option<Secret<String>>,
-    auth_time: Option<i64>,
-    encrypt_key: Option<Secret<String>>,
-    exported: Exported,
-}
-
-/// What only an export says of a merchant.
-#[derive(Default, PartialEq)]
-struct Exported {
-    auth_time_estimated: bool,
-    encrypt_key_fetched: bool,
-    previous_app_auth_token: Option<Secret<String>>,
-    previous_app_refresh_token: Option<Secret<String>>,
-    doubt: Option<Doubt>,
-    refresh_refused: bool,
-    revoked_at: Option<i64>,
-    stated_expiry: Option<i64>,
-    suspect_at: Option<i64>,
-}
-
-impl Exported {
-    fn parse(members: &mut Members) -> Result<Self, AdminError> {
-        Ok(Self {
-            auth_time_estimated: members.flag("auth_time_estimated")?,
-            encrypt_key_fetched: members.flag("encrypt_key_fetched")?,
-            previous_app_auth_token: members.secret("previous_app_auth_token")?,
-            previous_app_refresh_token: members.secret("previous_app_refresh_token")?,
-            doubt: members
-                .text("doubt")?
-                .map(|word| doubt(&word))
-                .transpose()?,
-            refresh_refused: members.flag("refresh_refused")?,
-            revoked_at: members.integer("revoked_at")?,
-            stated_expiry: members.integer("stated_expiry")?,
-            suspect_at: members.integer("suspect_at")?,
-        })
-    }
-
-    /// What is told of a time makes no sense without the time.
-    fn check(&self, auth_time: Option<i64>) -> Result<(), AdminError> {
-        let dated = self.auth_time_estimated
-            || self.previous_app_auth_token.is_some()
-            || self.revoked_at.is_some()
-            || self.suspect_at.is_some();
-        self.check_doubt()?;
-        match (auth_time, self.revoked_at) {
-            (None, _) if dated => Err(missing("auth_time")),
-            (Some(given), Some(revoked)) if revoked <= given => {
-                Err(invalid("`revoked_at` isn't later than `auth_time`"))
-            }
-            _ if self.previous_app_refresh_token.is_some()
-                && self.previous_app_auth_token.is_none() =>
-            {
-                Err(missing("previous_app_auth_token"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// A doubt is why a merchant is suspect, or revoked, and there is one of these at most.
-    fn check_doubt(&self) -> Result<(), AdminError> {
-        match (self.suspect_at, self.revoked_at, self.doubt) {
-            (Some(_), Some(_), _) => Err(invalid("`suspect_at` stands beside `revoked_at`")),
-            (Some(_), None, None) => Err(missing("doubt")),
-            (None, None, Some(_)) => Err(missing("suspect_at")),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn doubt(word: &str) -> Result<Doubt, AdminError> {
-    word.parse().map_err(|()| {
-        invalid(
-            "`doubt` is none of `new-token-refused`, `refresh-token-refused` and `token-refused`",
-        )
-    })
-}
-
-impl MerchantRecord {
-    /// Reads a JSON object; `path` says which merchant the address named, if it did.
-    pub(crate) fn parse(
-        body: &[u8],
-        path: Option<(&AppId, &AuthAppId)>,
-    ) -> Result<Self, AdminError> {
-        let object = match path {
-            Some(_) => &merchant_form::BODY,
-            None => &merchant_form::LINE,
-        };
-        let mut members = Members::parse(body, object)?;
-        let (path_app, path_merchant) = path.unzip();
-        let has_alias = members.has("alias");
-        let record = Self {
-            app_id: same(&mut members, "app_id", path_app)?,
-            auth_app_id: same(&mut members, "auth_app_id", path_merchant)?,
-            pid: members.parsed("user_id")?,
-            alias: members.parsed("alias")?,
-            reference: members.text("ref")?,
-            app_auth_token: members.secret("app_auth_token")?,
-            app_refresh_token: members.secret("app_refresh_token")?,
-            auth_time: members.integer("auth_time")?,
-            encrypt_key: members.content_key("encrypt_key")?,
-            exported: Exported::parse(&mut members)?,
-        };
-        members.finish()?;
-        record.exported.check(record.auth_time)?;
-        let needs_token = path.is_none() || !has_alias || !record.is_name_alone();
-        if record.app_auth_token.is_none() && needs_token {
-            return Err(missing("app_auth_token"));
-        }
-        if record
-            .reference
-            .as_ref()
-            .is_some_and(|text| text.chars().count() > LONGEST_REF)
-        {
-            return Err(invalid("`ref` has more than 64 characters"));
-        }
-        Ok(record)
-    }
-
-    fn is_name_alone(&self) -> bool {
-        self.pid.is_none()
-            && self.reference.is_none()
-            && self.app_refresh_token.is_none()
-            && self.auth_time.is_none()
-            && self.encrypt_key.is_none()
-            && self.exported == Exported::default()
-    }
-
-    /// The authorisation it tells of, ranked `otherwise` where it has no `auth_time`; `None`: it
-    /// has no token.
-    fn authorization(&self, otherwise: Rank) -> Option<Authorization> {
-        let app_auth_token = self.app_auth_token.clone()?;
-        Some(Authorization {
-            app_id: self.app_id.clone(),
-            auth_app_id: self.auth_app_id.clone(),
-            pid: self.pid.clone(),
-            alias: self.alias.clone(),
-            reference: self.reference.clone(),
-            token: AppAuthToken {
-                app_auth_token,
-                app_refresh_token: self.app_refresh_token.clone(),
-                stated_expiry: self.exported.stated_expiry,
-            },
-            rank: self.auth_time.map_or(otherwise, |at| self.ranked(at)),
-            source: Source::Import,
-            bound: true,
-            is_plugin: false,
-            agent_app_id: None,
-            trigger: None,
-            error: None,
-            encrypt_key: self
-                .encrypt_key
-                .clone()
-                .filter(|_| !self.exported.encrypt_key_fetched),
-        })
-    }
-
-    fn ranked(&self, at: i64) -> Rank {
-        match self.exported.auth_time_estimated {
-            true => Rank::EstimatedTime(at),
-            false => Rank::AuthTime(at),
-        }
-    }
-
-    /// The changes that make the record of it; `None`: it has no token.
-    pub(crate) fn changes(&self, now: i64) -> Option<Vec<Change>> {
-        let authorization = self.authorization(Rank::AfterStored)?;
-        let mut changes = Vec::new();
-        if let Some(previous) = self.previous(&authorization) {
-            changes.push(silently(previous));
-        }
-        match self.exported.revoked_at {
-            None => changes.push(authorize(authorization.clone(), now)),
-            // Of an authorisation that ended long ago the backend hears the end alone.
-            Some(_) => changes.push(silently(authorization.clone())),
-        }
-        changes.extend(self.doubts(&authorization));
-        let revoked_at = self.exported.revoked_at;
-        changes.extend(revoked_at.map(|at| self.end(&authorization, at, now)));
-        if let Some(encrypt_key) = self
-            .encrypt_key
-            .clone()
-            .filter(|_| self.exported.encrypt_key_fetched)
-        {
-            changes.push(Change::FetchedKey {
-                app_id: self.app_id.clone(),
-                auth_app_id: self.auth_app_id.clone(),
-                encrypt_key,
-            });
-        }
-        Some(changes)
-    }
-
-    /// What no other merchant may have, with its digest.
-    fn unique(&self) -> Vec<(Only<'_>, MemoKey)> {
-        let tokens = self.app_auth_token.iter();
-        let tokens = tokens.chain(&self.exported.previous_app_auth_token);
-        let tokens = tokens.map(|token| (Only::Token, MemoKey::new("token", &[token.expose()])));
-        let alias = self.alias.iter().map(|alias| {
-            let texts = [self.app_id.as_str(), alias.as_str()];
-            (Only::Alias(alias), MemoKey::new("alias", &texts))
-        });
-        tokens.chain(alias).collect()
-    }
-
-    /// What makes it doubtful as it was. Nobody is told: whoever had to know was told then.
-    fn doubts(&self, authorization: &Authorization) -> Vec<Change> {
-        let exported = &self.exported;
-        let spent = exported.refresh_refused.then(|| Refusal {
-            evidence: Evidence::WorkedSince,
-            ..refusal(authorization, Doubt::RefreshTokenRefused, 0)
-        });
-        let suspect = exported.suspect_at.zip(exported.doubt);
-        let suspect = suspect.map(|(at, doubt)| refusal(authorization, doubt, at));
-        let silently = |refusal| Change::Doubt {
-            refusal,
-            entry: None,
-        };
-        spent.into_iter().chain(suspect).map(silently).collect()
-    }
-
-    /// The end of the authorisation: a cancellation, or a refusal that proved one.
-    fn end(&self, authorization: &Authorization, at: i64, now: i64) -> Change {
-        let entry = Some(Box::new(entry(authorization, MERCHANT_REVOKED, now)));
-        match self.exported.doubt {
-            None => Change::Revoke {
-                revocation: Revocation {
-                    app_id: self.app_id.clone(),
-                    auth_app_id: self.auth_app_id.clone(),
-                    // One that can't be true still holds, and must not rank with the authorisation.
-                    at: Some(at).filter(|at| plausible(*at, now) == *at),
-                    only: None,
-                },
-                entry,
-            },
-            Some(doubt) => Change::Doubt {
-                refusal: Refusal {
-                    evidence: Evidence::Invalid,
-                    ..refusal(authorization, doubt, at)
-                },
-                entry,
-            },
-        }
-    }
-
-    /// The authorisation before it, which makes the pair it had.
-    fn previous(&self, authorization: &Authorization) -> Option<Authorization> {
-        let app_auth_token = self.exported.previous_app_auth_token.clone()?;
-        let before = self.auth_time?.checked_sub(1)?;
-        Some(Authorization {
-            token: AppAuthToken {
-                app_auth_token,
-                app_refresh_token: self.exported.previous_app_refresh_token.clone(),
-                stated_expiry: None,
-            },
-            rank: self.ranked(before),
-            ..authorization.clone()
-        })
-    }
-}
-
-fn refusal(authorization: &Authorization, doubt: Doubt, at: i64) -> Refusal {
-    Refusal {
-        app_id: authorization.app_id.clone(),
-        auth_app_id: authorization.auth_app_id.clone(),
-        app_auth_token: authorization.token.app_auth_token.clone(),
-        doubt,
-        at,
-        evidence: Evidence::None,
-    }
-}
-
-/// An id that stands in the body, in the address, or, equal, in both.
-fn same<T>(members: &mut Members, name: &str, path: Option<&T>) -> Result<T, AdminError>
-where
-    T: std::str::FromStr + Clone + PartialEq,
-    T::Err: std::fmt::Display,
-{
-    match (members.parsed::<T>(name)?, path) {
-        (Some(id), None) => Ok(id),
-        (None, Some(path)) => Ok(path.clone()),
-        (Some(id), Some(path)) if id == *path => Ok(id),
-        (Some(_), Some(_)) => Err(invalid(&format!("`{name}` is another than the address's"))),
-        (None, None) => Err(missing(name)),
-    }
-}
-
-/// The change that stores `authorization` and tells the backend.
-fn authorize(authorization: Authorization, now: i64) -> Change {
-    let entry = entry(&authorization, MERCHANT_AUTHORIZED, now);
-    Change::Authorize {
-        authorization: Box::new(authorization),
-        entry: Some(Box::new(entry)),
-    }
-}
-
-/// The change that stores `authorization` and tells nobody.
-fn silently(authorization: Authorization) -> Change {
-    Change::Authorize {
-        authorization: Box::new(authorization),
-        entry: None,
-    }
-}
-
-fn entry(authorization: &Authorization, event_type: &str, now: i64) -> InboxEntry {
-    InboxEntry {
-        id: EventId::new(now),
-        app_id: authorization.app_id.clone(),
-        notify_id: None,
-        event_type: event_type.to_owned(),
-        auth_app_id: Some(authorization.auth_app_id.clone()),
-        pid: authorization.pid.clone(),
-        received_at: now,
-        notify_path: String::new(),
-        order_key: None,
-        opened_content: None,
-        scheme: None,
-        body: None,
-        event: None,
-        form: DeliveryForm::Event,
     }
 }
 
@@ -513,7 +175,7 @@ fn parse_lines(lines: &[u8]) -> Result<Vec<(usize, MerchantRecord)>, AdminError>
         let mut fault = seen
             .insert(triple, line)
             .map(|first| invalid(&format!("the merchant of line {first} stands here again")));
-        for (only, key) in record.unique() {
+        for (only, key) in unique(&record) {
             let merchant = (record.app_id.clone(), record.auth_app_id.clone());
             match held.entry(key) {
                 Entry::Vacant(free) => {
@@ -535,10 +197,20 @@ fn parse_lines(lines: &[u8]) -> Result<Vec<(usize, MerchantRecord)>, AdminError>
     none_of(bad).map(|()| records)
 }
 
+/// What no other merchant may have, with its digest.
+fn unique(record: &MerchantRecord) -> Vec<(Only<'_>, MemoKey)> {
+    let tokens = record.tokens();
+    let tokens = tokens.map(|token| (Only::Token, MemoKey::new("token", &[token.expose()])));
+    let alias = record.alias.iter().map(|alias| {
+        let texts = [record.app_id.as_str(), alias.as_str()];
+        (Only::Alias(alias), MemoKey::new("alias", &texts))
+    });
+    tokens.chain(alias).collect()
+}
+
 /// Names the line whose token or alias is another merchant's; the commit alone couldn't tell it.
 async fn owned_by_another(store: &dyn Store, record: &MerchantRecord) -> Result<(), AdminError> {
-    let previous = record.exported.previous_app_auth_token.as_ref();
-    for token in record.app_auth_token.iter().chain(previous) {
+    for token in record.tokens() {
         let owners = store.find(MerchantKey::Token(token.clone())).await?;
         let other = owners.iter().find(|owner| {
             (&owner.app_id, &owner.auth_app_id) != (&record.app_id, &record.auth_app_id)
@@ -574,6 +246,3 @@ fn none_of(bad: Option<BadLines>) -> Result<(), AdminError> {
 
 /// The status of what another merchant has already.
 const CONFLICT: u16 = 409;
-
-/// Contract §4: the ISV's own tenant id, characters.
-const LONGEST_REF: usize = 64;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::admin::error::AdminError;
-use crate::admin::import::MerchantRecord;
+use crate::admin::merchant_record::MerchantRecord;
 use crate::admin::page::Page;
 use crate::model::id::{AppId, AuthAppId};
 use crate::model::merchant::{Merchant, MerchantStatus};

@@ -44,6 +44,7 @@ pub mod inbox;
 mod json;
 pub mod look;
 mod merchant_form;
+mod merchant_record;
 pub mod merchants;
 pub mod metrics;
 pub mod openapi;
