@@ -9,7 +9,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::delivery::brake::{Reach, Turn};
 use crate::delivery::lanes::{BUSY, Lanes, Room, SLOW};
-use crate::delivery::routes::Known;
+use crate::delivery::whose::Known;
 use crate::delivery::{Inner, Plan, pull, settle};
 use crate::model::delivery::{Delivery, Settlement};
 use crate::model::id::EventId;
@@ -359,10 +359,7 @@ pub(super) async fn known(
         Err(_) if !is_needed => None,
         Err(error) => return Err(error),
     };
-    Ok(merchant.map_or_else(Known::default, |merchant| Known {
-        alias: merchant.alias,
-        pid: merchant.pid,
-    }))
+    Ok(merchant.map(Known::from).unwrap_or_default())
 }
 
 /// How many of the leases that ended are recorded.

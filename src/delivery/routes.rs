@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::delivery::{AckRule, DeliveryConfig, DeliveryFormat, DeliveryRoute};
 use crate::delivery::glob;
+use crate::delivery::whose::Known;
 use crate::model::id::{Alias, AuthAppId, Pid};
 use crate::model::notification::{DeliveryForm, InboxEntry};
 
@@ -29,25 +30,10 @@ pub(super) struct Target {
     warned: AtomicBool,
 }
 
-/// What the merchant's record tells, beyond what the entry does.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    pub(super) alias: Option<Alias>,
-    pub(super) pid: Option<Pid>,
-}
-
 #[derive(Debug)]
 struct Rule {
     conditions: DeliveryRoute,
     target: Target,
-}
-
-impl Known {
-    /// The entry with the user id of its merchant, where that is only in the record.
-    pub(super) fn told_in(&self, entry: InboxEntry) -> InboxEntry {
-        let pid = entry.pid.or_else(|| self.pid.clone());
-        InboxEntry { pid, ..entry }
-    }
 }
 
 impl Routes {

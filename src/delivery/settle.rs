@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::delivery::attempt::{self, Try};
 use crate::delivery::brake::Reach;
-use crate::delivery::routes::{Known, Target};
+use crate::delivery::routes::Target;
 use crate::delivery::schedule::{self, Failure};
+use crate::delivery::whose::Known;
 use crate::delivery::{Inner, Plan};
 use crate::model::delivery::{Attempt, AttemptError, Delivery, Settlement};
 use crate::model::notification::InboxEntry;

@@ -27,11 +27,19 @@ pub struct Owner<'a> {
     pub alias: Option<&'a Alias>,
 }
 
-/// What the record of a merchant says of who it is.
-#[derive(Default)]
+/// What the record of a merchant says of who it is, beyond what an event does.
+#[derive(Debug, Default)]
 pub(super) struct Known {
-    pid: Option<Pid>,
-    alias: Option<Alias>,
+    pub(super) pid: Option<Pid>,
+    pub(super) alias: Option<Alias>,
+}
+
+impl Known {
+    /// The entry with the user id of its merchant, where that is only in the record.
+    pub(super) fn told_in(&self, entry: InboxEntry) -> InboxEntry {
+        let pid = entry.pid.or_else(|| self.pid.clone());
+        InboxEntry { pid, ..entry }
+    }
 }
 
 impl From<Merchant> for Known {
