@@ -19,6 +19,9 @@ use tokio::time::{Instant, Sleep};
 use crate::net::shutdown::{Ending, Stage};
 use crate::net::terms::Terms;
 
+/// How long, once the end has begun, nothing of a request may come that is half there. Listeners end
+/// one after another, and all that before a supervisor loses patience.
+const HURRY: Duration = Duration::from_secs(2);
 /// How long after its answer the rest of a refused request may still come.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -34,6 +37,8 @@ pub(crate) struct Paced<S> {
     silent: Option<Pin<Box<Sleep>>>,
     head: Option<Head>,
     stall: Option<Stall>,
+    /// Until when, once the end has begun, more of a request has to come.
+    hurry: Option<Pin<Box<Sleep>>>,
     /// When something was last written.
     written: Option<Instant>,
     /// Until when what still comes is thrown away; nothing is written any more.
@@ -108,6 +113,7 @@ impl<S> Paced<S> {
             silent,
             head: None,
             stall: None,
+            hurry: None,
             written: None,
             linger: None,
         }
@@ -136,6 +142,25 @@ impl<S> Paced<S> {
         Poll::Ready(io::Error::new(
             io::ErrorKind::TimedOut,
             "the head of a request took too long",
+        ))
+    }
+
+    /// Ready once the end has begun and nothing more has come of a request for too long: who has
+    /// sent half of one holds up everybody else then.
+    fn poll_hurry(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let is_half = match self.answering.turn().is_multiple_of(2) {
+            true => self.head.is_some(),
+            false => self.answering.is_unread(),
+        };
+        if !is_half || self.ending.stage() < Stage::Leaving {
+            self.hurry = None;
+            return Poll::Pending;
+        }
+        let late = || Box::pin(tokio::time::sleep(HURRY));
+        ready!(self.hurry.get_or_insert_with(late).as_mut().poll(cx));
+        Poll::Ready(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the rest of a request didn't come before the end",
         ))
     }
 
@@ -208,12 +233,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {
+            this.hurry = None;
             this.arrived();
         }
-        match this.poll_late(cx) {
-            Poll::Ready(late) => Poll::Ready(Err(late)),
-            Poll::Pending => read,
+        if let Poll::Ready(late) = this.poll_late(cx) {
+            return Poll::Ready(Err(late));
         }
+        if read.is_pending()
+            && let Poll::Ready(late) = this.poll_hurry(cx)
+        {
+            return Poll::Ready(Err(late));
+        }
+        read
     }
 }
 
@@ -288,6 +319,38 @@ mod tests {
         };
         let paced = Paced::new(server, terms, answering.clone(), ending);
         (hand, paced)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_end_half_a_request_has_to_go_on() {
+        let answering = Answering::default();
+        let (mut client, server) = duplex(64);
+        let (hand, mut paced) = paced(server, &answering);
+        client.write_all(b"GE").await.expect("room");
+        assert_eq!(paced.read_u16().await.expect("a head"), 0x4745);
+        hand.reach(Stage::Leaving);
+        // What comes begins the wait anew.
+        for _ in 0..3 {
+            let more = async {
+                tokio::time::sleep(HURRY - Duration::from_millis(1)).await;
+                client.write_all(b"T").await.expect("room");
+            };
+            let (read, ()) = tokio::join!(paced.read_u8(), more);
+            assert_eq!(read.expect("a byte"), b'T');
+        }
+        // Who has asked for all, or for nothing, is left alone.
+        answering.begin(false);
+        let asked = tokio::time::timeout(HURRY * 2, paced.read_u8()).await;
+        asked.expect_err("it is being answered");
+        answering.end();
+        let idle = tokio::time::timeout(HURRY * 2, paced.read_u8()).await;
+        idle.expect_err("it is idle");
+        // Of this one a body is to come.
+        answering.begin(true);
+        let began = Instant::now();
+        let late = paced.read_u8().await.expect_err("nothing comes");
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed(), HURRY);
     }
 
     #[tokio::test(start_paused = true)]

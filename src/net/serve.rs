@@ -201,7 +201,10 @@ const COMPLAINTS: Duration = Duration::from_secs(60);
 async fn converse(stream: Stream, (peer, terms): (Peer, Terms), handle: Handle, ending: Ending) {
     let answering = Answering::default();
     let stream = Paced::new(stream, terms, answering.clone(), ending.clone());
-    let closing = ending.reached(Stage::Closing);
+    let (leaving, closing) = (
+        ending.reached(Stage::Leaving),
+        ending.reached(Stage::Closing),
+    );
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         let turn = answering.begin(!request.body().is_end_stream());
         request.extensions_mut().insert(peer);
@@ -232,6 +235,12 @@ async fn converse(stream: Stream, (peer, terms): (Peer, Terms), handle: Handle, 
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => return,
+        // Then it is looked at: half of a request isn't waited for any more.
+        () = leaving => {}
+    }
     tokio::select! {
         biased;
         // A connection that breaks concerns nobody but its peer.

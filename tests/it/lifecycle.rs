@@ -18,6 +18,7 @@ use alipay_sidecar::simulator::{Fault, FaultKind};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::Full;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
@@ -28,6 +29,8 @@ use crate::support::{PATIENCE, TestSidecar, header, json, raw, text};
 const QUERY: &str = "/v2/alipay.trade.query";
 const BODY: &str = r#"{"out_trade_no":"1"}"#;
 const TAG: &str = "Alipay-Merchant: 2021000000001001\r\n";
+const HALF_A_BODY: &str = "POST /v2/alipay.trade.query HTTP/1.1\r\nHost: localhost\r\n\
+                           Alipay-Merchant: 2021000000001001\r\nContent-Length: 20\r\n\r\n{\"out";
 /// Much longer than an end takes that waits for nothing, much shorter than the bound.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -142,7 +145,7 @@ async fn a_second_signal_ends_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_connections_and_readers_that_do_not_read_hold_up_no_end() {
+async fn idle_connections_half_requests_and_readers_that_do_not_read_hold_up_no_end() {
     let mut supervisor = Supervisor::start().await;
     let program = on_its_own(&mut supervisor);
     let mut idle = Caller::new(&supervisor.proxy, Keep::Alive);
@@ -152,11 +155,23 @@ async fn idle_connections_and_readers_that_do_not_read_hold_up_no_end() {
         unasked.push(TcpStream::connect(listener).await.expect("accepted"));
     }
     let deaf = deaf_reader(&supervisor.admin).await;
+    let mut halves = Vec::new();
+    for (listener, half) in [
+        (&supervisor.proxy, "POST /v2/alipay.tra"),
+        (&supervisor.proxy, HALF_A_BODY),
+        (&supervisor.webhook, "POST /alipay/notify HTTP/1.1\r\nHo"),
+        (&supervisor.admin, "GET /livez HTTP/1.1\r\nHo"),
+    ] {
+        let mut stream = TcpStream::connect(listener).await.expect("accepted");
+        let written = stream.write_all(half.as_bytes()).await;
+        written.expect("room");
+        halves.push(stream);
+    }
     let began = Instant::now();
     program.signal("TERM");
     assert_eq!(end(program).await, Some(0));
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
-    drop((idle, unasked, deaf));
+    drop((idle, unasked, deaf, halves));
 }
 
 /// Asks for `/metrics` over and over and reads nothing, until the sidecar can write no more.
