@@ -75,6 +75,11 @@ pub enum GatewayError {
     /// Our own signature could not be made.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// What has to stand in the URL doesn't fit there.
+    #[error(
+        "what is sent in the URL (return_url, notify_url and the like) is longer than a URL may be, 64 KiB"
+    )]
+    UrlTooLong,
     /// A v3 request that can't be signed as it is.
     #[error("the request can't be signed: {0}")]
     V3Request(&'static str),
@@ -126,6 +131,7 @@ impl GatewayError {
             | Self::Encryption(_)
             | Self::Request(_)
             | Self::Sign(_)
+            | Self::UrlTooLong
             | Self::V3Request(_) => Outcome::NotSent,
             Self::Timeout { outcome, .. } | Self::Unreachable { outcome, .. } => *outcome,
         }
@@ -135,7 +141,7 @@ impl GatewayError {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Charset(_) | Self::V3Request(_) => "parameter-invalid",
+            Self::Charset(_) | Self::UrlTooLong | Self::V3Request(_) => "parameter-invalid",
             Self::Decryption(_) => "response-decryption-failed",
             Self::NotAlipay { .. } => "upstream-invalid",
             Self::Encryption(_)

@@ -17,6 +17,9 @@ const QUERY_TRIES: usize = 3;
 /// What we call ourselves to Alipay.
 const AGENT: &str = concat!("alipay-sidecar/", env!("CARGO_PKG_VERSION"));
 
+/// No URL may be longer, bytes: no HTTP library here takes more, and no gateway as much.
+const LONGEST_URL: usize = 65_534;
+
 /// A signed request, ready to be sent.
 pub(super) struct Outgoing {
     method: Method,
@@ -62,6 +65,11 @@ impl Tries {
     pub(super) fn outcome(&self) -> Outcome {
         self.outcome
     }
+}
+
+/// Whether a request of that method has a body, be it empty.
+fn takes_body(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 /// Host and port of `url`, as it has them: who is asked.
@@ -179,7 +187,12 @@ impl Outgoing {
     ) -> Result<Result<Reply, SendError>, GatewayError> {
         match &self.body {
             OutgoingBody::Plain(body) => {
-                let request = self.request(Full::new(body.clone()))?;
+                let mut request = self.request(Full::new(body.clone()))?;
+                if body.is_empty() && takes_body(&self.method) {
+                    // Said of an empty body, too: some servers take a POST without for unclear.
+                    let none = HeaderValue::from_static("0");
+                    request.headers_mut().insert(CONTENT_LENGTH, none);
+                }
                 Ok(client.send(request, time).await)
             }
             OutgoingBody::Upload(upload) => {
@@ -192,6 +205,9 @@ impl Outgoing {
     }
 
     fn request<B>(&self, body: B) -> Result<Request<B>, GatewayError> {
+        if self.url.len() > LONGEST_URL {
+            return Err(GatewayError::UrlTooLong);
+        }
         let mut request = Request::builder()
             .method(self.method.clone())
             .uri(&self.url)

@@ -1,6 +1,7 @@
 //! From a request to a call that may be made: front door, caller, slot, body, the caller's rules.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -26,6 +27,8 @@ use crate::proxy::story::Story;
 use crate::proxy::upload::{self, UploadLimits};
 use crate::proxy::v3::LocalV3Call;
 use crate::proxy::{OUT_OF_SERVICE, Proxy, TOO_MANY, certificate_download, overloaded, parameters};
+use crate::token::TOKEN_METHOD;
+use crate::token::users::USER_TOKEN_METHOD;
 
 impl Proxy {
     /// Front door, caller, slot, body, local call: everything before the call itself.
@@ -242,6 +245,20 @@ pub(super) struct Slot {
 pub(super) enum Call {
     V2(Box<LocalCall>),
     V3(Box<LocalV3Call>),
+}
+
+impl Call {
+    /// Takes the caller's own deadline out of a call that spends a code or a refresh token: what
+    /// Alipay gives for it is given once, so that it is waited for as long as the sidecar waits, whoever
+    /// else has gone.
+    pub(super) fn take_patience(&mut self) -> Option<Duration> {
+        let is_single = |method: &str| matches!(method, TOKEN_METHOD | USER_TOKEN_METHOD);
+        match self {
+            Self::V2(call) if is_single(&call.method) => call.timeout.take(),
+            Self::V3(call) if is_single(&call.method()) => call.timeout.take(),
+            _ => None,
+        }
+    }
 }
 
 /// A request that is read as far as it takes to tell who signed it.

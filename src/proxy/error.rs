@@ -300,7 +300,9 @@ impl ProxyError {
             | GatewayError::CertificateUnnamed
             | GatewayError::ResponseSignature(_)
             | GatewayError::V3Signature(_) => ErrorCode::ResponseSignatureInvalid,
-            GatewayError::Charset(_) | GatewayError::V3Request(_) => ErrorCode::ParameterInvalid,
+            GatewayError::Charset(_) | GatewayError::UrlTooLong | GatewayError::V3Request(_) => {
+                ErrorCode::ParameterInvalid
+            }
             GatewayError::Decryption(_) => ErrorCode::ResponseDecryptionFailed,
             GatewayError::NotAlipay { .. } => ErrorCode::UpstreamInvalid,
             GatewayError::Timeout { .. } => ErrorCode::UpstreamTimeout,

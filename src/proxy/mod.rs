@@ -340,8 +340,10 @@ impl Proxy {
     {
         let (proxy, story) = (self.clone(), Arc::new(story));
         let told = Arc::clone(&story);
+        let mut admitted = admitted;
+        let patience = admitted.call.take_patience();
         // Boxed here: on its way into a task it would be copied several times.
-        let task = tokio::spawn(Box::pin(async move {
+        let mut task = tokio::spawn(Box::pin(async move {
             let Admitted {
                 call,
                 who,
@@ -362,7 +364,14 @@ impl Proxy {
             drop((slot, in_flight));
             ended
         }));
-        task.await.map_err(|_| story.broken(&self.parts, bug()))
+        let done = match patience {
+            None => task.await,
+            Some(patience) => match tokio::time::timeout(patience, &mut task).await {
+                Ok(done) => done,
+                Err(_) => return Err(goes_on(patience)),
+            },
+        };
+        done.map_err(|_| story.broken(&self.parts, bug()))
     }
 }
 
@@ -408,6 +417,18 @@ fn bug() -> ProxyError {
     ProxyError {
         outcome: Outcome::Unknown,
         ..ProxyError::refused(ErrorCode::Internal, "the call ended in a bug; see the log")
+    }
+}
+
+/// What is said to a caller who doesn't wait for tokens as long as the sidecar does.
+fn goes_on(patience: Duration) -> ProxyError {
+    let detail = format!(
+        "Alipay didn't answer within {patience:?}, the deadline by `Alipay-Timeout` of the caller; the \
+         call goes on, and the tokens that it brings are stored"
+    );
+    ProxyError {
+        outcome: Outcome::Unknown,
+        ..ProxyError::refused(ErrorCode::UpstreamTimeout, detail)
     }
 }
 

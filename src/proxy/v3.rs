@@ -49,7 +49,7 @@ pub(super) struct LocalV3Call {
     body: V3Body,
     encryption: V3Encryption,
     tags: Tags,
-    timeout: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
 }
 
 impl LocalV3Call {

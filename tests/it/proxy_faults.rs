@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use alipay_sidecar::model::id::Alias;
+use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::simulator::{Fault, FaultKind};
+use alipay_sidecar::store::MerchantKey;
 use http::{Method, Request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::proxy::watched;
 use crate::support::raw;
 use crate::support::upstream::{Answer, SUCCESS};
-use crate::support::{ALIAS, TestSidecar, header, json, text};
+use crate::support::{ALIAS, PATIENCE, TestSidecar, header, json, text};
 
 const ORDER: &str = r#"{"out_trade_no":"f1","total_amount":"1.00","subject":"x","auth_code":"28","scene":"bar_code"}"#;
 
@@ -312,6 +315,80 @@ async fn a_deadline_of_one_call_only_ever_shortens() {
     alipay.release();
     let reply = sidecar.proxy(request("18446744073709551615s"), ORDER).await;
     assert_eq!(text(&reply), SUCCESS);
+}
+
+#[tokio::test]
+async fn tokens_come_home_however_short_their_callers_deadline_was() {
+    for path in [
+        "/v2/alipay.open.auth.token.app",
+        "/v3/alipay/open/auth/token/app",
+    ] {
+        let sidecar = TestSidecar::start().await;
+        let before = stored(&sidecar).await;
+        let refresh_token = before.token.app_refresh_token.as_ref().expect("one");
+        let body = serde_json::json!({
+            "grant_type": "refresh_token",
+            "refresh_token": refresh_token.expose(),
+        });
+        let slow = Fault::once(FaultKind::Slow).delay(Duration::from_secs(1));
+        sidecar
+            .simulator
+            .fault(slow.on("alipay.open.auth.token.app"));
+        let request = Request::post(path)
+            .header("content-type", "application/json")
+            .header("alipay-timeout", "200ms");
+        let reply = sidecar.proxy(request, body.to_string()).await;
+        assert_eq!(header(&reply, "alipay-sidecar-error"), "upstream-timeout");
+        assert_eq!(header(&reply, "alipay-sidecar-outcome"), "unknown");
+        assert!(text(&reply).contains("are stored"), "{}", text(&reply));
+        let renewed = async {
+            while stored(&sidecar).await.token.app_auth_token == before.token.app_auth_token {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let renewed = tokio::time::timeout(PATIENCE, renewed).await;
+        renewed.expect("the new pair is stored");
+        assert_eq!(sidecar.simulator.requests().len(), 1, "{path}");
+    }
+}
+
+async fn stored(sidecar: &TestSidecar) -> Merchant {
+    let alias = MerchantKey::Alias(Alias::new(ALIAS).expect("an alias"));
+    let found = sidecar.sidecar.store().find(alias).await.expect("readable");
+    found.into_iter().next().expect("stored")
+}
+
+#[tokio::test]
+async fn what_does_not_fit_a_url_is_the_callers_fault() {
+    let sidecar = TestSidecar::start().await;
+    let long = format!("https://shop.example/{}", "y".repeat(65_200));
+    let path = format!("/v2/alipay.trade.pay?return_url={long}");
+    for (reply, status) in [
+        (sidecar.post(&path[..65_000], ORDER).await, 400),
+        (
+            sidecar
+                .proxy(
+                    Request::post("/gateway.do")
+                        .header("alipay-merchant", ALIAS)
+                        .header("content-type", "application/x-www-form-urlencoded"),
+                    format!("method=alipay.trade.pay&return_url={long}"),
+                )
+                .await,
+            200,
+        ),
+    ] {
+        assert_eq!(reply.status, status);
+        assert_eq!(header(&reply, "alipay-sidecar-error"), "parameter-invalid");
+        assert_eq!(header(&reply, "alipay-sidecar-outcome"), "not-sent");
+    }
+    assert!(sidecar.simulator.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_post_without_a_body_says_so() {
+    let (alipay, sidecar) = watched().await;
+    sidecar.post("/v2/alipay.x.nobiz", "").await;
+    assert_eq!(alipay.next().await.headers["content-length"], "0");
 }
 
 #[tokio::test]
