@@ -98,6 +98,10 @@ fn base_path(text: &str) -> Result<String, Mismatch> {
 
 fn alias(old: &str, route: &str, base_path: &str) -> Result<(String, String), Mismatch> {
     let (old, route) = (value::url_path(old)?, value::url_path(route)?);
+    if is_route(&old, base_path) {
+        let expected = "an old path that isn't a route of the webhook itself";
+        return Err(Mismatch::of_text(&old, expected));
+    }
     let below = route.strip_prefix(base_path).unwrap_or_default();
     let first = below
         .trim_start_matches('/')
@@ -109,6 +113,17 @@ fn alias(old: &str, route: &str, base_path: &str) -> Result<(String, String), Mi
     }
     let expected = format!("a route of the webhook, such as \"{base_path}/notify/php\"");
     Err(Mismatch::of_text(&route, expected))
+}
+
+/// Whether `path` is a route by itself: what comes there is for it, and an alias would take it away.
+fn is_route(path: &str, base_path: &str) -> bool {
+    let below = path.strip_prefix(base_path).unwrap_or_default();
+    ["/gateway", "/notify", "/auth", "/spi"]
+        .iter()
+        .any(|route| {
+            let rest = below.strip_prefix(route);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
 }
 
 impl Default for WebhookConfig {

@@ -585,6 +585,15 @@ fn an_alias_leads_to_a_route_of_the_webhook() {
         "line 2: `webhook.aliases`: found \"/new\", expected a route of the webhook, such as \
          \"/alipay/notify/php\"",
     );
+    for route in ["/alipay/gateway", "/alipay/notify/x", "/alipay/spi/a"] {
+        let text = format!("[webhook.aliases]\n\"{route}\" = \"/alipay/auth\"\n");
+        let told = format!(
+            "line 2: `webhook.aliases`: found \"{route}\", expected an old path that isn't a route of \
+             the webhook itself"
+        );
+        check_fault(&text, &told);
+    }
+    good("[webhook.aliases]\n\"/alipay/notifyX\" = \"/alipay/notify/x\"\n");
 }
 
 #[test]
