@@ -312,10 +312,13 @@ fn result_query(app_id: &AppId, merchants: &[Merchant], reference: Option<&str>)
 }
 
 fn is_user_login(params: &Params) -> bool {
-    params.get("source") == Some("alipay_wallet") || params.get("auth_code").is_some()
+    params.get("source") == Some("alipay_wallet")
+        || ["auth_code", "error_scope"]
+            .iter()
+            .any(|name| params.get(name).is_some())
 }
 
-/// A user's `auth_code` goes to who can use it, as it came.
+/// A user's `auth_code`, or that there is none (`error_scope`), goes to who can use it, as it came.
 fn user_login(inner: &Inner, settings: &Settings, query: &str) -> Answer {
     match &settings.webhook.user_auth_return_url {
         Some(url) => {

@@ -37,11 +37,10 @@ pub(super) struct Plan {
     pub(super) changes: Vec<Change>,
 }
 
-/// What is kept of a push whose token is another record's: everything but the token.
+/// What is kept of a push whose token is another record's: what the backend is told of it.
 pub(super) fn conflicting(intake: &Intake<'_>, id: EventId) -> Vec<Change> {
-    let entry = intake.entry(id, DeliveryForm::Redacted);
-    let receive = Change::Receive(Box::new(entry));
-    std::iter::once(receive).chain(intake.once(id)).collect()
+    let kept = intake.hand_on(id);
+    kept.into_iter().chain(intake.once(id)).collect()
 }
 
 impl Intake<'_> {

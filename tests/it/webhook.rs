@@ -250,9 +250,16 @@ async fn a_push_of_another_version_is_acked_and_its_token_not_stored() {
     assert_eq!(delivery.state, DeliveryState::Pending);
 }
 
-#[tokio::test]
-async fn a_token_of_another_record_is_not_stored_and_acked() {
-    let parts = parts().await;
+async fn check_conflict(authorization: AuthorizationDelivery, form: DeliveryForm) {
+    let delivery = DeliveryConfig {
+        authorization,
+        ..DeliveryConfig::default()
+    };
+    let parts = Parts::new(Setting {
+        delivery,
+        ..Setting::default()
+    })
+    .await;
     let sent = parts
         .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
         .await;
@@ -270,8 +277,19 @@ async fn a_token_of_another_record_is_not_stored_and_acked() {
     assert!(acked(&conflicting) && acked(&sent));
     assert!(parts.merchant(SECOND_AUTH_APP_ID).await.is_none());
     assert!(parts.count(NOTIFICATIONS, "token-conflict") > 0.0);
-    let (kept, _) = parts.inbox().await.remove(1);
-    assert_eq!(kept.form, DeliveryForm::Redacted);
+    let (kept, _) = parts.inbox().await.pop().expect("kept");
+    assert_eq!(kept.form, form);
+}
+
+#[tokio::test]
+async fn a_token_of_another_record_is_not_stored_and_acked() {
+    for (authorization, form) in [
+        (AuthorizationDelivery::Event, DeliveryForm::Redacted),
+        (AuthorizationDelivery::Both, DeliveryForm::Verbatim),
+        (AuthorizationDelivery::Verbatim, DeliveryForm::Verbatim),
+    ] {
+        check_conflict(authorization, form).await;
+    }
 }
 
 #[tokio::test]
