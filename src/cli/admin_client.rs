@@ -60,11 +60,31 @@ impl AdminClient {
     /// The API of the sidecar that runs with this configuration; where none does, the same API in
     /// this process, over the store itself.
     pub(crate) async fn of(context: &Context) -> Result<Self, Failure> {
-        let config = context.load()?;
-        let client = Self::new(&config);
-        match client.is_running().await? {
-            true => Ok(client),
-            false => Self::over_store(config).await,
+        match Self::running(context, &context.load()).await? {
+            Some(client) => Ok(client),
+            None => Self::over_store(context.load()?).await,
+        }
+    }
+
+    /// The API of the sidecar that runs, if one does, with the configuration as it was `loaded` here;
+    /// where secrets of that can't be read here, all else tells where it listens.
+    pub(crate) async fn running(
+        context: &Context,
+        loaded: &Result<Config, Failure>,
+    ) -> Result<Option<Self>, Failure> {
+        let client = match loaded {
+            Ok(config) => Self::new(config),
+            Err(_) => match context.load_to_ask() {
+                Ok(config) => Self::new(&config),
+                // Told by whoever loaded it.
+                Err(_) => return Ok(None),
+            },
+        };
+        let is_running = client.is_running().await;
+        match (is_running, loaded) {
+            (Ok(is_running), _) => Ok(is_running.then_some(client)),
+            (Err(_), Err(_)) => Ok(None),
+            (Err(failure), Ok(_)) => Err(failure),
         }
     }
 

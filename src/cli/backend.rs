@@ -72,16 +72,18 @@ impl Part<'_> {
 impl Backend {
     /// The running sidecar of this configuration, or its store.
     pub(crate) async fn of(context: &Context) -> Result<Self, Failure> {
-        let config = context.load()?;
-        Self::of_config(context, config).await
+        Self::of_loaded(context, context.load()).await
     }
 
-    /// The same, of a configuration that is loaded already.
-    pub(crate) async fn of_config(context: &Context, config: Config) -> Result<Self, Failure> {
-        let client = AdminClient::new(&config);
-        if client.is_running().await? {
+    /// The same, of a configuration that was loaded already.
+    pub(crate) async fn of_loaded(
+        context: &Context,
+        loaded: Result<Config, Failure>,
+    ) -> Result<Self, Failure> {
+        if let Some(client) = AdminClient::running(context, &loaded).await? {
             return Ok(Self::Running(client));
         }
+        let config = loaded?;
         let store = store::open(context, &config)?;
         Ok(Self::Offline(Box::new(Offline {
             store,
@@ -270,14 +272,10 @@ impl Backend {
     }
 
     /// Removes what is old; where none runs, `retain_delivered` is the configuration's.
-    pub(crate) async fn prune(
-        &self,
-        older_than: Option<Duration>,
-        retain_delivered: Duration,
-    ) -> Result<PruneReport, Failure> {
+    pub(crate) async fn prune(&self, older_than: Option<Duration>) -> Result<PruneReport, Failure> {
         match self {
             Self::Offline(it) => {
-                let retain = older_than.unwrap_or(retain_delivered);
+                let retain = older_than.unwrap_or(it.config.delivery.retain_delivered);
                 let prune = prune::prune(it.store.as_ref(), now(), retain);
                 it.told("inbox prune", None, prune).await
             }

@@ -37,7 +37,7 @@ pub(crate) struct CallArguments {
 }
 
 pub(crate) async fn execute(context: &Context, arguments: CallArguments) -> Result<(), Failure> {
-    let config = context.load()?;
+    let config = context.load_to_ask()?;
     let request = request(&arguments)?;
     let listen = &config.proxy.listen;
     let reply = exchange::send(listen, config.proxy.tls_cert.as_deref(), request)

@@ -49,6 +49,13 @@ impl Context {
         Ok(Config::from_source(self.source(), self.environment())?)
     }
 
+    /// The same for who asks a sidecar that runs: secrets that can be read where that was started, by
+    /// its variables and credentials, need not be readable here.
+    pub(crate) fn load_to_ask(&self) -> Result<Config, Failure> {
+        let environment = self.environment();
+        Ok(Config::from_source_to_ask(self.source(), environment)?)
+    }
+
     fn source(&self) -> &Source {
         self.source.get_or_init(|| Source::read(&self.path))
     }

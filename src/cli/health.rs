@@ -29,7 +29,7 @@ fn duration(text: &str) -> Result<Duration, Mismatch> {
 }
 
 pub(crate) async fn execute(context: &Context, arguments: &HealthArguments) -> Result<(), Failure> {
-    let config = context.load()?;
+    let config = context.load_to_ask()?;
     let deadline = tokio::time::Instant::now() + arguments.wait.unwrap_or_default();
     loop {
         // The token file appears when the sidecar starts, so it is looked for each time.

@@ -178,10 +178,8 @@ async fn list(context: &Context, arguments: ListArguments) -> Result<(), Failure
 }
 
 async fn prune(context: &Context, arguments: &PruneArguments) -> Result<(), Failure> {
-    let config = context.load()?;
-    let retain = config.delivery.retain_delivered;
-    let backend = Backend::of_config(context, config).await?;
-    let removed = backend.prune(arguments.older_than, retain).await?;
+    let backend = Backend::of(context).await?;
+    let removed = backend.prune(arguments.older_than).await?;
     if arguments.form.json {
         return output::say_json(&removed);
     }

@@ -16,6 +16,11 @@ impl ConfigErrors {
         (!faults.is_empty()).then(|| Self::new(faults))
     }
 
+    /// Whether nothing is wrong but that secrets can't be read here.
+    pub(crate) fn are_secrets_alone(&self) -> bool {
+        self.faults.iter().all(|fault| fault.mismatch.is_elsewhere)
+    }
+
     /// The faults, in the order of the file.
     #[must_use]
     pub fn faults(&self) -> &[Fault] {
@@ -107,6 +112,8 @@ pub struct Mismatch {
     pub expected: String,
     /// What to do, where it can be known.
     pub hint: Option<String>,
+    /// Whether it is a secret that can't be read here, and may well be where the sidecar was started.
+    pub(crate) is_elsewhere: bool,
 }
 
 impl Mismatch {
@@ -117,6 +124,15 @@ impl Mismatch {
             found: found.into(),
             expected: expected.into(),
             hint: None,
+            is_elsewhere: false,
+        }
+    }
+
+    /// A secret that can't be read here, and may well be where the sidecar was started.
+    pub(crate) fn elsewhere(self) -> Self {
+        Self {
+            is_elsewhere: true,
+            ..self
         }
     }
 

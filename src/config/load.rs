@@ -68,6 +68,22 @@ impl Config {
         reading.finish(config)
     }
 
+    /// As [`Self::from_source`], for who asks a sidecar that runs: secrets that can't be read here are
+    /// left out, and their sections with them.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] with every fault, where there is another one.
+    pub fn from_source_to_ask(
+        source: &Source,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        let (reading, config) = read_source(source, environment)?;
+        match reading.finish(()) {
+            Err(errors) if !errors.are_secrets_alone() => Err(errors),
+            _ => Ok(config),
+        }
+    }
+
     /// Reads `text` as [`Self::load`] does; `directory` is what its paths are relative to.
     ///
     /// # Errors

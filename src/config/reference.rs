@@ -71,7 +71,8 @@ impl References {
     /// [`Mismatch`] for plain text (which isn't shown), a file that others can read, and whatever
     /// can't be read or is empty.
     pub fn secret(&self, text: &str) -> Result<Secret<String>, Mismatch> {
-        self.read(&Reference::parse(text)?, Readers::OwnerAndGroup)
+        let secret = self.read(&Reference::parse(text)?, Readers::OwnerAndGroup);
+        secret.map_err(Mismatch::elsewhere)
     }
 
     /// The public text that `text` refers to, or `text` itself where it is a key or certificate.
@@ -96,8 +97,8 @@ impl References {
         let Reference::File(path) = Reference::parse(text)? else {
             return Err(Mismatch::new("another reference", "`file:path`"));
         };
-        self.file(path, Readers::OwnerAndGroup)
-            .map(|_| self.path(path))
+        let read = self.file(path, Readers::OwnerAndGroup);
+        read.map(|_| self.path(path)).map_err(Mismatch::elsewhere)
     }
 
     /// The path of a public file that can be read, with or without `file:`.

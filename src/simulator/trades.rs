@@ -134,6 +134,14 @@ impl Trades {
             .find(|trade| trade.out_trade_no == out_trade_no)
     }
 
+    /// The `out_trade_no` of the application's trade that was paid last.
+    pub(super) fn paid_last(&self, app_id: &str) -> Option<String> {
+        let of_app = self.0.values().filter(|trade| trade.app_id == app_id);
+        let paid = of_app.filter(|trade| trade.status == TradeStatus::TradeSuccess);
+        let last = paid.max_by_key(|trade| trade.paid_at)?;
+        Some(last.out_trade_no.clone())
+    }
+
     pub(super) fn insert(&mut self, trade: Trade) {
         let owner = trade
             .auth_app_id

@@ -47,7 +47,10 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(directory: &Path, arguments: &[&str]) -> Self {
-        let mut command = command(directory, arguments);
+        Self::of(command(directory, arguments))
+    }
+
+    fn of(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("started");
         let (sender, lines) = mpsc::channel();
@@ -283,7 +286,9 @@ fn a_call_and_a_trigger_go_through() {
         );
     }
     let refund = [&["trigger", "refund"][..], &simulator].concat();
-    world.check(&refund, 1, &["the simulator refused", "out_trade_no"]);
+    world.check(&refund, 0, &["was taken by"]);
+    let unknown = [&refund[..], &["--out-trade-no", "none"]].concat();
+    world.check(&unknown, 1, &["the simulator refused", "out_trade_no"]);
     world.check(
         &["inbox", "list"],
         0,
@@ -482,6 +487,40 @@ fn each_listener_speaks_tls_with_its_own_certificate() {
     world.check(&call, 0, &["\"code\""]);
     certificate(world.path(), "admin");
     world.check(&["health"], 1, &["admin.crt?"]);
+}
+
+#[test]
+fn the_verbs_need_no_secrets_where_a_sidecar_has_them() {
+    let world = World::start();
+    let caller = "\n[[caller]]\nname = \"shop\"\ntoken = \"env:SHOP_TOKEN\"\n\
+                  merchants = [\"*\"]\nmethods = [\"*\"]\n";
+    let path = world.path().join("config.toml");
+    let text = std::fs::read_to_string(&path).expect("read");
+    std::fs::write(&path, format!("{text}{caller}")).expect("written");
+    for verb in [&["health"][..], &["merchant", "list"]] {
+        let said = world.output(verb);
+        let code = if verb == ["health"] { 1 } else { 78 };
+        assert_eq!(said.status.code(), Some(code), "{verb:?}: nobody runs");
+    }
+    let mut command = command(world.path(), &["run", "--create-store"]);
+    command.env("SHOP_TOKEN", "a-token-of-the-shops");
+    let sidecar = Process::of(command);
+    sidecar.line("\"serving\"");
+    world.check(&["health"], 0, &["ready"]);
+    world.check(
+        &["merchant", "import", "merchants.jsonl"],
+        0,
+        &["2 imported"],
+    );
+    world.check(&["inbox", "prune"], 0, &["notify_ids"]);
+    let call = [
+        "call",
+        "alipay.trade.query",
+        "--merchant",
+        "2088000000001001",
+    ];
+    world.check(&call, 1, &["caller-unauthenticated"]);
+    world.check(&["check"], 78, &["SHOP_TOKEN"]);
 }
 
 #[test]

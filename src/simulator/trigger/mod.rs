@@ -82,7 +82,8 @@ pub struct TriggerOptions {
     pub app_id: Option<String>,
     /// The merchant application; the first one when left out.
     pub auth_app_id: Option<String>,
-    /// The trade of `payment` and `refund`; a new one when left out or unknown to `payment`.
+    /// The trade of `payment` and `refund`. When left out, `payment` makes one, and `refund` takes the
+    /// one that was paid last, or makes one that is paid; `payment` makes one that is unknown, too.
     pub out_trade_no: Option<String>,
     /// What is paid (`88.88` when left out) or refunded (half of the rest when left out).
     pub amount: Option<String>,
@@ -179,7 +180,7 @@ fn happen(
         }
         Event::OrderMessage => platform::order_message(world, &app, options, now),
         Event::Payment => trade::payment(world, &app, options, now),
-        Event::Refund => trade::refund(world, options, now),
+        Event::Refund => trade::refund(world, &app, options, now),
         Event::ServiceCheck => Ok(service_check::notice(
             &app,
             &app_gateway(&app, options)?,

@@ -80,13 +80,32 @@ fn new_trade(
     })
 }
 
+/// A trade that was paid, and of which nobody was told.
+fn paid_trade(
+    world: &mut World,
+    app: &SimulatedApp,
+    options: &TriggerOptions,
+    now: i64,
+) -> Result<String, SimulatorError> {
+    let no = format!("sim{}", ids::digits(12));
+    let mut trade = new_trade(world, app, (no.clone(), options), now)?;
+    trade.pay(now);
+    world.trades.insert(trade);
+    Ok(no)
+}
+
 /// Refunds a part of a paid trade: half of what is left, unless an amount is given.
 pub(super) fn refund(
     world: &mut World,
+    app: &SimulatedApp,
     options: &TriggerOptions,
     now: i64,
 ) -> Result<Notice, SimulatorError> {
-    let no = options.out_trade_no.clone().unwrap_or_default();
+    let paid = || world.trades.paid_last(&app.app_id);
+    let no = match options.out_trade_no.clone().or_else(paid) {
+        Some(no) => no,
+        None => paid_trade(world, app, options, now)?,
+    };
     let unknown = || SimulatorError::TradeUnknown(no.clone());
     let trade = world.trades.find(&no).ok_or_else(unknown)?;
     let rest = trade.total - trade.refunded();
