@@ -5,6 +5,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::check_certificates::{self, Ending, Nearness};
+use crate::cli::check_keys;
 use crate::cli::check_online::{self, Looks};
 use crate::cli::check_store::Stored;
 use crate::cli::context::Context;
@@ -15,8 +16,6 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::proxy::NotifyUrlMode;
 use crate::config::{Config, environment};
 use crate::delivery::advice;
-use crate::model::app::App;
-use crate::protocol::key::AppPrivateKey;
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArguments {
@@ -84,8 +83,7 @@ impl Findings {
         let apps = config.apps.iter().chain(stored.apps.iter().flatten());
         let apps: Vec<_> = apps.collect();
         let now = SystemClock.now_ms();
-        self.warnings
-            .extend(apps.iter().filter_map(|app| short_key(app)));
+        self.warnings.extend(check_keys::short_ones(config, &apps));
         self.look_at_certificates(&check_certificates::endings(config, &apps), now);
         self.warnings
             .extend(environment::advice(&apps, &config.upstream));
@@ -185,16 +183,6 @@ impl Report {
 
 const NO_APP: &str = "no app is configured or stored; add an [[app]] or use `app add`";
 
-fn short_key(app: &App) -> Option<String> {
-    let bits = AppPrivateKey::from_text(app.private_key.expose())
-        .ok()?
-        .bits();
-    let app_id = &app.app_id;
-    (bits < SAFE_BITS).then(|| {
-        format!("the key of app {app_id} has {bits} bits; make a new one of {SAFE_BITS} (RSA2)")
-    })
-}
-
 /// What the clock says, where that can be: Alipay refuses requests whose timestamp is far off.
 fn clock(now_ms: i64) -> Result<String, String> {
     let now = output::time_of(now_ms);
@@ -205,8 +193,6 @@ fn clock(now_ms: i64) -> Result<String, String> {
         )),
     }
 }
-
-const SAFE_BITS: usize = 2048;
 
 /// Fewer characters than these can be guessed: as base64 they are 96 bits.
 const GUESSABLE: usize = 16;

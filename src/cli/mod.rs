@@ -19,6 +19,7 @@ mod backend;
 mod call;
 mod check;
 mod check_certificates;
+mod check_keys;
 mod check_online;
 mod check_running;
 mod check_store;

@@ -16,6 +16,8 @@ use crate::protocol::charset::{self, Charset};
 use crate::protocol::diagnosis::{
     self, Cause, Explanation, GatewayVerdict, Keys, V3Message, gateway_difference, visible,
 };
+use crate::protocol::error::ProtocolError;
+use crate::protocol::signature::SignType;
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArguments {
@@ -43,6 +45,10 @@ pub(crate) struct VerifyArguments {
     /// parameter, else of its Content-Type, else utf-8. v3 is always utf-8
     #[arg(long, value_name = "CHARSET")]
     charset: Option<String>,
+    /// The algorithm that the application is set to: a weaker one isn't taken; by default that of
+    /// --app, else RSA2
+    #[arg(long, value_name = "SIGN_TYPE", value_parser = ["RSA2", "RSA"])]
+    sign_type: Option<String>,
     /// The HTTP status of a v3 answer, if the file has no head
     #[arg(long, default_value_t = 200)]
     status: u16,
@@ -82,6 +88,7 @@ pub(crate) fn execute(context: &Context, arguments: &VerifyArguments) -> Result<
         alipay_public_key: &arguments.alipay_public_key,
         app_public_key: &arguments.app_public_key,
         private_key: arguments.private_key.as_deref(),
+        sign_type: sign_type(arguments)?,
     };
     check_keys_given(arguments, &text)?;
     match verifying_keys(context, &references)? {
@@ -98,6 +105,12 @@ pub(crate) fn execute(context: &Context, arguments: &VerifyArguments) -> Result<
             say(arguments, &answer)
         }
     }
+}
+
+fn sign_type(arguments: &VerifyArguments) -> Result<Option<SignType>, Failure> {
+    let spelled = arguments.sign_type.as_deref();
+    let parsed = spelled.map(str::parse).transpose();
+    parsed.map_err(|error: ProtocolError| Failure::Usage(error.to_string()))
 }
 
 fn message(arguments: &VerifyArguments) -> Result<HttpText, Failure> {

@@ -21,6 +21,7 @@ pub(crate) struct KeyReferences<'a> {
     pub(crate) alipay_public_key: &'a [String],
     pub(crate) app_public_key: &'a [String],
     pub(crate) private_key: Option<&'a str>,
+    pub(crate) sign_type: Option<SignType>,
 }
 
 /// The key that signs, the app's algorithm, and what is odd about the key's text.
@@ -62,6 +63,7 @@ pub(crate) fn verifying_keys(
         private.push(app.private_key);
         private.extend(app.private_key_next);
     }
+    let sign_type = references.sign_type.unwrap_or(sign_type);
     for reference in references.alipay_public_key {
         platform.push(any_text("--alipay-public-key", reference)?);
     }

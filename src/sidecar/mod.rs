@@ -48,6 +48,8 @@ use generation::Generation;
 use lasting::Lasting;
 pub use lifecycle::UncleanEnd;
 pub use reload::ConfigSource;
+#[cfg(feature = "cli")]
+pub(crate) use reply_key::read as reply_key;
 pub use request::{CallReply, CallRequest};
 use tls::Identities;
 #[cfg(feature = "cli")]

@@ -11,7 +11,7 @@ use crate::protocol::key::AppPrivateKey;
 ///
 /// # Errors
 /// What can't be read or isn't a key, by its place in the configuration.
-pub(super) fn read(config: &Config) -> Result<Option<AppPrivateKey>, ConfigErrors> {
+pub(crate) fn read(config: &Config) -> Result<Option<AppPrivateKey>, ConfigErrors> {
     let proxy = &config.proxy;
     if proxy.reply_signature != ReplySignature::Local {
         return Ok(None);

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use alipay_sidecar::clock::{Clock, SystemClock};
+use alipay_sidecar::protocol::key::AppPrivateKey;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PKCS_RSA_SHA256,
     RsaKeySize,
@@ -83,6 +84,41 @@ fn certificates_that_end_soon_are_warned_about_and_ended_ones_are_faults() {
     let good = ["config.toml is good (", "certificates: of 4 the first"];
     let said = world.check(&["check"], 0, &good);
     assert_eq!(said.matches("warning: `").count(), 1, "{said}");
+}
+
+#[test]
+fn each_short_key_is_warned_about() {
+    let world = World::start();
+    world.check(&["store", "create"], 0, &[]);
+    let short = || AppPrivateKey::generate(1024).expect("a key");
+    write(world.path(), "next.pem", short().to_pkcs8_pem().expose());
+    write(world.path(), "reply.pem", short().to_pkcs8_pem().expose());
+    let public = || short().public_key().to_bare_base64();
+    write(world.path(), "alipay.txt", &public());
+    write(world.path(), "caller.txt", &public());
+    world.edit(
+        "alipay_public_key = \"file:keys/alipay_public_key.pem\"",
+        "alipay_public_key = \"file:alipay.txt\"\nprivate_key_next = \"file:next.pem\"",
+    );
+    world.edit(
+        "[proxy]\n",
+        "[proxy]\nreply_signature = \"local\"\nreply_key = \"file:reply.pem\"\n",
+    );
+    let path = world.path().join("config.toml");
+    let text = std::fs::read_to_string(&path).expect("read");
+    let caller = "\n[[caller]]\nname = \"shop\"\npublic_key = \"file:caller.txt\"\n\
+                  merchants = [\"*\"]\nmethods = [\"*\"]\n";
+    std::fs::write(&path, format!("{text}{caller}")).expect("written");
+    let said = world.check(&["check"], 0, &["is good"]);
+    for whose in [
+        "the private_key_next of app 2021000000000001",
+        "an alipay_public_key of app 2021000000000001",
+        "`proxy.reply_key`",
+        "the public_key of caller shop",
+    ] {
+        let warning = format!("warning: {whose} has 1024 bits; make a new one of 2048 (RSA2)");
+        assert!(said.contains(&warning), "no `{warning}` in\n{said}");
+    }
 }
 
 /// The same with certificates that are good for long.

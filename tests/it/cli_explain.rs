@@ -182,6 +182,27 @@ fn the_cause_of_a_notification_is_named() {
 }
 
 #[test]
+fn an_app_that_still_signs_by_sha_1_is_verified_where_that_is_said() {
+    let place = Place::new();
+    let signed = private_key("app2048").sign(SignType::Rsa, NODE.as_bytes());
+    let sign = signed.expect("signed");
+    let reply = format!("{{\"alipay_trade_query_response\":{NODE},\"sign\":\"{sign}\"}}");
+    place.write("message", reply);
+    let keys = &file("keys")["keys"];
+    let key = text(&keys["app2048"], "spki_bare");
+    let verify = |more: &[&str]| {
+        let arguments = ["verify", "--kind", "response", "--alipay-public-key", key];
+        place
+            .run(&[&arguments[..], more, &["message"]].concat())
+            .status
+            .code()
+    };
+    assert_eq!(verify(&[]), Some(1));
+    assert_eq!(verify(&["--sign-type", "RSA"]), Some(0));
+    assert_eq!(verify(&["--sign-type", "MD5"]), Some(2));
+}
+
+#[test]
 fn the_cause_of_a_reply_is_named() {
     let place = Place::new();
     let refused = |content: &str, cause: &str| place.refused("response", content, cause);
