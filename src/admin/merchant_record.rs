@@ -48,8 +48,8 @@ impl Exported {
         Ok(Self {
             auth_time_estimated: members.flag("auth_time_estimated")?,
             encrypt_key_fetched: members.flag("encrypt_key_fetched")?,
-            previous_app_auth_token: members.secret("previous_app_auth_token")?,
-            previous_app_refresh_token: members.secret("previous_app_refresh_token")?,
+            previous_app_auth_token: token(members, "previous_app_auth_token")?,
+            previous_app_refresh_token: token(members, "previous_app_refresh_token")?,
             doubt: members
                 .text("doubt")?
                 .map(|word| doubt(&word))
@@ -93,6 +93,22 @@ impl Exported {
     }
 }
 
+/// A token of Alipay's: whatever it consists of, it is sent as a parameter and, in v3, as a header.
+fn token(members: &mut Members, name: &str) -> Result<Option<Secret<String>>, AdminError> {
+    let token = members.secret(name)?;
+    let is_one = |token: &Secret<String>| {
+        let bytes = token.expose().as_bytes();
+        bytes.len() <= LONGEST_TOKEN && bytes.iter().all(u8::is_ascii_graphic)
+    };
+    match token.as_ref().is_none_or(is_one) {
+        true => Ok(token),
+        false => Err(invalid(&format!(
+            "`{name}` is no token (not shown): visible ASCII, no spaces, {LONGEST_TOKEN} characters at \
+             the most"
+        ))),
+    }
+}
+
 fn doubt(word: &str) -> Result<Doubt, AdminError> {
     word.parse().map_err(|()| {
         invalid(
@@ -120,8 +136,8 @@ impl MerchantRecord {
             pid: members.parsed("user_id")?,
             alias: members.parsed("alias")?,
             reference: members.text("ref")?,
-            app_auth_token: members.secret("app_auth_token")?,
-            app_refresh_token: members.secret("app_refresh_token")?,
+            app_auth_token: token(&mut members, "app_auth_token")?,
+            app_refresh_token: token(&mut members, "app_refresh_token")?,
             auth_time: members.integer("auth_time")?,
             encrypt_key: members.content_key("encrypt_key")?,
             exported: Exported::parse(&mut members)?,
@@ -339,6 +355,9 @@ fn entry(authorization: &Authorization, event_type: &str, now: i64) -> InboxEntr
         form: DeliveryForm::Event,
     }
 }
+
+/// Alipay's own are documented with 40 characters.
+const LONGEST_TOKEN: usize = 1024;
 
 /// Contract §4: the ISV's own tenant id, characters.
 const LONGEST_REF: usize = 64;

@@ -79,7 +79,7 @@ text_id! {
 
 text_id! {
     /// The `auth_app_id`: the merchant's application that authorised ours (商家应用).
-    AuthAppId, "an auth_app_id", "1 to 32 letters or digits", is_application
+    AuthAppId, "an auth_app_id", "1 to 32 letters or digits, not `self`", is_merchant_application
 }
 
 text_id! {
@@ -94,6 +94,11 @@ text_id! {
 
 fn is_application(text: &str) -> bool {
     (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric())
+}
+
+/// `self` selects the ISV's own app.
+fn is_merchant_application(text: &str) -> bool {
+    is_application(text) && text != "self"
 }
 
 fn is_pid(text: &str) -> bool {

@@ -445,6 +445,25 @@ fn an_import_is_all_or_nothing_and_names_the_bad_line() {
         ],
     );
     assert!(!said.contains("s3cret"), "{said}");
+    let odd = [" T1", "T\\n1", "令牌", "T\\u00001"]
+        .map(|token| format!(r#"{{"app_id":"1","auth_app_id":"14","app_auth_token":"{token}"}}"#));
+    let own = r#"{"app_id":"1","auth_app_id":"self","app_auth_token":"a"}"#;
+    std::fs::write(
+        directory.join("odd"),
+        format!("{}\n{own}\n", odd.join("\n")),
+    )
+    .expect("written");
+    let said = check(
+        directory,
+        &["merchant", "import", "odd"],
+        1,
+        &["5 lines are wrong"],
+    );
+    let about = said
+        .matches("`app_auth_token` is no token (not shown)")
+        .count();
+    assert_eq!(about, 4, "{said}");
+    assert!(said.contains("line 5: `auth_app_id`"), "{said}");
     check(
         directory,
         &["merchant", "import", "good", "--dry-run"],
