@@ -84,9 +84,11 @@ const REFUSED: usize = 10_000;
 
 /// How long, beyond the calls to Alipay, an asker waits for what was bought to be stored.
 const STORING: Duration = Duration::from_secs(5);
-/// How long a refresh that failed isn't tried again for calls, milliseconds: every call with a token
-/// that timed out would ask for one.
+/// How long a refresh that was refused isn't tried again for calls, milliseconds: every call with a
+/// token that timed out would ask for one.
 const RENEW_EVERY_MS: i64 = 60_000;
+/// The same where it failed in another way: it may work with the next call.
+const RENEW_AGAIN_MS: i64 = 1_000;
 /// How many of those are remembered.
 const RENEWALS: usize = 10_000;
 
@@ -327,8 +329,8 @@ impl Tokens {
         self.unless_unstored(landed).await
     }
 
-    /// As [`Tokens::refresh`], for a call whose token has timed out: after a failure not again for a
-    /// minute. Where there is nothing to refresh with, the merchant becomes suspect.
+    /// As [`Tokens::refresh`], for a call whose token has timed out: after a refusal not again for a
+    /// minute, after any other failure not for a second. Where there is nothing to refresh with, the merchant becomes suspect.
     ///
     /// # Errors
     /// [`TokenError`], the last one where it isn't tried again.
@@ -345,7 +347,11 @@ impl Tokens {
         }
         let renewed = self.refresh_for(Occasion::Sidecar, merchant).await;
         if let Err(error) = &renewed {
-            self.failed.put(key, error.clone(), now, RENEW_EVERY_MS);
+            let pause = match error.is_refusal() {
+                true => RENEW_EVERY_MS,
+                false => RENEW_AGAIN_MS,
+            };
+            self.failed.put(key, error.clone(), now, pause);
             if let TokenError::NoRefreshToken { .. } = error {
                 let refusal = Refusal::new(merchant, Doubt::TokenRefused, now);
                 doubt::note_or_warn(&self.parts, refusal).await;
