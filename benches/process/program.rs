@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
-/// A process; it is killed with this.
+/// A process; it ends with this, as one in service does: a build that learns from its runs
+/// (`benches/guided-build`) keeps what it learned only then.
 pub(crate) struct Program(Child);
 
 /// What each thread of a process had used, nanoseconds.
@@ -98,7 +100,18 @@ impl Used {
 impl Drop for Program {
     fn drop(&mut self) {
         // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        if let Ok(None) = self.0.try_wait() {
+            let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
+        }
+        let asked = Instant::now();
+        while let Ok(None) = self.0.try_wait() {
+            if asked.elapsed() > PATIENCE {
+                let _ = self.0.kill();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
+
+/// How long it may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
