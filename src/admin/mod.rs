@@ -156,7 +156,7 @@ impl Admin {
         }
         if let Some(file) = console::file(path) {
             return match head.method {
-                Method::GET | Method::HEAD => Ok(file.map(AdminBody::Whole)),
+                Method::GET => Ok(file.map(AdminBody::Whole)),
                 _ => Err(Problem::method_not_allowed("GET".to_owned())),
             };
         }

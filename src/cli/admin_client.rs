@@ -60,9 +60,10 @@ impl AdminClient {
     /// The API of the sidecar that runs with this configuration; where none does, the same API in
     /// this process, over the store itself.
     pub(crate) async fn of(context: &Context) -> Result<Self, Failure> {
-        match Self::running(context, &context.load()).await? {
+        let loaded = context.load();
+        match Self::running(context, &loaded).await? {
             Some(client) => Ok(client),
-            None => Self::over_store(context.load()?).await,
+            None => Self::over_store(loaded?).await,
         }
     }
 
@@ -80,12 +81,7 @@ impl AdminClient {
                 Err(_) => return Ok(None),
             },
         };
-        let is_running = client.is_running().await;
-        match (is_running, loaded) {
-            (Ok(is_running), _) => Ok(is_running.then_some(client)),
-            (Err(_), Err(_)) => Ok(None),
-            (Err(failure), Ok(_)) => Err(failure),
-        }
+        Ok(client.is_running().await?.then_some(client))
     }
 
     /// The API in this process, over the store itself, whoever listens elsewhere.

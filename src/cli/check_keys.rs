@@ -9,39 +9,45 @@ use crate::sidecar::reply_key;
 /// Below this a key loads, and is warned of, bits; contract §8.
 const SAFE_BITS: usize = 2048;
 
+/// What makes a longer one.
+const NEW: &str = "make a new one of 2048 (RSA2)";
+/// Nobody but Alipay makes its keys.
+const ALIPAYS: &str =
+    "set the app to RSA2 in Alipay's console, and copy the key that it then shows";
+
+/// A key that is there: whose, how long, and how a longer one is had.
+type Found = (String, usize, &'static str);
+
 /// The keys of `apps` and of the file that are short, a line each.
 pub(crate) fn short_ones(config: &Config, apps: &[&App]) -> Vec<String> {
     let of_apps = apps.iter().flat_map(|app| of_app(app));
     let replies = reply_key(config).ok().flatten();
-    let replies = replies.map(|key| ("`proxy.reply_key`".to_owned(), key.bits()));
+    let replies = replies.map(|key| ("`proxy.reply_key`".to_owned(), key.bits(), NEW));
     let callers = config.callers.iter().filter_map(|caller| {
         let CallerIdentity::PublicKey(key) = &caller.identity else {
             return None;
         };
-        Some((
-            format!("the public_key of caller {}", caller.name),
-            key.bits(),
-        ))
+        let whose = format!("the public_key of caller {}", caller.name);
+        Some((whose, key.bits(), NEW))
     });
     let all = of_apps.chain(replies).chain(callers);
-    let short = all.filter(|(_, bits)| *bits < SAFE_BITS);
-    let told = short.map(|(whose, bits)| {
-        format!("{whose} has {bits} bits; make a new one of {SAFE_BITS} (RSA2)")
-    });
+    let short = all.filter(|(_, bits, _)| *bits < SAFE_BITS);
+    let told = short.map(|(whose, bits, how)| format!("{whose} has {bits} bits; {how}"));
     told.collect()
 }
 
-fn of_app(app: &App) -> Vec<(String, usize)> {
+fn of_app(app: &App) -> Vec<Found> {
     let app_id = &app.app_id;
     let private = |text: &str| AppPrivateKey::from_text(text).ok().map(|key| key.bits());
     let own = private(app.private_key.expose());
-    let own = own.map(|bits| (format!("the key of app {app_id}"), bits));
+    let own = own.map(|bits| (format!("the key of app {app_id}"), bits, NEW));
     let next = app.private_key_next.as_ref();
     let next = next.and_then(|next| private(next.expose()));
-    let next = next.map(|bits| (format!("the private_key_next of app {app_id}"), bits));
+    let next = next.map(|bits| (format!("the private_key_next of app {app_id}"), bits, NEW));
     let platform = app.alipay_public_keys.iter().filter_map(|text| {
         let bits = RsaPublicKey::from_text(text).ok()?.bits();
-        Some((format!("an alipay_public_key of app {app_id}"), bits))
+        let whose = format!("an alipay_public_key of app {app_id}");
+        Some((whose, bits, ALIPAYS))
     });
     own.into_iter().chain(next).chain(platform).collect()
 }

@@ -63,17 +63,22 @@ impl Config {
         look: impl FnOnce(&Self) -> Vec<Fault>,
     ) -> Result<Self, ConfigErrors> {
         let (reading, config) = read_source(source, environment)?;
-        reading.faults_of_keys(config.unsupported());
+        let mut unsupported = config.unsupported();
+        if reading.has_fault_below("caller") {
+            // One that can't be read isn't missing.
+            unsupported.retain(|fault| fault.key != "proxy.listen");
+        }
+        reading.faults_of_keys(unsupported);
         reading.faults_of_keys(look(&config));
         reading.finish(config)
     }
 
     /// As [`Self::from_source`], for who asks a sidecar that runs: secrets that can't be read here are
-    /// left out, and their sections with them.
+    /// left out, and their sections with them. It is no configuration to serve by: callers may be missing.
     ///
     /// # Errors
     /// [`ConfigErrors`] with every fault, where there is another one.
-    pub fn from_source_to_ask(
+    pub(crate) fn from_source_to_ask(
         source: &Source,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigErrors> {
@@ -174,7 +179,10 @@ fn read(reading: &Reading, text: &str) -> Config {
         proxy: proxy_config,
         ..Config::default()
     };
-    if let Some(mismatch) = config.callers_missing() {
+    // One that can't be read is told already.
+    if !reading.has_fault_below("caller")
+        && let Some(mismatch) = config.callers_missing()
+    {
         proxy.fault("listen", mismatch);
     }
     for (section, mismatch) in taken_twice(&config, [&proxy, &webhook, &admin]) {

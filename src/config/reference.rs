@@ -71,8 +71,7 @@ impl References {
     /// [`Mismatch`] for plain text (which isn't shown), a file that others can read, and whatever
     /// can't be read or is empty.
     pub fn secret(&self, text: &str) -> Result<Secret<String>, Mismatch> {
-        let secret = self.read(&Reference::parse(text)?, Readers::OwnerAndGroup);
-        secret.map_err(Mismatch::elsewhere)
+        self.read(&Reference::parse(text)?, Readers::OwnerAndGroup)
     }
 
     /// The public text that `text` refers to, or `text` itself where it is a key or certificate.
@@ -97,8 +96,8 @@ impl References {
         let Reference::File(path) = Reference::parse(text)? else {
             return Err(Mismatch::new("another reference", "`file:path`"));
         };
-        let read = self.file(path, Readers::OwnerAndGroup);
-        read.map(|_| self.path(path)).map_err(Mismatch::elsewhere)
+        self.file(path, Readers::OwnerAndGroup)
+            .map(|_| self.path(path))
     }
 
     /// The path of a public file that can be read, with or without `file:`.
@@ -155,7 +154,7 @@ impl References {
                 format!("`env:{name}`, which isn't set"),
                 "an environment variable",
             );
-            mismatch.hint(format!(
+            mismatch.elsewhere().hint(format!(
                 "set {name} where the sidecar is started (a unit's Environment=, a container's env), or \
                  write `file:` and a path"
             ))
@@ -177,6 +176,7 @@ impl References {
                     "`cred:` while $CREDENTIALS_DIRECTORY isn't set",
                     "systemd credentials",
                 )
+                .elsewhere()
                 .hint("add LoadCredential= to the unit, or use another kind of reference")
             })?;
         read_file(
@@ -252,7 +252,7 @@ fn read_file(path: &Path, readers: Readers) -> Result<Zeroizing<String>, Mismatc
 fn unreadable(path: &Path, error: &std::io::Error) -> Mismatch {
     let path = path.display();
     let found = format!("{path}, which can't be read ({error})");
-    let mismatch = Mismatch::new(found, "a readable file");
+    let mismatch = Mismatch::new(found, "a readable file").elsewhere();
     match error.kind() {
         std::io::ErrorKind::PermissionDenied => mismatch.hint(format!(
             "give it to the user that the sidecar runs as, and let that user into its folders: `chown \
@@ -275,7 +275,7 @@ fn read_whole(source: &mut impl Read) -> std::io::Result<Zeroizing<String>> {
 fn exec(command: &str, withheld: &BTreeSet<String>) -> Result<Zeroizing<String>, Mismatch> {
     let failed = |why: String| {
         let program = command.split_whitespace().next().unwrap_or_default();
-        Mismatch::new(format!("`exec:{program} …`, which {why}"), EXEC_EXPECTED)
+        Mismatch::new(format!("`exec:{program} …`, which {why}"), EXEC_EXPECTED).elsewhere()
     };
     let mut words = command.split_whitespace();
     let program = words

@@ -68,6 +68,15 @@ impl Reading {
         }
     }
 
+    /// Whether something is wrong with a section of the list `name`.
+    pub(crate) fn has_fault_below(&self, name: &str) -> bool {
+        let is_below = |fault: &Fault| {
+            let rest = fault.key.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with('['))
+        };
+        self.faults.borrow().iter().any(is_below)
+    }
+
     /// Records faults that were found before the file's name was known.
     pub(crate) fn faults(&self, faults: Vec<Fault>) {
         let named = faults.into_iter().map(|fault| Fault {

@@ -118,12 +118,10 @@ fn alias(old: &str, route: &str, base_path: &str) -> Result<(String, String), Mi
 /// Whether `path` is a route by itself: what comes there is for it, and an alias would take it away.
 fn is_route(path: &str, base_path: &str) -> bool {
     let below = path.strip_prefix(base_path).unwrap_or_default();
-    ["/gateway", "/notify", "/auth", "/spi"]
-        .iter()
-        .any(|route| {
-            let rest = below.strip_prefix(route);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        })
+    let is_segment = |name: &str| !name.is_empty() && !name.contains('/');
+    matches!(below, "/gateway" | "/notify" | "/auth" | "/auth/start")
+        || below.starts_with("/notify/")
+        || below.strip_prefix("/spi/").is_some_and(is_segment)
 }
 
 impl Default for WebhookConfig {

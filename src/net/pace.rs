@@ -21,7 +21,7 @@ use crate::net::terms::Terms;
 
 /// How long, once the end has begun, nothing of a request may come that is half there. Listeners end
 /// one after another, and all that before a supervisor loses patience.
-const HURRY: Duration = Duration::from_secs(2);
+pub(crate) const HURRY: Duration = Duration::from_secs(2);
 /// How long after its answer the rest of a refused request may still come.
 const LINGER: Duration = Duration::from_secs(5);
 

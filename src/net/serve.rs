@@ -22,7 +22,7 @@ use crate::net::body::{BoxError, RequestBody, Within};
 use crate::net::crowd::{Crowd, Member};
 use crate::net::head;
 use crate::net::listener::{Listener, Peer, Stream};
-use crate::net::pace::{Answering, Paced};
+use crate::net::pace::{Answering, HURRY, Paced};
 use crate::net::shutdown::{Ending, Shutdown, Stage};
 use crate::net::terms::Terms;
 use crate::net::tls::Tls;
@@ -104,7 +104,16 @@ async fn serve_erased(listener: Listener, tls: Tls, handle: Handle, ending: Endi
             let cut = ending.reached(Stage::Cut);
             let spoken = async {
                 let secured = stream.secured(tls.as_ref());
-                let secured = tokio::time::timeout(terms.handshake, secured).await;
+                let secured = tokio::time::timeout(terms.handshake, secured);
+                let leaving = ending.reached(Stage::Leaving);
+                let late = async {
+                    leaving.await;
+                    tokio::time::sleep(HURRY).await;
+                };
+                let secured = tokio::select! {
+                    secured = secured => secured,
+                    () = late => return,
+                };
                 if let Ok(Ok(stream)) = secured {
                     converse(stream, (peer, terms), handle, ending).await;
                 }
@@ -258,6 +267,7 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::net::tls::Identity;
 
     const ASK: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -286,6 +296,31 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("an answer");
         answer
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_does_not_go_on_holds_up_no_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (cert, key) = (
+            folder.path().join("cert.pem"),
+            folder.path().join("key.pem"),
+        );
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]);
+        let made = made.expect("a certificate");
+        std::fs::write(&cert, made.cert.pem()).expect("written");
+        std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+        let tls = Tls::default();
+        tls.set(Some(Identity::read(&cert, &key).expect("a pair")));
+        let (socket, address) = socket();
+        let silent = TcpStream::connect(address).await.expect("a connection");
+        let (hand, ending) = Ending::new();
+        let served = tokio::spawn(serve_until(own(socket), tls, hello, ending));
+        tokio::task::yield_now().await;
+        let began = Instant::now();
+        hand.reach(Stage::Closing);
+        served.await.expect("no panic");
+        assert!(began.elapsed() < HURRY * 2, "{:?}", began.elapsed());
+        drop(silent);
     }
 
     #[tokio::test]

@@ -248,11 +248,15 @@ pub(super) enum Call {
 }
 
 impl Call {
-    /// Takes the caller's own deadline out of a call that spends a code or a refresh token: what
-    /// Alipay gives for it is given once, so that it is waited for as long as the sidecar waits, whoever
-    /// else has gone.
-    pub(super) fn take_patience(&mut self) -> Option<Duration> {
-        let is_single = |method: &str| matches!(method, TOKEN_METHOD | USER_TOKEN_METHOD);
+    /// Takes the caller's own deadline out of a call whose tokens are kept here (those of users only
+    /// where that is configured): what Alipay gives for a code or a refresh token is given once, so that it
+    /// is waited for as long as the sidecar waits, whoever else has gone.
+    pub(super) fn take_patience(&mut self, keeps_users: bool) -> Option<Duration> {
+        let is_single = |method: &str| match method {
+            TOKEN_METHOD => true,
+            USER_TOKEN_METHOD => keeps_users,
+            _ => false,
+        };
         match self {
             Self::V2(call) if is_single(&call.method) => call.timeout.take(),
             Self::V3(call) if is_single(&call.method()) => call.timeout.take(),

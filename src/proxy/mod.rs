@@ -283,6 +283,7 @@ impl Proxy {
     ) -> Response<Full<Bytes>> {
         let mut to = back.clone();
         to.sign_type = admitted.call.sign_type().unwrap_or(to.sign_type);
+        let late = to.clone();
         // Its caller may be gone by then.
         let span = story.span.clone();
         let respond = move |proxy: Self, answer| async move {
@@ -292,7 +293,7 @@ impl Proxy {
         };
         match self.finish(admitted, wanted, story, respond).await {
             Ok(response) => response,
-            Err(error) => self.tell(&error, back, Place::IfFree).await,
+            Err(error) => self.tell(&error, &late, Place::IfFree).await,
         }
     }
 
@@ -341,7 +342,8 @@ impl Proxy {
         let (proxy, story) = (self.clone(), Arc::new(story));
         let told = Arc::clone(&story);
         let mut admitted = admitted;
-        let patience = admitted.call.take_patience();
+        let keeps_users = self.parts.tokens.users().are_kept();
+        let patience = admitted.call.take_patience(keeps_users);
         // Boxed here: on its way into a task it would be copied several times.
         let mut task = tokio::spawn(Box::pin(async move {
             let Admitted {
@@ -423,8 +425,8 @@ fn bug() -> ProxyError {
 /// What is said to a caller who doesn't wait for tokens as long as the sidecar does.
 fn goes_on(patience: Duration) -> ProxyError {
     let detail = format!(
-        "Alipay didn't answer within {patience:?}, the deadline by `Alipay-Timeout` of the caller; the \
-         call goes on, and the tokens that it brings are stored"
+        "Alipay didn't answer within {patience:?}, the caller's own deadline (`Alipay-Timeout`); the call \
+         goes on, and the tokens that it brings are stored"
     );
     ProxyError {
         outcome: Outcome::Unknown,

@@ -134,12 +134,19 @@ impl Trades {
             .find(|trade| trade.out_trade_no == out_trade_no)
     }
 
-    /// The `out_trade_no` of the application's trade that was paid last.
-    pub(super) fn paid_last(&self, app_id: &str) -> Option<String> {
-        let of_app = self.0.values().filter(|trade| trade.app_id == app_id);
-        let paid = of_app.filter(|trade| trade.status == TradeStatus::TradeSuccess);
-        let last = paid.max_by_key(|trade| trade.paid_at)?;
-        Some(last.out_trade_no.clone())
+    /// The trade of the application that was paid last, of that merchant where one is named.
+    pub(super) fn paid_last(
+        &mut self,
+        app_id: &str,
+        auth_app_id: Option<&str>,
+    ) -> Option<&mut Trade> {
+        let is_whose = |trade: &&mut Trade| {
+            let of_merchant = auth_app_id.is_none_or(|id| trade.auth_app_id.as_deref() == Some(id));
+            trade.app_id == app_id && of_merchant
+        };
+        let whose = self.0.values_mut().filter(is_whose);
+        let paid = whose.filter(|trade| trade.status == TradeStatus::TradeSuccess);
+        paid.max_by_key(|trade| trade.paid_at)
     }
 
     pub(super) fn insert(&mut self, trade: Trade) {

@@ -330,7 +330,8 @@ impl Tokens {
     }
 
     /// As [`Tokens::refresh`], for a call whose token has timed out: after a refusal not again for a
-    /// minute, after any other failure not for a second. Where there is nothing to refresh with, the merchant becomes suspect.
+    /// minute, after any other failure not for a second. Where there is nothing to refresh with, the
+    /// merchant becomes suspect.
     ///
     /// # Errors
     /// [`TokenError`], the last one where it isn't tried again.
@@ -351,7 +352,9 @@ impl Tokens {
                 true => RENEW_EVERY_MS,
                 false => RENEW_AGAIN_MS,
             };
-            self.failed.put(key, error.clone(), now, pause);
+            // Counted from the failure: the attempt itself may have taken longer than that.
+            let failed_at = self.parts.clock.now_ms();
+            self.failed.put(key, error.clone(), failed_at, pause);
             if let TokenError::NoRefreshToken { .. } = error {
                 let refusal = Refusal::new(merchant, Doubt::TokenRefused, now);
                 doubt::note_or_warn(&self.parts, refusal).await;

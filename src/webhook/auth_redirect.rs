@@ -312,10 +312,13 @@ fn result_query(app_id: &AppId, merchants: &[Merchant], reference: Option<&str>)
 }
 
 fn is_user_login(params: &Params) -> bool {
+    let is_declined = || {
+        let scope = params.get("error_scope").unwrap_or_default();
+        !scope.is_empty() && params.get(name::APP_AUTH_CODE).is_none()
+    };
     params.get("source") == Some("alipay_wallet")
-        || ["auth_code", "error_scope"]
-            .iter()
-            .any(|name| params.get(name).is_some())
+        || params.get("auth_code").is_some()
+        || is_declined()
 }
 
 /// A user's `auth_code`, or that there is none (`error_scope`), goes to who can use it, as it came.

@@ -187,12 +187,24 @@ async fn a_users_code_goes_on_as_it_came() {
         format!("https://isv.example.com/user?{query}")
     );
     // Either of both tells that a user comes: who said no has no code.
-    for either in ["source=alipay_wallet&state=x", "auth_code=a&state=x"] {
+    for either in [
+        "source=alipay_wallet&state=x",
+        "auth_code=a&state=x",
+        "error_scope=auth_user&state=x",
+    ] {
         let sent_on = parts.get(&format!("/alipay/auth?{either}")).await;
         assert_eq!(
             location(&sent_on),
             format!("https://isv.example.com/user?{either}")
         );
+    }
+    // A merchant's code is never sent on.
+    for theirs in [
+        "app_auth_code=bad&error_scope=auth_user",
+        "error_scope=&state=x",
+    ] {
+        let page = parts.get(&format!("/alipay/auth?{theirs}")).await;
+        assert_eq!(page.status(), StatusCode::BAD_REQUEST, "{theirs}");
     }
     parts.reconfigure_webhook(&WebhookConfig::default());
     let nowhere = parts.get(&format!("/alipay/auth?{query}")).await;

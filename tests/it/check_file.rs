@@ -110,13 +110,17 @@ fn each_short_key_is_warned_about() {
                   merchants = [\"*\"]\nmethods = [\"*\"]\n";
     std::fs::write(&path, format!("{text}{caller}")).expect("written");
     let said = world.check(&["check"], 0, &["is good"]);
-    for whose in [
-        "the private_key_next of app 2021000000000001",
-        "an alipay_public_key of app 2021000000000001",
-        "`proxy.reply_key`",
-        "the public_key of caller shop",
+    let new = "make a new one of 2048 (RSA2)";
+    for (whose, how) in [
+        ("the private_key_next of app 2021000000000001", new),
+        (
+            "an alipay_public_key of app 2021000000000001",
+            "set the app to RSA2 in Alipay's console",
+        ),
+        ("`proxy.reply_key`", new),
+        ("the public_key of caller shop", new),
     ] {
-        let warning = format!("warning: {whose} has 1024 bits; make a new one of 2048 (RSA2)");
+        let warning = format!("warning: {whose} has 1024 bits; {how}");
         assert!(said.contains(&warning), "no `{warning}` in\n{said}");
     }
 }

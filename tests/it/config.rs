@@ -593,7 +593,17 @@ fn an_alias_leads_to_a_route_of_the_webhook() {
         );
         check_fault(&text, &told);
     }
-    good("[webhook.aliases]\n\"/alipay/notifyX\" = \"/alipay/notify/x\"\n");
+    for old in [
+        "notifyX",
+        "auth/callback.php",
+        "gateway/index.php",
+        "spi/a/b",
+        "spi",
+    ] {
+        good(&format!(
+            "[webhook.aliases]\n\"/alipay/{old}\" = \"/alipay/auth\"\n"
+        ));
+    }
 }
 
 #[test]

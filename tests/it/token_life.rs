@@ -141,7 +141,24 @@ async fn calls_dont_ask_for_a_failed_refresh_again_and_again() {
         parts.tokens.renew(&before).await.expect_err("not now");
     }
     assert_eq!(parts.asked(TOKEN_METHOD), asked + 1);
-    parts.clock.advance_ms(MINUTE);
+    // What is no refusal may be over soon.
+    for (later, asked) in [(999, asked + 1), (1, asked + 2)] {
+        parts.clock.advance_ms(later);
+        parts.tokens.renew(&before).await.expect_err("not now");
+        assert_eq!(parts.asked(TOKEN_METHOD), asked);
+    }
+    parts.simulator.clear_faults();
+    parts.simulator.fault(
+        Fault::once(FaultKind::InvalidSignature)
+            .times(9)
+            .on(TOKEN_METHOD),
+    );
+    for (later, asked) in [(1000, asked + 3), (MINUTE - 1, asked + 3)] {
+        parts.clock.advance_ms(later);
+        parts.tokens.renew(&before).await.expect_err("refused");
+        assert_eq!(parts.asked(TOKEN_METHOD), asked);
+    }
+    parts.clock.advance_ms(1);
     parts.simulator.clear_faults();
     parts.tokens.renew(&before).await.expect("a minute later");
 }

@@ -80,20 +80,6 @@ fn new_trade(
     })
 }
 
-/// A trade that was paid, and of which nobody was told.
-fn paid_trade(
-    world: &mut World,
-    app: &SimulatedApp,
-    options: &TriggerOptions,
-    now: i64,
-) -> Result<String, SimulatorError> {
-    let no = format!("sim{}", ids::digits(12));
-    let mut trade = new_trade(world, app, (no.clone(), options), now)?;
-    trade.pay(now);
-    world.trades.insert(trade);
-    Ok(no)
-}
-
 /// Refunds a part of a paid trade: half of what is left, unless an amount is given.
 pub(super) fn refund(
     world: &mut World,
@@ -101,13 +87,24 @@ pub(super) fn refund(
     options: &TriggerOptions,
     now: i64,
 ) -> Result<Notice, SimulatorError> {
-    let paid = || world.trades.paid_last(&app.app_id);
-    let no = match options.out_trade_no.clone().or_else(paid) {
-        Some(no) => no,
-        None => paid_trade(world, app, options, now)?,
+    let merchant = options.auth_app_id.as_deref();
+    let no = options.out_trade_no.clone();
+    if no.is_none() && world.trades.paid_last(&app.app_id, merchant).is_none() {
+        let mut trade = new_trade(
+            world,
+            app,
+            (format!("sim{}", ids::digits(12)), options),
+            now,
+        )?;
+        trade.pay(now);
+        world.trades.insert(trade);
+    }
+    let trade = match &no {
+        Some(no) => world.trades.find(no),
+        None => world.trades.paid_last(&app.app_id, merchant),
     };
-    let unknown = || SimulatorError::TradeUnknown(no.clone());
-    let trade = world.trades.find(&no).ok_or_else(unknown)?;
+    let no = no.unwrap_or_default();
+    let trade = trade.ok_or_else(|| SimulatorError::TradeUnknown(no.clone()))?;
     let rest = trade.total - trade.refunded();
     let wanted = amount(options)?.unwrap_or_else(|| (rest / 2).max(1));
     if trade.status != TradeStatus::TradeSuccess || wanted > rest {
