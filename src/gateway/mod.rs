@@ -43,7 +43,7 @@ use diagnosis::Diagnostics;
 use error::{DecryptionError, GatewayError, Outcome};
 use metrics::{Api, CallMetrics, Phase};
 use platform::{Asker, CertificateRefusal, CertificateSource, Choice, DOWNLOAD_METHOD, NoSource};
-use signing::KeyInUse;
+use signing::{Forgotten, KeyInUse, Promotions};
 use v2::{Encryption, V2Call};
 
 /// Calls Alipay. Clones share the connections.
@@ -54,6 +54,7 @@ pub struct Gateway {
     metrics: CallMetrics,
     certificates: Arc<dyn CertificateSource>,
     diagnostics: Diagnostics,
+    promotions: Arc<dyn Promotions>,
 }
 
 /// A reply whose signature held, or an error that Alipay doesn't sign.
@@ -89,6 +90,7 @@ impl Gateway {
             metrics,
             certificates: Arc::new(NoSource),
             diagnostics: Diagnostics::new(),
+            promotions: Arc::new(Forgotten),
         }
     }
 
@@ -109,6 +111,12 @@ impl Gateway {
             diagnostics,
             ..self
         }
+    }
+
+    /// The same, which tells `promotions` when an app's other key takes over.
+    #[must_use]
+    pub fn with_promotions(self, promotions: Arc<dyn Promotions>) -> Self {
+        Self { promotions, ..self }
     }
 
     /// What explains refused signatures in the log.
@@ -346,6 +354,9 @@ impl Gateway {
     fn promote(&self, app: &SigningApp, key: &KeyInUse) {
         if app.signing.promote(key) {
             self.metrics.key_changed();
+            if let Some(former) = app.signing.other(key) {
+                self.promotions.took_over(&app.app_id, former, key);
+            }
             tracing::warn!(
                 app_id = %app.app_id,
                 public_key = key.public_key.fingerprint(),

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::gateway::signer::Signer;
 use crate::model::app_keys::AppCertificate;
+use crate::model::id::AppId;
 use crate::protocol::key::RsaPublicKey;
 
 /// One key of an app, ready to sign.
@@ -74,6 +75,19 @@ impl SigningKeys {
     pub fn iter(&self) -> impl Iterator<Item = &KeyInUse> {
         self.keys.iter()
     }
+}
+
+/// Who keeps in mind which key is in force.
+pub trait Promotions: Send + Sync {
+    /// Of the app's two keys `to` took over from `from`. Must not wait.
+    fn took_over(&self, app_id: &AppId, from: &KeyInUse, to: &KeyInUse);
+}
+
+/// Nobody does: the next process begins with the first key again.
+pub(crate) struct Forgotten;
+
+impl Promotions for Forgotten {
+    fn took_over(&self, _: &AppId, _: &KeyInUse, _: &KeyInUse) {}
 }
 
 impl std::fmt::Debug for KeyInUse {

@@ -36,6 +36,7 @@ use crate::sidecar::audit::{AuditBeside, open_audit};
 use crate::sidecar::generation::{Generation, Making};
 use crate::sidecar::lasting::{AllMetrics, Lasting};
 use crate::sidecar::means::Means;
+use crate::sidecar::promotions::KeptPromotions;
 use crate::sidecar::reload::ConfigSource;
 use crate::sidecar::tls::{Acceptors, Expiry};
 use crate::sidecar::traces::Traces;
@@ -207,6 +208,8 @@ impl SidecarBuilder {
         all.extend(store.apps().await?);
         apps.replace(&all, &config.upstream)?;
         let admin_token = admin_token(config)?;
+        let promotions = KeptPromotions::new(Arc::clone(&store), Arc::clone(&self.clock));
+        promotions.recall(&apps.all()).await?;
         let lasting = self.lasting((&means, &apps), store).await?;
         let making = Making {
             config: self.config,

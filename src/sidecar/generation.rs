@@ -24,6 +24,7 @@ use crate::proxy::resolve::Resolver;
 use crate::proxy::{Limits, Proxy, ProxyParts};
 use crate::sidecar::lasting::Lasting;
 use crate::sidecar::means::Means;
+use crate::sidecar::promotions::KeptPromotions;
 use crate::token::{TokenParts, Tokens};
 use crate::webhook::{Webhook, WebhookParts};
 
@@ -106,7 +107,11 @@ impl Wiring<'_> {
             Arc::clone(&lasting.clock),
             lasting.metrics.calls.clone(),
         );
-        let gateway = gateway.with_diagnostics(lasting.diagnostics.clone());
+        let promotions =
+            KeptPromotions::new(Arc::clone(&lasting.store), Arc::clone(&lasting.clock));
+        let gateway = gateway
+            .with_diagnostics(lasting.diagnostics.clone())
+            .with_promotions(Arc::new(promotions));
         let parts = CertificateParts {
             gateway: gateway.clone(),
             store: Arc::clone(&lasting.store),

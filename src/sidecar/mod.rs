@@ -35,6 +35,7 @@ mod generation;
 mod lasting;
 mod lifecycle;
 mod means;
+mod promotions;
 mod reload;
 mod reply_key;
 mod request;

@@ -5,13 +5,21 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use alipay_sidecar::config::Config;
 use alipay_sidecar::model::app::AppCertificates;
+use alipay_sidecar::protocol::charset::Charset;
 use alipay_sidecar::protocol::key::AppPrivateKey;
+use alipay_sidecar::protocol::params::Params;
 use alipay_sidecar::protocol::secret::Secret;
+use alipay_sidecar::sidecar::Sidecar;
 use alipay_sidecar::simulator::{AppMode, DEFAULT_APP_ID, Simulator};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use tower_service::Service;
 
 use crate::certificates::certified;
 use crate::support::upstream::{Answer, FakeAlipay, is_signed_by};
-use crate::support::{TestSidecar, header, json, keys, text};
+use crate::support::{ALIAS, PATIENCE, TestSidecar, header, json, keys, text};
 
 /// How many calls are made between two changes, at the least.
 const BETWEEN: u32 = 30;
@@ -128,6 +136,54 @@ async fn no_call_fails_while_the_apps_key_and_alipays_change() {
         .expect("an app");
     let sidecar = load.end().await;
     assert!((key_changes(&sidecar).await - 2.0).abs() < f64::EPSILON);
+}
+
+#[tokio::test]
+async fn which_key_is_in_force_outlives_the_process() {
+    let order = |sidecar: Sidecar| async move {
+        let request = Request::post("/v2/alipay.trade.app.pay/order-string")
+            .header("host", "localhost")
+            .header("alipay-merchant", ALIAS)
+            .body(Full::new(Bytes::from_static(b"{}")))
+            .expect("a request");
+        let reply = sidecar.proxy_service().call(request).await;
+        let body = reply.expect("answered").into_body().collect().await;
+        let body = body.expect("whole").to_bytes();
+        Params::from_form(&body, Charset::Utf8).expect("an order string")
+    };
+    let first = TestSidecar::start_with(with_next_key).await;
+    let again = || {
+        let built = Sidecar::builder(first.config.clone());
+        built.store(first.sidecar.store()).without_audit().build()
+    };
+    for (accepted, kept) in [
+        (None, "app2048"),
+        (Some(NEXT), NEXT),
+        // An upload to the console can be undone.
+        (Some("app2048"), "app2048"),
+    ] {
+        if let Some(key) = accepted {
+            let simulator = &first.simulator;
+            simulator
+                .set_app_public_key(DEFAULT_APP_ID, &public(key))
+                .expect("an app");
+            let changes = key_changes(&first).await;
+            first
+                .post("/v2/alipay.trade.query", r#"{"out_trade_no":"1"}"#)
+                .await;
+            assert!(key_changes(&first).await > changes);
+        }
+        let kept_by = |params: &Params| is_signed_by(kept, params);
+        let running = order(first.sidecar.clone()).await;
+        assert!(kept_by(&running), "{kept}: by who runs");
+        let known = async {
+            while !kept_by(&order(again().await.expect("built")).await) {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        let known = tokio::time::timeout(PATIENCE, known).await;
+        known.unwrap_or_else(|_| panic!("{kept}: by who starts next"));
+    }
 }
 
 /// The certificates of both keys, as the console gives them one after the other.
