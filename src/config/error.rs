@@ -17,6 +17,7 @@ impl ConfigErrors {
     }
 
     /// Whether nothing is wrong but that secrets can't be read here.
+    #[cfg(feature = "cli")]
     pub(crate) fn are_secrets_alone(&self) -> bool {
         self.faults.iter().all(|fault| fault.mismatch.is_elsewhere)
     }

@@ -78,6 +78,7 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigErrors`] with every fault, where there is another one.
+    #[cfg(feature = "cli")]
     pub(crate) fn from_source_to_ask(
         source: &Source,
         environment: impl IntoIterator<Item = (String, String)>,
