@@ -8,9 +8,9 @@ use crate::model::authorization::{
     Authorization, Doubt, Evidence, Rank, Refusal, Revocation, Source,
 };
 use crate::model::event::{MERCHANT_AUTHORIZED, MERCHANT_REVOKED};
-use crate::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
+use crate::model::id::{Alias, AppId, AuthAppId, Pid};
 use crate::model::merchant::plausible;
-use crate::model::notification::{DeliveryForm, InboxEntry};
+use crate::model::notification::InboxEntry;
 use crate::model::token::AppAuthToken;
 use crate::protocol::secret::Secret;
 use crate::store::Change;
@@ -338,21 +338,10 @@ fn silently(authorization: Authorization) -> Change {
 }
 
 fn entry(authorization: &Authorization, event_type: &str, now: i64) -> InboxEntry {
+    let whose = (&authorization.app_id, &authorization.auth_app_id);
     InboxEntry {
-        id: EventId::new(now),
-        app_id: authorization.app_id.clone(),
-        notify_id: None,
-        event_type: event_type.to_owned(),
-        auth_app_id: Some(authorization.auth_app_id.clone()),
         pid: authorization.pid.clone(),
-        received_at: now,
-        notify_path: String::new(),
-        order_key: None,
-        opened_content: None,
-        scheme: None,
-        body: None,
-        event: None,
-        form: DeliveryForm::Event,
+        ..InboxEntry::of_merchant(event_type, whose, now)
     }
 }
 

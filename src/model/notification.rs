@@ -43,6 +43,33 @@ pub struct InboxEntry {
     pub form: DeliveryForm,
 }
 
+impl InboxEntry {
+    /// An event of our own about a merchant, made `now`; the store fills in what it tells.
+    #[must_use]
+    pub fn of_merchant(
+        event_type: &str,
+        (app_id, auth_app_id): (&AppId, &AuthAppId),
+        now: i64,
+    ) -> Self {
+        Self {
+            id: EventId::new(now),
+            app_id: app_id.clone(),
+            notify_id: None,
+            event_type: event_type.to_owned(),
+            auth_app_id: Some(auth_app_id.clone()),
+            pid: None,
+            received_at: now,
+            notify_path: String::new(),
+            order_key: None,
+            body: None,
+            opened_content: None,
+            scheme: None,
+            event: None,
+            form: DeliveryForm::Event,
+        }
+    }
+}
+
 /// The bytes of a request body and their declared type.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Body {

@@ -14,9 +14,8 @@ use tokio::sync::Semaphore;
 use crate::flight::Flights;
 use crate::model::authorization::{Doubt, Evidence, Refusal};
 use crate::model::event::MERCHANT_SUSPECT;
-use crate::model::id::EventId;
 use crate::model::merchant::{Merchant, MerchantStatus};
-use crate::model::notification::{DeliveryForm, InboxEntry};
+use crate::model::notification::InboxEntry;
 use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect, MemoKey, MerchantKey};
@@ -273,22 +272,8 @@ fn key(purpose: &str, merchant: &Merchant) -> MemoKey {
 }
 
 fn event_entry(refusal: &Refusal, now: i64) -> InboxEntry {
-    InboxEntry {
-        id: EventId::new(now),
-        app_id: refusal.app_id.clone(),
-        notify_id: None,
-        event_type: MERCHANT_SUSPECT.to_owned(),
-        auth_app_id: Some(refusal.auth_app_id.clone()),
-        pid: None,
-        received_at: now,
-        notify_path: String::new(),
-        order_key: None,
-        opened_content: None,
-        scheme: None,
-        body: None,
-        event: None,
-        form: DeliveryForm::Event,
-    }
+    let whose = (&refusal.app_id, &refusal.auth_app_id);
+    InboxEntry::of_merchant(MERCHANT_SUSPECT, whose, now)
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::model::authorization::{Authorization, Rank, Source};
 use crate::model::event::MERCHANT_AUTHORIZED;
-use crate::model::id::{AppId, AuthAppId, EventId, Pid};
+use crate::model::id::{AppId, AuthAppId, Pid};
 use crate::model::merchant::Merchant;
-use crate::model::notification::{DeliveryForm, InboxEntry};
+use crate::model::notification::InboxEntry;
 use crate::model::token::AppAuthToken;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::token_reply::GrantedToken;
@@ -229,20 +229,9 @@ fn expiry(now: i64, seconds: u64) -> Option<i64> {
 }
 
 fn event_entry(authorization: &Authorization, now: i64) -> InboxEntry {
+    let whose = (&authorization.app_id, &authorization.auth_app_id);
     InboxEntry {
-        id: EventId::new(now),
-        app_id: authorization.app_id.clone(),
-        notify_id: None,
-        event_type: MERCHANT_AUTHORIZED.to_owned(),
-        auth_app_id: Some(authorization.auth_app_id.clone()),
         pid: authorization.pid.clone(),
-        received_at: now,
-        notify_path: String::new(),
-        order_key: None,
-        opened_content: None,
-        scheme: None,
-        body: None,
-        event: None,
-        form: DeliveryForm::Event,
+        ..InboxEntry::of_merchant(MERCHANT_AUTHORIZED, whose, now)
     }
 }
