@@ -7,7 +7,7 @@ use super::{
     error::ProtocolError,
     key::RsaPublicKey,
     notification::{self, UnverifiedNotification},
-    params::{Params, name},
+    params::{Params, is_blank, name},
     sign_content::Scheme,
     signature::SignType,
 };
@@ -128,7 +128,7 @@ impl SpiCall {
 }
 
 fn text<'a>(params: &'a Params, name: &str) -> Option<&'a str> {
-    params.get(name).filter(|value| !value.is_empty())
+    params.get(name).filter(|value| !is_blank(value))
 }
 
 /// Checks what makes a call, and reads its time.

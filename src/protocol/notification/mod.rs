@@ -210,21 +210,27 @@ impl Notification {
     /// Tells whether it is a notification at all. Alipay signs other things by the same rules, the
     /// query of a `return_url`, which every customer sees, and SPI calls: those name a `method` and
     /// have none of a notification's marks. And since nothing is escaped in what is signed, a
-    /// `notify_id` can be hidden in the value before it, so as to be taken for a new one.
+    /// `notify_id` can be hidden in the value before it, so as to be taken for a new one, and a
+    /// `method`, so as to be no other thing. What is blank may not be signed: it is no mark.
     #[must_use]
     pub fn is_genuine(&self) -> bool {
-        let has = |name: &str| self.params.get(name).is_some_and(|value| !value.is_empty());
+        let has = |name: &str| self.text(name).is_some();
+        let is_signed = |name: &str| {
+            let mut pieces = self.sign_content.split('&');
+            pieces.any(|piece| {
+                piece
+                    .split_once('=')
+                    .is_some_and(|(found, _)| found == name)
+            })
+        };
         let marks = [
             name::NOTIFY_ID,
             name::NOTIFY_TYPE,
             name::MSG_METHOD,
             name::SERVICE,
         ];
-        let is_other = has(name::METHOD) && !marks.into_iter().any(has);
-        let hides_id = !has(name::NOTIFY_ID) && {
-            let mut pieces = self.sign_content.split('&');
-            pieces.any(|piece| piece.starts_with("notify_id="))
-        };
+        let is_other = is_signed(name::METHOD) && !marks.into_iter().any(has);
+        let hides_id = !has(name::NOTIFY_ID) && is_signed(name::NOTIFY_ID);
         !is_other && !hides_id
     }
 
@@ -388,7 +394,7 @@ impl std::fmt::Debug for Notification {
 }
 
 fn text<'a>(params: &'a Params, name: &str) -> Option<&'a str> {
-    params.get(name).filter(|value| !value.is_empty())
+    params.get(name).filter(|value| !is_blank(value))
 }
 
 fn event_type(params: &Params) -> &str {

@@ -78,6 +78,15 @@ fn what_else_alipay_signs_is_no_notification() {
         ("m=1%26notify_id=n", false),
         ("m=1%26notify_id=n&notify_id=o", true),
         ("m=1%26notify_ie=n", true),
+        // And a `method`.
+        ("charset%3Dutf-8%26method=m", false),
+        ("charset%3Dutf-8%26method=m&notify_id=n", true),
+        ("charset%3Dutf-8%26methods=m", true),
+        // What is blank isn't signed: anybody can add it.
+        ("method=m&notify_id=%20", false),
+        ("method=m&notify_id=%E3%80%80%09", false),
+        ("method=m&notify_type=%20", false),
+        ("m=1%26notify_id=n&notify_id=%20", false),
     ] {
         assert_eq!(post(form).unwrap().is_genuine(), expected, "{form}");
     }
