@@ -153,9 +153,12 @@ pub(super) async fn verify(inner: &Inner, arrival: &Arrival) -> Result<Verified,
         return Err(Refusal::Other);
     }
     let notification = open(&app, notification);
-    let decides = notification.authorization().is_some() || notification.cancellation().is_some();
+    let keeps_users = inner.parts.tokens.users().are_kept();
+    let decides = notification.authorization().is_some()
+        || notification.cancellation().is_some()
+        || keeps_users && notification.user_cancellation().is_some();
     if decides && notification.is_encrypted() {
-        // Acked, the token in it would be lost: Alipay asks again once the key is mended.
+        // Acked, what it says of tokens would be lost: Alipay asks again once the key is mended.
         let known = Known::of(&app, &notification);
         return Err(Refusal::Closed(Box::new(known)));
     }
