@@ -102,20 +102,15 @@ fn alias(old: &str, route: &str, base_path: &str) -> Result<(String, String), Mi
         let expected = "an old path that isn't a route of the webhook itself";
         return Err(Mismatch::of_text(&old, expected));
     }
-    let below = route.strip_prefix(base_path).unwrap_or_default();
-    let first = below
-        .trim_start_matches('/')
-        .split('/')
-        .next()
-        .unwrap_or_default();
-    if below.starts_with('/') && matches!(first, "gateway" | "notify" | "auth" | "spi") {
+    if is_route(&route, base_path) {
         return Ok((old, route));
     }
     let expected = format!("a route of the webhook, such as \"{base_path}/notify/php\"");
     Err(Mismatch::of_text(&route, expected))
 }
 
-/// Whether `path` is a route by itself: what comes there is for it, and an alias would take it away.
+/// Whether `path` is a route by itself: an alias from there would take away what is for it, and one
+/// to anything else would lead nowhere.
 fn is_route(path: &str, base_path: &str) -> bool {
     let below = path.strip_prefix(base_path).unwrap_or_default();
     let is_segment = |name: &str| !name.is_empty() && !name.contains('/');

@@ -585,6 +585,21 @@ fn an_alias_leads_to_a_route_of_the_webhook() {
         "line 2: `webhook.aliases`: found \"/new\", expected a route of the webhook, such as \
          \"/alipay/notify/php\"",
     );
+    for nowhere in [
+        "gateway/",
+        "gateway/x",
+        "auth/x",
+        "spi",
+        "spi/a/b",
+        "notifyx",
+    ] {
+        let text = format!("[webhook.aliases]\n\"/old\" = \"/alipay/{nowhere}\"\n");
+        let told = format!(
+            "line 2: `webhook.aliases`: found \"/alipay/{nowhere}\", expected a route of the \
+             webhook, such as \"/alipay/notify/php\""
+        );
+        check_fault(&text, &told);
+    }
     for route in ["/alipay/gateway", "/alipay/notify/x", "/alipay/spi/a"] {
         let text = format!("[webhook.aliases]\n\"{route}\" = \"/alipay/auth\"\n");
         let told = format!(
