@@ -147,6 +147,10 @@ impl Sidecar {
         let next = Generation::new(making, &self.parts.lasting, Some(&former));
         next.certificates.recall(&next.apps.all()).await?;
         self.refuse_at_end()?;
+        if self.parts.lasting.is_bound() {
+            // Last: where anything above fails, the command line goes on with the former one.
+            leave_admin_token(&next.config, &next.admin_token).map_err(|e| failed(&e))?;
+        }
         let reloaded = Reloaded {
             generation: next.number,
             fingerprint: next.fingerprint.clone(),
@@ -181,7 +185,7 @@ impl Sidecar {
         }
     }
 
-    /// Reads what `config` names, and leaves the admin token where the command line looks for it.
+    /// Reads what `config` names.
     fn prepare(&self, mut config: Config) -> Result<Prepared, ReloadError> {
         let (lasting, former) = (&self.parts.lasting, self.current());
         if lasting.without_audit {
@@ -199,9 +203,6 @@ impl Sidecar {
             (None, None) => former.admin_token.clone(),
             _ => admin_token(&config).map_err(refused)?,
         };
-        if lasting.is_bound() {
-            leave_admin_token(&config, &admin_token).map_err(|e| failed(&e))?;
-        }
         Ok(Prepared {
             config,
             means,
