@@ -34,6 +34,7 @@ use crate::proxy::route::{Action, Target};
 use crate::proxy::second_try::{self, Resendable};
 use crate::proxy::story::Story;
 use crate::proxy::users;
+use crate::store::error::StoreError;
 use crate::token::{SpentForm, SpentReply, TOKEN_METHOD, Turn};
 
 /// The member of a reply that holds a user's tokens.
@@ -150,7 +151,8 @@ pub(super) async fn make(
     }
     let recording = parts.calls.begin(story, &call.method, advice.is_query);
     advice.recorded = recording.id();
-    let result = send(parts, (call, story), credentials, api).await;
+    let until = began + deadline(parts.limits.timeout, call.timeout);
+    let result = send(parts, (call, story), credentials, (api, until)).await;
     let result = result.map_err(|error| advice.to(error));
     let told = result.as_deref();
     recording.end_v2(told, api == Api::Gateway);
@@ -224,17 +226,14 @@ async fn send(
     parts: &ProxyParts,
     (call, story): (&LocalCall, &Story),
     credentials: Credentials,
-    api: Api,
+    (api, until): (Api, Instant),
 ) -> Result<Box<VerifiedReply>, ProxyError> {
-    let began = Instant::now();
     let known = credentials.clone();
     let mut v2 = v2_call(parts, (call, story), credentials, api);
-    let until = began + v2.timeout;
     let named = (call.tags.user.as_deref(), &known);
     let user = users::token(parts, &call.method, named, until).await?;
     if let Some(user) = &user {
         users::inject(&mut v2, user)?;
-        v2.timeout = until.saturating_duration_since(Instant::now());
     }
     let login = Login {
         spent: Spent::of(&v2),
@@ -255,6 +254,8 @@ async fn send_renewed(
     known: &Credentials,
     user: Option<UserToken>,
 ) -> Result<Box<VerifiedReply>, ProxyError> {
+    // What came before, such as another refresh of the same token, took of the same deadline.
+    v2.timeout = until.saturating_duration_since(Instant::now());
     if v2.method == TOKEN_METHOD {
         return Box::pin(send_for_tokens(parts, &v2)).await;
     }
@@ -329,6 +330,7 @@ async fn send_for_tokens(
     if let Some(SpentReply::V2(reply)) = known {
         return Ok(Box::new(reply));
     }
+    refuse_unstorable(parts)?;
     let timeout = v2.timeout.saturating_sub(began.elapsed());
     let v2 = &V2Call {
         timeout,
@@ -350,6 +352,18 @@ async fn send_for_tokens(
         parts.tokens.keep_spent(turn, form, kept);
     }
     Ok(reply)
+}
+
+/// Nothing is bought while the store is known to take no writes: it would be lost.
+///
+/// # Errors
+/// `store-unavailable`: nothing was sent.
+pub(super) fn refuse_unstorable(parts: &ProxyParts) -> Result<(), ProxyError> {
+    if parts.tokens.take_writes() {
+        return Ok(());
+    }
+    let reason = "it takes no writes at present, so nothing was sent".to_owned();
+    Err(StoreError::Unavailable { reason }.into())
 }
 
 /// Stores the tokens that a verified reply hands out.

@@ -142,7 +142,7 @@ pub(super) async fn make(
     let method = call.method();
     let recording = parts.calls.begin(story, &method, advice.is_query);
     advice.recorded = recording.id();
-    let result = send(parts, call, credentials, story).await;
+    let result = send(parts, (call, story), credentials, began + time).await;
     let result = result.map_err(|error| advice.to(error));
     let told = result.as_deref();
     recording.end_v3(told);
@@ -154,19 +154,16 @@ pub(super) async fn make(
 
 async fn send(
     parts: &ProxyParts,
-    call: &LocalV3Call,
+    (call, story): (&LocalV3Call, &Story),
     credentials: Credentials,
-    story: &Story,
+    until: Instant,
 ) -> Result<Box<VerifiedV3Reply>, ProxyError> {
-    let began = Instant::now();
     let known = credentials.clone();
     let mut v3 = v3_call(parts, call, credentials, story);
-    let until = began + v3.timeout;
     let named = (call.tags.user.as_deref(), &known);
     let user = users::token(parts, &v3.method(), named, until).await?;
     if let Some(user) = &user {
         users::inject_v3(&mut v3, user)?;
-        v3.timeout = until.saturating_duration_since(Instant::now());
     }
     let login = Login {
         spent: Spent::of_v3(&v3),
@@ -182,10 +179,11 @@ async fn send(
 /// of those it got.
 async fn send_renewed(
     parts: &ProxyParts,
-    (v3, until): (V3Call, Instant),
+    (mut v3, until): (V3Call, Instant),
     (call, known): (&LocalV3Call, &Credentials),
     user: Option<UserToken>,
 ) -> Result<Box<VerifiedV3Reply>, ProxyError> {
+    v3.timeout = until.saturating_duration_since(Instant::now());
     if v3.method() == TOKEN_METHOD {
         return Box::pin(send_for_tokens(parts, v3)).await;
     }
@@ -265,6 +263,7 @@ async fn send_for_tokens(
     if let Some(SpentReply::V3(reply)) = known {
         return Ok(Box::new(reply));
     }
+    call::refuse_unstorable(parts)?;
     v3.timeout = v3.timeout.saturating_sub(began.elapsed());
     let reply = send_once(parts, &v3).await?;
     let is_signed = reply.response.verification() == V3Verification::Signed;

@@ -263,6 +263,12 @@ impl Tokens {
         }
     }
 
+    /// Whether what such a call would buy could be stored.
+    #[must_use]
+    pub fn take_writes(&self) -> bool {
+        self.parts.store.is_writable()
+    }
+
     /// Stores the tokens in `node`, a verified reply to a call of [`TOKEN_METHOD`] that somebody
     /// else made.
     ///

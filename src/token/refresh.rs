@@ -9,7 +9,7 @@ use crate::token::calls::{self, Grant};
 use crate::token::error::TokenError;
 use crate::token::spent::{SpentReplies, SpentReply};
 use crate::token::storing::{self, Found, Patience};
-use crate::token::turn::Turns;
+use crate::token::turn::{Turn, Turns};
 use crate::token::{ExchangeContext, TokenParts, doubt};
 
 /// Why a pair is refreshed.
@@ -95,13 +95,7 @@ pub(super) async fn run(
     (turns, spent): (&Turns, &SpentReplies),
     (known, occasion): (&Merchant, Occasion),
 ) -> Result<Refreshed, TokenError> {
-    let turn = match &known.token.app_refresh_token {
-        Some(refresh_token) => Some(turns.take(refresh_token).await),
-        None => None,
-    };
-    let key = MerchantKey::Exact(known.app_id.clone(), known.auth_app_id.clone());
-    let stored = parts.store.find(key).await?.pop();
-    let stored = stored.unwrap_or_else(|| known.clone());
+    let (turn, stored) = in_turn(parts, turns, known).await?;
     occasion.check(&stored)?;
     if stored.token.app_auth_token != known.token.app_auth_token {
         return Ok(Refreshed::Before(stored));
@@ -148,6 +142,29 @@ pub(super) async fn run(
     // The merchant may have cancelled meanwhile.
     occasion.check(&refreshed)?;
     Ok(Refreshed::Now(refreshed))
+}
+
+/// The merchant's record as it is now, with the turn of the refresh token that stands in it.
+async fn in_turn(
+    parts: &TokenParts,
+    turns: &Turns,
+    known: &Merchant,
+) -> Result<(Option<Turn>, Merchant), TokenError> {
+    let mut refresh_token = known.token.app_refresh_token.clone();
+    loop {
+        let turn = match &refresh_token {
+            Some(refresh_token) => Some(turns.take(refresh_token).await),
+            None => None,
+        };
+        let key = MerchantKey::Exact(known.app_id.clone(), known.auth_app_id.clone());
+        let stored = parts.store.find(key).await?.pop();
+        let stored = stored.unwrap_or_else(|| known.clone());
+        if stored.token.app_refresh_token == refresh_token {
+            return Ok((turn, stored));
+        }
+        // An import may have brought another.
+        refresh_token = stored.token.app_refresh_token;
+    }
 }
 
 /// The refresh token to send.

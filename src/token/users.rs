@@ -230,7 +230,7 @@ impl UserTokens {
     }
 
     /// Forgets `used`, which Alipay said is invalid. Where another token was stored meanwhile, it
-    /// gives that one.
+    /// gives that one; a refresh that is under way is waited for, since it is what ends the old one.
     ///
     /// # Errors
     /// [`UserTokenError`]: there is none.
@@ -238,6 +238,15 @@ impl UserTokens {
     /// # Cancel safety
     /// Safe: what was handed to the store is done.
     pub async fn replaced(&self, used: &UserToken) -> Result<UserToken, UserTokenError> {
+        let _turn = match &used.refresh_token {
+            Some(refresh_token) => Some(self.turns.take(refresh_token).await),
+            None => None,
+        };
+        self.forget(used).await
+    }
+
+    /// The same, in the turn of its refresh token.
+    async fn forget(&self, used: &UserToken) -> Result<UserToken, UserTokenError> {
         let key = used.key().ok_or(UserTokenError::Unknown)?;
         let change = Change::ForgetUser {
             key: key.clone(),
@@ -304,7 +313,7 @@ impl UserTokens {
             Ok(granted) => self.replace(known, granted).await,
             Err(Failed::Refused { sub_code }) => {
                 // Whoever logged in meanwhile keeps the new token.
-                self.replaced(known)
+                self.forget(known)
                     .await
                     .map_err(|_| UserTokenError::Refused { sub_code })
             }
