@@ -152,6 +152,15 @@ fn reach(answer: &Result<Reply, SendError>) -> Reach {
 fn judge(ack: AckRule, answer: Result<Reply, SendError>) -> (Option<u16>, Option<AttemptError>) {
     let reply = match answer {
         Ok(reply) => reply,
+        Err(SendError {
+            status: Some(status),
+            ..
+        }) if !status.is_success() => return (Some(status.as_u16()), Some(AttemptError::Status)),
+        // It is taken, whatever else the backend wanted to say.
+        Err(SendError {
+            status: Some(status),
+            ..
+        }) if ack == AckRule::AnySuccessStatus => return (Some(status.as_u16()), None),
         Err(error) => {
             let error = match error.cause {
                 SendCause::Endless | SendCause::Timeout => AttemptError::Timeout,
@@ -344,10 +353,33 @@ mod tests {
                 Reach::Nobody,
             ),
         ] {
-            let answer = Err(SendError { left, cause });
+            let answer = Err(SendError {
+                left,
+                status: None,
+                cause,
+            });
             assert_eq!(reach(&answer), reached, "{answer:?}");
             let judged = judge(AckRule::AnySuccessStatus, answer);
             assert_eq!(judged, (None, Some(expected)));
+        }
+    }
+
+    #[test]
+    fn a_status_counts_whatever_became_of_the_body_behind_it() {
+        let answer = |status: u16| {
+            Err(SendError {
+                left: Left::Maybe,
+                status: Some(StatusCode::from_u16(status).expect("a status")),
+                cause: SendCause::ReplyTooLarge(9),
+            })
+        };
+        let judged = |ack, status| judge(ack, answer(status));
+        let (any, body) = (AckRule::AnySuccessStatus, AckRule::SuccessBody);
+        assert_eq!(judged(any, 200), (Some(200), None));
+        assert_eq!(judged(body, 200), (None, Some(AttemptError::NotSuccess)));
+        for ack in [any, body] {
+            let failed = (Some(500), Some(AttemptError::Status));
+            assert_eq!(judged(ack, 500), failed);
         }
     }
 }

@@ -32,7 +32,8 @@ const UNREAD_MS: i64 = 1000;
 const REAPED: usize = 100;
 /// How often they are looked for, milliseconds: a dispatcher that is busy looks all the time.
 const REAP_EVERY_MS: i64 = 1000;
-/// How long further ones are put off, milliseconds.
+/// For how long they are passed over, and further ones are put off, milliseconds: an operator may
+/// have named the merchant that a route asks for, or replayed what met a bug.
 const ASIDE_MS: i64 = 600_000;
 
 /// The attempts under way.
@@ -42,6 +43,8 @@ pub(super) struct Desk {
     lanes: Lanes,
     /// Not to be attempted under this plan: no route fits, or the attempt met a bug of ours.
     aside: HashSet<EventId>,
+    /// Since when, Unix milliseconds.
+    aside_since: i64,
     /// What is to be put off, and until when.
     put_off: Vec<Change>,
     plan: Arc<Plan>,
@@ -57,6 +60,7 @@ impl Desk {
             running: JoinSet::new(),
             lanes: Lanes::default(),
             aside: HashSet::new(),
+            aside_since: 0,
             put_off: Vec::new(),
             reaped_at: 0,
         }
@@ -156,6 +160,11 @@ impl Desk {
     }
 
     fn follow_plan(&mut self) {
+        let now = self.inner.clock.now_ms();
+        if !(0..ASIDE_MS).contains(&now.saturating_sub(self.aside_since)) {
+            self.aside.clear();
+            self.aside_since = now;
+        }
         let plan = self.inner.plan.load_full();
         if !Arc::ptr_eq(&plan, &self.plan) {
             self.plan = plan;

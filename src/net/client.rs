@@ -62,6 +62,8 @@ impl std::fmt::Debug for Reply {
 pub struct SendError {
     /// Whether bytes of the request may have left.
     pub left: Left,
+    /// What the reply began with, where its body is what failed.
+    pub status: Option<StatusCode>,
     /// Why.
     pub cause: SendCause,
 }
@@ -284,12 +286,14 @@ impl Client {
             Err(_) => {
                 return Err(SendError {
                     left: left(),
+                    status: None,
                     cause: SendCause::Timeout,
                 });
             }
             Ok(Err(error)) if error.is_connect() => {
                 return Err(SendError {
                     left: Left::No,
+                    status: None,
                     cause: SendCause::Connect {
                         to: to(),
                         cause: error.into(),
@@ -299,6 +303,7 @@ impl Client {
             Ok(Err(error)) => {
                 return Err(SendError {
                     left: left(),
+                    status: None,
                     cause: SendCause::of_head(to(), error),
                 });
             }
@@ -312,6 +317,7 @@ impl Client {
             .await
             .map_err(|error| SendError {
                 left: Left::Maybe,
+                status: Some(head.status),
                 cause: match SendCause::of_body(to(), error) {
                     SendCause::Endless if is_finite => SendCause::Timeout,
                     cause => cause,
