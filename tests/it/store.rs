@@ -526,6 +526,22 @@ async fn a_companion_shares_the_fate_of_what_it_goes_with() {
 }
 
 #[tokio::test]
+async fn a_companion_is_owed_from_when_it_is_stored() {
+    on_every_store(async |fixture: Fixture| {
+        const LATER: i64 = 4 * 86_400_000;
+        fixture.clock.advance_ms(LATER);
+        let copy = entry(START, None);
+        let accompany = vec![Change::Accompany(Box::new(copy.clone()))];
+        fixture.store.commit(accompany).await.expect("committed");
+        let kept = fixture.store.entry(copy.id).await.expect("readable");
+        let (kept, delivery) = kept.expect("it is kept");
+        assert_eq!(kept.received_at, START);
+        assert_eq!(delivery.owed_since, START + LATER);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_learned_token_selects_a_merchant_without_replacing_its_token() {
     on_every_store(async |fixture: Fixture| {
         let given = authorization(1, "current", Rank::AuthTime(START));

@@ -84,7 +84,10 @@ impl<'t> Applier<'t> {
             Some(Effect::Stale) => DeliveryState::Ignored,
             _ => DeliveryState::Pending,
         };
-        self.put_entry(entry, state)?;
+        // What it comes with may have been refused until now, and is owed from now on; it itself has
+        // an id of its own, by which nothing was refused.
+        let owed_since = entry.received_at.max(self.now);
+        self.put_owed(entry, state, owed_since)?;
         Ok(Effect::Applied)
     }
 

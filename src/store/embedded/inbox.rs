@@ -42,6 +42,17 @@ impl Applier<'_> {
         } else {
             entry.received_at
         };
+        self.put_owed(entry, state, owed_since)
+    }
+
+    /// The same, owed since that time.
+    pub(super) fn put_owed(
+        &mut self,
+        entry: &InboxEntry,
+        state: DeliveryState,
+        owed_since: i64,
+    ) -> Result<(), Fault> {
+        let key = entry.id.to_bytes();
         let sealed = seal_entry(self.sealer, entry_place(&key), entry)?;
         self.touch();
         self.tables.notifications.insert(&key, sealed.as_slice())?;

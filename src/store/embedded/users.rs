@@ -89,7 +89,11 @@ impl Applier<'_> {
 
     fn forget_users_until_now(&mut self, owner: &[u8]) -> Result<(), Fault> {
         self.touch();
-        self.tables.users_forgotten.insert(owner, self.now)?;
+        // A clock that was set back brings nobody back.
+        let before = self.tables.users_forgotten.get(owner)?;
+        let before = before.map_or(self.now, |row| row.value());
+        let until = self.now.max(before);
+        self.tables.users_forgotten.insert(owner, until)?;
         Ok(())
     }
 

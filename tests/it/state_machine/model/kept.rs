@@ -185,7 +185,12 @@ impl Kept {
     pub(super) fn forget_users_of(&mut self, now: i64, merchant: Option<&str>) {
         let app = crate::store::app().to_string();
         let merchant = merchant.map(str::to_owned);
-        self.forgotten.insert((app, Some(merchant)), now);
+        self.forget_until((app, Some(merchant)), now);
+    }
+
+    fn forget_until(&mut self, owner: (String, Users), now: i64) {
+        let until = self.forgotten.entry(owner).or_insert(now);
+        *until = now.max(*until);
     }
 
     pub(super) fn put_app(&mut self, app: &App) -> Answer {
@@ -199,7 +204,7 @@ impl Kept {
         }
         let of_app = |app: &str| app == app_id.as_str();
         self.certificates.retain(|(app, _), _| !of_app(app));
-        self.forgotten.insert((app_id.to_string(), None), now);
+        self.forget_until((app_id.to_string(), None), now);
         Answer::Applied
     }
 

@@ -118,7 +118,8 @@ impl Model {
             Change::Accompany(entry) => {
                 let is_stale = before == Some(&Answer::Stale);
                 let state = [DeliveryState::Pending, DeliveryState::Ignored][usize::from(is_stale)];
-                self.put(entry, state);
+                let since = entry.received_at.max(now);
+                self.inbox.put(entry, state, since);
                 Answer::Applied
             }
             Change::Authorize {
