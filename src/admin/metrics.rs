@@ -118,7 +118,14 @@ impl Metrics {
     ///
     /// # Errors
     /// The encoder's.
-    pub fn render(&self, counts: &Counts, now_ms: i64) -> Result<Vec<u8>, prometheus::Error> {
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    /// Takes what the store holds.
+    pub fn count(&self, counts: &Counts, now_ms: i64) {
         self.pending.set(number(counts.pending));
         self.dead.set(number(counts.dead));
         self.damaged.set(number(counts.damaged));
@@ -131,9 +138,6 @@ impl Metrics {
         merchants("authorized").set(number(counts.merchants_authorized));
         merchants("revoked").set(number(counts.merchants_revoked));
         merchants("suspect").set(number(counts.merchants_suspect));
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
     }
 }
 

@@ -142,10 +142,13 @@ fn ready(parts: &AdminParts) -> Response<AdminBody> {
 }
 
 async fn metrics(parts: &AdminParts) -> Answer {
-    // A store that can't be read at present must not take the other metrics with it.
-    let counts = parts.store.counts().await.unwrap_or_default();
+    // A store that can't be read at present must not take the other metrics with it, and isn't empty:
+    // alerts about what it held stay as they are.
+    if let Ok(counts) = parts.store.counts().await {
+        parts.metrics.count(&counts, parts.clock.now_ms());
+    }
     parts.metrics.observe(parts.health.readiness());
-    let rendered = parts.metrics.render(&counts, parts.clock.now_ms());
+    let rendered = parts.metrics.render();
     let rendered = rendered.map_err(|error| Problem::internal(&error.to_string()))?;
     Ok(whole(text(StatusCode::OK, EXPOSITION, rendered)))
 }
