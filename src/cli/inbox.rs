@@ -344,7 +344,7 @@ fn say_report(report: &ReverifyReport, form: &Form) -> Result<(), Failure> {
         return output::say_json(report);
     }
     for item in &report.items {
-        let reason = item.reason.as_deref().unwrap_or("it will be delivered");
+        let reason = item.reason.as_deref().unwrap_or("it is in the inbox now");
         let (outcome, reason) = (item.outcome.as_str(), output::printable(reason));
         output::say(format!("{} {outcome}: {reason}", item.id));
     }

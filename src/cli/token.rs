@@ -19,7 +19,7 @@ use crate::protocol::secret::Secret;
 pub(crate) enum TokenVerb {
     /// Exchange an app_auth_code, good once within 24 h, and keep what it gives
     Exchange(ExchangeArguments),
-    /// Ask Alipay what a merchant's token is; exit code 1 where it doesn't hold
+    /// Ask Alipay what a merchant's token is; exit code 1 where it doesn't hold, or is another's
     Query(MerchantArguments),
     /// Buy a merchant's next pair of tokens
     Refresh(MerchantArguments),
@@ -98,13 +98,29 @@ async fn query(context: &Context, arguments: &MerchantArguments) -> Result<(), F
     } else {
         show(&said);
     }
+    let name = records::name(&view);
     match said.status.as_str() {
-        "valid" => Ok(()),
-        other => Err(Failure::told(format!(
-            "Alipay calls the token of {} {other}",
-            records::name(&view)
+        "valid" => {}
+        other => {
+            let text = format!("Alipay calls the token of {name} {other}");
+            return Err(Failure::told(text));
+        }
+    }
+    match whose_else(&view, &said) {
+        None => Ok(()),
+        Some(other) => Err(Failure::told(format!(
+            "the token of {name} holds, but Alipay says that it is {other}'s"
         ))),
     }
+}
+
+/// Whom Alipay names as the token's owner, where that isn't whom the record says.
+fn whose_else<'a>(view: &MerchantView, said: &'a DescriptionView) -> Option<&'a str> {
+    let other_app = said.auth_app_id.as_deref();
+    let other_app = other_app.filter(|said| *said != view.auth_app_id);
+    let pids = said.user_id.as_deref().zip(view.user_id.as_deref());
+    let other_pid = pids.filter(|(said, known)| said != known);
+    other_app.or_else(|| other_pid.map(|(said, _)| said))
 }
 
 fn show(said: &DescriptionView) {

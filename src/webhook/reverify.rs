@@ -34,7 +34,7 @@ pub struct Reverified {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReverifyOutcome {
-    /// It verifies, is in the inbox now and will be delivered.
+    /// It verifies and is in the inbox now, which delivers it unless something newer is known.
     Accepted,
     /// It verifies, but Alipay's resend was accepted meanwhile; it isn't kept any more.
     Duplicate,

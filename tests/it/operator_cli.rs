@@ -150,6 +150,23 @@ fn the_verbs_work_through_a_running_sidecar_and_without_one() {
     assert_eq!(sidecar.terminate(), Some(0));
 }
 
+#[test]
+fn a_token_that_holds_but_is_another_merchants_is_no_success() {
+    let world = imported();
+    world.check(&["merchant", "remove", FIRST], 0, &[]);
+    let wrong = r#"{"app_id":"2021000000000001","auth_app_id":"2021000000009999","app_auth_token":"202611BB00000000000000000000000000001001"}"#;
+    std::fs::write(world.path().join("wrong.jsonl"), wrong).expect("written");
+    world.check(&["merchant", "import", "wrong.jsonl"], 0, &["1 imported"]);
+    world.check(
+        &["token", "query", "--merchant", "2021000000009999"],
+        1,
+        &[
+            "valid",
+            "holds, but Alipay says that it is 2021000000001001's",
+        ],
+    );
+}
+
 /// An RSA key pair as files; the private one is the owner's alone.
 fn key_pair(directory: &Path, name: &str) -> (String, String) {
     let key = alipay_sidecar::protocol::key::AppPrivateKey::generate(2048).expect("a key");
