@@ -243,7 +243,10 @@ impl Writer {
         let lost = u64::try_from(work.entries.len()).unwrap_or(u64::MAX);
         self.queue.lose(lost);
         self.queue.remember_lost(work.lost);
-        tracing::error!(lost, "audit lines are lost");
+        // Nothing but the word of former losses may have waited.
+        if lost > 0 {
+            tracing::error!(lost, "audit lines are lost");
+        }
     }
 
     fn try_write(&mut self, work: &Work) -> Result<(), AuditError> {
