@@ -114,7 +114,7 @@ impl Metrics {
         self.store_writable.set(readiness.store_writable.into());
     }
 
-    /// All metrics in the text format, with these counts of the store at `now_ms`.
+    /// All metrics in the text format.
     ///
     /// # Errors
     /// The encoder's.
@@ -124,7 +124,7 @@ impl Metrics {
         Ok(text)
     }
 
-    /// Takes what the store holds.
+    /// Takes what the store holds at `now_ms`, Unix milliseconds.
     pub fn count(&self, counts: &Counts, now_ms: i64) {
         self.pending.set(number(counts.pending));
         self.dead.set(number(counts.dead));

@@ -162,12 +162,13 @@ fn judge(ack: AckRule, answer: Result<Reply, SendError>) -> (Option<u16>, Option
             ..
         }) if ack == AckRule::AnySuccessStatus => return (Some(status.as_u16()), None),
         Err(error) => {
+            let status = error.status.map(|status| status.as_u16());
             let error = match error.cause {
                 SendCause::Endless | SendCause::Timeout => AttemptError::Timeout,
                 SendCause::ReplyTooLarge(_) => AttemptError::NotSuccess,
                 _ => AttemptError::Connect,
             };
-            return (None, Some(error));
+            return (status, Some(error));
         }
     };
     let error = if !reply.status.is_success() {
@@ -376,7 +377,10 @@ mod tests {
         let judged = |ack, status| judge(ack, answer(status));
         let (any, body) = (AckRule::AnySuccessStatus, AckRule::SuccessBody);
         assert_eq!(judged(any, 200), (Some(200), None));
-        assert_eq!(judged(body, 200), (None, Some(AttemptError::NotSuccess)));
+        assert_eq!(
+            judged(body, 200),
+            (Some(200), Some(AttemptError::NotSuccess))
+        );
         for ack in [any, body] {
             let failed = (Some(500), Some(AttemptError::Status));
             assert_eq!(judged(ack, 500), failed);

@@ -41,7 +41,7 @@ pub(super) struct Desk {
     inner: Arc<Inner>,
     running: JoinSet<Reach>,
     lanes: Lanes,
-    /// Not to be attempted under this plan: no route fits, or the attempt met a bug of ours.
+    /// Not to be attempted under this plan, for [`ASIDE_MS`] at most: no route fits, or the attempt met a bug of ours.
     aside: HashSet<EventId>,
     /// Since when, Unix milliseconds.
     aside_since: i64,

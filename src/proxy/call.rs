@@ -254,10 +254,13 @@ async fn send_renewed(
     known: &Credentials,
     user: Option<UserToken>,
 ) -> Result<Box<VerifiedReply>, ProxyError> {
-    // What came before, such as another refresh of the same token, took of the same deadline.
-    v2.timeout = until.saturating_duration_since(Instant::now());
     if v2.method == TOKEN_METHOD {
         return Box::pin(send_for_tokens(parts, &v2)).await;
+    }
+    // What came before took of the same deadline. What a call buys for a code or a refresh token would
+    // be lost with a late answer: once sent, it has the whole.
+    if Spent::of(&v2).is_none() {
+        v2.timeout = until.saturating_duration_since(Instant::now());
     }
     let whose = (known.merchant.as_deref(), user);
     let reply = second_try::send(parts, (&mut v2, until), whose).await?;
@@ -359,7 +362,7 @@ async fn send_for_tokens(
 /// # Errors
 /// `store-unavailable`: nothing was sent.
 pub(super) fn refuse_unstorable(parts: &ProxyParts) -> Result<(), ProxyError> {
-    if parts.tokens.take_writes() {
+    if parts.tokens.can_be_stored() {
         return Ok(());
     }
     let reason = "it takes no writes at present, so nothing was sent".to_owned();

@@ -17,6 +17,7 @@ use crate::gateway::v2::V2Call;
 use crate::gateway::v3::{V3Body, V3Call, V3Encryption, VerifiedV3Reply};
 use crate::model::merchant::Merchant;
 use crate::protocol::secret::Secret;
+use crate::proxy::call;
 use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::resolve::Credentials;
 use crate::proxy::{ProxyParts, bug};
@@ -144,7 +145,10 @@ where
     match &login.spent {
         None => send.await,
         Some(Spent::RefreshToken(refresh_token)) => {
-            let _turn = Box::pin(turn(parts, refresh_token, login.until)).await?;
+            let turn = Box::pin(turn(parts, refresh_token, login.until)).await?;
+            if turn.is_some() {
+                call::refuse_unstorable(parts)?;
+            }
             send.await
         }
         Some(Spent::AuthCode(code)) => {

@@ -153,7 +153,7 @@ pub(super) async fn replacement(
             None
         }
         Err(_) => {
-            tracing::warn!(%app_id, "a user's timed-out token was not refreshed within the deadline");
+            tracing::warn!(%app_id, "a user's token that Alipay refused was not replaced within the deadline");
             None
         }
     }

@@ -183,9 +183,12 @@ async fn send_renewed(
     (call, known): (&LocalV3Call, &Credentials),
     user: Option<UserToken>,
 ) -> Result<Box<VerifiedV3Reply>, ProxyError> {
-    v3.timeout = until.saturating_duration_since(Instant::now());
     if v3.method() == TOKEN_METHOD {
         return Box::pin(send_for_tokens(parts, v3)).await;
+    }
+    // As on v2.
+    if Spent::of_v3(&v3).is_none() {
+        v3.timeout = until.saturating_duration_since(Instant::now());
     }
     let whose = (known.merchant.as_deref(), user);
     let mut renewable = Renewable {

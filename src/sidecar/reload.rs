@@ -149,7 +149,10 @@ impl Sidecar {
         self.refuse_at_end()?;
         if self.parts.lasting.is_bound() {
             // Last: where anything above fails, the command line goes on with the former one.
-            leave_admin_token(&next.config, &next.admin_token).map_err(|e| failed(&e))?;
+            let (config, token) = (next.config.clone(), next.admin_token.clone());
+            let leaving = move || leave_admin_token(&config, &token);
+            let left = tokio::task::spawn_blocking(leaving).await;
+            left.map_err(|_| bug())?.map_err(|e| failed(&e))?;
         }
         let reloaded = Reloaded {
             generation: next.number,

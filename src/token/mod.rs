@@ -263,9 +263,9 @@ impl Tokens {
         }
     }
 
-    /// Whether what such a call would buy could be stored.
+    /// Whether tokens that are bought now could be stored.
     #[must_use]
-    pub fn take_writes(&self) -> bool {
+    pub fn can_be_stored(&self) -> bool {
         self.parts.store.is_writable()
     }
 

@@ -144,7 +144,8 @@ pub(super) async fn run(
     Ok(Refreshed::Now(refreshed))
 }
 
-/// The merchant's record as it is now, with the turn of the refresh token that stands in it.
+/// The merchant's record as it is now, with the turn of the refresh token that stands in it, unless
+/// another pair has replaced the known one.
 async fn in_turn(
     parts: &TokenParts,
     turns: &Turns,
@@ -159,7 +160,8 @@ async fn in_turn(
         let key = MerchantKey::Exact(known.app_id.clone(), known.auth_app_id.clone());
         let stored = parts.store.find(key).await?.pop();
         let stored = stored.unwrap_or_else(|| known.clone());
-        if stored.token.app_refresh_token == refresh_token {
+        let is_replaced = stored.token.app_auth_token != known.token.app_auth_token;
+        if is_replaced || stored.token.app_refresh_token == refresh_token {
             return Ok((turn, stored));
         }
         // An import may have brought another.

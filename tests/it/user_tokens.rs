@@ -407,6 +407,43 @@ const MERCHANT_TOKEN: &str = r#"{"code":"10000","msg":"Success","app_auth_token"
 const USER_TIMED_OUT: &str = r#"{"code":"20001","msg":"x","sub_code":"aop.auth-token-time-out"}"#;
 const TIMED_OUT: &str = r#"{"code":"20001","msg":"x","sub_code":"aop.app-auth-token-time-out"}"#;
 
+const USER_INVALID: &str = r#"{"code":"20001","msg":"x","sub_code":"aop.invalid-auth-token"}"#;
+
+#[tokio::test]
+async fn a_call_refused_while_the_token_is_refreshed_goes_on_with_the_new_one() {
+    let alipay = FakeAlipay::start().await;
+    let sidecar = TestSidecar::start_with(|config| {
+        remembering(config);
+        config.upstream.gateway = Some(alipay.gateway());
+    })
+    .await;
+    alipay.answer(Answer::Node(USER_TOKEN.to_owned()));
+    sidecar.send_code("c").await;
+    alipay.next().await;
+    alipay.answer(Answer::HeldNode(USER_INVALID.to_owned()));
+    alipay.answer(Answer::Node(USER_TIMED_OUT.to_owned()));
+    alipay.answer(Answer::HeldNode(OTHER_USER_TOKEN.to_owned()));
+    let refused = sidecar.share();
+    let refreshed = async {
+        assert_eq!(alipay.next().await.param("method"), SHARED);
+        let alipays = async {
+            while alipay.next().await.param("method") != LOGIN {}
+            // It has ended the old token, and the answer with the new one is still under way.
+            alipay.release();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            alipay.release();
+        };
+        tokio::join!(sidecar.share(), alipays).0
+    };
+    let (refused, refreshed) = tokio::join!(refused, refreshed);
+    for reply in [&refused, &refreshed] {
+        assert_eq!(json(reply)["code"], "10000", "{}", text(reply));
+    }
+    alipay.arrived().await;
+    sidecar.share().await;
+    assert_eq!(alipay.next().await.param("auth_token"), "v");
+}
+
 #[tokio::test]
 async fn each_cause_is_worth_one_resend_in_either_order_and_no_more() {
     let (served, methods) =

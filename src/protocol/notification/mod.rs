@@ -216,12 +216,9 @@ impl Notification {
     pub fn is_genuine(&self) -> bool {
         let has = |name: &str| self.text(name).is_some();
         let is_signed = |name: &str| {
+            let is_it = |(found, value): (&str, &str)| found == name && !is_blank(value);
             let mut pieces = self.sign_content.split('&');
-            pieces.any(|piece| {
-                piece
-                    .split_once('=')
-                    .is_some_and(|(found, _)| found == name)
-            })
+            pieces.any(|piece| piece.split_once('=').is_some_and(is_it))
         };
         let marks = [
             name::NOTIFY_ID,

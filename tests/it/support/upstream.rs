@@ -68,6 +68,8 @@ pub enum Answer {
     Body(u16, String),
     /// The default, once [`FakeAlipay::release`] is called.
     Held,
+    /// This node, signed, once [`FakeAlipay::release`] is called; who came first goes first.
+    HeldNode(String),
     /// These bytes, under this `Content-Type`; an empty one is left out.
     Bytes(&'static str, Vec<u8>),
     /// This node, signed, under the root of the method that was called.
@@ -185,6 +187,10 @@ impl Shared {
             }
             Some(Answer::Node(node)) => (200, self.signed(method, &node).into()),
             None => (200, self.signed(method, SUCCESS).into()),
+            Some(Answer::HeldNode(node)) => {
+                self.held.acquire().await.expect("never closed").forget();
+                (200, self.signed(method, &node).into())
+            }
             Some(Answer::Held) => {
                 self.held.acquire().await.expect("never closed").forget();
                 (200, self.signed(method, SUCCESS).into())
