@@ -377,8 +377,8 @@ async fn where_both_tokens_have_timed_out_the_call_is_sent_once_more_for_each() 
     }
 }
 
-/// Whether a call for a user was answered with success after these nodes, one a request.
-async fn served_after(nodes: &[&str]) -> (bool, Vec<String>) {
+/// An Alipay that answers as it is told, and a sidecar that holds [`USER_TOKEN`] of it.
+async fn scripted() -> (FakeAlipay, TestSidecar) {
     let alipay = FakeAlipay::start().await;
     let sidecar = TestSidecar::start_with(|config| {
         remembering(config);
@@ -388,6 +388,12 @@ async fn served_after(nodes: &[&str]) -> (bool, Vec<String>) {
     alipay.answer(Answer::Node(USER_TOKEN.to_owned()));
     sidecar.send_code("c").await;
     alipay.next().await;
+    (alipay, sidecar)
+}
+
+/// Whether a call for a user was answered with success after these nodes, one a request.
+async fn served_after(nodes: &[&str]) -> (bool, Vec<String>) {
+    let (alipay, sidecar) = scripted().await;
     for node in nodes {
         alipay.answer(Answer::Node((*node).to_owned()));
     }
@@ -411,15 +417,7 @@ const USER_INVALID: &str = r#"{"code":"20001","msg":"x","sub_code":"aop.invalid-
 
 #[tokio::test]
 async fn a_call_refused_while_the_token_is_refreshed_goes_on_with_the_new_one() {
-    let alipay = FakeAlipay::start().await;
-    let sidecar = TestSidecar::start_with(|config| {
-        remembering(config);
-        config.upstream.gateway = Some(alipay.gateway());
-    })
-    .await;
-    alipay.answer(Answer::Node(USER_TOKEN.to_owned()));
-    sidecar.send_code("c").await;
-    alipay.next().await;
+    let (alipay, sidecar) = scripted().await;
     alipay.answer(Answer::HeldNode(USER_INVALID.to_owned()));
     alipay.answer(Answer::Node(USER_TIMED_OUT.to_owned()));
     alipay.answer(Answer::HeldNode(OTHER_USER_TOKEN.to_owned()));
