@@ -80,7 +80,7 @@ async fn end(program: Program) -> Option<i32> {
 async fn sigterm_refuses_what_is_new_and_finishes_what_is_under_way() {
     let mut supervisor = Supervisor::start().await;
     let program = on_its_own(&mut supervisor);
-    let call = slow_call(&supervisor, Duration::from_secs(3)).await;
+    let call = slow_call(&supervisor, Duration::from_secs(5)).await;
     program.signal("TERM");
     supervisor.noticed("STOPPING=1");
     let mut probe = Caller::new(&supervisor.admin, Keep::Fresh);
@@ -96,10 +96,16 @@ async fn sigterm_refuses_what_is_new_and_finishes_what_is_under_way() {
         .expect("still there");
     assert_eq!(live.status, 200);
     for listener in [&supervisor.proxy, &supervisor.webhook] {
-        let refused = async { while TcpStream::connect(listener).await.is_ok() {} };
-        let waited = tokio::time::timeout(Duration::from_secs(1), refused).await;
+        // With pauses: who knocks at a full backlog is heard again a second later.
+        let refused = async {
+            while TcpStream::connect(listener).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, refused).await;
         waited.expect("nothing more is accepted");
     }
+    assert!(!call.is_finished(), "refused while a call is under way");
     let told = call.await.expect("no panic").expect("answered");
     assert_eq!(told.status, 200, "{told:?}");
     assert!(told.head.contains("connection: close"), "{told:?}");
