@@ -20,7 +20,8 @@ use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect, MemoKey, MerchantKey};
 use crate::token::lately::Lately;
-use crate::token::{TokenParts, TokenStatus, Tokens, calls};
+use crate::token::turn::Turns;
+use crate::token::{TokenParts, TokenStatus, Tokens, calls, refresh};
 
 /// How long Alipay isn't asked again about one merchant, milliseconds.
 const CHECK_EVERY_MS: i64 = 60_000;
@@ -129,10 +130,10 @@ impl Tokens {
         };
         doubts.checked.put(key, (), now, CHECK_EVERY_MS);
         let (parts, merchant) = (Arc::clone(&self.parts), merchant.clone());
-        let checked = doubts.checked.clone();
+        let (turns, checked) = (self.turns.clone(), doubts.checked.clone());
         doubts.checks.start(key, async move {
             let _slot = slot;
-            if let Err(error) = check(&parts, &merchant).await {
+            if let Err(error) = check(&parts, &turns, &merchant).await {
                 tracing::warn!(%error, auth_app_id = %merchant.auth_app_id, "what was learned of a refused token could not be stored");
                 checked.forget(&key);
             }
@@ -204,8 +205,13 @@ impl Tokens {
 }
 
 /// Asks Alipay about a refused token, unless that has become pointless, and stores what is learned.
-async fn check(parts: &TokenParts, merchant: &Merchant) -> Result<(), StoreError> {
-    let Some(stored) = stored(parts, merchant).await? else {
+///
+/// In the turn of the refresh token: Alipay ends a token when it executes its refresh, and until
+/// what was bought is stored, which may take as long as a disk does, the record shows an invalid
+/// token of a merchant who has cancelled nothing.
+async fn check(parts: &TokenParts, turns: &Turns, merchant: &Merchant) -> Result<(), StoreError> {
+    let (_turn, stored) = refresh::in_turn(parts, turns, merchant).await?;
+    let Some(stored) = stored else {
         return Ok(());
     };
     let is_replaced = stored.token.app_auth_token != merchant.token.app_auth_token;

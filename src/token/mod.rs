@@ -426,7 +426,8 @@ impl Tokens {
 
     /// Whether Alipay says that a merchant's authorisation is over: its token is invalid, and so is
     /// the one before where a refresh brought it and it never worked. One whose time is over is
-    /// invalid, too; then no new pair may be had for it either.
+    /// invalid, too; then no new pair may be had for it either. Alipay ends a token when it executes
+    /// its refresh, so one that is under way is waited for.
     ///
     /// # Errors
     /// [`TokenError`] when Alipay couldn't be asked.
@@ -434,9 +435,12 @@ impl Tokens {
     /// # Cancel safety
     /// Safe: a refresh that has begun goes on by itself.
     pub async fn has_ended(&self, merchant: &Merchant) -> Result<bool, TokenError> {
-        if self.query(merchant).await? == TokenStatus::Valid {
+        let (turn, stored) = refresh::in_turn(&self.parts, &self.turns, merchant).await?;
+        let is_replaced = |now: Merchant| now.token.app_auth_token != merchant.token.app_auth_token;
+        if stored.is_some_and(is_replaced) || self.query(merchant).await? == TokenStatus::Valid {
             return Ok(false);
         }
+        drop(turn);
         let now = self.parts.clock.now_ms();
         if merchant.token.stated_expiry.is_some_and(|at| at <= now) {
             let remedy = self.remedy(merchant).await;

@@ -5,6 +5,7 @@ use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::secret::Secret;
 use crate::store::MerchantKey;
+use crate::store::error::StoreError;
 use crate::token::calls::{self, Grant};
 use crate::token::error::TokenError;
 use crate::token::spent::{SpentReplies, SpentReply};
@@ -96,6 +97,7 @@ pub(super) async fn run(
     (known, occasion): (&Merchant, Occasion),
 ) -> Result<Refreshed, TokenError> {
     let (turn, stored) = in_turn(parts, turns, known).await?;
+    let stored = stored.unwrap_or_else(|| known.clone());
     occasion.check(&stored)?;
     if stored.token.app_auth_token != known.token.app_auth_token {
         return Ok(Refreshed::Before(stored));
@@ -146,11 +148,11 @@ pub(super) async fn run(
 
 /// The merchant's record as it is now, with the turn of the refresh token that stands in it, unless
 /// another pair has replaced the known one.
-async fn in_turn(
+pub(super) async fn in_turn(
     parts: &TokenParts,
     turns: &Turns,
     known: &Merchant,
-) -> Result<(Option<Turn>, Merchant), TokenError> {
+) -> Result<(Option<Turn>, Option<Merchant>), StoreError> {
     let mut refresh_token = known.token.app_refresh_token.clone();
     loop {
         let turn = match &refresh_token {
@@ -158,11 +160,12 @@ async fn in_turn(
             None => None,
         };
         let key = MerchantKey::Exact(known.app_id.clone(), known.auth_app_id.clone());
-        let stored = parts.store.find(key).await?.pop();
-        let stored = stored.unwrap_or_else(|| known.clone());
+        let Some(stored) = parts.store.find(key).await?.pop() else {
+            return Ok((turn, None));
+        };
         let is_replaced = stored.token.app_auth_token != known.token.app_auth_token;
         if is_replaced || stored.token.app_refresh_token == refresh_token {
-            return Ok((turn, stored));
+            return Ok((turn, Some(stored)));
         }
         // An import may have brought another.
         refresh_token = stored.token.app_refresh_token;

@@ -225,6 +225,29 @@ async fn a_token_that_was_replaced_meanwhile_is_neither_checked_nor_doubted() {
 }
 
 #[tokio::test]
+async fn a_token_is_not_judged_while_its_refresh_is_under_way() {
+    let parts = parts().await;
+    let before = parts.exchanged().await;
+    let asked = parts.asked(TOKEN_METHOD);
+    let late = Fault::once(FaultKind::Slow).delay(Duration::from_secs(1));
+    parts.simulator.fault(late.on(TOKEN_METHOD));
+    let judged = async {
+        while parts.asked(TOKEN_METHOD) == asked {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Alipay has ended the old token, and the answer with the new one is still under way.
+        let (ended, ()) = tokio::join!(parts.tokens.has_ended(&before), parts.refuse(&before));
+        assert!(!ended.expect("nobody is asked"));
+    };
+    let (renewed, ()) = tokio::join!(parts.tokens.renew(&before), judged);
+    let renewed = renewed.expect("a new pair");
+    let after = parts.first().await;
+    assert_eq!(after.status, MerchantStatus::Authorized);
+    assert!(after.token.app_auth_token == renewed.token.app_auth_token);
+    assert_eq!(parts.asked(QUERY), 0);
+}
+
+#[tokio::test]
 async fn an_alipay_that_cannot_be_asked_makes_nobody_revoked() {
     let parts = parts().await;
     let merchant = parts.exchanged().await;
