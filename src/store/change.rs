@@ -78,6 +78,8 @@ pub enum Change {
         key: UserKey,
         /// Only while this is the access token in force, else it is stale.
         only: Option<Secret<String>>,
+        /// Only if it was obtained no later than this, else it is stale; milliseconds since 1970.
+        obtained_until: Option<i64>,
     },
     /// Keeps a platform certificate, in the place of one with the same name.
     KeepCertificate(Box<KeptCertificate>),

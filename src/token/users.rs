@@ -251,6 +251,7 @@ impl UserTokens {
         let change = Change::ForgetUser {
             key: key.clone(),
             only: Some(used.access_token.clone()),
+            obtained_until: None,
         };
         self.parts.store.commit(vec![change]).await?;
         usable(self.parts.store.user(key).await?)

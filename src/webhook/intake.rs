@@ -22,6 +22,8 @@ const QUERY_PATIENCE: Duration = Duration::from_secs(4);
 /// How long a notification without a `notify_id` is known again, milliseconds: as long as the
 /// others are by default.
 const UNNAMED_MS: i64 = 7 * 24 * 3600 * 1000;
+/// How far our clock and Alipay's may be apart: with more, no call of v3 is taken.
+const CLOCKS_DIFFER_MS: i64 = 10 * 60 * 1000;
 
 /// One verified notification and everything it is judged by.
 pub(super) struct Intake<'a> {
@@ -106,6 +108,8 @@ impl Intake<'_> {
     }
 
     /// The tokens of a user who cancelled: those for the merchant it names, else for our own app.
+    /// A login after the message was sent isn't meant: what Alipay sends again, or what was refused
+    /// and is verified now, may be days old.
     fn forgotten_user(&self) -> Vec<Change> {
         let Some(said) = self.verified.notification.user_cancellation() else {
             return Vec::new();
@@ -116,6 +120,7 @@ impl Intake<'_> {
             // It names somebody, but nobody who can be told.
             Some(Err(_)) => return Vec::new(),
         };
+        let obtained_until = said.sent_at.map(|at| at.saturating_add(CLOCKS_DIFFER_MS));
         let names = [said.user_id, said.open_id].into_iter().flatten();
         let forget = |name| Change::ForgetUser {
             key: UserKey {
@@ -124,6 +129,7 @@ impl Intake<'_> {
                 name,
             },
             only: None,
+            obtained_until,
         };
         names
             .filter_map(|name| UserName::new(&name))

@@ -1534,7 +1534,14 @@ async fn a_users_token_is_found_by_both_names_and_replaced_only_by_what_is_newer
         let forget = |only: Option<&str>| Change::ForgetUser {
             key: user("o"),
             only: only.map(secret),
+            obtained_until: None,
         };
+        let old = Change::ForgetUser {
+            key: user("o"),
+            only: None,
+            obtained_until: Some(START - 1),
+        };
+        assert!(matches!(fixture.commit(old).await, Effect::Stale));
         assert!(matches!(
             fixture.commit(forget(Some("b"))).await,
             Effect::Stale

@@ -219,6 +219,7 @@ async fn a_login_replaces_a_damaged_user_and_a_cancellation_is_not_refused_for_i
             let cancelled = Change::ForgetUser {
                 key: key.clone(),
                 only: None,
+                obtained_until: None,
             };
             let effects = store.commit(vec![cancelled]).await.expect("committed");
             assert!(matches!(effects[..], [Effect::Missing]));

@@ -543,33 +543,51 @@ async fn the_users_of_a_merchant_whose_token_alipay_calls_invalid_are_forgotten(
     assert!(kept.expect("readable").is_none());
 }
 
-#[tokio::test]
-async fn a_user_or_a_merchant_who_cancels_is_forgotten() {
-    let sidecar = started().await;
-    let cancel = async |event, params: &[(&str, &str)]| {
-        sidecar.logged_in().await;
-        check_shared(&sidecar.share().await);
+/// What tells that the user of [`TestSidecar::logged_in`] has cancelled.
+fn by_user() -> [(&'static str, String); 2] {
+    let user = format!(r#"{{"user_id":"{DEFAULT_USER_ID}","auth_app_id":"{FIRST_AUTH_APP_ID}"}}"#);
+    let method = "alipay.open.auth.userauth.cancelled";
+    [("msg_method", method.to_owned()), ("biz_content", user)]
+}
+
+impl TestSidecar {
+    /// Has the user log in, and a cancellation come after it.
+    async fn cancelled(&self, event: Event, params: &[(&str, String)]) {
+        self.logged_in().await;
+        check_shared(&self.share().await);
         let mut options = TriggerOptions {
             wait: true,
             attempts: Some(1),
             ..TriggerOptions::default()
         };
-        let params = params
-            .iter()
-            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        let params = params.iter().map(|(n, v)| ((*n).to_owned(), v.clone()));
         options.params.extend(params);
-        let sent = sidecar.simulator.trigger(event, &options).await;
-        let sent = sent.expect("sent");
+        let sent = self.simulator.trigger(event, &options).await.expect("sent");
         assert_eq!(sent.attempts.last().and_then(|a| a.status), Some(200));
-    };
-    let user = format!(r#"{{"user_id":"{DEFAULT_USER_ID}","auth_app_id":"{FIRST_AUTH_APP_ID}"}}"#);
-    let cancelled = [
-        ("msg_method", "alipay.open.auth.userauth.cancelled"),
-        ("biz_content", &user),
-    ];
-    cancel(Event::FeaturePackage, &cancelled).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cancellation_sent_before_the_login_is_not_about_it() {
+    let sidecar = started().await;
+    for (minutes_ago, is_meant) in [(11, false), (9, true)] {
+        let sent_at = SystemClock.now_ms() - minutes_ago * 60_000;
+        let [method, content] = by_user();
+        let late = [method, content, ("utc_timestamp", sent_at.to_string())];
+        sidecar.cancelled(Event::FeaturePackage, &late).await;
+        match is_meant {
+            true => check_refused(&sidecar.share().await, "token-unknown"),
+            false => check_shared(&sidecar.share().await),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_user_or_a_merchant_who_cancels_is_forgotten() {
+    let sidecar = started().await;
+    sidecar.cancelled(Event::FeaturePackage, &by_user()).await;
     check_refused(&sidecar.share().await, "token-unknown");
-    cancel(Event::Cancel, &[]).await;
+    sidecar.cancelled(Event::Cancel, &[]).await;
     check_refused(&sidecar.share().await, "merchant-unauthorized");
     let key = UserKey {
         app_id: AppId::new(DEFAULT_APP_ID).expect("an id"),

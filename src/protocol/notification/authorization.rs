@@ -107,10 +107,9 @@ impl Cancellation {
             loose::object(top(name::BIZ_CONTENT).unwrap_or_default()).unwrap_or_default();
         let text =
             |inside: Loose, name| inside.into_text().or_else(|| top(name).map(str::to_owned));
-        let sent_at = || top(name::UTC_TIMESTAMP)?.trim().parse().ok();
         Self {
             at: inside.auth_time.number(),
-            sent_at: sent_at(),
+            sent_at: sent_at(params),
             auth_app_id: text(inside.auth_app_id, name::AUTH_APP_ID),
             user_id: text(inside.user_id, "user_id"),
         }
@@ -128,6 +127,8 @@ pub struct UserCancellation {
     pub user_id: Option<String>,
     /// The user's id for the application.
     pub open_id: Option<String>,
+    /// When the message was sent, as of [`Cancellation`]: it happened no later.
+    pub sent_at: Option<i64>,
 }
 
 impl UserCancellation {
@@ -141,8 +142,14 @@ impl UserCancellation {
             auth_app_id: text(inside.auth_app_id, name::AUTH_APP_ID),
             user_id: text(inside.user_id, "user_id"),
             open_id: text(inside.open_id, "open_id"),
+            sent_at: sent_at(params),
         }
     }
+}
+
+/// When a message says that it was sent, milliseconds since 1970.
+fn sent_at(params: &Params) -> Option<i64> {
+    params.get(name::UTC_TIMESTAMP)?.trim().parse().ok()
 }
 
 #[derive(Default, Deserialize)]

@@ -161,7 +161,11 @@ impl<'t> Applier<'t> {
                 auth_app_id,
                 pid,
             } => self.fill_pid(&MerchantId::new(app_id, auth_app_id), pid),
-            Change::ForgetUser { key, only } => self.forget_user(key, only.as_ref()),
+            Change::ForgetUser {
+                key,
+                only,
+                obtained_until,
+            } => self.forget_user(key, only.as_ref(), *obtained_until),
             Change::KeepCertificate(certificate) => self.keep_certificate(certificate),
             Change::KeepUserToken { token, replaces } => {
                 self.keep_user_token(token, replaces.as_ref())

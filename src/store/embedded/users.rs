@@ -57,16 +57,19 @@ impl Applier<'_> {
         Ok(Effect::Applied)
     }
 
-    /// Forgets a user; with `only`, only while that is the access token in force.
+    /// Forgets a user; with `only`, only while that is the access token in force, with
+    /// `obtained_until`, only if it is no newer.
     pub(super) fn forget_user(
         &mut self,
         key: &UserKey,
         only: Option<&Secret<String>>,
+        obtained_until: Option<i64>,
     ) -> Result<Effect, Fault> {
         let Some(known) = self.user_if_whole(key)? else {
             return Ok(Effect::Missing);
         };
-        if only.is_some_and(|only| *only != known.access_token) {
+        let is_another = only.is_some_and(|only| *only != known.access_token);
+        if is_another || obtained_until.is_some_and(|until| known.obtained_at > until) {
             return Ok(Effect::Stale);
         }
         self.touch();

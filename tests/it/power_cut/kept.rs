@@ -126,7 +126,11 @@ impl Writer {
         self.commit(vec![keep(renewed, Some(&format!("user-{round}")))]);
         if round % 3 == 2 {
             let key = token.key().expect("a name");
-            self.commit(vec![Change::ForgetUser { key, only: None }]);
+            self.commit(vec![Change::ForgetUser {
+                key,
+                only: None,
+                obtained_until: None,
+            }]);
         }
     }
 

@@ -152,11 +152,12 @@ impl Pair {
     fn user(&mut self, step: &Step) -> Change {
         let now = self.model.now;
         match step {
-            Step::ForgetUser { user, only } => {
+            Step::ForgetUser { user, only, before } => {
                 let key = self.known_user(*user);
                 Change::ForgetUser {
                     only: only.map(|only| self.user_token(&key, only)),
                     key,
+                    obtained_until: before.map(|before| now - before),
                 }
             }
             Step::KeepUser {

@@ -80,6 +80,8 @@ pub(super) enum Step {
         user: User,
         /// Only this token, or the one in force.
         only: Option<Option<u8>>,
+        /// Only what was obtained this long ago.
+        before: Option<i64>,
     },
     KeepCertificate {
         app: u8,
@@ -354,7 +356,9 @@ fn kept() -> impl Strategy<Value = Step> {
         4 => kept.prop_map(|(user, other_name, token, replaces, by)| {
             Step::KeepUser { user, other_name, token, replaces, by }
         }),
-        3 => (user(), only()).prop_map(|(user, only)| Step::ForgetUser { user, only }),
+        3 => (user(), only(), option::weighted(0.4, 0..2 * DAY_MS)).prop_map(
+            |(user, only, before)| Step::ForgetUser { user, only, before }
+        ),
         2 => (0..APPS).prop_map(Step::PutApp),
         2 => (0..APPS).prop_map(Step::RemoveApp),
         2 => (0..APPS, 0..NAMES).prop_map(|(app, sn)| Step::KeepCertificate { app, sn }),

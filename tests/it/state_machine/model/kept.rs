@@ -168,11 +168,19 @@ impl Kept {
         Answer::Applied
     }
 
-    pub(super) fn forget_user(&mut self, key: &UserKey, only: Option<&Secret<String>>) -> Answer {
+    pub(super) fn forget_user(
+        &mut self,
+        key: &UserKey,
+        only: Option<&Secret<String>>,
+        obtained_until: Option<i64>,
+    ) -> Answer {
         let Some(known) = self.user(key) else {
             return Answer::Missing;
         };
         if only.is_some_and(|only| *only != known.access_token) {
+            return Answer::Stale;
+        }
+        if obtained_until.is_some_and(|until| known.obtained_at > until) {
             return Answer::Stale;
         }
         for key in keys(&known) {

@@ -149,7 +149,11 @@ impl Model {
             } => self
                 .merchants
                 .fill_pid(now, auth_app_id.as_str(), pid.as_str()),
-            Change::ForgetUser { key, only } => self.kept.forget_user(key, only.as_ref()),
+            Change::ForgetUser {
+                key,
+                only,
+                obtained_until,
+            } => self.kept.forget_user(key, only.as_ref(), *obtained_until),
             Change::KeepCertificate(certificate) => self.kept.keep_certificate(certificate),
             Change::KeepUserToken { token, replaces } => {
                 self.kept.keep_user(token, replaces.as_ref())
