@@ -35,6 +35,7 @@ use crate::proxy::second_try::{self, Resendable};
 use crate::proxy::story::Story;
 use crate::proxy::users;
 use crate::store::error::StoreError;
+use crate::token::error::TokenError;
 use crate::token::{SpentForm, SpentReply, TOKEN_METHOD, Turn};
 
 /// The member of a reply that holds a user's tokens.
@@ -348,12 +349,12 @@ async fn send_for_tokens(
         Some(_) => Source::Refresh,
         None => Source::Callback,
     };
-    let node = reply.envelope.node_text();
-    absorb(parts, &v2.app, node.as_bytes(), source).await;
     if let Some(turn) = &turn {
         let kept = SpentReply::V2((*reply).clone());
         parts.tokens.keep_spent(turn, form, kept);
     }
+    let node = Secret::new(reply.envelope.node_text());
+    absorb(parts, turn, (&v2.app, source), node.expose().as_bytes()).await;
     Ok(reply)
 }
 
@@ -369,10 +370,21 @@ pub(super) fn refuse_unstorable(parts: &ProxyParts) -> Result<(), ProxyError> {
     Err(StoreError::Unavailable { reason }.into())
 }
 
-/// Stores the tokens that a verified reply hands out.
-pub(super) async fn absorb(parts: &ProxyParts, app: &SigningApp, node: &[u8], source: Source) {
-    if let Err(error) = parts.tokens.absorb(app, node, source).await {
-        tracing::error!(%error, app_id = %app.app_id, "tokens in a reply could not be stored");
+/// Stores the tokens that a verified reply hands out; until then nobody else has the turn.
+pub(super) async fn absorb(
+    parts: &ProxyParts,
+    turn: Option<Turn>,
+    (app, source): (&SigningApp, Source),
+    node: &[u8],
+) {
+    match parts.tokens.absorb_in(turn, (app, source), node).await {
+        Ok(_) => {}
+        Err(error @ TokenError::Unstored) => {
+            tracing::error!(%error, app_id = %app.app_id, "tokens in a reply are not stored yet");
+        }
+        Err(error) => {
+            tracing::error!(%error, app_id = %app.app_id, "tokens in a reply could not be stored");
+        }
     }
 }
 

@@ -174,21 +174,22 @@ where
             return joined.map_err(|_| late())?.unwrap_or_else(|| Err(bug()));
         }
     };
-    let result = send_once(parts, (&login.known.app, code), send).await;
+    let result = send_once(parts, (login, code), send).await;
     landing.land(result.clone());
     result
 }
 
 async fn send_once<T, F>(
     parts: &ProxyParts,
-    (app, code): (&SigningApp, &Secret<String>),
+    (login, code): (&Login<'_>, &Secret<String>),
     send: F,
 ) -> Result<T, ProxyError>
 where
     F: Future<Output = Result<T, ProxyError>> + Send,
 {
     let codes = parts.tokens.users().codes();
-    let spending = codes.spend(&app.app_id, code).await?;
+    let app_id = &login.known.app.app_id;
+    let spending = codes.spend_by(login.until, app_id, code).await?;
     let result = send.await;
     if let Err(error) = &result
         && error.outcome == Outcome::NotSent

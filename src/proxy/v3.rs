@@ -277,11 +277,12 @@ async fn send_for_tokens(
         Some(_) => Source::Refresh,
         None => Source::Callback,
     };
-    call::absorb(parts, &v3.app, content(&v3, &reply).expose(), source).await;
     if let Some(turn) = &turn {
         let kept = SpentReply::V3((*reply).clone());
         parts.tokens.keep_spent(turn, form, kept);
     }
+    let told = content(&v3, &reply);
+    call::absorb(parts, turn, (&v3.app, source), told.expose()).await;
     Ok(reply)
 }
 

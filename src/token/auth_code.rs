@@ -6,6 +6,9 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::oneshot;
 
 use crate::model::id::AppId;
 use crate::protocol::secret::Secret;
@@ -65,6 +68,45 @@ impl AuthCodes {
             parts,
             sent: Arc::clone(&self.sent),
         }
+    }
+
+    /// Takes the one right to send `code`, if the store takes that by `until`.
+    ///
+    /// # Errors
+    /// [`AuthCodeError`]: it may not be sent.
+    ///
+    /// # Cancel safety
+    /// Who leaves gives the right back; where it was just got, the code may count as sent.
+    pub(crate) async fn spend_by(
+        &self,
+        until: Instant,
+        app_id: &AppId,
+        code: &Secret<String>,
+    ) -> Result<Spending, AuthCodeError> {
+        if !self.parts.remember_users {
+            return self.spend(app_id, code).await;
+        }
+        let (codes, app_id, code) = (self.clone(), app_id.clone(), code.clone());
+        let (taken, mut right) = oneshot::channel();
+        tokio::spawn(async move {
+            let spent = codes.spend(&app_id, &code).await;
+            // Nobody waits any more, and nothing was sent.
+            if let Err(Ok(spending)) = taken.send(spent) {
+                codes.give_back(spending).await;
+            }
+        });
+        let spent = match tokio::time::timeout_at(until.into(), &mut right).await {
+            Ok(spent) => spent.ok(),
+            Err(_) => {
+                right.close();
+                // It may have come in this very moment.
+                right.try_recv().ok()
+            }
+        };
+        spent.unwrap_or_else(|| {
+            let reason = "it took all the time there was".to_owned();
+            Err(StoreError::Unavailable { reason }.into())
+        })
     }
 
     /// Takes the one right to send `code`.

@@ -12,7 +12,7 @@ use crate::protocol::secret::Secret;
 use crate::store::{Change, MemoKey, MerchantKey};
 use crate::token::calls::{self, Grant};
 use crate::token::error::TokenError;
-use crate::token::storing::{self, Found, Patience};
+use crate::token::storing::{self, Found};
 use crate::token::{ExchangeContext, TokenParts};
 
 /// How long a code gives the same answer again, milliseconds: as long as Alipay's codes live.
@@ -87,7 +87,6 @@ pub(super) async fn run(
         app_id: &app.app_id,
         source: Source::Callback,
         rank: Rank::AfterStored,
-        patience: Patience::Endless,
         context: &context,
     };
     storing::store(parts, &found, granted, Some(remember)).await

@@ -53,7 +53,6 @@ use learn::Learning;
 use metrics::TokenMetrics;
 use refresh::Occasion;
 use spent::SpentReplies;
-use storing::Patience;
 use turn::Turns;
 use users::UserTokens;
 
@@ -257,10 +256,7 @@ impl Tokens {
         landed: impl Future<Output = Option<Result<T, TokenError>>>,
     ) -> Result<T, TokenError> {
         let patience = self.parts.timeout.saturating_mul(2) + STORING;
-        match tokio::time::timeout(patience, landed).await {
-            Ok(landed) => landed.unwrap_or(Err(TokenError::Internal)),
-            Err(_) => Err(TokenError::Unstored),
-        }
+        storing::until_stored(patience, landed).await
     }
 
     /// Whether tokens that are bought now could be stored.
@@ -273,30 +269,53 @@ impl Tokens {
     /// else made.
     ///
     /// # Errors
-    /// [`TokenError::Reply`] when the node holds no token, [`TokenError::Store`].
+    /// [`TokenError::Reply`] when the node holds no token, [`TokenError::Store`];
+    /// [`TokenError::Unstored`] where the store doesn't take them yet.
     ///
     /// # Cancel safety
-    /// What was handed to the store is stored; dropped before, the tokens are lost.
+    /// Safe: the tokens are stored in a task of its own, for as long as the process lives.
     pub async fn absorb(
         &self,
         app: &SigningApp,
         node: &[u8],
         source: Source,
     ) -> Result<Vec<Merchant>, TokenError> {
+        self.absorb_in(None, (app, source), node).await
+    }
+
+    /// The same in the turn of the refresh token that was spent, which ends with it.
+    ///
+    /// # Errors
+    /// As [`Tokens::absorb`].
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn absorb_in(
+        &self,
+        turn: Option<Turn>,
+        (app, source): (&SigningApp, Source),
+        node: &[u8],
+    ) -> Result<Vec<Merchant>, TokenError> {
         let granted = token_reply::parse(node).map_err(TokenError::Reply)?;
-        // A refresh goes on with what was authorised before; an exchange had no `state` of ours.
-        let context = ExchangeContext {
-            reference: None,
-            bound: source == Source::Refresh,
+        let key = MemoKey::new("absorb", &[&String::from_utf8_lossy(node)]);
+        let (parts, app_id) = (Arc::clone(&self.parts), app.app_id.clone());
+        let work = async move {
+            // A refresh goes on with what was authorised before; an exchange had no `state` of ours.
+            let context = ExchangeContext {
+                reference: None,
+                bound: source == Source::Refresh,
+            };
+            let found = storing::Found {
+                app_id: &app_id,
+                source,
+                rank: Rank::AfterStored,
+                context: &context,
+            };
+            let stored = storing::store(&parts, &found, granted, None).await;
+            drop(turn);
+            stored
         };
-        let found = storing::Found {
-            app_id: &app.app_id,
-            source,
-            rank: Rank::AfterStored,
-            patience: Patience::Caller,
-            context: &context,
-        };
-        storing::store(&self.parts, &found, granted, None).await
+        storing::until_stored(STORING, self.exchanges.run(key, work)).await
     }
 
     /// Buys a new pair with the merchant's `app_refresh_token` and stores it.

@@ -9,7 +9,7 @@ use crate::store::error::StoreError;
 use crate::token::calls::{self, Grant};
 use crate::token::error::TokenError;
 use crate::token::spent::{SpentReplies, SpentReply};
-use crate::token::storing::{self, Found, Patience};
+use crate::token::storing::{self, Found};
 use crate::token::turn::{Turn, Turns};
 use crate::token::{ExchangeContext, TokenParts, doubt};
 
@@ -125,7 +125,6 @@ pub(super) async fn run(
         app_id: &stored.app_id,
         source: Source::Refresh,
         rank: occasion.rank(),
-        patience: Patience::Endless,
         context,
     };
     let merchants = storing::store(parts, &found, granted, None).await?;

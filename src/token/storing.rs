@@ -15,29 +15,19 @@ use crate::store::{Change, Effect, MerchantKey};
 use crate::token::error::TokenError;
 use crate::token::{ExchangeContext, TokenParts};
 
-/// How often a commit is tried while the disk refuses and somebody waits for it. Together with the
-/// pause, below the time a browser waits.
+/// How often a commit is tried while the disk refuses, before that is told. Together with the pause,
+/// below the time a browser waits.
 const TRIES: usize = 5;
 /// The pause between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause where nobody waits: the code is spent, so giving up loses the token.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// How long a store that takes no writes is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patience {
-    /// A few tries: a caller waits, and gets the tokens anyway.
-    Caller,
-    /// For as long as the process lives: what was bought exists nowhere else.
-    Endless,
-}
-
 /// Where tokens came from.
 pub(super) struct Found<'a> {
     pub(super) app_id: &'a AppId,
     pub(super) source: Source,
     pub(super) rank: Rank,
-    pub(super) patience: Patience,
     pub(super) context: &'a ExchangeContext,
 }
 
@@ -58,7 +48,7 @@ pub(super) async fn store(
             reason: "no `auth_app_id` has the form of one".to_owned(),
         }));
     }
-    let ids = commit_granted(parts, found.patience, (authorizations, further), now).await?;
+    let ids = commit_granted(parts, (authorizations, further), now).await?;
     parts.wake.notify_one();
     let mut merchants = Vec::new();
     for id in ids {
@@ -87,7 +77,6 @@ pub(super) async fn store_one(
 /// code is spent and the others must not be lost with it. Gives whose tokens were stored.
 async fn commit_granted(
     parts: &TokenParts,
-    patience: Patience,
     (authorizations, further): (Vec<Authorization>, Option<Change>),
     now: i64,
 ) -> Result<Vec<AuthAppId>, StoreError> {
@@ -103,14 +92,14 @@ async fn commit_granted(
         })
         .collect();
     let all = changes.iter().cloned().chain(further.clone()).collect();
-    let mut conflict = match commit_for(parts, patience, all).await {
+    let mut conflict = match commit_bought(parts, all).await {
         Ok(_) => return Ok(ids),
         Err(conflict @ StoreError::TokenConflict { .. }) if ids.len() > 1 => conflict,
         Err(error) => return Err(error),
     };
     let mut stored = Vec::new();
     for (id, change) in ids.into_iter().zip(changes) {
-        match commit_for(parts, patience, vec![change]).await {
+        match commit_bought(parts, vec![change]).await {
             Ok(_) => stored.push(id),
             Err(error @ StoreError::TokenConflict { .. }) => {
                 tracing::error!(%error, auth_app_id = %id, "a granted token was not stored");
@@ -123,7 +112,7 @@ async fn commit_granted(
         return Err(conflict);
     }
     if let Some(further) = further {
-        commit_for(parts, patience, vec![further]).await?;
+        commit_bought(parts, vec![further]).await?;
     }
     Ok(stored)
 }
@@ -143,16 +132,16 @@ pub(super) async fn commit(
     parts.store.commit(changes).await
 }
 
-/// Commits with that patience.
-pub(super) async fn commit_for(
+/// Commits what was bought, however long the store takes: it exists nowhere else.
+pub(super) async fn commit_bought(
     parts: &TokenParts,
-    patience: Patience,
     changes: Vec<Change>,
 ) -> Result<Vec<Effect>, StoreError> {
     let bought_at = parts.clock.now_ms();
     match commit(parts, changes.clone()).await {
-        Err(StoreError::Unavailable { .. }) if patience == Patience::Endless => {
-            commit_at_last(parts, dated(changes, bought_at)).await
+        Err(StoreError::Unavailable { .. }) => {
+            let changes = dated(parts, changes, bought_at).await;
+            commit_at_last(parts, changes).await
         }
         settled => settled,
     }
@@ -176,16 +165,36 @@ async fn commit_at_last(
     }
 }
 
-/// The changes, ranked by when they were bought: what comes while the store is awaited is newer.
-fn dated(mut changes: Vec<Change>, bought_at: i64) -> Vec<Change> {
+/// The changes, ranked by when they were bought: what comes while the store is awaited is newer. What
+/// stood in the store by then is older, whatever the two clocks say.
+async fn dated(parts: &TokenParts, mut changes: Vec<Change>, bought_at: i64) -> Vec<Change> {
     for change in &mut changes {
         if let Change::Authorize { authorization, .. } = change
             && authorization.rank == Rank::AfterStored
         {
-            authorization.rank = Rank::EstimatedTime(bought_at);
+            let whose = (
+                authorization.app_id.clone(),
+                authorization.auth_app_id.clone(),
+            );
+            // What can't be read now ranks by the clock alone.
+            let stored = parts.store.find(MerchantKey::Exact(whose.0, whose.1)).await;
+            let stored = stored.ok().and_then(|mut found| found.pop());
+            let newest = stored.map_or(i64::MIN, |stored| stored.newest_change());
+            authorization.rank = Rank::EstimatedTime(bought_at.max(newest.saturating_add(1)));
         }
     }
     changes
+}
+
+/// Waits for what is bought and stored in a task of its own, but not for a store that doesn't take it.
+pub(super) async fn until_stored<T>(
+    patience: Duration,
+    landed: impl Future<Output = Option<Result<T, TokenError>>>,
+) -> Result<T, TokenError> {
+    match tokio::time::timeout(patience, landed).await {
+        Ok(landed) => landed.unwrap_or(Err(TokenError::Internal)),
+        Err(_) => Err(TokenError::Unstored),
+    }
 }
 
 /// Refuses to spend what couldn't be stored.

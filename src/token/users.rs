@@ -26,7 +26,7 @@ use crate::token::auth_code::AuthCodes;
 use crate::token::error::TokenError;
 use crate::token::lately::Lately;
 use crate::token::refresh::is_about_refresh_token;
-use crate::token::storing::{self, Patience};
+use crate::token::storing;
 use crate::token::turn::{Turn, Turns};
 use crate::token::{TokenParts, calls};
 
@@ -349,7 +349,7 @@ impl UserTokens {
             token: Box::new(token.clone()),
             replaces: Some(known.access_token.clone()),
         };
-        let effects = storing::commit_for(&self.parts, Patience::Endless, vec![change]).await?;
+        let effects = storing::commit_bought(&self.parts, vec![change]).await?;
         match effects.first() {
             // A login or a cancellation came in between.
             Some(Effect::Stale) => usable(self.parts.store.user(key).await?),

@@ -834,3 +834,13 @@ async fn the_console_is_served_whole_and_may_load_nothing_else() {
         assert_eq!(header(&reply, "allow"), "GET");
     }
 }
+
+#[tokio::test]
+async fn gauges_of_a_store_that_cannot_be_read_stay_as_they_were() {
+    let (sidecar, brittle) = crate::calls::brittle().await;
+    let series = r#"alipay_sidecar_merchants{state="authorized"}"#;
+    sidecar.wait_for_metric(series, 1.0).await;
+    brittle.break_down();
+    let gauge = sidecar.metric(series).await;
+    assert!((gauge - 1.0).abs() < f64::EPSILON, "{gauge}");
+}

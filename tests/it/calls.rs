@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alipay_sidecar::clock::{Clock, ManualClock, SystemClock};
+use alipay_sidecar::config::Config;
 use alipay_sidecar::model::call::CallKey;
 use alipay_sidecar::net::client::Reply;
 use alipay_sidecar::protocol::encryption::ContentKey;
@@ -274,15 +275,16 @@ async fn a_record_is_kept_for_a_day() {
 
 /// A sidecar on a store that can be told to fail.
 pub(crate) async fn brittle() -> (TestSidecar, BrittleStore) {
+    brittle_with(|_| ()).await
+}
+
+pub(crate) async fn brittle_with(change: impl FnOnce(&mut Config)) -> (TestSidecar, BrittleStore) {
     let mut brittle = None;
-    let sidecar = TestSidecar::start_built(
-        |_| (),
-        |config, builder| {
-            let store = BrittleStore::open(config);
-            brittle = Some(store.clone());
-            builder.store(Arc::new(store))
-        },
-    )
+    let sidecar = TestSidecar::start_built(change, |config, builder| {
+        let store = BrittleStore::open(config);
+        brittle = Some(store.clone());
+        builder.store(Arc::new(store))
+    })
     .await;
     (sidecar, brittle.expect("built"))
 }

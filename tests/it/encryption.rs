@@ -220,6 +220,30 @@ async fn an_encrypted_authorisation_that_cant_be_opened_is_not_acked() {
 }
 
 #[tokio::test]
+async fn a_users_cancellation_that_cant_be_opened_is_not_acked_where_users_are_remembered() {
+    for (remember, status) in [(true, 503), (false, 200)] {
+        let sidecar = TestSidecar::start_before(|simulator, config| {
+            encrypted(simulator, config);
+            config.apps[0].encrypt_key = None;
+            config.tokens.remember_users = remember;
+        })
+        .await;
+        let method = "alipay.open.auth.userauth.cancelled".to_owned();
+        let options = TriggerOptions {
+            encrypted: true,
+            wait: true,
+            attempts: Some(1),
+            params: [("msg_method".to_owned(), method)].into(),
+            ..TriggerOptions::default()
+        };
+        let sent = sidecar.simulator.trigger(Event::Cancel, &options).await;
+        let sent = sent.expect("sent");
+        let answer = sent.attempts.last().expect("waited for");
+        assert_eq!(answer.status, Some(status), "{remember}");
+    }
+}
+
+#[tokio::test]
 async fn tokens_that_an_sdk_asked_for_encrypted_are_stored_or_not_asked_for() {
     for (held, status) in [(true, 200), (false, 400)] {
         let sidecar = TestSidecar::start_before(|simulator, config| {

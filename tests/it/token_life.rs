@@ -6,13 +6,13 @@ use std::time::Duration;
 use alipay_sidecar::config::delivery::AuthorizationDelivery;
 use alipay_sidecar::config::token::UnknownToken;
 use alipay_sidecar::gateway::error::Outcome;
-use alipay_sidecar::model::authorization::{Doubt, Revocation};
+use alipay_sidecar::model::authorization::{Authorization, Doubt, Rank, Revocation};
 use alipay_sidecar::model::merchant::{Merchant, MerchantStatus};
 use alipay_sidecar::net::shutdown::Shutdown;
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{
-    DEFAULT_APP_ID, FIRST_APP_AUTH_TOKEN, FIRST_APP_REFRESH_TOKEN, FIRST_AUTH_APP_ID, Fault,
-    FaultKind, SECOND_APP_AUTH_TOKEN, SECOND_AUTH_APP_ID, SECOND_PID,
+    DEFAULT_APP_ID, FIRST_APP_AUTH_TOKEN, FIRST_APP_REFRESH_TOKEN, FIRST_AUTH_APP_ID, FIRST_PID,
+    Fault, FaultKind, SECOND_APP_AUTH_TOKEN, SECOND_AUTH_APP_ID, SECOND_PID,
 };
 use alipay_sidecar::store::{Change, Directory as _, Inbox as _, MerchantKey, Store as _};
 use alipay_sidecar::token::error::TokenError;
@@ -20,7 +20,7 @@ use alipay_sidecar::token::{ExchangeContext, LearnError, Pace, TOKEN_METHOD};
 use http::{Method, Request};
 
 use crate::parts::{NOW, Parts, Setting};
-use crate::support::{ALIAS, TestSidecar, header, json, text};
+use crate::support::{ALIAS, TestSidecar, add_merchant, header, json, merchant, text};
 
 const QUERY: &str = "alipay.open.auth.token.app.query";
 const CHECKS: &str = "alipay_sidecar_token_checks_total";
@@ -557,6 +557,11 @@ async fn v3_replies_tell_the_same() {
     sidecar.wait_for_metric(suspect, 0.0).await;
 }
 
+fn refresh_token(merchant: &Merchant) -> &Secret<String> {
+    let refresh_token = merchant.token.app_refresh_token.as_ref();
+    refresh_token.expect("a refresh token")
+}
+
 fn refresh(refresh_token: &str) -> String {
     format!(r#"{{"grant_type":"refresh_token","refresh_token":"{refresh_token}"}}"#)
 }
@@ -667,11 +672,15 @@ async fn nothing_is_spent_while_the_store_takes_no_writes() {
     let (sidecar, brittle) = crate::calls::brittle().await;
     let refresh = format!("{}/refresh", crate::authorizations::FIRST);
     brittle.break_commits();
-    let refused = sidecar.admin(Method::POST, &refresh, "").await;
-    assert_eq!(
-        header(&refused, "alipay-sidecar-error"),
-        "store-unavailable"
-    );
+    let path = format!("/v2/{TOKEN_METHOD}");
+    let by_a_caller = sidecar.post(&path, self::refresh(FIRST_APP_REFRESH_TOKEN));
+    for refused in [
+        sidecar.admin(Method::POST, &refresh, "").await,
+        by_a_caller.await,
+    ] {
+        let error = header(&refused, "alipay-sidecar-error");
+        assert_eq!(error, "store-unavailable", "{}", text(&refused));
+    }
     assert_eq!(sidecar.simulator.requests().len(), 0);
     brittle.heal();
     let refreshed = sidecar.admin(Method::POST, &refresh, "").await;
@@ -700,4 +709,77 @@ async fn a_bought_pair_is_stored_when_the_store_heals_however_long_that_takes() 
     assert_eq!(sidecar.simulator.requests().len(), 1);
     let held = json(&refreshed);
     assert_eq!(held["source"], "refresh");
+}
+
+#[tokio::test]
+async fn a_pair_that_a_caller_bought_is_stored_too_and_nobody_sends_the_old_one_meanwhile() {
+    let (sidecar, brittle) = crate::calls::brittle().await;
+    let late = Fault::once(FaultKind::Slow)
+        .delay(Duration::from_secs(1))
+        .on(TOKEN_METHOD);
+    sidecar.simulator.fault(late);
+    let breaking = async {
+        while sidecar.simulator.requests().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        brittle.break_commits();
+    };
+    let path = format!("/v2/{TOKEN_METHOD}");
+    let bought = sidecar.post(&path, refresh(FIRST_APP_REFRESH_TOKEN));
+    let (bought, ()) = tokio::join!(bought, breaking);
+    // Its caller has the only copy, and doesn't wait for a disk.
+    assert_eq!(bought.status, 200, "{}", text(&bought));
+    let known = async |token: &str| {
+        let key = MerchantKey::Token(Secret::new(token.to_owned()));
+        let found = sidecar.sidecar.store().find(key).await;
+        found.expect("readable").pop()
+    };
+    let old = known(FIRST_APP_AUTH_TOKEN).await.expect("as before");
+    let tokens = sidecar.sidecar.tokens();
+    let healing = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        brittle.heal();
+    };
+    let (own, ()) = tokio::join!(tokens.refresh(&old), healing);
+    let told = json(&bought);
+    let token = told["tokens"][0]["app_auth_token"]
+        .as_str()
+        .expect("a token");
+    assert_eq!(own.expect("found").token.app_auth_token.expose(), token);
+    assert!(known(token).await.is_some());
+    assert_eq!(sidecar.simulator.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_refresh_waits_for_whoever_has_the_refresh_token_that_was_imported_meanwhile() {
+    let parts = parts().await;
+    let before = parts.exchanged().await;
+    let asked = parts.asked(TOKEN_METHOD);
+    let turn = parts.tokens.turn(refresh_token(&before)).await;
+    let own = tokio::spawn({
+        let (tokens, before) = (parts.tokens.clone(), before.clone());
+        async move { tokens.refresh(&before).await }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut imported = Authorization {
+        rank: Rank::AfterStored,
+        ..merchant(FIRST_AUTH_APP_ID, FIRST_PID, "", None)
+    };
+    imported.token = before.token.clone();
+    imported.token.app_refresh_token = Some(Secret::new("imported".to_owned()));
+    add_merchant(&*parts.store, imported).await;
+    let stored = parts.first().await;
+    let other_turn = parts.tokens.turn(refresh_token(&stored)).await;
+    drop(turn);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(
+        parts.asked(TOKEN_METHOD),
+        asked,
+        "somebody else has the turn"
+    );
+    drop(other_turn);
+    own.await
+        .expect("no panic")
+        .expect_err("no token of Alipay's");
+    assert_eq!(parts.asked(TOKEN_METHOD), asked + 1);
 }

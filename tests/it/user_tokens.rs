@@ -19,7 +19,7 @@ use alipay_sidecar::token::TOKEN_METHOD;
 use http::{Method, Request};
 
 use crate::support::upstream::{Answer, FakeAlipay};
-use crate::support::{ALIAS, TestSidecar, add_merchant, header, json, merchant, text};
+use crate::support::{ALIAS, PATIENCE, TestSidecar, add_merchant, header, json, merchant, text};
 
 const LOGIN: &str = "alipay.system.oauth.token";
 const SHARED: &str = "alipay.user.info.share";
@@ -644,6 +644,30 @@ async fn a_code_is_sent_once_and_those_who_send_it_meanwhile_get_the_same_reply(
         );
         assert_eq!(sidecar.asked(LOGIN), 1);
     }
+}
+
+#[tokio::test]
+async fn a_code_that_the_store_took_no_note_of_in_time_is_neither_sent_nor_spent() {
+    let (sidecar, brittle) = crate::calls::brittle_with(|config| {
+        remembering(config);
+        config.upstream.timeout = Duration::from_secs(1);
+    })
+    .await;
+    let code = sidecar.user_code();
+    brittle.stop_commits();
+    let late = sidecar.send_code(&code).await;
+    assert_eq!(header(&late, "alipay-sidecar-error"), "store-unavailable");
+    assert_eq!(header(&late, "alipay-sidecar-outcome"), "not-sent");
+    brittle.heal();
+    // What is noted at last is given back.
+    let sent = async {
+        while json(&sidecar.send_code(&code).await)["access_token"].is_null() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, sent).await;
+    waited.expect("the code is good");
+    assert_eq!(sidecar.asked(LOGIN), 1);
 }
 
 #[tokio::test]

@@ -307,7 +307,8 @@ impl Merchant {
         usable.then_some(&previous.app_auth_token)
     }
 
-    fn newest_change(&self) -> i64 {
+    /// When it was last authorised or cancelled, as it ranks.
+    pub(crate) fn newest_change(&self) -> i64 {
         match self.status {
             MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => self.auth_time,
             MerchantStatus::Revoked { at } => at.max(self.auth_time),

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use alipay_sidecar::clock::SystemClock;
 use alipay_sidecar::config::Config;
@@ -35,6 +36,8 @@ pub struct BrittleStore {
     broken: Arc<AtomicBool>,
     /// Only reads succeed.
     full: Arc<AtomicBool>,
+    /// Commits wait.
+    stuck: Arc<AtomicBool>,
     /// The next commit of records of calls panics.
     buggy: Arc<AtomicBool>,
     /// The next commit of refused notifications panics.
@@ -62,6 +65,7 @@ impl BrittleStore {
             inner,
             broken: Arc::default(),
             full: Arc::default(),
+            stuck: Arc::default(),
             buggy: Arc::default(),
             buggy_refusals: Arc::default(),
             scratched: Arc::default(),
@@ -84,6 +88,11 @@ impl BrittleStore {
         self.full.store(true, Ordering::Relaxed);
     }
 
+    /// From now on a commit waits until it works again.
+    pub fn stop_commits(&self) {
+        self.stuck.store(true, Ordering::Relaxed);
+    }
+
     /// The next commit of records of calls panics.
     pub fn panic_on_records(&self) {
         self.buggy.store(true, Ordering::Relaxed);
@@ -102,6 +111,7 @@ impl BrittleStore {
     /// From now on it works again.
     pub fn heal(&self) {
         self.full.store(false, Ordering::Relaxed);
+        self.stuck.store(false, Ordering::Relaxed);
         self.broken.store(false, Ordering::Relaxed);
     }
 
@@ -128,7 +138,14 @@ impl Store for BrittleStore {
         if are_records && self.buggy.swap(false, Ordering::Relaxed) {
             return Box::pin(async { panic!("a bug of the store") });
         }
-        self.unless_broken(self.inner.commit(changes))
+        let committed = self.unless_broken(self.inner.commit(changes));
+        let stuck = Arc::clone(&self.stuck);
+        Box::pin(async move {
+            while stuck.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            committed.await
+        })
     }
 
     fn recall(&self, key: MemoKey, now: i64) -> Answer<'_, Option<Secret<Vec<u8>>>> {
