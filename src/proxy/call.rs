@@ -436,14 +436,16 @@ fn refresh_token(v2: &V2Call) -> Result<Option<Secret<String>>, ProxyError> {
     Ok(spent(opened.expose()))
 }
 
-/// The refresh token in the content of a call of [`TOKEN_METHOD`].
+/// The refresh token in the content of a call of [`TOKEN_METHOD`]. SDKs send an empty one with a code.
 pub(super) fn spent(content: &[u8]) -> Option<Secret<String>> {
     #[derive(Deserialize)]
     struct Spent {
+        grant_type: String,
         refresh_token: String,
     }
     let spent: Spent = serde_json::from_slice(content).ok()?;
-    Some(Secret::new(spent.refresh_token))
+    let is_refresh = spent.grant_type == "refresh_token" && !spent.refresh_token.is_empty();
+    is_refresh.then(|| Secret::new(spent.refresh_token))
 }
 
 /// What a caller has encrypted in a call of [`TOKEN_METHOD`]: a refresh of the same token from two

@@ -783,3 +783,29 @@ async fn a_refresh_waits_for_whoever_has_the_refresh_token_that_was_imported_mea
         .expect_err("no token of Alipay's");
     assert_eq!(parts.asked(TOKEN_METHOD), asked + 1);
 }
+
+#[tokio::test]
+async fn a_code_beside_an_empty_refresh_token_is_an_exchange_of_its_own() {
+    let sidecar = TestSidecar::start().await;
+    let routes = [
+        format!("/v2/{TOKEN_METHOD}"),
+        "/v3/alipay/open/auth/token/app".to_owned(),
+    ];
+    let mut sent = 0;
+    for route in routes {
+        for auth_app_id in [FIRST_AUTH_APP_ID, SECOND_AUTH_APP_ID] {
+            let code = sidecar.simulator.app_auth_code(None, &[auth_app_id]);
+            let code = code.expect("a known merchant");
+            let body = format!(
+                r#"{{"grant_type":"authorization_code","code":"{code}","refresh_token":""}}"#
+            );
+            let given = sidecar.post(&route, body).await;
+            let tokens = &json(&given)["tokens"];
+            assert_eq!(tokens[0]["auth_app_id"], auth_app_id, "{}", text(&given));
+            sent += 1;
+            assert_eq!(sidecar.simulator.requests().len(), sent);
+            let event = sidecar.backend.next().await.json();
+            assert_eq!(event["source"], "callback");
+        }
+    }
+}
