@@ -55,7 +55,8 @@ impl Allowances {
         Ok(())
     }
 
-    /// Remembers that a download of `sn` failed, and why.
+    /// Remembers that a download of `sn` which began at `now` failed, and why. One that an outage has
+    /// cost a reply isn't counted among those that may begin.
     pub(super) fn failed(
         &self,
         app_id: &AppId,
@@ -64,12 +65,19 @@ impl Allowances {
         now: i64,
     ) {
         // Strangers may name what they like; only replies are worth another try at once.
-        let counts = match (refusal, asker) {
-            (CertificateRefusal::Unavailable(_), Asker::Reply) => UNAVAILABLE_MS,
-            _ => REFUSED_MS,
+        let is_outage = matches!(
+            (refusal, asker),
+            (CertificateRefusal::Unavailable(_), Asker::Reply)
+        );
+        let counts = match is_outage {
+            true => UNAVAILABLE_MS,
+            false => REFUSED_MS,
         };
         let mut all = self.lock();
         let used = all.entry((app_id.clone(), asker)).or_default();
+        if is_outage && let Some(begun) = used.begun.iter().rposition(|at| *at == now) {
+            used.begun.remove(begun);
+        }
         used.failed.push_back((sn.to_owned(), now, counts));
         if used.failed.len() > FAILURES {
             used.failed.pop_front();
@@ -154,5 +162,19 @@ mod tests {
         }
         assert!(may(&allowances, "a", Asker::Reply, 1_000));
         assert!(!may(&allowances, "a", Asker::Notification, 1_000));
+    }
+
+    #[test]
+    fn an_outage_uses_up_no_reply_s_downloads_and_a_stranger_s() {
+        let outage = CertificateRefusal::Unavailable("no connection".to_owned());
+        for (asker, goes_on) in [(Asker::Reply, true), (Asker::Notification, false)] {
+            let allowances = Allowances::default();
+            for second in 0..DOWNLOADS {
+                let (sn, now) = (second.to_string(), second as i64 * 1_000);
+                assert!(may(&allowances, &sn, asker, now));
+                allowances.failed(&app(), (&sn, &outage), asker, now);
+            }
+            assert_eq!(may(&allowances, "one more", asker, 6_000), goes_on);
+        }
     }
 }

@@ -133,11 +133,18 @@ impl Certificates {
     ) -> Result<(), CertificateRefusal> {
         // A reply never shares the fate of what a stranger caused.
         let key = (app.app_id.clone(), sn.to_owned(), asker);
-        let (inner, app, sn) = (Arc::clone(&self.0), Arc::clone(app), sn.to_owned());
-        let work = async move { inner.fetch(&app, &sn, asker).await };
-        let fetched = self.0.flights.run(key, work).await;
+        let fetched = || {
+            let (inner, app, sn) = (Arc::clone(&self.0), Arc::clone(app), sn.to_owned());
+            let work = async move { inner.fetch(&app, &sn, asker).await };
+            self.0.flights.run(key.clone(), work)
+        };
         let bug = || CertificateRefusal::Unavailable("a bug; see the log".to_owned());
-        fetched.unwrap_or_else(|| Err(bug()))
+        let joined = fetched().await.unwrap_or_else(|| Err(bug()));
+        if joined.is_err() || !app.platform.may_learn(sn) {
+            return joined;
+        }
+        // It was fetched for the app as it stood before a change of the apps.
+        fetched().await.unwrap_or_else(|| Err(bug()))
     }
 }
 
@@ -189,6 +196,7 @@ impl Inner {
             Err(GatewayError::ResponseSignature(EnvelopeError::Certificate(error))) => {
                 return Err(error.into());
             }
+            Err(GatewayError::Certificate(refusal)) => return Err(refusal),
             reply => reply.map_err(|error| unavailable(error.to_string()))?,
         };
         let pem = cert::downloaded(&reply.envelope.node()).map_err(|_| {

@@ -1,14 +1,52 @@
-//! A download of a platform certificate, answered with one that is known here.
+//! Downloads of platform certificates: which one is asked for, and one that is known here.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use serde::Deserialize;
 
 use crate::gateway::app::SigningApp;
-use crate::gateway::platform::DOWNLOAD_METHOD;
+use crate::gateway::error::GatewayError;
+use crate::gateway::platform::{CertificateRefusal, DOWNLOAD_METHOD};
+use crate::gateway::v2::V2Call;
 use crate::gateway::{Gateway, VerifiedReply};
+use crate::protocol::cert::{self, Bundle};
 use crate::protocol::charset::Charset;
-use crate::protocol::envelope::Envelope;
+use crate::protocol::envelope::{Envelope, Verification, VerifiedEnvelope};
+use crate::protocol::params::{Params, name};
+
+/// The serial number of the certificate that a download asks for, where that can be read.
+pub(crate) fn asked_serial(parameters: &Params) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Asked {
+        alipay_cert_sn: String,
+    }
+    let content = parameters.get(name::BIZ_CONTENT)?;
+    let asked: Asked = serde_json::from_str(content).ok()?;
+    Some(asked.alipay_cert_sn)
+}
+
+/// Refuses another certificate than was asked for: what anybody's app is certified with leads up to
+/// the same roots.
+///
+/// # Errors
+/// [`GatewayError::Certificate`].
+pub(super) fn check_serial(call: &V2Call, reply: &VerifiedEnvelope) -> Result<(), GatewayError> {
+    let Some(asked) = asked_serial(&call.parameters) else {
+        return Ok(());
+    };
+    if reply.verification() != Verification::Certified {
+        return Ok(());
+    }
+    let chain = cert::downloaded(&reply.node()).and_then(|pem| Bundle::parse(&pem));
+    let found = chain.and_then(|chain| Ok(chain.first()?.sn()));
+    let refused = match found {
+        Ok(found) if found == asked => return Ok(()),
+        Ok(found) => CertificateRefusal::AnotherSerial { found },
+        Err(error) => error.into(),
+    };
+    Err(GatewayError::Certificate(refused))
+}
 
 impl Gateway {
     /// What Alipay would answer to a download of the certificate `sn`, from those that `app` trusts;

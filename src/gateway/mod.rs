@@ -28,7 +28,7 @@ use crate::telemetry::span::Span;
 pub mod app;
 pub mod diagnosis;
 pub mod error;
-mod known_certificate;
+pub(crate) mod known_certificate;
 pub mod metrics;
 mod outgoing;
 pub mod platform;
@@ -252,7 +252,9 @@ impl Gateway {
         let envelope = match platform.roots().filter(|_| call.method == DOWNLOAD_METHOD) {
             Some(roots) => {
                 let verified = envelope.verify_download(roots, self.clock.now_ms());
-                verified.map_err(refused)?
+                let verified = verified.map_err(refused)?;
+                known_certificate::check_serial(call, &verified)?;
+                verified
             }
             None => {
                 let verified = self.verify_signature(call, envelope, deadline).await?;

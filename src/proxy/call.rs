@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::gateway::app::SigningApp;
 use crate::gateway::metrics::{Api, Phase};
+use crate::gateway::platform::DOWNLOAD_METHOD;
 use crate::gateway::v2::{Encryption, V2Call};
 use crate::gateway::v3::VerifiedV3Reply;
 use crate::gateway::{VerifiedReply, deadline};
@@ -418,6 +419,8 @@ fn v2_call(
         charset: call.charset.clone(),
         encryption: match api {
             Api::Gateway => Encryption::Callers,
+            // Its reply proves itself by what is in it, and holds nothing that is secret.
+            _ if call.method == DOWNLOAD_METHOD => Encryption::Callers,
             _ => Encryption::Ours,
         },
         timeout: deadline(parts.limits.timeout, call.timeout),

@@ -14,8 +14,11 @@ pub(super) async fn reply(verified: &Verified) -> Result<Answer, SignError> {
     let app = &verified.app;
     let charset = verified.notification.params().get(name::CHARSET);
     let charset = charset.and_then(|label| Charset::from_label(label).ok());
-    let xml = XmlAnswer::service_check(app.public_key(), charset.unwrap_or_default())?;
-    let sign = app.sign(app.sign_type, xml.sign_content().to_vec()).await?;
+    // Held, so that the key it names is the one that signs, whichever takes over meanwhile.
+    let key = app.signing.in_force();
+    let xml = XmlAnswer::service_check(&key.public_key, charset.unwrap_or_default())?;
+    let content = xml.sign_content().to_vec();
+    let sign = key.signer.sign(app.sign_type, content).await?;
     let body = xml.signed(&sign, app.sign_type);
     Ok(answer::of(StatusCode::OK, &xml.content_type(), body))
 }

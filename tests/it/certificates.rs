@@ -6,6 +6,7 @@ use alipay_sidecar::model::app::AppCertificates;
 use alipay_sidecar::protocol::charset::Charset;
 use alipay_sidecar::protocol::key::RsaPublicKey;
 use alipay_sidecar::protocol::params::Params;
+use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::protocol::{cert, sign_content};
 use alipay_sidecar::sidecar::Sidecar;
@@ -54,6 +55,9 @@ async fn query(sidecar: &TestSidecar, path: &str) -> String {
     }
     header(&reply, "alipay-sidecar-error").to_owned()
 }
+
+const DOWNLOAD: &str = "/v2/alipay.open.app.alipaycert.download";
+const CONTENT_KEY: &str = "AAECAwQFBgcICQoLDA0ODw==";
 
 const BOTH: [&str; 2] = ["/v2/alipay.trade.query", "/v3/alipay/trade/query"];
 
@@ -358,4 +362,44 @@ async fn the_program_verifies_by_the_certificates_of_a_configured_app() {
         .expect("started");
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}");
+}
+
+#[tokio::test]
+async fn a_download_is_given_plain_and_only_of_the_certificate_that_was_asked_for() {
+    let sidecar = TestSidecar::start_before(|simulator, config| {
+        certified(simulator, config);
+        simulator
+            .set_encrypt_key(DEFAULT_APP_ID, Some(CONTENT_KEY))
+            .expect("a key");
+        config.apps[0].encrypt_key = Some(Secret::new(CONTENT_KEY.to_owned()));
+    })
+    .await;
+    sidecar
+        .simulator
+        .rotate_platform_certificate()
+        .expect("certificates");
+    create(&sidecar).await;
+    let kept = sidecar.sidecar.store().certificates().await;
+    let sn = kept.expect("readable")[0].sn.clone();
+    let ask = async |sn: &str| {
+        let asked = format!(r#"{{"alipay_cert_sn":"{sn}"}}"#);
+        sidecar.post(DOWNLOAD, asked).await
+    };
+    let given = ask(&sn).await;
+    assert_eq!(
+        header(&given, "alipay-sidecar-verified"),
+        "true",
+        "{}",
+        text(&given)
+    );
+    // Another's leads up to the same roots.
+    sidecar
+        .simulator
+        .answer("alipay.open.app.alipaycert.download", text(&given));
+    let other = ask(&"0".repeat(32)).await;
+    assert_eq!(
+        header(&other, "alipay-sidecar-error"),
+        "response-signature-invalid"
+    );
+    assert!(text(&other).contains(&sn), "{}", text(&other));
 }

@@ -424,3 +424,12 @@ fn what_a_reply_says_about_itself_is_read_from_the_node_that_counts() {
 fn charset_bytes(text: &str, charset: Charset) -> Bytes {
     charset.encode(text).unwrap().into()
 }
+
+#[test]
+fn an_empty_serial_number_names_no_certificate() {
+    for (sn, expected) in [(r#""""#, None), (r#""1""#, Some("1")), ("1", None)] {
+        let body = format!(r#"{{"error_response":{{"code":"1"}},"alipay_cert_sn":{sn}}}"#);
+        let envelope = Envelope::parse(body.into(), METHOD).unwrap();
+        assert_eq!(envelope.alipay_cert_sn(), expected, "{sn}");
+    }
+}

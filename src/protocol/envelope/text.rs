@@ -49,9 +49,11 @@ impl Text<'_> {
         Ok((!sign.is_empty()).then_some(sign))
     }
 
+    /// Reads `alipay_cert_sn`; an empty one names nothing.
     pub(super) fn certificate(&self, members: &[Member<'_>]) -> Option<String> {
         let member = unique(members, name::ALIPAY_CERT_SN).ok()??;
-        (member.kind == Kind::String).then(|| self.scalar(self.body, member))?
+        let sn = (member.kind == Kind::String).then(|| self.scalar(self.body, member))?;
+        sn.filter(|sn| !sn.is_empty())
     }
 
     /// Reads what a node that isn't part of a body, but the whole text, says about itself.
