@@ -175,7 +175,7 @@ where
     E: From<BodyError>,
 {
     let mut body = std::pin::pin!(body);
-    let (mut pieces, mut length) = (Vec::new(), 0_usize);
+    let (mut gathered, mut length) = (Gathered::Nothing, 0_usize);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| BodyError::Broken(e.into()))?;
         let Ok(piece) = frame.into_data() else {
@@ -189,12 +189,41 @@ where
             return Err(BodyError::TooLarge(limit).into());
         }
         take(piece.len())?;
-        pieces.push(piece);
+        gathered.add(piece);
     }
-    // A body that came in one piece, as nearly all do, is never copied.
-    match <[Bytes; 1]>::try_from(pieces) {
-        Ok([whole]) => Ok(whole),
-        Err(pieces) => Ok(pieces.concat().into()),
+    Ok(gathered.whole())
+}
+
+/// What has come of a body. A piece holds the whole buffer that it was read into, however short it is:
+/// pieces that were kept would cost whoever sends them byte by byte next to nothing, and us thousands
+/// of times what is counted.
+#[derive(Debug)]
+enum Gathered {
+    Nothing,
+    /// A body that came in one piece, as nearly all do, is never copied.
+    One(Bytes),
+    Copied(Vec<u8>),
+}
+
+/// What is shorter isn't worth the buffer that it holds.
+const WORTH_HOLDING: usize = 4096;
+
+impl Gathered {
+    fn add(&mut self, piece: Bytes) {
+        match self {
+            Self::Nothing if piece.len() < WORTH_HOLDING => *self = Self::Copied(piece.to_vec()),
+            Self::Nothing => *self = Self::One(piece),
+            Self::One(first) => *self = Self::Copied([&first[..], &piece].concat()),
+            Self::Copied(copied) => copied.extend_from_slice(&piece),
+        }
+    }
+
+    fn whole(self) -> Bytes {
+        match self {
+            Self::Nothing => Bytes::new(),
+            Self::One(whole) => whole,
+            Self::Copied(copied) => copied.into(),
+        }
     }
 }
 
@@ -221,6 +250,35 @@ mod tests {
             .await
             .expect("within the limit");
         assert_eq!(read, "abcdef");
+    }
+
+    /// A byte of a buffer that counts as long as it is held.
+    struct Buffer {
+        byte: [u8; 1],
+        _held: std::sync::Weak<()>,
+    }
+
+    impl AsRef<[u8]> for Buffer {
+        fn as_ref(&self) -> &[u8] {
+            &self.byte
+        }
+    }
+
+    #[tokio::test]
+    async fn no_buffer_is_held_for_the_few_bytes_that_came_in_it() {
+        let held = std::sync::Arc::new(());
+        let frames = (0..1000).map(|n: u32| {
+            let left = std::sync::Arc::weak_count(&held);
+            assert_eq!(left, 0, "piece {n}");
+            let buffer = Buffer {
+                byte: *b"x",
+                _held: std::sync::Arc::downgrade(&held),
+            };
+            Ok::<_, std::io::Error>(Frame::data(Bytes::from_owner(buffer)))
+        });
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        let read = read(body, 1000, SOON).await.expect("within the limit");
+        assert_eq!(read, "x".repeat(1000));
     }
 
     #[tokio::test]

@@ -27,9 +27,6 @@ use crate::net::shutdown::{Ending, Shutdown, Stage};
 use crate::net::terms::Terms;
 use crate::net::tls::Tls;
 
-/// hyper's own limit on a head. Ours (64 KiB) is checked behind it, so that the refusal has our
-/// shape; what exceeds even this one is answered by hyper with a bare 431.
-const HEAD_BYTES: usize = 256 << 10;
 /// How many header fields hyper takes before it answers a bare 431.
 const HEADER_FIELDS: usize = 512;
 /// How long open requests may go on once the end was signalled.
@@ -239,7 +236,7 @@ async fn converse(stream: Stream, (peer, terms): (Peer, Terms), handle: Handle, 
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(terms.idle)
-        .max_buf_size(HEAD_BYTES)
+        .max_buf_size(terms.head_bytes)
         .max_headers(HEADER_FIELDS)
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
@@ -334,6 +331,33 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(answer.contains("connection: close"), "{answer}");
         assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn strangers_are_not_waited_for_with_a_head_that_is_too_long_anyway() {
+        for (terms, expected) in [
+            (Terms::default(), "HTTP/1.1 200"),
+            (Terms::default().for_everybody(), "HTTP/1.1 431"),
+        ] {
+            let (socket, address) = socket();
+            let (hand, ending) = Ending::new();
+            let served = serve_until(own(socket).on(terms), Tls::default(), hello, ending);
+            let served = tokio::spawn(served);
+            let mut stream = TcpStream::connect(address).await.expect("a connection");
+            let head = format!(
+                "GET / HTTP/1.1\r\nHost: x\r\nx: {}\r\n",
+                "x".repeat(80 << 10)
+            );
+            stream.write_all(head.as_bytes()).await.expect("written");
+            if terms.per_network.is_none() {
+                stream.write_all(b"\r\n").await.expect("written");
+            }
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).await.expect("an answer");
+            assert_eq!(answer, expected.as_bytes(), "{expected}");
+            hand.reach(Stage::Cut);
+            served.await.expect("no panic");
+        }
     }
 
     #[tokio::test]

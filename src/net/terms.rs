@@ -14,6 +14,9 @@ pub struct Terms {
     pub first_byte: Option<Duration>,
     /// For a whole head, from its first byte.
     pub head: Duration,
+    /// Bytes of a head that is read at all, so that what is too long is refused in our shape; what
+    /// exceeds even this is answered with a bare 431.
+    pub head_bytes: usize,
     /// For a whole body, from the end of its head.
     pub body: Duration,
     /// Between two requests.
@@ -38,6 +41,9 @@ const SHARES: u64 = 4;
 const LEAST_PER_NETWORK: u32 = 64;
 /// How many public networks have to come together to fill a listener.
 const NETWORKS: u32 = 8;
+/// The same of a head that a stranger sends: none that is taken is longer, and an unfinished one is
+/// counted nowhere.
+const STRANGERS_HEAD: usize = 72 << 10;
 /// How long a connection that everybody may open stays without its first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(30);
 
@@ -48,6 +54,7 @@ impl Default for Terms {
             handshake: Duration::from_secs(10),
             first_byte: None,
             head: Duration::from_secs(30),
+            head_bytes: 256 << 10,
             body: Duration::from_secs(30),
             idle: Duration::from_secs(330),
             stall: Duration::from_secs(30),
@@ -59,13 +66,15 @@ impl Default for Terms {
 }
 
 impl Terms {
-    /// The same for a listener that is open to the world: nobody keeps it busy by himself.
+    /// The same for a listener that is open to the world: nobody keeps it busy, or fills the memory, by
+    /// himself.
     #[must_use]
     pub fn for_everybody(self) -> Self {
         let first_byte = self.first_byte.unwrap_or(FIRST_BYTE);
         let share = (self.connections / NETWORKS).max(LEAST_PER_NETWORK);
         Self {
             first_byte: Some(first_byte),
+            head_bytes: self.head_bytes.min(STRANGERS_HEAD),
             per_network: Some(self.per_network.unwrap_or(share)),
             ..self
         }
