@@ -210,8 +210,9 @@ impl Notification {
     /// Tells whether it is a notification at all. Alipay signs other things by the same rules, the
     /// query of a `return_url`, which every customer sees, and SPI calls: those name a `method` and
     /// have none of a notification's marks. And since nothing is escaped in what is signed, a
-    /// `notify_id` can be hidden in the value before it, so as to be taken for a new one, and a
-    /// `method`, so as to be no other thing. What is blank may not be signed: it is no mark.
+    /// `notify_id` can be hidden in the value before it or made to hold what comes behind it, so as to be
+    /// taken for a new one; a `method` can be hidden, so as to be no other thing; and of a message when it
+    /// was sent, so as to be no old one. What is blank may not be signed: it is no mark.
     #[must_use]
     pub fn is_genuine(&self) -> bool {
         let has = |name: &str| self.text(name).is_some();
@@ -227,8 +228,11 @@ impl Notification {
             name::SERVICE,
         ];
         let is_other = is_signed(name::METHOD) && !marks.into_iter().any(has);
-        let hides_id = !has(name::NOTIFY_ID) && is_signed(name::NOTIFY_ID);
-        !is_other && !hides_id
+        let hides = |name: &str| !has(name) && is_signed(name);
+        let swallows = |id: &str| id.contains('&');
+        let is_another = hides(name::NOTIFY_ID) || self.text(name::NOTIFY_ID).is_some_and(swallows);
+        let hides_time = has(name::MSG_METHOD) && hides(name::UTC_TIMESTAMP);
+        !is_other && !is_another && !hides_time
     }
 
     /// Tells whether `biz_content` is a ciphertext that nobody has opened.

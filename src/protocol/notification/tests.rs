@@ -78,6 +78,20 @@ fn what_else_alipay_signs_is_no_notification() {
         ("m=1%26notify_id=n", false),
         ("m=1%26notify_id=n&notify_id=o", true),
         ("m=1%26notify_ie=n", true),
+        // Or one that holds what comes behind it.
+        ("notify_id=n%26notify_time=1&a=1", false),
+        ("notify_id=n%3D1&a=1", true),
+        // A message's time within the value before it.
+        ("msg_method=m&notify_id=n%26utc_timestamp=1", false),
+        (
+            "msg_method=m&notify_id=n&user_id=1%26utc_timestamp=1",
+            false,
+        ),
+        (
+            "msg_method=m&notify_id=n&subject=1%26utc_timestamp=1&utc_timestamp=1",
+            true,
+        ),
+        ("notify_id=n&passback_params=1%26utc_timestamp=1", true),
         // And a `method`.
         ("charset%3Dutf-8%26method=m", false),
         ("charset%3Dutf-8%26method=m&notify_id=n", true),
