@@ -103,8 +103,17 @@ impl Intake<'_> {
             let now = self.inner.parts.clock.now_ms();
             return Ok(store.recall(self.unnamed_key(), now).await?.is_some());
         };
-        let app_id = self.verified.app.app_id.clone();
-        Ok(store.known(app_id, notify_id.to_owned()).await?.is_some())
+        let push = self.verified.notification.authorization();
+        let push = push.and_then(Result::ok);
+        let filed_under = push.map(|push| self.own_app_id(&push.app_id));
+        let received_by = self.verified.app.app_id.clone();
+        for app_id in [Some(received_by), filed_under].into_iter().flatten() {
+            let known = store.known(app_id, notify_id.to_owned()).await?;
+            if known.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The tokens of a user who cancelled: those for the merchant it names, else for our own app.

@@ -23,10 +23,12 @@ use alipay_sidecar::model::notification::DeliveryForm;
 use alipay_sidecar::model::notification::InboxEntry;
 use alipay_sidecar::model::refused::{RefusedNotification, Variant};
 use alipay_sidecar::model::user_token::{UserKey, UserToken};
+use alipay_sidecar::protocol::charset::Charset;
+use alipay_sidecar::protocol::params::Params;
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{
-    Event, FIRST_AUTH_APP_ID, FIRST_PID, Fault, FaultKind, NotificationRecord, NotificationState,
-    SECOND_AUTH_APP_ID, TriggerOptions,
+    DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, FIRST_PID, Fault, FaultKind, NotificationRecord,
+    NotificationState, SECOND_AUTH_APP_ID, TriggerOptions,
 };
 use alipay_sidecar::store::embedded::EmbeddedStore;
 use alipay_sidecar::store::error::StoreError;
@@ -44,7 +46,7 @@ use http_body_util::Full;
 use tokio::sync::Semaphore;
 
 use crate::parts::{NOW, Parts, Setting, never_ending, whole};
-use crate::support::{add_merchant, merchant};
+use crate::support::{TestSidecar, add_merchant, merchant};
 
 const NOTIFICATIONS: &str = "alipay_sidecar_notifications_total";
 const QUERY: &str = "alipay.open.auth.token.app.query";
@@ -198,6 +200,58 @@ async fn what_has_no_notify_id_is_acked_again_above_high_water_too() {
     assert!(acked(&sent) && !sent.body.contains("notify_id"));
     let again = parts.post("/alipay/gateway", &sent.body).await;
     assert_eq!(again, (StatusCode::OK, "success".to_owned()));
+}
+
+#[tokio::test]
+async fn a_push_about_another_app_of_ours_is_acked_again_above_high_water_too() {
+    const OTHER: &str = "2021000000000002";
+    let sidecar = TestSidecar::start_with(|config| {
+        config.apps.push(App {
+            app_id: AppId::new(OTHER).expect("an id"),
+            ..config.apps[0].clone()
+        });
+        config.delivery.high_water = 1;
+        config.delivery.url = None;
+    })
+    .await;
+    let push = async |options: TriggerOptions| {
+        let options = TriggerOptions {
+            attempts: Some(1),
+            wait: true,
+            ..options
+        };
+        let sent = sidecar
+            .simulator
+            .trigger(Event::PluginOrder, &options)
+            .await;
+        sent.expect("sent")
+    };
+    let elsewhere = "http://127.0.0.1:9/".to_owned();
+    let content = push(TriggerOptions {
+        url: Some(elsewhere),
+        ..of(FIRST_AUTH_APP_ID)
+    });
+    let content = Params::from_form(content.await.body.as_bytes(), Charset::Utf8);
+    let content = content.expect("a form");
+    let content = content.get("biz_content").expect("its content");
+    let content = content.replace(DEFAULT_APP_ID, OTHER);
+    let params = [
+        ("biz_content".to_owned(), content),
+        ("notify_id".to_owned(), "pushed".to_owned()),
+    ];
+    let options = TriggerOptions {
+        params: params.into(),
+        ..of(FIRST_AUTH_APP_ID)
+    };
+    for time in ["first", "again"] {
+        assert!(acked(&push(options.clone()).await), "{time}");
+    }
+    let key = MerchantKey::Exact(
+        AppId::new(OTHER).expect("an id"),
+        AuthAppId::new(FIRST_AUTH_APP_ID).expect("an id"),
+    );
+    let filed = sidecar.sidecar.store().find(key).await.expect("readable");
+    assert_eq!(filed.len(), 1, "it is about the other app");
 }
 
 #[tokio::test]
