@@ -121,6 +121,11 @@ async fn authorize(
         binding,
         network,
     };
+    // One that isn't ours needs no question to Alipay: it is a bad one, however many came before.
+    let is_ours = |state: &str| inner.parts.state_key.read(&app.app_id, state).is_some();
+    if state.is_some_and(|state| !is_ours(state)) {
+        return Err(Page::StateRefused);
+    }
     check_allowance(inner, (&app, &code), asker).await?;
     let (context, slot) = match state {
         Some(state) => bound(inner, &app.app_id, state, &code).await?,

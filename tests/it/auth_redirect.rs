@@ -153,6 +153,22 @@ async fn a_bad_code_is_400_and_an_alipay_that_cannot_be_asked_502() {
 }
 
 #[tokio::test]
+async fn a_bad_state_is_400_however_many_codes_were_bad() {
+    let parts = parts(|_| ()).await;
+    let mut last = StatusCode::BAD_REQUEST;
+    for number in 0..100 {
+        let state = parts.state("a").await;
+        let refused = parts.callback(&format!("bad-{number}"), Some(&state)).await;
+        last = refused.status();
+    }
+    assert_eq!(last, StatusCode::SERVICE_UNAVAILABLE, "no more are sent");
+    let asked = parts.asked(TOKEN_METHOD);
+    let refused = parts.callback("another", Some("not-ours")).await;
+    assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(parts.asked(TOKEN_METHOD), asked);
+}
+
+#[tokio::test]
 async fn pages_are_inert_and_show_no_token() {
     let parts = parts(|webhook| webhook.auth_return_url = None).await;
     let page = parts.callback(&parts.auth_code(), None).await;
