@@ -174,6 +174,11 @@ impl EventIds {
         Self(Mutex::new(ContextV7::new()))
     }
 
+    /// Makes none from now on that isn't later than those made at `unix_ms`.
+    pub(crate) fn follow(&self, unix_ms: i64) {
+        let _ = self.next(unix_ms.saturating_add(1));
+    }
+
     /// Makes an id for something received at `unix_ms`, later than every id it made before.
     #[must_use]
     pub fn next(&self, unix_ms: i64) -> EventId {
@@ -220,6 +225,19 @@ mod tests {
         ] {
             assert!(Alias::new(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn ids_follow_what_was_made_before_though_the_clock_was_set_back() {
+        let before = (0..100).map(|_| EventId::new(5000)).max().expect("some");
+        let ids = EventIds::new();
+        ids.follow(5000);
+        let (first, second) = (ids.next(1000), ids.next(1000));
+        assert!(before < first && first < second);
+        assert!(
+            second < EventId::earliest(5003),
+            "no further ahead than it must be"
+        );
     }
 
     #[test]

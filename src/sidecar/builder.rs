@@ -222,6 +222,10 @@ impl SidecarBuilder {
             .certificates
             .recall(&generation.apps.all())
             .await?;
+        if let Err(error) = generation.webhook.follow_on().await {
+            // It serves all the same, in the order of its own clock.
+            tracing::warn!(%error, "how far the inbox goes can't be read");
+        }
         Ok(Sidecar::assemble(lasting, generation, self.source))
     }
 

@@ -34,6 +34,7 @@ use crate::net::listener::Peer;
 use crate::net::room::Room;
 use crate::net::shutdown::{Ending, Gate, Stage};
 use crate::store::Store;
+use crate::store::error::StoreError;
 use crate::telemetry::span::Tracer;
 use crate::token::Tokens;
 
@@ -43,6 +44,7 @@ mod app_gateway;
 mod auth_redirect;
 mod bad_codes;
 mod error;
+mod following;
 mod intake;
 pub mod link;
 pub mod metrics;
@@ -166,6 +168,21 @@ impl Webhook {
             own: Arc::default(),
             settings,
         }))
+    }
+
+    /// Has what is received from now on follow whatever the store holds, also where the clock was set
+    /// back since: the deliveries of one order go by their ids.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) async fn follow_on(&self) -> Result<(), StoreError> {
+        let parts = &self.0.parts;
+        let newest = following::newest_beyond(&*parts.store, parts.clock.now_ms()).await?;
+        if let Some(newest) = newest {
+            tracing::warn!("the inbox has notifications of a later time: the clock was set back");
+            self.0.ids.follow(newest);
+        }
+        Ok(())
     }
 
     /// The same by another configuration: what was counted of strangers counts on, and requests

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use alipay_sidecar::clock::{Clock as _, SystemClock};
 use alipay_sidecar::config::Config;
 use alipay_sidecar::config::listen::Listen;
 use alipay_sidecar::model::delivery::{DeliveryState, Settlement};
@@ -587,4 +588,25 @@ async fn what_verifies_while_too_much_is_owed_is_kept_until_there_is_room() {
     let pending = api(&sidecar, Method::GET, "/api/inbox?state=pending").await;
     assert_eq!(pending["items"][0]["id"], id);
     assert_eq!(pending["items"][0]["notify_id"], sent.notify_id);
+}
+
+#[tokio::test]
+async fn what_comes_after_the_clock_was_set_back_follows_what_came_before() {
+    let fixture = Fixture::embedded();
+    let later = SystemClock.now_ms() + DAY;
+    let before = crate::store::entry(later, Some("before"));
+    let receive = Change::Receive(Box::new(before.clone()));
+    fixture.store.commit(vec![receive]).await.expect("stored");
+    let sidecar = start(&fixture.store, |config| config.delivery.url = None).await;
+    for order in ["one", "other"] {
+        let sent = trigger(&sidecar, &[("out_trade_no", order)]).await;
+        assert_eq!(sent.state, NotificationState::Acked);
+    }
+    let after = fixture.store.entries(None, Some(before.id), 9).await;
+    let after = after.expect("readable");
+    let orders: Vec<_> = after
+        .iter()
+        .map(|(entry, _)| entry.order_key.as_deref())
+        .collect();
+    assert_eq!(orders, [Some("one"), Some("other")]);
 }
