@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -195,6 +195,9 @@ impl Admin {
 /// Refuses what a server before us may have read in another way. Which `Host` may ask for what is
 /// under `/api` depends on the token, and is judged with it.
 fn check_clear(head: &Parts) -> Result<(), Problem> {
+    if head.headers.contains_key(CONTENT_ENCODING) {
+        return Err(Problem::encoded());
+    }
     let is_tcp = matches!(head.extensions.get(), Some(Peer::Tcp(_)));
     match head::check(head, &["authorization"]) {
         Ok(()) => Ok(()),

@@ -1,7 +1,7 @@
 //! Errors of the admin listener, as `application/problem+json` (RFC 9457).
 
 use bytes::Bytes;
-use http::header::{ALLOW, WWW_AUTHENTICATE};
+use http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use schemars::JsonSchema;
@@ -21,6 +21,8 @@ pub(crate) struct Problem {
     code: &'static str,
     detail: String,
     outcome: Outcome,
+    /// The request only asks Alipay something.
+    is_query: bool,
     allow: Option<String>,
     faults: Vec<FaultView>,
 }
@@ -32,6 +34,7 @@ impl Problem {
             code,
             detail: detail.into(),
             outcome: Outcome::NotSent,
+            is_query: false,
             allow: None,
             faults: Vec::new(),
         }
@@ -49,6 +52,11 @@ impl Problem {
             }
         };
         Self::new(status, code, error.to_string())
+    }
+
+    pub(crate) fn encoded() -> Self {
+        let detail = "the body has a Content-Encoding; send it plain";
+        Self::new(StatusCode::BAD_REQUEST, "body-invalid", detail)
     }
 
     pub(crate) fn of_head(fault: HeadFault) -> Self {
@@ -112,6 +120,22 @@ impl Problem {
         }
     }
 
+    /// The same of a request that only asks Alipay something.
+    pub(crate) fn of_query(self) -> Self {
+        Self {
+            is_query: true,
+            ..self
+        }
+    }
+
+    /// Whether the same request may succeed a moment later, and do nothing twice.
+    fn is_retryable(&self) -> bool {
+        let passes = ["overloaded", "upstream-unreachable"];
+        let is_upstreams = self.code.starts_with("upstream-");
+        (passes.contains(&self.code) && self.outcome == Outcome::NotSent)
+            || (self.is_query && is_upstreams)
+    }
+
     fn body<'a>(&'a self, request_id: &'a str) -> Body<'a> {
         Body {
             r#type: format!("urn:alipay-sidecar:error:{}", self.code),
@@ -120,7 +144,7 @@ impl Problem {
             detail: &self.detail,
             code: self.code,
             outcome: self.outcome.as_str(),
-            retryable: false,
+            retryable: self.is_retryable(),
             request_id,
             faults: &self.faults,
         }
@@ -138,6 +162,9 @@ impl Problem {
         headers.insert("alipay-sidecar-outcome", outcome);
         if let Some(Ok(allow)) = self.allow.as_deref().map(HeaderValue::from_str) {
             headers.insert(ALLOW, allow);
+        }
+        if self.code == "overloaded" {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -1,5 +1,6 @@
 //! What each operation of the admin listener does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,6 +11,7 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::admin::apps::AppView;
 use crate::admin::error::AdminError;
@@ -26,7 +28,9 @@ use crate::admin::{
 use crate::config::value::duration;
 use crate::model::id::{AppId, InvalidId};
 use crate::protocol::charset::Charset;
+use crate::protocol::error::ProtocolError;
 use crate::protocol::params::Params;
+use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::token::ProofMode;
 
 /// How long `POST /api/drain` waits by itself: as long as calls may take by default, and the rest.
@@ -53,7 +57,8 @@ pub(super) async fn answer(
         Does::CheckStore => ok(&store.inspect().await.map_err(AdminError::from)?),
         Does::DescribeToken => {
             let (app_id, auth_app_id) = asked.merchant()?;
-            ok(&authorizations::describe(parts, &app_id, &auth_app_id).await?)
+            let described = authorizations::describe(parts, &app_id, &auth_app_id).await;
+            ok(&described.map_err(|error| Problem::from(error).of_query())?)
         }
         Does::Document => ok(&openapi::document()),
         Does::Drain => drain(parts, &query).await,
@@ -193,17 +198,43 @@ async fn apps_page(parts: &AdminParts) -> Result<Page<AppView>, Problem> {
 }
 
 async fn put_app(parts: &AdminParts, app_id: &AppId, body: &[u8]) -> Answer {
-    let _alone = parts.apps.changing().await;
-    let view = apps::put(&*parts.store, &parts.upstream, (app_id, body)).await?;
-    parts.configuration.follow_apps().await?;
-    ok(&view)
+    let (app_id, body) = (app_id.clone(), Zeroizing::new(body.to_vec()));
+    let (store, upstream) = (Arc::clone(&parts.store), parts.upstream.clone());
+    let view = to_the_end(parts, async move {
+        let put = apps::put(&*store, &upstream, (&app_id, &body)).await?;
+        Ok(put)
+    });
+    ok(&view.await?)
 }
 
 async fn remove_app(parts: &AdminParts, app_id: &AppId) -> Answer {
-    let _alone = parts.apps.changing().await;
-    apps::remove(&*parts.store, app_id).await?;
-    parts.configuration.follow_apps().await?;
+    let (app_id, store) = (app_id.clone(), Arc::clone(&parts.store));
+    let removed = to_the_end(parts, async move {
+        apps::remove(&*store, &app_id).await?;
+        Ok(())
+    });
+    removed.await?;
     Ok(done())
+}
+
+/// Changes the stored apps, and has those sign that are there then, whether or not its caller stays: an
+/// app that was removed must not go on signing because a connection broke.
+async fn to_the_end<T: Send + 'static>(
+    parts: &AdminParts,
+    change: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    let (alone, configuration) = (
+        parts.apps.changing().await,
+        Arc::clone(&parts.configuration),
+    );
+    let changed = tokio::spawn(async move {
+        let changed = change.await?;
+        configuration.follow_apps().await?;
+        drop(alone);
+        Ok(changed)
+    });
+    let bug = |_| Err(Problem::internal("the change ended in a bug; see the log"));
+    changed.await.unwrap_or_else(bug)
 }
 
 async fn list_merchants(parts: &AdminParts, query: &Query) -> Answer {
@@ -246,8 +277,13 @@ struct Query(Params);
 impl Query {
     fn of(operation: &Operation, head: &Parts) -> Result<Self, Problem> {
         let raw = head.uri.query().unwrap_or_default().as_bytes();
-        let params = Params::from_form(raw, Charset::Utf8)
-            .map_err(|e| Problem::parameter_invalid(e.to_string()))?;
+        let params = Params::from_form(raw, Charset::Utf8).map_err(|error| {
+            let code = match error {
+                ProtocolError::ParameterDuplicate { .. } => ErrorCode::ParameterDuplicate,
+                _ => ErrorCode::ParameterInvalid,
+            };
+            Problem::from(ProxyError::refused(code, error.to_string()))
+        })?;
         let is_known = |name: &str| operation.query.iter().any(|known| known.name == name);
         if let Some((name, _)) = params.iter().find(|(name, _)| !is_known(name)) {
             return Err(Problem::parameter_invalid(unknown(operation, name)));

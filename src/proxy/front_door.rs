@@ -142,9 +142,9 @@ fn is_allowed(authority: &Authority, allowed_hosts: &[String]) -> bool {
         || host
             .parse::<std::net::IpAddr>()
             .is_ok_and(|ip| ip.is_loopback());
-    let named = |allowed: &String| {
-        allowed.eq_ignore_ascii_case(host) || allowed.eq_ignore_ascii_case(authority.as_str())
-    };
+    // An IPv6 address stands in its brackets there, too.
+    let names = [host, authority.host(), authority.as_str()];
+    let named = |allowed: &String| names.iter().any(|name| allowed.eq_ignore_ascii_case(name));
     !authority.as_str().contains('@') && (loopback || allowed_hosts.iter().any(named))
 }
 
@@ -175,7 +175,11 @@ mod tests {
         head: &Parts,
         shown: (&str, &[(&str, &str)]),
     ) {
-        let found = match check(head, &["sidecar.internal".to_owned()], visitor) {
+        let found = match check(
+            head,
+            &["sidecar.internal".to_owned(), "[2001:db8::1]".to_owned()],
+            visitor,
+        ) {
             Ok(()) => "passes",
             Err(error) => error.code.as_str(),
         };
@@ -220,6 +224,8 @@ mod tests {
             "localhost",
             "[::1]:2088",
             "sidecar.internal:2088",
+            "[2001:db8::1]",
+            "[2001:DB8::1]:2088",
         ] {
             check_head("passes", "/gateway.do", &[("host", host)]);
         }

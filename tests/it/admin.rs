@@ -844,3 +844,39 @@ async fn gauges_of_a_store_that_cannot_be_read_stay_as_they_were() {
     let gauge = sidecar.metric(series).await;
     assert!((gauge - 1.0).abs() < f64::EPSILON, "{gauge}");
 }
+
+#[tokio::test]
+async fn a_problem_says_whether_the_same_again_may_succeed() {
+    let sidecar = TestSidecar::start_with(|config| {
+        config.upstream.gateway = Some("http://127.0.0.1:9/gateway.do".to_owned());
+    })
+    .await;
+    let first = crate::authorizations::FIRST;
+    for (method, path, retryable) in [
+        (Method::POST, format!("{first}/refresh"), true),
+        (Method::GET, format!("{first}/token"), true),
+        (Method::GET, "/api/merchants?limit=x".to_owned(), false),
+    ] {
+        let told = parsed(&sidecar.admin(method, &path, "").await);
+        assert_eq!(told["retryable"], retryable, "{path}: {told}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_encoded_or_given_twice_is_refused() {
+    let sidecar = TestSidecar::start().await;
+    let encoded = Request::put(SECOND)
+        .header("authorization", format!("Bearer {ADMIN_TOKEN}"))
+        .header("content-encoding", "gzip");
+    let body = json!({"app_auth_token": "t"}).to_string();
+    let refused = sidecar.send(&sidecar.admin, encoded, body.into()).await;
+    assert_eq!(refused.status, 400);
+    assert_eq!(header(&refused, "alipay-sidecar-error"), "body-invalid");
+    let twice = "/api/inbox?state=dead&state=pending";
+    check_refused(
+        &sidecar,
+        (Method::GET, twice, Value::Null),
+        (400, "parameter-duplicate"),
+    )
+    .await;
+}
