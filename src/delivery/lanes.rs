@@ -1,6 +1,6 @@
 //! Who is being delivered to, so that a backend that hangs holds up nobody but itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use tokio::task::Id;
@@ -31,6 +31,8 @@ pub(super) struct Lanes {
     brakes: HashMap<String, Brake>,
     /// How long attempts took lately.
     took: HashMap<String, Duration>,
+    /// The backends that the routes name; `None`: nobody has said.
+    named: Option<HashSet<String>>,
 }
 
 struct UnderWay {
@@ -76,6 +78,15 @@ impl Lanes {
     /// An attempt is over, and what it meant is stored.
     pub(super) fn ended(&mut self, task: Id, reach: Reach) -> Option<Ended> {
         let UnderWay { entry, url, began } = self.under_way.remove(&task)?;
+        if self
+            .named
+            .as_ref()
+            .is_some_and(|named| !named.contains(&url))
+        {
+            // A reload has taken it out of the routes: nobody will try it again.
+            let turn = Turn::Same;
+            return Some(Ended { entry, url, turn });
+        }
         let [.., jitter] = entry.to_bytes();
         let brake = self.brakes.entry(url.clone()).or_default();
         let turn = brake.ended(reach, began, Instant::now(), jitter);
@@ -87,10 +98,11 @@ impl Lanes {
 
     /// Forgets what is known of backends that `routes` don't name.
     pub(super) fn keep(&mut self, routes: &Routes) {
-        let named = |url: &String| routes.targets().any(|target| target.url == *url);
-        self.tails.retain(|url, _| named(url));
-        self.brakes.retain(|url, _| named(url));
-        self.took.retain(|url, _| named(url));
+        let named: HashSet<_> = routes.targets().map(|target| target.url.clone()).collect();
+        self.tails.retain(|url, _| named.contains(url));
+        self.brakes.retain(|url, _| named.contains(url));
+        self.took.retain(|url, _| named.contains(url));
+        self.named = Some(named);
     }
 
     /// How many backends are held back.
@@ -246,6 +258,11 @@ mod tests {
         lanes.keep(&routes(&["b"]));
         assert_eq!(lanes.held(), 1);
         assert_eq!(lanes.room(&target("a"), NOW), Room::Free);
+        // Nor do attempts there that end only now bring it back.
+        for _ in 0..2 * AT_ONCE {
+            assert_eq!(attempt(&mut lanes, "a", Reach::Nobody), Turn::Same);
+        }
+        assert_eq!(lanes.held(), 1);
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use crate::delivery::whose::Known;
 use crate::delivery::{Inner, Plan};
 use crate::model::delivery::{Attempt, AttemptError, Delivery, Settlement};
 use crate::model::notification::InboxEntry;
+use crate::store::error::StoreError;
 use crate::store::{Change, Effect};
 use crate::telemetry::trace_context::TraceParent;
 
@@ -102,7 +103,8 @@ fn longer(pause: Duration) -> Duration {
 
 /// Stores the settlement, however long the store is unavailable: meanwhile the entry counts as
 /// under way, so that the backend doesn't get it over and over. Tells whether it counted: somebody
-/// may have said meanwhile that it is done, or owed anew.
+/// may have said meanwhile that it is done, or owed anew. What the store refuses for good, as of a
+/// record that was damaged meanwhile, is in nobody's way: whoever looks next finds it damaged.
 async fn settle(inner: &Inner, owed: &Owed, attempt: &Attempt, settlement: Settlement) -> bool {
     let mut pause = FIRST_PAUSE;
     loop {
@@ -114,7 +116,11 @@ async fn settle(inner: &Inner, owed: &Owed, attempt: &Attempt, settlement: Settl
         };
         let error = match inner.store.commit(vec![change]).await {
             Ok(effects) => return matches!(effects.as_slice(), [Effect::Applied]),
-            Err(error) => error,
+            Err(error @ StoreError::Unavailable { .. }) => error,
+            Err(error) => {
+                tracing::error!(%error, event_id = %owed.entry.id, "the end of an attempt can't be stored");
+                return false;
+            }
         };
         tracing::warn!(%error, event_id = %owed.entry.id, "the end of an attempt can't be stored yet");
         tokio::time::sleep(pause).await;
