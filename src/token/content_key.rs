@@ -10,6 +10,7 @@ use crate::model::merchant::Merchant;
 use crate::store::error::StoreError;
 use crate::store::{Change, MemoKey, MerchantKey};
 use crate::token::error::TokenError;
+use crate::token::lately::Hold;
 use crate::token::{TokenParts, calls};
 
 /// How long Alipay isn't asked again about a merchant after a refusal, or after a key that opened
@@ -73,7 +74,7 @@ pub(super) struct ContentKeys {
 
 /// Why Alipay isn't asked.
 struct Refused {
-    until: i64,
+    hold: Hold,
     error: ContentKeyError,
 }
 
@@ -122,15 +123,17 @@ impl ContentKeys {
     fn refusal(&self, key: MemoKey, now: i64) -> Option<ContentKeyError> {
         // Held for a look-up; a poisoned one still is such a map.
         let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = refused.get(&key).filter(|refused| now < refused.until)?;
+        let found = refused
+            .get(&key)
+            .filter(|refused| refused.hold.holds_at(now))?;
         Some(found.error.clone())
     }
 
     fn refuse(&self, key: MemoKey, now: i64, error: ContentKeyError) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        refused.retain(|_, refused| now < refused.until);
-        let until = now.saturating_add(PATIENCE_MS);
-        refused.insert(key, Refused { until, error });
+        refused.retain(|_, refused| refused.hold.holds_at(now));
+        let hold = Hold::new(now, PATIENCE_MS);
+        refused.insert(key, Refused { hold, error });
     }
 }
 

@@ -11,13 +11,25 @@ pub(super) struct Lately<K, V> {
 }
 
 struct Kept<V> {
-    until: i64,
+    hold: Hold,
     value: V,
 }
 
-impl<V> Kept<V> {
-    fn holds_at(&self, now: i64) -> bool {
-        now < self.until
+/// For how long something counts. A clock that is set back makes that twice as long at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hold {
+    since: i64,
+    for_ms: i64,
+}
+
+impl Hold {
+    pub(super) fn new(since: i64, for_ms: i64) -> Self {
+        Self { since, for_ms }
+    }
+
+    pub(super) fn holds_at(self, now: i64) -> bool {
+        let age = now.saturating_sub(self.since);
+        (-self.for_ms..self.for_ms).contains(&age)
     }
 }
 
@@ -33,7 +45,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Lately<K, V> {
     /// What is remembered of `key` at `now`.
     pub(super) fn get(&self, key: &K, now: i64) -> Option<V> {
         let kept = self.lock();
-        let found = kept.get(key).filter(|kept| kept.holds_at(now))?;
+        let found = kept.get(key).filter(|kept| kept.hold.holds_at(now))?;
         Some(found.value.clone())
     }
 
@@ -41,14 +53,14 @@ impl<K: Clone + Eq + Hash, V: Clone> Lately<K, V> {
     /// forgotten.
     pub(super) fn put(&self, key: K, value: V, now: i64, for_ms: i64) {
         let mut kept = self.lock();
-        kept.retain(|_, kept| kept.holds_at(now));
+        kept.retain(|_, kept| kept.hold.holds_at(now));
         if kept.len() >= self.most
             && let Some(other) = kept.keys().next().cloned()
         {
             kept.remove(&other);
         }
-        let until = now.saturating_add(for_ms);
-        kept.insert(key, Kept { until, value });
+        let hold = Hold::new(now, for_ms);
+        kept.insert(key, Kept { hold, value });
     }
 
     /// Forgets `key`.
@@ -81,6 +93,8 @@ mod tests {
         lately.put("a", 1, 1000, 100);
         assert_eq!(lately.get(&"a", 1099), Some(1));
         assert_eq!(lately.get(&"a", 1100), None);
+        assert_eq!(lately.get(&"a", 900), Some(1));
+        assert_eq!(lately.get(&"a", 899), None, "the clock was set back");
         lately.put("a", 2, 1000, 100);
         assert_eq!(lately.get(&"a", 1000), Some(2));
         lately.put("b", 3, 1000, 100);
