@@ -1,6 +1,7 @@
 //! Talks to the admin listener of a running sidecar.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use bytes::Bytes;
@@ -13,12 +14,19 @@ use zeroize::Zeroizing;
 use crate::cli::context::Context;
 use crate::cli::exchange::{self, NoReply, Reply};
 use crate::cli::failure::Failure;
+use crate::cli::output;
 use crate::cli::problem::Refused;
 use crate::config::Config;
 use crate::config::listen::Listen;
 use crate::net::body::BoxError;
 use crate::protocol::secret::Secret;
 use crate::sidecar::{BuildError, Sidecar};
+
+/// How long what Alipay gave may take to be stored before that is told.
+const TOLD_AFTER: Duration = Duration::from_secs(3);
+/// What is told then.
+const UNSTORED: &str = "what Alipay gave isn't stored yet, and exists in this process alone: make room \
+                        on the disk, or mend what it lacks, and leave this running";
 
 /// The admin API: of a running sidecar, or of one that only answers here.
 pub(crate) struct AdminClient {
@@ -183,7 +191,13 @@ impl AdminClient {
         match &self.way {
             Way::Here(sidecar) => {
                 let reply = sidecar.ask_admin(request).await;
-                // The process may end with this.
+                // The process may end with this: what was bought exists nowhere else.
+                let tokens = sidecar.tokens();
+                let stored = tokio::time::timeout(TOLD_AFTER, tokens.idle()).await;
+                if stored.is_err() {
+                    output::complain(UNSTORED);
+                    tokens.idle().await;
+                }
                 sidecar.audit_written().await;
                 Ok(reply.map(AnswerBody::new))
             }

@@ -31,6 +31,9 @@ pub(crate) struct ExportArguments {
     /// A new file, which only you can read; standard output by default
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Print JSON, as it does in any case: one object a line
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) async fn export(context: &Context, arguments: ExportArguments) -> Result<(), Failure> {

@@ -386,9 +386,13 @@ impl Sidecar {
         while !shutdown.is_given() {
             let current = self.current();
             let retain = current.config.delivery.retain_delivered;
-            match prune::prune(&**store, clock.now_ms(), retain).await {
-                Ok(pruned) => tracing::debug!(?pruned, "old records removed"),
-                Err(error) => tracing::warn!(%error, "old records could not be removed"),
+            tokio::select! {
+                pruned = prune::prune(&**store, clock.now_ms(), retain) => match pruned {
+                    Ok(pruned) => tracing::debug!(?pruned, "old records removed"),
+                    Err(error) => tracing::warn!(%error, "old records could not be removed"),
+                },
+                // What is left is old the next time, too.
+                () = shutdown.wait() => return,
             }
             for app in current.apps.all() {
                 app.platform.forget_ended(clock.now_ms());

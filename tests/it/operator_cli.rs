@@ -257,6 +257,7 @@ fn a_sealed_export_is_opened_and_imported_with_its_key_alone() {
     );
 
     let listed = stdout(&world, &["merchant", "export"]);
+    assert_eq!(stdout(&world, &["merchant", "export", "--json"]), listed);
     assert_eq!(listed.lines().count(), 2);
     assert!(!listed.contains("202611BB"), "{listed}");
     assert!(json(listed.lines().next().expect("a line"))["token_fingerprint"].is_string());
