@@ -73,6 +73,12 @@ pub enum SimulatorError {
         /// What it should hold.
         expected: &'static str,
     },
+    /// The folder has files of the same names that are no simulator's.
+    #[error("{path} is no simulator's; nothing was written, choose another folder")]
+    Occupied {
+        /// One of them.
+        path: PathBuf,
+    },
     /// A file of the workspace could not be written.
     #[error("writing {path}")]
     Write {

@@ -42,8 +42,12 @@ impl Default for Options {
 ///
 /// # Errors
 /// [`SimulatorError::Bind`], [`SimulatorError::NoListener`], [`SimulatorError::Key`],
-/// [`SimulatorError::EncryptKey`], [`SimulatorError::Certificate`], [`SimulatorError::Write`].
+/// [`SimulatorError::EncryptKey`], [`SimulatorError::Certificate`], [`SimulatorError::Occupied`],
+/// [`SimulatorError::Write`].
 pub async fn start(options: &Options) -> Result<Simulator, SimulatorError> {
+    if let Some(dir) = &options.dir {
+        workspace::check_vacant(dir)?;
+    }
     let kept = options.dir.as_deref().and_then(workspace::kept_keys);
     let app_gateway = format!("http://{}/alipay/gateway", options.sidecar.webhook);
     let mut app = match &kept {

@@ -66,12 +66,38 @@ pub(super) fn kept_keys(dir: &Path) -> Option<KeptKeys> {
     })
 }
 
-/// Writes the workspace of one app into `dir`, as its mode and encryption are; an existing store
-/// key stays.
+/// Refuses a folder that has files of the same names which no simulator wrote, as `init` writes them:
+/// a private key, a configuration, merchants' tokens.
+///
+/// # Errors
+/// [`SimulatorError::Occupied`].
+pub(super) fn check_vacant(dir: &Path) -> Result<(), SimulatorError> {
+    if dir.join(PLATFORM_KEY).exists() {
+        return Ok(());
+    }
+    let written = [
+        APP_KEY,
+        ALIPAY_KEY,
+        ENCRYPT_KEY,
+        "config.toml",
+        "merchants.jsonl",
+    ];
+    let paths = written.map(|name| dir.join(name));
+    match paths
+        .into_iter()
+        .find(|path| path.symlink_metadata().is_ok())
+    {
+        Some(path) => Err(SimulatorError::Occupied { path }),
+        None => Ok(()),
+    }
+}
+
+/// Writes the workspace of one app into `dir`, as its mode and encryption are. An existing store key
+/// stays, and so does a configuration that has all it would be written with.
 ///
 /// # Errors
 /// [`SimulatorError::AppUnknown`] when there is no such app or its private key is not known,
-/// [`SimulatorError::Certificate`], [`SimulatorError::Write`].
+/// [`SimulatorError::Certificate`], [`SimulatorError::Occupied`], [`SimulatorError::Write`].
 pub fn write_workspace(
     simulator: &Simulator,
     dir: &Path,
@@ -84,6 +110,7 @@ pub fn write_workspace(
     })?;
     let unknown = || SimulatorError::AppUnknown(app.app_id.clone());
     let key = app.private_key.as_ref().ok_or_else(unknown)?;
+    check_vacant(dir)?;
     make_dir(&dir.join("keys"))?;
     make_dir(&dir.join("data"))?;
     write(dir.join(APP_KEY), &pem(key), 0o600)?;
@@ -103,7 +130,12 @@ pub fn write_workspace(
     )?;
     let config = config(&simulator.url(), &app.app_id, listeners);
     let config = format!("{config}{credentials}{encryption}");
-    write(dir.join("config.toml"), &config, 0o644)
+    let path = dir.join("config.toml");
+    let fits = |there: String| config.lines().all(|line| there.lines().any(|l| l == line));
+    if fs::read_to_string(&path).is_ok_and(fits) {
+        return Ok(());
+    }
+    write(path, &config, 0o644)
 }
 
 /// Writes the platform's public key and gives the keys of `[[app]]` for it.

@@ -807,6 +807,40 @@ async fn a_workspace_keeps_its_keys() {
 }
 
 #[tokio::test]
+async fn a_workspace_replaces_nothing_but_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = simulator::Options {
+        listen: vec!["127.0.0.1:0".to_owned()],
+        dir: Some(dir.path().to_owned()),
+        ..Default::default()
+    };
+    std::fs::create_dir(dir.path().join("keys")).unwrap();
+    let key = dir.path().join("keys/app_private_key.pem");
+    for path in [key, dir.path().join("config.toml")] {
+        std::fs::write(&path, "live").unwrap();
+        let refused = simulator::start(&options).await;
+        assert!(matches!(refused, Err(SimulatorError::Occupied { path: named }) if named == path));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "live");
+        std::fs::remove_file(path).unwrap();
+    }
+    let first = simulator::start(&options).await.unwrap();
+    let config = dir.path().join("config.toml");
+    let edited = std::fs::read_to_string(&config).unwrap() + "\n[delivery]\nurl = \"http://x\"\n";
+    std::fs::write(&config, &edited).unwrap();
+    let port = first.address().to_string();
+    first.run(std::future::ready(())).await.unwrap();
+    let same = simulator::Options {
+        listen: vec![port],
+        ..options.clone()
+    };
+    let _same = simulator::start(&same).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&config).unwrap(), edited);
+    // On another port it wouldn't fit.
+    let _other = simulator::start(&options).await.unwrap();
+    assert_ne!(std::fs::read_to_string(&config).unwrap(), edited);
+}
+
+#[tokio::test]
 async fn a_workspace_follows_mode_and_encryption() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
