@@ -43,6 +43,9 @@ pub enum HeadFault {
     /// An `Expect` that isn't `100-continue`.
     #[error("`Expect` is something else than `100-continue`; leave it out")]
     Expectation,
+    /// The target has a `#`: what stood behind it is gone.
+    #[error("the request target has a `#`, behind which nothing is read; write it `%23`")]
+    Fragment,
     /// `Host` is missing, stands twice, or can't be read.
     #[error("the request needs exactly one `Host`, a name or an address with or without a port")]
     Host,
@@ -57,6 +60,10 @@ pub enum HeadFault {
     TransferEncoding,
 }
 
+/// An extension of a request whose target was cut off at a `#`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Fragment;
+
 /// Checks a head that came over a connection. `own` are further fields that `Connection` may not
 /// name.
 ///
@@ -68,6 +75,9 @@ pub fn check(head: &Parts, own: &[&'static str]) -> Result<(), HeadFault> {
     }
     if head.method == Method::CONNECT {
         return Err(HeadFault::Connect);
+    }
+    if head.extensions.get::<Fragment>().is_some() {
+        return Err(HeadFault::Fragment);
     }
     check_framing(&head.headers)?;
     check_connection(&head.headers, own)?;

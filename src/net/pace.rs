@@ -58,6 +58,32 @@ struct Head {
     /// How many requests had begun and ended before it.
     turn: u64,
     late: Pin<Box<Sleep>>,
+    line: Line,
+}
+
+/// How much of a head's first line has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    /// Nothing but line ends, which may stand before it.
+    Unbegun,
+    Begun,
+    Over,
+}
+
+impl Line {
+    /// Goes on with `bytes`; tells whether a `#` is in the line.
+    fn goes_on(&mut self, bytes: &[u8]) -> bool {
+        for byte in bytes {
+            match (*self, byte) {
+                (Self::Over, _) => return false,
+                (Self::Unbegun, b'\r' | b'\n') => {}
+                (_, b'\n') => *self = Self::Over,
+                (_, b'#') => return true,
+                _ => *self = Self::Begun,
+            }
+        }
+        false
+    }
 }
 
 /// Whether a request is being answered, so that what arrives is no head. Clones share it.
@@ -70,6 +96,8 @@ struct Turns {
     count: AtomicU64,
     /// Whether a part of the last one wasn't read yet.
     is_unread: AtomicBool,
+    /// Whether the target of the head that came last has a `#`.
+    has_fragment: AtomicBool,
 }
 
 impl Answering {
@@ -77,6 +105,13 @@ impl Answering {
     pub(crate) fn begin(&self, has_body: bool) -> u64 {
         self.0.is_unread.store(has_body, Ordering::Release);
         self.0.count.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Whether the target of the head that is complete now has a `#`. hyper cuts it off there, and says
+    /// nothing: what stands behind it, a whole `notify_url`, would just be gone. (Of requests that are
+    /// sent before the one ahead of them is answered, only the first is looked at.)
+    pub(crate) fn has_fragment(&self) -> bool {
+        self.0.has_fragment.load(Ordering::Acquire)
     }
 
     /// All of the request of that turn was read.
@@ -119,13 +154,23 @@ impl<S> Paced<S> {
         }
     }
 
-    /// Begins to count for what has just arrived, if that begins a head.
-    fn arrived(&mut self) {
+    /// Begins to count for what has just arrived, if that begins a head, and looks at its first line.
+    fn arrived(&mut self, bytes: &[u8]) {
         self.silent = None;
         let turn = self.answering.turn();
         if self.head.is_none() && turn.is_multiple_of(2) {
             let late = Box::pin(tokio::time::sleep(self.terms.head));
-            self.head = Some(Head { turn, late });
+            let line = Line::Unbegun;
+            self.head = Some(Head { turn, late, line });
+            self.answering
+                .0
+                .has_fragment
+                .store(false, Ordering::Release);
+        }
+        if let Some(head) = &mut self.head
+            && head.line.goes_on(bytes)
+        {
+            self.answering.0.has_fragment.store(true, Ordering::Release);
         }
     }
 
@@ -234,7 +279,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {
             this.hurry = None;
-            this.arrived();
+            this.arrived(&buffer.filled()[before..]);
         }
         if let Poll::Ready(late) = this.poll_late(cx) {
             return Poll::Ready(Err(late));
@@ -297,6 +342,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    /// Reads a first line in pieces.
+    fn has_fragment(pieces: &[&str]) -> bool {
+        let mut line = super::Line::Unbegun;
+        pieces.iter().any(|piece| line.goes_on(piece.as_bytes()))
+    }
+
+    #[test]
+    fn a_fragment_is_found_in_the_first_line_alone() {
+        assert!(has_fragment(&["GET /a#b HTTP/1.1\r\n"]));
+        assert!(has_fragment(&["\r\n\r\nGET /a", "?x=", "#b HTTP/1.1\r\n"]));
+        assert!(!has_fragment(&["GET /a HTTP/1.1\r\nx: #\r\n\r\n#"]));
+        assert!(!has_fragment(&["\r\nGET /a HTTP/1.1\r", "\nx: #\r\n"]));
+    }
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 

@@ -212,11 +212,15 @@ async fn converse(stream: Stream, (peer, terms): (Peer, Terms), handle: Handle, 
         ending.reached(Stage::Closing),
     );
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        let has_fragment = answering.has_fragment();
+        if has_fragment {
+            request.extensions_mut().insert(head::Fragment);
+        }
         let turn = answering.begin(!request.body().is_end_stream());
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(Within(terms.body));
         // Whoever sent this may see another end of it than we: nothing more is read behind it.
-        let is_unclear = head::check_framing(request.headers()).is_err();
+        let is_unclear = has_fragment || head::check_framing(request.headers()).is_err();
         let (answer, answering) = (
             (handle.0)(request.map(|body| RequestBody::new(body, answering.clone(), turn))),
             answering.clone(),

@@ -108,7 +108,9 @@ fn check_clear(head: &Parts) -> Result<(), ProxyError> {
         HeadFault::TooLarge => ErrorCode::HeadersTooLarge,
         HeadFault::Connect => ErrorCode::HttpMethodNotAllowed,
         HeadFault::ContentTypes | HeadFault::TransferEncoding => ErrorCode::BodyInvalid,
-        HeadFault::ConnectionNames(_) | HeadFault::Expectation => ErrorCode::ParameterInvalid,
+        HeadFault::ConnectionNames(_) | HeadFault::Expectation | HeadFault::Fragment => {
+            ErrorCode::ParameterInvalid
+        }
     };
     Err(ProxyError::refused(code, fault.to_string()))
 }

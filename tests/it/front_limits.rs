@@ -53,6 +53,38 @@ async fn a_head_over_the_limit_is_refused_on_every_listener() {
 }
 
 #[tokio::test]
+async fn what_stands_behind_a_number_sign_is_not_lost_unsaid() {
+    let sidecar = TestSidecar::start().await;
+    let target = "/v2/alipay.trade.wap.pay/page-url?return_url=https://shop.example/#/paid&notify_url=/orders";
+    for (base, target, expected) in [
+        (&sidecar.proxy, target, "parameter-invalid"),
+        (
+            &sidecar.proxy,
+            "/gateway.do?method=alipay.trade.query#",
+            "parameter-invalid",
+        ),
+        (
+            &sidecar.proxy,
+            "/v3/alipay/trade/query?a=1#b",
+            "parameter-invalid",
+        ),
+        (&sidecar.admin, "/api/apps#x", "parameter-invalid"),
+        (&sidecar.webhook, "/alipay/gateway#x", " 400 "),
+    ] {
+        let request = format!(
+            "POST {target} HTTP/1.1\r\nHost: localhost\r\nX: #\r\nContent-Length: 2\r\n\r\n{{}}"
+        );
+        // The connection ends with the answer.
+        let answer = raw::exchange(base, request.as_bytes()).await;
+        assert!(answer.contains(expected), "{target}: {answer}");
+    }
+    let fine = "POST /v2/alipay.trade.query HTTP/1.1\r\nHost: localhost\r\nX: #\r\n\
+                Alipay-Merchant: nobody\r\nConnection: close\r\nContent-Length: 3\r\n\r\n{}#";
+    let answer = raw::exchange(&sidecar.proxy, fine.as_bytes()).await;
+    assert!(answer.contains("body-invalid"), "{answer}");
+}
+
+#[tokio::test]
 async fn more_parameters_than_anybody_needs_are_refused_wherever_they_are_read() {
     let (alipay, sidecar) = watched().await;
     let (many, parts) = (pairs(1001), 101);
