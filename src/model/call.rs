@@ -134,7 +134,8 @@ impl fmt::Debug for KeptReply {
 pub enum CallKey {
     /// The sidecar's own id.
     Id(CallId),
-    /// The `X-Request-Id` of this caller; the newest call counts.
+    /// The `X-Request-Id` of this caller; the newest call counts, but none that never left where
+    /// another may have.
     Named {
         /// Who made the call.
         caller: Option<String>,

@@ -149,11 +149,18 @@ impl CallRecords {
         caller: Option<&str>,
     ) -> Result<Option<Found>, StoreError> {
         let is_own = |found: &Found| found.caller() == caller;
-        if let Some(found) = self.in_memory(&key) {
-            return Ok(Some(found).filter(is_own));
+        let held = self.in_memory(&key);
+        if let (Some(_), CallKey::Id(_)) = (&held, &key) {
+            return Ok(held.filter(is_own));
         }
-        let stored = self.0.store.call(key, self.0.clock.now_ms()).await?;
-        let found = stored.map(|record| Found::Over(Arc::new(record)));
+        // Of calls of one name some may be over and written, and others not.
+        let stored = self.0.store.call(key, self.0.clock.now_ms()).await;
+        let stored = match (stored, &held) {
+            (Err(_), Some(_)) => None,
+            (stored, _) => stored?,
+        };
+        let stored = stored.map(|record| Found::Over(Arc::new(record)));
+        let found = held.into_iter().chain(stored).max_by_key(Found::rank);
         Ok(found.filter(is_own))
     }
 
@@ -192,8 +199,7 @@ impl CallRecords {
                 let asked = (caller.as_deref(), Some(caller_request_id.as_str()));
                 let is_asked = |found: &&Found| (found.caller(), found.name()) == asked;
                 let named = state.known.values().filter(is_asked);
-                // Ids sort by the time they were made at.
-                named.max_by_key(|found| found.id().to_bytes()).cloned()
+                named.max_by_key(|found| found.rank()).cloned()
             }
         }
     }
@@ -429,6 +435,16 @@ impl Found {
             Self::Over(record) => record.request_id,
             Self::UnderWay(begun) => begun.request_id,
         }
+    }
+
+    /// Which of several calls of one name counts: the newest, but none that never left where another
+    /// may have. (Ids sort by the time they were made at.)
+    fn rank(&self) -> (bool, [u8; 16]) {
+        let may_have_left = match self {
+            Self::Over(record) => record.outcome != CallOutcome::NotSent,
+            Self::UnderWay(_) => true,
+        };
+        (may_have_left, self.id().to_bytes())
     }
 
     fn name(&self) -> Option<&str> {

@@ -1425,6 +1425,39 @@ async fn what_became_of_calls_is_found_by_both_names_for_a_day() {
 }
 
 #[tokio::test]
+async fn of_calls_of_one_name_the_newest_counts_that_may_have_left_whenever_it_was_written() {
+    on_every_store(async |fixture: Fixture| {
+        let named = || CallKey::Named {
+            caller: None,
+            caller_request_id: "a".to_owned(),
+        };
+        let of = |n: u8, outcome| CallRecord {
+            outcome,
+            ..call(n, Some("a"), 0)
+        };
+        let mut expected = Vec::new();
+        for (written, outcome, counts) in [
+            (2, CallOutcome::NotSent, 2),
+            (5, CallOutcome::Ok, 5),
+            (3, CallOutcome::Unknown, 5),
+            (7, CallOutcome::NotSent, 5),
+            (8, CallOutcome::BusinessError, 8),
+        ] {
+            let one = record(vec![of(written, outcome)], u64::MAX);
+            fixture.commit(one).await;
+            let found = fixture.store.call(named(), START).await.expect("readable");
+            let found = found.expect("kept").request_id;
+            expected.push((found, CallId::from_bytes([counts; 16])));
+        }
+        assert!(
+            expected.iter().all(|(found, counts)| found == counts),
+            "{expected:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn records_of_calls_stay_within_their_limit_and_the_oldest_go() {
     on_every_store(async |fixture: Fixture| {
         let limit = 10_000;

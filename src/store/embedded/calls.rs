@@ -92,13 +92,33 @@ impl Applier<'_> {
         let name = record.caller_request_id.as_deref();
         let name = name.map(|name| name_digest(self.sealer, record.caller.as_deref(), name));
         self.tables.calls.insert(&id, sealed.as_slice())?;
-        if let Some(name) = &name {
+        if let Some(name) = &name
+            && self.counts_more(record, name)?
+        {
             self.tables.calls_named.insert(name, &id)?;
         }
         let name = name.unwrap_or_default();
         let at = (record.completed_at, &id);
         self.tables.calls_at.insert(at, (&name, size))?;
         Ok(size)
+    }
+
+    /// Whether `record` is what its name means from now on: the newest call, but none that never left
+    /// where an earlier one did.
+    fn counts_more(&self, record: &CallRecord, name: &[u8; 16]) -> Result<bool, Fault> {
+        let Some(known) = self.tables.calls_named.get(name)?.map(|row| *row.value()) else {
+            return Ok(true);
+        };
+        let id = record.request_id.to_bytes();
+        let Some(sealed) = self.tables.calls.get(&known)? else {
+            return Ok(true);
+        };
+        // A damaged one says nothing.
+        let Ok(known_record) = open(self.sealer, &known, sealed.value()) else {
+            return Ok(true);
+        };
+        let rank = |record: &CallRecord, id| (record.outcome != CallOutcome::NotSent, id);
+        Ok(rank(record, id) > rank(&known_record, known))
     }
 
     fn forget_oldest_call(&mut self) -> Result<Option<u64>, Fault> {
