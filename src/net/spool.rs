@@ -86,6 +86,12 @@ impl Spool {
         Ok(())
     }
 
+    /// How many bytes of it are held in memory now.
+    #[must_use]
+    pub fn in_memory(&self) -> usize {
+        self.memory.len()
+    }
+
     /// The content once all of it is there.
     ///
     /// # Errors

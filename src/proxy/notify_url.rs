@@ -99,16 +99,18 @@ fn forbidden(reason: &str) -> ProxyError {
 fn is_clean(url: &str) -> bool {
     let path = url.split(['?', '#']).next().unwrap_or_default();
     let lower = path.to_ascii_lowercase();
+    // As servers read it: some take an encoded slash for one, others what follows `;` for a parameter.
+    let escapes = [("%2e", "."), ("%2f", "/"), ("%3b", ";")];
+    let read = |path: String, (escape, plain)| path.replace(escape, plain);
+    let decoded = escapes.into_iter().fold(lower, read);
+    let mut segments = decoded.split(['/', ';']);
     !url.is_empty()
         && url
             .chars()
             .all(|c| !c.is_control() && !c.is_whitespace() && c != '\\')
         && !url.starts_with("//")
-        && !lower
-            .split('/')
-            .any(|s| matches!(s.replace("%2e", ".").as_str(), "." | ".."))
-        && !lower.contains("%2f..")
-        && !lower.contains("%5c")
+        && !segments.any(|segment| matches!(segment, "." | ".."))
+        && !decoded.contains("%5c")
         && !(url.contains("://") && authority(path).contains('@'))
 }
 
@@ -218,6 +220,12 @@ mod tests {
             "/a/../b",
             "/a/%2e%2E/b",
             "/a/..",
+            "/..%2fx",
+            "/a/..%2Fb",
+            "/a%2f%2e%2e%2fb",
+            "/a/..;/b",
+            "/a/%2e%2e%3Bx/b",
+            "https://old.example.com/pay/..%2fother/hook",
             "/a\r\nb",
             "/a b",
             "ftp://isv.example.com/x",

@@ -266,8 +266,17 @@ async fn file(
     let declared = field.content_type().map(ToString::to_string);
     let content_type = declared.unwrap_or_else(|| "application/octet-stream".to_owned());
     let mut spool = Spool::new(memory);
+    let (room, mut held) = (&reading.limits.room, Held::default());
     while let Some(piece) = next_piece(&mut field, reading).await? {
+        room.take(piece.len(), &mut held).map_err(RoomError::from)?;
+        let before = spool.in_memory();
         spool.push(&piece).await.map_err(|e| no_room(&e))?;
+        if spool.in_memory() < before.saturating_add(piece.len()) {
+            // What went to the file holds none.
+            held = Held::default();
+            let left = room.take(spool.in_memory(), &mut held);
+            left.map_err(RoomError::from)?;
+        }
     }
     let content = spool.finish().await.map_err(|e| no_room(&e))?;
     Ok(FilePart {

@@ -28,7 +28,7 @@ use crate::token::lately::Lately;
 use crate::token::refresh::is_about_refresh_token;
 use crate::token::storing;
 use crate::token::turn::{Turn, Turns};
-use crate::token::{TokenParts, calls};
+use crate::token::{RENEW_AGAIN_MS, STORING, TokenParts, calls};
 
 /// Alipay's name of the method by which users' tokens are bought.
 pub const USER_TOKEN_METHOD: &str = "alipay.system.oauth.token";
@@ -95,6 +95,7 @@ impl From<StoreError> for UserTokenError {
 pub struct UserTokens {
     parts: Arc<TokenParts>,
     refreshes: Flights<MemoKey, Result<UserToken, UserTokenError>>,
+    keeping: Flights<MemoKey, Result<(), TokenError>>,
     failed: Lately<MemoKey, UserTokenError>,
     turns: Turns,
     codes: AuthCodes,
@@ -106,6 +107,7 @@ impl UserTokens {
             codes: AuthCodes::new(Arc::clone(&parts)),
             parts,
             refreshes: Flights::new(),
+            keeping: Flights::new(),
             failed: Lately::new(RENEWALS),
             turns: Turns::default(),
         }
@@ -135,10 +137,11 @@ impl UserTokens {
     /// aren't remembered.
     ///
     /// # Errors
-    /// [`TokenError::Reply`] when the node holds no token or names no user, [`TokenError::Store`].
+    /// [`TokenError::Reply`] when the node holds no token or names no user, [`TokenError::Store`];
+    /// [`TokenError::Unstored`] where the store doesn't take them yet.
     ///
     /// # Cancel safety
-    /// What was handed to the store is stored; dropped before, the tokens are lost.
+    /// Safe: they are kept in a task of its own, for as long as the process lives.
     pub async fn absorb(
         &self,
         app: &SigningApp,
@@ -160,12 +163,17 @@ impl UserTokens {
             tracing::warn!(app_id = %app.app_id, "a user's token was not kept: its reply names no user");
             return Ok(());
         }
+        let key = MemoKey::new("keep-user", &[token.access_token.expose()]);
         let change = Change::KeepUserToken {
             token: Box::new(token),
             replaces: None,
         };
-        storing::commit(&self.parts, vec![change]).await?;
-        Ok(())
+        let parts = Arc::clone(&self.parts);
+        let work = async move {
+            let kept = storing::commit_bought(&parts, vec![change]).await;
+            kept.map(drop).map_err(TokenError::from)
+        };
+        storing::until_stored(STORING, self.keeping.run(key, work)).await
     }
 
     /// Waits for the right to spend a user's `refresh_token`, as [`super::Tokens::turn`] does for a
@@ -260,6 +268,7 @@ impl UserTokens {
     /// Ends once no refresh is under way.
     pub(super) async fn landed(&self) {
         self.refreshes.landed().await;
+        self.keeping.landed().await;
     }
 
     /// Refreshes a token, once for all who ask together.
@@ -288,7 +297,12 @@ impl UserTokens {
         // After any other error the token is gone, and another would have another key.
         if let Err(error @ (UserTokenError::Rejected { .. } | UserTokenError::Unsent(_))) = &result
         {
-            self.failed.put(attempt, error.clone(), now, RENEW_EVERY_MS);
+            let pause = match error {
+                UserTokenError::Unsent(_) => RENEW_AGAIN_MS,
+                _ => RENEW_EVERY_MS,
+            };
+            let now = self.parts.clock.now_ms();
+            self.failed.put(attempt, error.clone(), now, pause);
         }
         result
     }
