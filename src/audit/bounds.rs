@@ -1,6 +1,7 @@
 //! How large the log becomes as a whole, and what goes then.
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 
 use super::all_files;
@@ -117,6 +118,43 @@ async fn a_file_that_nobody_vouches_for_has_nothing_removed() {
     fs::remove_file(planted).expect("removed");
     let report = world.verify().await;
     assert!(report.good, "{:?}", report.problems);
+}
+
+/// Ends it with a line of the log.
+fn end_with(planted: &PathBuf, line: &str) {
+    let mut file = fs::OpenOptions::new().append(true).open(planted);
+    let file = file.as_mut().expect("opened");
+    file.write_all(format!("\n{line}\n").as_bytes())
+        .expect("written");
+}
+
+#[tokio::test]
+async fn a_genuine_end_alone_has_nothing_removed_nor_told_of_what_went_before() {
+    let world = bounded();
+    tell(&world, 50, 0).await;
+    let last = |file: &PathBuf| {
+        let text = fs::read_to_string(file).expect("text");
+        text.lines().next_back().expect("a line").to_owned()
+    };
+    // The newest line's: all others would count as gone.
+    let planted = plant(&world, 10 * MOST);
+    end_with(&planted, &last(&world.path()));
+    let bytes = fs::metadata(&planted).expect("there").len();
+    assert_eq!(tell(&world, 20, bytes).await, 0);
+    fs::remove_file(&planted).expect("removed");
+    let report = world.verify().await;
+    assert!(report.good, "{:?}", report.problems);
+    // That of one that went.
+    let all = all_files(&world.path()).expect("readable");
+    let (first, ended) = (all[0].clone(), last(&all[0]));
+    fs::remove_file(first).expect("removed");
+    let planted = plant(&world, 10 * MOST);
+    end_with(&planted, &ended);
+    let bytes = fs::metadata(&planted).expect("there").len();
+    assert_eq!(tell(&world, 20, bytes).await, 0);
+    assert!(planted.exists());
+    fs::remove_file(planted).expect("removed");
+    assert!(!world.verify().await.good, "what went is missing");
 }
 
 #[tokio::test]

@@ -6,13 +6,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::chain::{Belief, Head, ReadLine, digest_text};
 use super::error::AuditError;
+use crate::store::ownership;
 
 /// How much of the end of a file is looked at: many times the longest line.
 const TAIL: u64 = 256 << 10;
@@ -46,6 +47,7 @@ impl LogFile {
             .append(true)
             .create(true)
             .mode(0o600)
+            .custom_flags(ownership::flags(path))
             .open(path)
             .map_err(wrong)?;
         match file.try_lock() {
@@ -58,8 +60,9 @@ impl LogFile {
             Err(TryLockError::Error(error)) => return Err(wrong(error)),
         }
         let there = file.metadata().map_err(wrong)?;
+        ownership::check(path, &there).map_err(wrong)?;
         if there.len() == 0 {
-            give_to_owner_of(directory(path), path);
+            ownership::hand_over(path, &file);
             sync_directory(path).map_err(wrong)?;
         }
         Ok(Self {
@@ -380,26 +383,8 @@ fn create_directory(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     DirBuilder::new().mode(0o700).create(directory)?;
-    if let Some(parent) = directory.parent() {
-        give_to_owner_of(parent, directory);
-    }
+    ownership::hand_over_folder(directory);
     Ok(())
-}
-
-/// What root made, with a verb that changes the store of a service, belongs to the service's user:
-/// that has to go on with it.
-fn give_to_owner_of(parent: &Path, made: &Path) {
-    let Ok(owner) = fs::metadata(if parent == Path::new("") {
-        Path::new(".")
-    } else {
-        parent
-    }) else {
-        return;
-    };
-    if rustix::process::geteuid().is_root() && owner.uid() != 0 {
-        // Where it isn't allowed, whoever can't go on says so.
-        let _ = chown(made, Some(owner.uid()), Some(owner.gid()));
-    }
 }
 
 /// Finds out whether a log can be written at `path`, and leaves nothing there.
@@ -424,6 +409,21 @@ pub fn probe(path: &Path) -> Result<(), AuditError> {
     }
 }
 
+/// The same for who is about to write it: nobody else does, and what was set aside can be found.
+///
+/// # Errors
+/// Why it can't be.
+pub fn probe_alone(path: &Path) -> Result<(), AuditError> {
+    probe(path)?;
+    if !path.exists() {
+        return Ok(());
+    }
+    LogFile::open(path)?;
+    all(path)
+        .map(drop)
+        .map_err(|error| AuditError::of(path, error))
+}
+
 fn probe_directory(path: &Path) -> io::Result<()> {
     let directory = directory(path);
     let is_missing = !directory.exists();
@@ -435,6 +435,7 @@ fn probe_directory(path: &Path) -> io::Result<()> {
         .mode(0o600)
         .open(&probe);
     let removed = created.and_then(|_| fs::remove_file(&probe));
+    let removed = removed.and_then(|()| names(path).map(drop));
     if is_missing {
         fs::remove_dir(directory)?;
     }

@@ -40,7 +40,7 @@ use anchor::Anchor;
 use chain::{ChainKey, Head};
 use entry::Entry;
 use error::AuditError;
-pub use files::{all as all_files, probe};
+pub use files::{all as all_files, probe, probe_alone};
 use metrics::AuditMetrics;
 use queue::Queue;
 use retire::Limits;
@@ -202,7 +202,11 @@ impl Audit {
         self.0.store(next.clone());
         let mut head = None;
         if let Some(former) = former {
-            head = former.end().await;
+            let is_abandoned = former.writer().is_none();
+            match &next {
+                Some(next) if is_abandoned => next.queue.inherit(&former.queue),
+                _ => head = former.end().await,
+            }
         }
         let Some(((next, options), anchor)) = next.zip(options).zip(anchor) else {
             return Ok(());
@@ -215,7 +219,11 @@ impl Audit {
             Some(head) => Some(head),
             None => anchor.head().await,
         };
-        Ok(next.begin(options, (head, beginning))?)
+        let begun = next.begin(options, (head, beginning));
+        if begun.is_err() {
+            next.queue.abandon();
+        }
+        Ok(begun?)
     }
 
     /// Tells what `entry` makes.

@@ -121,6 +121,34 @@ impl Queue {
         self.lock().head
     }
 
+    /// Nobody writes what is told here: who waits for that need not.
+    pub(super) fn abandon(&self) {
+        self.lock().answered = u64::MAX;
+        self.settled.notify_waiters();
+    }
+
+    /// Puts what waits in a queue that nobody writes before what waits here.
+    pub(super) fn inherit(&self, abandoned: &Self) {
+        let (waiting, lost) = {
+            let mut state = abandoned.lock();
+            let folded = state.folded(i64::MAX, true);
+            let mut waiting = std::mem::take(&mut state.waiting);
+            waiting.extend(folded);
+            (waiting, std::mem::take(&mut state.lost))
+        };
+        let mut state = self.lock();
+        let later = std::mem::replace(&mut state.waiting, waiting);
+        state.waiting.extend(later);
+        state.lost += lost;
+        let beyond = state.waiting.len().saturating_sub(self.places);
+        state.waiting.truncate(self.places);
+        let beyond = u64::try_from(beyond).unwrap_or(u64::MAX);
+        state.lost += beyond;
+        self.metrics.lost.inc_by(beyond);
+        drop(state);
+        self.wake.notify_one();
+    }
+
     /// Nothing is told any more: what waits is written, and the writer ends.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;

@@ -3,7 +3,8 @@
 //!
 //! Invariants: a file goes only where it is vouched for that its lines are this log's, and after the
 //! log itself has told up to which line; what nobody vouches for counts nothing, so that whoever puts
-//! files beside the log has nothing removed.
+//! files beside the log has nothing removed. For its size a file goes only once all of it was read, and
+//! those before it went: the end alone, which anybody can copy, doesn't vouch for what stands before it.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -141,14 +142,25 @@ impl Retirement {
         if asides.iter().fold(0, sum) <= room {
             return;
         }
-        let vouched: Vec<_> = asides
+        let mut vouched: Vec<_> = asides
             .into_iter()
             .filter_map(|aside| self.vouch(log, aside))
             .collect();
+        // Whose lines another has, too, isn't what its name says.
+        let begins: Vec<_> = vouched.iter().map(|kept| kept.first).collect();
+        let mut next = begins.into_iter().skip(1);
+        vouched.retain(|kept| next.next().is_none_or(|next| kept.last < next));
         let mut total: u64 = vouched.iter().map(|kept| kept.bytes).sum();
         let (before, mut through) = (retired.files.len(), 0);
         for oldest in vouched {
             if total <= room {
+                break;
+            }
+            if !is_whole(log, &oldest) {
+                tracing::warn!(
+                    file = %oldest.file.display(),
+                    "an audit log isn't removed for its size: nobody vouches for all of its lines"
+                );
                 break;
             }
             total = total.saturating_sub(oldest.bytes);
@@ -197,15 +209,7 @@ impl Retirement {
         if let Some(known) = self.bound.get(file) {
             return last(file) == Some(*known);
         }
-        let files = files::all(log.path).unwrap_or_default();
-        let mut bound = Vec::new();
-        for next in files.into_iter().skip_while(|next| next != file) {
-            let is_ours = Tail::read(&next, log.proof()).is_ok_and(|tail| tail.last.is_some());
-            bound.push(next);
-            if is_ours {
-                break;
-            }
-        }
+        let bound = log.until_ours(file);
         let checked = verify(&bound, log.key, (Extent::Part, None));
         let is_good = checked.is_ok_and(|report| report.good);
         if is_good {
@@ -218,7 +222,32 @@ impl Retirement {
     }
 }
 
+/// Whether every line of it holds, and it begins with the one that its name says.
+fn is_whole(log: Log<'_>, kept: &Vouched) -> bool {
+    let files = log.until_ours(&kept.file);
+    let checked = verify(&files, log.key, (Extent::Part, None));
+    checked.is_ok_and(|report| {
+        let first = report.first.as_ref().map(|(first, _)| *first);
+        report.good && first == Some(kept.first)
+    })
+}
+
 impl Log<'_> {
+    /// The file, and those behind it up to one whose end is proved: what was written under an earlier
+    /// key is bound by what follows.
+    fn until_ours(&self, file: &Path) -> Vec<PathBuf> {
+        let files = files::all(self.path).unwrap_or_default();
+        let mut found = Vec::new();
+        for next in files.into_iter().skip_while(|next| next != file) {
+            let is_ours = Tail::read(&next, self.proof()).is_ok_and(|tail| tail.last.is_some());
+            found.push(next);
+            if is_ours {
+                break;
+            }
+        }
+        found
+    }
+
     /// Only what the key proves, whatever the store knows.
     fn proof(&self) -> Belief<'_> {
         Belief {

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 
 use crate::admin::routes::AuditView;
 use crate::audit::chain::{ChainKey, Head};
-use crate::audit::verify::{Extent, Report, verify};
+use crate::audit::verify::{Extent, Report, verify, verify_all};
 use crate::audit::{all_files, anchor};
 use crate::cli::admin_client::AdminClient;
 use crate::cli::context::Context;
@@ -55,7 +55,7 @@ async fn whole(context: &Context) -> Result<Report, Failure> {
     if files.is_empty() && anchored.is_none() {
         return Err(anyhow!("there is no audit log at {} yet", path.display()).into());
     }
-    let report = verify(&files, key(&config).as_ref(), (Extent::Whole, anchored));
+    let report = verify_all(path, key(&config).as_ref(), anchored);
     Ok(report.with_context(|| format!("{} can't be read", path.display()))?)
 }
 

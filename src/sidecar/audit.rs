@@ -74,7 +74,7 @@ pub(super) fn unusable(audit: &Audit, config: &Config) -> Option<Fault> {
     if audit.is_written_to(Some(path)) {
         return None;
     }
-    let error = crate::audit::probe(path).err()?;
+    let error = crate::audit::probe_alone(path).err()?;
     let mismatch = Mismatch::new(error.to_string(), "a file that can be written, or \"\"");
     Some(Fault::of_key("audit.file", mismatch))
 }

@@ -24,6 +24,7 @@ pub mod care;
 mod change;
 pub mod embedded;
 pub mod error;
+pub(crate) mod ownership;
 pub mod seal;
 
 pub use change::{Change, Effect, MemoKey};

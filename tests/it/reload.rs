@@ -759,4 +759,16 @@ async fn the_audit_log_moves_ends_and_begins_again_and_loses_nothing() {
         .map(|fault| fault.key.as_str())
         .collect();
     assert_eq!(keys, ["audit.file"]);
+    // So is one that somebody else writes.
+    let taken = folder.path().join("taken.jsonl");
+    let other = std::fs::File::create(&taken).expect("created");
+    other.try_lock().expect("locked");
+    let error = refused(&sidecar, to(Some(taken))).await;
+    let fault = error.faults().first().expect("a fault");
+    assert_eq!(fault.key, "audit.file");
+    sidecar
+        .sidecar
+        .reload(sidecar.sidecar.config())
+        .await
+        .expect("as before");
 }

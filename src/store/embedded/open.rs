@@ -19,6 +19,8 @@ use super::overlay::{Lock, Overlay};
 use super::spot::NoWait;
 use super::tables::{self, CHECK_KEY, INDEX_KEY, META, SCHEMA, Tables};
 use crate::store::error::StoreError;
+#[cfg(unix)]
+use crate::store::ownership;
 use crate::store::seal::{IndexKeys, Place, Sealer};
 
 /// How much of a file is held in memory while something is done to it as a whole, bytes: it is
@@ -86,7 +88,10 @@ pub(super) fn create_private(path: &Path) -> std::io::Result<File> {
         use std::os::unix::fs::OpenOptionsExt;
         options.mode(0o600);
     }
-    options.open(path)
+    let file = options.open(path)?;
+    #[cfg(unix)]
+    ownership::hand_over(path, &file);
+    Ok(file)
 }
 
 fn initialise(db: &Database, sealer: &Sealer) -> Result<(), Fault> {
