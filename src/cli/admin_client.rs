@@ -22,6 +22,8 @@ use crate::net::body::BoxError;
 use crate::protocol::secret::Secret;
 use crate::sidecar::{BuildError, Sidecar};
 
+/// How long a sidecar that lives may take to say so.
+const LIVE: Duration = Duration::from_secs(60);
 /// How long what Alipay gave may take to be stored before that is told.
 const TOLD_AFTER: Duration = Duration::from_secs(3);
 /// What is told then.
@@ -109,7 +111,10 @@ impl AdminClient {
 
     /// Whether somebody listens there at all.
     pub(crate) async fn is_running(&self) -> Result<bool, Failure> {
-        match self.send(Method::GET, "/livez", Bytes::new()).await {
+        let live = self.send(Method::GET, "/livez", Bytes::new());
+        let late = |_| NoReply::Other(anyhow!("/livez took longer than {} s", LIVE.as_secs()));
+        let live = tokio::time::timeout(LIVE, live).await.map_err(late);
+        match live.and_then(|reply| reply) {
             Ok(reply) if reply.status == StatusCode::OK => Ok(true),
             Ok(reply) => {
                 let (way, status) = (&self.way, reply.status);

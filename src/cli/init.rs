@@ -37,7 +37,13 @@ pub(crate) fn execute(arguments: &InitArguments) -> Result<(), Failure> {
     store::create(&directory.join(STORE), &store_key)?;
     let path = directory.join(CONFIG);
     files::create_private(&path, &template())?;
-    let config = Config::load(&path, process_environment())?;
+    // Everything is written by now: a fault of the environment's is told, and what to paste as well.
+    let config = Config::load(&path, process_environment()).or_else(|faults| {
+        output::complain(format!(
+            "the environment doesn't fit, and `run` will refuse it; what follows is without it\n{faults}"
+        ));
+        Config::load(&path, std::iter::empty())
+    })?;
     tell(arguments, &app_public_key, &config)
 }
 

@@ -171,9 +171,13 @@ impl Sink {
         let Self::File(path, file) = self else {
             return Ok(());
         };
-        let synced = file.into_inner().map_err(std::io::Error::from);
-        let synced = synced.and_then(|file| file.sync_all());
-        Ok(synced.with_context(|| format!("{} can't be written", path.display()))?)
+        let mut file = file;
+        let synced = file.flush().and_then(|()| file.get_ref().sync_all());
+        let synced = synced.with_context(|| format!("{} can't be written", path.display()));
+        if synced.is_err() {
+            Self::File(path, file).discard();
+        }
+        Ok(synced?)
     }
 
     /// Half an export is worse than none.

@@ -12,7 +12,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::{self, Form};
 use crate::cli::progress::Progress;
-use crate::cli::store::{open_file, running};
+use crate::cli::store::{open_file, told};
 use crate::store::care::Copied;
 use crate::store::embedded::CopyWriter;
 use crate::store::seal::StoreKey;
@@ -21,9 +21,11 @@ use crate::store::seal::StoreKey;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) async fn execute(context: &Context, file: &Path, form: &Form) -> Result<(), Failure> {
-    let config = context.load()?;
+    let loaded = context.load();
+    let running = AdminClient::running(context, &loaded).await?;
+    let config = told(context, loaded, running.is_some())?;
     let mut progress = Progress::new("rows copied");
-    let copied = match running(&config).await? {
+    let copied = match running {
         Some(sidecar) => {
             let key = context.store_key(&config)?;
             stream(&sidecar, file, &key, &mut progress).await?

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::cli::admin_client::AdminClient;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::Form;
@@ -174,10 +173,16 @@ fn open_file(context: &Context, config: &Config) -> Result<StoreFile, Failure> {
     )?)
 }
 
-/// The running sidecar that has the store, if one runs.
-async fn running(config: &Config) -> Result<Option<AdminClient>, Failure> {
-    let client = AdminClient::new(config);
-    Ok(client.is_running().await?.then_some(client))
+/// What is `loaded`; where a sidecar runs, secrets of it that can't be read here may be missing.
+fn told(
+    context: &Context,
+    loaded: Result<Config, Failure>,
+    is_running: bool,
+) -> Result<Config, Failure> {
+    match loaded {
+        Err(_) if is_running => context.load_to_ask(),
+        loaded => loaded,
+    }
 }
 
 /// The name under which a file that is replaced at `now` is kept.

@@ -2,18 +2,21 @@
 
 use http::Method;
 
+use crate::cli::admin_client::AdminClient;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::{self, Form};
-use crate::cli::store::{CheckArguments, open_file, running};
+use crate::cli::store::{CheckArguments, open_file, told};
 use crate::cli::trail::{self, Act};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::store::care::{Inspection, Stats};
 
 pub(super) async fn stats(context: &Context, form: &Form) -> Result<(), Failure> {
-    let config = context.load()?;
-    let stats: Stats = match running(&config).await? {
+    let loaded = context.load();
+    let running = AdminClient::running(context, &loaded).await?;
+    let config = told(context, loaded, running.is_some())?;
+    let stats: Stats = match running {
         Some(sidecar) => sidecar.get("/api/store").await?,
         None => open_file(context, &config)?.stats()?,
     };
@@ -62,16 +65,16 @@ fn merchants(stats: &Stats) -> String {
 }
 
 pub(super) async fn check(context: &Context, arguments: &CheckArguments) -> Result<(), Failure> {
-    let config = context.load()?;
+    let loaded = context.load();
     if arguments.repair {
-        return repair(context, &config, arguments).await;
+        return repair(context, &loaded?, arguments).await;
     }
-    let found: Inspection = match running(&config).await? {
+    let found: Inspection = match AdminClient::running(context, &loaded).await? {
         Some(sidecar) => {
             let path = "/api/store/check";
             sidecar.change(Method::POST, path, Vec::new()).await?
         }
-        None => open_file(context, &config)?.inspect()?,
+        None => open_file(context, &loaded?)?.inspect()?,
     };
     report(&found, arguments)
 }
