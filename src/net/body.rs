@@ -189,7 +189,7 @@ where
             return Err(BodyError::TooLarge(limit).into());
         }
         take(piece.len())?;
-        gathered.add(piece);
+        gathered.add(piece, body.is_end_stream());
     }
     Ok(gathered.whole())
 }
@@ -200,18 +200,20 @@ where
 #[derive(Debug)]
 enum Gathered {
     Nothing,
-    /// A body that came in one piece, as nearly all do, is never copied.
+    /// A body that came in one piece, as nearly all do, isn't copied.
     One(Bytes),
     Copied(Vec<u8>),
 }
 
-/// What is shorter isn't worth the buffer that it holds.
+/// A beginning that is shorter isn't worth the buffer that it holds.
 const WORTH_HOLDING: usize = 4096;
 
 impl Gathered {
-    fn add(&mut self, piece: Bytes) {
+    fn add(&mut self, piece: Bytes, is_last: bool) {
         match self {
-            Self::Nothing if piece.len() < WORTH_HOLDING => *self = Self::Copied(piece.to_vec()),
+            Self::Nothing if !is_last && piece.len() < WORTH_HOLDING => {
+                *self = Self::Copied(piece.to_vec())
+            }
             Self::Nothing => *self = Self::One(piece),
             Self::One(first) => *self = Self::Copied([&first[..], &piece].concat()),
             Self::Copied(copied) => copied.extend_from_slice(&piece),

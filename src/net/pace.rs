@@ -43,6 +43,8 @@ pub(crate) struct Paced<S> {
     written: Option<Instant>,
     /// Until when what still comes is thrown away; nothing is written any more.
     linger: Option<Pin<Box<Sleep>>>,
+    /// A part of the next head has come while a request was answered.
+    is_ahead: bool,
 }
 
 /// A write that waits for the peer.
@@ -108,10 +110,14 @@ impl Answering {
     }
 
     /// Whether the target of the head that is complete now has a `#`. hyper cuts it off there, and says
-    /// nothing: what stands behind it, a whole `notify_url`, would just be gone. (Of requests that are
-    /// sent before the one ahead of them is answered, only the first is looked at.)
+    /// nothing: what stands behind it, a whole `notify_url`, would just be gone. (A request that is
+    /// sent before the one ahead of it is answered, or behind a body that nobody read, isn't looked at.)
     pub(crate) fn has_fragment(&self) -> bool {
         self.0.has_fragment.load(Ordering::Acquire)
+    }
+
+    fn note_fragment(&self, is_there: bool) {
+        self.0.has_fragment.store(is_there, Ordering::Release);
     }
 
     /// All of the request of that turn was read.
@@ -151,26 +157,31 @@ impl<S> Paced<S> {
             hurry: None,
             written: None,
             linger: None,
+            is_ahead: false,
         }
     }
 
     /// Begins to count for what has just arrived, if that begins a head, and looks at its first line.
     fn arrived(&mut self, bytes: &[u8]) {
         self.silent = None;
-        let turn = self.answering.turn();
-        if self.head.is_none() && turn.is_multiple_of(2) {
+        let (turn, is_unread) = (self.answering.turn(), self.answering.is_unread());
+        if !turn.is_multiple_of(2) {
+            self.is_ahead |= !is_unread;
+        } else if self.head.is_none() {
             let late = Box::pin(tokio::time::sleep(self.terms.head));
-            let line = Line::Unbegun;
+            // Its line is known to begin here, unless a part of it came before, or what comes is the
+            // rest of a body that nobody read.
+            let line = match std::mem::take(&mut self.is_ahead) || is_unread {
+                true => Line::Over,
+                false => Line::Unbegun,
+            };
             self.head = Some(Head { turn, late, line });
-            self.answering
-                .0
-                .has_fragment
-                .store(false, Ordering::Release);
+            self.answering.note_fragment(false);
         }
         if let Some(head) = &mut self.head
             && head.line.goes_on(bytes)
         {
-            self.answering.0.has_fragment.store(true, Ordering::Release);
+            self.answering.note_fragment(true);
         }
     }
 
@@ -279,7 +290,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {
             this.hurry = None;
-            this.arrived(&buffer.filled()[before..]);
+            this.arrived(buffer.filled().get(before..).unwrap_or_default());
         }
         if let Poll::Ready(late) = this.poll_late(cx) {
             return Poll::Ready(Err(late));
@@ -343,9 +354,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 mod tests {
     use std::time::Duration;
 
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    use crate::net::shutdown::EndingHand;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
     /// Reads a first line in pieces.
     fn has_fragment(pieces: &[&str]) -> bool {
-        let mut line = super::Line::Unbegun;
+        let mut line = Line::Unbegun;
         pieces.iter().any(|piece| line.goes_on(piece.as_bytes()))
     }
 
@@ -356,14 +375,6 @@ mod tests {
         assert!(!has_fragment(&["GET /a HTTP/1.1\r\nx: #\r\n\r\n#"]));
         assert!(!has_fragment(&["\r\nGET /a HTTP/1.1\r", "\nx: #\r\n"]));
     }
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-
-    use super::*;
-
-    use crate::net::shutdown::EndingHand;
-
-    const LIMIT: Duration = Duration::from_secs(30);
 
     fn paced(
         server: tokio::io::DuplexStream,

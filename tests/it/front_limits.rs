@@ -82,6 +82,19 @@ async fn what_stands_behind_a_number_sign_is_not_lost_unsaid() {
                 Alipay-Merchant: nobody\r\nConnection: close\r\nContent-Length: 3\r\n\r\n{}#";
     let answer = raw::exchange(&sidecar.proxy, fine.as_bytes()).await;
     assert!(answer.contains("body-invalid"), "{answer}");
+    // The rest of a body that nobody read is no line either.
+    let head =
+        "PUT /api/apps/2021000000000001 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n";
+    let mut stream = raw::open(&sidecar.admin, head.as_bytes()).await;
+    let mut answer = vec![0; 4096];
+    let read = stream.read(&mut answer).await.expect("an answer");
+    assert!(answer[..read].starts_with(b"HTTP/1.1 401"));
+    let next = "#42!GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(next.as_bytes()).await.expect("written");
+    let mut rest = String::new();
+    // It may be closed instead, but isn't refused for what isn't there.
+    let _ = stream.read_to_string(&mut rest).await;
+    assert!(!rest.contains("parameter-invalid"), "{rest}");
 }
 
 #[tokio::test]
