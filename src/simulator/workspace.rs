@@ -14,6 +14,7 @@ use rsa::{
     rand_core::{OsRng, RngCore as _},
 };
 use serde_json::{Value, json};
+use toml::{Table, Value as Toml};
 
 use super::{
     Simulator,
@@ -29,6 +30,15 @@ const ALIPAY_KEY: &str = "keys/alipay_public_key.pem";
 const ENCRYPT_KEY: &str = "keys/encrypt_key";
 /// The platform's private key: the simulator's own, so that a second start keeps it.
 const PLATFORM_KEY: &str = "keys/simulator_private_key.pem";
+
+/// The keys of `[[app]]` that follow from how the simulator knows the app.
+const KEYS_OF_APP: [&str; 5] = [
+    "alipay_public_key",
+    "app_cert",
+    "alipay_cert",
+    "alipay_root_cert",
+    "encrypt_key",
+];
 
 /// Where the sidecar of a workspace listens.
 #[derive(Clone, Debug)]
@@ -79,6 +89,9 @@ pub(super) fn check_vacant(dir: &Path) -> Result<(), SimulatorError> {
         APP_KEY,
         ALIPAY_KEY,
         ENCRYPT_KEY,
+        "keys/app_cert.crt",
+        "keys/alipay_cert.crt",
+        "keys/alipay_root_cert.crt",
         "config.toml",
         "merchants.jsonl",
     ];
@@ -131,11 +144,39 @@ pub fn write_workspace(
     let config = config(&simulator.url(), &app.app_id, listeners);
     let config = format!("{config}{credentials}{encryption}");
     let path = dir.join("config.toml");
-    let fits = |there: String| config.lines().all(|line| there.lines().any(|l| l == line));
-    if fs::read_to_string(&path).is_ok_and(fits) {
+    if fs::read_to_string(&path).is_ok_and(|there| fits(&there, &config)) {
         return Ok(());
     }
     write(path, &config, 0o644)
+}
+
+/// Whether a configuration has all that it would be written with, and no other key of the app's.
+fn fits(there: &str, wanted: &str) -> bool {
+    let (Ok(there), Ok(wanted)) = (there.parse::<Table>(), wanted.parse::<Table>()) else {
+        return false;
+    };
+    let has = |name| {
+        let app = |table: &Table| table.get("app")?.as_array()?.first()?.as_table().cloned();
+        [&there, &wanted].map(|table| app(table).is_some_and(|app| app.contains_key(name)))
+    };
+    let is_either = |name| matches!(has(name), [true, true] | [false, false]);
+    has_all(&there, &wanted) && KEYS_OF_APP.into_iter().all(is_either)
+}
+
+/// Whether `there` says all that `wanted` says; of a list, its first entry.
+fn has_all(there: &Table, wanted: &Table) -> bool {
+    wanted
+        .iter()
+        .all(|(name, wanted)| match (there.get(name), wanted) {
+            (Some(Toml::Table(there)), Toml::Table(wanted)) => has_all(there, wanted),
+            (Some(Toml::Array(there)), Toml::Array(wanted)) => {
+                match (there.first(), wanted.first()) {
+                    (Some(Toml::Table(there)), Some(Toml::Table(wanted))) => has_all(there, wanted),
+                    (there, wanted) => there == wanted,
+                }
+            }
+            (there, wanted) => there == Some(wanted),
+        })
 }
 
 /// Writes the platform's public key and gives the keys of `[[app]]` for it.

@@ -833,9 +833,17 @@ async fn a_workspace_replaces_nothing_but_its_own() {
         listen: vec![port],
         ..options.clone()
     };
-    let _same = simulator::start(&same).await.unwrap();
+    let first = simulator::start(&same).await.unwrap();
     assert_eq!(std::fs::read_to_string(&config).unwrap(), edited);
-    // On another port it wouldn't fit.
+    // With another key of the app's, or on another port, it wouldn't fit.
+    let with_key = edited.replacen("app_id", "encrypt_key = \"file:x\"\napp_id", 1);
+    std::fs::write(&config, &with_key).unwrap();
+    assert_ne!(with_key, edited);
+    first.run(std::future::ready(())).await.unwrap();
+    let same = simulator::start(&same).await.unwrap();
+    assert_ne!(std::fs::read_to_string(&config).unwrap(), with_key);
+    std::fs::write(&config, &edited).unwrap();
+    drop(same);
     let _other = simulator::start(&options).await.unwrap();
     assert_ne!(std::fs::read_to_string(&config).unwrap(), edited);
 }
