@@ -83,6 +83,20 @@ async fn the_oldest_go_when_all_become_too_large_and_the_log_says_so() {
 }
 
 #[tokio::test]
+async fn what_a_crash_tore_goes_as_well() {
+    let world = bounded();
+    tell(&world, 20, 0).await;
+    let mut file = fs::OpenOptions::new().append(true).open(world.path());
+    let file = file.as_mut().expect("opened");
+    file.write_all(b"{\"seq\":").expect("written");
+    // What was torn is told of in the next file.
+    world.clock.advance_ms(24 * 3600 * 1000);
+    let displaced = tell(&world, 400, 0).await;
+    assert!(displaced > 200, "{displaced}");
+    begins_after(&world, displaced).await;
+}
+
+#[tokio::test]
 async fn without_a_bound_nothing_goes_before_its_time() {
     let mut world = bounded();
     world.max_size = None;

@@ -222,13 +222,16 @@ impl Retirement {
     }
 }
 
-/// Whether every line of it holds, and it begins with the one that its name says.
+/// Whether every line of it holds, and it begins with the one that its name says. What a crash tore at
+/// its end, the file behind it tells of.
 fn is_whole(log: Log<'_>, kept: &Vouched) -> bool {
     let files = log.until_ours(&kept.file);
     let checked = verify(&files, log.key, (Extent::Part, None));
     checked.is_ok_and(|report| {
         let first = report.first.as_ref().map(|(first, _)| *first);
-        report.good && first == Some(kept.first)
+        let count = kept.last.saturating_sub(kept.first).saturating_add(1);
+        let are_all = report.lines == count && report.authenticated == count;
+        first == Some(kept.first) && (report.good || are_all)
     })
 }
 
