@@ -69,9 +69,10 @@ impl Allowances {
             (refusal, asker),
             (CertificateRefusal::Unavailable(_), Asker::Reply)
         );
-        let counts = match is_outage {
-            true => UNAVAILABLE_MS,
-            false => REFUSED_MS,
+        let counts = match (refusal, asker) {
+            (CertificateRefusal::Withheld(_), Asker::Reply) => UNAVAILABLE_MS,
+            _ if is_outage => UNAVAILABLE_MS,
+            _ => REFUSED_MS,
         };
         let mut all = self.lock();
         let used = all.entry((app_id.clone(), asker)).or_default();

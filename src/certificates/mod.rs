@@ -201,7 +201,7 @@ impl Inner {
         };
         let pem = cert::downloaded(&reply.envelope.node()).map_err(|_| {
             let sub_code = reply.envelope.sub_code().unwrap_or_default();
-            unavailable(format!("Alipay refused it ({sub_code})"))
+            CertificateRefusal::Withheld(sub_code.to_owned())
         })?;
         let chain = Bundle::parse(&pem)?;
         if asker == Asker::Notification {

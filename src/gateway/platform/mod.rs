@@ -314,9 +314,12 @@ pub enum CertificateRefusal {
     /// It was asked for in vain a moment ago, or too many others were.
     #[error("too many unknown certificates were named lately; it is asked for again in a minute")]
     TooMany,
-    /// Alipay couldn't be asked, or refused to give it.
+    /// Alipay couldn't be asked.
     #[error("it could not be downloaded: {0}")]
     Unavailable(String),
+    /// Alipay was asked, and didn't give it.
+    #[error("it could not be downloaded: Alipay refused it ({0})")]
+    Withheld(String),
 }
 
 impl CertificateRefusal {
@@ -330,7 +333,7 @@ impl CertificateRefusal {
             Self::Key(_) => "certificate-key",
             Self::KeyMode => "certificate-key-mode",
             Self::TooMany => "certificate-limited",
-            Self::Unavailable(_) => "certificate-unavailable",
+            Self::Unavailable(_) | Self::Withheld(_) => "certificate-unavailable",
         }
     }
 }
