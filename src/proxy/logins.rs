@@ -24,6 +24,7 @@ use crate::proxy::{ProxyParts, bug};
 use crate::store::MemoKey;
 use crate::token::Turn;
 use crate::token::auth_code::AuthCodeError;
+use crate::token::error::TokenError;
 use crate::token::users::USER_TOKEN_METHOD;
 
 /// What a call of [`USER_TOKEN_METHOD`] spends.
@@ -246,8 +247,14 @@ pub(super) async fn keep(
     node: &[u8],
 ) {
     let users = parts.tokens.users();
-    if let Err(error) = users.absorb(app, merchant, node).await {
-        tracing::error!(%error, app_id = %app.app_id, "a user's tokens could not be kept");
+    match users.absorb(app, merchant, node).await {
+        Ok(()) => {}
+        Err(error @ TokenError::Unstored) => {
+            tracing::error!(%error, app_id = %app.app_id, "a user's tokens are not kept yet");
+        }
+        Err(error) => {
+            tracing::error!(%error, app_id = %app.app_id, "a user's tokens could not be kept");
+        }
     }
 }
 

@@ -103,15 +103,11 @@ fn is_clean(url: &str) -> bool {
     let escapes = [("%2e", "."), ("%2f", "/"), ("%3b", ";")];
     let read = |path: String, (escape, plain)| path.replace(escape, plain);
     let decoded = escapes.into_iter().fold(lower, read);
-    let mut segments = decoded.split(['/', ';']);
-    !url.is_empty()
-        && url
-            .chars()
-            .all(|c| !c.is_control() && !c.is_whitespace() && c != '\\')
-        && !url.starts_with("//")
-        && !segments.any(|segment| matches!(segment, "." | ".."))
-        && !decoded.contains("%5c")
-        && !(url.contains("://") && authority(path).contains('@'))
+    let has_dots = decoded.split(['/', ';']).any(|s| matches!(s, "." | ".."));
+    let has_user = url.contains("://") && authority(path).contains('@');
+    let is_plain = |c: char| !c.is_control() && !c.is_whitespace() && c != '\\';
+    let is_doubtful = has_dots || has_user || decoded.contains("%5c") || url.starts_with("//");
+    !url.is_empty() && url.chars().all(is_plain) && !is_doubtful
 }
 
 fn authority(url: &str) -> &str {

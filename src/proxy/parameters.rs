@@ -150,10 +150,12 @@ pub(super) fn check_upload_charset(parts: &Params, read_in: Charset) -> Result<(
 
 /// A file is a parameter, too: its name has the same form, and may stand once.
 pub(super) fn check_files(parameters: &Params, files: &[FilePart]) -> Result<(), ProxyError> {
-    for (at, file) in files.iter().enumerate() {
+    let mut behind = files;
+    while let Some((file, others)) = behind.split_first() {
+        behind = others;
         check_name(&file.name)?;
         let is_it = |other: &FilePart| other.name.eq_ignore_ascii_case(&file.name);
-        if files[..at].iter().any(is_it) {
+        if others.iter().any(is_it) {
             return Err(ProxyError::refused(
                 ErrorCode::ParameterDuplicate,
                 format!("two files have the name `{}`", file.name),

@@ -48,6 +48,8 @@ struct Sent {
     known: HashSet<MemoKey>,
     /// By the time until which they are remembered.
     order: VecDeque<(i64, MemoKey)>,
+    /// Those that are being noted, or given back.
+    noting: HashSet<MemoKey>,
 }
 
 /// A code that may be sent, once.
@@ -86,6 +88,15 @@ impl AuthCodes {
         if !self.parts.remember_users {
             return self.spend(app_id, code).await;
         }
+        let late = || {
+            let reason = "it took all the time there was".to_owned();
+            StoreError::Unavailable { reason }
+        };
+        let key = key(app_id, code);
+        if !self.lock().noting.insert(key) {
+            // Who came first has given up waiting; nothing was sent.
+            return Err(late().into());
+        }
         let (codes, app_id, code) = (self.clone(), app_id.clone(), code.clone());
         let (taken, mut right) = oneshot::channel();
         tokio::spawn(async move {
@@ -94,6 +105,7 @@ impl AuthCodes {
             if let Err(Ok(spending)) = taken.send(spent) {
                 codes.give_back(spending).await;
             }
+            codes.lock().noting.remove(&key);
         });
         let spent = match tokio::time::timeout_at(until.into(), &mut right).await {
             Ok(spent) => spent.ok(),
@@ -103,10 +115,7 @@ impl AuthCodes {
                 right.try_recv().ok()
             }
         };
-        spent.unwrap_or_else(|| {
-            let reason = "it took all the time there was".to_owned();
-            Err(StoreError::Unavailable { reason }.into())
-        })
+        spent.unwrap_or_else(|| Err(late().into()))
     }
 
     /// Takes the one right to send `code`.
@@ -121,7 +130,7 @@ impl AuthCodes {
         app_id: &AppId,
         code: &Secret<String>,
     ) -> Result<Spending, AuthCodeError> {
-        let key = MemoKey::new("auth-code", &[app_id.as_str(), code.expose()]);
+        let key = key(app_id, code);
         let now = self.parts.clock.now_ms();
         let expires_at = now.saturating_add(REMEMBERED_MS);
         if !self.lock().insert(key, (now, expires_at)) {
@@ -164,6 +173,10 @@ impl AuthCodes {
     fn lock(&self) -> MutexGuard<'_, Sent> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn key(app_id: &AppId, code: &Secret<String>) -> MemoKey {
+    MemoKey::new("auth-code", &[app_id.as_str(), code.expose()])
 }
 
 impl std::fmt::Debug for AuthCodes {

@@ -125,15 +125,15 @@ impl Tokens {
         if doubts.checked.get(&key, now).is_some() {
             return;
         }
-        let Ok(slot) = Arc::clone(&doubts.slots).try_acquire_owned() else {
+        if doubts.slots.available_permits() == 0 {
             return;
-        };
+        }
         doubts.checked.put(key, (), now, CHECK_EVERY_MS);
         let (parts, merchant) = (Arc::clone(&self.parts), merchant.clone());
-        let (turns, checked) = (self.turns.clone(), doubts.checked.clone());
+        let (turns, slots) = (self.turns.clone(), Arc::clone(&doubts.slots));
+        let checked = doubts.checked.clone();
         doubts.checks.start(key, async move {
-            let _slot = slot;
-            if let Err(error) = check(&parts, &turns, &merchant).await {
+            if let Err(error) = check(&parts, (&turns, &slots), &merchant).await {
                 tracing::warn!(%error, auth_app_id = %merchant.auth_app_id, "what was learned of a refused token could not be stored");
                 checked.forget(&key);
             }
@@ -209,8 +209,15 @@ impl Tokens {
 /// In the turn of the refresh token: Alipay ends a token when it executes its refresh, and until
 /// what was bought is stored, which may take as long as a disk does, the record shows an invalid
 /// token of a merchant who has cancelled nothing.
-async fn check(parts: &TokenParts, turns: &Turns, merchant: &Merchant) -> Result<(), StoreError> {
+async fn check(
+    parts: &TokenParts,
+    (turns, slots): (&Turns, &Semaphore),
+    merchant: &Merchant,
+) -> Result<(), StoreError> {
     let (_turn, stored) = refresh::in_turn(parts, turns, merchant).await?;
+    // Not while the turn is awaited: a refresh that can't be stored would keep all others out. The
+    // semaphore is never closed.
+    let _slot = slots.acquire().await;
     let Some(stored) = stored else {
         return Ok(());
     };

@@ -426,6 +426,18 @@ impl Tokens {
         self.spent.get(turn.key(), form, now)
     }
 
+    /// The same for who needn't wait for the turn: it may take as long as the store takes what was
+    /// bought.
+    #[must_use]
+    pub fn spent_reply_to(
+        &self,
+        refresh_token: &Secret<String>,
+        form: &SpentForm,
+    ) -> Option<SpentReply> {
+        let now = self.parts.clock.now_ms();
+        self.spent.get(Turns::key_of(refresh_token), form, now)
+    }
+
     /// Keeps what Alipay answered to the refresh token of `turn`, for those who wait for theirs.
     pub fn keep_spent(&self, turn: &Turn, form: SpentForm, reply: SpentReply) {
         let now = self.parts.clock.now_ms();

@@ -138,11 +138,10 @@ pub(super) async fn commit_bought(
     changes: Vec<Change>,
 ) -> Result<Vec<Effect>, StoreError> {
     let bought_at = parts.clock.now_ms();
-    match commit(parts, changes.clone()).await {
-        Err(StoreError::Unavailable { .. }) => {
-            let changes = dated(parts, changes, bought_at).await;
-            commit_at_last(parts, changes).await
-        }
+    // Before the store may fail: what comes in while it is tried is newer.
+    let dated = dated(parts, changes.clone(), bought_at).await;
+    match commit(parts, changes).await {
+        Err(StoreError::Unavailable { .. }) => commit_at_last(parts, dated).await,
         settled => settled,
     }
 }

@@ -34,8 +34,8 @@ use crate::token::{RENEW_AGAIN_MS, STORING, TokenParts, calls};
 pub const USER_TOKEN_METHOD: &str = "alipay.system.oauth.token";
 /// Alipay's `code` of a fault of its own.
 const UNAVAILABLE: &str = "20000";
-/// How long a refresh that failed isn't tried again, milliseconds: every call of the user would ask
-/// for one.
+/// How long a refresh that Alipay rejected isn't tried again, milliseconds: every call of the user
+/// would ask for one.
 const RENEW_EVERY_MS: i64 = 60_000;
 /// How many of those are remembered.
 const RENEWALS: usize = 10_000;

@@ -31,9 +31,14 @@ impl Turn {
 }
 
 impl Turns {
+    /// What stands for `refresh_token`.
+    pub(in crate::token) fn key_of(refresh_token: &Secret<String>) -> MemoKey {
+        MemoKey::new("turn", &[refresh_token.expose()])
+    }
+
     /// Waits until nobody else uses `refresh_token`.
     pub(in crate::token) async fn take(&self, refresh_token: &Secret<String>) -> Turn {
-        let key = MemoKey::new("turn", &[refresh_token.expose()]);
+        let key = Self::key_of(refresh_token);
         let lane = Arc::clone(self.lock().entry(key).or_default());
         // Made first, so that a caller who gives up while waiting tidies up, too.
         let mut turn = Turn {
