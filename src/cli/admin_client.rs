@@ -111,10 +111,7 @@ impl AdminClient {
 
     /// Whether somebody listens there at all.
     pub(crate) async fn is_running(&self) -> Result<bool, Failure> {
-        let live = self.send(Method::GET, "/livez", Bytes::new());
-        let late = |_| NoReply::Other(anyhow!("/livez took longer than {} s", LIVE.as_secs()));
-        let live = tokio::time::timeout(LIVE, live).await.map_err(late);
-        match live.and_then(|reply| reply) {
+        match self.send_soon("/livez").await {
             Ok(reply) if reply.status == StatusCode::OK => Ok(true),
             Ok(reply) => {
                 let (way, status) = (&self.way, reply.status);
@@ -130,7 +127,7 @@ impl AdminClient {
 
     /// What `GET path` is answered, whatever the status; `None`: nobody listens.
     pub(crate) async fn look(&self, path: &str) -> Result<Option<Reply>, Failure> {
-        match self.send(Method::GET, path, Bytes::new()).await {
+        match self.send_soon(path).await {
             Ok(reply) => Ok(Some(reply)),
             Err(NoReply::NobodyListens) => Ok(None),
             Err(no_reply) => Err(self.failure(no_reply)),
@@ -179,6 +176,14 @@ impl AdminClient {
         let reply = whole(reply).await;
         let reply = reply.map_err(|no_reply| self.failure(no_reply))?;
         Err(refusal(&reply).into())
+    }
+
+    /// `GET path`, of what takes a sidecar that lives no time.
+    async fn send_soon(&self, path: &str) -> Result<Reply, NoReply> {
+        let reply = self.send(Method::GET, path, Bytes::new());
+        let late = || NoReply::Other(anyhow!("{path} took longer than {} s", LIVE.as_secs()));
+        let reply = tokio::time::timeout(LIVE, reply).await;
+        reply.unwrap_or_else(|_| Err(late()))
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Reply, NoReply> {

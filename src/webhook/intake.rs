@@ -105,8 +105,9 @@ impl Intake<'_> {
         };
         let push = self.verified.notification.authorization();
         let push = push.and_then(Result::ok);
-        let filed_under = push.map(|push| self.own_app_id(&push.app_id));
         let received_by = self.verified.app.app_id.clone();
+        let filed_under = push.map(|push| self.own_app_id(&push.app_id));
+        let filed_under = filed_under.filter(|app_id| *app_id != received_by);
         for app_id in [Some(received_by), filed_under].into_iter().flatten() {
             let known = store.known(app_id, notify_id.to_owned()).await?;
             if known.is_some() {
