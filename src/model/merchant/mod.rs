@@ -111,7 +111,7 @@ impl Merchant {
     #[must_use]
     pub fn authorize(before: Before<'_>, authorization: &Authorization, now: i64) -> Authorized {
         let stored = before.record();
-        if stored.is_some_and(|m| m.knows_better(authorization.rank)) {
+        if stored.is_some_and(|m| m.knows_better(authorization)) {
             return Authorized::Known;
         }
         if stored.is_some_and(|m| m.has_ended(authorization.rank)) {
@@ -119,8 +119,11 @@ impl Merchant {
         }
         let newest = before.newest_change();
         let plausible = authorization.rank.plausible(now);
+        let against = stored.map(|m| m.newest_against(authorization)).or(newest);
         let auth_time = match (plausible, newest) {
-            (Some(at), Some(newest)) if at <= newest => return Authorized::Stale,
+            (Some(at), _) if against.is_some_and(|against| at <= against) => {
+                return Authorized::Stale;
+            }
             (Some(at), _) => at,
             // What claims a time that can't be would otherwise be new each time it comes.
             (None, _) if authorization.repeats_absurdly(stored) => return Authorized::Stale,
@@ -137,8 +140,8 @@ impl Merchant {
     /// Whether a token of that rank is nothing but another name of this record: a pair that stands is
     /// never replaced by one that was only learned, and no cancellation undone by it unless the
     /// authorisation began after that.
-    fn knows_better(&self, rank: Rank) -> bool {
-        let since = match rank {
+    fn knows_better(&self, authorization: &Authorization) -> bool {
+        let since = match authorization.rank {
             Rank::Since(since) => Some(since),
             Rank::Unranked => None,
             Rank::AfterStored | Rank::AuthTime(_) | Rank::EstimatedTime(_) | Rank::Renewal => {
@@ -147,7 +150,22 @@ impl Merchant {
         };
         match self.status {
             MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => true,
-            MerchantStatus::Revoked { at } => since.is_none_or(|since| since <= at),
+            MerchantStatus::Revoked { .. } => {
+                since.is_none_or(|since| since <= self.newest_against(authorization))
+            }
+        }
+    }
+
+    /// What an authorisation with a time of its own must be newer than. Where a cancellation was only
+    /// learned from a token that Alipay called invalid, its time is when we asked: it says nothing of
+    /// another token, whose message may have been sent before and come after.
+    fn newest_against(&self, authorization: &Authorization) -> i64 {
+        let is_inferred =
+            matches!(self.status, MerchantStatus::Revoked { .. }) && self.doubt.is_some();
+        let is_other = self.token.app_auth_token != authorization.token.app_auth_token;
+        match is_inferred && is_other {
+            true => self.auth_time,
+            false => self.newest_change(),
         }
     }
 

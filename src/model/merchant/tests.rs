@@ -201,6 +201,18 @@ fn a_token_that_alipay_calls_invalid_revokes_unless_it_was_replaced() {
     // What was authorised while Alipay was asked is newer.
     assert_eq!(revoked.status, MerchantStatus::Revoked { at: 2000 });
     assert_eq!(token_after(&revoked, Rank::AuthTime(2001), 3000), "new");
+    // As is what was authorised before, and of which we hear only now: it is about another token.
+    assert_eq!(token_after(&revoked, Rank::AuthTime(1001), 3000), "new");
+    assert_eq!(token_after(&revoked, Rank::Since(1001), 3000), "new");
+    for rank in [Rank::AuthTime(1000), Rank::Since(1000)] {
+        assert_eq!(token_after(&revoked, rank, 3000), "t");
+    }
+    let same = authorization("t", Rank::AuthTime(1500));
+    let same = Merchant::authorize(Before::Record(&revoked), &same, 3000);
+    assert!(matches!(same, Authorized::Stale));
+    let cancelled = merchant.revoke(&Revocation::new(&merchant, Some(2000)), 2500);
+    let cancelled = cancelled.expect("new");
+    assert_eq!(token_after(&cancelled, Rank::AuthTime(1001), 3000), "t");
     let early = Refusal {
         at: 500,
         ..refused.clone()

@@ -122,6 +122,8 @@ struct Known {
     time: i64,
     estimated: bool,
     state: State,
+    /// It counts as cancelled because its token was refused.
+    inferred: bool,
     refresh_refused: bool,
     source: &'static str,
 }
@@ -217,7 +219,11 @@ impl Model {
             }
             _ => None,
         };
-        if said.is_some_and(|at| newest.is_some_and(|newest| at <= newest)) {
+        let against = match &before {
+            Some(known) if known.inferred && known.token != *token => Some(known.time),
+            _ => newest,
+        };
+        if said.is_some_and(|at| against.is_some_and(|against| at <= against)) {
             return Outcome::Stale;
         }
         if is_foreign {
@@ -234,6 +240,7 @@ impl Model {
             time: said.unwrap_or_else(|| newest.map_or(now, |newest| now.max(newest + 1))),
             estimated: said.is_none() || !matches!(rank, Rank::AuthTime(_)),
             state: State::Authorized,
+            inferred: false,
             refresh_refused: before
                 .as_ref()
                 .is_some_and(|k| k.refresh_refused && k.refresh_token == *refresh_token),
@@ -275,6 +282,7 @@ impl Model {
             (Some(at), _) => at,
         };
         known.state = State::Revoked(at);
+        known.inferred = false;
         Outcome::Applied
     }
 
@@ -300,6 +308,7 @@ impl Model {
             Evidence::None => State::Suspect,
             Evidence::WorkedSince => known.state,
         };
+        known.inferred = evidence == Evidence::Invalid;
         match *known == before {
             true => Outcome::Stale,
             false => Outcome::Applied,
@@ -469,6 +478,7 @@ async fn known(fixture: &Fixture, sequence: u32, merchant: u32) -> Option<Known>
             .as_ref()
             .map(|pair| number(&pair.app_auth_token)),
         time: found.auth_time,
+        inferred: matches!(found.status, MerchantStatus::Revoked { .. }) && found.doubt.is_some(),
         estimated: found.auth_time_estimated,
         state: match found.status {
             MerchantStatus::Authorized => State::Authorized,

@@ -40,6 +40,16 @@ impl Triple {
         self.revoked_at().unwrap_or(i64::MIN).max(self.auth_time)
     }
 
+    /// What a time of its own must be newer than: one who is taken for cancelled because a token was
+    /// refused may have authorised another before.
+    fn newest_against(&self, token: &str) -> i64 {
+        let is_inferred = self.revoked_at().is_some() && self.doubt.is_some();
+        match is_inferred && self.token != token {
+            true => self.auth_time,
+            false => self.newest(),
+        }
+    }
+
     /// Whether it differs in its times alone, which nobody but we has set.
     fn says(&self, other: &Self) -> bool {
         let timeless = |triple: &Self| Self {
@@ -80,10 +90,11 @@ impl Merchants {
         let merchant = given.auth_app_id.as_str();
         let token = given.token.app_auth_token.expose();
         let stored = self.all.get(merchant).cloned();
-        let revoked_at = stored.as_ref().map(Triple::revoked_at);
-        let is_learned = match (given.rank, revoked_at) {
-            (Rank::Unranked, Some(_)) | (Rank::Since(_), Some(None)) => true,
-            (Rank::Since(since), Some(Some(at))) => since <= at,
+        let is_learned = match (given.rank, &stored) {
+            (Rank::Unranked, Some(_)) => true,
+            (Rank::Since(since), Some(stored)) => {
+                stored.revoked_at().is_none() || since <= stored.newest_against(token)
+            }
             _ => false,
         };
         if is_learned {
@@ -117,7 +128,9 @@ impl Merchants {
             Some(stored) => Some(stored.newest()),
             None => self.cancelled(now, merchant),
         };
-        let is_new = |at: i64| newest.is_none_or(|newest| at > newest);
+        let token = given.token.app_auth_token.expose();
+        let against = stored.map(|stored| stored.newest_against(token)).or(newest);
+        let is_new = |at: i64| against.is_none_or(|against| at > against);
         let after = newest.map_or(now, |newest| now.max(newest + 1));
         let again = stored.is_some_and(|s| s.token == *given.token.app_auth_token.expose());
         match given.rank {
