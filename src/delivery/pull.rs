@@ -20,8 +20,6 @@ use crate::store::{Change, Effect};
 
 /// How much the bodies of one claim may have, bytes; the first is given whatever it has.
 const CLAIM_BYTES: usize = 8 << 20;
-/// How many attempts are made at least, however late.
-const LEAST_ATTEMPTS: u32 = 2;
 /// The least time from a look that met what is due of others to the next one that nothing but time
 /// asks for, and from one that met much of it to any.
 const REST: Duration = Duration::from_secs(1);
@@ -426,7 +424,7 @@ enum Unmade {
 /// Whether a delivery that is pulled may be given up at all: where nobody asked until the time to
 /// deliver it was over, the first attempt mustn't be the last one, too.
 pub(super) fn may_be_lost(delivery: &Delivery) -> bool {
-    delivery.attempts >= LEAST_ATTEMPTS
+    delivery.attempts >= schedule::LEAST_ATTEMPTS
 }
 
 /// The lease of a delivery, which has to be that of `attempt` where that is given.

@@ -178,6 +178,10 @@ fn is_merchant(selector: &str, entry: &InboxEntry, known: &Known) -> bool {
     let auth_app_id = entry.auth_app_id.as_ref().map(AuthAppId::as_str);
     let alias = known.alias.as_ref().map(Alias::as_str);
     let pid = entry.pid.as_ref().or(known.pid.as_ref()).map(Pid::as_str);
+    if selector == "self" {
+        // What is about the app itself, and no merchant's.
+        return auth_app_id.is_none_or(|id| id == entry.app_id.as_str());
+    }
     match selector.split_once(':') {
         Some(("pid", given)) => pid == Some(given),
         Some(("app", given)) => auth_app_id == Some(given),

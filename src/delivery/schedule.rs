@@ -24,18 +24,23 @@ pub struct Failure {
     pub jitter: u8,
 }
 
+/// How many attempts there are at least: what was owed for long before a backend was there at all
+/// isn't dead after the first, as what is pulled isn't.
+pub const LEAST_ATTEMPTS: u32 = 2;
+
 /// Decides what follows from a failure: another attempt, the last of which is made when
 /// `give_up_after` has passed, or none.
 #[must_use]
 pub fn after(failure: Failure, give_up_after: Duration) -> Settlement {
     let deadline = deadline(failure.owed_since, give_up_after);
-    if failure.at >= deadline {
-        return Settlement::GivenUp;
-    }
     let next = failure
         .at
         .saturating_add(delay_ms(failure.attempts, failure.jitter));
-    Settlement::RetryAt(next.min(deadline))
+    match (failure.at >= deadline, failure.attempts >= LEAST_ATTEMPTS) {
+        (true, true) => Settlement::GivenUp,
+        (true, false) => Settlement::RetryAt(next),
+        (false, _) => Settlement::RetryAt(next.min(deadline)),
+    }
 }
 
 /// Whether an attempt that failed at `at` was the last one of a delivery; Unix milliseconds.
@@ -109,6 +114,13 @@ mod tests {
         assert_eq!(after(at(end - 1), patience), Settlement::RetryAt(end));
         assert_eq!(after(at(end), patience), Settlement::GivenUp);
         assert_eq!(after(at(i64::MAX), Duration::MAX), Settlement::GivenUp);
+        // What was owed for long before anybody was there has a second one.
+        let first = Failure {
+            attempts: 1,
+            ..at(end + HOUR)
+        };
+        let second = Settlement::RetryAt(end + HOUR + 1000);
+        assert_eq!(after(first, patience), second);
     }
 
     #[test]

@@ -92,8 +92,15 @@ impl<'a> Search<'a> {
             return Ok(is_given(&Owner::of(entry, Some(known))));
         }
         let exact = MerchantKey::Exact(key.0.clone(), key.1.clone());
-        let record = self.store.find(exact).await?.pop();
-        let known = record.map(Known::from).unwrap_or_default();
+        let known = match self.store.find(exact).await {
+            Ok(mut found) => found.pop().map(Known::from).unwrap_or_default(),
+            // One damaged record holds up nobody else's; who isn't known is given nothing by it.
+            Err(error @ StoreError::Damaged { .. }) => {
+                tracing::error!(%error, "the merchant of an event can't be read");
+                Known::default()
+            }
+            Err(error) => return Err(error),
+        };
         let gives = is_given(&Owner::of(entry, Some(&known)));
         self.merchants.insert(key, known);
         Ok(gives)
