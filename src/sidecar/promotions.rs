@@ -53,6 +53,8 @@ impl KeptPromotions {
 
 impl Promotions for KeptPromotions {
     fn took_over(&self, app_id: &AppId, from: &KeyInUse, to: &KeyInUse) {
+        // A key that gave way before and takes over again: what it gave way to counts no more.
+        let forget = Change::Unremember(memo(app_id, to, from));
         let remember = Change::Remember {
             key: memo(app_id, from, to),
             value: Secret::new(Vec::new()),
@@ -60,7 +62,7 @@ impl Promotions for KeptPromotions {
         };
         let (store, app_id) = (Arc::clone(&self.store), app_id.clone());
         tokio::spawn(async move {
-            if let Err(error) = store.commit(vec![remember]).await {
+            if let Err(error) = store.commit(vec![forget, remember]).await {
                 tracing::warn!(%app_id, %error, "which private key is in force was not kept");
             }
         });

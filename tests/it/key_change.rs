@@ -161,6 +161,8 @@ async fn which_key_is_in_force_outlives_the_process() {
         (Some(NEXT), NEXT),
         // An upload to the console can be undone.
         (Some("app2048"), "app2048"),
+        // And done again.
+        (Some(NEXT), NEXT),
     ] {
         if let Some(key) = accepted {
             let simulator = &first.simulator;
