@@ -145,8 +145,10 @@ impl Collector for Expiry {
         let platform = trusted.iter().filter_map(|ends| ends.platform).min();
         let root = trusted.iter().filter_map(|ends| ends.root).min();
         for (kind, not_after) in [("app", own.min()), ("alipay", platform), ("root", root)] {
-            if let Some(not_after) = not_after {
-                self.gauge.with_label_values(&[kind]).set(not_after / 1000);
+            match not_after {
+                Some(not_after) => self.gauge.with_label_values(&[kind]).set(not_after / 1000),
+                // The last one may have gone with its app; that there was none is no error.
+                None => drop(self.gauge.remove_label_values(&[kind])),
             }
         }
         self.gauge.collect()
