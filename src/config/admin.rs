@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use crate::config::error::Mismatch;
 use crate::config::listen::Listen;
 use crate::config::section::Section;
 use crate::config::tls;
@@ -29,7 +30,7 @@ impl AdminConfig {
         let (tls_cert, tls_key) = tls::read(section);
         let config = Self {
             listen: Listen::read(section, "listen").unwrap_or(default.listen),
-            token: section.secret("token"),
+            token: section.secret_of_form("token", check_token),
             tls_cert,
             tls_key,
         };
@@ -49,6 +50,19 @@ impl AdminConfig {
             "tls_cert": view::path(self.tls_cert.as_deref()),
             "tls_key": view::path(self.tls_key.as_deref()),
         })
+    }
+}
+
+/// What can't stand in the header, or not as it is, could never be given, and would lock out everybody.
+fn check_token(token: &Secret<String>) -> Result<(), Mismatch> {
+    let token = token.expose();
+    let can_stand = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    match !token.is_empty() && token.bytes().all(can_stand) && token.trim() == *token {
+        true => Ok(()),
+        false => Err(Mismatch::new(
+            "something else (not shown)",
+            "a token of visible ASCII characters, such as 32 random bytes in base64",
+        )),
     }
 }
 

@@ -251,15 +251,16 @@ fn variables(reading: &Reading) -> BTreeMap<String, Table> {
     sections
 }
 
-/// Records variables that are a known key but for the second underscore, unless `text` refers to
-/// them: a secret may well be in `ALIPAY_SIDECAR_STORE_KEY`.
+/// Records variables that are a known key but for the second underscore, unless the file's `text` or
+/// another variable refers to them: a secret may well be in `ALIPAY_SIDECAR_STORE_KEY`.
 fn single_underscores(reading: &Reading, text: &str) {
+    let referred = secret_variables::named(text, reading.references().variables());
     for key in reading.known() {
         let name = key.replace('.', "_").to_ascii_uppercase();
         let variable = format!("{VARIABLE_PREFIX}{name}");
         let mut variables = reading.references().variables();
         let is_set = variables.any(|(name, _)| name == variable);
-        if is_set && !text.contains(&format!("env:{variable}")) {
+        if is_set && !referred.contains(&variable) {
             let found = Mismatch::new("one underscore", "two between section and key");
             reading.fault(&key, &Place::Variable(variable), found);
         }

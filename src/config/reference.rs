@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
@@ -105,8 +105,17 @@ impl References {
     /// # Errors
     /// [`Mismatch`] when it can't.
     pub fn public_file(&self, text: &str) -> Result<PathBuf, Mismatch> {
-        let path = text.strip_prefix("file:").unwrap_or(text);
-        self.file(path, Readers::Anyone).map(|_| self.path(path))
+        let path = self.path(text.strip_prefix("file:").unwrap_or(text));
+        // Whoever uses it reads it: a system's own file of authorities has hundreds of kilobytes.
+        let unreadable = |error| unreadable(&path, &error);
+        let opened = std::fs::File::open(&path).and_then(|file| file.metadata());
+        match opened.map_err(unreadable)?.is_file() {
+            true => Ok(path),
+            false => {
+                let found = format!("{}, which is no file", path.display());
+                Err(Mismatch::new(found, "a readable file"))
+            }
+        }
     }
 
     /// What relative paths are relative to.
@@ -295,14 +304,20 @@ fn exec(command: &str, withheld: &BTreeSet<String>) -> Result<Zeroizing<String>,
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| failed(format!("can't be started ({error})")))?;
+    let until = Instant::now() + EXEC_TIMEOUT;
     let output = output_of(&mut child);
-    if output.is_none() {
+    // What has closed its output may still not end.
+    let status = match &output {
+        Some(_) => ended(&mut child, until),
+        None => Ok(None),
+    };
+    let status = status.map_err(|error| failed(format!("got lost ({error})")))?;
+    let Some(status) = status else {
         // It may have ended by itself meanwhile: either way it is gone.
         let _ = child.kill();
-    }
-    let status = child
-        .wait()
-        .map_err(|error| failed(format!("got lost ({error})")))?;
+        let _ = child.wait();
+        return Err(failed("took longer than 10 s".to_owned()));
+    };
     match output {
         None => Err(failed("took longer than 10 s".to_owned())),
         Some(_) if !status.success() => Err(failed(format!("failed ({status})"))),
@@ -323,6 +338,20 @@ fn output_of(child: &mut Child) -> Option<std::io::Result<Zeroizing<String>>> {
     });
     result.recv_timeout(EXEC_TIMEOUT).ok()
 }
+
+/// How the child ended; `None`: it hasn't by `until`.
+fn ended(child: &mut Child, until: Instant) -> std::io::Result<Option<ExitStatus>> {
+    loop {
+        let status = child.try_wait()?;
+        if status.is_some() || Instant::now() >= until {
+            return Ok(status);
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// How often a command that has printed all is looked at until it ends.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 const EXEC_EXPECTED: &str = "a command that prints the secret within 10 s";
 
@@ -353,5 +382,17 @@ mod tests {
         assert!(hint.contains("chown USER /k; chmod 600 /k"), "{hint}");
         // Whoever names the file knows how one is made.
         assert_eq!(told(ErrorKind::NotFound), None);
+    }
+
+    #[test]
+    fn a_command_that_has_printed_all_is_waited_for_as_long_as_it_may_take() {
+        let spawn = |seconds: &str| Command::new("sleep").arg(seconds).spawn();
+        let (mut quick, mut slow) = (spawn("0").expect("sleep"), spawn("60").expect("sleep"));
+        let soon = |ms| Instant::now() + Duration::from_millis(ms);
+        let quick = ended(&mut quick, soon(30_000)).expect("there");
+        assert!(quick.is_some_and(|status| status.success()));
+        assert!(ended(&mut slow, soon(20)).expect("there").is_none());
+        slow.kill().expect("killed");
+        slow.wait().expect("gone");
     }
 }

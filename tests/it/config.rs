@@ -296,6 +296,13 @@ fn secrets_are_references_and_never_shown() {
         "line 2: `admin.token`: found `exec:false …`, which failed (exit status: 1), expected a \
          command that prints the secret within 10 s",
     );
+    for exec in ["exec:printf a\\x20", "exec:printf \\x09a", "exec:echo é"] {
+        check_fault(
+            &format!("[admin]\ntoken = '{exec}'\n"),
+            "line 2: `admin.token`: found something else (not shown), expected a token of visible \
+             ASCII characters, such as 32 random bytes in base64",
+        );
+    }
     check_fault(
         "[admin]\ntoken = \"cred:t\"\n",
         "line 2: `admin.token`: found `cred:` while $CREDENTIALS_DIRECTORY isn't set, expected \
@@ -320,6 +327,39 @@ fn every_kind_of_reference_is_read() {
     assert_eq!(token("file:a/token"), "from file");
     assert_eq!(token("cred:token"), "from file");
     assert_eq!(token("exec:echo from  exec"), "from exec");
+}
+
+#[test]
+fn a_variable_may_refer_to_one_whose_name_looks_mistyped() {
+    let named = "ALIPAY_SIDECAR_ADMIN_TOKEN";
+    let by_variable = [
+        (
+            "ALIPAY_SIDECAR_ADMIN__TOKEN",
+            "env:ALIPAY_SIDECAR_ADMIN_TOKEN",
+        ),
+        (named, "t"),
+    ];
+    let config = parse("", &by_variable).expect("as in the file");
+    assert_eq!(config.admin.token.expect("set").expose(), "t");
+    // A comment refers to nothing.
+    let mistyped = parse("# env:ALIPAY_SIDECAR_ADMIN_TOKEN\n", &[(named, "t")]);
+    assert!(mistyped.expect_err("mistyped").contains("one underscore"));
+}
+
+#[test]
+fn a_file_of_authorities_may_be_a_systems_own() {
+    let directory = directory();
+    let path = directory.path().join("ca.crt");
+    std::fs::write(&path, vec![0xff; 300 << 10]).expect("written");
+    let config = good(&format!("[upstream]\nca_file = \"{}\"\n", path.display()));
+    assert_eq!(config.upstream.ca_file, Some(path));
+    let folder = directory.path().display();
+    let text = format!("[upstream]\nca_file = \"{folder}\"\n");
+    assert!(
+        parse(&text, &[])
+            .expect_err("a folder")
+            .contains("which is no file")
+    );
 }
 
 #[test]
