@@ -42,14 +42,15 @@ impl LogFile {
             });
         }
         create_directory(path).map_err(wrong)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(ownership::flags(path))
-            .open(path)
-            .map_err(wrong)?;
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).mode(0o600);
+        options.custom_flags(ownership::flags(path));
+        let (file, is_new) = match options.clone().create_new(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                (options.open(path).map_err(wrong)?, false)
+            }
+            made => (made.map_err(wrong)?, true),
+        };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -61,8 +62,10 @@ impl LogFile {
         }
         let there = file.metadata().map_err(wrong)?;
         ownership::check(path, &there).map_err(wrong)?;
-        if there.len() == 0 {
+        if is_new {
             ownership::hand_over(path, &file);
+        }
+        if there.len() == 0 {
             sync_directory(path).map_err(wrong)?;
         }
         Ok(Self {

@@ -14,6 +14,7 @@
 //! | lines missing at the end | not found | not found | found, but for those of the last seconds before a crash |
 //! | the files and the store put back to an earlier state, both | not found | not found | not found |
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -177,6 +178,24 @@ impl Audit {
         }
     }
 
+    /// Whether the file at `path` may be the one that is written: by another name, or moved there.
+    #[must_use]
+    pub fn may_be_at(&self, path: &Path) -> bool {
+        let Some(log) = &*self.0.load() else {
+            return false;
+        };
+        let identity = |path: &Path| {
+            let there = std::fs::metadata(path).ok()?;
+            Some((there.dev(), there.ino()))
+        };
+        match (identity(&log.path), identity(path)) {
+            (Some(ours), Some(there)) => ours == there,
+            // It isn't where it was.
+            (None, there) => there.is_some(),
+            (Some(_), None) => false,
+        }
+    }
+
     /// Ends the log and begins the one that `options` name, if any. The chain goes on there. What is
     /// told meanwhile waits, within the bounds of the queue.
     ///
@@ -205,6 +224,7 @@ impl Audit {
             let is_abandoned = former.writer().is_none();
             match &next {
                 Some(next) if is_abandoned => next.queue.inherit(&former.queue),
+                None if is_abandoned => former.queue.give_up(),
                 _ => head = former.end().await,
             }
         }

@@ -127,6 +127,14 @@ impl Queue {
         self.settled.notify_waiters();
     }
 
+    /// What waits won't be written anywhere.
+    pub(super) fn give_up(&self) {
+        let waiting = std::mem::take(&mut self.lock().waiting).len();
+        self.metrics
+            .lost
+            .inc_by(u64::try_from(waiting).unwrap_or(u64::MAX));
+    }
+
     /// Puts what waits in a queue that nobody writes before what waits here.
     pub(super) fn inherit(&self, abandoned: &Self) {
         let (waiting, lost) = {

@@ -146,9 +146,10 @@ impl Retirement {
             .into_iter()
             .filter_map(|aside| self.vouch(log, aside))
             .collect();
-        // Whose lines another has, too, isn't what its name says.
-        let begins: Vec<_> = vouched.iter().map(|kept| kept.first).collect();
-        let mut next = begins.into_iter().skip(1);
+        // Whose lines another has, too, or the file that is written, isn't what its name says.
+        let written = files::first_seq(log.path).ok().flatten();
+        let begins = vouched.iter().map(|kept| kept.first).skip(1);
+        let mut next = begins.chain(written).collect::<Vec<_>>().into_iter();
         vouched.retain(|kept| next.next().is_none_or(|next| kept.last < next));
         let mut total: u64 = vouched.iter().map(|kept| kept.bytes).sum();
         let (before, mut through) = (retired.files.len(), 0);
@@ -223,15 +224,13 @@ impl Retirement {
 }
 
 /// Whether every line of it holds, and it begins with the one that its name says. What a crash tore at
-/// its end, the file behind it tells of.
+/// its end or before its beginning, the file beside it tells of.
 fn is_whole(log: Log<'_>, kept: &Vouched) -> bool {
     let files = log.until_ours(&kept.file);
     let checked = verify(&files, log.key, (Extent::Part, None));
     checked.is_ok_and(|report| {
         let first = report.first.as_ref().map(|(first, _)| *first);
-        let count = kept.last.saturating_sub(kept.first).saturating_add(1);
-        let are_all = report.lines == count && report.authenticated == count;
-        first == Some(kept.first) && (report.good || are_all)
+        first == Some(kept.first) && report.problem_count == report.edges
     })
 }
 

@@ -38,6 +38,10 @@ pub struct Report {
     pub problem_count: u64,
     /// What isn't wrong, but worth knowing.
     pub remarks: Vec<String>,
+    /// How many of the problems are about what a crash left behind the last line, or before the first:
+    /// the file beside it may explain them.
+    #[serde(skip)]
+    pub(super) edges: u64,
 }
 
 /// What is wrong, and where.
@@ -277,6 +281,8 @@ impl<'k> Verifier<'k> {
                 file.display()
             )),
             (None, Some(_)) => {
+                let first = self.report.first.as_ref();
+                self.report.edges += u64::from(first.is_none_or(|(seq, _)| *seq == line.seq));
                 self.wrong("what a crash left before it is missing".to_owned());
             }
             (Some(_), _) => {
@@ -378,6 +384,7 @@ impl<'k> Verifier<'k> {
             )),
             _ => {
                 self.at = (file, at);
+                self.report.edges += 1;
                 self.wrong("it is no line of an audit log".to_owned());
             }
         }

@@ -156,7 +156,7 @@ async fn build(
 
 /// Takes all the descriptors that the system grants: its default, made for `select`, is spent by a
 /// thousand connections.
-fn allow_all_descriptors() {
+pub(crate) fn allow_all_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let granted = getrlimit(Resource::Nofile).maximum;
     let all = Rlimit {

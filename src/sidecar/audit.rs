@@ -74,7 +74,12 @@ pub(super) fn unusable(audit: &Audit, config: &Config) -> Option<Fault> {
     if audit.is_written_to(Some(path)) {
         return None;
     }
-    let error = crate::audit::probe_alone(path).err()?;
+    // Our own log under another name has its lock, and lets go of it.
+    let probed = match audit.may_be_at(path) {
+        true => crate::audit::probe(path),
+        false => crate::audit::probe_alone(path),
+    };
+    let error = probed.err()?;
     let mismatch = Mismatch::new(error.to_string(), "a file that can be written, or \"\"");
     Some(Fault::of_key("audit.file", mismatch))
 }
