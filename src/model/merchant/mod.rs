@@ -156,14 +156,17 @@ impl Merchant {
         }
     }
 
+    /// Whether it counts as cancelled because its token was refused, and nothing said so.
+    fn is_inferred(&self) -> bool {
+        matches!(self.status, MerchantStatus::Revoked { .. }) && self.doubt.is_some()
+    }
+
     /// What an authorisation with a time of its own must be newer than. Where a cancellation was only
     /// learned from a token that Alipay called invalid, its time is when we asked: it says nothing of
     /// another token, whose message may have been sent before and come after.
     fn newest_against(&self, authorization: &Authorization) -> i64 {
-        let is_inferred =
-            matches!(self.status, MerchantStatus::Revoked { .. }) && self.doubt.is_some();
         let is_other = self.token.app_auth_token != authorization.token.app_auth_token;
-        match is_inferred && is_other {
+        match self.is_inferred() && is_other {
             true => self.auth_time,
             false => self.newest_change(),
         }
@@ -223,6 +226,8 @@ impl Merchant {
         }
         let at = match revocation.at.map(|at| plausible(at, now)) {
             Some(at) if revocation.only.is_some() => at.max(newest.saturating_add(1)),
+            // When it was cancelled takes the place of when we found out.
+            Some(at) if self.is_inferred() && at > self.auth_time => at,
             Some(at) if at <= newest => return None,
             Some(at) => at,
             None => now.max(newest.saturating_add(1)),

@@ -210,6 +210,16 @@ fn a_token_that_alipay_calls_invalid_revokes_unless_it_was_replaced() {
     let same = authorization("t", Rank::AuthTime(1500));
     let same = Merchant::authorize(Before::Record(&revoked), &same, 3000);
     assert!(matches!(same, Authorized::Stale));
+    // The message of the cancellation itself says when it was.
+    let said = revoked.revoke(&Revocation::new(&revoked, Some(1500)), 3000);
+    let said = said.expect("told apart");
+    assert_eq!(said.status, MerchantStatus::Revoked { at: 1500 });
+    assert_eq!(token_after(&said, Rank::AuthTime(1400), 3000), "t");
+    assert!(
+        revoked
+            .revoke(&Revocation::new(&revoked, Some(1000)), 3000)
+            .is_none()
+    );
     let cancelled = merchant.revoke(&Revocation::new(&merchant, Some(2000)), 2500);
     let cancelled = cancelled.expect("new");
     assert_eq!(token_after(&cancelled, Rank::AuthTime(1001), 3000), "t");

@@ -278,6 +278,7 @@ impl Model {
         let at = match (at, known.state) {
             (None, State::Revoked(_)) => return Outcome::Stale,
             (None, _) => now.max(newest + 1),
+            (Some(at), _) if known.inferred && at > known.time => at,
             (Some(at), _) if at <= newest => return Outcome::Stale,
             (Some(at), _) => at,
         };

@@ -40,11 +40,14 @@ impl Triple {
         self.revoked_at().unwrap_or(i64::MIN).max(self.auth_time)
     }
 
+    fn is_inferred(&self) -> bool {
+        self.revoked_at().is_some() && self.doubt.is_some()
+    }
+
     /// What a time of its own must be newer than: one who is taken for cancelled because a token was
     /// refused may have authorised another before.
     fn newest_against(&self, token: &str) -> i64 {
-        let is_inferred = self.revoked_at().is_some() && self.doubt.is_some();
-        match is_inferred && self.token != token {
+        match self.is_inferred() && self.token != token {
             true => self.auth_time,
             false => self.newest(),
         }
@@ -184,7 +187,11 @@ impl Merchants {
         let only = revocation.only.as_ref().map(|only| only.expose());
         let is_other = only.is_some_and(|only| *only != stored.token);
         let at = match (at, only) {
-            (Some(at), None) if at <= newest => return Done::stale(),
+            (Some(at), None)
+                if at <= newest && !(stored.is_inferred() && at > stored.auth_time) =>
+            {
+                return Done::stale();
+            }
             (Some(at), None) => at,
             _ if is_other || stored.revoked_at().is_some() => return Done::stale(),
             (at, _) => at.unwrap_or(now).max(newest + 1),
