@@ -156,7 +156,8 @@ impl CallRecords {
         // Of calls of one name some may be over and written, and others not.
         let stored = self.0.store.call(key, self.0.clock.now_ms()).await;
         let stored = match (stored, &held) {
-            (Err(_), Some(_)) => None,
+            // What is held may have left: no other is worth more than that, but a newer one.
+            (Err(_), Some(held)) if held.rank().0 => None,
             (stored, _) => stored?,
         };
         let stored = stored.map(|record| Found::Over(Arc::new(record)));

@@ -113,12 +113,13 @@ impl Applier<'_> {
         let Some(sealed) = self.tables.calls.get(&known)? else {
             return Ok(true);
         };
-        // A damaged one says nothing.
-        let Ok(known_record) = open(self.sealer, &known, sealed.value()) else {
-            return Ok(true);
+        let may_have_left = |record: &CallRecord| record.outcome != CallOutcome::NotSent;
+        // One that can't be read any more may have, too.
+        let known_may = match open(self.sealer, &known, sealed.value()) {
+            Ok(known) => may_have_left(&known),
+            Err(_) => true,
         };
-        let rank = |record: &CallRecord, id| (record.outcome != CallOutcome::NotSent, id);
-        Ok(rank(record, id) > rank(&known_record, known))
+        Ok((may_have_left(record), id) > (known_may, known))
     }
 
     fn forget_oldest_call(&mut self) -> Result<Option<u64>, Fault> {
