@@ -357,7 +357,8 @@ impl Gateway {
         if app.signing.promote(key) {
             self.metrics.key_changed();
             if let Some(former) = app.signing.other(key) {
-                self.promotions.took_over(&app.app_id, former, key);
+                let first = app.signing.iter().next().unwrap_or(former);
+                self.promotions.took_over(&app.app_id, first, (former, key));
             }
             tracing::warn!(
                 app_id = %app.app_id,

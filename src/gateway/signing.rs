@@ -79,15 +79,16 @@ impl SigningKeys {
 
 /// Who keeps in mind which key is in force.
 pub trait Promotions: Send + Sync {
-    /// Of the app's two keys `to` took over from `from`. Must not wait.
-    fn took_over(&self, app_id: &AppId, from: &KeyInUse, to: &KeyInUse);
+    /// Of the app's two keys one gave way to the other: `from_to`. `first` is the one that the
+    /// configuration has first. Must not wait.
+    fn took_over(&self, app_id: &AppId, first: &KeyInUse, from_to: (&KeyInUse, &KeyInUse));
 }
 
 /// Nobody does: the next process begins with the first key again.
 pub(crate) struct Forgotten;
 
 impl Promotions for Forgotten {
-    fn took_over(&self, _: &AppId, _: &KeyInUse, _: &KeyInUse) {}
+    fn took_over(&self, _: &AppId, _: &KeyInUse, _: (&KeyInUse, &KeyInUse)) {}
 }
 
 impl std::fmt::Debug for KeyInUse {

@@ -52,17 +52,21 @@ impl KeptPromotions {
 }
 
 impl Promotions for KeptPromotions {
-    fn took_over(&self, app_id: &AppId, from: &KeyInUse, to: &KeyInUse) {
-        // A key that gave way before and takes over again: what it gave way to counts no more.
-        let forget = Change::Unremember(memo(app_id, to, from));
-        let remember = Change::Remember {
-            key: memo(app_id, from, to),
-            value: Secret::new(Vec::new()),
-            expires_at: self.clock.now_ms().saturating_add(REMEMBERED_MS),
-        };
+    fn took_over(&self, app_id: &AppId, first: &KeyInUse, (from, to): (&KeyInUse, &KeyInUse)) {
+        // What it gave way to before counts no more.
+        let mut changes = vec![Change::Unremember(memo(app_id, to, from))];
+        // The first one is in force by itself: were that kept, too, it would be so still once the
+        // operator has made the other one the first.
+        if to.public_key.fingerprint() != first.public_key.fingerprint() {
+            changes.push(Change::Remember {
+                key: memo(app_id, from, to),
+                value: Secret::new(Vec::new()),
+                expires_at: self.clock.now_ms().saturating_add(REMEMBERED_MS),
+            });
+        }
         let (store, app_id) = (Arc::clone(&self.store), app_id.clone());
         tokio::spawn(async move {
-            if let Err(error) = store.commit(vec![forget, remember]).await {
+            if let Err(error) = store.commit(changes).await {
                 tracing::warn!(%app_id, %error, "which private key is in force was not kept");
             }
         });
