@@ -126,8 +126,9 @@ pub fn write_workspace(
     check_vacant(dir)?;
     make_dir(&dir.join("keys"))?;
     make_dir(&dir.join("data"))?;
-    write(dir.join(APP_KEY), &pem(key), 0o600)?;
+    // First: by this one the folder is known as a simulator's.
     write(dir.join(PLATFORM_KEY), &pem(&platform), 0o600)?;
+    write(dir.join(APP_KEY), &pem(key), 0o600)?;
     let credentials = match app.mode {
         AppMode::Certificate => write_certificates(simulator, dir, &app)?,
         AppMode::Key => write_public_key(dir, &platform)?,

@@ -48,7 +48,7 @@ struct Sent {
     known: HashSet<MemoKey>,
     /// By the time until which they are remembered.
     order: VecDeque<(i64, MemoKey)>,
-    /// Those that are being noted, or given back.
+    /// Those that nobody waits for any more, and that are still being noted or given back.
     noting: HashSet<MemoKey>,
 }
 
@@ -93,10 +93,6 @@ impl AuthCodes {
             StoreError::Unavailable { reason }
         };
         let key = key(app_id, code);
-        if !self.lock().noting.insert(key) {
-            // Who came first has given up waiting; nothing was sent.
-            return Err(late().into());
-        }
         let (codes, app_id, code) = (self.clone(), app_id.clone(), code.clone());
         let (taken, mut right) = oneshot::channel();
         tokio::spawn(async move {
@@ -110,9 +106,15 @@ impl AuthCodes {
         let spent = match tokio::time::timeout_at(until.into(), &mut right).await {
             Ok(spent) => spent.ok(),
             Err(_) => {
+                // Under the lock, so that the mark is made before it is taken away.
+                let mut sent = self.lock();
                 right.close();
                 // It may have come in this very moment.
-                right.try_recv().ok()
+                let spent = right.try_recv().ok();
+                if spent.is_none() {
+                    sent.noting.insert(key);
+                }
+                spent
             }
         };
         spent.unwrap_or_else(|| Err(late().into()))
@@ -133,8 +135,15 @@ impl AuthCodes {
         let key = key(app_id, code);
         let now = self.parts.clock.now_ms();
         let expires_at = now.saturating_add(REMEMBERED_MS);
-        if !self.lock().insert(key, (now, expires_at)) {
-            return Err(AuthCodeError::Spent);
+        {
+            let mut sent = self.lock();
+            if sent.noting.contains(&key) {
+                let reason = "whether this auth_code may be sent is still being noted".to_owned();
+                return Err(StoreError::Unavailable { reason }.into());
+            }
+            if !sent.insert(key, (now, expires_at)) {
+                return Err(AuthCodeError::Spent);
+            }
         }
         if !self.parts.remember_users {
             return Ok(Spending(key));

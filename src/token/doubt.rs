@@ -133,9 +133,13 @@ impl Tokens {
         let (turns, slots) = (self.turns.clone(), Arc::clone(&doubts.slots));
         let checked = doubts.checked.clone();
         doubts.checks.start(key, async move {
-            if let Err(error) = check(&parts, (&turns, &slots), &merchant).await {
-                tracing::warn!(%error, auth_app_id = %merchant.auth_app_id, "what was learned of a refused token could not be stored");
-                checked.forget(&key);
+            match check(&parts, (&turns, &slots), &merchant).await {
+                Ok(true) => {}
+                Ok(false) => checked.forget(&key),
+                Err(error) => {
+                    tracing::warn!(%error, auth_app_id = %merchant.auth_app_id, "what was learned of a refused token could not be stored");
+                    checked.forget(&key);
+                }
             }
         });
     }
@@ -204,7 +208,8 @@ impl Tokens {
     }
 }
 
-/// Asks Alipay about a refused token, unless that has become pointless, and stores what is learned.
+/// Asks Alipay about a refused token, unless that has become pointless, and stores what is learned;
+/// `false` where it found no room.
 ///
 /// In the turn of the refresh token: Alipay ends a token when it executes its refresh, and until
 /// what was bought is stored, which may take as long as a disk does, the record shows an invalid
@@ -213,17 +218,19 @@ async fn check(
     parts: &TokenParts,
     (turns, slots): (&Turns, &Semaphore),
     merchant: &Merchant,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let (_turn, stored) = refresh::in_turn(parts, turns, merchant).await?;
-    // Not while the turn is awaited: a refresh that can't be stored would keep all others out. The
-    // semaphore is never closed.
-    let _slot = slots.acquire().await;
+    // Neither while the turn is awaited, since a refresh that can't be stored would keep all others
+    // out, nor awaited in the turn, which refreshes wait for.
+    let Ok(_slot) = slots.try_acquire() else {
+        return Ok(false);
+    };
     let Some(stored) = stored else {
-        return Ok(());
+        return Ok(true);
     };
     let is_replaced = stored.token.app_auth_token != merchant.token.app_auth_token;
     if is_replaced || matches!(stored.status, MerchantStatus::Revoked { .. }) {
-        return Ok(());
+        return Ok(true);
     }
     let asked_at = parts.clock.now_ms();
     let answer = calls::query(parts, &stored).await;
@@ -245,7 +252,7 @@ async fn check(
         },
     )
     .await?;
-    Ok(())
+    Ok(true)
 }
 
 /// Stores a refusal, with the event that tells the backend; gives whether it told anything new.
