@@ -6,6 +6,7 @@ pub mod body;
 pub mod client;
 pub(crate) mod crowd;
 pub mod egress;
+mod first_line;
 mod handshake;
 pub mod head;
 pub mod listener;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use crate::net::first_line::Line;
 use crate::net::shutdown::{Ending, Stage};
 use crate::net::terms::Terms;
 
@@ -61,31 +62,6 @@ struct Head {
     turn: u64,
     late: Pin<Box<Sleep>>,
     line: Line,
-}
-
-/// How much of a head's first line has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
-    /// Nothing but line ends, which may stand before it.
-    Unbegun,
-    Begun,
-    Over,
-}
-
-impl Line {
-    /// Goes on with `bytes`; tells whether a `#` is in the line.
-    fn goes_on(&mut self, bytes: &[u8]) -> bool {
-        for byte in bytes {
-            match (*self, byte) {
-                (Self::Over, _) => return false,
-                (Self::Unbegun, b'\r' | b'\n') => {}
-                (_, b'\n') => *self = Self::Over,
-                (_, b'#') => return true,
-                _ => *self = Self::Begun,
-            }
-        }
-        false
-    }
 }
 
 /// Whether a request is being answered, so that what arrives is no head. Clones share it.
@@ -361,20 +337,6 @@ mod tests {
     use crate::net::shutdown::EndingHand;
 
     const LIMIT: Duration = Duration::from_secs(30);
-
-    /// Reads a first line in pieces.
-    fn has_fragment(pieces: &[&str]) -> bool {
-        let mut line = Line::Unbegun;
-        pieces.iter().any(|piece| line.goes_on(piece.as_bytes()))
-    }
-
-    #[test]
-    fn a_fragment_is_found_in_the_first_line_alone() {
-        assert!(has_fragment(&["GET /a#b HTTP/1.1\r\n"]));
-        assert!(has_fragment(&["\r\n\r\nGET /a", "?x=", "#b HTTP/1.1\r\n"]));
-        assert!(!has_fragment(&["GET /a HTTP/1.1\r\nx: #\r\n\r\n#"]));
-        assert!(!has_fragment(&["\r\nGET /a HTTP/1.1\r", "\nx: #\r\n"]));
-    }
 
     fn paced(
         server: tokio::io::DuplexStream,
