@@ -32,6 +32,7 @@ pub mod entry;
 pub mod error;
 mod files;
 pub mod metrics;
+mod opened;
 mod queue;
 mod retire;
 pub mod verify;
