@@ -20,6 +20,7 @@ use alipay_sidecar::token::{ExchangeContext, LearnError, Pace, TOKEN_METHOD};
 use http::{Method, Request};
 
 use crate::parts::{NOW, Parts, Setting};
+use crate::support::brittle::BrittleStore;
 use crate::support::{ALIAS, TestSidecar, add_merchant, header, json, merchant, text};
 
 const QUERY: &str = "alipay.open.auth.token.app.query";
@@ -687,19 +688,24 @@ async fn nothing_is_spent_while_the_store_takes_no_writes() {
     assert_eq!(refreshed.status, 200, "{}", text(&refreshed));
 }
 
-#[tokio::test]
-async fn a_bought_pair_is_stored_when_the_store_heals_however_long_that_takes() {
-    let (sidecar, brittle) = crate::calls::brittle().await;
-    let refresh = format!("{}/refresh", crate::authorizations::FIRST);
+/// Breaks the store once Alipay is asked for tokens, and before it answers.
+async fn broken_while_bought(sidecar: &TestSidecar, brittle: &BrittleStore) {
     let late = Fault::once(FaultKind::Slow)
         .delay(Duration::from_secs(1))
         .on(TOKEN_METHOD);
     sidecar.simulator.fault(late);
+    while sidecar.simulator.requests().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    brittle.break_commits();
+}
+
+#[tokio::test]
+async fn a_bought_pair_is_stored_when_the_store_heals_however_long_that_takes() {
+    let (sidecar, brittle) = crate::calls::brittle().await;
+    let refresh = format!("{}/refresh", crate::authorizations::FIRST);
     let breaking = async {
-        while sidecar.simulator.requests().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        brittle.break_commits();
+        broken_while_bought(&sidecar, &brittle).await;
         // Longer than anybody used to try.
         tokio::time::sleep(Duration::from_secs(5)).await;
         brittle.heal();
@@ -714,16 +720,7 @@ async fn a_bought_pair_is_stored_when_the_store_heals_however_long_that_takes() 
 #[tokio::test]
 async fn a_pair_that_a_caller_bought_is_stored_too_and_nobody_sends_the_old_one_meanwhile() {
     let (sidecar, brittle) = crate::calls::brittle().await;
-    let late = Fault::once(FaultKind::Slow)
-        .delay(Duration::from_secs(1))
-        .on(TOKEN_METHOD);
-    sidecar.simulator.fault(late);
-    let breaking = async {
-        while sidecar.simulator.requests().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        brittle.break_commits();
-    };
+    let breaking = broken_while_bought(&sidecar, &brittle);
     let path = format!("/v2/{TOKEN_METHOD}");
     let bought = sidecar.post(&path, refresh(FIRST_APP_REFRESH_TOKEN));
     let (bought, ()) = tokio::join!(bought, breaking);
