@@ -125,12 +125,17 @@ impl Desk {
         but.extend(&self.aside);
         let due = inner.store.due(now, limit, but).await?;
         let pause = pause(&due, now);
-        let mut waiting = false;
+        let (mut waiting, mut left) = (false, false);
         let more = due.next_at.is_some_and(|at| at <= now);
         for (entry, delivery) in due.now {
-            waiting |= self.place(entry, delivery, now, more).await == Placed::Waits;
+            let placed = self.place(entry, delivery, now, more).await;
+            waiting |= placed == Placed::Waits;
+            left |= placed == Placed::Left;
         }
         self.put_off().await?;
+        if left {
+            return Ok(Duration::ZERO);
+        }
         Ok(match (waiting, more) {
             (false, _) => pause,
             // Looking again at what waits is of use once its backend ends an attempt, is busy (what
@@ -199,8 +204,7 @@ impl Desk {
                     "no [[delivery.route]] fits and delivery.url is empty; the entry stays in the inbox"
                 );
             }
-            self.set_aside(entry.id);
-            return Placed::Done;
+            return self.leave(&entry);
         };
         let is_in_the_way = plan.routes.several_backends();
         match self.lanes.room(target, now) {
@@ -230,6 +234,17 @@ impl Desk {
     fn postpone(&mut self, id: EventId, until: i64) -> Placed {
         self.put_off.push(Change::Postpone { id, until });
         Placed::Done
+    }
+
+    /// Puts an entry aside that no route fits.
+    fn leave(&mut self, entry: &InboxEntry) -> Placed {
+        if entry.order_key.is_none() {
+            self.set_aside(entry.id);
+            return Placed::Done;
+        }
+        // Later ones of its order may have a route, and are held up until the store knows.
+        self.park(entry.id);
+        Placed::Left
     }
 
     /// Writes down what is put off.
@@ -292,6 +307,10 @@ impl Desk {
             self.aside.insert(id);
             return;
         }
+        self.park(id);
+    }
+
+    fn park(&mut self, id: EventId) {
         let until = self.inner.clock.now_ms().saturating_add(ASIDE_MS);
         self.put_off.push(Change::Park { id, until });
     }
@@ -384,6 +403,8 @@ enum Reaped {
 enum Placed {
     /// It is under way, set aside or put off.
     Done,
+    /// No route fits it, so that the next of its order may have come first.
+    Left,
     /// It stays as it is.
     Waits,
 }

@@ -1,11 +1,12 @@
 //! From the inbox to the backend.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use alipay_sidecar::config::delivery::{DeliveryConfig, DeliveryFormat, DeliveryRoute};
-use alipay_sidecar::model::delivery::{AttemptError, Delivery, DeliveryState};
+use alipay_sidecar::model::delivery::{AttemptError, Delivery, DeliveryState, Lease, Settlement};
 use alipay_sidecar::model::id::EventId;
 use alipay_sidecar::model::notification::InboxEntry;
 use alipay_sidecar::net::body::RequestBody;
@@ -322,6 +323,61 @@ async fn however_much_has_no_route_the_rest_goes_out() {
     assert_eq!(backend.next().await.body, body);
     let counts = running.parts.store.counts().await.expect("readable");
     assert!(counts.pending >= 1_200);
+}
+
+#[tokio::test]
+async fn what_no_route_fits_holds_up_nothing_of_its_order() {
+    let mut backend = FakeBackend::new().await;
+    let config = DeliveryConfig {
+        routes: vec![route("/orders/*", &backend.url)],
+        ..DeliveryConfig::default()
+    };
+    let running = running(config).await;
+    let of_order = |at: i64, path: &str| {
+        let mut entry = crate::store::entry(NOW - 10 + at, None);
+        path.clone_into(&mut entry.notify_path);
+        entry.order_key = Some("T1".to_owned());
+        entry
+    };
+    let [left, behind] = [of_order(0, "/nowhere"), of_order(1, "/nowhere")];
+    let [first, second] = [of_order(2, "/orders/1"), of_order(3, "/orders/1")];
+    let ids = [&first, &second].map(|entry| entry.id.to_string());
+    let store = &running.parts.store;
+    let apart = [left.id, behind.id];
+    let changes = [left, behind, first, second].map(|e| Change::Receive(Box::new(e)));
+    store.commit(changes.into()).await.expect("stored");
+    running.parts.dispatcher.wake();
+    for id in ids {
+        assert_eq!(backend.next().await.header("alipay-event-id"), id);
+    }
+    let settled = async {
+        while store.counts().await.expect("readable").pending > 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let settled = tokio::time::timeout(Duration::from_secs(30), settled).await;
+    settled.expect("recorded");
+    // Whoever pulls gets them in their order all the same.
+    let claimable = async || store.claimable(NOW, 10, HashSet::new()).await;
+    for id in apart {
+        let found = claimable().await.expect("readable").now;
+        assert_eq!(found.iter().map(|(e, _)| e.id).collect::<Vec<_>>(), [id]);
+        let (since, until) = (NOW, NOW + 1_000);
+        let lease = Lease { since, until };
+        let claim = Change::Claim { id, lease };
+        store.commit(vec![claim]).await.expect("stored");
+        assert!(
+            claimable().await.expect("readable").now.is_empty(),
+            "leased"
+        );
+        let done = Change::Settle {
+            id,
+            attempt: lease.ended(NOW, None),
+            owed_since: None,
+            settlement: Settlement::Delivered,
+        };
+        store.commit(vec![done]).await.expect("stored");
+    }
 }
 
 #[tokio::test]

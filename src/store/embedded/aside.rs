@@ -102,7 +102,7 @@ impl Applier<'_> {
     ) -> Result<(), Fault> {
         let key = suspect.id.to_bytes();
         let state = self.listed_state(&key)?;
-        let order = self.order_of(entry);
+        let order = lookup::order_of(self.sealer, entry);
         self.keep_delivery(&key)?;
         self.unlist_everywhere(suspect, order, traces)?;
         // What is owed anew is owed from now on; what isn't is forgotten when it would have been.
@@ -135,8 +135,7 @@ impl Applier<'_> {
         match delivery {
             Part::Whole(record) => self.detach(&key, &record)?,
             Part::Damaged | Part::Missing | Part::Strange => {
-                let order = traces.found(&self.tables)?.orders.get(&key).copied();
-                self.unlist_everywhere(suspect, order, traces)?;
+                self.unlist_everywhere(suspect, None, traces)?;
             }
         }
         self.tables.notifications.remove(&key)?;
@@ -198,6 +197,8 @@ impl Applier<'_> {
         let key = suspect.id.to_bytes();
         self.touch();
         let found = traces.found(&self.tables)?;
+        // Only its own bytes told in which of the two lines of its order it stood.
+        let order = found.orders.get(&key).copied().or(order);
         // One that stood behind another of its order may have come first since it was looked for.
         let behind = match &order {
             Some(order) => self.tables.ordered.get((order, &key))?.map(|at| at.value()),

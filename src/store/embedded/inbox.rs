@@ -1,7 +1,8 @@
 //! Writes to the inbox: entries, their deliveries, and the order in which those are due.
 //!
 //! Invariant: `due` holds exactly the pending deliveries that have no order key, and of those with
-//! one the first (by id, that is by receipt) of each key.
+//! one the first (by id, that is by receipt) of each key. Those that no route fitted line up apart
+//! from the others of their key: what nobody may ever take holds up no payment.
 
 use super::apply::Applier;
 use super::fault::Fault;
@@ -61,18 +62,9 @@ impl Applier<'_> {
             self.tables.dedupe.insert(&digest, &key)?;
             self.tables.dedupe_at.insert((owed_since, &digest), ())?;
         }
-        let order = self.order_of(entry);
+        let order = lookup::order_of(self.sealer, entry);
         let record = DeliveryRecord::new(state, (entry.received_at, owed_since), order);
         self.put_delivery(entry.id, None, &record)
-    }
-
-    /// An `out_trade_no` is unique within one merchant only: another merchant's order of the same
-    /// number must not have to wait.
-    pub(super) fn order_of(&self, entry: &InboxEntry) -> Option<[u8; 16]> {
-        let merchant = entry.auth_app_id.as_ref().map_or("", |id| id.as_str());
-        let scope = [entry.app_id.as_str(), merchant];
-        let key = entry.order_key.as_deref()?;
-        Some(self.sealer.order_digest(scope, key))
     }
 
     pub(super) fn settle(
@@ -111,6 +103,7 @@ impl Applier<'_> {
         let put_off = DeliveryRecord {
             next_attempt_at: until,
             parked: wait == Wait::ForARoute,
+            apart: wait == Wait::ForARoute,
             ..stored.clone()
         };
         self.put_delivery(id, Some(&stored), &put_off)?;
@@ -139,7 +132,7 @@ impl Applier<'_> {
     }
 
     /// Whether nobody has it, its time has come or is only a route's, and no earlier one of its
-    /// order key is pending.
+    /// order key is pending, in either line: whoever pulls needs no route.
     fn may_be_claimed(
         &self,
         id: EventId,
@@ -151,7 +144,9 @@ impl Applier<'_> {
         if stored.state != DeliveryState::Pending || !is_due {
             return Ok(false);
         }
-        Ok(self.tables.due.get((at, &id.to_bytes()))?.is_some())
+        let key = id.to_bytes();
+        Ok(self.tables.due.get((at, &key))?.is_some()
+            && !lookup::stands_behind(self.tables.ordered.table()?, stored.order, &key)?)
     }
 
     pub(super) fn extend(&mut self, id: EventId, now: i64, until: i64) -> Result<Effect, Fault> {
@@ -187,6 +182,7 @@ impl Applier<'_> {
             next_attempt_at: now,
             lease: None,
             parked: false,
+            apart: false,
             ..stored.clone()
         };
         self.put_delivery(id, Some(&stored), &replayed)?;
@@ -277,7 +273,7 @@ impl Applier<'_> {
     /// that was first until now has to wait.
     fn queue(&mut self, key: &[u8; 16], record: &DeliveryRecord) -> Result<(), Fault> {
         let at = record.next_attempt_at;
-        if let Some(order) = &record.order {
+        if let Some(order) = &record.line() {
             let first = self.first_of(order)?;
             self.tables.ordered.insert((order, key), at)?;
             match first {
@@ -295,7 +291,7 @@ impl Applier<'_> {
     /// Takes a delivery from the queue and lets the next of its order key come first.
     pub(super) fn unqueue(&mut self, key: &[u8; 16], record: &DeliveryRecord) -> Result<(), Fault> {
         self.tables.due.remove((record.next_attempt_at, key))?;
-        let Some(order) = &record.order else {
+        let Some(order) = &record.line() else {
             return Ok(());
         };
         self.tables.ordered.remove((order, key))?;
@@ -306,12 +302,7 @@ impl Applier<'_> {
     }
 
     fn first_of(&self, order: &[u8; 16]) -> Result<Option<([u8; 16], i64)>, Fault> {
-        let whole = (order, &[0; 16])..=(order, &[0xff; 16]);
-        let Some(row) = self.tables.ordered.range(whole)?.next() else {
-            return Ok(None);
-        };
-        let (key, at) = row?;
-        Ok(Some((*key.value().1, at.value())))
+        lookup::first_in_line(self.tables.ordered.table()?, order)
     }
 }
 
@@ -353,6 +344,7 @@ fn settled(stored: &DeliveryRecord, attempt: &Attempt, settlement: Settlement) -
         Via::Push => {
             record_lapse(&mut record);
             record.attempts = record.attempts.saturating_add(1);
+            record.apart = false;
         }
     }
     record.parked = false;

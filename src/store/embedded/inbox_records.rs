@@ -210,6 +210,16 @@ pub(super) struct DeliveryRecord {
     /// Whether it was put off only because no route fits it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) parked: bool,
+    /// Whether no route fitted it when it was last looked at, whoever claimed it since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) apart: bool,
+}
+
+/// Names the line of those of an order that no route fitted.
+pub(super) fn apart(mut order: [u8; 16]) -> [u8; 16] {
+    let [first, ..] = &mut order;
+    *first = !*first;
+    order
 }
 
 impl DeliveryRecord {
@@ -230,7 +240,14 @@ impl DeliveryRecord {
             order,
             lease: None,
             parked: false,
+            apart: false,
         }
+    }
+
+    /// In which line it stands: that of its order, or of those of its order that no route fitted.
+    pub(super) fn line(&self) -> Option<[u8; 16]> {
+        let order = self.order?;
+        Some(if self.apart { apart(order) } else { order })
     }
 
     /// The delivery for the model.

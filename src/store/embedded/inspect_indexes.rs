@@ -232,7 +232,7 @@ impl Comparison<'_> {
         {
             return Ok(false);
         }
-        let Some(order) = &record.order else {
+        let Some(order) = &record.line() else {
             return Ok(due);
         };
         let ordered = self.tx.open_table(tables::ORDERED)?;
@@ -318,7 +318,7 @@ impl Comparison<'_> {
         };
         let agrees = record.is_some_and(|record| {
             let pending = record.state == DeliveryState::Pending;
-            pending && record.next_attempt_at == at && (order.is_none() || record.order == order)
+            pending && record.next_attempt_at == at && (order.is_none() || record.line() == order)
         });
         if !agrees {
             self.wrong(stray(name, key));

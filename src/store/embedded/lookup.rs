@@ -3,7 +3,7 @@
 use redb::{ReadableTable, TableHandle};
 use serde::de::DeserializeOwned;
 
-use super::inbox_records::{DeliveryRecord, open_entry};
+use super::inbox_records::{DeliveryRecord, apart, open_entry};
 use super::quarantine_records::open_refused;
 use super::records::{self, AppRecord, MerchantRecord};
 use super::tables;
@@ -67,6 +67,46 @@ impl std::fmt::Display for MerchantId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.app_id, self.auth_app_id)
     }
+}
+
+/// Names an entry's order. An `out_trade_no` is unique within one merchant only: another merchant's
+/// order of the same number must not have to wait.
+pub(super) fn order_of(sealer: &Sealer, entry: &InboxEntry) -> Option<[u8; 16]> {
+    let merchant = entry.auth_app_id.as_ref().map_or("", |id| id.as_str());
+    let scope = [entry.app_id.as_str(), merchant];
+    let key = entry.order_key.as_deref()?;
+    Some(sealer.order_digest(scope, key))
+}
+
+/// The first of one line of an order, and when it is due.
+pub(super) fn first_in_line(
+    ordered: &impl ReadableTable<(Id, Id), i64>,
+    line: &[u8; 16],
+) -> Result<Option<([u8; 16], i64)>, Fault> {
+    let whole = (line, &[0; 16])..=(line, &[0xff; 16]);
+    let Some(row) = ordered.range::<(&[u8; 16], &[u8; 16])>(whole)?.next() else {
+        return Ok(None);
+    };
+    let (key, at) = row?;
+    Ok(Some((*key.value().1, at.value())))
+}
+
+/// Whether an earlier one of its order is pending, in either line.
+pub(super) fn stands_behind(
+    ordered: &impl ReadableTable<(Id, Id), i64>,
+    order: Option<[u8; 16]>,
+    key: &[u8; 16],
+) -> Result<bool, Fault> {
+    let Some(order) = order else {
+        return Ok(false);
+    };
+    for line in [order, apart(order)] {
+        let first = first_in_line(ordered, &line)?;
+        if first.is_some_and(|(first, _)| first < *key) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The app under `key`.

@@ -17,7 +17,7 @@ use super::snapshots::Snapshot;
 use super::tables;
 use crate::model::app::App;
 use crate::model::certificate::KeptCertificate;
-use crate::model::delivery::{Delivery, DeliveryState};
+use crate::model::delivery::{Delivery, DeliveryState, Via};
 use crate::model::id::{Alias, AppId, AuthAppId, EventId, Pid};
 use crate::model::merchant::Merchant;
 use crate::model::notification::InboxEntry;
@@ -229,7 +229,7 @@ impl Reader<'_> {
         limit: usize,
         but: &HashSet<EventId>,
     ) -> Result<(Due, Vec<Suspect>), Fault> {
-        self.due_after(None, (now, limit), but)
+        self.due_after(None, (now, limit), but, Via::Push)
     }
 
     fn due_after(
@@ -237,6 +237,7 @@ impl Reader<'_> {
         after: Option<(i64, EventId)>,
         (now, limit): (i64, usize),
         but: &HashSet<EventId>,
+        via: Via,
     ) -> Result<(Due, Vec<Suspect>), Fault> {
         let table = self.tx.open_table(tables::DUE)?;
         let absurd = now.saturating_add(FARTHEST_MS);
@@ -276,7 +277,11 @@ impl Reader<'_> {
             }
             last = Some(Mark::Scheduled(scheduled, id));
             match self.entry(id) {
-                Ok(Some(found)) if found.1.state == DeliveryState::Pending => due.now.push(found),
+                Ok(Some(found)) if found.1.state == DeliveryState::Pending => {
+                    if via == Via::Push || !self.stands_behind(&found.0)? {
+                        due.now.push(found);
+                    }
+                }
                 Ok(Some(_)) => {}
                 Err(Fault::Refused(_)) if left < LEFT && self.is_left(id)? => left += 1,
                 Ok(None) | Err(Fault::Refused(_)) => suspects.push(Suspect {
@@ -288,6 +293,13 @@ impl Reader<'_> {
         }
         look_again(&mut due, &suspects, now);
         Ok((due, suspects))
+    }
+
+    /// Whether an earlier one of its order is pending, whether a route fits that or not.
+    fn stands_behind(&self, entry: &InboxEntry) -> Result<bool, Fault> {
+        let ordered = self.tx.open_table(tables::ORDERED)?;
+        let order = lookup::order_of(self.sealer, entry);
+        lookup::stands_behind(&ordered, order, &entry.id.to_bytes())
     }
 
     /// Whether nobody can do anything about it but a newer program.
@@ -348,7 +360,7 @@ impl Reader<'_> {
             None => None,
             Some(Mark::Parked(id)) => Some(id.to_bytes()),
             Some(Mark::Scheduled(at, id)) => {
-                return self.due_after(Some((at, id)), (now, limit), &but);
+                return self.due_after(Some((at, id)), (now, limit), &but, Via::Pull);
             }
         };
         let (parked, due) = (
@@ -375,7 +387,8 @@ impl Reader<'_> {
             last = Some(Mark::Parked(id));
             match self.entry(id) {
                 Ok(Some((entry, delivery))) => {
-                    if due.get((delivery.next_attempt_at, &key))?.is_some() {
+                    let is_first = due.get((delivery.next_attempt_at, &key))?.is_some();
+                    if is_first && !self.stands_behind(&entry)? {
                         found.now.push((entry, delivery));
                         but.insert(id);
                     }
@@ -387,7 +400,7 @@ impl Reader<'_> {
             }
         }
         let left = limit.saturating_sub(found.now.len());
-        let (rest, more) = self.due_after(None, (now, left), &but)?;
+        let (rest, more) = self.due_after(None, (now, left), &but, Via::Pull)?;
         found.now.extend(rest.now);
         found.next_at = rest.next_at;
         // Where there was no room for any, the next look begins behind the parked ones.

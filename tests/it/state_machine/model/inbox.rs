@@ -28,6 +28,8 @@ pub(in super::super) struct Owed {
     pub(in super::super) lease: Option<Lease>,
     pub(in super::super) variants: Vec<Variant>,
     parked: bool,
+    /// No route fitted it when it was last looked at.
+    apart: bool,
     settled_at: i64,
 }
 
@@ -96,6 +98,7 @@ impl Inbox {
             lease: None,
             variants: Vec::new(),
             parked: false,
+            apart: false,
             settled_at: since,
         };
         self.entries.insert(entry.id, owed);
@@ -106,7 +109,7 @@ impl Inbox {
             None => Answer::Missing,
             Some(owed) if !owed.is_pending() => Answer::Stale,
             Some(owed) => {
-                (owed.next_at, owed.parked) = (until, parked);
+                (owed.next_at, owed.parked, owed.apart) = (until, parked, parked);
                 Answer::Applied
             }
         }
@@ -140,6 +143,7 @@ impl Inbox {
             Via::Push => {
                 owed.lapse();
                 owed.attempts += 1;
+                owed.apart = false;
             }
         }
         owed.remember(attempt.clone());
@@ -191,7 +195,7 @@ impl Inbox {
         }
         owed.state = DeliveryState::Pending;
         (owed.attempts, owed.owed_since, owed.next_at) = (0, now, now);
-        (owed.lease, owed.parked) = (None, false);
+        (owed.lease, owed.parked, owed.apart) = (None, false, false);
         Answer::Applied
     }
 
@@ -231,11 +235,21 @@ impl Inbox {
 
     /// Whether no earlier one of its order is pending.
     fn is_first(&self, id: EventId) -> bool {
-        let Some(order) = self.entries.get(&id).and_then(Owed::order) else {
+        self.is_first_of(id, |_, _| true)
+    }
+
+    /// The same, where those that no route fitted and the others don't wait for each other.
+    fn is_first_in_line(&self, id: EventId) -> bool {
+        self.is_first_of(id, |own, other| own.apart == other.apart)
+    }
+
+    fn is_first_of(&self, id: EventId, waits: impl Fn(&Owed, &Owed) -> bool) -> bool {
+        let Some(own) = self.entries.get(&id).filter(|o| o.order().is_some()) else {
             return true;
         };
-        let mut of_order = self.pending().filter(|(_, o)| o.order() == Some(order));
-        of_order.next().is_none_or(|(first, _)| *first >= id)
+        let of_order = self.pending().filter(|(_, o)| o.order() == own.order());
+        let mut waited_for = of_order.filter(|(_, other)| waits(own, other));
+        waited_for.next().is_none_or(|(first, _)| *first >= id)
     }
 
     /// What may be attempted, and when the next one is due; nothing of `but`.
@@ -245,16 +259,32 @@ impl Inbox {
         limit: usize,
         but: &[EventId],
     ) -> (Vec<EventId>, Option<i64>) {
-        let firsts = self.pending().filter(|(id, _)| self.is_first(**id));
+        self.due_if(now, limit, but, |_| true)
+    }
+
+    fn due_if(
+        &self,
+        now: i64,
+        limit: usize,
+        but: &[EventId],
+        may_go: impl Fn(EventId) -> bool,
+    ) -> (Vec<EventId>, Option<i64>) {
+        let firsts = self.pending().filter(|(id, _)| self.is_first_in_line(**id));
         let mut queue: Vec<_> = firsts.map(|(id, owed)| (owed.next_at, *id)).collect();
         queue.retain(|(_, id)| !but.contains(id));
         let absurd = now + FARTHEST_MS;
         queue.sort_by_key(|(at, id)| (*at < absurd, *at, *id));
-        let is_due = |(at, _): &&(i64, EventId)| *at >= absurd || *at <= now;
-        let due = queue.iter().take_while(is_due).take(limit);
-        let due: Vec<_> = due.map(|(_, id)| *id).collect();
-        let next = queue.get(due.len()).map(|(at, _)| *at);
-        (due, next.map(|at| if at >= absurd { now } else { at }))
+        let mut due = Vec::new();
+        for (at, id) in queue {
+            let at = if at >= absurd { now } else { at };
+            if at > now || due.len() >= limit {
+                return (due, Some(at));
+            }
+            if may_go(id) {
+                due.push(id);
+            }
+        }
+        (due, None)
     }
 
     /// What may be claimed: what waits for a route, then what is due.
@@ -272,7 +302,7 @@ impl Inbox {
                 found.push(*id);
             }
         }
-        let (rest, next) = self.due(now, limit - found.len(), &found);
+        let (rest, next) = self.due_if(now, limit - found.len(), &found, |id| self.is_first(id));
         found.extend(rest);
         (found, next)
     }
