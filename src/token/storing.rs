@@ -8,6 +8,7 @@ use crate::model::id::{AppId, AuthAppId, Pid};
 use crate::model::merchant::Merchant;
 use crate::model::notification::InboxEntry;
 use crate::model::token::AppAuthToken;
+use crate::model::user_token::{UserKey, UserToken};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::token_reply::GrantedToken;
 use crate::store::error::StoreError;
@@ -141,18 +142,49 @@ pub(super) async fn commit_bought(
     // Before the store may fail: what comes in while it is tried is newer.
     let dated = dated(parts, changes.clone(), bought_at).await;
     match commit(parts, changes).await {
-        Err(StoreError::Unavailable { .. }) => commit_at_last(parts, dated).await,
+        Err(StoreError::Unavailable { .. }) => commit_at_last(parts, dated, None).await,
         settled => settled,
     }
 }
 
-/// Commits as soon as the store takes it.
+/// Keeps a user's tokens as [`commit_bought`] does. Where they have to wait, a login or a
+/// cancellation that came meanwhile counts more.
+pub(super) async fn keep_login(parts: &TokenParts, token: UserToken) -> Result<(), StoreError> {
+    let Some(key) = token.key() else {
+        return Ok(());
+    };
+    // Before the store may fail, as above; what can't be read now is overwritten.
+    let before = parts.store.user(key.clone()).await;
+    let mut change = Change::KeepUserToken {
+        token: Box::new(token),
+        replaces: None,
+    };
+    match parts.store.commit(vec![change.clone()]).await {
+        Err(StoreError::Unavailable { .. }) => {}
+        settled => return settled.map(drop),
+    }
+    let unless_known = matches!(before, Ok(None)).then_some(key);
+    if let (Ok(Some(before)), Change::KeepUserToken { replaces, .. }) = (before, &mut change) {
+        *replaces = Some(before.access_token);
+    }
+    commit_at_last(parts, vec![change], unless_known)
+        .await
+        .map(drop)
+}
+
+/// Commits as soon as the store takes it, unless that user is known by then.
 async fn commit_at_last(
     parts: &TokenParts,
     changes: Vec<Change>,
+    unless_known: Option<UserKey>,
 ) -> Result<Vec<Effect>, StoreError> {
     let mut pause = PAUSE;
     loop {
+        if let Some(key) = &unless_known
+            && let Ok(Some(_)) = parts.store.user(key.clone()).await
+        {
+            return Ok(vec![Effect::Stale; changes.len()]);
+        }
         match parts.store.commit(changes.clone()).await {
             Err(error @ StoreError::Unavailable { .. }) => {
                 tracing::error!(%error, "bought tokens can't be stored yet; they exist in this process alone");

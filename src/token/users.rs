@@ -164,14 +164,10 @@ impl UserTokens {
             return Ok(());
         }
         let key = MemoKey::new("keep-user", &[token.access_token.expose()]);
-        let change = Change::KeepUserToken {
-            token: Box::new(token),
-            replaces: None,
-        };
         let parts = Arc::clone(&self.parts);
         let work = async move {
-            let kept = storing::commit_bought(&parts, vec![change]).await;
-            kept.map(drop).map_err(TokenError::from)
+            let kept = storing::keep_login(&parts, token).await;
+            kept.map_err(TokenError::from)
         };
         storing::until_stored(STORING, self.keeping.run(key, work)).await
     }

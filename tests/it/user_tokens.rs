@@ -15,6 +15,7 @@ use alipay_sidecar::simulator::{
     DEFAULT_APP_ID, DEFAULT_USER_ID, Event, FIRST_AUTH_APP_ID, Fault, FaultKind,
     SECOND_APP_AUTH_TOKEN, SECOND_AUTH_APP_ID, SECOND_PID, TriggerOptions,
 };
+use alipay_sidecar::store::Change;
 use alipay_sidecar::token::TOKEN_METHOD;
 use http::{Method, Request};
 
@@ -742,4 +743,51 @@ async fn a_callers_own_refresh_is_kept_too() {
     assert!(json(&reply)["access_token"].is_string(), "{}", text(&reply));
     check_shared(&sidecar.share().await);
     assert_eq!(sidecar.asked(LOGIN), 2);
+}
+
+#[tokio::test]
+async fn a_login_that_waits_for_the_disk_undoes_no_newer_one_and_no_cancellation() {
+    tokio::join!(overtaken_login(false), overtaken_login(true));
+}
+
+/// A login whose tokens wait for the disk, while the user logs in again or is forgotten.
+async fn overtaken_login(is_forgotten: bool) {
+    let (sidecar, brittle) = crate::calls::brittle_with(remembering).await;
+    let first = sidecar.logged_in().await;
+    let late = Fault::once(FaultKind::Slow)
+        .delay(Duration::from_millis(500))
+        .on(LOGIN);
+    sidecar.simulator.fault(late);
+    let breaking = async {
+        while sidecar.asked(LOGIN) < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        brittle.break_commits();
+    };
+    let (second, ()) = tokio::join!(sidecar.logged_in(), breaking);
+    assert_ne!(second["access_token"], first["access_token"]);
+    // Its caller has the reply; the next try is seconds away.
+    brittle.heal();
+    let key = UserKey {
+        app_id: AppId::new(DEFAULT_APP_ID).expect("an app_id"),
+        auth_app_id: AuthAppId::new(FIRST_AUTH_APP_ID).ok(),
+        name: UserName::new(DEFAULT_USER_ID).expect("a name"),
+    };
+    let store = sidecar.sidecar.store();
+    let expected = if is_forgotten {
+        let forget = Change::ForgetUser {
+            key: key.clone(),
+            only: None,
+            obtained_until: None,
+        };
+        store.commit(vec![forget]).await.expect("stored");
+        None
+    } else {
+        let third = sidecar.logged_in().await;
+        third["access_token"].as_str().map(str::to_owned)
+    };
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let kept = store.user(key).await.expect("readable");
+    let kept = kept.map(|user| user.access_token.expose().clone());
+    assert_eq!(kept, expected, "forgotten: {is_forgotten}");
 }
