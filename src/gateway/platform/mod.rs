@@ -162,9 +162,18 @@ impl PlatformKeys {
         self.certificates.load_full()
     }
 
+    /// Adds one that was learned. One that the operator configured since stays what it is: by its
+    /// holder those that notifications name are judged.
     fn add(&self, certificate: PlatformCertificate) {
         self.certificates.rcu(|known| {
-            let others = known.iter().filter(|other| other.sn != certificate.sn);
+            let is_same = |other: &PlatformCertificate| other.sn == certificate.sn;
+            if known
+                .iter()
+                .any(|other| is_same(other) && !other.is_learned)
+            {
+                return known.to_vec();
+            }
+            let others = known.iter().filter(|other| !is_same(other));
             std::iter::once(&certificate)
                 .chain(others)
                 .cloned()
@@ -181,11 +190,7 @@ impl PlatformKeys {
         // Added oldest first, so that their order stays. What was configured there and isn't here
         // is no longer to be believed.
         for certificate in former.certificates().iter().rev() {
-            let is_known = self
-                .certificates()
-                .iter()
-                .any(|own| own.sn == certificate.sn);
-            if certificate.is_learned && !is_known {
+            if certificate.is_learned {
                 self.add(certificate.clone());
             }
         }

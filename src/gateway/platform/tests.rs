@@ -173,6 +173,11 @@ fn what_leads_up_to_the_root_is_learned_under_its_own_name() {
     // Once more, it takes its own place.
     keys.learn(&sn, &chain, NOW).expect("Alipay's");
     assert_eq!(names(&keys), [&*sn, KNOWN]);
+    // One that was kept before the operator configured it is the operator's.
+    let keys = certified("root", vec![certificate(&sn, false, None)]);
+    keys.learn(&sn, &chain, NOW).expect("Alipay's");
+    let known = keys.certificates();
+    assert!(known.len() == 1 && !known[0].is_learned);
 }
 
 #[test]
