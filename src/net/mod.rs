@@ -11,6 +11,7 @@ mod handshake;
 pub mod head;
 pub mod listener;
 mod pace;
+pub(crate) mod pieces;
 pub mod room;
 pub mod serve;
 pub mod shutdown;

@@ -9,15 +9,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
-use http_body_util::BodyExt;
 use hyper::body::Body;
 use multer::{Constraints, Field, Multipart, SizeLimit};
 
 use crate::gateway::upload::FilePart;
-use crate::net::body::{BodyError, BoxError, RoomError};
+use crate::net::body::{BoxError, RoomError};
+use crate::net::pieces::pieces;
 use crate::net::room::{Held, NoRoom, Room};
 use crate::net::spool::{IN_MEMORY, Spool};
 use crate::protocol::charset::{self, Charset};
@@ -121,21 +120,12 @@ where
     }
     let boundary = multer::parse_boundary(content_type(headers))
         .map_err(|_| invalid("it is multipart, but not `multipart/form-data` with a boundary"))?;
-    let body = Box::pin(body);
     let unread = Mutex::default();
     let reading = Reading {
         limits: &limits,
         unread: &unread,
     };
-    let pieces = stream::try_unfold(body, move |mut body| async move {
-        let Some(frame) = body.frame().await else {
-            return Ok::<_, BoxError>(None);
-        };
-        let piece = frame.map_err(Into::into)?.into_data();
-        let piece = piece.map_err(|_| BodyError::Trailers)?;
-        reading.comes(&piece)?;
-        Ok(Some((piece, body)))
-    });
+    let pieces = pieces(body, move |frame| reading.comes(frame));
     let sizes = SizeLimit::new().whole_stream(limits.whole);
     let constraints = Constraints::new().size_limit(sizes);
     let parts = Multipart::with_constraints(pieces, boundary, constraints);
@@ -156,12 +146,15 @@ async fn collect(
     };
     let (mut left, mut memory) = (limits.text, IN_MEMORY);
     let mut held = Held::default();
-    for _ in 0..PARTS {
+    for count in 0.. {
         let next = parts.next_field().await;
         reading.goes_on();
         let Some(field) = next.map_err(|error| broken(&error, limits))? else {
-            return Ok((upload, held));
+            break;
         };
+        if count >= PARTS {
+            return Err(invalid("it has more than 100 parts"));
+        }
         let disposition = disposition(&field, charset)?;
         if disposition.file_name.is_some() {
             if upload.files.len() >= FILES {
@@ -182,7 +175,7 @@ async fn collect(
             upload.parameters.push(name, value)?;
         }
     }
-    Err(invalid("it has more than 100 parts"))
+    Ok((upload, held))
 }
 
 fn check_new(upload: &Upload, name: &str) -> Result<(), ProxyError> {

@@ -139,6 +139,25 @@ async fn uploads_as_official_sdks_send_them_are_taken_and_verify_at_alipay() {
     }
 }
 
+/// An upload of that many parts.
+fn numbered(parts: usize) -> Vec<u8> {
+    let parts = (0..parts).map(|n| part(&format!("name=\"p{n}\""), b"x"));
+    upload(&parts.collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn an_upload_may_have_a_hundred_parts() {
+    let sidecar = TestSidecar::start().await;
+    let reply = post(&sidecar, &format!("/v2/{METHOD}"), numbered(100)).await;
+    assert_eq!(
+        header(&reply, "alipay-sidecar-error"),
+        "",
+        "{}",
+        text(&reply)
+    );
+    assert_eq!(sidecar.simulator.requests().len(), 1);
+}
+
 #[tokio::test]
 async fn unusable_uploads_are_refused_and_nothing_is_sent() {
     let sidecar = TestSidecar::start_with(|c| {
@@ -170,6 +189,7 @@ async fn unusable_uploads_are_refused_and_nothing_is_sent() {
         (upload(&[part("x=\"y\"", b"")]), "body-invalid"),
         (upload(&[part("name=\"a\"", b"\xff")]), "body-invalid"),
         (part("name=\"a\"", b"cut off"), "body-invalid"),
+        (numbered(101), "body-invalid"),
         (Vec::new(), "body-invalid"),
     ] {
         let reply = post(&sidecar, &format!("/v2/{METHOD}"), body).await;
