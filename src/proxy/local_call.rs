@@ -10,7 +10,7 @@ use crate::config::value;
 use crate::gateway::upload::FilePart;
 use crate::protocol::charset::{Charset, CharsetLabel};
 use crate::protocol::json;
-use crate::protocol::params::{self, Params, name};
+use crate::protocol::params::{self, Params, is_blank, name};
 use crate::protocol::secret::Secret;
 use crate::protocol::signature::SignType;
 use crate::proxy::caller::SdkSignature;
@@ -85,6 +85,8 @@ impl LocalCall {
         let sign_type = parameters.get(name::SIGN_TYPE);
         let sign_type = sign_type.and_then(|named| named.parse().ok());
         let encrypt_type = parameters.remove(name::ENCRYPT_TYPE);
+        // An empty one is dropped like any other, and says nothing.
+        let encrypt_type = encrypt_type.filter(|named| !is_blank(named));
         let owned: Vec<String> = parameters
             .iter()
             .filter(|(n, _)| params::is_owned(n))
