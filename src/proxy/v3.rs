@@ -410,12 +410,16 @@ fn encryption(headers: &HeaderMap, body: &V3Body) -> Result<V3Encryption, ProxyE
             return Err(ProxyError::refused(ErrorCode::ParameterInvalid, detail));
         }
     }
-    match body {
-        V3Body::Upload { .. } => Err(invalid("uploads aren't encrypted")),
-        V3Body::Plain(body) => match body.trim_ascii_start().first() {
-            Some(b'{' | b'[') => Ok(V3Encryption::Ours),
-            _ => Ok(V3Encryption::Callers),
-        },
+    let (text, is_upload) = match body {
+        V3Body::Upload { data, .. } => (data.as_bytes(), true),
+        V3Body::Plain(body) => (body.as_ref(), false),
+    };
+    match (text.trim_ascii_start().first(), is_upload) {
+        (Some(b'{' | b'['), false) => Ok(V3Encryption::Ours),
+        (Some(b'{' | b'[') | None, true) => Err(invalid(
+            "the sidecar encrypts no uploads; an SDK may encrypt the part `data`",
+        )),
+        _ => Ok(V3Encryption::Callers),
     }
 }
 

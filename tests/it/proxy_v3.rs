@@ -402,13 +402,37 @@ async fn an_sdks_ciphertext_goes_through_both_ways() {
     assert!(String::from_utf8_lossy(opened.expose()).contains("out_trade_no"));
 }
 
+const IMAGE: (&str, &str) = ("POST", "/v3/alipay/offline/material/image/upload");
+
+fn part(head: &str, content: &str) -> String {
+    format!("--xyz\r\nContent-Disposition: form-data; {head}\r\n\r\n{content}\r\n")
+}
+
+#[tokio::test]
+async fn an_upload_whose_data_an_sdk_encrypted_goes_through_and_plain_data_is_not_taken_for_it() {
+    let sidecar = encrypted().await;
+    let key = ContentKey::from_base64(KEY).expect("a key");
+    let headers = [
+        ("alipay-merchant", ALIAS),
+        ("alipay-encrypt-type", "AES"),
+        ("content-type", "multipart/form-data; boundary=xyz"),
+    ];
+    let file = part(r#"name="image_content"; filename="a.png""#, "x");
+    let upload = |data: &str| format!("{file}{}--xyz--\r\n", part(r#"name="data""#, data));
+    let data = r#"{"image_type":"png","image_name":"海"}"#;
+    let ciphertext = key.encrypt(data.as_bytes()).expect("encrypted");
+    let reply = send(&sidecar, IMAGE, &headers, upload(&ciphertext)).await;
+    assert_eq!(reply.status, 200, "{}", text(&reply));
+    key.decrypt(text(&reply).trim()).expect("a ciphertext");
+    let seen = sidecar.simulator.requests().len();
+    let plain = send(&sidecar, IMAGE, &headers, upload(data)).await;
+    check_error(&plain, 400, "body-invalid", "not-sent");
+    assert_eq!(sidecar.simulator.requests().len(), seen);
+}
+
 #[tokio::test]
 async fn an_upload_signs_its_data_alone() {
     let sidecar = TestSidecar::start().await;
-    let boundary = "xyz";
-    let part = |head: &str, content: &str| {
-        format!("--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n{content}\r\n")
-    };
     let file = part(
         r#"name="image_content"; filename="海.png""#,
         &"x".repeat(400_000),
@@ -417,21 +441,19 @@ async fn an_upload_signs_its_data_alone() {
         r#"name="data""#,
         r#"{"image_type":"png","image_name":"海"}"#,
     );
-    let end = format!("--{boundary}--\r\n");
-    let content_type = format!("multipart/form-data; boundary={boundary}");
+    let end = "--xyz--\r\n";
     let headers = [
         ("alipay-merchant", ALIAS),
-        ("content-type", content_type.as_str()),
+        ("content-type", "multipart/form-data; boundary=xyz"),
     ];
-    let route = ("POST", "/v3/alipay/offline/material/image/upload");
     let body = format!("{file}{data}{end}");
-    let reply = send(&sidecar, route, &headers, body).await;
+    let reply = send(&sidecar, IMAGE, &headers, body).await;
     assert_eq!(reply.status, 200, "{}", text(&reply));
     let seen = sidecar.simulator.requests().pop().expect("a request");
     assert_eq!(seen.files, ["image_content"]);
     let stray = format!("{file}{}{end}", part(r#"name="image_type""#, "png"));
     check_error(
-        &send(&sidecar, route, &headers, stray).await,
+        &send(&sidecar, IMAGE, &headers, stray).await,
         400,
         "body-invalid",
         "not-sent",
