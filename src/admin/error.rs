@@ -61,6 +61,14 @@ pub enum AdminError {
         /// The id asked for.
         id: String,
     },
+    /// What was put is older than what is stored.
+    #[error(
+        "{name} was authorised, or cancelled, later than the `auth_time` that was put; nothing was changed"
+    )]
+    MerchantOutdated {
+        /// `app_id/auth_app_id`.
+        name: String,
+    },
     /// The store said no, or nothing.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -159,6 +167,7 @@ impl AdminError {
             Self::Link(LinkError::NoState) => "internal",
             Self::Link(_) => "body-invalid",
             Self::MerchantAmbiguous { .. } => "merchant-ambiguous",
+            Self::MerchantOutdated { .. } => "merchant-outdated",
             Self::MerchantUnknown { .. } => "merchant-unknown",
             Self::ParameterInvalid(_) => "parameter-invalid",
             Self::Store(error) => kind_of_store(error),
@@ -187,6 +196,7 @@ impl AdminError {
             Self::BodyInvalid(_) | Self::KeyInvalid(_) | Self::ParameterInvalid(_) => 400,
             Self::Lines(lines) => lines.first.1.status(),
             Self::MerchantAmbiguous { .. } => 400,
+            Self::MerchantOutdated { .. } => 409,
             Self::Store(StoreError::AliasTaken { .. } | StoreError::TokenConflict { .. }) => 409,
             Self::Store(_) => 503,
             Self::Ask(_) | Self::Link(_) | Self::Token(_) => status_of(self.kind()),

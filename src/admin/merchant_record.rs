@@ -232,6 +232,11 @@ impl MerchantRecord {
         Some(changes)
     }
 
+    /// The token in force.
+    pub(super) fn token(&self) -> Option<&Secret<String>> {
+        self.app_auth_token.as_ref()
+    }
+
     /// The tokens it tells of: that in force, and the one before.
     pub(super) fn tokens(&self) -> impl Iterator<Item = &Secret<String>> {
         let previous = &self.exported.previous_app_auth_token;

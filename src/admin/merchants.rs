@@ -172,8 +172,8 @@ pub async fn find(
 /// Puts what `body` says of a merchant; without an `app_auth_token`, it names a known merchant.
 ///
 /// # Errors
-/// [`AdminError::BodyInvalid`], [`AdminError::MerchantUnknown`], or the store's: the token or the
-/// alias is another merchant's.
+/// [`AdminError::BodyInvalid`], [`AdminError::MerchantUnknown`], [`AdminError::MerchantOutdated`], or
+/// the store's: the token or the alias is another merchant's.
 pub async fn put(
     store: &dyn Store,
     now: i64,
@@ -185,12 +185,23 @@ pub async fn put(
         vec![Change::NameMerchant {
             app_id: app_id.clone(),
             auth_app_id: auth_app_id.clone(),
-            alias: record.alias,
+            alias: record.alias.clone(),
         }]
     });
-    match store.commit(changes).await?.first() {
-        Some(Effect::Missing) => Err(unknown(app_id, auth_app_id)),
-        _ => show(store, app_id, auth_app_id).await,
+    let effects = store.commit(changes).await?;
+    if let Some(Effect::Missing) = effects.first() {
+        return Err(unknown(app_id, auth_app_id));
+    }
+    let view = show(store, app_id, auth_app_id).await?;
+    // Whoever puts a token must not believe that it is in where a newer one stands.
+    let is_another = record
+        .token()
+        .is_some_and(|put| fingerprint(put) != view.token_fingerprint);
+    match is_another && effects.iter().any(|effect| matches!(effect, Effect::Stale)) {
+        true => Err(AdminError::MerchantOutdated {
+            name: format!("{app_id}/{auth_app_id}"),
+        }),
+        false => Ok(view),
     }
 }
 

@@ -294,7 +294,9 @@ fn problem(status: u16, schema: &Value) -> Value {
         401 => "The bearer token is missing or wrong: `caller-unauthenticated`",
         403 => "A browser sent it, or its Host isn't allowed: `browser-refused`",
         404 => "There is no such thing: `app-unknown`, `merchant-unknown`, `event-unknown`",
-        409 => "It contradicts what is: `token-conflict`, `alias-conflict`, `public-url-missing`",
+        409 => {
+            "It contradicts what is: `token-conflict`, `alias-conflict`, `merchant-outdated`, `public-url-missing`"
+        }
         413 => "The body is too large: `body-too-large`",
         422 => "Alipay, signed, refused it: `alipay-refused`, `token-refused`",
         500 => "The sidecar failed: `internal`",

@@ -361,6 +361,19 @@ async fn a_merchant_record_has_its_form() {
     ] {
         check_refused(&sidecar, (Method::PUT, SECOND, body), expected).await;
     }
+    let put = |auth_time: i64, token: &str| {
+        let body = json!({"app_auth_token": token, "auth_time": auth_time});
+        (Method::PUT, SECOND, body)
+    };
+    let (method, path, body) = put(1_700_000_000_000, "newer");
+    let newer = parsed(&ask(&sidecar, method, path, &body).await);
+    let older = put(1_600_000_000_000, "older");
+    check_refused(&sidecar, older, (409, "merchant-outdated")).await;
+    let stands = parsed(&ask(&sidecar, Method::GET, SECOND, &Value::Null).await);
+    assert_eq!(stands, newer);
+    let (method, path, body) = put(1_600_000_000_000, "newer");
+    let again = ask(&sidecar, method, path, &body).await;
+    assert_eq!(again.status, 200, "it says what is stored");
     let wrong = "/api/merchants/x%20y/2021000000001002";
     check_refused(
         &sidecar,
