@@ -189,6 +189,7 @@ impl Members {
         };
         match self.take(name) {
             None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::String(text)) if text.is_empty() => Ok(Vec::new()),
             Some(Value::String(text)) => Ok(vec![text]),
             Some(Value::Array(items)) => items
                 .into_iter()

@@ -256,7 +256,7 @@ fn or_nothing(schema: &mut Value) {
 }
 
 /// A number and a unit, as in the configuration.
-const DURATION: &str = "^[0-9]{1,6}(ms|s|m|h|d)$";
+const DURATION: &str = "^[0-9]{1,12}(ms|s|m|h|d)$";
 /// An `app_id` or `auth_app_id`.
 const ID: &str = "^[0-9A-Za-z]{1,32}$";
 /// A UUID.
