@@ -201,7 +201,17 @@ impl EntryView {
     }
 }
 
-/// A page of entries after the id `after`, in the state `state` or in all. Refused ones never are
+/// Which way a list goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    /// As they were received.
+    #[default]
+    Oldest,
+    /// The newest first.
+    Newest,
+}
+
+/// A page of entries behind the id `after`, in the state `state` or in all. Refused ones never are
 /// in the inbox: they are listed where they are asked for, so that what strangers send doesn't bury
 /// the rest.
 ///
@@ -210,17 +220,23 @@ impl EntryView {
 pub async fn list(
     store: &dyn Store,
     state: Option<&str>,
-    after: Option<&str>,
+    (order, after): (Order, Option<&str>),
     limit: usize,
 ) -> Result<Page<ItemView>, AdminError> {
     let after = after.map(parse_id).transpose()?;
     let most = limit.saturating_add(1);
     let views = if state == Some(ItemState::Refused.as_str()) {
-        let refused = store.refused(after, most).await?;
+        let refused = match order {
+            Order::Oldest => store.refused(after, most).await?,
+            Order::Newest => store.refused_before(after, most).await?,
+        };
         refused.iter().map(ItemView::refused).collect()
     } else {
         let state = state.map(parse_state).transpose()?;
-        let entries = store.entries(state, after, most).await?;
+        let entries = match order {
+            Order::Oldest => store.entries(state, after, most).await?,
+            Order::Newest => store.entries_before(state, after, most).await?,
+        };
         let view = |(entry, delivery): &(InboxEntry, Delivery)| ItemView::new(entry, delivery);
         entries.iter().map(view).collect()
     };

@@ -139,6 +139,7 @@ fn parameter(parameter: &Parameter) -> Value {
             "maximum": LARGEST_LIMIT,
             "default": DEFAULT_LIMIT,
         }),
+        ParameterForm::Order => json!({ "enum": ["asc", "desc"], "default": "asc" }),
         ParameterForm::State => {
             json!({ "enum": ["pending", "delivered", "dead", "ignored", "refused"] })
         }

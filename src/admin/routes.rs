@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::admin::apps::AppView;
 use crate::admin::error::AdminError;
 use crate::admin::import::ImportMode;
+use crate::admin::inbox::Order;
 use crate::admin::operations::{Asked, Does, Operation};
 use crate::admin::page::{DEFAULT_LIMIT, LARGEST_LIMIT, Page};
 use crate::admin::problem::Problem;
@@ -72,7 +73,8 @@ pub(super) async fn answer(
         Does::ListApps => ok(&apps_page(parts).await?),
         Does::ListInbox => {
             let (state, after) = (query.get("state"), query.after());
-            ok(&inbox::list(store, state, after, query.limit()?).await?)
+            let part = (query.order()?, after);
+            ok(&inbox::list(store, state, part, query.limit()?).await?)
         }
         Does::ListMerchants => list_merchants(parts, &query).await,
         Does::Live => Ok(whole(text(StatusCode::OK, PLAIN, "ok\n"))),
@@ -299,6 +301,16 @@ impl Query {
     /// first one of its own.
     fn after(&self) -> Option<&str> {
         self.get("after").filter(|after| !after.is_empty())
+    }
+
+    fn order(&self) -> Result<Order, Problem> {
+        match self.get("order") {
+            None | Some("asc") => Ok(Order::Oldest),
+            Some("desc") => Ok(Order::Newest),
+            Some(_) => Err(Problem::parameter_invalid(
+                "`order` is `asc` or `desc`".to_owned(),
+            )),
+        }
     }
 
     fn flag(&self, name: &str) -> Result<bool, Problem> {

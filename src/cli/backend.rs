@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 use crate::admin::apps::{self, AppView};
 use crate::admin::error::AdminError;
 use crate::admin::import::{self, ImportMode, ImportReport};
-use crate::admin::inbox::{self, EntryView, ItemView};
+use crate::admin::inbox::{self, EntryView, ItemView, Order};
 use crate::admin::merchants::{self, MerchantView};
 use crate::admin::page::Page;
 use crate::admin::prune::{self, PruneReport};
@@ -234,18 +234,24 @@ impl Backend {
     pub(crate) async fn inbox(
         &self,
         state: Option<&str>,
+        order: Order,
         part: Part<'_>,
     ) -> Result<Page<ItemView>, Failure> {
         match self {
             Self::Offline(it) => {
-                Ok(inbox::list(it.store.as_ref(), state, part.after, part.limit).await?)
+                let behind = (order, part.after);
+                Ok(inbox::list(it.store.as_ref(), state, behind, part.limit).await?)
             }
             Self::Running(client) => {
                 let state = state
                     .map(|s| format!("&state={}", encoded(s)))
                     .unwrap_or_default();
+                let order = match order {
+                    Order::Oldest => "",
+                    Order::Newest => "&order=desc",
+                };
                 client
-                    .get(&format!("/api/inbox?{}{state}", part.query()))
+                    .get(&format!("/api/inbox?{}{state}{order}", part.query()))
                     .await
             }
         }

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::admin::inbox::{EntryView, RefusalView, ReverifyReport};
+use crate::admin::inbox::{EntryView, Order, RefusalView, ReverifyReport};
 use crate::admin::page::DEFAULT_LIMIT;
 use crate::admin::replay::ReplayFilter;
 use crate::cli::admin_client::{AdminClient, encoded};
@@ -56,7 +56,10 @@ pub(crate) struct ListArguments {
     /// Only these
     #[arg(long, value_parser = ["pending", "delivered", "dead", "ignored", "refused"])]
     state: Option<String>,
-    /// Begin after this id
+    /// The newest first
+    #[arg(long)]
+    newest: bool,
+    /// Begin behind this id
     #[arg(long)]
     after: Option<String>,
     /// At most so many
@@ -153,7 +156,12 @@ async fn list(context: &Context, arguments: ListArguments) -> Result<(), Failure
         limit: arguments.limit,
     };
     let backend = Backend::of(context).await?;
-    let page = backend.inbox(arguments.state.as_deref(), part).await?;
+    let order = match arguments.newest {
+        true => Order::Newest,
+        false => Order::Oldest,
+    };
+    let state = arguments.state.as_deref();
+    let page = backend.inbox(state, order, part).await?;
     if arguments.form.json {
         return output::say_json(&page);
     }

@@ -208,6 +208,17 @@ pub trait Inbox: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(InboxEntry, Delivery)>, StoreError>>;
 
+    /// A page of entries, the newest first, before the given one, in one state or in all.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn entries_before(
+        &self,
+        state: Option<DeliveryState>,
+        before: Option<EventId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(InboxEntry, Delivery)>, StoreError>>;
+
     /// The deliveries that may be attempted at `now`, longest due first, at most `limit`; none of
     /// them waits for an earlier one with the same order key. Those in `but` are passed over as if
     /// they weren't there, and not read.
@@ -228,6 +239,16 @@ pub trait Inbox: Send + Sync + 'static {
     fn refused(
         &self,
         after: Option<EventId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RefusedNotification>, StoreError>>;
+
+    /// The same, the newest first, before the given one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn refused_before(
+        &self,
+        before: Option<EventId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<RefusedNotification>, StoreError>>;
 

@@ -489,6 +489,9 @@ async fn lists_go_page_by_page() {
             }
         }
         assert_eq!((seen.len(), pages), (count, count.div_ceil(2)), "{list}");
+        if list == "/api/inbox" {
+            newest_first(&sidecar, &seen).await;
+        }
         for limit in ["0", "1001", "x"] {
             let path = format!("{list}?limit={limit}");
             check_refused(
@@ -507,6 +510,28 @@ async fn lists_go_page_by_page() {
     )
     .await;
     assert_eq!(parsed(&found)["items"][0]["auth_app_id"], FIRST_AUTH_APP_ID);
+}
+
+/// The same entries come the newest first, page by page.
+async fn newest_first(sidecar: &TestSidecar, seen: &BTreeSet<String>) {
+    let (mut ids, mut items, mut after) = (Vec::new(), BTreeSet::new(), String::new());
+    loop {
+        let path = format!("/api/inbox?limit=2&order=desc&after={after}");
+        let page = parsed(&ask(sidecar, Method::GET, &path, &Value::Null).await);
+        for item in page["items"].as_array().expect("items") {
+            ids.push(item["id"].as_str().expect("an id").to_owned());
+            items.insert(item.to_string());
+        }
+        match page["next"].as_str() {
+            Some(next) => after = next.to_owned(),
+            None => break,
+        }
+    }
+    assert_eq!(&items, seen);
+    assert!(ids.is_sorted_by(|a, b| a > b), "{ids:?}");
+    let path = "/api/inbox?order=newest";
+    let request = (Method::GET, path, Value::Null);
+    check_refused(sidecar, request, (400, "parameter-invalid")).await;
 }
 
 #[tokio::test]

@@ -223,11 +223,24 @@ impl Inbox for Still {
         unasked()
     }
 
+    fn entries_before(
+        &self,
+        _: Option<DeliveryState>,
+        _: Option<EventId>,
+        _: usize,
+    ) -> Answer<'_, Vec<(InboxEntry, Delivery)>> {
+        unasked()
+    }
+
     fn due(&self, _: i64, _: usize, _: HashSet<EventId>) -> Answer<'_, Due> {
         unasked()
     }
 
     fn refused(&self, _: Option<EventId>, _: usize) -> Answer<'_, Vec<RefusedNotification>> {
+        unasked()
+    }
+
+    fn refused_before(&self, _: Option<EventId>, _: usize) -> Answer<'_, Vec<RefusedNotification>> {
         unasked()
     }
 

@@ -859,6 +859,15 @@ impl Inbox for Held {
         self.inner.entries(state, after, limit)
     }
 
+    fn entries_before(
+        &self,
+        state: Option<DeliveryState>,
+        before: Option<EventId>,
+        limit: usize,
+    ) -> Answer<'_, Vec<(InboxEntry, Delivery)>> {
+        self.inner.entries_before(state, before, limit)
+    }
+
     fn due(&self, now: i64, limit: usize, but: HashSet<EventId>) -> Answer<'_, Due> {
         self.inner.due(now, limit, but)
     }
@@ -869,6 +878,14 @@ impl Inbox for Held {
         limit: usize,
     ) -> Answer<'_, Vec<RefusedNotification>> {
         self.inner.refused(after, limit)
+    }
+
+    fn refused_before(
+        &self,
+        before: Option<EventId>,
+        limit: usize,
+    ) -> Answer<'_, Vec<RefusedNotification>> {
+        self.inner.refused_before(before, limit)
     }
 
     fn refused_one(&self, id: EventId) -> Answer<'_, Option<RefusedNotification>> {

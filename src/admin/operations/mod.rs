@@ -96,6 +96,7 @@ pub(super) enum ParameterForm {
     Duration,
     Flag,
     Limit,
+    Order,
     /// Where a page begins; empty: at the beginning.
     Position,
     State,

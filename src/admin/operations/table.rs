@@ -208,7 +208,7 @@ pub(in crate::admin) static OPERATIONS: [Operation; 36] = [
         Does::ListInbox,
         "Lists notifications and their deliveries",
     )
-    .asks(&[STATE, AFTER_ENTRY, LIMIT])
+    .asks(&[STATE, ORDER, AFTER_ENTRY, LIMIT])
     .answers(Content::json::<Page<ItemView>>(), "A page of them")
     .refuses(&[404]),
     post("/api/inbox/prune", Does::Prune, "Removes what is old")
@@ -332,6 +332,7 @@ const EXPLAIN: Parameter = parameter(
     "`true`: say why its signature holds or doesn't",
 );
 const LIMIT: Parameter = parameter("limit", ParameterForm::Limit, "The most items on the page");
+const ORDER: Parameter = parameter("order", ParameterForm::Order, "`desc`: the newest first");
 const SELECTOR: Parameter = parameter(
     "selector",
     ParameterForm::Text,

@@ -81,7 +81,7 @@ pub use file::StoreFile;
 use lookup::MerchantId;
 use overlay::{Lock, Overlay};
 use prune::Batch;
-use read::Reader;
+use read::{Reader, Walk};
 pub use rekey::RekeyStep;
 pub use restore::{Existing, Restored, restore};
 use shared::{Access, Opener, Shared};
@@ -473,7 +473,17 @@ impl Inbox for EmbeddedStore {
         after: Option<EventId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(InboxEntry, Delivery)>, StoreError>> {
-        self.read(move |reader| reader.entries(state, after, limit))
+        self.read(move |reader| reader.entries(state, Walk::After(after), limit))
+            .boxed()
+    }
+
+    fn entries_before(
+        &self,
+        state: Option<DeliveryState>,
+        before: Option<EventId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(InboxEntry, Delivery)>, StoreError>> {
+        self.read(move |reader| reader.entries(state, Walk::Before(before), limit))
             .boxed()
     }
 
@@ -492,7 +502,16 @@ impl Inbox for EmbeddedStore {
         after: Option<EventId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<RefusedNotification>, StoreError>> {
-        self.read(move |reader| reader.refused(after, limit))
+        self.read(move |reader| reader.refused(Walk::After(after), limit))
+            .boxed()
+    }
+
+    fn refused_before(
+        &self,
+        before: Option<EventId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<RefusedNotification>, StoreError>> {
+        self.read(move |reader| reader.refused(Walk::Before(before), limit))
             .boxed()
     }
 

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
-use redb::{ReadableTable, ReadableTableMetadata};
+use redb::{AccessGuard, ReadableTable, ReadableTableMetadata};
 
 use super::apply::open_memo;
 use super::aside::{self, Suspect};
@@ -35,6 +35,35 @@ const LEFT: usize = 5_000;
 
 /// When to look again after damaged ones were met, milliseconds.
 const SOON_MS: i64 = 1_000;
+
+/// Where a page begins, and which way it goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Walk {
+    After(Option<EventId>),
+    Before(Option<EventId>),
+}
+
+impl Walk {
+    /// The rows behind where it begins.
+    fn rows<'t, V: redb::Value + 'static>(
+        self,
+        table: &'t impl ReadableTable<&'static [u8; 16], V>,
+    ) -> Result<impl Iterator<Item = Row<'t, V>>, Fault> {
+        let key = match self {
+            Self::After(id) | Self::Before(id) => id.map(EventId::to_bytes),
+        };
+        let end = key.as_ref().map_or(Unbounded, Excluded);
+        let (up, down) = match self {
+            Self::After(_) => (Some(table.range::<&[u8; 16]>((end, Unbounded))?), None),
+            Self::Before(_) => (None, Some(table.range::<&[u8; 16]>((Unbounded, end))?)),
+        };
+        let down = down.into_iter().flat_map(Iterator::rev);
+        Ok(up.into_iter().flatten().chain(down))
+    }
+}
+
+type Row<'t, V> =
+    Result<(AccessGuard<'t, &'static [u8; 16]>, AccessGuard<'t, V>), redb::StorageError>;
 
 /// One snapshot and what opens its records.
 pub(super) struct Reader<'a> {
@@ -175,43 +204,35 @@ impl Reader<'_> {
     pub(super) fn entries(
         &self,
         state: Option<DeliveryState>,
-        after: Option<EventId>,
+        walk: Walk,
         limit: usize,
     ) -> Result<Vec<(InboxEntry, Delivery)>, Fault> {
-        match state {
-            None => self.page(&self.tx.open_table(tables::DELIVERIES)?, after, limit),
-            Some(DeliveryState::Dead) => {
-                self.page(&self.tx.open_table(tables::DEAD)?, after, limit)
-            }
-            Some(DeliveryState::Delivered) => {
-                self.page(&self.tx.open_table(tables::DELIVERED)?, after, limit)
-            }
-            Some(DeliveryState::Ignored) => {
-                self.page(&self.tx.open_table(tables::IGNORED)?, after, limit)
-            }
+        let table = match state {
+            None => return self.page(&self.tx.open_table(tables::DELIVERIES)?, walk, limit),
             Some(DeliveryState::Pending) => {
-                self.page(&self.tx.open_table(tables::PENDING)?, after, limit)
+                return self.page(&self.tx.open_table(tables::PENDING)?, walk, limit);
             }
-        }
+            Some(DeliveryState::Dead) => tables::DEAD,
+            Some(DeliveryState::Delivered) => tables::DELIVERED,
+            Some(DeliveryState::Ignored) => tables::IGNORED,
+        };
+        self.page(&self.tx.open_table(table)?, walk, limit)
     }
 
     /// The readable entries whose ids stand in `table`.
     fn page<V: redb::Value + 'static>(
         &self,
         table: &impl ReadableTable<&'static [u8; 16], V>,
-        after: Option<EventId>,
+        walk: Walk,
         limit: usize,
     ) -> Result<Vec<(InboxEntry, Delivery)>, Fault> {
-        let from = after.map_or([0; 16], EventId::to_bytes);
         let mut page = Vec::new();
-        for row in table.range::<&[u8; 16]>(&from..)? {
+        for row in walk.rows(table)? {
             if page.len() >= limit {
                 break;
             }
             let id = EventId::from_bytes(*row?.0.value());
-            if Some(id) != after {
-                page.extend(readable(self.entry(id))?.flatten());
-            }
+            page.extend(readable(self.entry(id))?.flatten());
         }
         Ok(page)
     }
@@ -312,22 +333,18 @@ impl Reader<'_> {
 
     pub(super) fn refused(
         &self,
-        after: Option<EventId>,
+        walk: Walk,
         limit: usize,
     ) -> Result<Vec<RefusedNotification>, Fault> {
-        let table = self.tx.open_table(tables::REFUSED)?;
-        let from = after.map_or([0; 16], EventId::to_bytes);
         let mut page = Vec::new();
-        for row in table.range::<&[u8; 16]>(&from..)? {
+        for row in walk.rows(&self.tx.open_table(tables::REFUSED)?)? {
             if page.len() >= limit {
                 break;
             }
             let (key, sealed) = row?;
             let id = EventId::from_bytes(*key.value());
-            if Some(id) != after {
-                let refused = open_refused(self.sealer, id, sealed.value());
-                page.extend(readable(refused.map_err(Fault::from))?);
-            }
+            let refused = open_refused(self.sealer, id, sealed.value());
+            page.extend(readable(refused.map_err(Fault::from))?);
         }
         Ok(page)
     }

@@ -217,6 +217,15 @@ impl Inbox for BrittleStore {
         self.unless_broken(self.inner.entries(state, after, limit))
     }
 
+    fn entries_before(
+        &self,
+        state: Option<DeliveryState>,
+        before: Option<EventId>,
+        limit: usize,
+    ) -> Answer<'_, Vec<(InboxEntry, Delivery)>> {
+        self.unless_broken(self.inner.entries_before(state, before, limit))
+    }
+
     fn due(&self, now: i64, limit: usize, but: HashSet<EventId>) -> Answer<'_, Due> {
         self.unless_broken(self.inner.due(now, limit, but))
     }
@@ -227,6 +236,14 @@ impl Inbox for BrittleStore {
         limit: usize,
     ) -> Answer<'_, Vec<RefusedNotification>> {
         self.unless_broken(self.inner.refused(after, limit))
+    }
+
+    fn refused_before(
+        &self,
+        before: Option<EventId>,
+        limit: usize,
+    ) -> Answer<'_, Vec<RefusedNotification>> {
+        self.unless_broken(self.inner.refused_before(before, limit))
     }
 
     fn refused_one(&self, id: EventId) -> Answer<'_, Option<RefusedNotification>> {
