@@ -39,7 +39,7 @@ impl Metrics {
         let dead = gauge("inbox_dead", "Deliveries given up; they can be replayed.")?;
         let damaged = gauge(
             "store_damaged_records",
-            "Damaged records of the store that were moved aside.",
+            "Damaged records of the store that were moved aside, for 30 days.",
         )?;
         let oldest = gauge("inbox_oldest_seconds", "Age of the oldest delivery owed.")?;
         let refused = gauge("inbox_refused", "Refused notifications that are kept.")?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alipay_sidecar::clock::ManualClock;
+use alipay_sidecar::model::authorization::{Rank, Revocation};
 use alipay_sidecar::model::call::{CallId, CallKey};
 use alipay_sidecar::model::delivery::{DeliveryState, Lease};
 use alipay_sidecar::model::id::EventId;
@@ -16,10 +17,13 @@ use alipay_sidecar::store::care::Inspection;
 use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions, StoreFile};
 use alipay_sidecar::store::error::StoreError;
 use alipay_sidecar::store::seal::StoreKey;
-use alipay_sidecar::store::{Change, Directory, Effect, Inbox, Store};
+use alipay_sidecar::store::{Change, Directory, Effect, Inbox, MerchantKey, Store};
 use redb::{Database, Key, ReadableTable, TableDefinition, Value};
 
-use crate::store::{DAY, Fixture, START, call, entry, keep, record, user, user_token};
+use crate::store::{
+    DAY, Fixture, START, app, authorization, authorize, call, entry, keep, merchant_app, record,
+    secret, user, user_token,
+};
 use crate::store_quarantine::refused;
 
 type Bytes = &'static [u8];
@@ -182,7 +186,8 @@ async fn each_is_named_and_a_repair_leaves_no_trace_of_it_in_an_index() {
         let named = |finding: &String| finding.contains(&text);
         assert!(found.findings.iter().any(named), "{text} in {found:?}");
     }
-    assert_eq!(closed.file().repair(START + 9).expect("repaired"), 4);
+    let repaired = closed.file().repair(START + 9).expect("repaired");
+    assert_eq!((repaired.moved.len(), repaired.rebuilt), (4, 0));
     closed.check_clean();
     let store = closed.open();
     assert_eq!(store.counts().await.expect("readable").damaged, 4);
@@ -192,6 +197,66 @@ async fn each_is_named_and_a_repair_leaves_no_trace_of_it_in_an_index() {
     assert!(gone.expect("readable").is_none());
     let other = store.call(of(2), START + 9).await;
     assert!(other.expect("readable").is_some());
+    // Counted as long as its bytes are kept.
+    let later = START + 9 + 30 * DAY;
+    for (at, left) in [(later, 4), (later + 1, 0)] {
+        store.prune(at, i64::MAX).await.expect("pruned");
+        assert_eq!(store.counts().await.expect("readable").damaged, left);
+    }
+}
+
+#[tokio::test]
+async fn no_authorisation_is_refused_for_a_damaged_note_or_index() {
+    let closed = Closed::new().await;
+    let store = closed.open();
+    let revocation = |at| Revocation {
+        app_id: app(),
+        auth_app_id: merchant_app(7),
+        at,
+        only: None,
+    };
+    let revoke = Change::Revoke {
+        revocation: revocation(Some(START)),
+        entry: None,
+    };
+    let given = |at| authorize(authorization(7, "token-7", Rank::AuthTime(at)), None);
+    store.commit(vec![revoke]).await.expect("remembered");
+    drop(store);
+    closed.flip_first::<Digest, (i64, Bytes)>("memos");
+    let store = closed.open();
+    let effects = store.commit(vec![given(START - 1)]).await;
+    assert!(matches!(effects.expect("committed")[..], [Effect::Applied]));
+    drop(store);
+    closed.flip_first::<Digest, Bytes>("by_token");
+    let store = closed.open();
+    let effects = store.commit(vec![given(START + 1)]).await;
+    assert!(matches!(effects.expect("committed")[..], [Effect::Applied]));
+    let found = store.find(MerchantKey::Token(secret("token-7"))).await;
+    assert_eq!(found.expect("healed").len(), 1);
+}
+
+#[tokio::test]
+async fn a_damaged_check_value_is_no_wrong_key() {
+    let closed = Closed::new().await;
+    closed.tamper(|tx| {
+        let mut table = open::<&'static str, Bytes>(tx, "meta");
+        let mut check = table
+            .get("check")
+            .expect("readable")
+            .expect("there")
+            .value()
+            .to_vec();
+        *check.last_mut().expect("sealed") ^= 1;
+        table.insert("check", check.as_slice()).expect("written");
+    });
+    let other = StoreKey::generate();
+    let refused = StoreFile::open(&closed.path(), &other, 1 << 20);
+    assert!(matches!(refused, Err(StoreError::WrongKey { .. })));
+    closed.check_clean();
+    // Written anew, it tells a wrong key from the right one as before.
+    let refused = StoreFile::open(&closed.path(), &other, 1 << 20);
+    assert!(matches!(refused, Err(StoreError::WrongKey { .. })));
+    closed.check_clean();
 }
 
 #[tokio::test]

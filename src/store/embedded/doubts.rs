@@ -77,9 +77,18 @@ impl Applier<'_> {
         Ok(Effect::Applied)
     }
 
-    /// When the merchant of `id` cancelled before it was known.
-    pub(super) fn cancelled(&self, id: &MerchantId) -> Result<Option<i64>, Fault> {
-        let kept = self.remembered(cancelled_key(id))?;
+    /// When the merchant of `id` cancelled before it was known. What doesn't open refuses no
+    /// authorisation: its code is spent.
+    pub(super) fn cancelled(&mut self, id: &MerchantId) -> Result<Option<i64>, Fault> {
+        let key = cancelled_key(id);
+        let kept = match self.remembered(key) {
+            Err(Fault::Refused(error)) => {
+                tracing::error!(%error, merchant = %id, "when a merchant cancelled is damaged, and forgotten");
+                self.forget(key)?;
+                None
+            }
+            kept => kept?,
+        };
         Ok(kept
             .and_then(|at| <[u8; 8]>::try_from(at.expose().as_slice()).ok())
             .map(i64::from_be_bytes))

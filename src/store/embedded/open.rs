@@ -171,7 +171,10 @@ pub(super) fn for_reading(path: &Path) -> Result<NoWait<Overlay<FileBackend>>, D
 }
 
 fn check(db: &Database, path: &Path, sealer: &Sealer) -> Result<(), StoreError> {
-    let found = read_version(db, path, sealer)?;
+    let Header {
+        version: found,
+        check,
+    } = read_header(db, path, sealer)?;
     if found > SCHEMA {
         return Err(StoreError::SchemaTooNew {
             path: path.into(),
@@ -187,10 +190,35 @@ fn check(db: &Database, path: &Path, sealer: &Sealer) -> Result<(), StoreError> 
             .map_err(Fault::into_error)?;
         migrate(db, found, sealer).map_err(Fault::into_error)?;
     }
+    if check == Check::Damaged {
+        tracing::error!(path = %path.display(), "the store's check value is damaged, and is written anew; its key is right");
+        write_check(db, sealer).map_err(Fault::into_error)?;
+    }
     Ok(())
 }
 
-fn read_version(db: &Database, path: &Path, sealer: &Sealer) -> Result<u64, StoreError> {
+/// What a store says of itself.
+struct Header {
+    version: u64,
+    check: Check,
+}
+
+/// How the value is that only the right key opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// It doesn't open, and another value does.
+    Damaged,
+    Opens,
+}
+
+fn write_check(db: &Database, sealer: &Sealer) -> Result<(), Fault> {
+    let tx = db.begin_write()?;
+    let check = sealer.seal(CHECK_PLACE, CHECK_VALUE)?;
+    tx.open_table(META)?.insert(CHECK_KEY, check.as_slice())?;
+    Ok(tx.commit()?)
+}
+
+fn read_header(db: &Database, path: &Path, sealer: &Sealer) -> Result<Header, StoreError> {
     let unreadable = |fault: Fault| match fault {
         Fault::Broken(reason) => damaged(path, &reason),
         Fault::Refused(error) => error,
@@ -205,8 +233,20 @@ fn read_version(db: &Database, path: &Path, sealer: &Sealer) -> Result<u64, Stor
         .get(CHECK_KEY)
         .map_err(|error| unreadable(error.into()))?
         .ok_or_else(|| damaged(path, "it has no check value"))?;
-    match sealer.open(CHECK_PLACE, check.value()) {
-        Ok(value) if value.as_slice() == CHECK_VALUE => Ok(version),
+    let opened = sealer.open(CHECK_PLACE, check.value());
+    if opened.is_ok_and(|value| value.as_slice() == CHECK_VALUE) {
+        let check = Check::Opens;
+        return Ok(Header { version, check });
+    }
+    let index_keys = meta
+        .get(INDEX_KEY)
+        .map_err(|error| unreadable(error.into()))?;
+    let index_keys = index_keys.map(|row| sealer.open(INDEX_PLACE, row.value()));
+    match index_keys {
+        Some(Ok(_)) => {
+            let check = Check::Damaged;
+            Ok(Header { version, check })
+        }
         _ => Err(StoreError::WrongKey { path: path.into() }),
     }
 }

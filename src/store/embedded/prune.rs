@@ -23,6 +23,10 @@ const RETAIN_REFUSED_MS: i64 = 7 * DAY_MS;
 /// How long a dead delivery can be replayed, milliseconds.
 const RETAIN_DEAD_MS: i64 = 30 * DAY_MS;
 
+/// How long the bytes of a damaged record are kept, milliseconds, and how long it is counted: who
+/// looks into it has looked by then, and what is counted for ever says nothing any more.
+const RETAIN_DAMAGED_MS: i64 = 30 * DAY_MS;
+
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Whether a batch was the last.
@@ -56,6 +60,7 @@ impl Applier<'_> {
         room -= refused.len();
         let calls = self.prune_calls(now, &mut room)?;
         let users = self.prune_users(now, &mut room)?;
+        self.prune_damaged(before(now, RETAIN_DAMAGED_MS).end, &mut room)?;
         let pruned = Pruned {
             calls,
             entries: count(&settled) + count(&given_up),
@@ -91,6 +96,25 @@ impl Applier<'_> {
         }
         let batch = if room == 0 { Batch::Full } else { Batch::Last };
         Ok((pruned, batch))
+    }
+
+    /// Forgets the bytes of damaged records that were moved aside before `until`. There are few.
+    fn prune_damaged(&mut self, until: i64, room: &mut usize) -> Result<(), Fault> {
+        let mut old = Vec::new();
+        for row in self.tables.damaged.iter()? {
+            let (key, value) = row?;
+            if value.value().0 < until && old.len() < *room {
+                old.push(key.value().to_vec());
+            }
+        }
+        if !old.is_empty() {
+            self.touch();
+        }
+        for key in &old {
+            self.tables.damaged.remove(key.as_slice())?;
+        }
+        *room -= old.len();
+        Ok(())
     }
 
     /// Forgets an entry without reading it, so that a damaged one goes, too.
