@@ -218,6 +218,25 @@ async fn a_damaged_notification_is_moved_aside_and_its_followers_go_on() {
 }
 
 #[tokio::test]
+async fn a_delivered_one_that_is_damaged_is_not_taken_again() {
+    for delivery_is_damaged in [false, true] {
+        let closed = Closed::new().await;
+        closed.flip_entry(NOTIFICATIONS, closed.done);
+        if delivery_is_damaged {
+            closed.flip_entry(DELIVERIES, closed.done);
+        }
+        closed.file().repair(START + 7).expect("repaired");
+        let inspection = closed.inspect();
+        assert!(inspection.is_clean(), "{:?}", inspection.findings);
+        let store = closed.open();
+        let again = received(START + 50, "done", None);
+        let effects = store.commit(vec![Change::Receive(Box::new(again))]).await;
+        let effects = effects.expect("committed");
+        assert!(matches!(effects[..], [Effect::Duplicate(id)] if id == closed.done));
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_delivery_is_made_anew_from_its_notification() {
     let closed = Closed::new().await;
     closed.flip_entry(DELIVERIES, closed.first);
@@ -348,7 +367,14 @@ async fn every_damaged_record_is_named_and_a_repair_moves_all_aside() {
         panic!("a damaged record can't be sealed anew: {rekeyed:?}");
     };
     assert!(reason.contains("store check --repair"), "{reason}");
-    assert_eq!(closed.file().repair(START + 7).expect("repaired"), 6);
+    let repaired = closed.file().repair(START + 7).expect("repaired");
+    assert_eq!((repaired.moved.len(), repaired.rebuilt), (6, 0));
+    assert!(
+        repaired
+            .moved
+            .iter()
+            .all(|record| found.findings.contains(&format!("{record} is damaged")))
+    );
     let found = closed.inspect();
     assert_eq!(found.damaged, 0, "{:?}", found.findings);
     let store = closed.open();

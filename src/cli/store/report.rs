@@ -86,8 +86,21 @@ async fn repair(
 ) -> Result<(), Failure> {
     trail::probe(config)?;
     let mut file = open_file(context, config)?;
-    let moved = file.repair(SystemClock.now_ms())?;
-    output::complain(format!("{moved} damaged records were moved aside"));
+    let repaired = file.repair(SystemClock.now_ms())?;
+    // Whose they were is told here alone: afterwards the store is whole.
+    for record in &repaired.moved {
+        output::complain(format!("moved aside: {record}"));
+    }
+    let (moved, rebuilt) = (repaired.moved.len(), repaired.rebuilt);
+    output::complain(format!(
+        "{moved} damaged records were moved aside, {rebuilt} missing deliveries made anew"
+    ));
+    if moved > 0 {
+        output::complain(
+            "a merchant among them must authorise again, or be put or imported; of a notification \
+             ask Alipay by a query, or take a backup",
+        );
+    }
     let found = file.inspect()?;
     // The log keeps its head in the store.
     drop(file);

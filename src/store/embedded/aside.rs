@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use redb::{Database, ReadableTable, ReadableTableMetadata, TableHandle, WriteTransaction};
+use redb::{Database, ReadableTable, ReadableTableMetadata, Table, TableHandle, WriteTransaction};
 
 use super::apply::Applier;
 use super::catalogue::{AnyTable, Spot};
@@ -37,8 +37,8 @@ impl Applier<'_> {
     /// Takes the damaged of `suspects` out of everybody's way.
     ///
     /// A delivery whose notification is whole is owed anew, where its index says that it was owed.
-    /// A notification is lost with its bytes; its `notify_id` is forgotten, so that a resend is
-    /// taken.
+    /// A notification is lost with its bytes; where it was owed, its `notify_id` is forgotten, so
+    /// that a resend is taken.
     pub(super) fn set_aside(&mut self, suspects: &[Suspect]) -> Result<(), Fault> {
         let mut lost = HashSet::new();
         let mut traces = Traces::of(suspects);
@@ -53,7 +53,7 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Whether its notification is lost.
+    /// Whether a notification is lost that was owed.
     fn set_one_aside(&mut self, suspect: Suspect, traces: &mut Traces) -> Result<bool, Fault> {
         let id = suspect.id;
         let notifications = self.tables.notifications.table()?;
@@ -65,8 +65,16 @@ impl Applier<'_> {
             }
             (Part::Damaged, delivery)
             | (Part::Missing, delivery @ (Part::Damaged | Part::Whole(_))) => {
+                let state = match &delivery {
+                    Part::Whole(record) => record.state,
+                    _ => self.listed_state(&id.to_bytes())?,
+                };
                 self.remove(suspect, delivery, traces)?;
-                Ok(true)
+                // What the backend has must not reach it again.
+                Ok(!matches!(
+                    state,
+                    DeliveryState::Delivered | DeliveryState::Ignored
+                ))
             }
             (Part::Missing, Part::Missing) => {
                 self.drop_stray(suspect)?;
@@ -105,12 +113,16 @@ impl Applier<'_> {
         let order = lookup::order_of(self.sealer, entry);
         self.keep_delivery(&key)?;
         self.unlist_everywhere(suspect, order, traces)?;
-        // What is owed anew is owed from now on; what isn't is forgotten when it would have been.
+        // What is owed anew is owed from now on. When the others were settled nothing tells: kept
+        // too long is better than forgotten too early.
         let owed_since = match state {
             DeliveryState::Pending => self.now.max(entry.received_at),
             _ => entry.received_at,
         };
-        let record = DeliveryRecord::new(state, (entry.received_at, owed_since), order);
+        let record = DeliveryRecord {
+            settled_at: self.now.max(entry.received_at),
+            ..DeliveryRecord::new(state, (entry.received_at, owed_since), order)
+        };
         self.put_delivery(suspect.id, None, &record)?;
         tracing::error!(
             event_id = %suspect.id, state = state.as_str(),
@@ -210,9 +222,16 @@ impl Applier<'_> {
             .or_else(|| found.due.get(&key).copied());
         let next_attempt_at = at.unwrap_or_default();
         let was_pending = self.tables.pending.remove(&key)?.is_some();
-        self.tables.dead.remove(&key)?;
-        self.tables.delivered.remove(&key)?;
-        self.tables.ignored.remove(&key)?;
+        let was_dead = self.tables.dead.remove(&key)?.is_some();
+        let was_settled = self.tables.delivered.remove(&key)?.is_some()
+            | self.tables.ignored.remove(&key)?.is_some();
+        // When it was, only the record told.
+        if was_dead && let Some(at) = time_of(self.tables.given_up.table()?, &key)? {
+            self.tables.given_up.remove((at, &key))?;
+        }
+        if was_settled && let Some(at) = time_of(self.tables.settled.table()?, &key)? {
+            self.tables.settled.remove((at, &key))?;
+        }
         self.tables.parked.remove(&key)?;
         // When its lease ends only the record tells.
         for until in found.leases.get(&key).into_iter().flatten() {
@@ -270,6 +289,21 @@ impl Applier<'_> {
         }
         Ok(())
     }
+}
+
+/// When `key` stands in an index by time.
+fn time_of(
+    table: &Table<'_, (i64, &'static [u8; 16]), ()>,
+    key: &[u8; 16],
+) -> Result<Option<i64>, Fault> {
+    for row in table.iter()? {
+        let row = row?.0;
+        let (time, id) = row.value();
+        if id == key {
+            return Ok(Some(time));
+        }
+    }
+    Ok(None)
 }
 
 /// Where damaged records stand in the queue, which only their own bytes told: looked for once, for

@@ -88,13 +88,13 @@ impl StoreFile {
         self.read(|tx| stats::stats(tx, &self.sealer, &self.path, &|| Ok(())))
     }
 
-    /// Moves every damaged record aside at `now` (Unix milliseconds), and tells how many. Its bytes
+    /// Moves every damaged record aside at `now` (Unix milliseconds), and tells which. Its bytes
     /// are kept; a delivery whose notification is whole is owed anew, and so is one that is missing.
     /// A damaged record stays whose other half only a newer program understands.
     ///
     /// # Errors
     /// [`StoreError`] when the file can't be read or written.
-    pub fn repair(&mut self, now: i64) -> Result<u64, StoreError> {
+    pub fn repair(&mut self, now: i64) -> Result<Repaired, StoreError> {
         let mut tried = HashSet::new();
         loop {
             let found = self.read(|tx| inspect::damaged(tx, &self.sealer, &tried))?;
@@ -109,8 +109,12 @@ impl StoreFile {
         let rebuilt = aside::rebuild_missing(&self.db, &self.sealer, now);
         let rebuilt = rebuilt.map_err(Fault::into_error)?;
         let left = self.read(|tx| inspect::damaged(tx, &self.sealer, &HashSet::new()))?;
-        let moved = tried.len().saturating_sub(left.len());
-        Ok(rebuilt.saturating_add(u64::try_from(moved).unwrap_or(u64::MAX)))
+        for (table, key) in &left {
+            tried.remove(&inspect::name_of((*table, key)));
+        }
+        let mut moved: Vec<String> = tried.iter().map(inspect::shown).collect();
+        moved.sort();
+        Ok(Repaired { moved, rebuilt })
     }
 
     /// Gives free pages back to the file system; tells the size before and after.
@@ -143,6 +147,15 @@ impl StoreFile {
             Err(_) => Err(open::damaged(&self.path, "redb panicked while it read it")),
         }
     }
+}
+
+/// What a repair did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repaired {
+    /// The records that were moved aside: table and key.
+    pub moved: Vec<String>,
+    /// How many deliveries were made anew that were missing.
+    pub rebuilt: u64,
 }
 
 impl std::fmt::Debug for StoreFile {

@@ -74,6 +74,11 @@ pub(super) fn name_of((table, key): (&dyn AnyTable, &[u8])) -> (String, Vec<u8>)
     (table.name().to_owned(), key.to_vec())
 }
 
+/// The same for an operator.
+pub(super) fn shown((table, key): &(String, Vec<u8>)) -> String {
+    Place { table, key }.to_string()
+}
+
 /// Whether the record opens, and is what belongs into its table.
 fn understood(
     table: &dyn AnyTable,

@@ -77,7 +77,7 @@ use aside::Suspect;
 use backup::LongRead;
 pub use copy::CopyWriter;
 use fault::Fault;
-pub use file::StoreFile;
+pub use file::{Repaired, StoreFile};
 use lookup::MerchantId;
 use overlay::{Lock, Overlay};
 use prune::Batch;
