@@ -605,6 +605,48 @@ async fn a_restore_refuses_what_is_no_backup_and_replaces_what_is_no_store() {
 }
 
 #[tokio::test]
+async fn what_the_api_gave_is_restored_and_what_is_being_written_is_not() {
+    let filled = Filled::new().await;
+    let (path, stream) = (filled.path(), filled.beside("stream.rows"));
+    let store = open(&path, &filled.key).expect("opened");
+    let mut rows = store.backup().await.expect("begun");
+    let mut whole = Vec::new();
+    while let Some(piece) = rows.next().await {
+        whole.extend(piece.expect("whole"));
+    }
+    std::fs::write(&stream, &whole).expect("written");
+    let elsewhere = filled.beside("elsewhere.redb");
+    let refused = restore(&path, &elsewhere, &filled.key, &Existing::Refuse);
+    assert!(matches!(refused, Err(StoreError::Locked { path: locked }) if locked == path));
+    let restored = restore(&stream, &elsewhere, &filled.key, &Existing::Refuse);
+    assert!(restored.expect("restored").inspection.is_clean());
+    drop(store);
+    filled.look(&elsewhere, &filled.key).await;
+    let other = restore(
+        &stream,
+        &filled.beside("other.redb"),
+        &StoreKey::generate(),
+        &Existing::Refuse,
+    );
+    assert!(matches!(other, Err(StoreError::WrongKey { path }) if path == stream));
+    std::fs::write(&stream, &whole[..whole.len() - 1]).expect("written");
+    let cut = restore(
+        &stream,
+        &filled.beside("cut.redb"),
+        &filled.key,
+        &Existing::Refuse,
+    );
+    let Err(StoreError::Unavailable { reason }) = cut else {
+        panic!("half a copy is none: {cut:?}");
+    };
+    assert!(
+        reason.contains("stream.rows") && reason.contains("broke off"),
+        "{reason}"
+    );
+    assert_eq!(filled.names().len(), 3, "nothing is left beside");
+}
+
+#[tokio::test]
 async fn a_store_is_compacted_once_it_is_worth_it() {
     let fixture = Fixture::embedded();
     let body = "x".repeat(100_000);

@@ -1,14 +1,16 @@
 //! Puts a backup into a store's place.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use redb::Database;
 
-use super::copy::refuse_existing;
+use super::copy::{CopyWriter, refuse_existing};
 use super::file::StoreFile;
 use super::open;
 use super::rekey::{keep_beside, take_the_place};
+use super::rows;
 use crate::store::care::{Inspection, Stats};
 use crate::store::error::StoreError;
 use crate::store::seal::StoreKey;
@@ -98,7 +100,6 @@ fn look_at_copy(
     scratch: &Path,
     key: &StoreKey,
 ) -> Result<(Inspection, Stats), StoreError> {
-    copy(from, scratch)?;
     // Errors name the file the operator gave, not the copy that is gone by then.
     let named = |error| match error {
         StoreError::DamagedFile { reason, .. } => open::damaged(from, &reason),
@@ -110,6 +111,7 @@ fn look_at_copy(
         },
         other => other,
     };
+    copy(from, scratch, key).map_err(named)?;
     let file = StoreFile::open(scratch, key, open::CACHE).map_err(named)?;
     let seen = (file.inspect()?, file.stats()?);
     drop(file);
@@ -117,14 +119,46 @@ fn look_at_copy(
     Ok(seen)
 }
 
-fn copy(from: &Path, scratch: &Path) -> Result<(), StoreError> {
+/// Makes a store at `scratch` of a copy: a file, or the stream of rows that a sidecar gave.
+fn copy(from: &Path, scratch: &Path, key: &StoreKey) -> Result<(), StoreError> {
     let mut source = File::open(from).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => StoreError::Missing { path: from.into() },
         _ => open::unavailable(from, &error),
     })?;
+    let unreadable = |error: std::io::Error| open::unavailable(from, &error);
+    if rows::is_stream(&mut source).map_err(unreadable)? {
+        return unpack(&mut source, scratch, key).map_err(|error| match error {
+            // It is the copy that is no good.
+            StoreError::Unavailable { reason } => StoreError::Unavailable {
+                reason: format!("{}: {reason}", from.display()),
+            },
+            other => other,
+        });
+    }
+    // What is written meanwhile is no copy.
+    if let Err(TryLockError::WouldBlock) = source.try_lock_shared() {
+        return Err(StoreError::Locked { path: from.into() });
+    }
     let mut copy = open::create_private(scratch).map_err(|e| open::unavailable(scratch, &e))?;
     std::io::copy(&mut source, &mut copy).map_err(|e| open::unavailable(scratch, &e))?;
     copy.sync_all().map_err(|e| open::unavailable(scratch, &e))
+}
+
+fn unpack(stream: &mut File, scratch: &Path, key: &StoreKey) -> Result<(), StoreError> {
+    let mut writer = CopyWriter::begin(scratch, key)?;
+    let mut piece = vec![0; 256 << 10];
+    loop {
+        let length = stream
+            .read(&mut piece)
+            .map_err(|error| StoreError::Unavailable {
+                reason: error.to_string(),
+            })?;
+        match piece.get(..length) {
+            None | Some([]) => break,
+            Some(read) => writer.write(read)?,
+        };
+    }
+    writer.finish().map(drop)
 }
 
 fn sync(path: &Path) -> Result<(), StoreError> {

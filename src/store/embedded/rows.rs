@@ -5,6 +5,9 @@
 //! bytes, key, value), at last `E` with the number of rows in 8 bytes. Without the end a stream is
 //! known to have broken off.
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+
 use redb::ReadTransaction;
 
 use super::catalogue::{self, AnyTable, TABLES};
@@ -47,6 +50,15 @@ pub(super) fn write(
     piece.extend(rows.to_be_bytes());
     out(piece)?;
     Ok(rows)
+}
+
+/// Whether a file is such a stream; it is read from its beginning afterwards.
+pub(super) fn is_stream(file: &mut File) -> std::io::Result<bool> {
+    let mut first = Vec::with_capacity(MAGIC.len());
+    let most = u64::try_from(MAGIC.len()).unwrap_or(u64::MAX);
+    file.by_ref().take(most).read_to_end(&mut first)?;
+    file.rewind()?;
+    Ok(first == MAGIC)
 }
 
 /// Refuses a file with tables that a copy would lack.
