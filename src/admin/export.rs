@@ -24,6 +24,9 @@ pub struct SealedPage {
     pub merchants: usize,
     /// What `after` is for the next page; `None`: this was the last.
     pub next: Option<String>,
+    /// How many merchants the store has, told with the last page: those that don't open are in none.
+    #[serde(default)]
+    pub stored: Option<u64>,
 }
 
 /// What is asked for.
@@ -116,10 +119,19 @@ pub async fn sealed_page(
         last = page.next.is_none(),
         "merchants and their tokens are exported, sealed to the recipient's key"
     );
+    let stored = match page.next {
+        None => {
+            let counts = store.counts().await?;
+            let known = [counts.merchants_authorized, counts.merchants_suspect];
+            Some(known.iter().sum::<u64>() + counts.merchants_revoked)
+        }
+        Some(_) => None,
+    };
     Ok(SealedPage {
         sealed,
         merchants: page.items.len(),
         next: page.next,
+        stored,
     })
 }
 

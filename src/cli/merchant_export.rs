@@ -50,16 +50,29 @@ pub(crate) async fn export(context: &Context, arguments: ExportArguments) -> Res
         Some(key) => sealed(&client, &mut sink, key).await,
     };
     match written {
-        Ok(count) => {
+        Ok(Written { count, left_out }) => {
             sink.finish()?;
             output::complain(format!("{count} merchants"));
-            Ok(())
+            match left_out {
+                0 => Ok(()),
+                left_out => Err(Failure::told(format!(
+                    "the store has {left_out} more than were exported: their records don't open \
+                     (`store check` names them), or they came meanwhile"
+                ))),
+            }
         }
         Err(failure) => {
             sink.discard();
             Err(failure)
         }
     }
+}
+
+/// What was exported.
+struct Written {
+    count: usize,
+    /// How many merchants more the store has, where it tells.
+    left_out: u64,
 }
 
 #[derive(Debug, Args)]
@@ -100,7 +113,7 @@ fn opened(path: &Path, opener: &Opener, sink: &mut Sink) -> Result<u64, Failure>
     Ok(file.parts())
 }
 
-async fn plain(client: &AdminClient, sink: &mut Sink) -> Result<usize, Failure> {
+async fn plain(client: &AdminClient, sink: &mut Sink) -> Result<Written, Failure> {
     let (mut after, mut count) = (None, 0);
     loop {
         let page = records::page(client, after.as_deref()).await?;
@@ -111,13 +124,13 @@ async fn plain(client: &AdminClient, sink: &mut Sink) -> Result<usize, Failure> 
         }
         match page.next {
             Some(next) => after = Some(next),
-            None => return Ok(count),
+            None => return Ok(Written { count, left_out: 0 }),
         }
     }
 }
 
 /// The sidecar seals each page itself: no token leaves it in clear.
-async fn sealed(client: &AdminClient, sink: &mut Sink, key: &str) -> Result<usize, Failure> {
+async fn sealed(client: &AdminClient, sink: &mut Sink, key: &str) -> Result<Written, Failure> {
     let export = uuid::Uuid::now_v7().to_string();
     let (mut after, mut count, mut part): (Option<String>, usize, u64) = (None, 0, 1);
     loop {
@@ -131,7 +144,11 @@ async fn sealed(client: &AdminClient, sink: &mut Sink, key: &str) -> Result<usiz
         count += page.merchants;
         match page.next {
             Some(next) => after = Some(next),
-            None => return Ok(count),
+            None => {
+                let exported = u64::try_from(count).unwrap_or(u64::MAX);
+                let left_out = page.stored.unwrap_or_default().saturating_sub(exported);
+                return Ok(Written { count, left_out });
+            }
         }
         part += 1;
     }

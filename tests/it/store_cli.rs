@@ -100,8 +100,20 @@ fn a_store_gets_another_key_and_says_what_to_do_then() {
         1,
         &["does not open", "last rekeyed to"],
     );
-    // The answer to somebody who doesn't know whether the crashed one had come to its end.
-    world.check(&rekey, 0, &["under this key already", "set `store.key`"]);
+    // The answer to somebody who doesn't know whether the crashed one had come to its end: and what
+    // any of them left under a former key.
+    let left = "sidecar.redb.rekeyed-20200102T030405Z";
+    std::fs::write(world.path().join("data").join(left), "").expect("written");
+    world.check(
+        &rekey,
+        0,
+        &[
+            "under this key already",
+            "set `store.key`",
+            left,
+            ".rekeyed-20",
+        ],
+    );
     let config = std::fs::read_to_string(world.path().join("config.toml")).expect("readable");
     let old = config
         .lines()

@@ -1,5 +1,6 @@
 //! `store …`, and opening the store for the other verbs.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -188,7 +189,35 @@ fn told(
 /// The name under which a file that is replaced at `now` is kept.
 fn kept_name(path: &Path, what: &str, now: i64) -> PathBuf {
     let time = output::time_of(now).replace(['-', ':'], "");
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{what}-{time}"));
+    let mut name = kept_prefix(path, what);
+    name.push(time);
     path.with_file_name(name)
+}
+
+fn kept_prefix(path: &Path, what: &str) -> OsString {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{what}-"));
+    name
+}
+
+/// Every file that is kept beside the store under such a name, the oldest first.
+fn kept_beside(path: &Path, what: &str) -> Vec<PathBuf> {
+    let prefix = kept_prefix(path, what);
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let Ok(entries) = std::fs::read_dir(parent.unwrap_or_else(|| Path::new("."))) else {
+        return Vec::new();
+    };
+    let names = entries.filter_map(|entry| entry.ok().map(|entry| entry.file_name()));
+    let is_kept = |name: &OsString| {
+        name.as_encoded_bytes()
+            .starts_with(prefix.as_encoded_bytes())
+    };
+    let mut kept: Vec<_> = names
+        .filter(is_kept)
+        .map(|name| path.with_file_name(name))
+        .collect();
+    kept.sort();
+    kept
 }

@@ -1,15 +1,16 @@
 //! `store restore` and `store rekey`: another file takes the store's place.
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
 
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::Form;
 use crate::cli::progress::Progress;
-use crate::cli::store::{kept_name, open, open_file};
+use crate::cli::store::{kept_beside, kept_name, open, open_file};
 use crate::cli::trail::{self, Act, Trail};
 use crate::cli::{files, input, output};
 use crate::clock::{Clock, SystemClock};
@@ -119,13 +120,18 @@ pub(super) async fn rekey(context: &Context, reference: &str, form: &Form) -> Re
     let new = StoreKey::from_base64(text.expose());
     let new = new.map_err(|error| anyhow!("--new-key: {error}"))?;
     if is_under(&config, &new)? {
+        let kept = kept_beside(&config.store.path, REKEYED_AS);
         if form.json {
-            return output::say_json(&json!({ "store": config.store.path, "rows": 0 }));
+            let store = &config.store.path;
+            return output::say_json(
+                &json!({ "store": store, "rows": 0, "kept": kept.last(), "all_kept": kept }),
+            );
         }
         output::say(format!(
             "{} is sealed under this key already; set `store.key` to \"{reference}\"",
             config.store.path.display()
         ));
+        say_kept(&kept);
         return Ok(());
     }
     let before = Act {
@@ -133,7 +139,10 @@ pub(super) async fn rekey(context: &Context, reference: &str, form: &Form) -> Re
         subject: None,
     };
     vouch_for_the_log(context, &config, before).await?;
-    let keep = kept_name(&config.store.path, "rekeyed", SystemClock.now_ms());
+    if let Some(file) = reference.strip_prefix("file:") {
+        make_durable(Path::new(file))?;
+    }
+    let keep = kept_name(&config.store.path, REKEYED_AS, SystemClock.now_ms());
     let mut progress = Progress::new("rows sealed");
     let copied = open_file(context, &config)?.rekey(&new, &keep, &mut |step| match step {
         RekeyStep::Sealed(rows) => progress.show(rows),
@@ -144,13 +153,24 @@ pub(super) async fn rekey(context: &Context, reference: &str, form: &Form) -> Re
             "store": config.store.path,
             "rows": copied.rows,
             "kept": keep,
+            "all_kept": kept_beside(&config.store.path, REKEYED_AS),
             "warnings": [REKEYED],
         }))?,
-        false => say_rekeyed(&config, reference, &keep, copied),
+        false => say_rekeyed(&config, reference, copied),
     }
     let mut rekeyed = config;
     rekeyed.store.key = Some(text);
     trail::tell_after(&rekeyed, before).await;
+    Ok(())
+}
+
+/// Makes sure that the new key survives a loss of power, as the store under it will.
+fn make_durable(key: &Path) -> Result<(), Failure> {
+    let parent = key.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let synced = File::open(key)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all());
+    synced.with_context(|| format!("{} can't be made durable", key.display()))?;
     Ok(())
 }
 
@@ -176,7 +196,7 @@ fn is_under(config: &Config, new: &StoreKey) -> Result<bool, Failure> {
     }
 }
 
-fn say_rekeyed(config: &Config, reference: &str, keep: &Path, copied: Copied) {
+fn say_rekeyed(config: &Config, reference: &str, copied: Copied) {
     output::say(format!(
         "{} is sealed under the new key ({} rows)",
         config.store.path.display(),
@@ -185,12 +205,23 @@ fn say_rekeyed(config: &Config, reference: &str, keep: &Path, copied: Copied) {
     output::say(format!(
         "now set `store.key` to \"{reference}\" (a `file:` of the configuration is relative to it)"
     ));
-    output::say(format!(
-        "the file under the old key is kept as {}; delete it once the sidecar runs",
-        keep.display()
-    ));
+    say_kept(&kept_beside(&config.store.path, REKEYED_AS));
     output::complain(format!("warning: {REKEYED}"));
 }
+
+/// Names every file under a former key, those that an interrupted run left among them: whoever has
+/// that key reads them.
+fn say_kept(kept: &[PathBuf]) {
+    for file in kept {
+        output::say(format!(
+            "the file under the old key is kept as {}; delete it once the sidecar runs",
+            file.display()
+        ));
+    }
+}
+
+/// How a file is called that was rekeyed.
+const REKEYED_AS: &str = "rekeyed";
 
 /// What it means that the store has another key.
 const REKEYED: &str = "authorisation links that were made before no longer work (they live 30 \
