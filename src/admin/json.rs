@@ -50,6 +50,8 @@ pub(crate) enum Form {
     Text { longest: usize },
     /// A text of this form, or a list of them.
     Texts(&'static str),
+    /// Unix milliseconds, which Alipay writes as a number or as a text.
+    Time,
     /// One of these.
     Word(&'static [&'static str]),
 }
@@ -59,11 +61,8 @@ pub(crate) const fn member(name: &'static str, form: Form, about: &'static str) 
     Member { name, about, form }
 }
 
-/// Unix milliseconds.
-pub(crate) const TIME: Form = Form::Integer {
-    least: 0,
-    most: i64::MAX,
-};
+/// How long a time is at most that stands in a text, digits.
+pub(crate) const TIME_DIGITS: usize = 18;
 
 /// An AES key of 16, 24 or 32 bytes, in base64.
 pub(crate) const AES_KEY: Form = Form::Pattern(
@@ -161,7 +160,7 @@ impl Members {
         let (least, most) = self.range(name);
         match self.take(name) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => match value.as_i64() {
+            Some(value) => match value.as_i64().or_else(|| self.time(name, &value)) {
                 Some(integer) if (least..=most).contains(&integer) => Ok(Some(integer)),
                 Some(integer) => Err(invalid(&format!(
                     "`{name}` is {integer}, expected a number from {least} to {most}"
@@ -219,8 +218,18 @@ impl Members {
     fn range(&self, name: &str) -> (i64, i64) {
         match self.described(name).map(|member| member.form) {
             Some(Form::Integer { least, most }) => (least, most),
+            Some(Form::Time) => (0, i64::MAX),
             _ => (i64::MIN, i64::MAX),
         }
+    }
+
+    /// A time in a text.
+    fn time(&self, name: &str, value: &Value) -> Option<i64> {
+        let is_time = matches!(self.described(name)?.form, Form::Time);
+        let digits = value.as_str().filter(|_| is_time)?;
+        let is_one = (1..=TIME_DIGITS).contains(&digits.len());
+        let is_one = is_one && digits.bytes().all(|byte| byte.is_ascii_digit());
+        digits.parse().ok().filter(|_| is_one)
     }
 
     fn described(&self, name: &str) -> Option<&'static Member> {

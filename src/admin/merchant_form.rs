@@ -1,6 +1,6 @@
 //! What a merchant's record is written with, as a line of `merchant import` or under its address.
 
-use crate::admin::json::{AES_KEY, Form, LONG, Member, Object, TIME, member};
+use crate::admin::json::{AES_KEY, Form, LONG, Member, Object, member};
 
 /// A line of an import.
 pub(super) static LINE: Object = Object {
@@ -42,7 +42,7 @@ const MEMBERS: &[Member] = &[
     member("app_refresh_token", LONG, "What buys the next one"),
     member(
         "auth_time",
-        TIME,
+        Form::Time,
         "When it authorised; without it: now, estimated",
     ),
     member("encrypt_key", AES_KEY, "The merchant's AES key"),
@@ -76,7 +76,11 @@ const MEMBERS: &[Member] = &[
         Form::Flag,
         "Whether the refresh token is spent",
     ),
-    member("revoked_at", TIME, "When it cancelled"),
-    member("stated_expiry", TIME, "When the token ends, as Alipay says"),
-    member("suspect_at", TIME, "When it became suspect"),
+    member("revoked_at", Form::Time, "When it cancelled"),
+    member(
+        "stated_expiry",
+        Form::Time,
+        "When the token ends, as Alipay says",
+    ),
+    member("suspect_at", Form::Time, "When it became suspect"),
 ];

@@ -6,7 +6,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use crate::admin::json::{Form, Member, Object};
+use crate::admin::json::{Form, Member, Object, TIME_DIGITS};
 use crate::admin::operations::{
     Admission, Answer, Content, OPERATIONS, Operation, Parameter, ParameterForm, RequestBody,
     placeholder,
@@ -231,6 +231,12 @@ fn of_member(member: &Member, required: bool) -> Value {
             let several = json!({ "type": "array", "items": one, "minItems": 1 });
             json!({ "anyOf": [one, several] })
         }
+        Form::Time => json!({
+            "type": ["integer", "string"],
+            "minimum": 0,
+            "maximum": i64::MAX,
+            "pattern": format!("^[0-9]{{1,{TIME_DIGITS}}}$"),
+        }),
         Form::Word(words) => json!({ "enum": words }),
     };
     if matches!(member.form, Form::Alias) {
@@ -251,6 +257,8 @@ fn or_nothing(schema: &mut Value) {
     } else if let Some(Value::Array(forms)) = schema.get_mut("anyOf") {
         forms.push(json!({ "type": ["array", "null"], "maxItems": 0 }));
         forms.push(json!({ "const": "" }));
+    } else if let Some(Value::Array(kinds)) = schema.get_mut("type") {
+        kinds.push(json!("null"));
     } else if let Some(kind) = schema.get("type").cloned() {
         set(schema, "type", json!([kind, "null"]));
     }

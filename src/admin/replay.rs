@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::admin::error::AdminError;
 use crate::admin::inbox::{parse_id, parse_state};
-use crate::admin::json::{Form, Members, Object, TIME, member, missing};
+use crate::admin::json::{Form, Members, Object, member, missing};
 use crate::delivery::glob;
 use crate::model::delivery::{Delivery, DeliveryState};
 use crate::model::id::{AppId, EventId};
@@ -35,7 +35,11 @@ pub(super) static BODY: Object = Object {
             "Whose type this pattern fits, `*` standing for anything",
         ),
         member("app_id", Form::Id, "Of this app"),
-        member("since", TIME, "Received at this Unix millisecond or later"),
+        member(
+            "since",
+            Form::Time,
+            "Received at this Unix millisecond or later",
+        ),
         member(
             "after",
             Form::Event,

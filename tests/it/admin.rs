@@ -349,6 +349,14 @@ async fn a_merchant_record_has_its_form() {
             json!({"app_auth_token": "t", "alias": "self"}),
             (400, "body-invalid"),
         ),
+        (
+            json!({"app_auth_token": "t", "auth_time": "yesterday"}),
+            (400, "body-invalid"),
+        ),
+        (
+            json!({"app_auth_token": "t", "auth_time": "-1"}),
+            (400, "body-invalid"),
+        ),
         (json!({"alias": "nobody"}), (404, "merchant-unknown")),
         (
             json!({"app_auth_token": FIRST_APP_AUTH_TOKEN}),
@@ -445,7 +453,10 @@ async fn an_import_is_all_or_nothing_and_can_be_tried() {
     // Run again, it has nothing to tell the backend; the trial says of what is stale the same.
     let mut stale = good.clone();
     stale["auth_time"] = json!(1);
-    for (record, imported) in [(&good, 1), (&stale, 0)] {
+    // Alipay writes times as texts, too.
+    let mut written = good.clone();
+    written["auth_time"] = json!("1");
+    for (record, imported) in [(&good, 1), (&stale, 0), (&written, 0)] {
         for is_trial in [true, false] {
             let path = format!("/api/merchants/import?dry_run={is_trial}");
             let again = import(&path, &[record]).await;
