@@ -154,7 +154,14 @@ async fn prove(
     token: Secret<String>,
 ) -> Result<(), LearnError> {
     let described = calls::describe(parts, app, &token).await;
-    let (status, described) = described.map_err(LearnError::Unproved)?;
+    let (status, described) = match described {
+        // A signed no: it isn't one of this app's, whatever it is called this time.
+        Err(TokenError::Refused { code, sub_code }) if is_about_parameters(&code) => {
+            tracing::info!(app_id = %app.app_id, sub_code, "Alipay doesn't describe a token that was never held");
+            return Err(LearnError::Invalid);
+        }
+        described => described.map_err(LearnError::Unproved)?,
+    };
     if status == TokenStatus::Invalid {
         return Err(LearnError::Invalid);
     }
@@ -164,6 +171,12 @@ async fn prove(
     stored.map_err(|error| LearnError::Unproved(error.into()))?;
     tracing::info!(app_id = %app.app_id, %auth_app_id, "a token never held was proved and its merchant stored");
     Ok(())
+}
+
+/// Whether Alipay refuses what was asked about (missing or wrong parameters, a business failure), and not
+/// who asks.
+fn is_about_parameters(code: &str) -> bool {
+    ["40001", "40002", "40004"].contains(&code)
 }
 
 fn authorization(

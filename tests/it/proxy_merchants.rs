@@ -1,5 +1,6 @@
 //! Which merchant a request is for: every way to say it.
 
+use alipay_sidecar::config::token::UnknownToken;
 use alipay_sidecar::model::authorization::{Authorization, Rank};
 use alipay_sidecar::model::id::AppId;
 use alipay_sidecar::protocol::secret::Secret;
@@ -10,7 +11,7 @@ use alipay_sidecar::simulator::{
 use http::{Method, Request};
 
 use crate::proxy::watched;
-use crate::support::upstream::FakeAlipay;
+use crate::support::upstream::{Answer, FakeAlipay};
 use crate::support::{ALIAS, TestSidecar, add_merchant, app, header, merchant, text};
 
 /// The second app of a sidecar with two.
@@ -400,5 +401,42 @@ async fn a_call_for_tokens_is_never_signed_for_somebody_else_to_make() {
         let path = format!("/v2/alipay.open.auth.token.app/{action}");
         let reply = sidecar.post(&path, "{}").await;
         assert_eq!(header(&reply, "alipay-sidecar-error"), "method-invalid");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_alipay_doesnt_describe_is_an_unknown_one() {
+    let alipay = FakeAlipay::start().await;
+    let sidecar = TestSidecar::start_with(|config| {
+        config.upstream.gateway = Some(alipay.gateway());
+        config.tokens.unknown = UnknownToken::Learn;
+    })
+    .await;
+    for (n, code, sub_code, expected) in [
+        (1, "40004", "APP_AUTH_TOKEN_NOT_EXIST", "token-unknown"),
+        (2, "40002", "isv.invalid-parameter", "token-unknown"),
+        // It says nothing of the token.
+        (
+            3,
+            "40006",
+            "isv.insufficient-isv-permissions",
+            "upstream-invalid",
+        ),
+    ] {
+        let node = format!(r#"{{"code":"{code}","msg":"no","sub_code":"{sub_code}"}}"#);
+        alipay.answer(Answer::Node(node));
+        let uri = format!("/gateway.do?method=alipay.trade.query&app_auth_token=never-held-{n}");
+        let request = Request::builder().method(Method::POST).uri(uri);
+        let reply = sidecar.proxy(request, "").await;
+        assert_eq!(
+            header(&reply, "alipay-sidecar-error"),
+            expected,
+            "{}",
+            text(&reply)
+        );
+        assert_eq!(
+            alipay.next().await.param("method"),
+            "alipay.open.auth.token.app.query"
+        );
     }
 }
