@@ -162,7 +162,8 @@ fn raw(reply: &KeptReply) -> Option<Box<RawValue>> {
 fn unknown() -> ProxyError {
     ProxyError::refused(
         ErrorCode::CallUnknown,
-        "no such call is on record: calls that may change something are, for 24 h, but for those \
-         refused before they were made and those whose replies hold tokens",
+        "no such call is on record, which says nothing of what became of it: calls that may change \
+         something are, for 24 h, but for those refused before they were made, those whose replies \
+         hold tokens, and those under way when the sidecar was killed; ask Alipay by a query",
     )
 }
