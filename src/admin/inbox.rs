@@ -93,6 +93,9 @@ pub struct EntryView {
     pub user_id: Option<String>,
     /// The rest of the notify path.
     pub notify_path: String,
+    /// The query of the notify address; often empty.
+    #[serde(default)]
+    pub notify_query: String,
     /// The declared type of what Alipay sent.
     pub content_type: Option<String>,
     /// The parameters, secrets masked; empty where the body can't be read.
@@ -190,6 +193,7 @@ impl EntryView {
                 body_bytes: refused.body.len(),
             }),
             notify_path: refused.notify_path,
+            notify_query: refused.notify_query,
             content_type: refused.content_type,
             event: None,
             lease_until: None,
@@ -274,6 +278,7 @@ pub async fn show(store: &dyn Store, id: &str) -> Result<EntryView, AdminError> 
         auth_app_id: entry.auth_app_id.as_ref().map(ToString::to_string),
         user_id: entry.pid.as_ref().map(ToString::to_string),
         notify_path: entry.notify_path.clone(),
+        notify_query: entry.notify_query.clone(),
         content_type: entry.body.as_ref().map(|body| body.content_type.clone()),
         params: entry.body.as_ref().map(params_of).unwrap_or_default(),
         event: entry.event,

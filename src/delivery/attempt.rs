@@ -25,6 +25,7 @@ const EVENT_TYPE: HeaderName = HeaderName::from_static("alipay-event-type");
 const MERCHANT: HeaderName = HeaderName::from_static("alipay-merchant");
 const ATTEMPT: HeaderName = HeaderName::from_static("alipay-delivery-attempt");
 const NOTIFY_PATH: HeaderName = HeaderName::from_static("alipay-notify-path");
+const NOTIFY_QUERY: HeaderName = HeaderName::from_static("alipay-notify-query");
 const TRACEPARENT: HeaderName = HeaderName::from_static(trace_context::TRACEPARENT);
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -228,6 +229,9 @@ fn describe(headers: &mut HeaderMap, attempted: &Try<'_>) {
     }
     if !entry.notify_path.is_empty() {
         put(headers, NOTIFY_PATH, &entry.notify_path);
+    }
+    if !entry.notify_query.is_empty() {
+        put(headers, NOTIFY_QUERY, &entry.notify_query);
     }
 }
 

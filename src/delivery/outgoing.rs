@@ -124,6 +124,7 @@ mod tests {
             pid: None,
             received_at: 1_700_000_000_000,
             notify_path: String::new(),
+            notify_query: String::new(),
             order_key: None,
             opened_content: None,
             scheme: None,

@@ -206,6 +206,7 @@ mod tests {
             pid: None,
             received_at: 0,
             notify_path: "/orders/42".to_owned(),
+            notify_query: String::new(),
             order_key: None,
             opened_content: None,
             scheme: None,

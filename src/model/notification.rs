@@ -28,6 +28,8 @@ pub struct InboxEntry {
     pub received_at: i64,
     /// The rest of the notify path (`/orders/42`), empty for the app gateway.
     pub notify_path: String,
+    /// The query of the notify address as it came, without its `?`; often empty. Nobody signed it.
+    pub notify_query: String,
     /// Deliveries that share this key (the `out_trade_no`) keep their order.
     pub order_key: Option<String>,
     /// What Alipay sent, byte for byte; `None` for an event of our own.
@@ -60,6 +62,7 @@ impl InboxEntry {
             pid: None,
             received_at: now,
             notify_path: String::new(),
+            notify_query: String::new(),
             order_key: None,
             body: None,
             opened_content: None,

@@ -24,6 +24,8 @@ pub struct RefusedNotification {
     pub peer: String,
     /// The rest of the notify path, empty for the app gateway.
     pub notify_path: String,
+    /// The query of the notify address as it came, without its `?`; often empty.
+    pub notify_query: String,
     /// The `Content-Type` header as it came, if there was one.
     pub content_type: Option<String>,
     /// The body as it came.

@@ -399,6 +399,8 @@ struct Item<'a> {
     r#type: &'a str,
     auth_app_id: Option<&'a str>,
     notify_path: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    notify_query: &'a str,
     attempt: u32,
     lease_until: i64,
     content_type: &'a str,
@@ -427,6 +429,7 @@ fn item(pulled: &Pulled) -> Item<'_> {
         r#type: &entry.event_type,
         auth_app_id: entry.auth_app_id.as_ref().map(|id| id.as_str()),
         notify_path: &entry.notify_path,
+        notify_query: &entry.notify_query,
         attempt: pulled.attempt,
         lease_until: pulled.lease_until,
         content_type: &pulled.content_type,

@@ -31,6 +31,8 @@ const CERTIFICATE_PATIENCE: Duration = Duration::from_secs(4);
 pub(super) struct Arrival {
     /// The rest of the notify path, empty for the app gateway.
     pub(super) notify_path: String,
+    /// The query of the notify address, without its `?`.
+    pub(super) notify_query: String,
     pub(super) content_type: Option<String>,
     pub(super) body: Bytes,
     /// When, Unix milliseconds.

@@ -233,6 +233,7 @@ impl Intake<'_> {
             pid: None,
             received_at: arrival.now,
             notify_path: arrival.notify_path.clone(),
+            notify_query: arrival.notify_query.clone(),
             order_key: notification.out_trade_no(),
             scheme: Some(notification.scheme()),
             opened_content: notification

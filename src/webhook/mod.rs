@@ -313,6 +313,7 @@ impl Webhook {
                     refuse_encoded(&head.headers)?;
                     let arrival = Arrival {
                         notify_path: notify_path.to_owned(),
+                        notify_query: query.to_owned(),
                         content_type: text(&head.headers, CONTENT_TYPE),
                         body,
                         now: self.0.parts.clock.now_ms(),

@@ -145,6 +145,7 @@ impl Quarantine {
             times: 1,
             peer: sender.to_owned(),
             notify_path: arrival.notify_path.clone(),
+            notify_query: arrival.notify_query.clone(),
             content_type: arrival.content_type.clone(),
             // A slice of its own: the one that came may hold a whole read buffer.
             body: Bytes::copy_from_slice(&arrival.body),
@@ -297,7 +298,8 @@ fn claim(text: &str) -> String {
 /// What it takes of the sender's making.
 fn size(refused: &RefusedNotification) -> u64 {
     let content_type = refused.content_type.as_ref().map_or(0, String::len);
-    let length = refused.body.len() + content_type + refused.notify_path.len();
+    let address = refused.notify_path.len() + refused.notify_query.len();
+    let length = refused.body.len() + content_type + address;
     u64::try_from(length).unwrap_or(u64::MAX)
 }
 
@@ -317,6 +319,7 @@ mod tests {
             times: 1,
             peer: peer.to_owned(),
             notify_path: String::new(),
+            notify_query: String::new(),
             content_type: None,
             body: vec![b'x'; length].into(),
             refusal: RefusalKind::Forged,

@@ -265,6 +265,7 @@ impl Inner {
 fn arrival(refused: &RefusedNotification) -> Arrival {
     Arrival {
         notify_path: refused.notify_path.clone(),
+        notify_query: refused.notify_query.clone(),
         content_type: refused.content_type.clone(),
         body: refused.body.clone(),
         now: refused.received_at,

@@ -243,6 +243,7 @@ fn question(arrival: &Arrival<'_>, verified: &Verified) -> Result<InboxEntry, Pr
         pid: None,
         received_at: arrival.now,
         notify_path: arrival.path.to_owned(),
+        notify_query: String::new(),
         order_key: None,
         body: Some(form(arrival, call)?),
         opened_content: None,

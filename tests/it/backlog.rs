@@ -70,6 +70,7 @@ fn entry(ids: &EventIds, n: usize, now: i64) -> InboxEntry {
         pid: None,
         received_at: now,
         notify_path: "/orders".to_owned(),
+        notify_query: String::new(),
         order_key: Some(format!("order{order}")),
         body: Some(Body {
             content_type: "application/x-www-form-urlencoded".to_owned(),

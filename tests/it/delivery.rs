@@ -103,6 +103,7 @@ async fn a_notification_reaches_the_backend_byte_for_byte() {
     assert_eq!(got.header("alipay-event-type"), "trade_status_sync");
     assert_eq!(got.header("alipay-delivery-attempt"), "1");
     assert_eq!(got.header("alipay-notify-path"), "/orders/42");
+    assert_eq!(got.header("alipay-notify-query"), "shop=5");
     let sent = entry.body.expect("kept").content_type;
     assert_eq!(got.header("content-type"), sent);
     let done = running

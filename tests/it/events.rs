@@ -109,7 +109,10 @@ async fn a_claimed_event_is_what_a_push_would_have_been_until_it_is_acked() {
     let options = TriggerOptions {
         attempts: Some(1),
         wait: true,
-        url: Some(format!("{}/alipay/notify/orders/42", sidecar.webhook)),
+        url: Some(format!(
+            "{}/alipay/notify/orders/42?shop=5",
+            sidecar.webhook
+        )),
         ..TriggerOptions::default()
     };
     let sent = sidecar.simulator.trigger(Event::Payment, &options).await;
@@ -118,6 +121,7 @@ async fn a_claimed_event_is_what_a_push_would_have_been_until_it_is_acked() {
     assert_eq!(item["body"], sent.body);
     assert_eq!(item["type"], "trade_status_sync");
     assert_eq!(item["notify_path"], "/orders/42");
+    assert_eq!(item["notify_query"], "shop=5");
     assert_eq!(item["attempt"], 1);
     assert_eq!(item["lease_until"], clock.now_ms() + 30_000);
     assert!(item.get("body_base64").is_none());

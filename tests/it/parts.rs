@@ -167,7 +167,7 @@ impl Parts {
         let options = TriggerOptions {
             attempts: Some(1),
             wait: true,
-            url: Some(format!("{}/alipay/notify/orders/42", self.address)),
+            url: Some(format!("{}/alipay/notify/orders/42?shop=5", self.address)),
             ..options
         };
         let sent = self.simulator.trigger(event, &options).await;

@@ -51,7 +51,10 @@ pub(crate) async fn trigger(sidecar: &TestSidecar, params: &[(&str, &str)]) -> N
     let options = TriggerOptions {
         attempts: Some(1),
         wait: true,
-        url: Some(format!("{}/alipay/notify/orders/42", sidecar.webhook)),
+        url: Some(format!(
+            "{}/alipay/notify/orders/42?shop=5",
+            sidecar.webhook
+        )),
         params: params.collect::<BTreeMap<_, _>>(),
         ..TriggerOptions::default()
     };
@@ -111,6 +114,7 @@ async fn what_a_wrong_key_refused_is_delivered_byte_for_byte_once_the_key_is_men
     assert_eq!(shown["refusal"]["times"], 1);
     assert_eq!(shown["refusal"]["body_bytes"], sent.body.len());
     assert_eq!(shown["notify_path"], "/orders/42");
+    assert_eq!(shown["notify_query"], "shop=5");
     assert_eq!(shown["params"]["subject"], "茶 & 点心 +%2B");
     assert_eq!(shown["explanation"]["verified"], false);
     let cause = shown["explanation"]["causes"][0]["cause"].as_str();
@@ -138,6 +142,7 @@ async fn what_a_wrong_key_refused_is_delivered_byte_for_byte_once_the_key_is_men
     assert_eq!(seen.body, sent.body);
     assert_eq!(seen.header("alipay-event-id"), id, "the id stays");
     assert_eq!(seen.header("alipay-notify-path"), "/orders/42");
+    assert_eq!(seen.header("alipay-notify-query"), "shop=5");
     assert!(refused(&sidecar).await.is_empty());
     assert!(sidecar.metric(REFUSED).await < 1.0);
     let shown = api(

@@ -184,6 +184,7 @@ pub(crate) fn entry(received_at: i64, notify_id: Option<&str>) -> InboxEntry {
         pid: None,
         received_at,
         notify_path: "/orders".to_owned(),
+        notify_query: "shop=5".to_owned(),
         order_key: None,
         opened_content: None,
         scheme: None,

@@ -20,6 +20,7 @@ pub(crate) fn refused(n: u64, peer: &str, refusal: RefusalKind) -> RefusedNotifi
         times: 1,
         peer: peer.to_owned(),
         notify_path: "/orders/42".to_owned(),
+        notify_query: "shop=5".to_owned(),
         content_type: Some("text/x-form".to_owned()),
         body: Bytes::from(format!("total_amount=secret-{n}")),
         refusal,

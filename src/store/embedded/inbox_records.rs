@@ -23,6 +23,8 @@ struct EntryHead {
     pid: Option<String>,
     received_at: i64,
     notify_path: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    notify_query: String,
     order_key: Option<String>,
     content_type: Option<String>,
     #[serde(default)]
@@ -100,6 +102,7 @@ impl From<&InboxEntry> for EntryHead {
             pid: entry.pid.as_ref().map(ToString::to_string),
             received_at: entry.received_at,
             notify_path: entry.notify_path.clone(),
+            notify_query: entry.notify_query.clone(),
             order_key: entry.order_key.clone(),
             content_type: entry.body.as_ref().map(|body| body.content_type.clone()),
             opened_content: entry.opened_content.clone().map(Hidden::from),
@@ -123,6 +126,7 @@ impl EntryHead {
             pid: pid.map_err(|_| Unreadable)?,
             received_at: self.received_at,
             notify_path: self.notify_path,
+            notify_query: self.notify_query,
             order_key: self.order_key,
             body: self.content_type.map(|content_type| Body {
                 content_type,

@@ -185,6 +185,7 @@ impl Faulty {
             pid: None,
             received_at,
             notify_path: String::new(),
+            notify_query: String::new(),
             order_key: None,
             opened_content: None,
             scheme: None,

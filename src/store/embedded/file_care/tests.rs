@@ -74,6 +74,7 @@ fn entry(received_at: i64) -> InboxEntry {
         pid: None,
         received_at,
         notify_path: "/orders".to_owned(),
+        notify_query: String::new(),
         order_key: None,
         opened_content: None,
         scheme: None,
