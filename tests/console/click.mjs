@@ -1,5 +1,5 @@
 // A person at the console: logs in, looks at each page, delivers again, verifies again, changes the
-// language. Fails where a page says something wrong, complains in the browser's log, or loads anything
+// language, clicks faster than the answers come, and sees the sidecar gone. Fails where a page says something wrong, complains in the browser's log, or loads anything
 // from elsewhere.
 
 import assert from 'node:assert/strict';
@@ -40,11 +40,38 @@ const browser = await puppeteer.launch({ executablePath: CHROMIUM_PATH, args: ['
 const page = await browser.newPage();
 const faults = [];
 page.on('pageerror', (error) => faults.push(error.message));
-page.on('dialog', (dialog) => { faults.push(`a dialog: ${dialog.message()}`); dialog.dismiss(); });
+// What the person says to a question that has to come; any other is a fault.
+let question = null;
+page.on('dialog', async (dialog) => {
+  const { part, yes } = question ?? {};
+  if (!part || !dialog.message().includes(part)) faults.push(`a dialog: ${dialog.message()}`);
+  question = null;
+  await (yes ? dialog.accept() : dialog.dismiss());
+});
 // What is asked for in vain on purpose: at first with a wrong token.
 let inVain = '403';
 page.on('console', (message) => { if (message.type() === 'error' && !message.text().includes(inVain)) faults.push(message.text()); });
-page.on('request', (request) => { if (!request.url().startsWith(`${ADMIN}/`) && !request.url().startsWith('data:')) faults.push(`loaded ${request.url()}`); });
+// What stands in the way of requests to the API, by the part of the address that begins with these words;
+// `held` are let go by `release`.
+let hindered = {};
+let held = [];
+let asked = [];
+const release = () => { for (const request of held.splice(0)) request.continue(); };
+const HINDRANCES = {
+  hold: (request) => held.push(request),
+  gone: (request) => request.abort('connectionrefused'),
+};
+await page.setRequestInterception(true);
+page.on('request', (request) => {
+  const url = request.url();
+  if (!url.startsWith(`${ADMIN}/`) && !url.startsWith('data:')) faults.push(`loaded ${url}`);
+  const path = url.slice(ADMIN.length + 1);
+  asked.push(`${request.method()} ${path}`);
+  const way = Object.keys(hindered).find((part) => path.startsWith(part));
+  const hindrance = hindered[way];
+  if (typeof hindrance === 'function') request.respond({ contentType: 'application/json', body: JSON.stringify(hindrance(path)) });
+  else (HINDRANCES[hindrance] ?? (() => request.continue()))(request);
+});
 await page.setViewport({ width: 1280, height: 860 });
 await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: 'light' }]);
 
@@ -52,11 +79,20 @@ const text = () => page.$eval('body', (body) => body.innerText);
 const shows = (part) => page.waitForFunction((wanted) => document.body.innerText.includes(wanted), { timeout: 10_000 }, part)
   .catch(async () => assert.fail(`the page doesn't show “${part}”:\n${await text()}`));
 const picture = (name) => page.screenshot({ path: `${PICTURES}/${name}.png`, fullPage: true });
+const rows = () => page.$$eval('tbody tr', (all) => all.length);
+const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.innerText);
+const until = (what, ...args) => page.waitForFunction(what, { timeout: 10_000 }, ...args);
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 const click = async (selector) => { await page.waitForSelector(selector, { visible: true, timeout: 10_000 }); await page.click(selector); };
 
 async function logIn() {
   const reply = await page.goto(`${ADMIN}/`, { waitUntil: 'load' });
   assert.match(reply.headers()['content-security-policy'], /default-src 'none'/);
+  // Not one that could be sent at all.
+  await page.type('#token', '令牌');
+  await click('#enter');
+  await shows('other characters');
+  await page.$eval('#token', (input) => { input.value = ''; });
   await page.type('#token', 'not-the-token');
   await click('#enter');
   await shows('isn’t the admin token');
@@ -74,7 +110,7 @@ async function overview() {
   // The payment, and that two merchants were imported.
   assert.equal(await tile('Owed'), '3');
   assert.equal(await tile('Refused, kept'), '1');
-  for (let n = 0; n < 5; n += 1) { await traffic(); await new Promise((done) => setTimeout(done, 1500)); }
+  for (let n = 0; n < 5; n += 1) { await traffic(); await pause(1500); }
   await page.waitForFunction(() => /L/.test(document.querySelector('#calls path').getAttribute('d')) && /L/.test(document.querySelector('#latency path').getAttribute('d')), { timeout: 15_000 });
   await picture('overview');
 }
@@ -86,16 +122,22 @@ async function merchants() {
   await page.keyboard.press('Enter');
   await page.waitForFunction(() => document.querySelectorAll('tbody tr').length === 1);
   await shows('2021000000001001');
+  await shows('2021000000000001');
   await picture('merchants');
 }
 
 async function inbox() {
   await click('#tab-inbox');
   await page.waitForSelector('#state');
+  await page.focus('#state');
   await page.select('#state', 'pending');
   await page.waitForFunction(() => document.querySelectorAll('tbody tr').length === 3);
-  await page.evaluate(() => [...document.querySelectorAll('tbody tr')].find((row) => row.innerText.includes('trade_status_sync')).click());
+  assert.equal(await focused(), 'state', 'the filter keeps the focus');
+  // By keyboard.
+  await page.evaluate(() => [...document.querySelectorAll('tbody tr')].find((row) => row.innerText.includes('trade_status_sync')).querySelector('button').focus());
+  await page.keyboard.press('Space');
   await shows('HTTP status (500)');
+  await until(() => document.activeElement.id === 'back');
   // Where it was tried, and what Alipay sent.
   await shows(`http://127.0.0.1:${BACKEND_PORT}/events`);
   await shows('What Alipay sent');
@@ -105,6 +147,7 @@ async function inbox() {
   taking = true;
   await click('#replay');
   await shows('It is owed again.');
+  assert.equal(await page.$eval('#complaint', (one) => one.hidden), true, 'what went well is no complaint');
   await page.waitForFunction(async () => {
     document.querySelector('#back').click();
     await new Promise((done) => setTimeout(done, 300));
@@ -113,6 +156,134 @@ async function inbox() {
     return document.body.innerText.includes('delivered');
   }, { timeout: 15_000, polling: 500 });
   await picture('inbox');
+}
+
+/** What the backend has taken goes again only after a question, and once however often it is pressed. */
+async function deliveredAgain() {
+  await page.select('#state', 'delivered');
+  await until(() => [...document.querySelectorAll('tbody .pill')].map((one) => one.innerText).includes('delivered'));
+  await click('tbody tr button');
+  await page.waitForSelector('#replay');
+  asked = [];
+  const posts = () => asked.filter((one) => one.startsWith('POST') && one.endsWith('/replay')).length;
+  question = { part: 'taken this already', yes: false };
+  await click('#replay');
+  await pause(200);
+  assert.deepEqual([question, posts()], [null, 0]);
+  question = { part: 'taken this already', yes: true };
+  hindered = { 'api/inbox/': 'hold' };
+  await click('#replay');
+  await page.$eval('#replay', (button) => { button.click(); button.click(); });
+  await until(() => document.querySelector('#replay').disabled);
+  hindered = {};
+  release();
+  await shows('It is owed again.');
+  assert.equal(posts(), 1);
+}
+
+/** A list of many: each page is read once, and the keyboard goes on at the first new row. */
+async function more() {
+  const item = (n) => ({ id: `made-${n}`, notify_id: null, app_id: '2021000000000001', type: 'made', state: 'dead', attempts: 1, received_at: 1_700_000_000_000 + n });
+  const items = (from) => Array.from({ length: 50 }, (_, n) => item(from + n));
+  hindered = { 'api/inbox?': (path) => (path.endsWith('after=') ? { items: items(0), next: 'made-49' } : { items: items(50), next: null }) };
+  await click('#tab-inbox');
+  await until(() => document.querySelectorAll('tbody tr').length === 50);
+  asked = [];
+  await page.$eval('.more', (button) => { button.focus(); button.click(); button.click(); });
+  await until(() => document.querySelectorAll('tbody tr').length > 50);
+  await pause(200);
+  assert.equal(await rows(), 100);
+  assert.equal(asked.filter((one) => one.includes('after=made-49')).length, 1);
+  assert.match(asked.find((one) => one.includes('after=made-49')), /order=desc/);
+  assert.equal(await page.evaluate(() => [...document.querySelectorAll('tbody tr')].indexOf(document.activeElement.closest('tr'))), 50);
+  hindered = {};
+}
+
+/** An answer to what is no longer asked changes nothing, and a list that can't be had leaves no other in its place. */
+async function crossing() {
+  hindered = { 'api/merchants': 'hold' };
+  await click('#tab-merchants');
+  await until(() => document.querySelector('#selector'));
+  assert.equal(await rows(), 0, 'nothing of the tab before');
+  await click('#tab-refused');
+  await page.waitForSelector('#reverify-all');
+  await until(() => document.querySelectorAll('tbody tr').length === 1);
+  hindered = {};
+  release();
+  await pause(300);
+  assert.equal(await page.$('#selector'), null);
+  assert.deepEqual(await page.$$eval('#tabs [aria-current=page]', (all) => all.map((one) => one.id)), ['tab-refused']);
+  // One filter after the other.
+  await click('#tab-inbox');
+  await until(() => document.querySelectorAll('tbody tr').length === 3);
+  hindered = { 'api/inbox?state=dead': 'hold' };
+  await page.select('#state', 'dead');
+  await until(() => document.querySelectorAll('tbody tr').length === 0);
+  await page.select('#state', '');
+  await until(() => document.querySelectorAll('tbody tr').length === 3);
+  hindered = {};
+  release();
+  await pause(300);
+  assert.doesNotMatch(await text(), /Nothing\./);
+  await click('#tab-refused');
+  // All verified again while something else is looked at.
+  hindered = { 'api/inbox/reverify': 'hold' };
+  await click('#reverify-all');
+  await click('#tab-merchants');
+  await until(() => document.querySelectorAll('tbody tr').length === 2);
+  hindered = {};
+  release();
+  await shows('1 still refused');
+  assert.notEqual(await page.$('#selector'), null, 'it doesn’t lead back');
+  inVain = 'ERR_CONNECTION_REFUSED';
+  hindered = { 'api/inbox': 'gone' };
+  await click('#tab-inbox');
+  await shows('The sidecar doesn’t answer.');
+  assert.equal(await rows(), 0);
+  hindered = {};
+  inVain = '403';
+}
+
+/** A sidecar that is gone shows on each page, without an alert at each sample. */
+async function gone() {
+  const pill = () => page.$eval('#ready', (one) => `${one.className}: ${one.innerText}`);
+  await click('#tab-overview');
+  await shows('Merchants: authorised');
+  inVain = 'ERR_CONNECTION_REFUSED';
+  hindered = { readyz: 'gone', metrics: 'gone' };
+  await until(() => document.querySelector('#ready').classList.contains('bad'));
+  assert.equal(await pill(), 'pill bad: The sidecar doesn’t answer.');
+  assert.equal(await page.$eval('#complaint', (one) => one.hidden), true);
+  assert.equal(await page.$('.tile'), null, 'what was counted before isn’t shown as of now');
+  await picture('gone');
+  hindered = {};
+  await until(() => document.querySelector('#ready').classList.contains('good'));
+  await shows('Merchants: authorised');
+  inVain = '403';
+  const curves = await page.$$eval('#calls path', (all) => all.map((one) => one.getAttribute('d')));
+  assert.doesNotMatch(curves.join(), /NaN|Infinity/);
+}
+
+/** Whoever leaves leaves nothing behind, neither what was shown nor what is still to come. */
+async function left() {
+  const nothing = async () => assert.deepEqual(await page.evaluate(() => [document.querySelector('#view').innerHTML, document.querySelector('#ready').innerText]), ['', '']);
+  await click('#tab-merchants');
+  await until(() => document.querySelectorAll('tbody tr').length === 2);
+  hindered = { api: 'hold', readyz: 'hold' };
+  await click('#tab-inbox');
+  await click('#leave');
+  await nothing();
+  hindered = {};
+  release();
+  await pause(300);
+  await nothing();
+  assert.equal(await focused(), 'token');
+  await page.keyboard.type(TOKEN.trim());
+  await page.keyboard.press('Enter');
+  await page.waitForSelector('#state');
+  await until(() => document.querySelectorAll('tbody tr').length > 0);
+  assert.equal(await focused(), 'tab-inbox');
+  assert.doesNotMatch(await text(), /2021000000001001/);
 }
 
 async function refused() {
@@ -148,7 +319,7 @@ async function chineseReasons() {
   assert.equal(left, right, 'each word is there in both languages');
   await picture('refused-zh');
   await click('#tab-inbox');
-  await page.waitForSelector('#state');
+  await page.waitForSelector('tbody tr');
   await page.evaluate(() => [...document.querySelectorAll('tbody tr')].find((row) => row.innerText.includes('trade_status_sync')).click());
   await shows('HTTP 状态码 (500)');
   await picture('entry-zh');
@@ -165,7 +336,8 @@ async function chineseReasons() {
 async function chinese() {
   await click('#tab-apps');
   await click('.look');
-  await shows('Alipay takes its key.');
+  await shows('v2: Alipay takes its key.');
+  await shows('v3: Alipay answers.');
   await picture('apps');
   await click('#language');
   await shows('支付宝公钥');
@@ -184,7 +356,7 @@ async function chinese() {
 
 try {
   await prepare();
-  for (const step of [logIn, overview, merchants, inbox, refused, chineseReasons, chinese]) {
+  for (const step of [logIn, overview, merchants, inbox, deliveredAgain, more, refused, crossing, gone, left, chineseReasons, chinese]) {
     await step();
     console.log(`ok: ${step.name}`);
   }

@@ -859,6 +859,7 @@ async fn the_console_is_served_whole_and_may_load_nothing_else() {
         ("/", "text/html; charset=utf-8"),
         ("/console.css", "text/css; charset=utf-8"),
         ("/console.js", "text/javascript; charset=utf-8"),
+        ("/plots.js", "text/javascript; charset=utf-8"),
         ("/words.js", "text/javascript; charset=utf-8"),
     ] {
         let request = Request::builder().uri(path);

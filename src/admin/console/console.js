@@ -11,7 +11,16 @@ let token = remembered('token');
 let tab = 'overview';
 let words = WORDS[language];
 let samples = [];
+let sampling;
 let timer;
+// How many pages were begun: what was asked for an earlier one comes too late.
+let turn = 0;
+
+// How long an answer may take, ms. A busy store answers late, but answers; a sidecar that takes
+// longer to say how it is hangs. What asks Alipay, or verifies many, ends by itself.
+const PATIENCE = 30_000;
+const SAMPLE_PATIENCE = 5_000;
+const SAMPLE_EVERY = 2_000;
 
 /** An element with attributes, listeners (`on…`) and children; text stays text. */
 function el(name, attributes = {}, ...children) {
@@ -26,175 +35,153 @@ function el(name, attributes = {}, ...children) {
 
 class Problem extends Error {}
 
+/** An answer that nobody waits for any more. */
+class Late extends Error {}
+
 /** What the API refuses: in Chinese by its code, with what it says itself behind, where names and numbers stand. */
 function told(problem, status) {
   const known = words.problems[problem?.code];
   return known ? `${known} ${words.original}${problem.detail}` : problem?.detail ?? `HTTP ${status}`;
 }
 
-async function ask(path, method = 'GET', body) {
-  let reply;
+/** A number as it was written: one may have more digits than numbers here hold. Older browsers round it. */
+function asWritten(key, value, context) {
+  return typeof value === 'number' && context && String(value) !== context.source ? JSON.rawJSON(context.source) : value;
+}
+
+function parsed(text, status) {
   try {
-    reply = await fetch(path, { method, body, cache: 'no-store', headers: { Authorization: `Bearer ${token}` } });
+    return text ? JSON.parse(text, asWritten) : null;
   } catch {
-    throw new Problem(words.gone);
+    throw new Problem(words.stranger(status));
   }
+}
+
+async function send(path, method, within) {
+  const signal = within ? AbortSignal.timeout(within) : undefined;
+  const reply = await fetch(path, { method, signal, cache: 'no-store', headers: { Authorization: `Bearer ${token}` } });
+  return { reply, text: await reply.text() };
+}
+
+/** Asks the API; `within` is how long that may take, ms, and 0: as long as it likes. */
+async function ask(path, { method = 'GET', within = PATIENCE } = {}) {
+  const by = token;
+  const sent = await send(path, method, within).catch(() => null);
+  if (by !== token) throw new Late();
+  if (!sent) throw new Problem(words.gone);
+  const { reply, text } = sent;
   // To a browser without the token the API says that it isn't for browsers.
   if (reply.status === 401 || reply.headers.get('alipay-sidecar-error') === 'browser-refused') {
-    leave();
-    throw new Problem(words.wrongToken);
+    leave(byId('login').hidden ? words.tokenOver : words.wrongToken);
+    throw new Late();
   }
-  const text = await reply.text();
+  if (path === 'metrics' && reply.ok) return text;
+  const value = parsed(text, reply.status);
   // /readyz says no with 503, and still tells why.
-  if (path === 'metrics') return text;
-  const value = text ? JSON.parse(text) : null;
-  if (!reply.ok && path !== 'readyz') throw new Problem(told(value, reply.status));
+  if (!reply.ok && value?.ready !== false) throw new Problem(told(value, reply.status));
   return value;
 }
 
-function complain(message) {
-  byId('complaint').textContent = message ?? '';
+/** Asks for what the page that is open is to show. */
+async function read(path) {
+  const mine = turn;
+  const check = () => { if (mine !== turn) throw new Late(); };
+  const found = await ask(path).catch((error) => { check(); throw error; });
+  check();
+  return found;
+}
+
+function complain(message = '') {
+  byId('complaint').textContent = message;
   byId('complaint').hidden = !message;
 }
 
-/** Runs what a button does, and says what went wrong. */
-async function attempt(work) {
+/** Tells what was done. */
+function note(message = '') {
+  byId('notice').textContent = message;
+}
+
+/** Does what a control is for, once at a time, and says what went wrong. */
+async function attempt(work, control) {
+  if (control?.disabled) return;
+  const hadFocus = control !== undefined && document.activeElement === control;
   complain();
+  note();
+  if (control) control.disabled = true;
   try {
     await work();
   } catch (error) {
-    complain(error.message);
+    if (!(error instanceof Late)) complain(error.message);
   }
+  if (control) control.disabled = false;
+  if (hadFocus) refocus(control);
+}
+
+/** Who works by keyboard goes on where they were, or at the beginning of the page that came. */
+function refocus(control) {
+  if (document.activeElement !== document.body) return;
+  const same = control.isConnected ? control : byId(control.id);
+  (same ?? byId('view').querySelector('button, input, select'))?.focus();
 }
 
 const time = (ms) => (ms ? new Date(ms).toLocaleString(language === 'zh' ? 'zh-CN' : 'en-GB') : '–');
 const dash = (value) => (value === null || value === undefined || value === '' ? '–' : value);
+/** An id of Alipay's, which is compared as a whole. */
+const whole = (value) => el('span', { class: 'whole' }, dash(value));
 
 const TONES = { authorized: 'good', delivered: 'good', good: 'good', suspect: 'warn', pending: 'warn', revoked: 'bad', dead: 'bad', refused: 'bad', failed: 'bad' };
 const STATES = { pending: 'statePending', dead: 'stateDead', delivered: 'delivered', ignored: 'ignored', refused: 'refused', authorized: 'authorized', revoked: 'revoked', suspect: 'suspect' };
 const pill = (word) => el('span', { class: `pill ${TONES[word] ?? ''}` }, words[STATES[word]] ?? word);
 
-function table(heads, rows, open) {
+/** A row of a table. What it opens, the mouse opens anywhere on it, and the keyboard by a button in its first cell. */
+function row(cells, open) {
+  if (!open) return el('tr', {}, cells.map((cell) => el('td', {}, cell)));
+  const button = el('button', { class: 'link' }, cells[0]);
+  return el('tr', { class: 'open', onclick: () => attempt(open, button) }, [button, ...cells.slice(1)].map((cell) => el('td', {}, cell)));
+}
+
+function table(heads, rows) {
   if (rows.length === 0) return el('p', { class: 'faint' }, words.none);
-  const row = ({ cells, key }) => {
-    const go = open && (() => attempt(() => open(key)));
-    const attributes = go ? { class: 'open', tabindex: 0, onclick: go, onkeydown: (e) => e.key === 'Enter' && go() } : {};
-    return el('tr', attributes, cells.map((cell) => el('td', {}, cell)));
-  };
   return el('div', { class: 'scroll' }, el('table', {},
     el('thead', {}, el('tr', {}, heads.map((head) => el('th', { scope: 'col' }, head)))),
-    el('tbody', {}, rows.map(row))));
+    el('tbody', {}, rows)));
+}
+
+/** Begins another page; what stands there is left until something is shown. */
+function begin() {
+  turn += 1;
 }
 
 function show(...children) {
   byId('view').replaceChildren(...children.flat().filter(Boolean));
 }
 
-/** A list that is read a page at a time. */
-async function pages(path, heads, cells, open, bar) {
-  const rows = [];
-  const query = path.includes('?') ? '&' : '?';
-  const load = async (after) => {
-    const page = await ask(path + query + (after ? `after=${encodeURIComponent(after)}&` : '') + 'limit=50');
-    rows.push(...page.items.map((item) => ({ cells: cells(item), key: item })));
-    const more = page.next && el('p', {}, el('button', { onclick: () => attempt(() => load(page.next)) }, words.more));
-    show(bar, table(heads, rows, open), more);
+/** Begins a list that is read a page at a time, in the place of what `list` holds. */
+async function fill(list, path, query, { heads, cells, open }) {
+  begin();
+  list.replaceChildren();
+  const next = (after) => read(`${path}?${new URLSearchParams({ ...query, limit: 50, after })}`);
+  const rows = ({ items }) => items.map((item) => row(cells(item), open && (() => open(item))));
+  let page = await next('');
+  list.append(table(heads, rows(page)));
+  const add = async () => {
+    page = await next(page.next);
+    const added = rows(page);
+    list.querySelector('tbody').append(...added);
+    more.hidden = !page.next;
+    if (added.length > 0) focusOn(added[0]);
   };
-  await load();
+  const more = el('button', { class: 'more', hidden: !page.next, onclick: () => attempt(add, more) }, words.more);
+  list.append(el('p', {}, more));
+}
+
+function focusOn(added) {
+  const button = added.querySelector('button');
+  if (!button) added.tabIndex = -1;
+  (button ?? added).focus();
 }
 
 // Overview
-
-/** The series of one metric: labels and value. */
-function series(metrics, name) {
-  const found = [];
-  for (const line of metrics.split('\n')) {
-    if (!line.startsWith(name)) continue;
-    const match = /^([a-z_]+)(?:\{(.*)\})? (\S+)$/.exec(line);
-    if (match?.[1] !== name) continue;
-    const labels = Object.fromEntries([...(match[2] ?? '').matchAll(/([a-z_]+)="((?:[^"\\]|\\.)*)"/g)].map((label) => [label[1], label[2]]));
-    found.push({ labels, value: Number(match[3]) });
-  }
-  return found;
-}
-
-const sum = (list) => list.reduce((total, one) => total + one.value, 0);
-
-/** What the plots are drawn from, of one scrape. */
-function sampleOf(metrics) {
-  const requests = series(metrics, 'alipay_sidecar_requests_total');
-  const good = requests.filter(({ labels }) => labels.outcome === 'ok');
-  const buckets = new Map();
-  for (const { labels, value } of series(metrics, 'alipay_sidecar_request_duration_seconds_bucket')) {
-    if (labels.phase === 'total') buckets.set(labels.le, (buckets.get(labels.le) ?? 0) + value);
-  }
-  return { at: Date.now(), ok: sum(good), failed: sum(requests) - sum(good), buckets };
-}
-
-/** The quantile of what lies between two samples, in ms; `null`: nothing does. */
-function quantile(before, after, q) {
-  const counts = [...after.buckets].map(([le, count]) => [le === '+Inf' ? Infinity : Number(le), count - (before.buckets.get(le) ?? 0)]);
-  counts.sort((a, b) => a[0] - b[0]);
-  const all = counts.at(-1)?.[1] ?? 0;
-  if (all <= 0) return null;
-  let [lower, below] = [0, 0];
-  for (const [upper, count] of counts) {
-    if (count >= q * all) {
-      if (upper === Infinity) return lower * 1000;
-      const share = count === below ? 1 : (q * all - below) / (count - below);
-      return (lower + (upper - lower) * share) * 1000;
-    }
-    [lower, below] = [upper, count];
-  }
-  return lower * 1000;
-}
-
-function svg(name, attributes, ...children) {
-  const element = document.createElementNS('http://www.w3.org/2000/svg', name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-}
-
-/** Lines over time; each has a name, a tone and a value (or null) for each point. */
-function plot(title, id, lines) {
-  const [width, height, left, bottom] = [400, 140, 44, 18];
-  const values = lines.flatMap((line) => line.values).filter((value) => value !== null);
-  const most = Math.max(1e-9, ...values) * 1.1;
-  const count = Math.max(2, ...lines.map((line) => line.values.length));
-  const x = (n) => left + (n / (count - 1)) * (width - left - 4);
-  const y = (value) => 6 + (1 - value / most) * (height - bottom - 6);
-  const label = (value) => value.toLocaleString('en', { maximumSignificantDigits: 2 });
-  const parts = [0, 0.5, 1].flatMap((part) => {
-    const text = svg('text', { x: left - 6, y: y(most * part) + 4, 'text-anchor': 'end', 'font-size': 11, fill: 'var(--faint)' });
-    text.textContent = label(most * part);
-    return [svg('line', { x1: left, x2: width, y1: y(most * part), y2: y(most * part), stroke: 'var(--line)' }), text];
-  });
-  for (const { values: points, tone } of lines) {
-    let path = '';
-    let pen = 'M';
-    points.forEach((value, n) => {
-      if (value === null) { pen = 'M'; return; }
-      path += `${pen}${x(n).toFixed(1)} ${y(value).toFixed(1)}`;
-      pen = 'L';
-    });
-    parts.push(svg('path', { d: path || 'M0 0', fill: 'none', stroke: `var(--${tone})`, 'stroke-width': 1.8, 'stroke-linejoin': 'round', 'stroke-linecap': 'round' }));
-  }
-  const last = (line) => line.values.findLast((value) => value !== null);
-  const legend = lines.flatMap((line) => [el('span', { class: line.tone }, '● '), `${line.name} ${last(line) === undefined ? '–' : label(last(line))}   `]);
-  return el('div', { class: 'card', id }, el('div', {}, el('b', {}, title), '  ', el('span', { class: 'faint' }, legend)),
-    svg('svg', { viewBox: `0 0 ${width} ${height}`, role: 'img', 'aria-label': title }, ...parts));
-}
-
-function plots() {
-  const between = samples.slice(1).map((after, n) => [samples[n], after]);
-  const rate = (name) => between.map(([before, after]) => Math.max(0, after[name] - before[name]) / ((after.at - before.at) / 1000));
-  // A window of five samples: a single one often holds no call.
-  const latency = (q) => samples.slice(1).map((after, n) => quantile(samples[Math.max(0, n - 4)], after, q));
-  return el('div', { class: 'plots' },
-    plot(words.callsPlot, 'calls', [{ name: words.ok, tone: 'good', values: rate('ok') }, { name: words.failed, tone: 'bad', values: rate('failed') }]),
-    plot(words.latencyPlot, 'latency', [{ name: words.p50, tone: 'blue', values: latency(0.5) }, { name: words.p95, tone: 'warn', values: latency(0.95) }]));
-}
 
 function tile(name, value, tone = '') {
   return el('div', { class: 'tile' }, el('span', { class: 'faint' }, name), el('b', { class: tone }, value));
@@ -217,68 +204,136 @@ function tiles(metrics) {
     certificates.length ? certificates : tile(words.expiry, words.noCertificate));
 }
 
-async function sample() {
-  const [readiness, metrics] = [await ask('readyz'), await ask('metrics')];
-  const why = readiness.draining ? words.draining : !readiness.store_writable ? words.storeDown : !readiness.app_usable ? words.noApp : words.notReady;
-  byId('ready').textContent = readiness.ready ? words.ready : why;
-  byId('ready').className = `pill ${readiness.ready ? 'good' : 'bad'}`;
-  samples.push(sampleOf(metrics));
-  samples = samples.slice(-300);
-  return metrics;
+/** How the sidecar is, beside its name. A reader of the screen says it when it changes, not at each sample. */
+function mark(text, tone = '') {
+  if (byId('ready').textContent !== text) byId('ready').textContent = text;
+  byId('ready').className = `pill ${tone}`;
+}
+
+/** Keeps a sample, unless it is too close to the last for a rate to be made of the two. */
+function keep(one) {
+  const since = one.at - (samples.at(-1)?.at ?? -Infinity);
+  // The clock was set back.
+  if (since < 0) samples = [];
+  if (since < 0 || since >= SAMPLE_EVERY / 4) samples = [...samples, one].slice(-300);
+}
+
+async function take() {
+  const within = SAMPLE_PATIENCE;
+  try {
+    const readiness = await ask('readyz', { within });
+    const why = readiness.draining ? words.draining : !readiness.store_writable ? words.storeDown : !readiness.app_usable ? words.noApp : words.notReady;
+    mark(readiness.ready ? words.ready : why, readiness.ready ? 'good' : 'bad');
+    const metrics = await ask('metrics', { within });
+    keep(sampleOf(metrics));
+    return metrics;
+  } catch (error) {
+    if (!(error instanceof Late)) mark(error.message, 'bad');
+    throw error;
+  }
+}
+
+/** The sample that is under way, or a new one. */
+function sample() {
+  sampling ??= take().finally(() => { sampling = undefined; });
+  return sampling;
+}
+
+/** A sample, whatever is shown, so that the plots have no gaps. What was counted before a failure isn't shown as of now. */
+async function tick() {
+  let now;
+  try {
+    now = tiles(await sample());
+  } catch (error) {
+    if (error instanceof Late) return;
+    now = el('p', { class: 'bad' }, error.message);
+  }
+  if (tab === 'overview') show(now, plots(), el('p', { class: 'faint' }, words.sampling));
 }
 
 async function overview() {
-  const metrics = await sample();
-  if (tab === 'overview') show(tiles(metrics), plots(), el('p', { class: 'faint' }, words.sampling));
+  begin();
+  await tick();
 }
 
 // Merchants, apps
 
-async function merchants(selector) {
-  const found = el('input', { id: 'selector', placeholder: words.findHint, 'aria-label': words.findHint, value: selector ?? '' });
-  const bar = el('form', { class: 'bar', onsubmit: (e) => { e.preventDefault(); attempt(() => merchants(found.value.trim())); } }, found, el('button', {}, words.find));
-  const path = selector ? `api/merchants?selector=${encodeURIComponent(selector)}` : 'api/merchants';
-  const cells = (m) => [[m.user_id ?? '–', el('br'), el('span', { class: 'faint' }, m.auth_app_id)], dash(m.alias), pill(m.status), m.source, time(m.auth_time), m.token_fingerprint, time(m.updated_at)];
-  await pages(path, [words.merchant, words.alias, words.status, words.source, words.since, words.token, words.changed], cells, undefined, bar);
+function merchants() {
+  const list = el('div');
+  const heads = [words.merchant, 'app_id', words.alias, words.status, words.source, words.since, words.token, words.changed];
+  const cells = (m) => [[whole(m.user_id), el('br'), el('span', { class: 'whole faint' }, m.auth_app_id)], whole(m.app_id), dash(m.alias), pill(m.status), m.source, time(m.auth_time), m.token_fingerprint, time(m.updated_at)];
+  const found = el('input', { id: 'selector', placeholder: words.findHint, 'aria-label': words.findHint });
+  const load = () => {
+    const selector = found.value.trim();
+    return fill(list, 'api/merchants', selector ? { selector } : {}, { heads, cells });
+  };
+  const find = (event) => { event.preventDefault(); attempt(load); };
+  show(el('form', { class: 'bar', onsubmit: find }, found, el('button', {}, words.find)), list);
+  return load();
+}
+
+/** What Alipay says of an app, in one of its two dialects. */
+function verdict(dialect, { verdict: word, error, detail }, good) {
+  if (word === 'good') return el('div', { class: 'good' }, `${dialect}: ${good}`);
+  // v3 leaves the prefix away.
+  const why = words.looks[error] ?? words.looks[`isv.${error}`];
+  return el('div', { class: 'bad' }, `${dialect}: ${error}: ${why ? `${why} ${words.original}` : ''}${detail}`);
+}
+
+function verdicts(found) {
+  const clock = found.clock_ahead_s === null ? '' : `${words.ahead(found.clock_ahead_s)}, `;
+  return [verdict('v2', found, `${words.good} (${clock}${found.took_ms} ms)`),
+    verdict('v3', found.v3, `${words.goodV3} (${found.v3.took_ms} ms)`)];
 }
 
 async function apps() {
+  begin();
   const cells = (app) => {
-    const said = el('span', {});
+    const said = el('div', { role: 'status' });
     const look = async () => {
-      const found = await ask(`api/apps/${encodeURIComponent(app.app_id)}/check`, 'POST');
-      const clock = found.clock_ahead_s === null ? '' : ` (${words.ahead(found.clock_ahead_s)}, ${found.took_ms} ms)`;
-      said.className = found.verdict === 'good' ? 'good' : 'bad';
-      const why = words.looks[found.error];
-      said.textContent = found.verdict === 'good' ? words.good + clock : `${found.error}: ${why ? `${why} ${words.original}` : ''}${found.detail}`;
+      said.replaceChildren();
+      said.append(...verdicts(await ask(`api/apps/${encodeURIComponent(app.app_id)}/check`, { method: 'POST', within: 0 })));
     };
-    return [app.app_id, app.environment, app.sign_type, dash(app.key_bits), app.alipay_public_key_fingerprints.map((one) => one.slice(0, 12)).join(', '), app.has_encrypt_key ? '✓' : '–', app.origin,
-      [el('button', { class: 'look', onclick: () => attempt(look) }, words.look), ' ', said]];
+    const button = el('button', { class: 'look', onclick: () => attempt(look, button) }, words.look);
+    return [whole(app.app_id), app.environment, app.sign_type, dash(app.key_bits), app.alipay_public_key_fingerprints.map((one) => one.slice(0, 12)).join(', '), app.has_encrypt_key ? '✓' : '–', app.origin, [button, said]];
   };
   // All of them stand on one page.
-  const page = await ask('api/apps');
-  show(table(['app_id', words.environment, words.signType, words.bits, words.fingerprints, words.encrypted, words.origin, ''], page.items.map((app) => ({ cells: cells(app), key: app }))));
+  const page = await read('api/apps');
+  show(table(['app_id', words.environment, words.signType, words.bits, words.fingerprints, words.encrypted, words.origin, ''], page.items.map((app) => row(cells(app)))));
 }
 
 // The inbox
 
 const ITEM_HEADS = () => [words.received, words.type, 'app_id', words.state, words.attempts, 'id'];
-const itemCells = (item) => [time(item.received_at), dash(item.type), dash(item.app_id), pill(item.state), item.attempts, el('span', { class: 'faint' }, item.id)];
+const itemCells = (item) => [time(item.received_at), dash(item.type), whole(item.app_id), pill(item.state), item.attempts, el('span', { class: 'faint' }, item.id)];
 
-async function inbox(state = '') {
+function inbox(state = '') {
+  const list = el('div');
   const options = ['', 'pending', 'delivered', 'dead', 'ignored'].map((one) => el('option', { value: one, selected: one === state }, one ? words[STATES[one]] : words.all));
-  const bar = el('div', { class: 'bar' }, el('select', { id: 'state', 'aria-label': words.state, onchange: (e) => attempt(() => inbox(e.target.value)) }, options));
-  await pages(`api/inbox${state ? `?state=${state}` : ''}`, ITEM_HEADS(), itemCells, (item) => entry(item, () => inbox(state)), bar);
+  const select = el('select', { id: 'state', 'aria-label': words.state, onchange: () => attempt(load) }, options);
+  const load = () => {
+    const chosen = select.value;
+    const open = (item) => entry(item, () => inbox(chosen));
+    return fill(list, 'api/inbox', { ...(chosen && { state: chosen }), order: 'desc' }, { heads: ITEM_HEADS(), cells: itemCells, open });
+  };
+  show(el('div', { class: 'bar' }, select), list);
+  return load();
 }
 
-async function refused() {
-  const again = async () => {
-    const report = await ask('api/inbox/reverify', 'POST');
-    await refused();
-    complain(words.reverified(report));
-  };
-  const bar = el('div', { class: 'bar' }, el('button', { id: 'reverify-all', onclick: () => attempt(again) }, words.reverifyAll));
-  await pages('api/inbox?state=refused', ITEM_HEADS(), itemCells, (item) => entry(item, refused), bar);
+/** Verifies again, one or all, tells what became of it, and goes `on` if the operator is still there. */
+async function reverify(path, on) {
+  const mine = turn;
+  const report = await ask(path, { method: 'POST', within: 0 });
+  note(`${words.reverify}: ${words.reverified(report)}`);
+  if (mine === turn) await on();
+}
+
+function refused() {
+  const list = el('div');
+  const all = el('button', { id: 'reverify-all', onclick: () => attempt(() => reverify('api/inbox/reverify', load), all) }, words.reverifyAll);
+  const load = () => fill(list, 'api/inbox', { state: 'refused', order: 'desc' }, { heads: ITEM_HEADS(), cells: itemCells, open: (item) => entry(item, refused) });
+  show(el('div', { class: 'bar' }, all), list);
+  return load();
 }
 
 const facts = (rows) => el('div', { class: 'scroll' }, el('table', {}, rows.filter(Boolean).map(([name, value]) => el('tr', {}, el('th', { scope: 'row' }, name), el('td', {}, value)))));
@@ -314,20 +369,29 @@ function answer({ error, status, reason: why }) {
   return el('span', { class: error === null ? 'good' : 'bad', title: error ?? '' }, said, more);
 }
 
+/** Owes an entry to the backend again; what it needn't have a second time, only after a question. */
+async function replay(view, reload) {
+  const question = words.replaySure[view.state];
+  if (question && !confirm(question)) return;
+  const mine = turn;
+  await ask(`api/inbox/${encodeURIComponent(view.id)}/replay`, { method: 'POST' });
+  note(`${view.type} ${view.id}: ${words.replayed}`);
+  if (mine === turn) await reload();
+}
+
 async function entry(item, back) {
+  begin();
   const isRefused = item.state === 'refused';
-  const view = await ask(`api/inbox/${encodeURIComponent(item.id)}${isRefused ? '?explain=true' : ''}`);
-  const reload = (message) => attempt(async () => { await entry(item, back); complain(message); });
-  const replay = async () => { await ask(`api/inbox/${encodeURIComponent(item.id)}/replay`, 'POST'); reload(words.replayed); };
-  const reverify = async () => {
-    const report = await ask(`api/inbox/${encodeURIComponent(item.id)}/reverify`, 'POST');
-    await back();
-    complain(words.reverified(report));
+  const path = `api/inbox/${encodeURIComponent(item.id)}`;
+  const view = await read(path + (isRefused ? '?explain=true' : ''));
+  const button = (id, word, work) => {
+    const made = el('button', { id, onclick: () => attempt(work, made) }, word);
+    return made;
   };
   show(
-    el('div', { class: 'bar' }, el('button', { id: 'back', onclick: () => attempt(back) }, `← ${words.back}`),
-      isRefused ? el('button', { id: 'reverify', onclick: () => attempt(reverify) }, words.reverify)
-        : el('button', { id: 'replay', onclick: () => attempt(replay) }, words.replay)),
+    el('div', { class: 'bar' }, button('back', `← ${words.back}`, back),
+      isRefused ? button('reverify', words.reverify, () => reverify(`${path}/reverify`, back))
+        : button('replay', words.replay, () => replay(view, () => entry(item, back)))),
     facts([['id', view.id], ['notify_id', dash(view.notify_id)], [words.type, dash(view.type)], [words.state, pill(view.state)], ['app_id', dash(view.app_id)],
       [words.merchant, `${dash(view.user_id)} / ${dash(view.auth_app_id)}`], [words.received, time(view.received_at)],
       view.next_attempt_at && [words.next, time(view.next_attempt_at)],
@@ -335,19 +399,31 @@ async function entry(item, back) {
       view.refusal && [words.peer, view.refusal.peer], view.refusal && [words.times, view.refusal.times]]),
     view.explanation && [el('h2', {}, words.diagnosis), diagnosis(view.explanation)],
     !isRefused && [el('h2', {}, words.history), el('div', { id: 'history' }, table([words.at, words.took, words.answer, words.via, words.to],
-      view.history.map((one) => ({ cells: [time(one.at), `${one.duration_ms} ms`, answer(one), words[one.via] ?? one.via, dash(one.to)] }))))],
+      view.history.map((one) => row([time(one.at), `${one.duration_ms} ms`, answer(one), words[one.via] ?? one.via, dash(one.to)]))))],
     view.event && [el('h2', {}, words.event), json(view.event)],
     Object.keys(view.params).length > 0 && [el('h2', {}, isAlipays(view) ? words.params : words.receivedParams), json(view.params)]);
 }
 
 // The frame
 
-const TABS = { overview, merchants: () => merchants(), inbox: () => inbox(), refused, apps };
+const TABS = { overview, merchants, inbox: () => inbox(), refused, apps };
 
 function go(name) {
   tab = name;
-  for (const button of byId('tabs').children) button.toggleAttribute('aria-current', button.id === `tab-${name}`);
+  begin();
+  // At once: under the name of another tab the old rows would be taken for its own.
+  show();
+  for (const button of byId('tabs').children) {
+    if (button.id === `tab-${name}`) button.setAttribute('aria-current', 'page');
+    else button.removeAttribute('aria-current');
+  }
   return attempt(TABS[name]);
+}
+
+/** Opens a tab with a sample, which the overview takes itself. */
+function arrive(name) {
+  go(name);
+  if (name !== 'overview') tick();
 }
 
 function label() {
@@ -357,41 +433,53 @@ function label() {
   byId('tabs').replaceChildren(...Object.keys(TABS).map((name) => el('button', { id: `tab-${name}`, onclick: () => go(name) }, words[name])));
 }
 
-function leave() {
+const [OUTSIDE, INSIDE] = [['login'], ['view', 'tabs', 'leave']];
+
+function swap(from, to) {
+  for (const id of from) byId(id).hidden = true;
+  for (const id of to) byId(id).hidden = false;
+}
+
+/** To the login, with `why`. Nothing that was shown stays behind. */
+function leave(why) {
   clearInterval(timer);
   token = null;
   remember('token', null);
   samples = [];
-  byId('ready').textContent = '';
-  for (const [id, hidden] of [['login', false], ['view', true], ['tabs', true], ['leave', true]]) byId(id).hidden = hidden;
+  begin();
+  show();
+  mark('');
+  note();
+  complain(why);
+  swap(INSIDE, OUTSIDE);
+  byId('token').focus();
 }
 
 async function enter() {
-  // Asked first: a wrong one throws, and the login stays.
-  await ask('api/store');
+  // No header can hold another character, and no token has one.
+  if (!/^[\x20-\x7e]+$/.test(token)) throw new Problem(words.tokenForm);
+  // Asked first: a wrong one throws, and the login stays. It is answered from memory.
+  await ask('api/config');
   remember('token', token);
-  for (const [id, hidden] of [['login', true], ['view', false], ['tabs', false], ['leave', false]]) byId(id).hidden = hidden;
+  swap(OUTSIDE, INSIDE);
   byId('token').value = '';
   clearInterval(timer);
-  // Samples go on whatever is shown, so that the plots have no gaps.
-  timer = setInterval(() => (tab === 'overview' ? attempt(overview) : sample().catch(() => {})), 2000);
-  await go(tab);
-  if (tab !== 'overview') await sample();
+  timer = setInterval(tick, SAMPLE_EVERY);
+  arrive(tab);
 }
 
 byId('login').addEventListener('submit', (event) => {
   event.preventDefault();
   token = byId('token').value.trim();
-  attempt(enter);
+  attempt(async () => { await enter(); byId(`tab-${tab}`).focus(); }, byId('enter'));
 });
-byId('leave').addEventListener('click', () => { complain(); leave(); });
+byId('leave').addEventListener('click', () => leave());
 byId('language').addEventListener('click', () => {
   language = language === 'zh' ? 'en' : 'zh';
   remember('language', language);
   label();
-  if (!token) return;
-  go(tab);
-  sample().catch(() => {});
+  if (byId('login').hidden) arrive(tab);
+  else complain();
 });
 label();
 if (token) attempt(enter);

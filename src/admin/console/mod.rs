@@ -20,6 +20,7 @@ pub(super) fn file(path: &str) -> Option<Response<Full<Bytes>>> {
         "/" => ("text/html; charset=utf-8", include_str!("index.html")),
         "/console.css" => ("text/css; charset=utf-8", include_str!("console.css")),
         "/console.js" => ("text/javascript; charset=utf-8", include_str!("console.js")),
+        "/plots.js" => ("text/javascript; charset=utf-8", include_str!("plots.js")),
         "/words.js" => ("text/javascript; charset=utf-8", include_str!("words.js")),
         _ => return None,
     };
