@@ -6,10 +6,11 @@
 #   backend.sh pay ORDER AMOUNT USER    prints the trade's number
 #   backend.sh events                   prints the paid orders that Alipay told of, and takes them
 #
-# Environment: SIDECAR, MERCHANT, as ../README.md says.
+# Environment: SIDECAR, MERCHANT, as ../README.md says; ORDERS, a file of the orders (orders.txt).
 set -euo pipefail
 sidecar=${SIDECAR:-http://127.0.0.1:2088}
 merchant=${MERCHANT:-shop}
+orders=${ORDERS:-orders.txt}
 
 # Nothing of the environment's proxies; longer than the sidecar's own deadline (15 s), which knows better
 # what became of a call.
@@ -18,19 +19,36 @@ ask() { curl --silent --show-error --noproxy '*' --max-time 20 "$@"; }
 # A member of one of Alipay's nodes, which are flat.
 member() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"; }
 
+# A parameter of a form whose value needs no decoding.
+parameter() { tr '&' '\n' | sed -n "s/^$1=//p"; }
+
+# An amount in fen, nothing where it is none: Alipay says `8.80` of what was ordered as `8.8`.
+fen() {
+  [[ $1 =~ ^([0-9]{1,9})(\.([0-9]{1,2}))?$ ]] || return 0
+  local decimals=${BASH_REMATCH[3]}00
+  echo "$((10#${BASH_REMATCH[1]}${decimals:0:2}))"
+}
+
 # Calls Alipay for the merchant: unsigned; what comes back is verified. Ends with 3 where Alipay may have
 # acted on it without that we know, with 1 where it hasn't.
-call() { # METHOD BIZ_CONTENT [CURL'S FURTHER ARGUMENTS: a query by --url-query or in METHOD]
-  local head code node
-  head=$(mktemp)
-  node=$(ask -D "$head" -H "Alipay-Merchant: $merchant" -d "$2" "$sidecar/v2/$1") || return 3
-  if grep -qi '^alipay-sidecar-outcome: unknown' "$head"; then rm "$head"; return 3; fi
-  if grep -qi '^alipay-sidecar-error:' "$head"; then rm "$head"; echo "$node" >&2; return 1; fi
-  rm "$head"
-  # Alipay leaves `code` out of some successes (alipay.system.oauth.token).
-  code=$(member code <<<"$node")
-  if [ "${code:-10000}" != 10000 ]; then echo "$node" >&2; return 1; fi
-  echo "$node"
+call() { # METHOD (a query behind it) BIZ_CONTENT
+  local head answer code sub_code
+  # The head, an empty line, and the node.
+  answer=$(ask --include -H "Alipay-Merchant: $merchant" -d "$2" "$sidecar/v2/$1") || return 3
+  answer=${answer//$'\r'/}
+  head=${answer%%$'\n\n'*} answer=${answer#*$'\n\n'}
+  if grep -qi '^alipay-sidecar-outcome: not-sent' <<<"$head"; then echo "$answer" >&2; return 1; fi
+  # An error whose outcome is unknown, and what Alipay didn't sign (`unsigned-error`).
+  if ! grep -qi '^alipay-sidecar-verified: true' <<<"$head"; then echo "$answer" >&2; return 3; fi
+  code=$(member code <<<"$answer") sub_code=$(member sub_code <<<"$answer")
+  case "$code $sub_code" in
+    # Alipay leaves `code` out of some successes (alipay.system.oauth.token). 10003 is one, too: under way,
+    # and not finished, which a notification or a query tells.
+    ' '* | '10000 '* | '10003 '*) echo "$answer" ;;
+    # Alipay stumbled, and may have acted all the same.
+    '20000 '* | *.SYSTEM_ERROR | *' isp.'*) echo "$answer" >&2; return 3 ;;
+    *) echo "$answer" >&2; return 1 ;;
+  esac
 }
 
 case "${1:-} $#" in
@@ -38,6 +56,10 @@ case "${1:-} $#" in
     call "alipay.system.oauth.token?grant_type=authorization_code&code=$2" '' | member user_id
     ;;
   'pay 4')
+    if [[ ! $2 =~ ^[A-Za-z0-9_-]{1,64}$ || ! $(fen "$3") -gt 0 ]]; then echo "no order, or no amount" >&2; exit 2; fi
+    # Known before it can be paid: the notification may be quicker than the reply.
+    touch "$orders"
+    grep -q "^$2 " "$orders" || echo "$2 $(fen "$3")" >>"$orders"
     biz="{\"out_trade_no\":\"$2\",\"total_amount\":\"$3\",\"subject\":\"order $2\",\"buyer_id\":\"$4\"}"
     status=0
     trade=$(call "alipay.trade.create?notify_url=/orders/$2" "$biz") || status=$?
@@ -47,17 +69,22 @@ case "${1:-} $#" in
     member trade_no <<<"$trade"
     ;;
   'events 1')
-    ask "$sidecar/events/claim" -d '{"max":1,"lease":"30s","wait":"10s"}' | {
-      read -r items || [ -n "$items" ]
-      id=$(member id <<<"${items//\},\{/$'\n'}")
-      [ -n "$id" ] || exit 0
-      body=$(member body <<<"$items")
-      # Work on it first, then say that it is taken: what isn't acked comes again.
-      if grep -q 'trade_status=TRADE_SUCCESS' <<<"$body"; then
-        grep -o 'out_trade_no=[^&]*' <<<"$body" | cut -d= -f2
-      fi
-      ask "$sidecar/events/$id/ack" -d '{}'
-    }
+    items=$(ask "$sidecar/events/claim" -d '{"max":1,"lease":"30s","wait":"10s"}')
+    id=$(member id <<<"$items")
+    [ -n "$id" ] || exit 0
+    body=$(member body <<<"$items")
+    # Work on it first, then say that it is taken: what isn't acked comes again.
+    case $(parameter trade_status <<<"$body") in
+      TRADE_SUCCESS | TRADE_FINISHED)
+        order=$(parameter out_trade_no <<<"$body")
+        if ! grep -qxF "$order $(fen "$(parameter total_amount <<<"$body")")" "$orders"; then
+          echo "no such order, or another amount: $body" >&2
+          exit 1
+        fi
+        echo "$order"
+        ;;
+    esac
+    ask "$sidecar/events/$id/ack" -d '{}'
     ;;
   *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

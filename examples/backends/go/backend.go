@@ -6,21 +6,28 @@ package main
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 )
 
 var (
-	sidecar  = env("SIDECAR", "http://127.0.0.1:2088")
-	merchant = env("MERCHANT", "shop")
+	sidecar       = env("SIDECAR", "http://127.0.0.1:2088")
+	merchant      = env("MERCHANT", "shop")
+	webhookSecret = strings.TrimSpace(os.Getenv("WEBHOOK_SECRET"))
 	// Longer than the sidecar's own deadline (15 s): it knows better what became of a call. Without the
 	// environment's proxy: the sidecar is beside us.
 	local = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{Proxy: nil}}
@@ -75,20 +82,34 @@ func call(method string, biz map[string]string, params url.Values) (*Node, error
 	}
 	defer reply.Body.Close()
 	if reply.StatusCode != http.StatusOK {
-		return nil, &Failed{reply.Header.Get("Alipay-Sidecar-Error"), reply.Header.Get("Alipay-Sidecar-Outcome")}
+		failed := &Failed{reply.Header.Get("Alipay-Sidecar-Error"), reply.Header.Get("Alipay-Sidecar-Outcome")}
+		if failed.Outcome == "" {
+			failed.Outcome = "unknown"
+		}
+		return nil, failed
 	}
 	node := &Node{}
 	if err := json.NewDecoder(reply.Body).Decode(node); err != nil {
 		return nil, &Failed{"reply-lost", "unknown"}
 	}
-	// Alipay leaves `code` out of some successes (alipay.system.oauth.token).
-	if node.Code != "" && node.Code != "10000" {
-		if node.SubCode == "" {
-			node.SubCode = node.Code
-		}
-		return nil, &Refused{node.SubCode}
+	// `unsigned-error`: nobody knows who said it.
+	if verified := reply.Header.Get("Alipay-Sidecar-Verified"); verified != "true" {
+		return nil, &Failed{verified, "unknown"}
 	}
-	return node, nil
+	// Alipay leaves `code` out of some successes (alipay.system.oauth.token). 10003 is one, too: under way,
+	// and not finished, which a notification or a query tells.
+	if node.Code == "" || node.Code == "10000" || node.Code == "10003" {
+		return node, nil
+	}
+	named := node.SubCode
+	if named == "" {
+		named = node.Code
+	}
+	// Alipay stumbled, and may have acted all the same.
+	if node.Code == "20000" || strings.HasSuffix(named, ".SYSTEM_ERROR") || strings.HasPrefix(named, "isp.") {
+		return nil, &Failed{named, "unknown"}
+	}
+	return nil, &Refused{named}
 }
 
 func login(code string) (any, error) {
@@ -101,6 +122,18 @@ func login(code string) (any, error) {
 		token.UserID = token.OpenID
 	}
 	return map[string]string{"user": token.UserID}, nil
+}
+
+var amountForm = regexp.MustCompile(`^([0-9]{1,9})(?:\.([0-9]{1,2}))?$`)
+
+// fen is an amount in fen, 0 where it is none: Alipay says `8.80` of what was ordered as `8.8`.
+func fen(amount string) int64 {
+	parts := amountForm.FindStringSubmatch(amount)
+	if parts == nil {
+		return 0
+	}
+	whole, _ := strconv.ParseInt(parts[1]+(parts[2] + "00")[:2], 10, 64)
+	return whole
 }
 
 func create(order, amount, user string) (any, error) {
@@ -132,6 +165,31 @@ func create(order, amount, user string) (any, error) {
 	return *orders[order], nil
 }
 
+// isFromSidecar says whether the sidecar sent this (Standard Webhooks): whoever reaches this port may claim
+// to be it.
+func isFromSidecar(header http.Header, body []byte) bool {
+	sent := header.Get("Webhook-Timestamp")
+	seconds, err := strconv.ParseInt(sent, 10, 64)
+	// More than five minutes off: somebody kept it, and sends it again.
+	if err != nil || seconds < time.Now().Unix()-300 || seconds > time.Now().Unix()+300 {
+		return false
+	}
+	// What delivery.signing_secret means: base64 behind `whsec_`, else the text itself.
+	key := []byte(webhookSecret)
+	if strings.HasPrefix(webhookSecret, "whsec_") {
+		encoded := strings.TrimRight(strings.TrimPrefix(webhookSecret, "whsec_"), "=")
+		key, err = base64.RawStdEncoding.DecodeString(encoded)
+	}
+	if err != nil || len(key) == 0 {
+		return false
+	}
+	mac := hmac.New(sha256.New, key)
+	fmt.Fprintf(mac, "%s.%s.", header.Get("Webhook-Id"), sent)
+	mac.Write(body)
+	expected := "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
+	return hmac.Equal([]byte(header.Get("Webhook-Signature")), []byte(expected))
+}
+
 // event takes what Alipay told; the sidecar verified it. It may come twice, so it only ever says “is so”.
 func event(kind string, form url.Values) bool {
 	status := form.Get("trade_status")
@@ -141,7 +199,7 @@ func event(kind string, form url.Values) bool {
 	lock.Lock()
 	defer lock.Unlock()
 	order := orders[form.Get("out_trade_no")]
-	if order == nil || order.Amount != form.Get("total_amount") {
+	if order == nil || fen(order.Amount) != fen(form.Get("total_amount")) {
 		return false
 	}
 	order.Paid, order.TradeNo = true, form.Get("trade_no")
@@ -149,8 +207,15 @@ func event(kind string, form url.Values) bool {
 }
 
 func takeEvent(w http.ResponseWriter, r *http.Request) {
-	// In the charset that Content-Type names; UTF-8 where calls are made in UTF-8, as here.
-	if r.ParseForm() != nil || !event(r.Header.Get("Alipay-Event-Type"), r.PostForm) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil || !isFromSidecar(r.Header, body) {
+		http.Error(w, "not signed with WEBHOOK_SECRET", http.StatusUnauthorized)
+		return
+	}
+	// In the charset that Content-Type names; UTF-8 where calls are made in UTF-8, as here. What is no form
+	// (an event of the sidecar's own, as JSON) is none of those that are acted upon.
+	form, _ := url.ParseQuery(string(body))
+	if !event(r.Header.Get("Alipay-Event-Type"), form) {
 		http.Error(w, "fail", http.StatusInternalServerError)
 		return
 	}
@@ -165,6 +230,10 @@ func answerLogin(w http.ResponseWriter, r *http.Request) {
 func answerOrder(w http.ResponseWriter, r *http.Request) {
 	name, query := strings.TrimPrefix(r.URL.Path, "/orders/"), r.URL.Query()
 	if r.Method == http.MethodPost {
+		if fen(query.Get("amount")) == 0 {
+			write(w, http.StatusBadRequest, map[string]string{"error": "amount is missing, or none"})
+			return
+		}
 		value, err := create(name, query.Get("amount"), query.Get("user"))
 		answer(w, value, err)
 		return

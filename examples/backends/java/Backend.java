@@ -15,18 +15,25 @@ import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.nio.charset.StandardCharsets;
+import java.security.GeneralSecurityException;
+import java.security.MessageDigest;
 import java.time.Duration;
+import java.time.Instant;
 import java.util.Arrays;
+import java.util.Base64;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.Executors;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
+import javax.crypto.Mac;
+import javax.crypto.spec.SecretKeySpec;
 
 public final class Backend {
     private static final String SIDECAR = env("SIDECAR", "http://127.0.0.1:2088");
     private static final String MERCHANT = env("MERCHANT", "shop");
+    private static final String WEBHOOK_SECRET = env("WEBHOOK_SECRET", "").strip();
     // The sidecar is beside us: no proxy may come between.
     private static final HttpClient LOCAL =
             HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).proxy(ProxySelector.of(null)).build();
@@ -89,13 +96,24 @@ public final class Backend {
                     headers.firstValue("Alipay-Sidecar-Error").orElse("http-" + reply.statusCode()),
                     headers.firstValue("Alipay-Sidecar-Outcome").orElse("unknown"));
         }
-        // Alipay leaves `code` out of some successes (alipay.system.oauth.token).
-        String code = member(reply.body(), "code");
-        if (code != null && !code.equals("10000")) {
-            String sub = member(reply.body(), "sub_code");
-            throw new Refused(sub == null ? code : sub);
+        String verified = reply.headers().firstValue("Alipay-Sidecar-Verified").orElse("");
+        // `unsigned-error`: nobody knows who said it.
+        if (!verified.equals("true")) {
+            throw new Failed(verified, "unknown");
         }
-        return reply.body();
+        // Alipay leaves `code` out of some successes (alipay.system.oauth.token). 10003 is one, too: under
+        // way, and not finished, which a notification or a query tells.
+        String code = member(reply.body(), "code");
+        if (code == null || code.equals("10000") || code.equals("10003")) {
+            return reply.body();
+        }
+        String sub = member(reply.body(), "sub_code");
+        String named = sub == null ? code : sub;
+        // Alipay stumbled, and may have acted all the same.
+        if (code.equals("20000") || named.endsWith(".SYSTEM_ERROR") || named.startsWith("isp.")) {
+            throw new Failed(named, "unknown");
+        }
+        throw new Refused(named);
     }
 
     static String login(String code) throws Failed, Refused {
@@ -103,6 +121,16 @@ public final class Backend {
         String token = call("alipay.system.oauth.token", "", params);
         String user = member(token, "user_id");
         return "{\"user\":\"%s\"}".formatted(user == null ? member(token, "open_id") : user);
+    }
+
+    /** An amount in fen, 0 where it is none: Alipay says {@code 8.80} of what was ordered as {@code 8.8}. */
+    static long fen(String amount) {
+        var parts = Pattern.compile("([0-9]{1,9})(?:\\.([0-9]{1,2}))?").matcher(amount == null ? "" : amount);
+        if (!parts.matches()) {
+            return 0;
+        }
+        String decimals = parts.group(2) == null ? "" : parts.group(2);
+        return Long.parseLong(parts.group(1) + (decimals + "00").substring(0, 2));
     }
 
     static String create(String order, String amount, String user) throws Failed, Refused {
@@ -126,6 +154,33 @@ public final class Backend {
                 .json();
     }
 
+    /** Whether the sidecar sent this (Standard Webhooks): whoever reaches this port may claim to be it. */
+    static boolean isFromSidecar(HttpExchange exchange, byte[] body) {
+        var headers = exchange.getRequestHeaders();
+        String sent = headers.getFirst("webhook-timestamp");
+        String signature = headers.getFirst("webhook-signature");
+        if (WEBHOOK_SECRET.isEmpty() || sent == null || !sent.matches("[0-9]{1,12}") || signature == null) {
+            return false;
+        }
+        // More than five minutes off: somebody kept it, and sends it again.
+        if (Math.abs(Instant.now().getEpochSecond() - Long.parseLong(sent)) > 300) {
+            return false;
+        }
+        // What delivery.signing_secret means: base64 behind `whsec_`, else the text itself.
+        byte[] key = WEBHOOK_SECRET.startsWith("whsec_")
+                ? Base64.getDecoder().decode(WEBHOOK_SECRET.substring("whsec_".length()))
+                : WEBHOOK_SECRET.getBytes(StandardCharsets.UTF_8);
+        try {
+            Mac mac = Mac.getInstance("HmacSHA256");
+            mac.init(new SecretKeySpec(key, "HmacSHA256"));
+            mac.update((headers.getFirst("webhook-id") + "." + sent + ".").getBytes(StandardCharsets.UTF_8));
+            String expected = "v1," + Base64.getEncoder().encodeToString(mac.doFinal(body));
+            return MessageDigest.isEqual(expected.getBytes(), signature.getBytes());
+        } catch (GeneralSecurityException error) {
+            throw new IllegalStateException(error);
+        }
+    }
+
     /** Takes what Alipay told; the sidecar verified it. May come twice, so it only ever says “is so”. */
     static boolean event(String kind, Map<String, String> form) {
         boolean paid = List.of("TRADE_SUCCESS", "TRADE_FINISHED").contains(form.getOrDefault("trade_status", ""));
@@ -133,7 +188,7 @@ public final class Backend {
             return true;
         }
         Order order = ORDERS.get(form.getOrDefault("out_trade_no", ""));
-        if (order == null || !order.amount.equals(form.get("total_amount"))) {
+        if (order == null || fen(order.amount) != fen(form.get("total_amount"))) {
             return false;
         }
         ORDERS.put(order.order, new Order(order.order, order.amount, form.get("trade_no"), true));
@@ -141,9 +196,14 @@ public final class Backend {
     }
 
     static void takeEvent(HttpExchange exchange) throws IOException {
+        byte[] body = exchange.getRequestBody().readAllBytes();
+        if (!isFromSidecar(exchange, body)) {
+            send(exchange, 401, "text/plain", "not signed with WEBHOOK_SECRET");
+            return;
+        }
         // In the charset that Content-Type names; UTF-8 where calls are made in UTF-8, as here.
-        String body = new String(exchange.getRequestBody().readAllBytes(), StandardCharsets.UTF_8);
-        boolean taken = event(exchange.getRequestHeaders().getFirst("Alipay-Event-Type"), decoded(body));
+        var form = decoded(new String(body, StandardCharsets.UTF_8));
+        boolean taken = event(exchange.getRequestHeaders().getFirst("Alipay-Event-Type"), form);
         send(exchange, taken ? 200 : 500, "text/plain", taken ? "success" : "fail");
     }
 
@@ -164,7 +224,7 @@ public final class Backend {
             } else if (isPost) {
                 String amount = asked.getOrDefault("amount", "");
                 String user = asked.getOrDefault("user", "");
-                boolean isPlain = amount.matches("[0-9.]+") && user.matches("[A-Za-z0-9_-]+");
+                boolean isPlain = fen(amount) > 0 && user.matches("[A-Za-z0-9_-]+");
                 send(exchange, isPlain ? 200 : 400, json, isPlain ? create(order, amount, user) : "{}");
             } else {
                 Order known = ORDERS.get(order);

@@ -3,10 +3,12 @@
 // Routes and environment: ../README.md. Orders are kept in memory here; keep yours in a database, and
 // commit before you answer `success`.
 
+import { createHmac, timingSafeEqual } from 'node:crypto';
 import { createServer } from 'node:http';
 
 const SIDECAR = process.env.SIDECAR ?? 'http://127.0.0.1:2088';
 const MERCHANT = process.env.MERCHANT ?? 'shop';
+const WEBHOOK_SECRET = (process.env.WEBHOOK_SECRET ?? '').trim();
 const orders = new Map();
 
 /** A call that brought no verified answer; `outcome` says whether Alipay may have acted on it. */
@@ -42,13 +44,25 @@ async function call(method, biz, params = {}) {
   if (!reply.ok) {
     throw new Failed(
       reply.headers.get('alipay-sidecar-error'),
-      reply.headers.get('alipay-sidecar-outcome'),
+      reply.headers.get('alipay-sidecar-outcome') ?? 'unknown',
     );
   }
-  const node = await reply.json();
-  // Alipay leaves `code` out of some successes (alipay.system.oauth.token).
-  if ((node.code ?? '10000') !== '10000') throw new Refused(node);
-  return node;
+  const node = await reply.json().catch(() => {
+    // It was cut off: it may have been a success.
+    throw new Failed('reply-lost', 'unknown');
+  });
+  const verified = reply.headers.get('alipay-sidecar-verified');
+  // `unsigned-error`: nobody knows who said it.
+  if (verified !== 'true') throw new Failed(verified, 'unknown');
+  // Alipay leaves `code` out of some successes (alipay.system.oauth.token). 10003 is one, too: under way,
+  // and not finished, which a notification or a query tells.
+  const { code = '10000', sub_code = '' } = node;
+  if (code === '10000' || code === '10003') return node;
+  // Alipay stumbled, and may have acted all the same.
+  if (code === '20000' || sub_code.endsWith('.SYSTEM_ERROR') || sub_code.startsWith('isp.')) {
+    throw new Failed(sub_code || code, 'unknown');
+  }
+  throw new Refused(node);
 }
 
 async function login(code) {
@@ -57,7 +71,14 @@ async function login(code) {
   return { user: token.user_id ?? token.open_id };
 }
 
+/** An amount in fen, undefined where it is none: Alipay says `8.80` of what was ordered as `8.8`. */
+function fen(amount) {
+  const parts = /^([0-9]{1,9})(?:\.([0-9]{1,2}))?$/.exec(amount ?? '');
+  return parts ? Number(parts[1] + (parts[2] ?? '').padEnd(2, '0')) : undefined;
+}
+
 async function create(order, amount, user) {
+  if (!fen(amount)) throw new TypeError('amount is none');
   const biz = {
     out_trade_no: order,
     total_amount: amount,
@@ -80,12 +101,25 @@ async function create(order, amount, user) {
   return orders.get(order);
 }
 
+/** Whether the sidecar sent this (Standard Webhooks): whoever reaches this port may claim to be it. */
+function isFromSidecar(headers, body) {
+  const { 'webhook-id': id, 'webhook-timestamp': sent, 'webhook-signature': signature = '' } = headers;
+  // More than five minutes off: somebody kept it, and sends it again.
+  if (!(Math.abs(Date.now() / 1000 - Number(sent)) <= 300)) return false;
+  // What delivery.signing_secret means: base64 behind `whsec_`, else the text itself.
+  const encoded = WEBHOOK_SECRET.match(/^whsec_(.*)$/)?.[1];
+  const key = encoded === undefined ? Buffer.from(WEBHOOK_SECRET) : Buffer.from(encoded, 'base64');
+  const mac = createHmac('sha256', key).update(`${id}.${sent}.`).update(body).digest('base64');
+  const [given, expected] = [Buffer.from(signature), Buffer.from(`v1,${mac}`)];
+  return key.length > 0 && given.length === expected.length && timingSafeEqual(given, expected);
+}
+
 /** Takes what Alipay told; the sidecar verified it. May come twice, so it only ever says “is so”. */
 function event(kind, form) {
   const paid = ['TRADE_SUCCESS', 'TRADE_FINISHED'].includes(form.get('trade_status'));
   if (kind !== 'trade_status_sync' || !paid) return true;
   const order = orders.get(form.get('out_trade_no'));
-  if (order?.amount !== form.get('total_amount')) return false;
+  if (!order || fen(order.amount) !== fen(form.get('total_amount'))) return false;
   Object.assign(order, { paid: true, trade_no: form.get('trade_no') });
   return true;
 }
@@ -93,7 +127,7 @@ function event(kind, form) {
 async function bodyOf(request) {
   const chunks = [];
   for await (const chunk of request) chunks.push(chunk);
-  return Buffer.concat(chunks).toString();
+  return Buffer.concat(chunks);
 }
 
 const json = (status, value) => [status, 'application/json', JSON.stringify(value)];
@@ -107,8 +141,10 @@ async function answer(request) {
     return value;
   };
   if (request.method === 'POST' && url.pathname === '/alipay/events') {
+    const body = await bodyOf(request);
+    if (!isFromSidecar(request.headers, body)) return [401, 'text/plain', 'not signed with WEBHOOK_SECRET'];
     // In the charset that Content-Type names; UTF-8 where calls are made in UTF-8, as here.
-    const form = new URLSearchParams(await bodyOf(request));
+    const form = new URLSearchParams(body.toString());
     const taken = event(request.headers['alipay-event-type'], form);
     return taken ? [200, 'text/plain', 'success'] : [500, 'text/plain', 'fail'];
   }

@@ -74,23 +74,42 @@ function call(string $method, ?array $biz, array $params = []): array
     }
     $error = header_of($http_response_header, 'alipay-sidecar-error');
     if ($error !== '') {
-        throw new Failed($error, header_of($http_response_header, 'alipay-sidecar-outcome'));
+        throw new Failed($error, header_of($http_response_header, 'alipay-sidecar-outcome') ?: 'unknown');
     }
     $node = json_decode($reply, true);
+    // It was cut off: it may have been a success.
     if (!is_array($node)) {
         throw new Failed('reply-lost', 'unknown');
     }
-    // Alipay leaves `code` out of some successes (alipay.system.oauth.token).
-    if (($node['code'] ?? '10000') !== '10000') {
-        throw new Refused($node);
+    // `unsigned-error`: nobody knows who said it.
+    $verified = header_of($http_response_header, 'alipay-sidecar-verified');
+    if ($verified !== 'true') {
+        throw new Failed($verified, 'unknown');
     }
-    return $node;
+    // Alipay leaves `code` out of some successes (alipay.system.oauth.token). 10003 is one, too: under way,
+    // and not finished, which a notification or a query tells.
+    [$code, $sub_code] = [$node['code'] ?? '10000', $node['sub_code'] ?? ''];
+    if ($code === '10000' || $code === '10003') {
+        return $node;
+    }
+    // Alipay stumbled, and may have acted all the same.
+    if ($code === '20000' || str_ends_with($sub_code, '.SYSTEM_ERROR') || str_starts_with($sub_code, 'isp.')) {
+        throw new Failed($sub_code ?: $code, 'unknown');
+    }
+    throw new Refused($node);
 }
 
 function login(string $code): array
 {
     $token = call('alipay.system.oauth.token', null, ['grant_type' => 'authorization_code', 'code' => $code]);
     return ['user' => $token['user_id'] ?? $token['open_id']];
+}
+
+/** An amount in fen, 0 where it is none: Alipay says `8.80` of what was ordered as `8.8`. */
+function fen(string $amount): int
+{
+    $is_amount = preg_match('/^([0-9]{1,9})(?:\.([0-9]{1,2}))?$/D', $amount, $parts);
+    return $is_amount ? (int) ($parts[1] . str_pad($parts[2] ?? '', 2, '0')) : 0;
 }
 
 function create(string $order, string $amount, string $user): array
@@ -117,9 +136,26 @@ function create(string $order, string $amount, string $user): array
         $trade = call('alipay.trade.query', ['out_trade_no' => $order]);
     }
     return orders(function (array &$orders) use ($order, $trade) {
-        $orders[$order]['trade_no'] = $trade['trade_no'];
+        $orders[$order]['trade_no'] = $trade['trade_no'] ?? null;
         return $orders[$order];
     });
+}
+
+/** Whether the sidecar sent this (Standard Webhooks): whoever reaches this port may claim to be it. */
+function is_from_sidecar(string $body): bool
+{
+    $secret = trim(getenv('WEBHOOK_SECRET') ?: '');
+    // What delivery.signing_secret means: base64 behind `whsec_`, else the text itself.
+    $is_encoded = str_starts_with($secret, 'whsec_');
+    $key = $is_encoded ? (string) base64_decode(substr($secret, strlen('whsec_'))) : $secret;
+    $id = $_SERVER['HTTP_WEBHOOK_ID'] ?? '';
+    $sent = $_SERVER['HTTP_WEBHOOK_TIMESTAMP'] ?? '';
+    // More than five minutes off: somebody kept it, and sends it again.
+    if ($key === '' || !preg_match('/^[0-9]{1,12}$/D', $sent) || abs(time() - (int) $sent) > 300) {
+        return false;
+    }
+    $expected = 'v1,' . base64_encode(hash_hmac('sha256', "$id.$sent.$body", $key, true));
+    return hash_equals($expected, $_SERVER['HTTP_WEBHOOK_SIGNATURE'] ?? '');
 }
 
 /** Takes what Alipay told; the sidecar verified it. May come twice, so it only ever says “is so”. */
@@ -131,7 +167,7 @@ function event(string $kind, array $form): bool
     }
     return orders(function (array &$orders) use ($form) {
         $name = $form['out_trade_no'];
-        if (($orders[$name]['amount'] ?? null) !== $form['total_amount']) {
+        if (!isset($orders[$name]) || fen($orders[$name]['amount']) !== fen($form['total_amount'] ?? '')) {
             return false;
         }
         $orders[$name] = ['paid' => true, 'trade_no' => $form['trade_no']] + $orders[$name];
@@ -155,7 +191,11 @@ $path = parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH);
 $is_post = $_SERVER['REQUEST_METHOD'] === 'POST';
 $order = str_starts_with($path, '/orders/') ? substr($path, strlen('/orders/')) : null;
 try {
-    if ($is_post && $path === '/alipay/events') {
+    if ($is_post && $path === '/alipay/events' && !is_from_sidecar(file_get_contents('php://input'))) {
+        http_response_code(401);
+        header('Content-Type: text/plain');
+        echo 'not signed with WEBHOOK_SECRET';
+    } elseif ($is_post && $path === '/alipay/events') {
         // In the charset that Content-Type names; UTF-8 where calls are made in UTF-8, as here.
         $taken = event($_SERVER['HTTP_ALIPAY_EVENT_TYPE'] ?? '', $_POST);
         http_response_code($taken ? 200 : 500);
@@ -164,6 +204,9 @@ try {
     } elseif (!$is_post && $path === '/login') {
         answer(200, login(asked('code')));
     } elseif ($is_post && $order !== null) {
+        if (fen(asked('amount')) === 0) {
+            throw new InvalidArgumentException('amount is none');
+        }
         answer(200, create($order, asked('amount'), asked('user')));
     } elseif ($order !== null && ($known = orders(fn (array &$orders) => $orders[$order] ?? null))) {
         answer(200, $known);

@@ -4,9 +4,15 @@ Routes and environment: ../README.md. Orders are kept in memory here; keep yours
 before you answer `success`.
 """
 
+import base64
+import hashlib
+import hmac
 import json
 import os
+import re
 import threading
+import time
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.error import HTTPError
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
@@ -14,6 +20,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 SIDECAR = os.environ.get("SIDECAR", "http://127.0.0.1:2088")
 MERCHANT = os.environ.get("MERCHANT", "shop")
+WEBHOOK_SECRET = os.environ.get("WEBHOOK_SECRET", "").strip()
 
 # The sidecar is beside us: no proxy of the environment may come between.
 local = build_opener(ProxyHandler({}))
@@ -46,20 +53,38 @@ def call(method, biz=None, **params):
     try:
         # Longer than the sidecar's own deadline (15 s): it knows better what became of a call.
         with local.open(request, timeout=20) as reply:
-            node = json.load(reply)
+            node, verified = json.load(reply), reply.headers["Alipay-Sidecar-Verified"]
     except HTTPError as error:
-        raise Failed(error.headers["Alipay-Sidecar-Error"], error.headers["Alipay-Sidecar-Outcome"]) from error
+        told = error.headers
+        raise Failed(told["Alipay-Sidecar-Error"], told["Alipay-Sidecar-Outcome"] or "unknown") from error
     except OSError as error:
         raise Failed("sidecar-unreachable", "unknown") from error
-    # Alipay leaves `code` out of some successes (alipay.system.oauth.token).
-    if node.get("code", "10000") != "10000":
-        raise Refused(node)
-    return node
+    except (HTTPException, ValueError) as error:
+        # A reply that was cut off: it may have been a success.
+        raise Failed("reply-lost", "unknown") from error
+    # `unsigned-error`: nobody knows who said it.
+    if verified != "true":
+        raise Failed(verified, "unknown")
+    # Alipay leaves `code` out of some successes (alipay.system.oauth.token). 10003 is one, too: under way,
+    # and not finished, which a notification or a query tells.
+    code, sub_code = node.get("code", "10000"), node.get("sub_code", "")
+    if code in ("10000", "10003"):
+        return node
+    # Alipay stumbled, and may have acted all the same.
+    if code == "20000" or sub_code.endswith(".SYSTEM_ERROR") or sub_code.startswith("isp."):
+        raise Failed(sub_code or code, "unknown")
+    raise Refused(node)
 
 
 def login(code):
     token = call("alipay.system.oauth.token", grant_type="authorization_code", code=code)
     return token.get("user_id") or token["open_id"]
+
+
+def fen(amount):
+    """An amount in fen, None where it is none: Alipay says `8.80` of what was ordered as `8.8`."""
+    parts = re.fullmatch(r"([0-9]{1,9})(?:\.([0-9]{1,2}))?", amount or "")
+    return int(parts[1] + (parts[2] or "").ljust(2, "0")) if parts else None
 
 
 def create(order, amount, user):
@@ -81,8 +106,27 @@ def create(order, amount, user):
         # Bytes had left, so the trade may be there: ask, and never assume.
         trade = call("alipay.trade.query", {"out_trade_no": order})
     with lock:
-        orders[order]["trade_no"] = trade["trade_no"]
+        orders[order]["trade_no"] = trade.get("trade_no")
         return dict(orders[order])
+
+
+def is_from_sidecar(headers, body):
+    """Whether the sidecar sent this (Standard Webhooks): whoever reaches this port may claim to be it."""
+    id, sent, signature = (headers.get(f"webhook-{name}", "") for name in ("id", "timestamp", "signature"))
+    # More than five minutes off: somebody kept it, and sends it again.
+    if not re.fullmatch("[0-9]{1,12}", sent) or abs(time.time() - int(sent)) > 300:
+        return False
+    key = webhook_key()
+    mac = hmac.new(key, f"{id}.{sent}.".encode() + body, hashlib.sha256).digest()
+    return bool(key) and hmac.compare_digest(signature.encode(), b"v1," + base64.b64encode(mac))
+
+
+def webhook_key():
+    """What delivery.signing_secret means: base64 behind `whsec_`, else the text itself."""
+    if not WEBHOOK_SECRET.startswith("whsec_"):
+        return WEBHOOK_SECRET.encode()
+    encoded = WEBHOOK_SECRET.removeprefix("whsec_")
+    return base64.b64decode(encoded + "=" * (-len(encoded) % 4))
 
 
 def event(kind, form):
@@ -91,7 +135,7 @@ def event(kind, form):
         return True
     with lock:
         order = orders.get(form.get("out_trade_no"))
-        if order is None or form.get("total_amount") != order["amount"]:
+        if order is None or fen(form.get("total_amount")) != fen(order["amount"]):
             return False
         order["paid"], order["trade_no"] = True, form["trade_no"]
         return True
@@ -111,14 +155,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         url, body = urlsplit(self.path), self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if url.path == "/alipay/events":
+        if url.path == "/alipay/events" and not is_from_sidecar(self.headers, body):
+            self.send(401, "not signed with WEBHOOK_SECRET", "text/plain")
+        elif url.path == "/alipay/events":
             # In the charset that Content-Type names; UTF-8 where calls are made in UTF-8, as here.
             taken = event(self.headers["Alipay-Event-Type"], dict(parse_qsl(body.decode())))
             self.send(200 if taken else 500, "success" if taken else "fail", "text/plain")
         elif url.path.startswith("/orders/"):
             asked = dict(parse_qsl(url.query))
             order = url.path.removeprefix("/orders/")
-            self.answer(lambda: create(order, asked["amount"], asked["user"]))
+            if fen(asked.get("amount")):
+                self.answer(lambda: create(order, asked["amount"], asked["user"]))
+            else:
+                self.send(400, json.dumps({"error": "amount is missing, or none"}))
         else:
             self.send(404, "{}")
 
