@@ -510,6 +510,7 @@ fn the_configuration_of_the_kubernetes_example_is_a_good_one() {
     let folder = tempfile::tempdir().expect("a folder");
     for (name, text) in [
         ("admin.token", "a-token".to_owned()),
+        ("webhook.secret", "a-secret".to_owned()),
         (
             "store.key",
             StoreKey::generate().to_base64().expose().clone(),
@@ -531,4 +532,28 @@ fn the_configuration_of_the_kubernetes_example_is_a_good_one() {
         .unwrap_or_else(|faults| panic!("{faults}"));
     assert!(!config.admin.listen.is_local());
     assert_eq!(config.apps.len(), 1);
+    assert!(config.delivery.signing_secret.is_some());
+}
+
+/// What is done by hand beside the systemd unit reads the same secrets, so it is given them all.
+#[test]
+fn what_is_done_by_hand_is_given_the_credentials_of_the_unit() {
+    let unit = read("examples/deploy/systemd/alipay-sidecar.service");
+    let lines = unit.lines();
+    let credentials: Vec<_> = lines.filter(|l| l.starts_with("LoadCredential=")).collect();
+    assert!(credentials.len() > 1, "{credentials:?}");
+    for page in ["docs/backup.md", "docs/incident.md"] {
+        let said = read(page);
+        for command in said.split("systemd-run ").skip(1) {
+            let command = command.split("\n```").next().unwrap_or_default();
+            for credential in &credentials {
+                let given = format!("-p {credential} ");
+                assert!(command.contains(&given), "{page}: {credential}");
+            }
+        }
+        assert!(said.contains("systemd-run "), "{page}");
+    }
+    for credential in &credentials {
+        assert_eq!(unit.matches(*credential).count(), 2, "{credential}");
+    }
 }
