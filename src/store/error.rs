@@ -34,7 +34,7 @@ pub enum StoreError {
     },
     /// Another process has the store open.
     #[error(
-        "{path} is in use by another process; is a sidecar already running? talk to it through its admin listener, or stop it"
+        "{path} is in use by another process; is a sidecar already running? talk to it through its admin listener, or stop it (and the sockets that start it again, where systemd has them)"
     )]
     Locked {
         /// The file.
