@@ -122,11 +122,16 @@ async fn would_apply(
         Err(StoreError::Damaged { .. }) => None,
         found => found?.pop(),
     };
+    let cancelled = match stored {
+        Some(_) => None,
+        None => cancelled(store, record, now).await?,
+    };
     let mut applied = false;
     for change in record.changes(now).unwrap_or_default() {
         match change {
             Change::Authorize { authorization, .. } => {
-                let before = stored.as_ref().map_or(Before::Nothing, Before::Record);
+                let unknown = cancelled.map_or(Before::Nothing, Before::Cancelled);
+                let before = stored.as_ref().map_or(unknown, Before::Record);
                 if let Authorized::Applied(new) = Merchant::authorize(before, &authorization, now) {
                     (stored, applied) = (Some(*new), true);
                 }
@@ -145,6 +150,22 @@ async fn would_apply(
         }
     }
     Ok(applied)
+}
+
+/// When a merchant cancelled that has no record.
+async fn cancelled(
+    store: &dyn Store,
+    record: &MerchantRecord,
+    now: i64,
+) -> Result<Option<i64>, AdminError> {
+    let key = MemoKey::cancelled(&record.app_id, &record.auth_app_id);
+    let kept = match store.recall(key, now).await {
+        // It is forgotten for what comes.
+        Err(StoreError::Damaged { .. }) => None,
+        kept => kept?,
+    };
+    let at = kept.and_then(|at| <[u8; 8]>::try_from(at.expose().as_slice()).ok());
+    Ok(at.map(i64::from_be_bytes))
 }
 
 /// Whether its effect tells that a record was new. (What is known of an old one may be kept again.)

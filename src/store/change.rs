@@ -260,4 +260,11 @@ impl MemoKey {
         }
         Self(hash.finalize().into())
     }
+
+    /// Under what the store keeps the time of a [`Change::Revoke`] of a merchant without a record:
+    /// Unix milliseconds in 8 bytes, big-endian.
+    #[must_use]
+    pub fn cancelled(app_id: &AppId, auth_app_id: &AuthAppId) -> Self {
+        Self::new("cancelled", &[app_id.as_str(), auth_app_id.as_str()])
+    }
 }

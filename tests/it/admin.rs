@@ -6,6 +6,7 @@ use std::sync::Arc;
 use alipay_sidecar::clock::ManualClock;
 use alipay_sidecar::config::Config;
 use alipay_sidecar::config::listen::Listen;
+use alipay_sidecar::model::authorization::Revocation;
 use alipay_sidecar::model::delivery::Settlement;
 use alipay_sidecar::net::client::Reply;
 use alipay_sidecar::sidecar::SidecarBuilder;
@@ -463,6 +464,25 @@ async fn an_import_is_all_or_nothing_and_can_be_tried() {
             let report = json!({"imported": imported, "stale": 1 - imported, "dry_run": is_trial});
             assert_eq!(parsed(&again), report);
         }
+    }
+    // So it does of one that cancelled before it was known.
+    let mut late = named("2021000000009998", "2088000000009998", "late");
+    late["auth_time"] = json!(1);
+    let cancelled = Change::Revoke {
+        revocation: Revocation {
+            app_id: DEFAULT_APP_ID.parse().expect("an id"),
+            auth_app_id: "2021000000009998".parse().expect("an id"),
+            at: Some(2),
+            only: None,
+        },
+        entry: None,
+    };
+    let store = sidecar.sidecar.store();
+    store.commit(vec![cancelled]).await.expect("remembered");
+    for is_trial in [true, false] {
+        let path = format!("/api/merchants/import?dry_run={is_trial}");
+        let report = json!({"imported": 0, "stale": 1, "dry_run": is_trial});
+        assert_eq!(parsed(&import(&path, &[&late]).await), report);
     }
     let inbox = sidecar.sidecar.store().entries(None, None, 9).await;
     let told = inbox.expect("readable");

@@ -80,7 +80,7 @@ impl Applier<'_> {
     /// When the merchant of `id` cancelled before it was known. What doesn't open refuses no
     /// authorisation: its code is spent.
     pub(super) fn cancelled(&mut self, id: &MerchantId) -> Result<Option<i64>, Fault> {
-        let key = cancelled_key(id);
+        let key = MemoKey::cancelled(&id.app_id, &id.auth_app_id);
         let kept = match self.remembered(key) {
             Err(Fault::Refused(error)) => {
                 tracing::error!(%error, merchant = %id, "when a merchant cancelled is damaged, and forgotten");
@@ -99,16 +99,10 @@ impl Applier<'_> {
         if self.cancelled(id)?.is_some_and(|known| at <= known) {
             return Ok(());
         }
-        let key = cancelled_key(id);
+        let key = MemoKey::cancelled(&id.app_id, &id.auth_app_id);
         self.forget(key)?;
         let at = Secret::new(at.to_be_bytes().to_vec());
         self.remember(key, &at, self.now.saturating_add(CANCELLED_MS))?;
         Ok(())
     }
-}
-
-/// Under what a cancellation is kept that came before its authorisation.
-fn cancelled_key(id: &MerchantId) -> MemoKey {
-    let parts = [id.app_id.as_str(), id.auth_app_id.as_str()];
-    MemoKey::new("cancelled", &parts)
 }
