@@ -16,7 +16,7 @@ use multer::{Constraints, Field, Multipart, SizeLimit};
 
 use crate::gateway::upload::FilePart;
 use crate::net::body::{BoxError, RoomError};
-use crate::net::pieces::pieces;
+use crate::net::pieces::in_pieces;
 use crate::net::room::{Held, NoRoom, Room};
 use crate::net::spool::{IN_MEMORY, Spool};
 use crate::protocol::charset::{self, Charset};
@@ -125,11 +125,14 @@ where
         limits: &limits,
         unread: &unread,
     };
-    let pieces = pieces(body, move |frame| reading.comes(frame));
     let sizes = SizeLimit::new().whole_stream(limits.whole);
     let constraints = Constraints::new().size_limit(sizes);
-    let parts = Multipart::with_constraints(pieces, boundary, constraints);
-    tokio::time::timeout(limits.deadline, collect(parts, charset, reading))
+    let comes = move |frame: &Bytes| reading.comes(frame);
+    let collected = in_pieces(body, comes, |pieces| {
+        let parts = Multipart::with_constraints(pieces, boundary, constraints);
+        collect(parts, charset, reading)
+    });
+    tokio::time::timeout(limits.deadline, collected)
         .await
         .map_err(|_| invalid("it didn't arrive in time"))?
 }
