@@ -24,9 +24,9 @@ pub struct SealedPage {
     pub merchants: usize,
     /// What `after` is for the next page; `None`: this was the last.
     pub next: Option<String>,
-    /// How many merchants the store has, told with the last page: those that don't open are in none.
+    /// How many merchants' records don't open, and so are on no page; told with the last one.
     #[serde(default)]
-    pub stored: Option<u64>,
+    pub unreadable: Option<u64>,
 }
 
 /// What is asked for.
@@ -119,19 +119,15 @@ pub async fn sealed_page(
         last = page.next.is_none(),
         "merchants and their tokens are exported, sealed to the recipient's key"
     );
-    let stored = match page.next {
-        None => {
-            let counts = store.counts().await?;
-            let known = [counts.merchants_authorized, counts.merchants_suspect];
-            Some(known.iter().sum::<u64>() + counts.merchants_revoked)
-        }
+    let unreadable = match page.next {
+        None => Some(store.unreadable_merchants().await?),
         Some(_) => None,
     };
     Ok(SealedPage {
         sealed,
         merchants: page.items.len(),
         next: page.next,
-        stored,
+        unreadable,
     })
 }
 

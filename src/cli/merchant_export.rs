@@ -56,8 +56,7 @@ pub(crate) async fn export(context: &Context, arguments: ExportArguments) -> Res
             match left_out {
                 0 => Ok(()),
                 left_out => Err(Failure::told(format!(
-                    "the store has {left_out} more than were exported: their records don't open \
-                     (`store check` names them), or they came meanwhile"
+                    "{left_out} more aren't in it: their records don't open; `store check` names them"
                 ))),
             }
         }
@@ -71,7 +70,7 @@ pub(crate) async fn export(context: &Context, arguments: ExportArguments) -> Res
 /// What was exported.
 struct Written {
     count: usize,
-    /// How many merchants more the store has, where it tells.
+    /// How many merchants more the store has, which can't be read.
     left_out: u64,
 }
 
@@ -145,8 +144,7 @@ async fn sealed(client: &AdminClient, sink: &mut Sink, key: &str) -> Result<Writ
         match page.next {
             Some(next) => after = Some(next),
             None => {
-                let exported = u64::try_from(count).unwrap_or(u64::MAX);
-                let left_out = page.stored.unwrap_or_default().saturating_sub(exported);
+                let left_out = page.unreadable.unwrap_or_default();
                 return Ok(Written { count, left_out });
             }
         }

@@ -26,6 +26,8 @@ const ASIDE: usize = 100;
 /// How many entries are read at once while a backend is held back: what is owed to it may stand
 /// before what is owed to others, and is put off with one write.
 const OUT_OF_THE_WAY: usize = 256;
+/// How many of what was parked are made due again at once.
+const TAKEN_BACK: usize = 256;
 /// How long an entry is put off whose merchant couldn't be looked up, milliseconds.
 const UNREAD_MS: i64 = 1000;
 /// How many leases that ended are recorded at once.
@@ -45,6 +47,10 @@ pub(super) struct Desk {
     aside: HashSet<EventId>,
     /// Since when, Unix milliseconds.
     aside_since: i64,
+    /// Whether it was told since then that something was set aside.
+    told: bool,
+    /// How far those were taken back that had been parked until then.
+    taken_back: TakenBack,
     /// What is to be put off, and until when.
     put_off: Vec<Change>,
     plan: Arc<Plan>,
@@ -61,6 +67,8 @@ impl Desk {
             lanes: Lanes::default(),
             aside: HashSet::new(),
             aside_since: 0,
+            told: false,
+            taken_back: TakenBack::All,
             put_off: Vec::new(),
             reaped_at: 0,
         }
@@ -80,6 +88,14 @@ impl Desk {
         if self.plan.routes.is_empty() {
             // Leases may end.
             return LONGEST_SLEEP;
+        }
+        match self.take_back().await {
+            Ok(TakenBack::All) => {}
+            Ok(TakenBack::Until(_)) => return Duration::ZERO,
+            Err(error) => {
+                tracing::warn!(%error, "what waits for a route can't be looked at yet");
+                return STORE_PAUSE;
+            }
         }
         let limit = self.limit();
         if limit == 0 {
@@ -167,16 +183,44 @@ impl Desk {
     fn follow_plan(&mut self) {
         let now = self.inner.clock.now_ms();
         if !(0..ASIDE_MS).contains(&now.saturating_sub(self.aside_since)) {
-            self.aside.clear();
-            self.aside_since = now;
+            self.begin_anew(now);
         }
         let plan = self.inner.plan.load_full();
         if !Arc::ptr_eq(&plan, &self.plan) {
             self.plan = plan;
-            self.aside.clear();
+            self.begin_anew(now);
             self.lanes.keep(&self.plan.routes);
             self.inner.metrics.held_back(self.lanes.held());
         }
+    }
+
+    /// Looks again at all that was set aside or parked.
+    fn begin_anew(&mut self, now: i64) {
+        self.aside.clear();
+        self.aside_since = now;
+        self.told = false;
+        self.taken_back = TakenBack::Until(None);
+    }
+
+    /// Makes some of what was parked due again, in its place among the others of its order: before
+    /// anything newer of it is looked at.
+    async fn take_back(&mut self) -> Result<TakenBack, StoreError> {
+        let TakenBack::Until(after) = self.taken_back else {
+            return Ok(TakenBack::All);
+        };
+        let inner = Arc::clone(&self.inner);
+        let _turn = inner.floor.turn().await;
+        let parked = inner.store.parked(after, TAKEN_BACK).await?;
+        self.taken_back = match parked.last() {
+            None => TakenBack::All,
+            Some(last) => {
+                let until = inner.clock.now_ms();
+                let due = |id: &EventId| Change::Postpone { id: *id, until };
+                inner.store.commit(parked.iter().map(due).collect()).await?;
+                TakenBack::Until(Some(*last))
+            }
+        };
+        Ok(self.taken_back)
     }
 
     /// Starts one entry, or puts it where it is in nobody's way; `more` may stand behind it.
@@ -198,7 +242,7 @@ impl Desk {
         let entry = known.told_in(entry);
         let plan = Arc::clone(&self.plan);
         let Some(target) = plan.routes.target(&entry, &known) else {
-            if self.aside.is_empty() {
+            if !std::mem::replace(&mut self.told, true) {
                 tracing::warn!(
                     event_id = %entry.id,
                     "no [[delivery.route]] fits and delivery.url is empty; the entry stays in the inbox"
@@ -388,6 +432,14 @@ pub(super) async fn known(
         Err(error) => return Err(error),
     };
     Ok(merchant.map(Known::from).unwrap_or_default())
+}
+
+/// What was parked and is due again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TakenBack {
+    All,
+    /// As far as this one; there may be more.
+    Until(Option<EventId>),
 }
 
 /// How many of the leases that ended are recorded.

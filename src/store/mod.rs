@@ -169,6 +169,12 @@ pub trait Directory: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Merchant>, StoreError>>;
 
+    /// How many merchants' records don't open or aren't understood: they are on no page.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn unreadable_merchants(&self) -> BoxFuture<'_, Result<u64, StoreError>>;
+
     /// The tokens of a user who logged in, and wasn't forgotten since.
     ///
     /// # Errors
@@ -220,7 +226,8 @@ pub trait Inbox: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Vec<(InboxEntry, Delivery)>, StoreError>>;
 
     /// The deliveries that may be attempted at `now`, longest due first, at most `limit`; none of
-    /// them waits for an earlier one with the same order key. Those in `but` are passed over as if
+    /// them waits for an earlier one with the same order key, but for one that no route fitted
+    /// ([`Change::Park`]). Those in `but` are passed over as if
     /// they weren't there, and not read.
     ///
     /// # Errors
@@ -292,6 +299,16 @@ pub trait Inbox: Send + Sync + 'static {
         at_most: (i64, usize),
         but: HashSet<EventId>,
     ) -> BoxFuture<'_, Result<Due, StoreError>>;
+
+    /// Which deliveries are parked ([`Change::Park`]), in order of receipt, after the given one.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn parked(
+        &self,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<EventId>, StoreError>>;
 
     /// The pending deliveries whose lease has ended at `now` and about which nothing was said, the
     /// longest ago first, at most `limit`.

@@ -326,6 +326,54 @@ async fn however_much_has_no_route_the_rest_goes_out() {
     assert!(counts.pending >= 1_200);
 }
 
+fn of_order(at: i64, path: &str) -> InboxEntry {
+    let mut entry = crate::store::entry(NOW - 10 + at, None);
+    path.clone_into(&mut entry.notify_path);
+    entry.order_key = Some("T1".to_owned());
+    entry
+}
+
+#[tokio::test]
+async fn what_a_new_route_fits_goes_before_what_came_later_of_its_order() {
+    let mut backend = FakeBackend::new().await;
+    let with = |routes: &[&str]| DeliveryConfig {
+        routes: routes
+            .iter()
+            .map(|path| route(path, &backend.url))
+            .collect(),
+        ..DeliveryConfig::default()
+    };
+    let (before, after) = (with(&["/orders/*"]), with(&["/late", "/orders/*"]));
+    let running = running(before).await;
+    let (store, dispatcher) = (&running.parts.store, &running.parts.dispatcher);
+    let waiting = [of_order(0, "/nowhere"), of_order(1, "/late")];
+    let [left, late] = waiting.each_ref().map(|entry| entry.id);
+    let changes = waiting.map(|e| Change::Receive(Box::new(e)));
+    store.commit(changes.into()).await.expect("stored");
+    dispatcher.wake();
+    let parked = async || store.parked(None, 10).await.expect("readable");
+    let both = async {
+        while parked().await != [left, late] {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let both = tokio::time::timeout(Duration::from_secs(30), both).await;
+    both.expect("parked");
+    // Nobody is told of it before the new route is there.
+    let newer = of_order(2, "/orders/1");
+    let newest = newer.id;
+    store
+        .commit(vec![Change::Receive(Box::new(newer))])
+        .await
+        .expect("stored");
+    dispatcher.reconfigure(&after);
+    for id in [late, newest] {
+        let got = backend.next().await;
+        assert_eq!(got.header("alipay-event-id"), id.to_string());
+    }
+    assert_eq!(parked().await, [left]);
+}
+
 #[tokio::test]
 async fn what_no_route_fits_holds_up_nothing_of_its_order() {
     let mut backend = FakeBackend::new().await;
@@ -334,12 +382,6 @@ async fn what_no_route_fits_holds_up_nothing_of_its_order() {
         ..DeliveryConfig::default()
     };
     let running = running(config).await;
-    let of_order = |at: i64, path: &str| {
-        let mut entry = crate::store::entry(NOW - 10 + at, None);
-        path.clone_into(&mut entry.notify_path);
-        entry.order_key = Some("T1".to_owned());
-        entry
-    };
     let [left, behind] = [of_order(0, "/nowhere"), of_order(1, "/nowhere")];
     let [first, second] = [of_order(2, "/orders/1"), of_order(3, "/orders/1")];
     let ids = [&first, &second].map(|entry| entry.id.to_string());

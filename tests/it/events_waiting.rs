@@ -200,6 +200,10 @@ impl Directory for Still {
         unasked()
     }
 
+    fn unreadable_merchants(&self) -> Answer<'_, u64> {
+        unasked()
+    }
+
     fn user(&self, _: UserKey) -> Answer<'_, Option<UserToken>> {
         unasked()
     }
@@ -250,6 +254,10 @@ impl Inbox for Still {
 
     fn variants(&self, _: EventId) -> Answer<'_, Vec<Variant>> {
         unasked()
+    }
+
+    fn parked(&self, _: Option<EventId>, _: usize) -> Answer<'_, Vec<EventId>> {
+        Box::pin(async { Ok(Vec::new()) })
     }
 
     fn claimable_after(

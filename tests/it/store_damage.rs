@@ -276,6 +276,8 @@ async fn a_damaged_merchant_stops_nobody_and_a_new_authorisation_heals_it() {
     let closed = Closed::new().await;
     closed.flip_merchant(1);
     let store = closed.open();
+    assert_eq!(store.merchants(None, 9).await.expect("readable").len(), 1);
+    assert_eq!(store.unreadable_merchants().await.expect("readable"), 1);
     let found = store.find(MerchantKey::AuthAppId(merchant_app(1))).await;
     let name = format!("{}/{}", app(), merchant_app(1));
     assert!(matches!(found, Err(StoreError::Damaged { record }) if record.contains(&name)));

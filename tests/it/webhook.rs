@@ -836,6 +836,10 @@ impl Directory for Held {
         self.inner.merchants(after, limit)
     }
 
+    fn unreadable_merchants(&self) -> Answer<'_, u64> {
+        self.inner.unreadable_merchants()
+    }
+
     fn user(&self, key: UserKey) -> Answer<'_, Option<UserToken>> {
         self.inner.user(key)
     }
@@ -894,6 +898,10 @@ impl Inbox for Held {
 
     fn variants(&self, of: EventId) -> Answer<'_, Vec<Variant>> {
         self.inner.variants(of)
+    }
+
+    fn parked(&self, after: Option<EventId>, limit: usize) -> Answer<'_, Vec<EventId>> {
+        self.inner.parked(after, limit)
     }
 
     fn claimable_after(

@@ -145,8 +145,16 @@ impl Applier<'_> {
             return Ok(false);
         }
         let key = id.to_bytes();
-        Ok(self.tables.due.get((at, &key))?.is_some()
-            && !lookup::stands_behind(self.tables.ordered.table()?, stored.order, &key)?)
+        if self.tables.due.get((at, &key))?.is_none() {
+            return Ok(false);
+        }
+        let (ordered, pending) = (self.tables.ordered.table()?, self.tables.pending.table()?);
+        Ok(!lookup::stands_behind(
+            ordered,
+            pending,
+            stored.order,
+            &key,
+        )?)
     }
 
     pub(super) fn extend(&mut self, id: EventId, now: i64, until: i64) -> Result<Effect, Fault> {

@@ -91,9 +91,11 @@ pub(super) fn first_in_line(
     Ok(Some((*key.value().1, at.value())))
 }
 
-/// Whether an earlier one of its order is pending, in either line.
+/// Whether an earlier one of its order is pending, in either line. (A program from before there were
+/// two may have left rows of the second behind.)
 pub(super) fn stands_behind(
     ordered: &impl ReadableTable<(Id, Id), i64>,
+    pending: &impl ReadableTable<Id, i64>,
     order: Option<[u8; 16]>,
     key: &[u8; 16],
 ) -> Result<bool, Fault> {
@@ -101,9 +103,11 @@ pub(super) fn stands_behind(
         return Ok(false);
     };
     for line in [order, apart(order)] {
-        let first = first_in_line(ordered, &line)?;
-        if first.is_some_and(|(first, _)| first < *key) {
-            return Ok(true);
+        let before = (&line, &[0; 16])..(&line, key);
+        for row in ordered.range::<(&[u8; 16], &[u8; 16])>(before)? {
+            if pending.get(row?.0.value().1)?.is_some() {
+                return Ok(true);
+            }
         }
     }
     Ok(false)

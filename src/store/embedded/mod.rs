@@ -450,6 +450,10 @@ impl Directory for EmbeddedStore {
             .boxed()
     }
 
+    fn unreadable_merchants(&self) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.read(|reader| reader.unreadable_merchants()).boxed()
+    }
+
     fn user(&self, key: UserKey) -> BoxFuture<'_, Result<Option<UserToken>, StoreError>> {
         self.look_up(move |reader| reader.user(&key)).boxed()
     }
@@ -524,6 +528,15 @@ impl Inbox for EmbeddedStore {
 
     fn variants(&self, of: EventId) -> BoxFuture<'_, Result<Vec<Variant>, StoreError>> {
         self.read(move |reader| reader.variants(of)).boxed()
+    }
+
+    fn parked(
+        &self,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<EventId>, StoreError>> {
+        self.read(move |reader| reader.parked(Walk::After(after), limit))
+            .boxed()
     }
 
     fn claimable_after(

@@ -189,6 +189,19 @@ impl Reader<'_> {
         Ok(page)
     }
 
+    pub(super) fn unreadable_merchants(&self) -> Result<u64, Fault> {
+        let mut count = 0;
+        for row in self.tx.open_table(tables::MERCHANTS)?.iter()? {
+            let (key, sealed) = row?;
+            match lookup::open_merchant(self.sealer, key.value(), sealed.value()) {
+                Ok(_) => {}
+                Err(Fault::Refused(_)) => count += 1,
+                Err(broken) => return Err(broken),
+            }
+        }
+        Ok(count)
+    }
+
     pub(super) fn entry(&self, id: EventId) -> Result<Option<(InboxEntry, Delivery)>, Fault> {
         let deliveries = self.tx.open_table(tables::DELIVERIES)?;
         let Some(record) = lookup::delivery(&deliveries, self.sealer, id)? else {
@@ -297,12 +310,11 @@ impl Reader<'_> {
                 break;
             }
             last = Some(Mark::Scheduled(scheduled, id));
+            if via == Via::Pull && self.stands_behind(id)? {
+                continue;
+            }
             match self.entry(id) {
-                Ok(Some(found)) if found.1.state == DeliveryState::Pending => {
-                    if via == Via::Push || !self.stands_behind(&found.0)? {
-                        due.now.push(found);
-                    }
-                }
+                Ok(Some(found)) if found.1.state == DeliveryState::Pending => due.now.push(found),
                 Ok(Some(_)) => {}
                 Err(Fault::Refused(_)) if left < LEFT && self.is_left(id)? => left += 1,
                 Ok(None) | Err(Fault::Refused(_)) => suspects.push(Suspect {
@@ -316,11 +328,18 @@ impl Reader<'_> {
         Ok((due, suspects))
     }
 
-    /// Whether an earlier one of its order is pending, whether a route fits that or not.
-    fn stands_behind(&self, entry: &InboxEntry) -> Result<bool, Fault> {
+    /// Whether an earlier one of its order is pending, whether a route fits that or not. One that
+    /// can't be read doesn't.
+    fn stands_behind(&self, id: EventId) -> Result<bool, Fault> {
+        let deliveries = self.tx.open_table(tables::DELIVERIES)?;
+        let order = match lookup::delivery(&deliveries, self.sealer, id) {
+            Ok(delivery) => delivery.and_then(|delivery| delivery.order),
+            Err(Fault::Refused(_)) => None,
+            Err(broken) => return Err(broken),
+        };
         let ordered = self.tx.open_table(tables::ORDERED)?;
-        let order = lookup::order_of(self.sealer, entry);
-        lookup::stands_behind(&ordered, order, &entry.id.to_bytes())
+        let pending = self.tx.open_table(tables::PENDING)?;
+        lookup::stands_behind(&ordered, &pending, order, &id.to_bytes())
     }
 
     /// Whether nobody can do anything about it but a newer program.
@@ -384,7 +403,6 @@ impl Reader<'_> {
             self.tx.open_table(tables::PARKED)?,
             self.tx.open_table(tables::DUE)?,
         );
-        // None of them stands behind another of its order key, but for one that was replayed since.
         let mut found = Due::default();
         let mut suspects = Vec::new();
         let mut left = 0;
@@ -402,10 +420,12 @@ impl Reader<'_> {
                 continue;
             }
             last = Some(Mark::Parked(id));
+            if self.stands_behind(id)? {
+                continue;
+            }
             match self.entry(id) {
                 Ok(Some((entry, delivery))) => {
-                    let is_first = due.get((delivery.next_attempt_at, &key))?.is_some();
-                    if is_first && !self.stands_behind(&entry)? {
+                    if due.get((delivery.next_attempt_at, &key))?.is_some() {
                         found.now.push((entry, delivery));
                         but.insert(id);
                     }
@@ -426,6 +446,13 @@ impl Reader<'_> {
         suspects.extend(more);
         look_again(&mut found, &suspects, now);
         Ok((found, suspects))
+    }
+
+    pub(super) fn parked(&self, walk: Walk, limit: usize) -> Result<Vec<EventId>, Fault> {
+        let table = self.tx.open_table(tables::PARKED)?;
+        let rows = walk.rows(&table)?.take(limit);
+        rows.map(|row| Ok(EventId::from_bytes(*row?.0.value())))
+            .collect()
     }
 
     pub(super) fn lapsed(&self, now: i64, limit: usize) -> Result<Vec<Delivery>, Fault> {

@@ -194,6 +194,10 @@ impl Directory for BrittleStore {
         self.unless_broken(self.inner.merchants(after, limit))
     }
 
+    fn unreadable_merchants(&self) -> Answer<'_, u64> {
+        self.unless_broken(self.inner.unreadable_merchants())
+    }
+
     fn user(&self, key: UserKey) -> Answer<'_, Option<UserToken>> {
         self.unless_broken(self.inner.user(key))
     }
@@ -252,6 +256,10 @@ impl Inbox for BrittleStore {
 
     fn variants(&self, of: EventId) -> Answer<'_, Vec<Variant>> {
         self.unless_broken(self.inner.variants(of))
+    }
+
+    fn parked(&self, after: Option<EventId>, limit: usize) -> Answer<'_, Vec<EventId>> {
+        self.unless_broken(self.inner.parked(after, limit))
     }
 
     fn claimable_after(
