@@ -45,6 +45,12 @@ pub enum LearnError {
         "{QUERIES} unknown tokens were asked about within a minute; import their merchants, or try again later"
     )]
     TooMany,
+    /// Alipay doesn't describe it; asked again, it may.
+    #[error("Alipay doesn't describe the given app_auth_token: {sub_code}")]
+    Undescribed {
+        /// Alipay's `sub_code`.
+        sub_code: String,
+    },
     /// Alipay couldn't be asked, or what it told couldn't be stored.
     #[error("a token never held could not be proved: {0}")]
     Unproved(#[source] TokenError),
@@ -155,10 +161,8 @@ async fn prove(
 ) -> Result<(), LearnError> {
     let described = calls::describe(parts, app, &token).await;
     let (status, described) = match described {
-        // A signed no: it isn't one of this app's, whatever it is called this time.
-        Err(TokenError::Refused { code, sub_code }) if is_about_parameters(&code) => {
-            tracing::info!(app_id = %app.app_id, sub_code, "Alipay doesn't describe a token that was never held");
-            return Err(LearnError::Invalid);
+        Err(TokenError::Refused { code, sub_code }) if is_about_the_token(&code, &sub_code) => {
+            return Err(LearnError::Undescribed { sub_code });
         }
         described => described.map_err(LearnError::Unproved)?,
     };
@@ -173,10 +177,14 @@ async fn prove(
     Ok(())
 }
 
-/// Whether Alipay refuses what was asked about (missing or wrong parameters, a business failure), and not
-/// who asks.
-fn is_about_parameters(code: &str) -> bool {
-    ["40001", "40002", "40004"].contains(&code)
+/// Whether a signed no is about what was asked: a business failure, or the one parameter of the
+/// query. Another may be about who asks, or a fault of Alipay's own.
+fn is_about_the_token(code: &str, sub_code: &str) -> bool {
+    match code {
+        "40002" => sub_code == "isv.invalid-parameter",
+        "40004" => !sub_code.ends_with("SYSTEM_ERROR"),
+        _ => false,
+    }
 }
 
 fn authorization(

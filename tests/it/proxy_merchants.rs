@@ -415,7 +415,9 @@ async fn a_token_that_alipay_doesnt_describe_is_an_unknown_one() {
     for (n, code, sub_code, expected) in [
         (1, "40004", "APP_AUTH_TOKEN_NOT_EXIST", "token-unknown"),
         (2, "40002", "isv.invalid-parameter", "token-unknown"),
-        // It says nothing of the token.
+        // These say nothing of the token.
+        (4, "40002", "isv.invalid-signature", "upstream-invalid"),
+        (5, "40004", "ACQ.SYSTEM_ERROR", "upstream-invalid"),
         (
             3,
             "40006",

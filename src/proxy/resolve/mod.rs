@@ -455,7 +455,7 @@ fn unknown_token() -> ProxyError {
 fn not_learned(error: LearnError) -> ProxyError {
     let detail = error.to_string();
     let code = match error {
-        LearnError::Invalid => ErrorCode::TokenUnknown,
+        LearnError::Invalid | LearnError::Undescribed { .. } => ErrorCode::TokenUnknown,
         LearnError::TooMany => ErrorCode::Overloaded,
         LearnError::Unproved(TokenError::Gateway(error)) => ProxyError::of_query(true, &error).code,
         LearnError::Unproved(TokenError::Store(error)) => match *error {
