@@ -8,7 +8,7 @@ use crate::model::id::{AppId, AuthAppId, Pid};
 use crate::model::merchant::Merchant;
 use crate::model::notification::InboxEntry;
 use crate::model::token::AppAuthToken;
-use crate::model::user_token::{UserKey, UserToken};
+use crate::model::user_token::UserToken;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::token_reply::GrantedToken;
 use crate::store::error::StoreError;
@@ -142,55 +142,69 @@ pub(super) async fn commit_bought(
     // Before the store may fail: what comes in while it is tried is newer.
     let dated = dated(parts, changes.clone(), bought_at).await;
     match commit(parts, changes).await {
-        Err(StoreError::Unavailable { .. }) => commit_at_last(parts, dated, None).await,
+        Err(StoreError::Unavailable { .. }) => commit_at_last(parts, dated).await,
         settled => settled,
     }
 }
 
-/// Keeps a user's tokens as [`commit_bought`] does. Where they have to wait, a login or a
-/// cancellation that came meanwhile counts more.
+/// Keeps a user's tokens as [`commit_bought`] does. Where they have to wait, what came meanwhile
+/// counts more: a later login or refresh, and a cancellation.
 pub(super) async fn keep_login(parts: &TokenParts, token: UserToken) -> Result<(), StoreError> {
     let Some(key) = token.key() else {
         return Ok(());
     };
     // Before the store may fail, as above; what can't be read now is overwritten.
     let before = parts.store.user(key.clone()).await;
-    let mut change = Change::KeepUserToken {
-        token: Box::new(token),
-        replaces: None,
+    let keep = |replaces| Change::KeepUserToken {
+        token: Box::new(token.clone()),
+        replaces,
     };
-    match parts.store.commit(vec![change.clone()]).await {
+    match parts.store.commit(vec![keep(None)]).await {
         Err(StoreError::Unavailable { .. }) => {}
         settled => return settled.map(drop),
     }
-    let unless_known = matches!(before, Ok(None)).then_some(key);
-    if let (Ok(Some(before)), Change::KeepUserToken { replaces, .. }) = (before, &mut change) {
-        *replaces = Some(before.access_token);
+    let was_known = matches!(before, Ok(Some(_)));
+    let mut pause = PAUSE;
+    loop {
+        let known = parts.store.user(key.clone()).await;
+        let replaces = match (known, &before) {
+            (Ok(Some(known)), Ok(_)) if known.obtained_at > token.obtained_at => {
+                tracing::info!(app_id = %key.app_id, "the tokens of a login that waited for the store gave way to newer ones");
+                return Ok(());
+            }
+            (Ok(None), _) if was_known => {
+                tracing::info!(app_id = %key.app_id, "the tokens of a login that waited for the store aren't kept: the user was forgotten meanwhile");
+                return Ok(());
+            }
+            (Ok(known), Ok(_)) => known.map(|known| known.access_token),
+            _ => None,
+        };
+        match parts.store.commit(vec![keep(replaces)]).await {
+            Err(error @ StoreError::Unavailable { .. }) => pause = rest(&error, pause).await,
+            Err(error) => return Err(error),
+            // Somebody was faster: it is looked at again.
+            Ok(effects) if matches!(effects.first(), Some(Effect::Stale)) => {}
+            Ok(_) => return Ok(()),
+        }
     }
-    commit_at_last(parts, vec![change], unless_known)
-        .await
-        .map(drop)
 }
 
-/// Commits as soon as the store takes it, unless that user is known by then.
+/// Waits before the next try, and tells how long to wait before the one after it.
+async fn rest(error: &StoreError, pause: Duration) -> Duration {
+    tracing::error!(%error, "bought tokens can't be stored yet; they exist in this process alone");
+    tokio::time::sleep(pause).await;
+    pause.saturating_mul(2).min(LONGEST_PAUSE)
+}
+
+/// Commits as soon as the store takes it.
 async fn commit_at_last(
     parts: &TokenParts,
     changes: Vec<Change>,
-    unless_known: Option<UserKey>,
 ) -> Result<Vec<Effect>, StoreError> {
     let mut pause = PAUSE;
     loop {
-        if let Some(key) = &unless_known
-            && let Ok(Some(_)) = parts.store.user(key.clone()).await
-        {
-            return Ok(vec![Effect::Stale; changes.len()]);
-        }
         match parts.store.commit(changes.clone()).await {
-            Err(error @ StoreError::Unavailable { .. }) => {
-                tracing::error!(%error, "bought tokens can't be stored yet; they exist in this process alone");
-                tokio::time::sleep(pause).await;
-                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
-            }
+            Err(error @ StoreError::Unavailable { .. }) => pause = rest(&error, pause).await,
             settled => return settled,
         }
     }
