@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use redb::{Database, ReadableTable, ReadableTableMetadata, Table, TableHandle, WriteTransaction};
+use redb::{Database, ReadableTable, ReadableTableMetadata, TableHandle, WriteTransaction};
 
 use super::apply::Applier;
 use super::catalogue::{AnyTable, Spot};
@@ -221,21 +221,23 @@ impl Applier<'_> {
             .or(behind)
             .or_else(|| found.due.get(&key).copied());
         let next_attempt_at = at.unwrap_or_default();
+        // When its lease ends only the record tells.
+        let leases = found.leases.get(&key).cloned().unwrap_or_default();
         let was_pending = self.tables.pending.remove(&key)?.is_some();
         let was_dead = self.tables.dead.remove(&key)?.is_some();
         let was_settled = self.tables.delivered.remove(&key)?.is_some()
             | self.tables.ignored.remove(&key)?.is_some();
         // When it was, only the record told.
-        if was_dead && let Some(at) = time_of(self.tables.given_up.table()?, &key)? {
-            self.tables.given_up.remove((at, &key))?;
-        }
-        if was_settled && let Some(at) = time_of(self.tables.settled.table()?, &key)? {
-            self.tables.settled.remove((at, &key))?;
+        if was_dead || was_settled {
+            let ended = traces.ended(&self.tables)?.get(&key).copied();
+            if let Some(at) = ended {
+                self.tables.given_up.remove((at, &key))?;
+                self.tables.settled.remove((at, &key))?;
+            }
         }
         self.tables.parked.remove(&key)?;
-        // When its lease ends only the record tells.
-        for until in found.leases.get(&key).into_iter().flatten() {
-            self.tables.leased.remove((*until, &key))?;
+        for until in leases {
+            self.tables.leased.remove((until, &key))?;
         }
         if was_pending || suspect.due.is_some() {
             let record = DeliveryRecord {
@@ -291,26 +293,13 @@ impl Applier<'_> {
     }
 }
 
-/// When `key` stands in an index by time.
-fn time_of(
-    table: &Table<'_, (i64, &'static [u8; 16]), ()>,
-    key: &[u8; 16],
-) -> Result<Option<i64>, Fault> {
-    for row in table.iter()? {
-        let row = row?.0;
-        let (time, id) = row.value();
-        if id == key {
-            return Ok(Some(time));
-        }
-    }
-    Ok(None)
-}
-
 /// Where damaged records stand in the queue, which only their own bytes told: looked for once, for
 /// all that are moved aside together, and only if it is needed.
 struct Traces {
     of: HashSet<[u8; 16]>,
     found: Option<Found>,
+    /// When those ended that aren't pending any more.
+    ended: Option<HashMap<[u8; 16], i64>>,
 }
 
 #[derive(Default)]
@@ -326,7 +315,26 @@ impl Traces {
         Self {
             of: ids.collect(),
             found: None,
+            ended: None,
         }
+    }
+
+    /// What is due is in none of these indexes, which may be long.
+    fn ended(&mut self, tables: &Tables<'_>) -> Result<&HashMap<[u8; 16], i64>, Fault> {
+        if self.ended.is_none() {
+            let mut ended = HashMap::new();
+            for table in [tables.settled.table()?, tables.given_up.table()?] {
+                for row in table.iter()? {
+                    let row = row?.0;
+                    let (at, id) = row.value();
+                    if self.of.contains(id) {
+                        ended.insert(*id, at);
+                    }
+                }
+            }
+            self.ended = Some(ended);
+        }
+        Ok(self.ended.get_or_insert_default())
     }
 
     fn found(&mut self, tables: &Tables<'_>) -> Result<&Found, Fault> {

@@ -98,13 +98,20 @@ impl Applier<'_> {
         Ok((pruned, batch))
     }
 
-    /// Forgets the bytes of damaged records that were moved aside before `until`. There are few.
+    /// Forgets the bytes of damaged records that were moved aside before `until`. No index has their
+    /// time: they are looked at in the last batch alone.
     fn prune_damaged(&mut self, until: i64, room: &mut usize) -> Result<(), Fault> {
         let mut old = Vec::new();
+        if *room == 0 {
+            return Ok(());
+        }
         for row in self.tables.damaged.iter()? {
             let (key, value) = row?;
-            if value.value().0 < until && old.len() < *room {
+            if value.value().0 < until {
                 old.push(key.value().to_vec());
+            }
+            if old.len() >= *room {
+                break;
             }
         }
         if !old.is_empty() {
