@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use serde_json::{Value, json};
 
 use crate::cli::context::Context;
@@ -140,7 +140,7 @@ pub(super) async fn rekey(context: &Context, reference: &str, form: &Form) -> Re
     };
     vouch_for_the_log(context, &config, before).await?;
     if let Some(file) = reference.strip_prefix("file:") {
-        make_durable(Path::new(file))?;
+        make_durable(Path::new(file));
     }
     let keep = kept_name(&config.store.path, REKEYED_AS, SystemClock.now_ms());
     let mut progress = Progress::new("rows sealed");
@@ -164,14 +164,19 @@ pub(super) async fn rekey(context: &Context, reference: &str, form: &Form) -> Re
     Ok(())
 }
 
-/// Makes sure that the new key survives a loss of power, as the store under it will.
-fn make_durable(key: &Path) -> Result<(), Failure> {
+/// Makes the new key survive a loss of power, as the store under it will. Where that can't be had (a
+/// folder that may not be read, a pipe) it is said.
+fn make_durable(key: &Path) {
     let parent = key.parent().filter(|parent| !parent.as_os_str().is_empty());
     let synced = File::open(key)
         .and_then(|file| file.sync_all())
         .and_then(|()| File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all());
-    synced.with_context(|| format!("{} can't be made durable", key.display()))?;
-    Ok(())
+    if let Err(error) = synced {
+        output::complain(format!(
+            "warning: {} can't be made durable ({error}); make sure that it is before the power may fail",
+            key.display()
+        ));
+    }
 }
 
 /// Has the store know the last line of the audit log that the present key vouches for: a crash may

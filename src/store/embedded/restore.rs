@@ -1,7 +1,7 @@
 //! Puts a backup into a store's place.
 
 use std::fs::{self, File, TryLockError};
-use std::io::Read as _;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use redb::Database;
@@ -126,8 +126,9 @@ fn copy(from: &Path, scratch: &Path, key: &StoreKey) -> Result<(), StoreError> {
         _ => open::unavailable(from, &error),
     })?;
     let unreadable = |error: std::io::Error| open::unavailable(from, &error);
-    if rows::is_stream(&mut source).map_err(unreadable)? {
-        return unpack(&mut source, scratch, key).map_err(|error| match error {
+    let (first, is_stream) = rows::begins(&mut source).map_err(unreadable)?;
+    if is_stream {
+        return unpack(first.chain(source), scratch, key).map_err(|error| match error {
             // It is the copy that is no good.
             StoreError::Unavailable { reason } => StoreError::Unavailable {
                 reason: format!("{}: {reason}", from.display()),
@@ -140,11 +141,12 @@ fn copy(from: &Path, scratch: &Path, key: &StoreKey) -> Result<(), StoreError> {
         return Err(StoreError::Locked { path: from.into() });
     }
     let mut copy = open::create_private(scratch).map_err(|e| open::unavailable(scratch, &e))?;
-    std::io::copy(&mut source, &mut copy).map_err(|e| open::unavailable(scratch, &e))?;
+    std::io::copy(&mut first.chain(&source), &mut copy)
+        .map_err(|e| open::unavailable(scratch, &e))?;
     copy.sync_all().map_err(|e| open::unavailable(scratch, &e))
 }
 
-fn unpack(stream: &mut File, scratch: &Path, key: &StoreKey) -> Result<(), StoreError> {
+fn unpack(mut stream: impl Read, scratch: &Path, key: &StoreKey) -> Result<(), StoreError> {
     let mut writer = CopyWriter::begin(scratch, key)?;
     let mut piece = vec![0; 256 << 10];
     loop {

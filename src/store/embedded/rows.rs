@@ -5,8 +5,7 @@
 //! bytes, key, value), at last `E` with the number of rows in 8 bytes. Without the end a stream is
 //! known to have broken off.
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _};
+use std::io::{self, Read as _};
 
 use redb::ReadTransaction;
 
@@ -52,13 +51,13 @@ pub(super) fn write(
     Ok(rows)
 }
 
-/// Whether a file is such a stream; it is read from its beginning afterwards.
-pub(super) fn is_stream(file: &mut File) -> std::io::Result<bool> {
+/// The first bytes of `source`, as many as tell whether it is such a stream; and whether it is.
+pub(super) fn begins(source: &mut impl io::Read) -> io::Result<(Vec<u8>, bool)> {
     let mut first = Vec::with_capacity(MAGIC.len());
     let most = u64::try_from(MAGIC.len()).unwrap_or(u64::MAX);
-    file.by_ref().take(most).read_to_end(&mut first)?;
-    file.rewind()?;
-    Ok(first == MAGIC)
+    source.take(most).read_to_end(&mut first)?;
+    let is_stream = first == MAGIC;
+    Ok((first, is_stream))
 }
 
 /// Refuses a file with tables that a copy would lack.
