@@ -79,7 +79,7 @@ async fn a_deadline_is_told_with_its_length_and_whose_it_is() {
         config.upstream.gateway = Some(url);
     })
     .await;
-    let tags = [("alipay-merchant", ALIAS), ("alipay-timeout", "50ms")];
+    let tags = [("alipay-merchant", ALIAS), ("alipay-timeout", "1s")];
     for (path, asked) in [(PAY, &asked), (V3_PAY, &silent)] {
         alipay.answer(Answer::Held);
         let reply = call(&sidecar, path, &tags).await;
@@ -91,7 +91,7 @@ async fn a_deadline_is_told_with_its_length_and_whose_it_is() {
             &reply,
             &[
                 &format!("{asked} did not answer within the deadline"),
-                "the deadline was 50ms, by `Alipay-Timeout` of the caller",
+                "the deadline was 1s, by `Alipay-Timeout` of the caller",
                 "ask by a query before it is made again",
                 &record,
             ],

@@ -309,7 +309,7 @@ async fn a_deadline_of_one_call_only_ever_shortens() {
             .header("alipay-merchant", ALIAS)
             .header("alipay-timeout", timeout)
     };
-    let reply = sidecar.proxy(request("500ms"), ORDER).await;
+    let reply = sidecar.proxy(request("1s"), ORDER).await;
     assert_eq!(header(&reply, "alipay-sidecar-error"), "upstream-timeout");
     assert_eq!(header(&reply, "alipay-sidecar-outcome"), "unknown");
     alipay.release();
@@ -330,13 +330,13 @@ async fn tokens_come_home_however_short_their_callers_deadline_was() {
             "grant_type": "refresh_token",
             "refresh_token": refresh_token.expose(),
         });
-        let slow = Fault::once(FaultKind::Slow).delay(Duration::from_secs(1));
+        let slow = Fault::once(FaultKind::Slow).delay(Duration::from_secs(3));
         sidecar
             .simulator
             .fault(slow.on("alipay.open.auth.token.app"));
         let request = Request::post(path)
             .header("content-type", "application/json")
-            .header("alipay-timeout", "200ms");
+            .header("alipay-timeout", "1s");
         let reply = sidecar.proxy(request, body.to_string()).await;
         assert_eq!(header(&reply, "alipay-sidecar-error"), "upstream-timeout");
         assert_eq!(header(&reply, "alipay-sidecar-outcome"), "unknown");
