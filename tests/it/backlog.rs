@@ -29,8 +29,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 
-use crate::support::client;
 use crate::support::program::{Installation, Program};
+use crate::support::{client, free_port};
 
 /// How many notifications are pending in the short form.
 const SHORT: usize = 1_000;
@@ -124,9 +124,8 @@ impl Arrived {
 }
 
 /// The backend's address, where nobody listens yet.
-async fn address() -> String {
-    let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".to_owned())).await;
-    listener.expect("a port").address().to_string()
+fn address() -> String {
+    format!("127.0.0.1:{}", free_port())
 }
 
 async fn come_back(address: &str, arrived: Arc<Mutex<Arrived>>) -> ShutdownTrigger {
@@ -177,7 +176,7 @@ async fn drained(program: &Program, client: &Client, arrived: &Mutex<Arrived>) -
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_costs_neither_memory_nor_start_up_time_and_drains_in_order() {
     let count = std::env::var("BACKLOG").map_or(SHORT, |n| n.parse().expect("a number"));
-    let (client, address) = (client(), address().await);
+    let (client, address) = (client(), address());
     let installation = Installation::new(&format!("http://{address}/events"));
     let (empty, ready_empty, memory_empty) = start(&installation, &client).await;
     assert_eq!(empty.terminate(), Some(0));

@@ -347,12 +347,8 @@ fn a_trigger_that_nobody_takes_fails() {
         &[&world.simulator],
     ]
     .concat();
-    let closed = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let body = format!(
-        "{{\"app_gateway\":\"http://{}/\"}}",
-        closed.local_addr().expect("bound")
-    );
-    drop(closed);
+    let nobody = crate::support::free_port();
+    let body = format!("{{\"app_gateway\":\"http://127.0.0.1:{nobody}/\"}}");
     send(&format!("{}/simulator/app", world.simulator), None, body).expect("answered");
     world.check(&said, 1, &["wasn't taken"]);
 }

@@ -188,9 +188,7 @@ fn wait_for_a_call(world: &World) {
 #[test]
 fn an_attempt_names_its_address_and_what_went_wrong() {
     let world = World::start();
-    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = nobody.local_addr().expect("bound").to_string();
-    drop(nobody);
+    let address = format!("127.0.0.1:{}", crate::support::free_port());
     let path = world.path().join("config.toml");
     let text = std::fs::read_to_string(&path).expect("read");
     let url = format!("[delivery]\nurl = \"http://{address}/events?key=hunter2\"\n");

@@ -13,7 +13,7 @@ use crate::proxy::watched;
 use crate::support::brittle::{BrittleSigner, BrittleStore, Failing};
 use crate::support::upstream::{Answer, FakeAlipay, SUCCESS};
 use crate::support::{
-    ALIAS, TestSidecar, add_merchant, app, header, json as parsed, merchant, raw, text,
+    ALIAS, TestSidecar, add_merchant, app, free_port, header, json as parsed, merchant, raw, text,
 };
 
 /// What an error says about itself on every route.
@@ -753,12 +753,7 @@ async fn a_call_over_the_concurrency_limit_is_overloaded() {
 
 #[tokio::test]
 async fn a_gateway_that_nobody_answers_at_is_unreachable_and_the_call_not_sent() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let url = format!(
-        "http://{}/gateway.do",
-        nobody.local_addr().expect("an address")
-    );
-    drop(nobody);
+    let url = format!("http://127.0.0.1:{}/gateway.do", free_port());
     let sidecar = TestSidecar::start_with(|c| c.upstream.gateway = Some(url)).await;
     let expected = Expected {
         retryable: true,

@@ -14,6 +14,7 @@ use http_body_util::Full;
 
 use crate::delivery::{ATTEMPTS, owe, route, running};
 use crate::parts::{FakeBackend, Parts};
+use crate::support::free_port;
 
 const UNREACHABLE: &str = "alipay_sidecar_backends_unreachable";
 /// How many attempts may be made before it is noticed that nobody is there: as many as run at once,
@@ -21,9 +22,8 @@ const UNREACHABLE: &str = "alipay_sidecar_backends_unreachable";
 const UNTIL_NOTICED: f64 = 36.0;
 
 /// An address where nobody listens.
-async fn nobody() -> String {
-    let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".to_owned())).await;
-    listener.expect("a port").address().to_string()
+fn nobody() -> String {
+    format!("127.0.0.1:{}", free_port())
 }
 
 /// Somebody listens there, and takes everything.
@@ -56,7 +56,7 @@ async fn until(what: &str, done: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn a_backlog_waits_for_a_backend_that_is_away_and_goes_out_when_it_is_back() {
-    let address = nobody().await;
+    let address = nobody();
     let config = DeliveryConfig {
         url: Some(format!("http://{address}/")),
         ..DeliveryConfig::default()
@@ -84,7 +84,7 @@ async fn a_backlog_waits_for_a_backend_that_is_away_and_goes_out_when_it_is_back
 #[tokio::test]
 async fn what_is_owed_to_others_goes_past_a_backlog_for_one_that_is_away() {
     let mut backend = FakeBackend::new().await;
-    let away = format!("http://{}/", nobody().await);
+    let away = format!("http://{}/", nobody());
     let config = DeliveryConfig {
         routes: vec![route("/away", &away), route("/orders/*", &backend.url)],
         ..DeliveryConfig::default()
@@ -116,7 +116,7 @@ async fn a_backend_that_answers_errors_is_not_held_back() {
 #[tokio::test]
 async fn a_dispatcher_that_ends_holds_nobody_back() {
     let config = DeliveryConfig {
-        url: Some(format!("http://{}/", nobody().await)),
+        url: Some(format!("http://{}/", nobody())),
         ..DeliveryConfig::default()
     };
     let running = running(config).await;

@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use self::connect_proxy::{ConnectProxy, Manner};
 use crate::certificates::certified;
-use crate::support::{ALIAS, PATIENCE, TestSidecar, header, json, text};
+use crate::support::{ALIAS, PATIENCE, TestSidecar, free_port, header, json, text};
 use crate::tls::authority::{Authority, Identity};
 
 /// A name that only the proxy can resolve.
@@ -325,9 +325,7 @@ async fn a_proxy_that_makes_no_sense_is_told_by_its_kind() {
 
 #[tokio::test]
 async fn a_proxy_that_is_not_there_is_named() {
-    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = free.local_addr().expect("bound");
-    drop(free);
+    let address = format!("127.0.0.1:{}", free_port());
     let world = World::start_with(&[NAME], |_, config| {
         config.upstream.proxy = Some(format!("http://{address}"));
     })

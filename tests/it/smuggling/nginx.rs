@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::Port;
-use crate::support::{PATIENCE, TestSidecar, raw};
+use crate::support::{PATIENCE, TestSidecar, free_port, raw};
 
 /// Set where a missing nginx is a failure.
 const REQUIRED: &str = "REQUIRE_NGINX";
@@ -124,8 +124,7 @@ fn runs(nginx: &Path) -> bool {
 
 /// Four ports that nobody has at present: nginx can't be asked which the system chose.
 fn free_ports() -> [u16; 4] {
-    let bound = [(); 4].map(|()| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
-    bound.map(|listener| listener.local_addr().expect("bound").port())
+    [(); 4].map(|()| free_port())
 }
 
 /// As permissive as nginx can be, so that as much as possible gets through to the sidecar; and with
