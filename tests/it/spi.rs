@@ -1,7 +1,7 @@
 //! SPI calls: what is verified, what the backend is asked, what is signed and answered.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use alipay_sidecar::config::delivery::{DeliveryConfig, DeliveryFormat, DeliveryRoute};
 use alipay_sidecar::config::upstream::UpstreamConfig;
@@ -24,11 +24,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::certificates;
 use crate::parts::{NOW, Parts, Setting, key};
-use crate::support::TestSidecar;
+use crate::support::{TestSidecar, hold_time, until};
 
 const NOTIFICATIONS: &str = "alipay_sidecar_notifications_total";
 const METHOD: &str = "spi.alipay.order.stock.query";
@@ -42,7 +42,8 @@ struct Says {
     status: u16,
     content_type: &'static str,
     body: Bytes,
-    after: Duration,
+    /// It says so once this is closed.
+    held: Option<Arc<Semaphore>>,
 }
 
 impl Says {
@@ -51,7 +52,7 @@ impl Says {
             status: 200,
             content_type: "application/json",
             body: Bytes::from(body.to_owned()),
-            after: Duration::ZERO,
+            held: None,
         }
     }
 }
@@ -98,7 +99,10 @@ impl Backend {
                         body,
                     })
                     .ok();
-                tokio::time::sleep(says.after).await;
+                if let Some(held) = says.held {
+                    // It has no place for anybody: its end is what is waited for.
+                    let _ = held.acquire().await;
+                }
                 Response::builder()
                     .status(says.status)
                     .header("content-type", says.content_type)
@@ -474,18 +478,20 @@ async fn a_backend_that_gives_no_object_is_answered_for() {
 
 #[tokio::test]
 async fn a_slow_backend_is_not_waited_for() {
-    let world = World::new().await;
+    let world = Arc::new(World::new().await);
     world.backend.says(Says {
-        after: Duration::from_secs(20),
+        held: Some(Arc::new(Semaphore::new(0))),
         ..Says::json(ANSWER)
     });
-    let began = Instant::now();
-    let reply = world.post("", &signed(call(&[]))).await;
-    let took = began.elapsed();
-    is_unavailable(&reply);
-    assert!(took < Duration::from_secs(4), "{took:?}");
-    assert!(took > Duration::from_secs(2), "{took:?}");
+    let asking = Arc::clone(&world);
+    let call = tokio::spawn(async move { asking.post("", &signed(call(&[]))).await });
     world.backend.next().await;
+    hold_time();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(!call.is_finished(), "it may still answer");
+    tokio::time::advance(Duration::from_secs(3)).await;
+    until("it is answered for", || call.is_finished()).await;
+    is_unavailable(&call.await.expect("no panic"));
     world.backend.was_not_asked().await;
 }
 
@@ -493,8 +499,9 @@ async fn a_slow_backend_is_not_waited_for() {
 async fn too_many_calls_at_once_are_turned_away_at_once() {
     const WAITING: usize = 128;
     let world = Arc::new(World::new().await);
+    let held = Arc::new(Semaphore::new(0));
     world.backend.says(Says {
-        after: Duration::from_millis(1500),
+        held: Some(Arc::clone(&held)),
         ..Says::json(ANSWER)
     });
     let form = signed(call(&[]));
@@ -507,10 +514,9 @@ async fn too_many_calls_at_once_are_turned_away_at_once() {
     for _ in 0..WAITING {
         world.backend.next().await;
     }
-    let began = Instant::now();
     is_unavailable(&world.post("", &form).await);
-    assert!(began.elapsed() < Duration::from_secs(1));
     assert_eq!(world.count("refused"), 1);
+    held.close();
     for call in calls {
         let reply = call.await.expect("no panic");
         world.check_signed(&reply, ANSWER.as_bytes(), Charset::Utf8);

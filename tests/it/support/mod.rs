@@ -302,6 +302,26 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// From now on time passes by `tokio::time::advance` alone. A clock that is only paused would jump to
+/// the next limit of time whenever all wait for a socket or a thread.
+pub fn hold_time() {
+    tokio::time::pause();
+    tokio::spawn(async {
+        loop {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+/// Waits until it is so, for some seconds of the machine's own clock: while time is held, too.
+pub async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let since = std::time::Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < Duration::from_secs(5), "not so: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
 /// A client that keeps nothing of its own.
 pub fn client() -> Client {
     Client::new(&ClientOptions {
