@@ -1,6 +1,8 @@
 //! `proxy.reply_signature = "local"`: deliveries under the install key, and Alipay's key changed
 //! under load.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
 use alipay_sidecar::config::delivery::AuthorizationDelivery;
 use alipay_sidecar::protocol::charset::Charset;
 use alipay_sidecar::protocol::encryption::ContentKey;
@@ -145,13 +147,12 @@ async fn a_verbatim_authorisation_is_signed_too_and_an_event_is_json() {
     assert!(read(forms[0]).authorization().is_some());
 }
 
+/// How many calls are made between two changes, at the least.
+const BETWEEN: u32 = 16;
+
 /// Makes calls on both dialects until told to end, and verifies each as a backend does.
-async fn call_on(sidecar: &TestSidecar, end: &tokio::sync::Notify) -> u32 {
-    let mut done = 0;
-    let ended = end.notified();
-    let mut ended = std::pin::pin!(ended);
-    ended.as_mut().enable();
-    loop {
+async fn call_on(sidecar: &TestSidecar, done: &AtomicU32, end: &AtomicBool) {
+    while !end.load(Ordering::Relaxed) {
         let (v2, v3) = tokio::join!(
             post(sidecar, QUERY, ""),
             sidecar.post(QUERY_V3, r#"{"out_trade_no":"1"}"#),
@@ -159,10 +160,7 @@ async fn call_on(sidecar: &TestSidecar, end: &tokio::sync::Notify) -> u32 {
         assert_eq!(verified(&v2, QUERY).code(), Some("10000"), "{}", text(&v2));
         assert_eq!(v3.status, 200, "{}", text(&v3));
         check_v3(&v3);
-        done += 2;
-        if futures_util::FutureExt::now_or_never(ended.as_mut()).is_some() {
-            return done;
-        }
+        done.fetch_add(2, Ordering::Relaxed);
     }
 }
 
@@ -171,19 +169,24 @@ async fn call_on(sidecar: &TestSidecar, end: &tokio::sync::Notify) -> u32 {
 async fn check_change(sidecar: TestSidecar, change: impl Fn(&Simulator, usize)) {
     let created = sidecar.post("/v2/alipay.trade.create", ORDER).await;
     assert_eq!(json(&created)["code"], "10000", "{}", text(&created));
-    let end = tokio::sync::Notify::new();
+    let (done, end) = (AtomicU32::new(0), AtomicBool::new(false));
+    let go_on = async || {
+        let enough = done.load(Ordering::Relaxed) + BETWEEN;
+        while done.load(Ordering::Relaxed) < enough {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    };
     let changes = async {
         for turn in 0..3 {
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            go_on().await;
             change(&sidecar.simulator, turn);
         }
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        end.notify_waiters();
+        go_on().await;
+        end.store(true, Ordering::Relaxed);
     };
-    let callers = futures_util::future::join_all((0..4).map(|_| call_on(&sidecar, &end)));
-    let (done, ()) = tokio::join!(callers, changes);
-    let done: u32 = done.iter().sum();
-    assert!(done >= 16, "only {done} calls were made");
+    let callers = futures_util::future::join_all((0..4).map(|_| call_on(&sidecar, &done, &end)));
+    tokio::join!(callers, changes);
+    let done = done.into_inner();
     println!("{done} calls verified with one key, 0 failed");
 }
 
