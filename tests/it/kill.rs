@@ -29,8 +29,9 @@ use crate::support::program::{Installation, Program};
 use crate::support::signed::{Platform, Signed};
 use crate::support::{PATIENCE, client};
 
-/// How soon a killed program must be ready again.
-const READY: Duration = Duration::from_secs(2);
+/// How soon a killed program must be ready again. One without optimisation, beside all other tests,
+/// is given more.
+const READY: Duration = Duration::from_secs(if cfg!(debug_assertions) { 15 } else { 2 });
 /// How many kills the short form makes.
 const SHORT: usize = 5;
 /// How many orders are paid at a time.
