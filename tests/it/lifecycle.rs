@@ -366,8 +366,14 @@ async fn a_drain_is_asked_for_by_post_with_a_token_and_a_duration() {
 async fn the_next_program_waits_for_the_store_no_longer_than_it_is_told() {
     let supervisor = Supervisor::start().await;
     let first = supervisor.run_first();
+    let began = Instant::now();
     let hasty = supervisor.run("proxy:webhook:admin", &["--wait-for-store", "300ms"]);
     assert_eq!(end(hasty).await, Some(1));
+    let took = began.elapsed();
+    assert!(
+        took >= Duration::from_millis(300) && took < SOON,
+        "{took:?}"
+    );
     assert!(
         supervisor.log().contains("in use by another process"),
         "{}",
