@@ -659,7 +659,8 @@ fn the_systemd_units_fit_the_program() {
     verify_units(&folder);
 }
 
-/// Lets systemd itself judge the units, where it is installed.
+/// Lets systemd itself judge the units, where it is installed; `.ci/run` installs it, and sets
+/// `REQUIRE_SYSTEMD`.
 fn verify_units(folder: &Path) {
     let copies = tempfile::tempdir().expect("a folder");
     let mut units = Vec::new();
@@ -676,6 +677,11 @@ fn verify_units(folder: &Path) {
     }
     let mut judge = Command::new("systemd-analyze");
     let Ok(output) = judge.arg("verify").arg("--man=no").args(&units).output() else {
+        let required = std::env::var_os("REQUIRE_SYSTEMD");
+        assert!(required.is_none(), "there is no systemd-analyze");
+        crate::support::skipped(
+            "there is no systemd-analyze (Debian package systemd), so the units weren't judged by it",
+        );
         return;
     };
     let said = String::from_utf8_lossy(&output.stderr);
