@@ -21,6 +21,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::parts::{FakeBackend, NOW, Parts, Setting};
@@ -480,23 +481,65 @@ async fn a_backend_that_is_away_or_slow_is_tried_again() {
 
 #[tokio::test]
 async fn a_shutdown_lets_attempts_end_and_their_settlements_be_stored() {
-    let mut backend = FakeBackend::new().await;
-    let running = running(to(&backend)).await;
-    for n in 0..20 {
+    const OWED: usize = 20;
+    let backend = Held::new(200).await;
+    let running = running(backend.alone()).await;
+    for n in 0..OWED {
         running.pay(&format!("T{n}")).await;
     }
-    backend.next().await;
+    more(&backend.came, OWED - 1).await;
     running.end.trigger();
+    backend.let_go.add_permits(OWED);
     running.ended.await.expect("no panic");
-    let mut got = 1;
-    while backend.got.try_recv().is_ok() {
-        got += 1;
-    }
     let delivered = running.parts.inbox().await;
     let delivered = delivered
         .iter()
         .filter(|(_, d)| d.state == DeliveryState::Delivered);
-    assert_eq!(delivered.count(), got);
+    assert_eq!(delivered.count(), OWED);
+}
+
+/// A backend that answers what comes with `status`, but only what it is let go.
+struct Held {
+    url: String,
+    came: Arc<AtomicUsize>,
+    let_go: Arc<Semaphore>,
+    _running: ShutdownTrigger,
+}
+
+impl Held {
+    async fn new(status: u16) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a port");
+        let url = format!("http://{}/", listener.local_addr().expect("bound"));
+        let (came, let_go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+        let (count, gate) = (Arc::clone(&came), Arc::clone(&let_go));
+        let handle = move |_: Request<RequestBody>| {
+            let (count, gate) = (Arc::clone(&count), Arc::clone(&gate));
+            async move {
+                count.fetch_add(1, Ordering::SeqCst);
+                gate.acquire().await.expect("never closed").forget();
+                let mut response = Response::new(Full::new(Bytes::from_static(b"success")));
+                *response.status_mut() = status.try_into().expect("a status");
+                response
+            }
+        };
+        let (running, shutdown) = Shutdown::new();
+        tokio::spawn(serve(Listener::from_tcp(listener), None, handle, shutdown));
+        Self {
+            url,
+            came,
+            let_go,
+            _running: running,
+        }
+    }
+
+    /// All goes to it.
+    fn alone(&self) -> DeliveryConfig {
+        DeliveryConfig {
+            url: Some(self.url.clone()),
+            ..DeliveryConfig::default()
+        }
+    }
 }
 
 /// A backend that never answers what is owed to the order `hangs`, and fails another.
@@ -607,8 +650,8 @@ async fn a_backend_gets_no_more_at_once_than_its_route_allows() {
     assert_eq!(most.load(Ordering::SeqCst), 3);
 }
 
-/// A backend that takes half a second for each and answers with `status`, and how many came.
-async fn unhurried(status: u16) -> (String, Arc<AtomicUsize>, ShutdownTrigger) {
+/// A backend that takes half a second for each, and how many came.
+async fn unhurried() -> (String, Arc<AtomicUsize>, ShutdownTrigger) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a port");
@@ -620,9 +663,7 @@ async fn unhurried(status: u16) -> (String, Arc<AtomicUsize>, ShutdownTrigger) {
         async move {
             count.fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(500)).await;
-            let mut response = Response::new(Full::new(Bytes::from_static(b"success")));
-            *response.status_mut() = status.try_into().expect("a status");
-            response
+            Response::new(Full::new(Bytes::from_static(b"success")))
         }
     };
     let (end, shutdown) = Shutdown::new();
@@ -644,7 +685,7 @@ async fn more(came: &AtomicUsize, than: usize) {
 #[tokio::test]
 async fn a_busy_backend_with_a_backlog_keeps_no_other_waiting() {
     let mut backend = FakeBackend::new().await;
-    let (url, came, _end) = unhurried(200).await;
+    let (url, came, _end) = unhurried().await;
     let config = DeliveryConfig {
         routes: vec![route("/busy", &url), route("/orders/*", &backend.url)],
         ..DeliveryConfig::default()
@@ -663,28 +704,56 @@ async fn a_busy_backend_with_a_backlog_keeps_no_other_waiting() {
 
 #[tokio::test]
 async fn what_is_replayed_during_its_last_attempt_is_not_given_up() {
-    const GIVEN_UP: &str = "alipay_sidecar_deliveries_given_up_total";
-    let (url, came, _end) = unhurried(500).await;
+    let backend = Held::new(500).await;
     let config = DeliveryConfig {
-        url: Some(url),
         give_up_after: Duration::from_secs(1),
-        ..DeliveryConfig::default()
+        ..backend.alone()
     };
     let running = running(config).await;
     let entry = crate::store::entry(NOW - 10_000, None);
-    let (id, now) = (entry.id, NOW);
+    let id = entry.id;
     let store = &running.parts.store;
     let receive = Change::Receive(Box::new(entry));
     store.commit(vec![receive]).await.expect("stored");
     running.parts.dispatcher.wake();
-    more(&came, 0).await;
+    more(&backend.came, 0).await;
+    // There is a second one at least, however long it has been owed.
+    backend.let_go.add_permits(1);
+    running.until(id, |d| d.attempts == 1).await;
+    running.later(1_200);
+    more(&backend.came, 1).await;
+    // Else the next attempt, at the same moment, could be taken for the same one.
+    running.parts.clock.advance_ms(100);
+    let now = NOW + 1_300;
     let replay = Change::Replay { id, now };
     store.commit(vec![replay]).await.expect("stored");
+    backend.let_go.add_permits(1);
     let delivery = running.until(id, |d| d.history.len() == 2).await;
     assert_eq!(delivery.state, DeliveryState::Pending);
-    assert_eq!((delivery.attempts, delivery.owed_since), (1, NOW));
-    let families = running.parts.registry.gather();
-    let given_up = families.iter().find(|family| family.name() == GIVEN_UP);
-    let given_up = given_up.expect("registered").get_metric();
-    assert!(given_up.iter().all(|m| m.get_counter().get_value() == 0.0));
+    assert_eq!((delivery.attempts, delivery.owed_since), (0, now));
+    // The next one is made once the second has been counted, whatever it counts as.
+    more(&backend.came, 2).await;
+    assert_eq!(given_up(&running.parts), 0.0);
+    backend.let_go.add_permits(2);
+    running.until(id, |d| d.attempts == 1).await;
+    running.later(1_000);
+    let dead = running.until(id, |d| d.state == DeliveryState::Dead).await;
+    assert_eq!(dead.attempts, 2);
+    let counted = async {
+        while given_up(&running.parts) < 1.0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let counted = tokio::time::timeout(Duration::from_secs(10), counted).await;
+    counted.expect("what died for good is counted");
+    assert_eq!(given_up(&running.parts), 1.0);
+}
+
+/// How many deliveries were given up.
+fn given_up(parts: &Parts) -> f64 {
+    const GIVEN_UP: &str = "alipay_sidecar_deliveries_given_up_total";
+    let families = parts.registry.gather();
+    let family = families.iter().find(|family| family.name() == GIVEN_UP);
+    let given_up = family.expect("registered").get_metric().iter();
+    given_up.map(|m| m.get_counter().get_value()).sum()
 }
