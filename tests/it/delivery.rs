@@ -757,3 +757,37 @@ fn given_up(parts: &Parts) -> f64 {
     let given_up = family.expect("registered").get_metric().iter();
     given_up.map(|m| m.get_counter().get_value()).sum()
 }
+
+/// Two routes whose backend says 2xx, but not `success`: each is told of once.
+#[cfg(feature = "cli")]
+#[tokio::test]
+async fn a_backend_that_never_says_success_is_told_of_once_for_each_route() {
+    let backend = FakeBackend::new().await;
+    backend.answer(200, "ok");
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let written = log.reopen().expect("a file");
+    let lines = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN);
+    let lines = lines.with_writer(Arc::new(written)).finish();
+    // What the test's own thread says: the dispatcher runs on it.
+    let _lines = tracing::subscriber::set_default(lines);
+    let config = DeliveryConfig {
+        routes: vec![route("/one", &backend.url), route("/other", &backend.url)],
+        ..DeliveryConfig::default()
+    };
+    let running = running(config).await;
+    owe(&running, "/one", 1).await;
+    owe(&running, "/other", 1).await;
+    for attempts in [1, 2] {
+        for (entry, _) in running.parts.inbox().await {
+            let delivery = running.until(entry.id, |d| d.attempts == attempts).await;
+            let last = delivery.history.last().expect("an attempt");
+            assert_eq!(last.error, Some(AttemptError::NotSuccess));
+        }
+        running.later(1_200);
+    }
+    assert_eq!(running.parts.count(ATTEMPTS, "not-success"), 4.0);
+    running.end.trigger();
+    running.ended.await.expect("no panic");
+    let log = std::fs::read_to_string(log.path()).expect("text");
+    assert_eq!(log.matches("but not `success`").count(), 2, "{log}");
+}
