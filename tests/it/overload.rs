@@ -3,7 +3,7 @@
 //!
 //! What can be made is bounded by `proxy.max_in_flight` and Alipay's latency, as it is in earnest.
 //! `OVERLOAD_SECONDS=20` runs the long form, which holds the goodput to 80 % of the peak; the short
-//! form prints it.
+//! form, beside all other tests, to a third.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -159,7 +159,8 @@ async fn ten_times_too_many_calls_keep_none_from_being_made() {
         told.overloaded.load(Ordering::Relaxed) > 0,
         "it was too much"
     );
-    assert!(goodput > 0.0, "some were made all the same");
+    // Whatever else the machine has to do meanwhile.
+    assert!(goodput >= peak / 3.0, "{goodput:.0} of {peak:.0} calls/s");
     if long.is_some() {
         assert!(times >= f64::from(TIMES) * 0.8, "only {times:.1} times");
         assert!(goodput >= peak * 0.8, "{goodput:.0} of {peak:.0} calls/s");
