@@ -21,6 +21,8 @@ mod auth_redirect;
 mod authorizations;
 #[cfg(feature = "simulator")]
 mod backends;
+#[cfg(feature = "simulator")]
+mod background;
 #[cfg(feature = "cli")]
 mod backlog;
 #[cfg(feature = "simulator")]
