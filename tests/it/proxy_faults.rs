@@ -1,5 +1,7 @@
 //! What a caller gets when Alipay, or the way to it, misbehaves; what is sent again and what never.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use alipay_sidecar::model::id::Alias;
@@ -8,6 +10,7 @@ use alipay_sidecar::simulator::{Fault, FaultKind};
 use alipay_sidecar::store::MerchantKey;
 use http::{Method, Request};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use crate::proxy::watched;
 use crate::support::raw;
@@ -185,6 +188,65 @@ async fn a_pure_query_is_tried_three_times_in_all() {
             assert_eq!(json(&reply)["outcome"], "unknown");
         }
     }
+}
+
+#[tokio::test]
+async fn a_query_by_get_is_tried_three_times_in_all() {
+    for (resets, sent, code) in [(1, 2, ""), (2, 3, ""), (3, 3, "upstream-unreachable")] {
+        let sidecar = TestSidecar::start().await;
+        let reset = Fault::once(FaultKind::Reset).times(resets);
+        sidecar.simulator.fault(reset);
+        // Its name doesn't say that it is one.
+        let request = Request::get("/v3/alipay/trade/orders/1");
+        let reply = sidecar
+            .proxy(request.header("alipay-merchant", ALIAS), "")
+            .await;
+        let error = header(&reply, "alipay-sidecar-error");
+        assert_eq!(error, code, "{resets} resets: {}", text(&reply));
+        assert_eq!(sidecar.simulator.requests().len(), sent, "{resets} resets");
+    }
+}
+
+/// An Alipay of v3 that closes each connection unanswered, and the heads that came.
+async fn broken_alipay() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let heads = Arc::new(Mutex::new(Vec::new()));
+    let came = Arc::clone(&heads);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n")
+                && stream.read_buf(&mut head).await.is_ok_and(|n| n > 0)
+            {}
+            let head = String::from_utf8_lossy(&head).into_owned();
+            came.lock().expect("no panic").push(head);
+        }
+    });
+    (url, heads)
+}
+
+#[tokio::test]
+async fn each_try_of_a_query_by_get_is_signed_under_a_nonce_of_its_own() {
+    let (url, heads) = broken_alipay().await;
+    let sidecar = TestSidecar::start_with(|config| config.upstream.v3 = Some(url)).await;
+    let request = Request::get("/v3/alipay/trade/query?out_trade_no=1");
+    let reply = sidecar
+        .proxy(request.header("alipay-merchant", ALIAS), "")
+        .await;
+    assert_eq!(
+        header(&reply, "alipay-sidecar-error"),
+        "upstream-unreachable"
+    );
+    let heads = heads.lock().expect("no panic");
+    let part = |name: &str| -> BTreeSet<&str> {
+        let rests = heads.iter().filter_map(|head| head.split_once(name));
+        rests
+            .map(|(_, rest)| rest.split([',', '\r']).next().unwrap_or_default())
+            .collect()
+    };
+    let (nonces, signs) = (part(",nonce="), part(",sign="));
+    assert_eq!((heads.len(), nonces.len(), signs.len()), (3, 3, 3));
 }
 
 #[tokio::test]
@@ -421,7 +483,7 @@ async fn what_is_no_http_is_not_alipay_and_a_reply_that_stops_is_late() {
             504,
         ),
     ] {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0");
+        let listener = TcpListener::bind("127.0.0.1:0");
         let listener = listener.await.expect("a port");
         let gateway = format!(
             "http://{}/gateway.do",
