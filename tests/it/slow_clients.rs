@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::support::caller::{Caller, Keep};
 use crate::support::signed::Platform;
-use crate::support::{TestSidecar, raw};
+use crate::support::{ALIAS, TestSidecar, hold_time, raw};
 
 /// How many of each kind the short form has.
 const FEW: usize = 30;
@@ -314,6 +314,66 @@ async fn who_is_slow_is_closed_in_time_and_everybody_else_is_served() {
         "{} while all were there",
         measured.requests
     );
+}
+
+/// What a listener is asked for, and whether a body is waited for there.
+const ASKED: [(&str, bool); 3] = [
+    ("/v2/alipay.trade.pay", true),
+    ("/alipay/notify", true),
+    // A body on the admin port needs its token first.
+    ("/livez", false),
+];
+
+/// What has come and what comes within some seconds, until the connection ends.
+async fn rest(mut stream: TcpStream) -> String {
+    let mut rest = Vec::new();
+    let read = stream.read_to_end(&mut rest);
+    let ended = tokio::time::timeout(Duration::from_secs(5), read).await;
+    ended.expect("it is closed").expect("no reset");
+    String::from_utf8_lossy(&rest).into_owned()
+}
+
+#[tokio::test]
+async fn half_a_minute_is_given_for_a_head_or_body_and_five_minutes_between_requests() {
+    let sidecar = TestSidecar::start().await;
+    let bases = [&sidecar.proxy, &sidecar.webhook, &sidecar.admin];
+    let mut callers = bases.map(|base| Caller::new(raw::authority(base), Keep::Alive));
+    // Whoever is answered on the same listener later shows that what came before was read.
+    let mut ask_all = async || {
+        for (caller, (path, _)) in callers.iter_mut().zip(ASKED) {
+            let told = caller.ask("GET", path, "", "").await;
+            let told = told.expect("the connection is still there");
+            assert!(!told.head.contains("connection: close"), "{}", told.head);
+        }
+    };
+    hold_time();
+    ask_all().await;
+    tokio::time::advance(Duration::from_secs(300)).await;
+    ask_all().await;
+
+    let mut halves = Vec::new();
+    for (base, (path, has_body)) in bases.into_iter().zip(ASKED) {
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nAlipay-Merchant: {ALIAS}\r\n");
+        halves.push((path, raw::open(base, head.as_bytes()).await));
+        if has_body {
+            let body = format!("{head}Content-Length: 10\r\n\r\nhalf");
+            halves.push((path, raw::open(base, body.as_bytes()).await));
+        }
+    }
+    ask_all().await;
+    tokio::time::advance(Duration::from_secs(28)).await;
+    ask_all().await;
+    for (path, half) in &halves {
+        let read = half.try_read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(read, Err(std::io::ErrorKind::WouldBlock), "{path}");
+    }
+    tokio::time::advance(Duration::from_secs(3)).await;
+    tokio::time::resume();
+    for (path, half) in halves {
+        let rest = rest(half).await;
+        assert!(!rest.contains(" 200 "), "{path}: {rest}");
+    }
 }
 
 #[cfg(feature = "cli")]
