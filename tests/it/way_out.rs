@@ -3,14 +3,18 @@
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
+use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 
 use crate::support::supervisor::{Program, Supervisor, program};
 use crate::support::upstream::{SUCCESS, reply_of};
-use crate::support::{ALIAS, TestSidecar, header, json, text};
+use crate::support::{ALIAS, PATIENCE, TestSidecar, client, header, hold_time, json, text, until};
 
 const PAY: &str = "alipay.trade.pay";
 const BODY: &str = r#"{"out_trade_no":"1"}"#;
@@ -152,4 +156,65 @@ async fn variables_name_no_proxy() {
     ]);
     assert_eq!(supervisor.simulator.requests().len(), 1);
     assert_eq!(proxy.connections(), 0);
+}
+
+/// Answers each request on a connection, the first once as many have come as `all` waits for; counts in
+/// `gone` that the connection was closed.
+async fn answer_and_watch(mut stream: TcpStream, all: Arc<Barrier>, gone: Arc<AtomicUsize>) {
+    let (mut read, mut is_first) = (Vec::new(), true);
+    while stream.read_buf(&mut read).await.expect("no reset") > 0 {
+        if !read.ends_with(b"\r\n\r\n") {
+            continue;
+        }
+        if std::mem::take(&mut is_first) {
+            all.wait().await;
+        }
+        read.clear();
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(answer).await.expect("written");
+    }
+    gone.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Lets seconds pass, bit by bit.
+async fn pass(seconds: u32) {
+    for _ in 0..10 * seconds {
+        tokio::time::advance(Duration::from_millis(100)).await;
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_burst_of_calls_leaves_open_is_closed_within_fifteen_seconds() {
+    const CALLS: usize = 16;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("bound"));
+    let (all, gone) = (Arc::new(Barrier::new(CALLS)), Arc::new(AtomicUsize::new(0)));
+    let closed = Arc::clone(&gone);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer_and_watch(stream, all.clone(), closed.clone()));
+        }
+    });
+    hold_time();
+    let client = client();
+    let burst = async |calls: usize| {
+        let call = |_| {
+            let request = Request::get(&url).body(Full::<Bytes>::default());
+            client.send(request.expect("a request"), PATIENCE)
+        };
+        for reply in futures_util::future::join_all((0..calls).map(call)).await {
+            assert_eq!(reply.expect("an answer").status, 200);
+        }
+    };
+    burst(CALLS).await;
+    // What is used again is idle from then on, and isn't due when the others are.
+    pass(1).await;
+    burst(CALLS / 2).await;
+    pass(4).await;
+    assert_eq!(gone.load(Ordering::SeqCst), 0, "the next call has one");
+    pass(11).await;
+    until("all are closed", || gone.load(Ordering::SeqCst) == CALLS).await;
 }
