@@ -10,7 +10,7 @@ use alipay_sidecar::config::Config;
 use alipay_sidecar::simulator::{
     DEFAULT_APP_ID, FIRST_APP_AUTH_TOKEN, FIRST_APP_REFRESH_TOKEN, FIRST_AUTH_APP_ID,
 };
-use http::{Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use serde_json::Value;
 
 use crate::support::signed::Platform;
@@ -109,6 +109,37 @@ async fn each_call_leaves_one_line_with_who_what_and_how_it_ended() {
         0,
         "{claimed_nothing}"
     );
+}
+
+#[tokio::test]
+async fn an_id_of_the_caller_is_told_where_it_is_one() {
+    let sidecar = TestSidecar::start().await;
+    let (longest, longer) = ("x".repeat(128), "x".repeat(129));
+    let mut told = Vec::new();
+    for (id, is_told) in [
+        ("Order_7.a-b", true),
+        (longest.as_str(), true),
+        (longer.as_str(), false),
+        ("a b", false),
+        ("\"", false),
+        ("é", false),
+        ("", false),
+    ] {
+        let value = HeaderValue::from_bytes(id.as_bytes()).expect("a value");
+        let request = Request::post("/v2/alipay.trade.query")
+            .header("alipay-merchant", ALIAS)
+            .header("x-request-id", value);
+        let reply = sidecar.proxy(request, r#"{"out_trade_no":"8001"}"#).await;
+        assert_eq!(reply.status, StatusCode::OK, "{id}");
+        let request_id = header(&reply, "alipay-sidecar-request-id").to_owned();
+        told.push((request_id, is_told.then(|| id.to_owned())));
+    }
+    let lines = ended(&sidecar).await;
+    for (request_id, id) in told {
+        let line = one(&lines, &[("request_id", &request_id)]);
+        let told = line.get("caller_request_id").and_then(Value::as_str);
+        assert_eq!(told, id.as_deref(), "{line}");
+    }
 }
 
 #[tokio::test]
