@@ -916,6 +916,31 @@ async fn gauges_of_a_store_that_cannot_be_read_stay_as_they_were() {
 }
 
 #[tokio::test]
+async fn the_age_of_the_oldest_that_is_owed_is_told_in_seconds() {
+    let clock = ManualClock::new(crate::store::START);
+    let told = clock.clone();
+    let build = |_: &Config, builder: SidecarBuilder| builder.clock(Arc::new(told));
+    let sidecar = TestSidecar::start_built(|config| config.delivery.url = None, build).await;
+    let oldest = "alipay_sidecar_inbox_oldest_seconds ";
+    let age = async |seconds: f64| {
+        let told = sidecar.metric(oldest).await;
+        assert!((told - seconds).abs() < f64::EPSILON, "{told}");
+    };
+    age(0.0).await;
+    for received_at in [crate::store::START, crate::store::START + 60_000] {
+        let entry = crate::store::entry(received_at, None);
+        let receive = Change::Receive(Box::new(entry));
+        let stored = sidecar.sidecar.store().commit(vec![receive]).await;
+        stored.expect("stored");
+    }
+    clock.advance_ms(90_999);
+    age(90.0).await;
+    // A clock that was set back makes none younger than nothing.
+    clock.advance_ms(-200_000);
+    age(0.0).await;
+}
+
+#[tokio::test]
 async fn a_problem_says_whether_the_same_again_may_succeed() {
     let sidecar = TestSidecar::start_with(|config| {
         config.upstream.gateway = Some("http://127.0.0.1:9/gateway.do".to_owned());
