@@ -305,7 +305,7 @@ fn exec(command: &str, withheld: &BTreeSet<String>) -> Result<Zeroizing<String>,
         .spawn()
         .map_err(|error| failed(format!("can't be started ({error})")))?;
     let until = Instant::now() + EXEC_TIMEOUT;
-    let output = output_of(&mut child);
+    let output = output_of(&mut child, EXEC_TIMEOUT);
     // What has closed its output may still not end.
     let status = match &output {
         Some(_) => ended(&mut child, until),
@@ -327,7 +327,7 @@ fn exec(command: &str, withheld: &BTreeSet<String>) -> Result<Zeroizing<String>,
 }
 
 /// What the child prints until it closes its output; `None`: it took too long.
-fn output_of(child: &mut Child) -> Option<std::io::Result<Zeroizing<String>>> {
+fn output_of(child: &mut Child, within: Duration) -> Option<std::io::Result<Zeroizing<String>>> {
     let mut stdout = child.stdout.take()?;
     let (done, result) = mpsc::channel();
     // A thread of its own, because a pipe has no read timeout. If a grandchild keeps the pipe
@@ -336,7 +336,7 @@ fn output_of(child: &mut Child) -> Option<std::io::Result<Zeroizing<String>>> {
         // Nobody listens any more after the time is over.
         let _ = done.send(read_whole(&mut stdout));
     });
-    result.recv_timeout(EXEC_TIMEOUT).ok()
+    result.recv_timeout(within).ok()
 }
 
 /// How the child ended; `None`: it hasn't by `until`.
@@ -382,6 +382,22 @@ mod tests {
         assert!(hint.contains("chown USER /k; chmod 600 /k"), "{hint}");
         // Whoever names the file knows how one is made.
         assert_eq!(told(ErrorKind::NotFound), None);
+    }
+
+    #[test]
+    fn a_command_that_prints_nothing_is_not_waited_for_any_longer() {
+        let output = |command: &mut Command, within| {
+            let mut child = command.stdout(Stdio::piped()).spawn().expect("started");
+            let output = output_of(&mut child, Duration::from_millis(within));
+            // It may have ended by itself.
+            let _ = child.kill();
+            child.wait().expect("gone");
+            output
+        };
+        let printed = output(Command::new("echo").arg("a-secret"), 30_000);
+        let printed = printed.expect("in time").expect("text");
+        assert_eq!(printed.as_str(), "a-secret\n");
+        assert!(output(Command::new("sleep").arg("60"), 20).is_none());
     }
 
     #[test]
