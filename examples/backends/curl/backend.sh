@@ -6,6 +6,8 @@
 #   backend.sh pay ORDER AMOUNT USER    prints the trade's number
 #   backend.sh events                   prints the paid orders that Alipay told of, and takes them
 #
+# Ends with 1 where it failed, with 2 where what is asked can't be, with 3 where nobody knows what became of it.
+#
 # Environment: SIDECAR, MERCHANT, as ../README.md says; ORDERS, a file of the orders (orders.txt).
 set -euo pipefail
 sidecar=${SIDECAR:-http://127.0.0.1:2088}
@@ -53,23 +55,33 @@ call() { # METHOD (a query behind it) BIZ_CONTENT
 
 case "${1:-} $#" in
   'login 2')
-    call "alipay.system.oauth.token?grant_type=authorization_code&code=$2" '' | member user_id
+    token=$(call "alipay.system.oauth.token?grant_type=authorization_code&code=$2" '')
+    user=$(member user_id <<<"$token")
+    user=${user:-$(member open_id <<<"$token")}
+    if [ -z "$user" ]; then echo "no user: $token" >&2; exit 1; fi
+    echo "$user"
     ;;
   'pay 4')
     if [[ ! $2 =~ ^[A-Za-z0-9_-]{1,64}$ || ! $(fen "$3") -gt 0 ]]; then echo "no order, or no amount" >&2; exit 2; fi
     # Known before it can be paid: the notification may be quicker than the reply.
     touch "$orders"
-    grep -q "^$2 " "$orders" || echo "$2 $(fen "$3")" >>"$orders"
+    known=$(sed -n "/^$2 /{s/^$2 \([0-9]*\).*/\1/p;q}" "$orders")
+    if [ "${known:-$(fen "$3")}" != "$(fen "$3")" ]; then echo "the order has another amount" >&2; exit 2; fi
+    [ -n "$known" ] || echo "$2 $(fen "$3")" >>"$orders"
     biz="{\"out_trade_no\":\"$2\",\"total_amount\":\"$3\",\"subject\":\"order $2\",\"buyer_id\":\"$4\"}"
     status=0
     trade=$(call "alipay.trade.create?notify_url=/orders/$2" "$biz") || status=$?
-    # Bytes had left, so the trade may be there: ask, and never assume.
-    if [ "$status" = 3 ]; then trade=$(call alipay.trade.query "{\"out_trade_no\":\"$2\"}"); status=$?; fi
+    # Bytes had left, so the trade may be there: ask. If that fails it is the query's failure, not the making's,
+    # and a trade that isn't there yet may still come to be.
+    if [ "$status" = 3 ]; then trade=$(call alipay.trade.query "{\"out_trade_no\":\"$2\"}") || exit 3; status=0; fi
     [ "$status" = 0 ] || exit "$status"
-    member trade_no <<<"$trade"
+    trade_no=$(member trade_no <<<"$trade")
+    echo "$2 $(fen "$3") $trade_no" >>"$orders"
+    echo "$trade_no"
     ;;
   'events 1')
-    items=$(ask "$sidecar/events/claim" -d '{"max":1,"lease":"30s","wait":"10s"}')
+    claim='{"max":1,"lease":"30s","wait":"10s"}'
+    items=$(ask --fail-with-body "$sidecar/events/claim" -d "$claim") || { echo "no claim: $items" >&2; exit 1; }
     id=$(member id <<<"$items")
     [ -n "$id" ] || exit 0
     body=$(member body <<<"$items")
@@ -77,14 +89,16 @@ case "${1:-} $#" in
     case $(parameter trade_status <<<"$body") in
       TRADE_SUCCESS | TRADE_FINISHED)
         order=$(parameter out_trade_no <<<"$body")
-        if ! grep -qxF "$order $(fen "$(parameter total_amount <<<"$body")")" "$orders"; then
-          echo "no such order, or another amount: $body" >&2
+        told="$order $(fen "$(parameter total_amount <<<"$body")") $(parameter trade_no <<<"$body")"
+        # Another merchant may have an order of this name, so its trade counts, too.
+        if ! grep -qxF "$told" "$orders"; then
+          echo "no such order, or another amount or trade: $body" >&2
           exit 1
         fi
         echo "$order"
         ;;
     esac
-    ask "$sidecar/events/$id/ack" -d '{}'
+    told=$(ask --fail-with-body "$sidecar/events/$id/ack" -d '{}') || { echo "not taken: $told" >&2; exit 1; }
     ;;
-  *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -54,6 +54,9 @@ type Refused struct{ Code string }
 
 func (r *Refused) Error() string { return r.Code }
 
+// errAmount says that the order is known, with another amount.
+var errAmount = errors.New("the order has another amount")
+
 // Node is what we read of Alipay's answers.
 type Node struct {
 	Code    string `json:"code"`
@@ -149,20 +152,38 @@ func create(order, amount, user string) (any, error) {
 	if orders[order] == nil {
 		orders[order] = &Order{Order: order, Amount: amount}
 	}
+	known := orders[order]
 	lock.Unlock()
+	if fen(known.Amount) != fen(amount) {
+		return nil, errAmount
+	}
 	trade, err := call("alipay.trade.create", biz, url.Values{"notify_url": {"/orders/" + url.PathEscape(order)}})
 	var failed *Failed
 	if errors.As(err, &failed) && failed.Outcome == "unknown" {
-		// Bytes had left, so the trade may be there: ask, and never assume.
-		trade, err = call("alipay.trade.query", map[string]string{"out_trade_no": order}, nil)
+		trade, err = query(order)
 	}
 	if err != nil {
 		return nil, err
 	}
 	lock.Lock()
 	defer lock.Unlock()
-	orders[order].TradeNo = trade.TradeNo
-	return *orders[order], nil
+	known.TradeNo = trade.TradeNo
+	return *known, nil
+}
+
+// query asks for a trade whose making has an unknown outcome: bytes had left, so it may be there.
+func query(order string) (*Node, error) {
+	trade, err := call("alipay.trade.query", map[string]string{"out_trade_no": order}, nil)
+	var failed *Failed
+	var refused *Refused
+	// Of the query, and not of the making; a trade that isn't there yet may still come to be.
+	switch {
+	case errors.As(err, &failed):
+		err = &Failed{failed.Code, "unknown"}
+	case errors.As(err, &refused):
+		err = &Failed{refused.Code, "unknown"}
+	}
+	return trade, err
 }
 
 // isFromSidecar says whether the sidecar sent this (Standard Webhooks): whoever reaches this port may claim
@@ -202,7 +223,11 @@ func event(kind string, form url.Values) bool {
 	if order == nil || fen(order.Amount) != fen(form.Get("total_amount")) {
 		return false
 	}
-	order.Paid, order.TradeNo = true, form.Get("trade_no")
+	// Another merchant may have an order of this name. Before the reply told the trade, let it come again.
+	if order.TradeNo == "" || form.Get("trade_no") != order.TradeNo {
+		return false
+	}
+	order.Paid = true
 	return true
 }
 
@@ -258,6 +283,8 @@ func answer(w http.ResponseWriter, value any, err error) {
 	switch {
 	case err == nil:
 		write(w, http.StatusOK, value)
+	case errors.Is(err, errAmount):
+		write(w, http.StatusConflict, map[string]string{"error": err.Error()})
 	case errors.As(err, &failed):
 		write(w, http.StatusBadGateway, map[string]string{"error": failed.Code, "outcome": failed.Outcome})
 	case errors.As(err, &refused):

@@ -33,6 +33,7 @@ import javax.crypto.spec.SecretKeySpec;
 public final class Backend {
     private static final String SIDECAR = env("SIDECAR", "http://127.0.0.1:2088");
     private static final String MERCHANT = env("MERCHANT", "shop");
+    private static final String FORM = "application/x-www-form-urlencoded";
     private static final String WEBHOOK_SECRET = env("WEBHOOK_SECRET", "").strip();
     // The sidecar is beside us: no proxy may come between.
     private static final HttpClient LOCAL =
@@ -65,6 +66,9 @@ public final class Backend {
             super(code);
         }
     }
+
+    /** The order is known, with another amount. */
+    static final class Conflict extends Exception {}
 
     /** A member of one of Alipay's nodes, which are flat; use your JSON library in its place. */
     static String member(String node, String name) {
@@ -133,12 +137,15 @@ public final class Backend {
         return Long.parseLong(parts.group(1) + (decimals + "00").substring(0, 2));
     }
 
-    static String create(String order, String amount, String user) throws Failed, Refused {
+    static String create(String order, String amount, String user) throws Conflict, Failed, Refused {
         String biz = ("{\"out_trade_no\":\"%s\",\"total_amount\":\"%s\",\"subject\":\"order %s\","
                         + "\"buyer_id\":\"%s\",\"product_code\":\"JSAPI_PAY\"}")
                 .formatted(order, amount, order, user);
         // Known before it can be paid: the notification may be quicker than the reply.
         ORDERS.putIfAbsent(order, new Order(order, amount, null, false));
+        if (fen(ORDERS.get(order).amount) != fen(amount)) {
+            throw new Conflict();
+        }
         String trade;
         try {
             trade = call("alipay.trade.create", biz, Map.of("notify_url", "/orders/" + order));
@@ -146,12 +153,23 @@ public final class Backend {
             if (!failed.outcome.equals("unknown")) {
                 throw failed;
             }
-            // Bytes had left, so the trade may be there: ask, and never assume.
-            trade = call("alipay.trade.query", "{\"out_trade_no\":\"%s\"}".formatted(order), Map.of());
+            trade = query(order);
         }
         String tradeNo = member(trade, "trade_no");
         return ORDERS.computeIfPresent(order, (name, known) -> new Order(name, known.amount, tradeNo, known.paid))
                 .json();
+    }
+
+    /** Asks for a trade whose making has an unknown outcome: bytes had left, so it may be there. */
+    static String query(String order) throws Failed {
+        // A failure is the query's, and not the making's; a trade that isn't there yet may still come to be.
+        try {
+            return call("alipay.trade.query", "{\"out_trade_no\":\"%s\"}".formatted(order), Map.of());
+        } catch (Failed failed) {
+            throw new Failed(failed.code, "unknown");
+        } catch (Refused refused) {
+            throw new Failed(refused.getMessage(), "unknown");
+        }
     }
 
     /** Whether the sidecar sent this (Standard Webhooks): whoever reaches this port may claim to be it. */
@@ -191,7 +209,11 @@ public final class Backend {
         if (order == null || fen(order.amount) != fen(form.get("total_amount"))) {
             return false;
         }
-        ORDERS.put(order.order, new Order(order.order, order.amount, form.get("trade_no"), true));
+        // Another merchant may have an order of this name. Before the reply told the trade, let it come again.
+        if (!form.getOrDefault("trade_no", "").equals(order.tradeNo)) {
+            return false;
+        }
+        ORDERS.put(order.order, new Order(order.order, order.amount, order.tradeNo, true));
         return true;
     }
 
@@ -201,9 +223,12 @@ public final class Backend {
             send(exchange, 401, "text/plain", "not signed with WEBHOOK_SECRET");
             return;
         }
-        // In the charset that Content-Type names; UTF-8 where calls are made in UTF-8, as here.
-        var form = decoded(new String(body, StandardCharsets.UTF_8));
-        boolean taken = event(exchange.getRequestHeaders().getFirst("Alipay-Event-Type"), form);
+        // In the charset that Content-Type names; UTF-8 where calls are made in UTF-8, as here. What is no form
+        // (an event of the sidecar's own, as JSON) is none of those that are acted upon.
+        var headers = exchange.getRequestHeaders();
+        boolean isForm = headers.getOrDefault("Content-Type", List.of("")).get(0).startsWith(FORM);
+        var form = isForm ? decoded(new String(body, StandardCharsets.UTF_8)) : Map.<String, String>of();
+        boolean taken = event(headers.getFirst("Alipay-Event-Type"), form);
         send(exchange, taken ? 200 : 500, "text/plain", taken ? "success" : "fail");
     }
 
@@ -230,6 +255,8 @@ public final class Backend {
                 Order known = ORDERS.get(order);
                 send(exchange, known == null ? 404 : 200, json, known == null ? "{}" : known.json());
             }
+        } catch (Conflict conflict) {
+            send(exchange, 409, json, "{\"error\":\"the order has another amount\"}");
         } catch (Refused refused) {
             send(exchange, 422, json, "{\"error\":\"%s\"}".formatted(refused.getMessage()));
         } catch (Failed failed) {

@@ -27,6 +27,9 @@ class Refused extends Error {
   }
 }
 
+/** The order is known, with another amount. */
+class Conflict extends Error {}
+
 /** Calls Alipay for the merchant: unsigned; what comes back is verified. */
 async function call(method, biz, params = {}) {
   let reply;
@@ -88,17 +91,28 @@ async function create(order, amount, user) {
   };
   // Known before it can be paid: the notification may be quicker than the reply.
   if (!orders.has(order)) orders.set(order, { order, amount, trade_no: null, paid: false });
+  const known = orders.get(order);
+  if (fen(known.amount) !== fen(amount)) throw new Conflict('the order has another amount');
   let trade;
   try {
     const notify_url = `/orders/${encodeURIComponent(order)}`;
     trade = await call('alipay.trade.create', biz, { notify_url });
   } catch (failed) {
     if (failed.outcome !== 'unknown') throw failed;
-    // Bytes had left, so the trade may be there: ask, and never assume.
-    trade = await call('alipay.trade.query', { out_trade_no: order });
+    trade = await query(order);
   }
-  orders.get(order).trade_no = trade.trade_no;
-  return orders.get(order);
+  known.trade_no = trade.trade_no;
+  return known;
+}
+
+/** Asks for a trade whose making has an unknown outcome: bytes had left, so it may be there. */
+async function query(order) {
+  try {
+    return await call('alipay.trade.query', { out_trade_no: order });
+  } catch (error) {
+    // Of the query, and not of the making; a trade that isn't there yet may still come to be.
+    throw new Failed(error.code, 'unknown');
+  }
 }
 
 /** Whether the sidecar sent this (Standard Webhooks): whoever reaches this port may claim to be it. */
@@ -120,7 +134,9 @@ function event(kind, form) {
   if (kind !== 'trade_status_sync' || !paid) return true;
   const order = orders.get(form.get('out_trade_no'));
   if (!order || fen(order.amount) !== fen(form.get('total_amount'))) return false;
-  Object.assign(order, { paid: true, trade_no: form.get('trade_no') });
+  // Another merchant may have an order of this name. Before the reply told the trade, let it come again.
+  if ((form.get('trade_no') ?? '') !== order.trade_no) return false;
+  order.paid = true;
   return true;
 }
 
@@ -155,6 +171,7 @@ async function answer(request) {
 }
 
 function complaint(error) {
+  if (error instanceof Conflict) return json(409, { error: error.message });
   if (error instanceof Refused) return json(422, { error: error.code });
   if (error instanceof Failed) return json(502, { error: error.code, outcome: error.outcome });
   return json(error instanceof TypeError ? 400 : 500, { error: error.message });

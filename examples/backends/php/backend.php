@@ -28,6 +28,11 @@ final class Refused extends RuntimeException
     }
 }
 
+/** The order is known, with another amount. */
+final class Conflict extends RuntimeException
+{
+}
+
 /** Changes the orders, one request at a time; gives what `$change` gives. */
 function orders(callable $change): mixed
 {
@@ -68,21 +73,22 @@ function call(string $method, ?array $biz, array $params = []): array
         'ignore_errors' => true,
     ]]);
     $sidecar = getenv('SIDECAR') ?: 'http://127.0.0.1:2088';
-    $reply = @file_get_contents("$sidecar/v2/$method?" . http_build_query($params), false, $context);
-    if ($reply === false) {
+    $stream = @fopen("$sidecar/v2/$method?" . http_build_query($params), 'r', false, $context);
+    if ($stream === false) {
         throw new Failed('sidecar-unreachable', 'unknown');
     }
-    $error = header_of($http_response_header, 'alipay-sidecar-error');
+    $head = stream_get_meta_data($stream)['wrapper_data'];
+    $error = header_of($head, 'alipay-sidecar-error');
     if ($error !== '') {
-        throw new Failed($error, header_of($http_response_header, 'alipay-sidecar-outcome') ?: 'unknown');
+        throw new Failed($error, header_of($head, 'alipay-sidecar-outcome') ?: 'unknown');
     }
-    $node = json_decode($reply, true);
+    $node = json_decode((string) stream_get_contents($stream), true);
     // It was cut off: it may have been a success.
     if (!is_array($node)) {
         throw new Failed('reply-lost', 'unknown');
     }
     // `unsigned-error`: nobody knows who said it.
-    $verified = header_of($http_response_header, 'alipay-sidecar-verified');
+    $verified = header_of($head, 'alipay-sidecar-verified');
     if ($verified !== 'true') {
         throw new Failed($verified, 'unknown');
     }
@@ -123,22 +129,35 @@ function create(string $order, string $amount, string $user): array
     ];
     // Known before it can be paid: the notification may be quicker than the reply.
     $new = ['order' => $order, 'amount' => $amount, 'trade_no' => null, 'paid' => false];
-    orders(function (array &$orders) use ($order, $new) {
-        $orders[$order] ??= $new;
+    $known = orders(function (array &$orders) use ($order, $new) {
+        return $orders[$order] ??= $new;
     });
+    if (fen($known['amount']) !== fen($amount)) {
+        throw new Conflict('the order has another amount');
+    }
     try {
         $trade = call('alipay.trade.create', $biz, ['notify_url' => '/orders/' . rawurlencode($order)]);
     } catch (Failed $failed) {
         if ($failed->outcome !== 'unknown') {
             throw $failed;
         }
-        // Bytes had left, so the trade may be there: ask, and never assume.
-        $trade = call('alipay.trade.query', ['out_trade_no' => $order]);
+        $trade = query($order);
     }
     return orders(function (array &$orders) use ($order, $trade) {
         $orders[$order]['trade_no'] = $trade['trade_no'] ?? null;
         return $orders[$order];
     });
+}
+
+/** Asks for a trade whose making has an unknown outcome: bytes had left, so it may be there. */
+function query(string $order): array
+{
+    try {
+        return call('alipay.trade.query', ['out_trade_no' => $order]);
+    } catch (Failed | Refused $error) {
+        // Of the query, and not of the making; a trade that isn't there yet may still come to be.
+        throw new Failed($error->error, 'unknown');
+    }
 }
 
 /** Whether the sidecar sent this (Standard Webhooks): whoever reaches this port may claim to be it. */
@@ -170,7 +189,11 @@ function event(string $kind, array $form): bool
         if (!isset($orders[$name]) || fen($orders[$name]['amount']) !== fen($form['total_amount'] ?? '')) {
             return false;
         }
-        $orders[$name] = ['paid' => true, 'trade_no' => $form['trade_no']] + $orders[$name];
+        // Another merchant may have an order of this name. Before the reply told the trade, let it come again.
+        if ($orders[$name]['trade_no'] !== ($form['trade_no'] ?? '')) {
+            return false;
+        }
+        $orders[$name]['paid'] = true;
         return true;
     });
 }
@@ -215,6 +238,8 @@ try {
     }
 } catch (InvalidArgumentException $error) {
     answer(400, ['error' => $error->getMessage()]);
+} catch (Conflict $conflict) {
+    answer(409, ['error' => $conflict->getMessage()]);
 } catch (Refused $refused) {
     answer(422, ['error' => $refused->error]);
 } catch (Failed $failed) {

@@ -43,6 +43,10 @@ class Refused(Exception):
         self.code = node.get("sub_code") or node.get("code")
 
 
+class Conflict(Exception):
+    """The order is known, with another amount."""
+
+
 def call(method, biz=None, **params):
     """Calls Alipay for the merchant: unsigned; what comes back is verified."""
     request = Request(
@@ -97,17 +101,27 @@ def create(order, amount, user):
     }
     # Known before it can be paid: the notification may be quicker than the reply.
     with lock:
-        orders.setdefault(order, {"order": order, "amount": amount, "trade_no": None, "paid": False})
+        known = orders.setdefault(order, {"order": order, "amount": amount, "trade_no": None, "paid": False})
+    if fen(known["amount"]) != fen(amount):
+        raise Conflict
     try:
         trade = call("alipay.trade.create", biz, notify_url=f"/orders/{quote(order)}")
     except Failed as failed:
         if failed.outcome != "unknown":
             raise
-        # Bytes had left, so the trade may be there: ask, and never assume.
-        trade = call("alipay.trade.query", {"out_trade_no": order})
+        trade = query(order)
     with lock:
-        orders[order]["trade_no"] = trade.get("trade_no")
-        return dict(orders[order])
+        known["trade_no"] = trade.get("trade_no")
+        return dict(known)
+
+
+def query(order):
+    """Asks for a trade whose making has an unknown outcome: bytes had left, so it may be there."""
+    try:
+        return call("alipay.trade.query", {"out_trade_no": order})
+    except (Failed, Refused) as error:
+        # Of the query, and not of the making; a trade that isn't there yet may still come to be.
+        raise Failed(error.code, "unknown") from error
 
 
 def is_from_sidecar(headers, body):
@@ -137,7 +151,10 @@ def event(kind, form):
         order = orders.get(form.get("out_trade_no"))
         if order is None or fen(form.get("total_amount")) != fen(order["amount"]):
             return False
-        order["paid"], order["trade_no"] = True, form["trade_no"]
+        # Another merchant may have an order of this name. Before the reply told the trade, let it come again.
+        if form.get("trade_no", "") != order["trade_no"]:
+            return False
+        order["paid"] = True
         return True
 
 
@@ -159,7 +176,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(401, "not signed with WEBHOOK_SECRET", "text/plain")
         elif url.path == "/alipay/events":
             # In the charset that Content-Type names; UTF-8 where calls are made in UTF-8, as here.
-            taken = event(self.headers["Alipay-Event-Type"], dict(parse_qsl(body.decode())))
+            taken = event(self.headers["Alipay-Event-Type"], dict(parse_qsl(body.decode(errors="replace"))))
             self.send(200 if taken else 500, "success" if taken else "fail", "text/plain")
         elif url.path.startswith("/orders/"):
             asked = dict(parse_qsl(url.query))
@@ -176,6 +193,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, json.dumps(work()))
         except KeyError as error:
             self.send(400, json.dumps({"error": f"{error} is missing"}))
+        except Conflict:
+            self.send(409, json.dumps({"error": "the order has another amount"}))
         except Refused as refused:
             self.send(422, json.dumps({"error": refused.code}))
         except Failed as failed:

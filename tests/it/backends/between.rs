@@ -1,5 +1,5 @@
-//! What stands between a backend and its sidecar: it passes calls on, and may answer the making of a
-//! trade with something else once it was made.
+//! What stands between a backend and its sidecar: it passes calls on, and may answer one with something
+//! else once the sidecar has answered.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use alipay_sidecar::net::serve::serve;
 use alipay_sidecar::net::shutdown::{Shutdown, ShutdownTrigger};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
@@ -29,6 +29,8 @@ pub enum Instead {
         verified: &'static str,
         node: &'static str,
     },
+    /// That nothing was sent, for this reason.
+    NotSent(StatusCode, &'static str),
 }
 
 /// It, on a port of its own.
@@ -38,7 +40,8 @@ pub struct Between {
     _end: ShutdownTrigger,
 }
 
-type Queue = Arc<Mutex<VecDeque<Instead>>>;
+/// What ends the path of the call that is told something else, and what it is told.
+type Queue = Arc<Mutex<VecDeque<(&'static str, Instead)>>>;
 
 impl Between {
     /// Stands before `proxy`.
@@ -51,10 +54,11 @@ impl Between {
         let handle = move |request: Request<RequestBody>| {
             let (client, proxy, queue) = (client.clone(), proxy.clone(), Arc::clone(&queue));
             async move {
-                let is_making = request.uri().path().ends_with("/alipay.trade.create");
+                let path = request.uri().path().to_owned();
                 let reply = pass_on(&client, &proxy, request).await;
-                let next = || queue.lock().expect("no panic").pop_front();
-                told(&reply, is_making.then(next).flatten())
+                let mut queue = queue.lock().expect("no panic");
+                let next = queue.pop_front_if(|(end, _)| path.ends_with(*end));
+                told(&reply, next.map(|(_, instead)| instead))
             }
         };
         let (end, ends) = Shutdown::new();
@@ -68,7 +72,13 @@ impl Between {
 
     /// What the next trade's making is answered with; several calls queue up.
     pub fn tell(&self, instead: Instead) {
-        self.instead.lock().expect("no panic").push_back(instead);
+        self.tell_of("/alipay.trade.create", instead);
+    }
+
+    /// What the next call whose path ends so is answered with, after those that were told of before.
+    pub fn tell_of(&self, end: &'static str, instead: Instead) {
+        let mut queue = self.instead.lock().expect("no panic");
+        queue.push_back((end, instead));
     }
 }
 
@@ -115,6 +125,15 @@ fn told(reply: &Reply, instead: Option<Instead>) -> Response<Body> {
             let headers = response.headers_mut();
             headers.insert("alipay-sidecar-verified", verified);
             *response.body_mut() = whole(Bytes::from_static(node.as_bytes()));
+        }
+        Some(Instead::NotSent(status, error)) => {
+            *response.status_mut() = status;
+            let headers = response.headers_mut();
+            headers.remove("alipay-sidecar-verified");
+            headers.insert("alipay-sidecar-error", HeaderValue::from_static(error));
+            let outcome = HeaderValue::from_static("not-sent");
+            headers.insert("alipay-sidecar-outcome", outcome);
+            *response.body_mut() = whole(Bytes::from(format!(r#"{{"code":"{error}"}}"#)));
         }
     }
     response

@@ -113,8 +113,10 @@ async fn walk(command: impl FnOnce(u16) -> Command) {
     }
     lose_an_answer(&sidecar, &base, &user).await;
     ask_where_nothing_is_sure(&sidecar, &between, &base, &user).await;
+    ask_in_vain(&sidecar, &between, &base, &user).await;
     believe_what_is_sure(&sidecar, &between, &base, &user).await;
     take_nothing_of_strangers(&sidecar, &base, &user).await;
+    take_what_says_nothing_of_payments(&sidecar, &base).await;
     other_events(&sidecar).await;
 }
 
@@ -231,8 +233,42 @@ async fn ask_where_nothing_is_sure(
     }
 }
 
+/// What a query can say after which nobody knows more: that it wasn't sent itself, and that there is no
+/// such trade, so soon.
+fn in_vain() -> [(Instead, &'static str); 3] {
+    let unreachable = "upstream-unreachable";
+    let node = r#"{"code":"40004","sub_code":"ACQ.TRADE_NOT_EXIST"}"#;
+    let verified = "true";
+    [
+        (
+            Instead::NotSent(StatusCode::BAD_GATEWAY, unreachable),
+            unreachable,
+        ),
+        (
+            Instead::NotSent(StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            "overloaded",
+        ),
+        (Instead::Node { verified, node }, "ACQ.TRADE_NOT_EXIST"),
+    ]
+}
+
+/// Alipay acts, nothing says so, and the query fails: nobody knows, and the order can be had again.
+async fn ask_in_vain(sidecar: &TestSidecar, between: &Between, base: &str, user: &str) {
+    for (number, (answer, error)) in in_vain().into_iter().enumerate() {
+        between.tell(Instead::CutOff);
+        between.tell_of("/alipay.trade.query", answer);
+        let name = format!("in-vain-{number}");
+        let (status, told) = order(sidecar, base, user, (&name, "1.00")).await;
+        assert_eq!(status, StatusCode::BAD_GATEWAY, "{told}");
+        assert_eq!(told, json!({"error": error, "outcome": "unknown"}));
+        let (status, told) = order(sidecar, base, user, (&name, "1.0")).await;
+        assert_eq!(status, StatusCode::OK, "{told}");
+        assert!(told["trade_no"].is_string(), "{told}");
+    }
+}
+
 /// What Alipay has taken and not finished is no failure, a signed no is one, and an amount that is
-/// none isn't sent.
+/// none, or another than before, isn't sent.
 async fn believe_what_is_sure(sidecar: &TestSidecar, between: &Between, base: &str, user: &str) {
     let (_, asked) = counts(sidecar);
     between.tell(Instead::Node {
@@ -255,57 +291,84 @@ async fn believe_what_is_sure(sidecar: &TestSidecar, between: &Between, base: &s
     let (made, _) = counts(sidecar);
     let (status, told) = order(sidecar, base, user, ("none", "8.888")).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{told}");
+    let (status, told) = order(sidecar, base, user, ("refused", "1.01")).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{told}");
     assert_eq!(counts(sidecar), (made, asked));
 }
 
-/// Whoever reaches the backend may say that an order is paid: the sidecar alone is believed.
+/// Whoever reaches the backend may say that an order is paid: the sidecar alone is believed, and only of
+/// this order's own trade.
 async fn take_nothing_of_strangers(sidecar: &TestSidecar, base: &str, user: &str) {
     let (status, told) = order(sidecar, base, user, ("forged", "3.00")).await;
     assert_eq!(status, StatusCode::OK, "{told}");
-    let paid = "out_trade_no=forged&total_amount=3.00&trade_status=TRADE_SUCCESS&trade_no=1";
-    let other_amount =
-        "out_trade_no=forged&total_amount=3.01&trade_status=TRADE_SUCCESS&trade_no=1";
+    let trade_no = told["trade_no"].as_str().expect("a trade");
+    let form = |amount, trade_no| {
+        format!(
+            "out_trade_no=forged&total_amount={amount}&trade_status=TRADE_SUCCESS&trade_no={trade_no}"
+        )
+    };
+    let paid = &form("3.00", trade_no);
     let now = SystemClock.now_ms() / 1000;
+    let ours = Some((SECRET.1, now));
     for (signed, form, expected) in [
         (None, paid, StatusCode::UNAUTHORIZED),
         (Some((&b"another"[..], now)), paid, StatusCode::UNAUTHORIZED),
         (Some((SECRET.1, now - 3600)), paid, StatusCode::UNAUTHORIZED),
         (
-            Some((SECRET.1, now)),
-            other_amount,
+            ours,
+            &form("3.01", trade_no),
             StatusCode::INTERNAL_SERVER_ERROR,
         ),
+        (ours, &form("3.00", "1"), StatusCode::INTERNAL_SERVER_ERROR),
     ] {
-        let status = deliver(sidecar, base, signed, form).await;
+        let status = deliver(sidecar, base, signed, (FORM, form.as_bytes())).await;
         assert_eq!(status, expected, "{signed:?}: {form}");
         let (_, told) = ask(sidecar, base, Method::GET, "/orders/forged").await;
         assert_eq!(told["paid"], false, "{signed:?}: {form}");
     }
-    let status = deliver(sidecar, base, Some((SECRET.1, now)), paid).await;
+    let status = deliver(sidecar, base, ours, (FORM, paid.as_bytes())).await;
     assert_eq!(status, StatusCode::OK);
     let (_, told) = ask(sidecar, base, Method::GET, "/orders/forged").await;
     assert_eq!(told["paid"], true, "else nothing was shown above");
 }
 
-/// What a backend answers to `form` as a delivery, signed with that key at that second, or not.
+/// A form in another charset, and what is none at all, are taken when nothing is to be done about them.
+async fn take_what_says_nothing_of_payments(sidecar: &TestSidecar, base: &str) {
+    let now = SystemClock.now_ms() / 1000;
+    for (kind, body) in [
+        (FORM, &b"subject=\xb2\xe8&trade_status=WAIT_BUYER_PAY"[..]),
+        ("application/json", br#"{"params":"100%, or a;b=%zz"}"#),
+    ] {
+        let status = deliver(sidecar, base, Some((SECRET.1, now)), (kind, body)).await;
+        assert_eq!(status, StatusCode::OK, "{kind}");
+    }
+}
+
+/// What a notification of Alipay's is.
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// What a backend answers to a body of that type as a delivery, signed with that key at that second, or
+/// not.
 async fn deliver(
     sidecar: &TestSidecar,
     base: &str,
     signed: Option<(&[u8], i64)>,
-    form: &'static str,
+    (kind, body): (&str, &[u8]),
 ) -> StatusCode {
     let mut request = Request::post("/alipay/events")
         .header("alipay-event-type", "trade_status_sync")
-        .header("content-type", "application/x-www-form-urlencoded");
+        .header("content-type", kind);
     if let Some((key, at)) = signed {
         let key = hmac::Key::new(hmac::HMAC_SHA256, key);
-        let sign = hmac::sign(&key, format!("event.{at}.{form}").as_bytes());
+        let signed = [format!("event.{at}.").as_bytes(), body].concat();
+        let sign = hmac::sign(&key, &signed);
         request = request
             .header("webhook-id", "event")
             .header("webhook-timestamp", at.to_string())
             .header("webhook-signature", format!("v1,{}", STANDARD.encode(sign)));
     }
-    sidecar.send(base, request, form.into()).await.status
+    let body = body.to_vec().into();
+    sidecar.send(base, request, body).await.status
 }
 
 /// What a backend doesn't act upon it takes all the same, or it would come for three days.
@@ -402,8 +465,8 @@ async fn curl() {
         .expect("a code");
     let user = script.say(&["login", &code]).await;
     assert!(user.starts_with("2088"), "{user}");
-    let trade = script.say(&["pay", "one", "8.80", &user]).await;
-    assert!(trade.starts_with("20"), "{trade}");
+    let first = script.say(&["pay", "one", "8.80", &user]).await;
+    assert!(first.starts_with("20"), "{first}");
     let lost = Fault::once(FaultKind::Reset).on("alipay.trade.create");
     sidecar.simulator.fault(lost);
     let trade = script.say(&["pay", "two", "1", &user]).await;
@@ -414,6 +477,20 @@ async fn curl() {
         let trade = script.say(&["pay", &name, "1.00", &user]).await;
         assert!(trade.starts_with("20"), "{number}: {trade}");
     }
+    for (answer, error) in in_vain() {
+        between.tell(Instead::CutOff);
+        between.tell_of("/alipay.trade.query", answer);
+        script
+            .fail(3, &["pay", "in-vain", "1.00", &user], error)
+            .await;
+    }
+    let made = calls(&sidecar, "alipay.trade.create");
+    let other_amount = ["pay", "one", "8.81", &user];
+    script.fail(2, &other_amount, "another amount").await;
+    assert_eq!(calls(&sidecar, "alipay.trade.create"), made);
+    let refused = Instead::NotSent(StatusCode::SERVICE_UNAVAILABLE, "overloaded");
+    between.tell_of("/events/claim", refused);
+    script.fail(1, &["events"], "overloaded").await;
     for status in ["TRADE_SUCCESS", "TRADE_FINISHED"] {
         let payment = TriggerOptions {
             out_trade_no: Some("two".to_owned()),
@@ -424,17 +501,16 @@ async fn curl() {
         paid.expect("paid");
         assert_eq!(script.say(&["events"]).await, "two", "{status}");
     }
-    // As if another amount had been ordered.
-    std::fs::write(&script.orders, "one 881\n").expect("written");
+    // As if another amount had been ordered, and the order were another merchant's.
+    let others = format!("one 881\none 881 {first}\none 880 1\n");
+    std::fs::write(&script.orders, others).expect("written");
     let payment = TriggerOptions {
         out_trade_no: Some("one".to_owned()),
         ..TriggerOptions::default()
     };
     let paid = sidecar.simulator.trigger(Event::Payment, &payment).await;
     paid.expect("paid");
-    let output = script.run(&["events"]).await;
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(output.stdout.is_empty(), "{output:?}");
+    script.fail(1, &["events"], "another amount or trade").await;
 }
 
 /// The script of curl, and what it is told by its environment.
@@ -451,6 +527,15 @@ impl Script {
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {complaint}");
         let said = String::from_utf8(output.stdout).expect("text");
         said.trim().to_owned()
+    }
+
+    /// It ends with `code`, says `why` as a complaint, and prints nothing else.
+    async fn fail(&self, code: i32, arguments: &[&str], why: &str) {
+        let output = self.run(arguments).await;
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(complaint.contains(why), "{output:?}");
+        assert!(output.stdout.is_empty(), "{output:?}");
     }
 
     async fn run(&self, arguments: &[&str]) -> Output {
