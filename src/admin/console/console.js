@@ -17,8 +17,9 @@ let timer;
 let turn = 0;
 
 // How long an answer may take, ms. A busy store answers late, but answers; a sidecar that takes
-// longer to say how it is hangs. What asks Alipay, or verifies many, ends by itself.
+// longer to say how it is hangs. What asks Alipay may wait for it, twice; what verifies many ends by itself.
 const PATIENCE = 30_000;
+const LOOK_PATIENCE = 60_000;
 const SAMPLE_PATIENCE = 5_000;
 const SAMPLE_EVERY = 2_000;
 
@@ -58,7 +59,8 @@ function parsed(text, status) {
 }
 
 async function send(path, method, within) {
-  const signal = within ? AbortSignal.timeout(within) : undefined;
+  // Older browsers wait as long as it takes.
+  const signal = within ? AbortSignal.timeout?.(within) : undefined;
   const reply = await fetch(path, { method, signal, cache: 'no-store', headers: { Authorization: `Bearer ${token}` } });
   return { reply, text: await reply.text() };
 }
@@ -286,15 +288,29 @@ function verdicts(found) {
     verdict('v3', found.v3, `${words.goodV3} (${found.v3.took_ms} ms)`)];
 }
 
+// One at a time: a browser makes few connections, and while Alipay is slow none would be left for the samples.
+let looked = Promise.resolve();
+
+/** Asks Alipay about an app when its turn has come, and says in `said` what came of it, as long as that is shown. */
+function look(app, said) {
+  const one = async () => {
+    if (!said.isConnected) return;
+    try {
+      said.replaceChildren(...verdicts(await ask(`api/apps/${encodeURIComponent(app.app_id)}/check`, { method: 'POST', within: LOOK_PATIENCE })));
+    } catch (error) {
+      if (!(error instanceof Late)) said.replaceChildren(el('div', { class: 'bad' }, error.message));
+    }
+  };
+  said.replaceChildren();
+  looked = looked.then(one);
+  return looked;
+}
+
 async function apps() {
   begin();
   const cells = (app) => {
     const said = el('div', { role: 'status' });
-    const look = async () => {
-      said.replaceChildren();
-      said.append(...verdicts(await ask(`api/apps/${encodeURIComponent(app.app_id)}/check`, { method: 'POST', within: 0 })));
-    };
-    const button = el('button', { class: 'look', onclick: () => attempt(look, button) }, words.look);
+    const button = el('button', { class: 'look', onclick: () => attempt(() => look(app, said), button) }, words.look);
     return [whole(app.app_id), app.environment, app.sign_type, dash(app.key_bits), app.alipay_public_key_fingerprints.map((one) => one.slice(0, 12)).join(', '), app.has_encrypt_key ? '✓' : '–', app.origin, [button, said]];
   };
   // All of them stand on one page.
@@ -370,11 +386,13 @@ function answer({ error, status, reason: why }) {
 }
 
 /** Owes an entry to the backend again; what it needn't have a second time, only after a question. */
-async function replay(view, reload) {
-  const question = words.replaySure[view.state];
+async function replay(view, path, reload) {
+  // As it is by now: the backend may have taken it since the page was opened.
+  const { state } = await read(path);
+  const question = words.replaySure[state];
   if (question && !confirm(question)) return;
   const mine = turn;
-  await ask(`api/inbox/${encodeURIComponent(view.id)}/replay`, { method: 'POST' });
+  await ask(`${path}/replay`, { method: 'POST' });
   note(`${view.type} ${view.id}: ${words.replayed}`);
   if (mine === turn) await reload();
 }
@@ -391,7 +409,7 @@ async function entry(item, back) {
   show(
     el('div', { class: 'bar' }, button('back', `← ${words.back}`, back),
       isRefused ? button('reverify', words.reverify, () => reverify(`${path}/reverify`, back))
-        : button('replay', words.replay, () => replay(view, () => entry(item, back)))),
+        : button('replay', words.replay, () => replay(view, path, () => entry(item, back)))),
     facts([['id', view.id], ['notify_id', dash(view.notify_id)], [words.type, dash(view.type)], [words.state, pill(view.state)], ['app_id', dash(view.app_id)],
       [words.merchant, `${dash(view.user_id)} / ${dash(view.auth_app_id)}`], [words.received, time(view.received_at)],
       view.next_attempt_at && [words.next, time(view.next_attempt_at)],

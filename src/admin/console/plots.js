@@ -78,7 +78,7 @@ function plot(title, id, lines) {
     });
     parts.push(svg('path', { d: path || 'M0 0', fill: 'none', stroke: `var(--${tone})`, 'stroke-width': 1.8, 'stroke-linejoin': 'round', 'stroke-linecap': 'round' }));
   }
-  const last = (line) => line.values.findLast((value) => value !== null);
+  const last = (line) => line.values.filter((value) => value !== null).at(-1);
   const legend = lines.flatMap((line) => [el('span', { class: line.tone }, '● '), `${line.name} ${last(line) === undefined ? '–' : label(last(line))}   `]);
   return el('div', { class: 'card', id }, el('div', {}, el('b', {}, title), '  ', el('span', { class: 'faint' }, legend)),
     svg('svg', { viewBox: `0 0 ${width} ${height}`, role: 'img', 'aria-label': title }, ...parts));
