@@ -696,7 +696,13 @@ async fn an_app_that_is_added_signs_at_once_and_no_more_once_removed() {
         SimulatedApp::with_private_key(ADDED, &keys::private("app2048")).expect("a key");
     sidecar.simulator.add_app(simulated.own());
     let path = format!("/api/apps/{ADDED}");
-    let app = json!({"private_key": keys::private("app2048"), "alipay_public_key": [keys::public("alipay2048")]});
+    // What is empty is nothing.
+    let app = json!({
+        "private_key": keys::private("app2048"),
+        "alipay_public_key": [keys::public("alipay2048")],
+        "app_cert": "",
+        "alipay_cert": "",
+    });
     let view = parsed(&ask(&sidecar, Method::PUT, &path, &app).await);
     assert_eq!(
         (&view["app_id"], &view["origin"], &view["key_bits"]),

@@ -327,7 +327,7 @@ async fn however_much_has_no_route_the_rest_goes_out() {
     assert!(counts.pending >= 1_200);
 }
 
-fn of_order(at: i64, path: &str) -> InboxEntry {
+fn of_t1(at: i64, path: &str) -> InboxEntry {
     let mut entry = crate::store::entry(NOW - 10 + at, None);
     path.clone_into(&mut entry.notify_path);
     entry.order_key = Some("T1".to_owned());
@@ -347,7 +347,7 @@ async fn what_a_new_route_fits_goes_before_what_came_later_of_its_order() {
     let (before, after) = (with(&["/orders/*"]), with(&["/late", "/orders/*"]));
     let running = running(before).await;
     let (store, dispatcher) = (&running.parts.store, &running.parts.dispatcher);
-    let waiting = [of_order(0, "/nowhere"), of_order(1, "/late")];
+    let waiting = [of_t1(0, "/nowhere"), of_t1(1, "/late")];
     let [left, late] = waiting.each_ref().map(|entry| entry.id);
     let changes = waiting.map(|e| Change::Receive(Box::new(e)));
     store.commit(changes.into()).await.expect("stored");
@@ -361,7 +361,7 @@ async fn what_a_new_route_fits_goes_before_what_came_later_of_its_order() {
     let both = tokio::time::timeout(Duration::from_secs(30), both).await;
     both.expect("parked");
     // Nobody is told of it before the new route is there.
-    let newer = of_order(2, "/orders/1");
+    let newer = of_t1(2, "/orders/1");
     let newest = newer.id;
     store
         .commit(vec![Change::Receive(Box::new(newer))])
@@ -383,8 +383,8 @@ async fn what_no_route_fits_holds_up_nothing_of_its_order() {
         ..DeliveryConfig::default()
     };
     let running = running(config).await;
-    let [left, behind] = [of_order(0, "/nowhere"), of_order(1, "/nowhere")];
-    let [first, second] = [of_order(2, "/orders/1"), of_order(3, "/orders/1")];
+    let [left, behind] = [of_t1(0, "/nowhere"), of_t1(1, "/nowhere")];
+    let [first, second] = [of_t1(2, "/orders/1"), of_t1(3, "/orders/1")];
     let ids = [&first, &second].map(|entry| entry.id.to_string());
     let store = &running.parts.store;
     let apart = [left.id, behind.id];

@@ -239,10 +239,16 @@ async fn a_call_for_tokens_is_the_isvs_own_whatever_its_tags_say() {
     let (alipay, sidecar) = with_two_apps().await;
     let of_second = format!("&app_auth_token={SECOND_APPS_TOKEN}");
     let of_first = format!("&app_auth_token={FIRST_APP_AUTH_TOKEN}");
-    for (tag, app_id) in [(of_second, SECOND_APP_ID), (of_first, DEFAULT_APP_ID)] {
+    // Some clients send parameters that they have nothing for.
+    let empty = format!("{of_first}&encrypt_type=");
+    for (code, tag, app_id) in [
+        ("4b2d", of_second, SECOND_APP_ID),
+        ("4b2d", of_first, DEFAULT_APP_ID),
+        ("4b2e", empty, DEFAULT_APP_ID),
+    ] {
         let uri = format!("/gateway.do?method=alipay.open.auth.token.app{tag}");
         let request = Request::builder().method(Method::POST).uri(uri);
-        let asked = r#"biz_content={"grant_type":"authorization_code","code":"4b2d"}"#;
+        let asked = format!(r#"biz_content={{"grant_type":"authorization_code","code":"{code}"}}"#);
         let reply = sidecar.proxy(request, asked).await;
         let refused = header(&reply, "alipay-sidecar-outcome");
         assert_ne!(refused, "not-sent", "{}", text(&reply));
