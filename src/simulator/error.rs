@@ -37,6 +37,17 @@ pub enum SimulatorError {
     /// No trade has this `out_trade_no`.
     #[error("no trade with out_trade_no `{0}` exists; create one first")]
     TradeUnknown(String),
+    /// Several merchants have a trade of this `out_trade_no`, and none was named.
+    #[error("several merchants have a trade with out_trade_no `{0}`; say which by auth_app_id")]
+    TradeAmbiguous(String),
+    /// The merchant's trade of this `out_trade_no` was made by another app.
+    #[error("trade `{out_trade_no}` of this merchant is of app `{app_id}`; name that app_id")]
+    TradeOfAnotherApp {
+        /// Which trade.
+        out_trade_no: String,
+        /// The app that made it.
+        app_id: String,
+    },
     /// The trade is not in a state that allows the step.
     #[error("trade `{out_trade_no}` is {status}")]
     TradeState {

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{
-    calendar, ids, money,
+    calendar,
+    error::SimulatorError,
+    ids, money,
     node::{Node, Refusal},
     notify::{self, Notice},
     seed::DEFAULT_USER_ID,
@@ -71,7 +73,24 @@ impl TradeStatus {
     }
 }
 
+/// Whose trades are meant: an application's, and of those one merchant's where one is named.
+#[derive(Clone, Copy)]
+pub(super) struct Whose<'a> {
+    pub(super) app_id: &'a str,
+    pub(super) auth_app_id: Option<&'a str>,
+}
+
 impl Trade {
+    /// Gives the application whose trade it is: the merchant's, or the app itself.
+    fn owner(&self) -> &str {
+        self.auth_app_id.as_deref().unwrap_or(&self.app_id)
+    }
+
+    fn is_of(&self, whose: Whose<'_>) -> bool {
+        let is_merchants = whose.auth_app_id.is_none_or(|id| id == self.owner());
+        self.app_id == whose.app_id && is_merchants
+    }
+
     /// Sums up what was refunded.
     pub(super) fn refunded(&self) -> i64 {
         self.refunds.iter().map(|refund| refund.amount).sum()
@@ -127,34 +146,46 @@ impl Trades {
             .ok_or_else(|| Refusal::business("ACQ.TRADE_NOT_EXIST", "交易不存在"))
     }
 
-    /// Finds a trade by `out_trade_no` whoever owns it.
-    pub(super) fn find(&mut self, out_trade_no: &str) -> Option<&mut Trade> {
-        self.0
-            .values_mut()
-            .find(|trade| trade.out_trade_no == out_trade_no)
+    /// Finds a trade by `out_trade_no`; several merchants' of the same number are told apart only
+    /// where one is named.
+    pub(super) fn find(
+        &mut self,
+        out_trade_no: &str,
+        whose: Whose<'_>,
+    ) -> Result<Option<&mut Trade>, SimulatorError> {
+        let all = self.0.values_mut();
+        let mut fitting =
+            all.filter(|trade| trade.out_trade_no == out_trade_no && trade.is_of(whose));
+        let found = fitting.next();
+        match fitting.next() {
+            Some(_) => Err(SimulatorError::TradeAmbiguous(out_trade_no.to_owned())),
+            None => Ok(found),
+        }
     }
 
-    /// The trade of the application that was paid last, of that merchant where one is named.
-    pub(super) fn paid_last(
-        &mut self,
-        app_id: &str,
-        auth_app_id: Option<&str>,
-    ) -> Option<&mut Trade> {
-        let is_whose = |trade: &&mut Trade| {
-            let of_merchant = auth_app_id.is_none_or(|id| trade.auth_app_id.as_deref() == Some(id));
-            trade.app_id == app_id && of_merchant
-        };
-        let whose = self.0.values_mut().filter(is_whose);
+    /// Finds the trade that was paid last.
+    pub(super) fn paid_last(&mut self, whose: Whose<'_>) -> Option<&mut Trade> {
+        let whose = self.0.values_mut().filter(|trade| trade.is_of(whose));
         let paid = whose.filter(|trade| trade.status == TradeStatus::TradeSuccess);
         paid.max_by_key(|trade| trade.paid_at)
     }
 
-    pub(super) fn insert(&mut self, trade: Trade) {
-        let owner = trade
-            .auth_app_id
-            .clone()
-            .unwrap_or_else(|| trade.app_id.clone());
-        self.0.insert((owner, trade.out_trade_no.clone()), trade);
+    /// Adds a trade whose number its owner hasn't used, by whatever app.
+    pub(super) fn add(&mut self, trade: Trade) -> Result<(), SimulatorError> {
+        let key = (trade.owner().to_owned(), trade.out_trade_no.clone());
+        if let Some(there) = self.0.get(&key) {
+            return Err(SimulatorError::TradeOfAnotherApp {
+                out_trade_no: key.1,
+                app_id: there.app_id.clone(),
+            });
+        }
+        self.0.insert(key, trade);
+        Ok(())
+    }
+
+    fn insert(&mut self, trade: Trade) {
+        let key = (trade.owner().to_owned(), trade.out_trade_no.clone());
+        self.0.insert(key, trade);
     }
 
     /// Describes every trade for `GET /simulator/state`.

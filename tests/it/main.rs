@@ -145,6 +145,8 @@ mod simulator_encryption;
 #[cfg(feature = "simulator")]
 mod simulator_spi;
 #[cfg(feature = "simulator")]
+mod simulator_trades;
+#[cfg(feature = "simulator")]
 mod simulator_uploads;
 #[cfg(feature = "simulator")]
 mod simulator_v3;

@@ -80,12 +80,14 @@ impl Event {
 pub struct TriggerOptions {
     /// The receiving app; may be left out when there is only one.
     pub app_id: Option<String>,
-    /// The merchant application; the first one when left out.
+    /// The merchant application; the first one when left out. Where it is named, `payment` and
+    /// `refund` look at its trades alone.
     pub auth_app_id: Option<String>,
     /// The trade of `payment` and `refund`. When left out, `payment` makes one, and `refund` takes the
     /// one that was paid last, or makes one that is paid; `payment` makes one that is unknown, too.
     pub out_trade_no: Option<String>,
-    /// What is paid (`88.88` when left out) or refunded (half of the rest when left out).
+    /// What is paid (of a trade that is there its `total_amount` or nothing; `88.88` when left out)
+    /// or refunded (half of the rest when left out).
     pub amount: Option<String>,
     /// `trade_status` of a payment: `TRADE_SUCCESS` or `TRADE_FINISHED`.
     pub trade_status: Option<String>,

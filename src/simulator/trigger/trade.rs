@@ -5,7 +5,7 @@ use super::{
         ids, money,
         notify::{self, Notice},
         seed::{DEFAULT_USER_ID, SimulatedApp},
-        trades::{Refund, Trade, TradeStatus},
+        trades::{Refund, Trade, TradeStatus, Whose},
         world::World,
     },
     TriggerOptions, app_gateway,
@@ -22,12 +22,20 @@ pub(super) fn payment(
         .out_trade_no
         .clone()
         .unwrap_or_else(|| format!("sim{}", ids::digits(12)));
-    if world.trades.find(&no).is_none() {
+    let whose = whose(app, options);
+    if world.trades.find(&no, whose)?.is_none() {
         let trade = new_trade(world, app, (no.clone(), options), now)?;
-        world.trades.insert(trade);
+        world.trades.add(trade)?;
     }
     let unknown = || SimulatorError::TradeUnknown(no.clone());
-    let trade = world.trades.find(&no).ok_or_else(unknown)?;
+    let trade = world.trades.find(&no, whose)?.ok_or_else(unknown)?;
+    if amount(options)?.is_some_and(|wanted| wanted != trade.total) {
+        return Err(SimulatorError::OptionInvalid {
+            option: "amount",
+            found: options.amount.clone().unwrap_or_default(),
+            expected: "the trade's own total_amount, or none: a trade is paid as a whole",
+        });
+    }
     match trade.status {
         TradeStatus::TradeClosed => {
             let status = trade.status.as_str();
@@ -87,9 +95,9 @@ pub(super) fn refund(
     options: &TriggerOptions,
     now: i64,
 ) -> Result<Notice, SimulatorError> {
-    let merchant = options.auth_app_id.as_deref();
+    let whose = whose(app, options);
     let no = options.out_trade_no.clone();
-    if no.is_none() && world.trades.paid_last(&app.app_id, merchant).is_none() {
+    if no.is_none() && world.trades.paid_last(whose).is_none() {
         let mut trade = new_trade(
             world,
             app,
@@ -97,20 +105,19 @@ pub(super) fn refund(
             now,
         )?;
         trade.pay(now);
-        world.trades.insert(trade);
+        world.trades.add(trade)?;
     }
     let trade = match &no {
-        Some(no) => world.trades.find(no),
-        None => world.trades.paid_last(&app.app_id, merchant),
+        Some(no) => world.trades.find(no, whose)?,
+        None => world.trades.paid_last(whose),
     };
-    let no = no.unwrap_or_default();
-    let trade = trade.ok_or_else(|| SimulatorError::TradeUnknown(no.clone()))?;
+    let trade = trade.ok_or_else(|| SimulatorError::TradeUnknown(no.unwrap_or_default()))?;
     let rest = trade.total - trade.refunded();
     let wanted = amount(options)?.unwrap_or_else(|| (rest / 2).max(1));
     if trade.status != TradeStatus::TradeSuccess || wanted > rest {
         let status = trade.status.as_str();
         return Err(SimulatorError::TradeState {
-            out_trade_no: no,
+            out_trade_no: trade.out_trade_no.clone(),
             status,
         });
     }
@@ -139,6 +146,13 @@ fn trade_notice(
         trade.notify_url = Some(app_gateway(app, options)?);
     }
     notify::payment(&trade, refund.as_ref(), now).ok_or(SimulatorError::NoAppGateway(trade.app_id))
+}
+
+fn whose<'a>(app: &'a SimulatedApp, options: &'a TriggerOptions) -> Whose<'a> {
+    Whose {
+        app_id: &app.app_id,
+        auth_app_id: options.auth_app_id.as_deref(),
+    }
 }
 
 fn amount(options: &TriggerOptions) -> Result<Option<i64>, SimulatorError> {

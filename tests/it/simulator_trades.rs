@@ -1,0 +1,118 @@
+//! The simulator's trades: whose they are, how they end, what is told of them.
+use alipay_sidecar::simulator::{
+    DEFAULT_APP_ID, Event, FIRST_APP_AUTH_TOKEN, FIRST_AUTH_APP_ID, NotificationRecord,
+    SECOND_APP_AUTH_TOKEN, SECOND_AUTH_APP_ID, SimulatedApp, SimulatorError, TriggerOptions,
+};
+use serde_json::{Value, json};
+
+use crate::support::isv::{Isv, Reply, decode};
+
+/// Where nobody listens.
+const URL: &str = "http://127.0.0.1:9/orders";
+
+async fn start() -> Isv {
+    Isv::start(|app| app.app_gateway("http://127.0.0.1:9/alipay/gateway")).await
+}
+
+/// A call for the merchant of `token`, with a `notify_url` where there is one.
+async fn call(isv: &Isv, (method, token, url): (&str, &str, &str), biz: Value) -> Reply {
+    let biz = biz.to_string();
+    let changes = [
+        ("app_auth_token", token),
+        ("notify_url", url),
+        ("biz_content", &biz),
+    ];
+    isv.call(&format!("alipay.trade.{method}"), &changes).await
+}
+
+async fn first(isv: &Isv, method: &str, biz: Value) -> Value {
+    call(isv, (method, FIRST_APP_AUTH_TOKEN, URL), biz)
+        .await
+        .json()
+}
+
+fn order(no: &str) -> Value {
+    json!({"out_trade_no": no, "total_amount": "10.00", "subject": "tea"})
+}
+
+async fn trigger(
+    isv: &Isv,
+    (event, no): (Event, &str),
+    change: impl FnOnce(&mut TriggerOptions),
+) -> Result<NotificationRecord, SimulatorError> {
+    let mut options = TriggerOptions {
+        out_trade_no: Some(no.to_owned()),
+        attempts: Some(1),
+        wait: true,
+        ..TriggerOptions::default()
+    };
+    change(&mut options);
+    isv.simulator.trigger(event, &options).await
+}
+
+fn by(merchant: &str) -> impl FnOnce(&mut TriggerOptions) {
+    move |options| options.auth_app_id = Some(merchant.to_owned())
+}
+
+#[tokio::test]
+async fn a_trigger_pays_and_refunds_the_merchant_that_is_named() {
+    let isv = start().await;
+    first(&isv, "create", order("1")).await;
+    let paid = trigger(&isv, (Event::Payment, "1"), by(SECOND_AUTH_APP_ID)).await;
+    let paid = decode(&paid.unwrap().body);
+    assert_eq!(paid["auth_app_id"], SECOND_AUTH_APP_ID);
+    let own = first(&isv, "query", json!({"out_trade_no": "1"})).await;
+    assert_eq!(own["trade_status"], "WAIT_BUYER_PAY");
+
+    // Now both have one of that number.
+    let either = trigger(&isv, (Event::Payment, "1"), |_| {}).await;
+    assert!(matches!(either, Err(SimulatorError::TradeAmbiguous(no)) if no == "1"));
+    let unpaid = trigger(&isv, (Event::Refund, "1"), by(FIRST_AUTH_APP_ID)).await;
+    assert!(matches!(unpaid, Err(SimulatorError::TradeState { .. })));
+    let refund = trigger(&isv, (Event::Refund, "1"), by(SECOND_AUTH_APP_ID)).await;
+    assert!(refund.unwrap().body.contains("refund_fee=44.44"));
+    let asked = ("query", SECOND_APP_AUTH_TOKEN, "");
+    let other = call(&isv, asked, json!({"out_trade_no": "1"})).await.json();
+    assert_eq!(other["total_amount"], "88.88");
+}
+
+#[tokio::test]
+async fn a_payment_of_another_sum_than_the_trades_is_refused() {
+    let isv = start().await;
+    first(&isv, "create", order("1")).await;
+    let sum = |sum: &str| {
+        let sum = Some(sum.to_owned());
+        |options: &mut TriggerOptions| options.amount = sum
+    };
+    let refused = trigger(&isv, (Event::Payment, "1"), sum("0.01")).await;
+    let is_amount = |error| {
+        matches!(
+            error,
+            SimulatorError::OptionInvalid {
+                option: "amount",
+                ..
+            }
+        )
+    };
+    assert!(refused.is_err_and(is_amount));
+    let own = first(&isv, "query", json!({"out_trade_no": "1"})).await;
+    assert_eq!(own["trade_status"], "WAIT_BUYER_PAY");
+    trigger(&isv, (Event::Payment, "1"), sum("10.00"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_trade_of_another_app_is_left_alone() {
+    let isv = start().await;
+    first(&isv, "create", order("1")).await;
+    let other = SimulatedApp::generate("2021000000000002").unwrap();
+    isv.simulator.add_app(other.app_gateway(URL));
+    let paid = trigger(&isv, (Event::Payment, "1"), |options| {
+        options.app_id = Some("2021000000000002".to_owned());
+    });
+    let refused = paid.await;
+    assert!(
+        matches!(refused, Err(SimulatorError::TradeOfAnotherApp { app_id, .. }) if app_id == DEFAULT_APP_ID)
+    );
+}
