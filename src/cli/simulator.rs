@@ -53,6 +53,12 @@ notifies   http://{}/alipay/gateway   (--webhook HOST:PORT names another sidecar
         simulator.url(),
         arguments.webhook
     ));
+    if let Some(kept) = simulator.replaced_config() {
+        let kept = kept.display();
+        say(format!(
+            "replaced   a config.toml that leads elsewhere; it is kept as {kept}"
+        ));
+    }
     if let Some(dir) = &arguments.dir {
         let dir = dir.display();
         let which = named_by(arguments.listen_base, &simulator.url());

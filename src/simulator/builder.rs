@@ -1,7 +1,7 @@
 //! Puts a simulator together.
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::UNIX_EPOCH,
 };
 
@@ -146,6 +146,7 @@ impl SimulatorBuilder {
             world: Mutex::new(world),
             tasks: Mutex::new(Some(JoinSet::new())),
             listeners: Mutex::new(Some(self.listeners)),
+            replaced_config: OnceLock::new(),
         })))
     }
 }

@@ -71,7 +71,8 @@ mod world;
 use std::{
     future::Future,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
@@ -125,6 +126,8 @@ struct Inner {
     /// Deliveries under way; none once the simulator has stopped.
     tasks: Mutex<Option<JoinSet<()>>>,
     listeners: Mutex<Option<Vec<TcpListener>>>,
+    /// Where a configuration went that had been edited, and led elsewhere.
+    replaced_config: OnceLock<PathBuf>,
 }
 
 impl Inner {
@@ -190,6 +193,12 @@ impl Simulator {
     /// Gives the base URL, without a slash at the end.
     pub fn url(&self) -> String {
         format!("http://{}", self.0.address)
+    }
+
+    /// Says where [`write_workspace`] or [`start`] has put a configuration that was edited and led
+    /// to another simulator or app; none where there was no such one.
+    pub fn replaced_config(&self) -> Option<PathBuf> {
+        self.0.replaced_config.get().cloned()
     }
 
     /// Gives the platform's public key (支付宝公钥): SPKI in base64 on one line.

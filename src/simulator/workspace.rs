@@ -106,7 +106,9 @@ pub(super) fn check_vacant(dir: &Path) -> Result<(), SimulatorError> {
 }
 
 /// Writes the workspace of one app into `dir`, as its mode and encryption are. An existing store key
-/// stays, and so does a configuration that has all it would be written with.
+/// stays, and so does a configuration that leads a sidecar to this simulator, by whatever addresses
+/// it is called and administered itself. One that doesn't, and was edited, is kept under another
+/// name: [`Simulator::replaced_config`].
 ///
 /// # Errors
 /// [`SimulatorError::AppUnknown`] when there is no such app or its private key is not known,
@@ -145,17 +147,63 @@ pub fn write_workspace(
     let config = config(&simulator.url(), &app.app_id, listeners);
     let config = format!("{config}{credentials}{encryption}");
     let path = dir.join("config.toml");
-    if fs::read_to_string(&path).is_ok_and(|there| fits(&there, &config)) {
-        return Ok(());
+    match fs::read_to_string(&path) {
+        Ok(there) if fits(&there, &config) => return Ok(()),
+        Ok(there) if is_as_written(&there, listeners) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        _ => {
+            let kept = move_aside(&path)?;
+            // A second workspace of one simulator is a test's: the first is the one that is told.
+            let _ = simulator.0.replaced_config.set(kept);
+        }
     }
     write(path, &config, 0o644)
 }
 
+/// Gives a file another name, which no file has.
+fn move_aside(path: &Path) -> Result<PathBuf, SimulatorError> {
+    let old = path.with_extension("toml.old");
+    let numbered = (1..).map(|number| old.with_extension(format!("old.{number}")));
+    let mut names = std::iter::once(old.clone()).chain(numbered);
+    let free = names.find(|name| name.symlink_metadata().is_err());
+    let free = free.unwrap_or(old);
+    fs::rename(path, &free).map_err(|source| failed(&free, source))?;
+    Ok(free)
+}
+
+/// Whether nobody has changed a configuration since it was written, for whatever simulator and
+/// webhook.
+fn is_as_written(there: &str, listeners: &WorkspaceListeners) -> bool {
+    let table = there.parse::<Table>().unwrap_or_default();
+    let text = |section: &str, name: &str| {
+        let value = table.get(section)?.as_table()?.get(name)?.as_str()?;
+        Some(value.to_owned())
+    };
+    let written = || {
+        let listeners = WorkspaceListeners {
+            webhook: text("webhook", "listen")?,
+            ..listeners.clone()
+        };
+        let app = table.get("app")?.as_array()?.first()?;
+        let app_id = app.get("app_id")?.as_str()?;
+        Some(config(&text("upstream", "v3")?, app_id, &listeners))
+    };
+    let is_key = |line: &str| {
+        let mut keys = KEYS_OF_APP.iter();
+        keys.any(|key| line.starts_with(&format!("{key} = \"file:keys/")))
+    };
+    written()
+        .and_then(|written| there.strip_prefix(&written))
+        .is_some_and(|keys| keys.lines().all(is_key))
+}
+
 /// Whether a configuration has all that it would be written with, and no other key of the app's.
+/// Where the sidecar is called and administered is no matter of Alipay's.
 fn fits(there: &str, wanted: &str) -> bool {
-    let (Ok(there), Ok(wanted)) = (there.parse::<Table>(), wanted.parse::<Table>()) else {
+    let (Ok(there), Ok(mut wanted)) = (there.parse::<Table>(), wanted.parse::<Table>()) else {
         return false;
     };
+    wanted.retain(|section, _| !["proxy", "admin"].contains(&section));
     let has = |name| {
         let app = |table: &Table| table.get("app")?.as_array()?.first()?.as_table().cloned();
         [&there, &wanted].map(|table| app(table).is_some_and(|app| app.contains_key(name)))

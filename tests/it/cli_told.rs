@@ -262,6 +262,24 @@ fn the_simulator_notifies_where_it_is_told_to() {
     refusing.join().expect("no panic");
 }
 
+#[test]
+fn the_simulator_says_where_it_has_put_a_config_that_led_elsewhere() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let start = || {
+        let arguments = ["simulator", "--dir", ".", "--listen-base", "0"];
+        Process::start(directory.path(), &arguments)
+    };
+    let first = start();
+    first.line("A notification:");
+    drop(first);
+    let config = directory.path().join("config.toml");
+    let edited = std::fs::read_to_string(&config).expect("written") + "# by hand\n";
+    std::fs::write(&config, &edited).expect("written");
+    start().line("it is kept as ./config.toml.old");
+    let kept = std::fs::read_to_string(directory.path().join("config.toml.old"));
+    assert_eq!(kept.expect("kept"), edited);
+}
+
 /// Takes one request, and says no.
 fn refuse_one(listener: &TcpListener) {
     let (mut stream, _): (TcpStream, _) = listener.accept().expect("a connection");

@@ -826,6 +826,9 @@ async fn a_workspace_replaces_nothing_but_its_own() {
     let first = simulator::start(&options).await.unwrap();
     let config = dir.path().join("config.toml");
     let edited = std::fs::read_to_string(&config).unwrap() + "\n[delivery]\nurl = \"http://x\"\n";
+    // Where the sidecar itself is called and administered is no matter of the simulator's.
+    let edited = edited.replacen("127.0.0.1:2088", "127.0.0.1:3088", 1);
+    let edited = edited.replacen("127.0.0.1:2090", "unix:admin.sock", 1);
     std::fs::write(&config, &edited).unwrap();
     let port = first.address().to_string();
     first.run(std::future::ready(())).await.unwrap();
@@ -835,17 +838,33 @@ async fn a_workspace_replaces_nothing_but_its_own() {
     };
     let first = simulator::start(&same).await.unwrap();
     assert_eq!(std::fs::read_to_string(&config).unwrap(), edited);
-    // With another key of the app's, or on another port, it wouldn't fit.
+    assert_eq!(first.replaced_config(), None);
+    // With another key of the app's, or on another port, it wouldn't fit; it is kept nevertheless.
     let with_key = edited.replacen("app_id", "encrypt_key = \"file:x\"\napp_id", 1);
     std::fs::write(&config, &with_key).unwrap();
     assert_ne!(with_key, edited);
     first.run(std::future::ready(())).await.unwrap();
     let same = simulator::start(&same).await.unwrap();
     assert_ne!(std::fs::read_to_string(&config).unwrap(), with_key);
+    let old = dir.path().join("config.toml.old");
+    assert_eq!(same.replaced_config().as_deref(), Some(&*old));
+    assert_eq!(std::fs::read_to_string(&old).unwrap(), with_key);
     std::fs::write(&config, &edited).unwrap();
     drop(same);
     let _other = simulator::start(&options).await.unwrap();
     assert_ne!(std::fs::read_to_string(&config).unwrap(), edited);
+    assert_eq!(std::fs::read_to_string(&old).unwrap(), with_key);
+    let older = old.with_extension("old.1");
+    assert_eq!(std::fs::read_to_string(&older).unwrap(), edited);
+    // What nobody has edited is replaced without a copy.
+    let third = simulator::start(&options).await.unwrap();
+    assert_eq!(third.replaced_config(), None);
+    let text = std::fs::read_to_string(&config).unwrap();
+    let edited = text.replacen("127.0.0.1:2088", "127.0.0.1:3088", 1);
+    std::fs::write(&config, &edited).unwrap();
+    let fourth = simulator::start(&options).await.unwrap();
+    let kept = fourth.replaced_config().unwrap();
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), edited);
 }
 
 #[tokio::test]
