@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use http::uri::Authority;
 
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -22,8 +23,24 @@ pub(crate) struct SimulatorArguments {
     pub(crate) listen_base: u16,
     /// Where the sidecar's webhook listens: notifications go there, and the config.toml of --dir
     /// says so
-    #[arg(long, value_name = "HOST:PORT", default_value_t = WorkspaceListeners::default().webhook)]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        value_parser = host_and_port,
+        default_value_t = WorkspaceListeners::default().webhook
+    )]
     pub(crate) webhook: String,
+}
+
+/// Takes an address to which `http://` and a path can be put.
+fn host_and_port(text: &str) -> Result<String, String> {
+    let expected = || "expected HOST:PORT, without a scheme or a path".to_owned();
+    let authority: Authority = text.parse().map_err(|_| expected())?;
+    let has_port = authority.port_u16().is_some_and(|port| port > 0);
+    match has_port && !authority.host().is_empty() && !text.contains('@') {
+        true => Ok(text.to_owned()),
+        false => Err(expected()),
+    }
 }
 
 pub(crate) fn execute(context: &Context, arguments: &SimulatorArguments) -> Result<(), Failure> {
@@ -87,6 +104,25 @@ const DEFAULT_PORT: u16 = 2099;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_webhook_is_a_host_and_a_port() {
+        for good in ["127.0.0.1:2089", "[::1]:2089", "sidecar.internal:80"] {
+            assert_eq!(host_and_port(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "http://127.0.0.1:2089",
+            "127.0.0.1:2089/alipay/gateway",
+            "127.0.0.1",
+            "127.0.0.1:0",
+            "127.0.0.1:99999",
+            ":2089",
+            "a@b:2089",
+            "",
+        ] {
+            assert!(host_and_port(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn another_simulator_than_the_usual_one_is_named() {

@@ -128,7 +128,7 @@ fn tell(arguments: &TriggerArguments, record: &Value) -> Result<(), Failure> {
 /// Where the simulator sends to isn't the sidecar's to say.
 fn elsewhere(simulator: &str) -> String {
     format!(
-        ".\nIs the webhook elsewhere? `alipay-sidecar simulator --webhook http://host:port` names it \
+        ".\nIs the webhook elsewhere? `alipay-sidecar simulator --webhook HOST:PORT` names it \
          at the start; a running one is told by\n  curl -d \
          '{{\"app_gateway\":\"http://host:port/alipay/gateway\"}}' {simulator}/simulator/app"
     )

@@ -104,6 +104,16 @@ fn init_prints_the_public_key_of_the_private_one() {
 }
 
 #[test]
+fn a_url_is_no_webhook() {
+    let directory = tempfile::tempdir().expect("a directory");
+    // A folder that no simulator takes, so that none starts.
+    std::fs::write(directory.path().join("config.toml"), "").expect("written");
+    let url = "http://127.0.0.1:2089";
+    let arguments = ["simulator", "--dir", ".", "--webhook", url];
+    check(directory.path(), &arguments, 2, &["HOST:PORT"]);
+}
+
+#[test]
 fn wrong_usage_is_2_and_help_is_0() {
     let directory = tempfile::tempdir().expect("a directory");
     check(directory.path(), &[], 2, &["Usage"]);

@@ -258,6 +258,7 @@ fn the_simulator_notifies_where_it_is_told_to() {
         said.contains(&format!("to http://{webhook}/alipay/gateway")),
         "{said}"
     );
+    assert!(said.contains("--webhook HOST:PORT"), "{said}");
     assert!(said.contains(&format!("{url}/simulator/app")), "{said}");
     refusing.join().expect("no panic");
 }
