@@ -199,6 +199,23 @@ pub enum NotificationState {
     GivenUp,
     /// It is sent, or will be sent again.
     Pending,
+    /// It never is: a call has made the trade without `notify_url`.
+    Unsent,
+}
+
+impl NotificationRecord {
+    /// Makes the record of an event that nobody is told of.
+    pub(super) fn unsent(event: &'static str, app_id: String) -> Self {
+        Self {
+            notify_id: String::new(),
+            event,
+            app_id,
+            url: String::new(),
+            state: NotificationState::Unsent,
+            body: String::new(),
+            attempts: Vec::new(),
+        }
+    }
 }
 
 /// One delivery and its answer.

@@ -1,7 +1,8 @@
 //! The simulator's trades: whose they are, how they end, what is told of them.
 use alipay_sidecar::simulator::{
     DEFAULT_APP_ID, Event, FIRST_APP_AUTH_TOKEN, FIRST_AUTH_APP_ID, NotificationRecord,
-    SECOND_APP_AUTH_TOKEN, SECOND_AUTH_APP_ID, SimulatedApp, SimulatorError, TriggerOptions,
+    NotificationState, SECOND_APP_AUTH_TOKEN, SECOND_AUTH_APP_ID, SimulatedApp, SimulatorError,
+    TriggerOptions,
 };
 use serde_json::{Value, json};
 
@@ -115,4 +116,25 @@ async fn a_trade_of_another_app_is_left_alone() {
     assert!(
         matches!(refused, Err(SimulatorError::TradeOfAnotherApp { app_id, .. }) if app_id == DEFAULT_APP_ID)
     );
+}
+
+#[tokio::test]
+async fn nobody_is_told_of_a_trade_whose_call_named_no_notify_url() {
+    let isv = start().await;
+    let silent = ("create", FIRST_APP_AUTH_TOKEN, "");
+    call(&isv, silent, order("1")).await;
+    for event in [Event::Payment, Event::Refund] {
+        let sent = trigger(&isv, (event, "1"), |_| {}).await.unwrap();
+        assert_eq!(sent.state, NotificationState::Unsent);
+        assert_eq!((sent.event, &*sent.url), (event.name(), ""));
+    }
+    assert!(isv.simulator.notifications().is_empty());
+    let own = first(&isv, "query", json!({"out_trade_no": "1"})).await;
+    assert_eq!(own["trade_status"], "TRADE_SUCCESS");
+    // Unless the trigger names an address, or has made the trade itself.
+    let to = |options: &mut TriggerOptions| options.url = Some(URL.to_owned());
+    let sent = trigger(&isv, (Event::Payment, "1"), to).await.unwrap();
+    assert_eq!(sent.url, URL);
+    let sent = trigger(&isv, (Event::Payment, "2"), |_| {}).await.unwrap();
+    assert_eq!(sent.url, "http://127.0.0.1:9/alipay/gateway");
 }

@@ -98,7 +98,8 @@ pub struct TriggerOptions {
     pub charset: Option<String>,
     /// Whether `biz_content` is encrypted by the app's AES key.
     pub encrypted: bool,
-    /// Where it is sent instead of the app gateway or the trade's `notify_url`.
+    /// Where it is sent instead of the app gateway or the trade's `notify_url`. Without it nothing is
+    /// sent of a trade that a call has made without `notify_url`.
     pub url: Option<String>,
     /// Parameters set before signing; an empty value takes one away.
     pub params: BTreeMap<String, String>,
@@ -108,14 +109,21 @@ pub struct TriggerOptions {
     pub wait: bool,
 }
 
-/// Lets the event happen and sends its notification.
+/// Lets the event happen and sends its notification, if there is one.
 pub(super) async fn trigger(
     inner: &Arc<Inner>,
     event: Event,
     options: &TriggerOptions,
 ) -> Result<NotificationRecord, SimulatorError> {
     let now = inner.now();
-    let mut notice = inner.with_world(|world| happen(world, event, options, now))?;
+    let (app_id, notice) = inner.with_world(|world| {
+        let app = world.app(options.app_id.as_deref())?.clone();
+        let notice = happen(world, (&app, event), options, now)?;
+        Ok::<_, SimulatorError>((app.app_id, notice))
+    })?;
+    let Some(mut notice) = notice else {
+        return Ok(NotificationRecord::unsent(event.name(), app_id));
+    };
     if let Some(charset) = &options.charset {
         notice.set("charset", charset);
     }
@@ -170,25 +178,24 @@ fn encrypt(world: &World, notice: &mut Notice) -> Result<(), SimulatorError> {
 
 fn happen(
     world: &mut World,
-    event: Event,
+    (app, event): (&SimulatedApp, Event),
     options: &TriggerOptions,
     now: i64,
-) -> Result<Notice, SimulatorError> {
-    let app = world.app(options.app_id.as_deref())?.clone();
-    match event {
-        Event::Cancel => platform::cancel(world, &app, options, now),
+) -> Result<Option<Notice>, SimulatorError> {
+    let notice = match event {
+        Event::Payment => return trade::payment(world, app, options, now),
+        Event::Refund => return trade::refund(world, app, options, now),
+        Event::Cancel => platform::cancel(world, app, options, now),
         Event::FeaturePackage | Event::PluginOrder | Event::ReAuthorize => {
-            platform::authorize(world, (&app, event), options, now)
+            platform::authorize(world, (app, event), options, now)
         }
-        Event::OrderMessage => platform::order_message(world, &app, options, now),
-        Event::Payment => trade::payment(world, &app, options, now),
-        Event::Refund => trade::refund(world, &app, options, now),
-        Event::ServiceCheck => Ok(service_check::notice(
-            &app,
-            &app_gateway(&app, options)?,
-            now,
-        )),
-    }
+        Event::OrderMessage => platform::order_message(world, app, options, now),
+        Event::ServiceCheck => {
+            let url = app_gateway(app, options)?;
+            Ok(service_check::notice(app, &url, now))
+        }
+    };
+    notice.map(Some)
 }
 
 fn app_gateway(app: &SimulatedApp, options: &TriggerOptions) -> Result<String, SimulatorError> {
