@@ -139,6 +139,6 @@ fn elsewhere(simulator: &str) -> String {
     format!(
         ".\nIs the webhook elsewhere? `alipay-sidecar simulator --webhook HOST:PORT` names it \
          at the start; a running one is told by\n  curl -d \
-         '{{\"app_gateway\":\"http://host:port/alipay/gateway\"}}' {simulator}/simulator/app"
+         '{{\"app_gateway\":\"http://host:port/alipay/gateway\",\"auth_redirect\":\"http://host:port/alipay/auth\"}}' {simulator}/simulator/app"
     )
 }

@@ -249,6 +249,25 @@ impl Simulator {
         })
     }
 
+    /// Sets or removes an app's 授权回调地址, the only one that the authorization pages redirect to;
+    /// without one they take any.
+    ///
+    /// # Errors
+    /// [`SimulatorError::AppUnknown`].
+    pub fn set_auth_redirect(
+        &self,
+        app_id: Option<&str>,
+        url: Option<&str>,
+    ) -> Result<(), SimulatorError> {
+        self.0.with_world(|world| {
+            let app_id = world.app(app_id)?.app_id.clone();
+            if let Some(app) = world.apps.get_mut(&app_id) {
+                app.auth_redirect = url.map(str::to_owned);
+            }
+            Ok(())
+        })
+    }
+
     /// Answers calls of `method` with this very node text, signed; the method need not be known.
     pub fn answer(&self, method: impl Into<String>, node: impl Into<String>) {
         self.0

@@ -147,11 +147,17 @@ fn check_redirect(world: &World, link: &Link) -> Result<(), String> {
         .app(Some(&link.app_id))
         .map_err(|error| error.to_string())?;
     match &app.auth_redirect {
-        Some(registered) if !link.redirect_uri.starts_with(registered) => Err(format!(
-            "redirect_uri is not the registered one, {registered}"
+        Some(registered) if !is_within(&link.redirect_uri, registered) => Err(format!(
+            "redirect_uri is not the registered one (授权回调地址), {registered}"
         )),
         _ => Ok(()),
     }
+}
+
+/// Whether an address is the registered one, with whatever query or fragment.
+fn is_within(redirect_uri: &str, registered: &str) -> bool {
+    let rest = redirect_uri.strip_prefix(registered);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['?', '#']))
 }
 
 fn redirect(url: &str) -> Response<Body> {

@@ -712,6 +712,44 @@ async fn the_authorization_page_redirects_with_code_and_state() {
 }
 
 #[tokio::test]
+async fn the_simulator_alone_redirects_to_its_sidecar_only() {
+    let options = simulator::Options {
+        listen: vec!["127.0.0.1:0".to_owned()],
+        ..Default::default()
+    };
+    let simulator = simulator::start(&options).await.unwrap();
+    tokio::spawn(simulator.clone().run(std::future::pending()));
+    let url = simulator.url();
+    let status = async |redirect: &str| {
+        let link = form(&params(&[
+            ("app_id", DEFAULT_APP_ID),
+            ("redirect_uri", redirect),
+        ]));
+        let request = Request::get(format!("{url}/oauth2/appToAppAuth.htm?{link}"));
+        let (head, _) = send(request.body(Full::default()).unwrap()).await.unwrap();
+        head.status()
+    };
+    let registered = "http://127.0.0.1:2089/alipay/auth";
+    for (behind, expected) in [
+        ("", StatusCode::FOUND),
+        ("?a=1", StatusCode::FOUND),
+        ("#a", StatusCode::FOUND),
+        ("or", StatusCode::BAD_REQUEST),
+        ("/a", StatusCode::BAD_REQUEST),
+    ] {
+        let redirect = format!("{registered}{behind}");
+        assert_eq!(status(&redirect).await, expected, "{redirect}");
+    }
+    assert_eq!(status("http://isv/auth").await, StatusCode::BAD_REQUEST);
+    let body = r#"{"auth_redirect":"http://isv/auth"}"#;
+    let request = Request::post(format!("{url}/simulator/app"));
+    let request = request.body(Full::new(Bytes::from(body))).unwrap();
+    assert_eq!(send(request).await.unwrap().0.status(), StatusCode::OK);
+    assert_eq!(status("http://isv/auth").await, StatusCode::FOUND);
+    assert!(simulator.state()["apps"][0]["app_gateway"].is_string());
+}
+
+#[tokio::test]
 async fn the_control_routes_answer_in_json() {
     let platform = platform().await;
     let url = backend(&[(200, "success")]).await;

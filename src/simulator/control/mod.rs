@@ -7,7 +7,7 @@
 //! | `POST trigger/{event}`, `pay` | lets an event happen |
 //! | `POST spi` | calls an SPI address: `url`, `call` |
 //! | `POST answer`, `answer-v3` | answers a method, or a verb and path, with a given text |
-//! | `POST app` | sets the app gateway |
+//! | `POST app` | sets the app gateway; `auth_redirect`: the 授权回调地址 |
 //! | `POST app-key`, `app-mode`, `encrypt-key` | changes an app's key, mode, encryption |
 //! | `POST platform-key`, `platform-certificate`, `rotate-certificate` | changes the platform's |
 //! | `POST certificates`, `client-data` | gives an app's files; a front end's message |
@@ -68,6 +68,7 @@ struct SpiRequest {
 struct AppRequest {
     app_id: Option<String>,
     app_gateway: Option<String>,
+    auth_redirect: Option<String>,
 }
 
 /// Answers one control request.
@@ -112,8 +113,7 @@ async fn route(
             json!({})
         }
         (&Method::POST, "app") => {
-            let app: AppRequest = read_or_default(body)?;
-            simulator.set_app_gateway(app.app_id.as_deref(), app.app_gateway.as_deref())?;
+            set_addresses(simulator, &read_or_default(body)?)?;
             json!({})
         }
         (&Method::POST, "spi") => {
@@ -130,6 +130,18 @@ async fn route(
         },
         _ => return Ok(None),
     }))
+}
+
+/// Where a 授权回调地址 is given alone, the app gateway stays.
+fn set_addresses(simulator: &Simulator, app: &AppRequest) -> Result<(), SimulatorError> {
+    let app_id = app.app_id.as_deref();
+    if app.auth_redirect.is_some() {
+        simulator.set_auth_redirect(app_id, app.auth_redirect.as_deref())?;
+        if app.app_gateway.is_none() {
+            return Ok(());
+        }
+    }
+    simulator.set_app_gateway(app_id, app.app_gateway.as_deref())
 }
 
 /// The routes that issue codes or retire tokens, which all take the same body.
