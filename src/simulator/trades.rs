@@ -40,6 +40,8 @@ pub(super) struct Trade {
     pub(super) buyer_id: String,
     pub(super) created_at: i64,
     pub(super) paid_at: Option<i64>,
+    /// The `action` of its cancellation.
+    pub(super) cancelled: Option<&'static str>,
 }
 
 /// One refund of a trade.
@@ -247,6 +249,7 @@ fn open(world: &mut World, call: &Call, status: TradeStatus) -> Result<Trade, Re
             .unwrap_or_else(|| DEFAULT_USER_ID.to_owned()),
         created_at: call.now,
         paid_at: None,
+        cancelled: None,
     };
     world.trades.insert(trade.clone());
     Ok(trade)
@@ -403,7 +406,8 @@ pub(super) fn close(world: &mut World, call: &Call) -> Result<Node, Refusal> {
     Ok(trade.node())
 }
 
-/// `alipay.trade.cancel`: closes an unpaid trade, refunds a paid one, and is fine with none.
+/// `alipay.trade.cancel`: closes an unpaid trade, refunds a paid one, and is fine with none. What
+/// was refunded by other means isn't cancelled; again, it does nothing and answers the same.
 pub(super) fn cancel(world: &mut World, call: &Call) -> Result<Node, Refusal> {
     let trade = match world.trades.of(call) {
         Ok(trade) => trade,
@@ -412,16 +416,24 @@ pub(super) fn cancel(world: &mut World, call: &Call) -> Result<Node, Refusal> {
         }
         Err(refusal) => return Err(refusal),
     };
+    if let Some(action) = trade.cancelled {
+        return Ok(cancelled(trade, action));
+    }
+    if !trade.refunds.is_empty() {
+        return Err(Refusal::business(
+            "ACQ.REASON_TRADE_REFUND_FEE_ERR",
+            "已经退款场景下不能再发起撤销",
+        ));
+    }
     let action = match trade.status {
         TradeStatus::TradeFinished => {
             return Err(Refusal::business("ACQ.TRADE_HAS_FINISHED", "交易已完结"));
         }
         TradeStatus::TradeSuccess => {
-            let rest = trade.total - trade.refunded();
             let out_request_no = format!("{}-cancel", trade.out_trade_no);
             trade.book_refund(Refund {
                 out_request_no,
-                amount: rest,
+                amount: trade.total,
                 at: call.now,
             });
             "refund"
@@ -429,5 +441,10 @@ pub(super) fn cancel(world: &mut World, call: &Call) -> Result<Node, Refusal> {
         _ => "close",
     };
     trade.status = TradeStatus::TradeClosed;
-    Ok(trade.node().with("retry_flag", "N").with("action", action))
+    trade.cancelled = Some(action);
+    Ok(cancelled(trade, action))
+}
+
+fn cancelled(trade: &Trade, action: &str) -> Node {
+    trade.node().with("retry_flag", "N").with("action", action)
 }

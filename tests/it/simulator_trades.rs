@@ -138,3 +138,32 @@ async fn nobody_is_told_of_a_trade_whose_call_named_no_notify_url() {
     let sent = trigger(&isv, (Event::Payment, "2"), |_| {}).await.unwrap();
     assert_eq!(sent.url, "http://127.0.0.1:9/alipay/gateway");
 }
+
+#[tokio::test]
+async fn a_cancellation_is_once_and_not_after_a_refund() {
+    let isv = start().await;
+    let no = |no: &str| json!({"out_trade_no": no});
+    for (number, action) in [("unpaid", "close"), ("paid", "refund")] {
+        first(&isv, "create", order(number)).await;
+        if action == "refund" {
+            let paid = trigger(&isv, (Event::Payment, number), |_| {}).await;
+            paid.unwrap();
+        }
+        for _ in 0..2 {
+            let node = first(&isv, "cancel", no(number)).await;
+            assert_eq!(node["action"], action, "{node}");
+        }
+    }
+    trigger(&isv, (Event::Payment, "part"), |_| {})
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        trigger(&isv, (Event::Refund, "part"), |_| {})
+            .await
+            .unwrap();
+        let node = first(&isv, "cancel", no("part")).await;
+        assert_eq!(node["sub_code"], "ACQ.REASON_TRADE_REFUND_FEE_ERR");
+    }
+    let node = first(&isv, "query", no("part")).await;
+    assert_eq!(node["trade_status"], "TRADE_SUCCESS");
+}

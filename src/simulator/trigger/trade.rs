@@ -84,6 +84,7 @@ fn new_trade(
         buyer_id: DEFAULT_USER_ID.to_owned(),
         created_at: now,
         paid_at: None,
+        cancelled: None,
     })
 }
 
