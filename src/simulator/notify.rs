@@ -175,7 +175,7 @@ impl Notice {
 pub struct NotificationRecord {
     /// The id that all its attempts carry.
     pub notify_id: String,
-    /// Which event it is: the name `trigger` has for it.
+    /// Which event it is: the name `trigger` has for it, or `close` of a trade that a call has closed.
     pub event: &'static str,
     /// The receiving app.
     pub app_id: String,
@@ -233,12 +233,18 @@ pub struct AttemptRecord {
     pub acked: bool,
 }
 
-/// Makes the `trade_status_sync` of a payment or, with `refund`, of a refund.
+/// Makes the `trade_status_sync` of a payment, with `refund` of a refund, or of a trade that was
+/// closed unpaid; that says nothing of what was paid.
 ///
 /// None when the trade was made without `notify_url`.
-pub(super) fn payment(trade: &Trade, refund: Option<&Refund>, now: i64) -> Option<Notice> {
+pub(super) fn payment(trade: &Trade, refund: Option<&Refund>) -> Option<Notice> {
     let url = trade.notify_url.as_deref()?;
     let total = money::spell(trade.total);
+    // Empty values aren't sent.
+    let if_paid = |text: String| match trade.paid_at {
+        Some(_) => text,
+        None => String::new(),
+    };
     let mut params = vec![
         ("notify_type", "trade_status_sync".to_owned()),
         (
@@ -255,20 +261,28 @@ pub(super) fn payment(trade: &Trade, refund: Option<&Refund>, now: i64) -> Optio
         ("seller_id", trade.seller_id.clone()),
         ("trade_status", trade.status.as_str().to_owned()),
         ("total_amount", total.clone()),
-        ("receipt_amount", total.clone()),
-        ("buyer_pay_amount", total.clone()),
+        ("receipt_amount", if_paid(total.clone())),
+        ("buyer_pay_amount", if_paid(total.clone())),
         (
             "fund_bill_list",
-            format!(r#"[{{"amount":"{total}","fundChannel":"ALIPAYACCOUNT"}}]"#),
+            if_paid(format!(
+                r#"[{{"amount":"{total}","fundChannel":"ALIPAYACCOUNT"}}]"#
+            )),
         ),
         ("gmt_create", calendar::spell(trade.created_at)),
-        ("gmt_payment", calendar::spell(trade.paid_at.unwrap_or(now))),
+        (
+            "gmt_payment",
+            trade.paid_at.map(calendar::spell).unwrap_or_default(),
+        ),
         (
             "passback_params",
             trade.passback_params.clone().unwrap_or_default(),
         ),
     ];
-    let mut event = "payment";
+    let mut event = match trade.paid_at {
+        Some(_) => "payment",
+        None => "close",
+    };
     if let Some(refund) = refund {
         event = "refund";
         params.push(("refund_fee", money::spell(trade.refunded())));

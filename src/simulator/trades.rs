@@ -283,7 +283,7 @@ pub(super) fn pay(world: &mut World, call: &Call) -> Result<Node, Refusal> {
             .with("out_trade_no", trade.out_trade_no));
     }
     trade.pay(call.now);
-    world.outbox.extend(notify::payment(&trade, None, call.now));
+    world.outbox.extend(notify::payment(&trade, None));
     let node = trade
         .node()
         .with("total_amount", money::spell(trade.total))
@@ -348,7 +348,7 @@ pub(super) fn refund(world: &mut World, call: &Call) -> Result<Node, Refusal> {
         .with("refund_fee", money::spell(trade.refunded()))
         .with("gmt_refund_pay", calendar::spell(call.now));
     let notice: Option<Notice> = match (change, trade.refunds.last()) {
-        ("Y", Some(refund)) => notify::payment(trade, Some(refund), call.now),
+        ("Y", Some(refund)) => notify::payment(trade, Some(refund)),
         _ => None,
     };
     world.outbox.extend(notice);
@@ -394,6 +394,8 @@ pub(super) fn refund_query(world: &mut World, call: &Call) -> Result<Node, Refus
 }
 
 /// `alipay.trade.close`.
+///
+/// Protocol: 统一收单交易关闭接口, 关联异步通知: TRADE_CLOSED is sent unless an app switches it off.
 pub(super) fn close(world: &mut World, call: &Call) -> Result<Node, Refusal> {
     let trade = world.trades.of(call)?;
     if trade.status != TradeStatus::WaitBuyerPay {
@@ -403,7 +405,9 @@ pub(super) fn close(world: &mut World, call: &Call) -> Result<Node, Refusal> {
         ));
     }
     trade.status = TradeStatus::TradeClosed;
-    Ok(trade.node())
+    let (node, notice) = (trade.node(), notify::payment(trade, None));
+    world.outbox.extend(notice);
+    Ok(node)
 }
 
 /// `alipay.trade.cancel`: closes an unpaid trade, refunds a paid one, and is fine with none. What

@@ -1,4 +1,6 @@
 //! The simulator's trades: whose they are, how they end, what is told of them.
+use std::time::Duration;
+
 use alipay_sidecar::simulator::{
     DEFAULT_APP_ID, Event, FIRST_APP_AUTH_TOKEN, FIRST_AUTH_APP_ID, NotificationRecord,
     NotificationState, SECOND_APP_AUTH_TOKEN, SECOND_AUTH_APP_ID, SimulatedApp, SimulatorError,
@@ -166,4 +168,42 @@ async fn a_cancellation_is_once_and_not_after_a_refund() {
     }
     let node = first(&isv, "query", no("part")).await;
     assert_eq!(node["trade_status"], "TRADE_SUCCESS");
+}
+
+#[tokio::test]
+async fn a_closed_trade_is_notified_and_says_nothing_of_a_payment() {
+    let isv = start().await;
+    first(&isv, "create", order("1")).await;
+    first(&isv, "close", json!({"out_trade_no": "1"})).await;
+    let silent = ("create", FIRST_APP_AUTH_TOKEN, "");
+    call(&isv, silent, order("2")).await;
+    first(&isv, "close", json!({"out_trade_no": "2"})).await;
+    let sent = async {
+        loop {
+            let sent = isv.simulator.notifications();
+            // Its body stands there after the first attempt.
+            if sent.first().is_some_and(|record| !record.body.is_empty()) {
+                return sent;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let sent = tokio::time::timeout(Duration::from_secs(10), sent).await;
+    let sent = sent.unwrap();
+    let [sent] = sent.as_slice() else {
+        panic!("one notification, not {sent:?}");
+    };
+    assert_eq!((sent.event, &*sent.url), ("close", URL));
+    let told = decode(&sent.body);
+    assert_eq!(told["notify_type"], "trade_status_sync");
+    assert_eq!(told["trade_status"], "TRADE_CLOSED");
+    assert_eq!(told["total_amount"], "10.00");
+    for name in [
+        "gmt_payment",
+        "receipt_amount",
+        "buyer_pay_amount",
+        "fund_bill_list",
+    ] {
+        assert!(!told.contains_key(name), "{name}");
+    }
 }

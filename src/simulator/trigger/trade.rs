@@ -58,7 +58,7 @@ pub(super) fn payment(
             });
         }
     }
-    Ok(trade_notice((trade.clone(), None), options, now))
+    Ok(trade_notice((trade.clone(), None), options))
 }
 
 fn new_trade(
@@ -129,19 +129,18 @@ pub(super) fn refund(
     };
     trade.book_refund(refund.clone());
     let trade = trade.clone();
-    Ok(trade_notice((trade, Some(refund)), options, now))
+    Ok(trade_notice((trade, Some(refund)), options))
 }
 
 /// None where a call has made the trade without `notify_url`: Alipay tells nobody then.
 fn trade_notice(
     (mut trade, refund): (Trade, Option<Refund>),
     options: &TriggerOptions,
-    now: i64,
 ) -> Option<Notice> {
     if options.url.is_some() {
         trade.notify_url.clone_from(&options.url);
     }
-    notify::payment(&trade, refund.as_ref(), now)
+    notify::payment(&trade, refund.as_ref())
 }
 
 fn whose<'a>(app: &'a SimulatedApp, options: &'a TriggerOptions) -> Whose<'a> {
