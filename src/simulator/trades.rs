@@ -125,25 +125,26 @@ impl Trade {
 }
 
 impl Trades {
-    /// Finds a trade of `owner` by `out_trade_no` or `trade_no`.
+    /// Finds a trade of the caller's by `trade_no`, where none is given by `out_trade_no`.
+    ///
+    /// Protocol: 统一收单交易查询: 如果同时存在优先取 trade_no.
     fn of(&mut self, call: &Call) -> Result<&mut Trade, Refusal> {
         let (out_trade_no, trade_no) = (call.biz("out_trade_no"), call.biz("trade_no"));
-        if out_trade_no.is_none() && trade_no.is_none() {
-            return Err(Refusal::business(
-                "ACQ.INVALID_PARAMETER",
-                "交易号和商户订单号不能同时为空",
-            ));
-        }
-        self.0
-            .iter_mut()
-            .filter(|((owner, _), _)| owner == call.caller.owner())
-            .map(|(_, trade)| trade)
-            .find(|trade| {
-                trade_no.as_ref().is_none_or(|no| *no == trade.trade_no)
-                    && out_trade_no
-                        .as_ref()
-                        .is_none_or(|no| *no == trade.out_trade_no)
-            })
+        let owner = call.caller.owner();
+        let found = match (trade_no, out_trade_no) {
+            (Some(no), _) => {
+                let mut all = self.0.values_mut();
+                all.find(|trade| trade.owner() == owner && trade.trade_no == no)
+            }
+            (None, Some(no)) => self.0.get_mut(&(owner.to_owned(), no)),
+            (None, None) => {
+                return Err(Refusal::business(
+                    "ACQ.INVALID_PARAMETER",
+                    "交易号和商户订单号不能同时为空",
+                ));
+            }
+        };
+        found
             .filter(|trade| trade.status != TradeStatus::Precreated)
             .ok_or_else(|| Refusal::business("ACQ.TRADE_NOT_EXIST", "交易不存在"))
     }

@@ -207,3 +207,21 @@ async fn a_closed_trade_is_notified_and_says_nothing_of_a_payment() {
         assert!(!told.contains_key(name), "{name}");
     }
 }
+
+#[tokio::test]
+async fn the_trade_no_wins_over_the_out_trade_no() {
+    let isv = start().await;
+    let node = first(&isv, "create", order("1")).await;
+    let trade_no = node["trade_no"].as_str().unwrap();
+    for (no, trade_no, found) in [
+        ("2", trade_no, "1"),
+        ("1", "2026", "ACQ.TRADE_NOT_EXIST"),
+        ("1", "", "1"),
+    ] {
+        let biz = json!({"out_trade_no": no, "trade_no": trade_no});
+        let node = first(&isv, "query", biz).await;
+        let said = [&node["sub_code"], &node["out_trade_no"]];
+        let said = said.into_iter().find(|said| said.is_string()).unwrap();
+        assert_eq!(said, found, "{no} {trade_no}");
+    }
+}
