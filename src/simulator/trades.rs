@@ -125,10 +125,20 @@ impl Trade {
 }
 
 impl Trades {
-    /// Finds a trade of the caller's by `trade_no`, where none is given by `out_trade_no`.
+    /// Finds a trade of the caller's that exists.
+    fn of(&mut self, call: &Call) -> Result<&mut Trade, Refusal> {
+        let trade = self.scanned_or_not(call)?;
+        match trade.status {
+            TradeStatus::Precreated => Err(not_there()),
+            _ => Ok(trade),
+        }
+    }
+
+    /// Finds a trade of the caller's by `trade_no`, where none is given by `out_trade_no`; or a QR
+    /// code that nobody has scanned.
     ///
     /// Protocol: 统一收单交易查询: 如果同时存在优先取 trade_no.
-    fn of(&mut self, call: &Call) -> Result<&mut Trade, Refusal> {
+    fn scanned_or_not(&mut self, call: &Call) -> Result<&mut Trade, Refusal> {
         let (out_trade_no, trade_no) = (call.biz("out_trade_no"), call.biz("trade_no"));
         let owner = call.caller.owner();
         let found = match (trade_no, out_trade_no) {
@@ -144,9 +154,7 @@ impl Trades {
                 ));
             }
         };
-        found
-            .filter(|trade| trade.status != TradeStatus::Precreated)
-            .ok_or_else(|| Refusal::business("ACQ.TRADE_NOT_EXIST", "交易不存在"))
+        found.ok_or_else(not_there)
     }
 
     /// Finds a trade by `out_trade_no`; several merchants' of the same number are told apart only
@@ -211,13 +219,18 @@ impl Trades {
     }
 }
 
-/// Makes a trade of the call, or gives the one that the same call has made before.
+fn not_there() -> Refusal {
+    Refusal::business("ACQ.TRADE_NOT_EXIST", "交易不存在")
+}
+
+/// Makes a trade of the call, or gives the one that the same call has made before: of a QR code,
+/// too, which is a trade from then on.
 fn open(world: &mut World, call: &Call, status: TradeStatus) -> Result<Trade, Refusal> {
     let out_trade_no = call.required("out_trade_no")?;
     let total = money::parse_or_refuse(&call.required("total_amount")?)?;
     let subject = call.required("subject")?;
     let owner = call.caller.owner().to_owned();
-    if let Some(trade) = world.trades.0.get(&(owner, out_trade_no.clone())) {
+    if let Some(trade) = world.trades.0.get_mut(&(owner, out_trade_no.clone())) {
         return match trade.status {
             TradeStatus::TradeSuccess | TradeStatus::TradeFinished => {
                 Err(Refusal::business("ACQ.TRADE_HAS_SUCCESS", "交易已被支付"))
@@ -229,7 +242,12 @@ fn open(world: &mut World, call: &Call, status: TradeStatus) -> Result<Trade, Re
                 "ACQ.CONTEXT_INCONSISTENT",
                 "交易信息被篡改",
             )),
-            _ => Ok(trade.clone()),
+            _ => {
+                if status == TradeStatus::WaitBuyerPay {
+                    trade.status = status;
+                }
+                Ok(trade.clone())
+            }
         };
     }
     let trade = Trade {
@@ -411,10 +429,10 @@ pub(super) fn close(world: &mut World, call: &Call) -> Result<Node, Refusal> {
     Ok(node)
 }
 
-/// `alipay.trade.cancel`: closes an unpaid trade, refunds a paid one, and is fine with none. What
+/// `alipay.trade.cancel`: closes an unpaid trade or a QR code, refunds a paid one, and is fine with none. What
 /// was refunded by other means isn't cancelled; again, it does nothing and answers the same.
 pub(super) fn cancel(world: &mut World, call: &Call) -> Result<Node, Refusal> {
-    let trade = match world.trades.of(call) {
+    let trade = match world.trades.scanned_or_not(call) {
         Ok(trade) => trade,
         Err(refusal) if refusal.sub_code == "ACQ.TRADE_NOT_EXIST" => {
             return Ok(Node::success().with("retry_flag", "N"));

@@ -225,3 +225,22 @@ async fn the_trade_no_wins_over_the_out_trade_no() {
         assert_eq!(said, found, "{no} {trade_no}");
     }
 }
+
+#[tokio::test]
+async fn a_qr_code_becomes_a_trade_or_is_closed() {
+    let isv = start().await;
+    for no in ["1", "2"] {
+        first(&isv, "precreate", order(no)).await;
+        let node = first(&isv, "query", json!({"out_trade_no": no})).await;
+        assert_eq!(node["sub_code"], "ACQ.TRADE_NOT_EXIST");
+    }
+    first(&isv, "create", order("1")).await;
+    // The same code again takes nothing back.
+    first(&isv, "precreate", order("1")).await;
+    let node = first(&isv, "query", json!({"out_trade_no": "1"})).await;
+    assert_eq!(node["trade_status"], "WAIT_BUYER_PAY");
+    let node = first(&isv, "cancel", json!({"out_trade_no": "2"})).await;
+    assert_eq!(node["action"], "close");
+    let node = first(&isv, "precreate", order("2")).await;
+    assert_eq!(node["sub_code"], "ACQ.TRADE_HAS_CLOSE");
+}
