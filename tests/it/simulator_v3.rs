@@ -74,8 +74,10 @@ async fn errors_have_a_status_and_a_signature() {
     check_error(&isv, &answer, (403, "self-invoke-forbidden"));
     let answer = call().token(Some("202611BBnone")).send().await;
     check_error(&isv, &answer, (401, "invalid-app-auth-token"));
-    let answer = isv.v3("POST", "/v3/alipay/no/such", NONE).send().await;
-    check_error(&isv, &answer, (404, "invalid-method"));
+    for path in ["/v3/alipay/no/such", "/v3/alipay.trade.query"] {
+        let answer = isv.v3("POST", path, NONE).send().await;
+        check_error(&isv, &answer, (404, "invalid-method"));
+    }
     let answer = isv.v3("PUT", QUERY, NONE).send().await;
     check_error(&isv, &answer, (404, "invalid-method"));
     let answer = isv.v3("GET", QUERY, NONE).send().await;
