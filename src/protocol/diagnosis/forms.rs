@@ -1,5 +1,7 @@
 //! Forms: what Alipay posts, and what is sent to it.
 
+use std::collections::BTreeSet;
+
 use super::{
     Keys,
     cause::{Cause, KeyCause, ParamsCause, SignCause, TextCause, labelled},
@@ -14,6 +16,7 @@ use super::{
 use crate::protocol::{
     charset::{self, Charset},
     error::ProtocolError,
+    form,
     key::{self, RsaPublicKey},
     notification::{self as notifications, Notification, UnverifiedNotification},
     params::{Params, is_blank, name},
@@ -119,11 +122,7 @@ pub fn request(
     now_ms: i64,
 ) -> Explanation {
     let mut explanation = Explanation::new(Subject::Request);
-    let raw = match (query, body) {
-        (query, b"") => query.to_vec(),
-        (b"", body) => body.to_vec(),
-        (query, body) => [query, b"&", body].concat(),
-    };
+    let raw = joined(query, &not_repeated(query, body));
     let label = charset::label_of_form(&raw);
     let declared = label.map_or(Ok(Charset::Utf8), |label| Charset::from_label(&label));
     let declared = charset.map_or(declared, Ok);
@@ -160,6 +159,31 @@ pub fn request(
         }
     }
     explanation
+}
+
+/// What of a body doesn't stand in the query alike: a pair that does counts once, as for
+/// [`verify_request`].
+fn not_repeated(query: &[u8], body: &[u8]) -> Vec<u8> {
+    let known: BTreeSet<_> = form::segments(query).filter_map(decoded).collect();
+    let is_new = |segment: &&[u8]| {
+        let pair = form::segments(segment).next().and_then(decoded);
+        pair.is_none_or(|pair| !known.contains(&pair))
+    };
+    let segments = body.split(|&byte| byte == b'&');
+    segments.filter(is_new).collect::<Vec<_>>().join(&b'&')
+}
+
+fn decoded((_, name, value): (usize, &[u8], &[u8])) -> Option<(Vec<u8>, Vec<u8>)> {
+    let text = |piece| form::unescape(piece, 0).ok();
+    Some((text(name)?, text(value)?))
+}
+
+fn joined(query: &[u8], body: &[u8]) -> Vec<u8> {
+    match (query, body) {
+        (query, b"") => query.to_vec(),
+        (b"", body) => body.to_vec(),
+        (query, body) => [query, b"&", body].concat(),
+    }
 }
 
 /// Which rules a form follows.

@@ -128,6 +128,26 @@ fn the_query_alone_signed() {
 }
 
 #[test]
+fn what_stands_in_query_and_body_alike_counts_once() {
+    let again = "timestamp=2026-11-22%2010:20:30&app_id=2021000122671080";
+    let explain = |params: &Params, body: &str| {
+        let query = params.to_form(Charset::Utf8).unwrap();
+        diagnosis::request(query.as_bytes(), body.as_bytes(), None, &keys(), NOW)
+    };
+    check_holds(&explain(&signed(&params()), again), &[]);
+    let mut bare = params();
+    bare.remove("sign_type");
+    let without = signed_over(&params(), &sign_content::v2_request(&bare), "app2048");
+    let explanation = explain(&without, again);
+    check(&explanation, &["sign-type-dropped"], &[]);
+    let rule = sign_content::v2_request(&params());
+    assert_eq!(explanation.rule_content(), Some(rule.as_bytes()));
+    let other = again.replace("10:20:30", "10:20:31");
+    let explanation = explain(&signed(&params()), &other);
+    check(&explanation, &["parameter-duplicate"], &["timestamp"]);
+}
+
+#[test]
 fn the_two_keys_swapped() {
     let content = sign_content::v2_request(&params());
     let explanation = explain(&signed_over(&params(), &content, "alipay2048"));
