@@ -17,7 +17,7 @@ use http_body_util::Full;
 /// How long a process may take to start, answer or end.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-fn command(directory: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn command(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_alipay-sidecar"));
     command.args(arguments).current_dir(directory).env_clear();
     command.stdin(Stdio::null());
@@ -50,7 +50,7 @@ impl Process {
         Self::of(command(directory, arguments))
     }
 
-    fn of(mut command: Command) -> Self {
+    pub(crate) fn of(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("started");
         let (sender, lines) = mpsc::channel();
@@ -77,14 +77,23 @@ impl Process {
 
     /// Asks it to end.
     pub(crate) fn ask_to_end(&self) {
+        self.signal("-TERM");
+    }
+
+    fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let killed = Command::new("kill").args(["-TERM", &pid]).status();
+        let killed = Command::new("kill").args([name, &pid]).status();
         assert!(killed.expect("kill").success());
     }
 
     /// Asks it to end, and gives its exit code.
-    pub(crate) fn terminate(mut self) -> Option<i32> {
-        self.ask_to_end();
+    pub(crate) fn terminate(self) -> Option<i32> {
+        self.ended_by("-TERM")
+    }
+
+    /// Its exit code, once it has ended by a signal it was sent; none if that killed it.
+    pub(crate) fn ended_by(mut self, signal: &str) -> Option<i32> {
+        self.signal(signal);
         self.child.wait().expect("waited for").code()
     }
 }

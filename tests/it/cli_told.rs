@@ -232,6 +232,38 @@ fn the_other_verbs_reach_what_dev_runs() {
 }
 
 #[test]
+fn dev_leaves_nothing_behind_however_it_is_ended() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let start = |arguments: &[&str]| {
+        let arguments = [&["dev", "--listen-base", "0"], arguments].concat();
+        let mut command = crate::cli_live::command(directory.path(), &arguments);
+        command.env("TMPDIR", directory.path());
+        Process::of(command)
+    };
+    let left = || std::fs::read_dir(directory.path()).expect("read").count();
+    let stays = start(&[]);
+    stays.line("alipay-sidecar -c ");
+    assert_eq!(left(), 1);
+    assert_eq!(stays.ended_by(hang_up()), Some(0));
+    assert_eq!(left(), 0);
+    // The reply that is slow is that of the second step.
+    let tour = start(&["--tour", "--fault", "slow"]);
+    tour.line("2. Another merchant");
+    assert_eq!(left(), 1);
+    assert_eq!(tour.ended_by("-TERM"), Some(1));
+    assert_eq!(left(), 0);
+}
+
+/// SIGHUP, unless the tests themselves run under `nohup`: then the program is to stay at it.
+fn hang_up() -> &'static str {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let is_ignored =
+        ignored.is_some_and(|mask| mask.ends_with(['1', '3', '5', '7', '9', 'b', 'd', 'f']));
+    if is_ignored { "-INT" } else { "-HUP" }
+}
+
+#[test]
 fn the_simulator_notifies_where_it_is_told_to() {
     let directory = tempfile::tempdir().expect("a directory");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -2,6 +2,8 @@
 
 use anyhow::Context as _;
 use clap::Args;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -39,18 +41,60 @@ pub(crate) fn execute(context: &Context, arguments: &DevArguments) -> Result<(),
     };
     let _log = logging::start(&log_settings(arguments))?;
     context.serve(async move {
-        let world = World::start(arguments.listen_base).await?;
+        let mut ended = ended()?;
+        let world = tokio::select! {
+            world = World::start(arguments.listen_base) => world?,
+            () = &mut ended => return broken_off(arguments),
+        };
         if let Some(kind) = fault {
             world.simulator.fault(Fault::once(kind));
         }
-        let result = if arguments.tour {
-            walk(&world).await
-        } else {
-            stay(&world).await
+        let lived = async {
+            if arguments.tour {
+                walk(&world).await
+            } else {
+                stay(&world).await
+            }
+        };
+        let result = tokio::select! {
+            result = lived => result,
+            () = ended => broken_off(arguments),
         };
         world.stop().await;
         result
     })
+}
+
+/// Ends at the first signal that ends the program, SIGHUP among them: the terminal that everything
+/// is for has gone. Under `nohup` it is to stay, though.
+fn ended() -> anyhow::Result<BoxFuture<'static, ()>> {
+    if ignores_hang_up() {
+        return Ok(signals::ended()?.boxed());
+    }
+    let (ended, hung_up) = signals::heard()?;
+    let either = async move {
+        tokio::select! {
+            () = ended => {}
+            () = hung_up.notified() => {}
+        }
+    };
+    Ok(either.boxed())
+}
+
+/// Whether the process was started with SIGHUP ignored, as Linux tells it: the lowest bit.
+fn ignores_hang_up() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 == 1)
+}
+
+/// A tour that wasn't walked to its end has verified nothing; whoever stays is to end so.
+fn broken_off(arguments: &DevArguments) -> Result<(), Failure> {
+    match arguments.tour {
+        true => Err(anyhow::anyhow!("the tour was ended by a signal").into()),
+        false => Ok(()),
+    }
 }
 
 /// The tour speaks for itself; without it the log tells what happens.
@@ -74,17 +118,12 @@ async fn walk(world: &World) -> Result<(), Failure> {
 
 async fn stay(world: &World) -> Result<(), Failure> {
     say(introduction(world));
-    let mut ended = std::pin::pin!(signals::ended()?);
-    loop {
-        tokio::select! {
-            () = &mut ended => return Ok(()),
-            delivered = world.backend.next_ever() => {
-                let Some(delivered) = delivered else { return Ok(()) };
-                let (kind, id) = (delivered.header("alipay-event-type"), delivered.header("alipay-event-id"));
-                say(format!("backend: {kind} delivered as event {id}"));
-            }
-        }
+    while let Some(delivered) = world.backend.next_ever().await {
+        let kind = delivered.header("alipay-event-type");
+        let id = delivered.header("alipay-event-id");
+        say(format!("backend: {kind} delivered as event {id}"));
     }
+    Ok(())
 }
 
 /// What to type first.

@@ -20,7 +20,7 @@ use crate::store::seal::StoreKey;
 /// How many times sooner than Alipay's the simulator's retries come.
 const TIME_SCALE: f64 = 240.0;
 
-/// Everything that runs. It ends, and its folder goes, with [`World::stop`].
+/// Everything that runs. It ends with [`World::stop`]; its folder goes with it, however it goes.
 pub(crate) struct World {
     pub(crate) simulator: Simulator,
     pub(crate) sidecar: Sidecar,
@@ -28,7 +28,7 @@ pub(crate) struct World {
     pub(crate) proxy: String,
     pub(crate) webhook: String,
     pub(crate) admin: String,
-    directory: PathBuf,
+    directory: Folder,
     ends: Vec<ShutdownTrigger>,
     running: Vec<JoinHandle<()>>,
 }
@@ -51,8 +51,8 @@ impl World {
         );
         let simulator = simulator(base, &webhook).await?;
         let backend = Backend::start().await?;
-        let directory = private_directory()?;
-        let config = config(&simulator, &directory, &text(&simulator, &backend.url()))?;
+        let directory = Folder::make()?;
+        let config = config(&simulator, &directory.0, &text(&simulator, &backend.url()))?;
         let sidecar = Sidecar::builder(config).build().await?;
         let bound = sidecar.bind_on(listeners)?;
         let (sidecar_end, sidecar_ends) = Shutdown::new();
@@ -82,15 +82,15 @@ impl World {
 
     /// The configuration by which other verbs reach the sidecar.
     pub(crate) fn config(&self) -> PathBuf {
-        self.directory.join(CONFIG)
+        self.directory.0.join(CONFIG)
     }
 
     /// The file with the admin token.
     pub(crate) fn admin_token(&self) -> PathBuf {
-        crate::admin::token::path(&self.directory.join(STORE))
+        crate::admin::token::path(&self.directory.0.join(STORE))
     }
 
-    /// Ends everything, in order, and removes the folder.
+    /// Ends everything, in order, and then removes the folder.
     pub(crate) async fn stop(self) {
         for end in &self.ends {
             end.trigger();
@@ -99,8 +99,6 @@ impl World {
             // A part that panicked has said so already.
             let _ = running.await;
         }
-        // What can't be removed lies in the system's folder for such things.
-        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -131,15 +129,26 @@ async fn simulator(base: u16, webhook: &str) -> Result<Simulator> {
     Ok(builder.build()?)
 }
 
-/// A folder for this process and user alone.
-fn private_directory() -> Result<PathBuf> {
-    let name = format!("alipay-sidecar-dev-{}", uuid::Uuid::now_v7());
-    let directory = std::env::temp_dir().join(name);
-    std::fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&directory)
-        .with_context(|| format!("{} can't be made", directory.display()))?;
-    Ok(directory)
+/// A folder for this process and user alone, which has keys in it, and so never outlives its world.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make() -> Result<Self> {
+        let name = format!("alipay-sidecar-dev-{}", uuid::Uuid::now_v7());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&directory)
+            .with_context(|| format!("{} can't be made", directory.display()))?;
+        Ok(Self(directory))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What can't be removed lies in the system's folder for such things.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// The configuration of a sidecar that listens at `listeners` (proxy, webhook, admin), once the
