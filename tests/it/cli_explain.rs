@@ -350,6 +350,9 @@ fn keys_by_mistake_are_answers_and_missing_ones_wrong_usage() {
         1,
         &["[private-key-given]"],
     );
+    let mut own = by("--app-public-key", "file:app.pem");
+    own[2] = "request";
+    place.check(&own, 1, &["[own-private-key-given]", "as --private-key"]);
     place.write("own.txt", public_key("app2048").to_bare_base64());
     let swapped = [
         "verify",

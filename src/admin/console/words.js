@@ -106,6 +106,7 @@ const CAUSES = {
   'key-missing': '没有给出用来验签的公钥',
   'key-unreadable': '公钥无法使用',
   'private-key-given': '应放支付宝公钥的地方放了私钥；请换成支付宝公钥，私钥不要放在公钥所在的地方',
+  'own-private-key-given': '应放应用公钥的地方放了私钥；请换成应用公钥，或用 --private-key 给出这个文件',
   'public-key-given': '应放应用私钥的地方放了公钥；私钥是密钥工具写出的另一个文件',
   'certificate-given': '应放应用私钥的地方放了证书；私钥是生成 CSR 时得到的 .key 或 .txt 文件',
   'key-label': '密钥的格式与 PEM 标签不符：本程序能读，只认标签的 SDK 不能；Java 用 PKCS#8，其他语言用 PKCS#1',

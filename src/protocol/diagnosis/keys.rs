@@ -60,7 +60,8 @@ impl Keys {
     ///
     /// The [`Cause`] why it is none: a private key, or an unreadable text, with what was found.
     pub fn with_alipay_text(mut self, text: &str) -> Result<Self, Cause> {
-        self.alipay.push(platform_key(text)?);
+        self.alipay
+            .push(public_key(text, KeyCause::PrivateKeyGiven)?);
         Ok(self)
     }
 
@@ -70,7 +71,8 @@ impl Keys {
     ///
     /// As [`with_alipay_text`](Self::with_alipay_text).
     pub fn with_own_text(mut self, text: &str) -> Result<Self, Cause> {
-        self.own.push(platform_key(text)?.key);
+        let given = public_key(text, KeyCause::OwnPrivateKeyGiven)?;
+        self.own.push(given.key);
         Ok(self)
     }
 
@@ -171,7 +173,8 @@ pub fn label_mix_up(text: &str) -> Option<Cause> {
     )
 }
 
-fn platform_key(text: &str) -> Result<PlatformKey, Cause> {
+/// Reads a public key or a certificate; `if_private` is the cause where it is a private key.
+fn public_key(text: &str, if_private: KeyCause) -> Result<PlatformKey, Cause> {
     if let Some(given) = certificate_key(text) {
         return given;
     }
@@ -183,7 +186,7 @@ fn platform_key(text: &str) -> Result<PlatformKey, Cause> {
         Err(KeyError::WrongKind {
             found: "a private key",
             ..
-        }) => Err(KeyCause::PrivateKeyGiven.into()),
+        }) => Err(if_private.into()),
         Err(error) => Err(KeyCause::Unreadable(error).into()),
     }
 }

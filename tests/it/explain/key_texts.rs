@@ -27,6 +27,8 @@ fn another_kind_of_key_is_named() {
         kind(alipay(&field("app2048", "pkcs1_bare"))),
         "private-key-given"
     );
+    let own = Keys::new(&[], &[]).with_own_text(&field("app2048", "pkcs8_pem"));
+    assert_eq!(kind(own), "own-private-key-given");
     assert_eq!(kind(alipay("nonsense")), "key-unreadable");
     assert_eq!(
         kind(diagnosis::private_key(&field("app2048", "spki_pem"))),

@@ -60,6 +60,12 @@ pub enum KeyCause {
          the private key out of where public ones are"
     )]
     PrivateKeyGiven,
+    /// A private key stands where the app's public one belongs.
+    #[error(
+        "a private key stands where the app's public key (应用公钥) belongs; give 应用公钥, or this \
+         file as --private-key"
+    )]
+    OwnPrivateKeyGiven,
     /// A public key stands where the private one belongs.
     #[error(
         "a public key stands where the app's private key (应用私钥) belongs; it is the other file \
@@ -128,6 +134,7 @@ impl KeyCause {
             Self::Missing { .. } => "key-missing",
             Self::Unreadable(_) => "key-unreadable",
             Self::PrivateKeyGiven => "private-key-given",
+            Self::OwnPrivateKeyGiven => "own-private-key-given",
             Self::PublicKeyGiven => "public-key-given",
             Self::CertificateGiven => "certificate-given",
             Self::Label { .. } => "key-label",
