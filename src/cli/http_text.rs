@@ -57,9 +57,18 @@ impl HttpText {
             return joined;
         }
         let length = self.header("content-length");
+        let length = length.filter(|_| !self.is_decompressed(body));
         let length = length.and_then(|length| length.parse::<usize>().ok());
         let within = length.and_then(|length| body.get(..length));
         within.unwrap_or(body).to_vec()
+    }
+
+    /// `curl -i --compressed` writes the head as it came, and the body without its compression: the
+    /// length is that of another text then.
+    fn is_decompressed(&self, body: &[u8]) -> bool {
+        let coding = self.header("content-encoding");
+        let is_coded = coding.is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
+        is_coded && !body.starts_with(b"\x1f\x8b")
     }
 }
 
@@ -184,6 +193,14 @@ mod tests {
         let read = HttpText::read(format!("{head}2\r\n{{}}\r\n0\r\n\r\n").as_bytes());
         assert_eq!(read.body, b"{}");
         assert_eq!(HttpText::read(format!("{head}{{}}").as_bytes()).body, b"{}");
+    }
+
+    #[test]
+    fn a_length_of_what_was_compressed_cuts_nothing() {
+        let head = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n";
+        let read = |body: &[u8]| HttpText::read(&[head.as_bytes(), body].concat()).body;
+        assert_eq!(read(b"{\"a\":1}"), b"{\"a\":1}");
+        assert_eq!(read(b"\x1f\x8b\x08\n"), b"\x1f\x8b\x08");
     }
 
     #[test]
