@@ -55,6 +55,7 @@ mod notify;
 mod pages;
 mod params;
 mod platform;
+mod records;
 mod seed;
 mod server;
 mod service_check;
@@ -436,9 +437,11 @@ impl Simulator {
             .with_world(|world| world.requests.iter().cloned().collect())
     }
 
-    /// Gives all notifications with their attempts, oldest first.
+    /// Gives the notifications that are still sent and the last thousand that aren't any more, with
+    /// their attempts, oldest first.
     pub fn notifications(&self) -> Vec<NotificationRecord> {
-        self.0.with_world(|world| world.notifications.clone())
+        self.0
+            .with_world(|world| world.notifications.iter().cloned().collect())
     }
 
     /// Gives everything the platform knows, tokens included, as JSON.

@@ -66,6 +66,8 @@ pub(super) struct Notice {
     pub(super) params: Vec<(String, String)>,
     /// How often it is sent at most.
     pub(super) attempts: usize,
+    /// That of its record, once it is registered.
+    pub(super) number: u64,
 }
 
 impl Notice {
@@ -91,6 +93,7 @@ impl Notice {
             url: url.to_owned(),
             params: all,
             attempts: family.schedule().len(),
+            number: 0,
         };
         for (name, value) in params {
             notice.set(name, &value);
@@ -302,14 +305,14 @@ pub(super) fn payment(trade: &Trade, refund: Option<&Refund>) -> Option<Notice> 
 
 /// Sends whatever the last call owes.
 pub(super) fn send_outbox(inner: &Arc<Inner>) {
-    for notice in inner.with_world(|world| std::mem::take(&mut world.outbox)) {
-        register(inner, &notice);
+    for mut notice in inner.with_world(|world| std::mem::take(&mut world.outbox)) {
+        register(inner, &mut notice);
         continue_later(inner, notice, 0);
     }
 }
 
 /// Opens the notice's record.
-pub(super) fn register(inner: &Inner, notice: &Notice) {
+pub(super) fn register(inner: &Inner, notice: &mut Notice) {
     let record = NotificationRecord {
         notify_id: notice.notify_id.clone(),
         event: notice.event,
@@ -319,7 +322,7 @@ pub(super) fn register(inner: &Inner, notice: &Notice) {
         body: String::new(),
         attempts: Vec::new(),
     };
-    inner.with_world(|world| world.notifications.push(record));
+    notice.number = inner.with_world(|world| world.notifications.open(record));
 }
 
 /// Makes the attempts from number `first` on, each after its wait, in a task of its own.
@@ -385,18 +388,16 @@ pub(super) async fn attempt(inner: &Inner, notice: &Notice) -> bool {
 }
 
 fn note(world: &mut World, notice: &Notice, (body, attempt): (String, AttemptRecord)) {
-    let same = |record: &&mut NotificationRecord| record.notify_id == notice.notify_id;
-    let Some(record) = world.notifications.iter_mut().rev().find(same) else {
-        return;
-    };
-    record.body = body;
-    record.attempts.push(attempt);
-    let last = record.attempts.len() >= notice.attempts;
-    record.state = match record.attempts.last() {
-        Some(attempt) if attempt.acked => NotificationState::Acked,
-        _ if last => NotificationState::GivenUp,
-        _ => NotificationState::Pending,
-    };
+    world.notifications.change(notice.number, |record| {
+        record.body = body;
+        record.attempts.push(attempt);
+        let last = record.attempts.len() >= notice.attempts;
+        record.state = match record.attempts.last() {
+            Some(attempt) if attempt.acked => NotificationState::Acked,
+            _ if last => NotificationState::GivenUp,
+            _ => NotificationState::Pending,
+        };
+    });
 }
 
 /// Only the seven bytes count: no white space, no other case, no byte-order mark.

@@ -17,9 +17,9 @@ use super::{
 /// answer is `10003`, and the trade waits until the control route pays it.
 const PASSWORD_ABOVE_FEN: i64 = 100_000;
 
-/// All trades, by the owner's application and `out_trade_no`.
+/// All trades, by the owner's application, and then by `out_trade_no`.
 #[derive(Default)]
-pub(super) struct Trades(BTreeMap<(String, String), Trade>);
+pub(super) struct Trades(BTreeMap<String, BTreeMap<String, Trade>>);
 
 /// One trade.
 #[derive(Clone, Debug)]
@@ -140,13 +140,13 @@ impl Trades {
     /// Protocol: 统一收单交易查询: 如果同时存在优先取 trade_no.
     fn scanned_or_not(&mut self, call: &Call) -> Result<&mut Trade, Refusal> {
         let (out_trade_no, trade_no) = (call.biz("out_trade_no"), call.biz("trade_no"));
-        let owner = call.caller.owner();
+        let owned = self.0.get_mut(call.caller.owner());
         let found = match (trade_no, out_trade_no) {
-            (Some(no), _) => {
-                let mut all = self.0.values_mut();
-                all.find(|trade| trade.owner() == owner && trade.trade_no == no)
-            }
-            (None, Some(no)) => self.0.get_mut(&(owner.to_owned(), no)),
+            (Some(no), _) => owned.and_then(|owned| {
+                let mut owned = owned.values_mut();
+                owned.find(|trade| trade.trade_no == no)
+            }),
+            (None, Some(no)) => owned.and_then(|owned| owned.get_mut(&no)),
             (None, None) => {
                 return Err(Refusal::business(
                     "ACQ.INVALID_PARAMETER",
@@ -164,9 +164,10 @@ impl Trades {
         out_trade_no: &str,
         whose: Whose<'_>,
     ) -> Result<Option<&mut Trade>, SimulatorError> {
-        let all = self.0.values_mut();
-        let mut fitting =
-            all.filter(|trade| trade.out_trade_no == out_trade_no && trade.is_of(whose));
+        let owners = self.0.values_mut();
+        let mut fitting = owners
+            .filter_map(|owned| owned.get_mut(out_trade_no))
+            .filter(|trade| trade.is_of(whose));
         let found = fitting.next();
         match fitting.next() {
             Some(_) => Err(SimulatorError::TradeAmbiguous(out_trade_no.to_owned())),
@@ -176,33 +177,35 @@ impl Trades {
 
     /// Finds the trade that was paid last.
     pub(super) fn paid_last(&mut self, whose: Whose<'_>) -> Option<&mut Trade> {
-        let whose = self.0.values_mut().filter(|trade| trade.is_of(whose));
+        let all = self.0.values_mut().flat_map(BTreeMap::values_mut);
+        let whose = all.filter(|trade| trade.is_of(whose));
         let paid = whose.filter(|trade| trade.status == TradeStatus::TradeSuccess);
         paid.max_by_key(|trade| trade.paid_at)
     }
 
     /// Adds a trade whose number its owner hasn't used, by whatever app.
     pub(super) fn add(&mut self, trade: Trade) -> Result<(), SimulatorError> {
-        let key = (trade.owner().to_owned(), trade.out_trade_no.clone());
-        if let Some(there) = self.0.get(&key) {
+        let owned = self.0.get(trade.owner());
+        if let Some(there) = owned.and_then(|owned| owned.get(&trade.out_trade_no)) {
             return Err(SimulatorError::TradeOfAnotherApp {
-                out_trade_no: key.1,
+                out_trade_no: trade.out_trade_no,
                 app_id: there.app_id.clone(),
             });
         }
-        self.0.insert(key, trade);
+        self.insert(trade);
         Ok(())
     }
 
     fn insert(&mut self, trade: Trade) {
-        let key = (trade.owner().to_owned(), trade.out_trade_no.clone());
-        self.0.insert(key, trade);
+        let owned = self.0.entry(trade.owner().to_owned()).or_default();
+        owned.insert(trade.out_trade_no.clone(), trade);
     }
 
     /// Describes every trade for `GET /simulator/state`.
     pub(super) fn state(&self) -> Value {
         self.0
             .values()
+            .flat_map(BTreeMap::values)
             .map(|trade| {
                 json!({
                     "app_id": trade.app_id,
@@ -229,8 +232,8 @@ fn open(world: &mut World, call: &Call, status: TradeStatus) -> Result<Trade, Re
     let out_trade_no = call.required("out_trade_no")?;
     let total = money::parse_or_refuse(&call.required("total_amount")?)?;
     let subject = call.required("subject")?;
-    let owner = call.caller.owner().to_owned();
-    if let Some(trade) = world.trades.0.get_mut(&(owner, out_trade_no.clone())) {
+    let owned = world.trades.0.get_mut(call.caller.owner());
+    if let Some(trade) = owned.and_then(|owned| owned.get_mut(&out_trade_no)) {
         return match trade.status {
             TradeStatus::TradeSuccess | TradeStatus::TradeFinished => {
                 Err(Refusal::business("ACQ.TRADE_HAS_SUCCESS", "交易已被支付"))

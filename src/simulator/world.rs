@@ -16,8 +16,9 @@ use super::{
     messages::Subscriptions,
     multipart::UploadedFile,
     node::{Refusal, Signer},
-    notify::{Notice, NotificationRecord},
+    notify::Notice,
     platform::Platform,
+    records::Records,
     seed::{AppMode, SimulatedApp, SimulatedMerchant},
     sign::SignType,
     trades::Trades,
@@ -47,7 +48,7 @@ pub(super) struct World {
     /// The newest nonces, each behind its `app_id`, and the order they came in.
     nonces: (BTreeSet<String>, VecDeque<String>),
     pub(super) requests: VecDeque<GatewayRequest>,
-    pub(super) notifications: Vec<NotificationRecord>,
+    pub(super) notifications: Records,
     /// Notices that the call being handled owes; sent after the lock is released.
     pub(super) outbox: Vec<Notice>,
 }
@@ -152,7 +153,7 @@ impl World {
             v3_answers: BTreeMap::new(),
             nonces: Default::default(),
             requests: VecDeque::new(),
-            notifications: Vec::new(),
+            notifications: Records::default(),
             outbox: Vec::new(),
         }
     }

@@ -140,21 +140,14 @@ pub(super) async fn trigger(
     if let Some(id) = options.params.get("notify_id").filter(|id| !id.is_empty()) {
         notice.notify_id.clone_from(id);
     }
-    notify::register(inner, &notice);
-    let notify_id = notice.notify_id.clone();
+    notify::register(inner, &mut notice);
+    let number = notice.number;
     if !options.wait {
         notify::continue_later(inner, notice, 0);
     } else if !notify::attempt(inner, &notice).await {
         notify::continue_later(inner, notice, 1);
     }
-    let newest = |world: &mut World| {
-        world
-            .notifications
-            .iter()
-            .rev()
-            .find(|record| record.notify_id == notify_id)
-            .cloned()
-    };
+    let newest = |world: &mut World| world.notifications.get(number).cloned();
     inner.with_world(newest).ok_or(SimulatorError::Stopping)
 }
 
