@@ -104,11 +104,8 @@ fn tell(arguments: &TriggerArguments, record: &Value) -> Result<(), Failure> {
     let simulator = arguments.simulator.to_string();
     let simulator = simulator.trim_end_matches('/').to_owned();
     let (event, id, url) = (&arguments.event, member("notify_id"), member("url"));
-    if member("state") == "unsent" {
-        if !arguments.form.json {
-            output::say(format!("{event} is booked, and nothing is sent: {UNSENT}"));
-        }
-        return Ok(());
+    if let Some(remark) = record.get("remark").and_then(Value::as_str) {
+        output::complain(format!("note: {remark}"));
     }
     if member("state") != "acked" {
         let attempts = record.get("attempts").and_then(Value::as_array);
@@ -130,9 +127,6 @@ fn tell(arguments: &TriggerArguments, record: &Value) -> Result<(), Failure> {
     }
     Ok(())
 }
-
-const UNSENT: &str = "the trade was made by a call without notify_url, and Alipay tells nobody of such \
-     a one; give that call a notify_url (`?notify_url=/orders/1`)";
 
 /// Where the simulator sends to isn't the sidecar's to say.
 fn elsewhere(simulator: &str) -> String {

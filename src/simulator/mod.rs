@@ -293,8 +293,7 @@ impl Simulator {
             .with_world(|world| world.v3_answers.insert(key, answer));
     }
 
-    /// Lets an event happen and sends its notification: none of a trade that a call has made without
-    /// `notify_url` ([`NotificationState::Unsent`]).
+    /// Lets an event happen and sends its notification.
     ///
     /// # Errors
     /// What the event lacks: an app, a merchant, a trade, an address to send to.

@@ -66,6 +66,8 @@ pub(super) struct Notice {
     pub(super) params: Vec<(String, String)>,
     /// How often it is sent at most.
     pub(super) attempts: usize,
+    /// Where Alipay would not have sent it: why.
+    pub(super) remark: Option<&'static str>,
     /// That of its record, once it is registered.
     pub(super) number: u64,
 }
@@ -93,6 +95,7 @@ impl Notice {
             url: url.to_owned(),
             params: all,
             attempts: family.schedule().len(),
+            remark: None,
             number: 0,
         };
         for (name, value) in params {
@@ -190,6 +193,9 @@ pub struct NotificationRecord {
     pub body: String,
     /// The attempts so far.
     pub attempts: Vec<AttemptRecord>,
+    /// Where Alipay would not have sent it: why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remark: Option<&'static str>,
 }
 
 /// What became of a notification.
@@ -202,23 +208,6 @@ pub enum NotificationState {
     GivenUp,
     /// It is sent, or will be sent again.
     Pending,
-    /// It never is: a call has made the trade without `notify_url`.
-    Unsent,
-}
-
-impl NotificationRecord {
-    /// Makes the record of an event that nobody is told of.
-    pub(super) fn unsent(event: &'static str, app_id: String) -> Self {
-        Self {
-            notify_id: String::new(),
-            event,
-            app_id,
-            url: String::new(),
-            state: NotificationState::Unsent,
-            body: String::new(),
-            attempts: Vec::new(),
-        }
-    }
 }
 
 /// One delivery and its answer.
@@ -321,6 +310,7 @@ pub(super) fn register(inner: &Inner, notice: &mut Notice) {
         state: NotificationState::Pending,
         body: String::new(),
         attempts: Vec::new(),
+        remark: notice.remark,
     };
     notice.number = inner.with_world(|world| world.notifications.open(record));
 }

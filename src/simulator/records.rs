@@ -59,8 +59,14 @@ mod tests {
     fn only_so_many_finished_ones_are_kept() {
         let mut records = Records::default();
         let record = |state| NotificationRecord {
+            notify_id: String::new(),
+            event: "payment",
+            app_id: String::new(),
+            url: String::new(),
             state,
-            ..NotificationRecord::unsent("payment", String::new())
+            body: String::new(),
+            attempts: Vec::new(),
+            remark: None,
         };
         let pending = records.open(record(NotificationState::Pending));
         let numbers: Vec<_> = (0..FINISHED_KEPT + 5)

@@ -49,7 +49,7 @@ pub async fn start(options: &Options) -> Result<Simulator, SimulatorError> {
         workspace::check_vacant(dir)?;
     }
     let kept = options.dir.as_deref().and_then(workspace::kept_keys);
-    let webhook = format!("http://{}/alipay", options.sidecar.webhook);
+    let app_gateway = format!("http://{}/alipay/gateway", options.sidecar.webhook);
     let mut app = match &kept {
         Some(keys) => SimulatedApp::with_private_key(DEFAULT_APP_ID, &keys.app)?,
         None => SimulatedApp::generate(DEFAULT_APP_ID)?,
@@ -59,10 +59,7 @@ pub async fn start(options: &Options) -> Result<Simulator, SimulatorError> {
         app = app.encrypt_key(key)?;
     }
     let mut builder = Simulator::builder()
-        .app(
-            app.app_gateway(format!("{webhook}/gateway"))
-                .auth_redirect(format!("{webhook}/auth")),
-        )
+        .app(app.app_gateway(app_gateway))
         .default_merchants(DEFAULT_APP_ID)
         .time_scale(options.time_scale);
     if let Some(keys) = kept {

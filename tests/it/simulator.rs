@@ -712,7 +712,7 @@ async fn the_authorization_page_redirects_with_code_and_state() {
 }
 
 #[tokio::test]
-async fn the_simulator_alone_redirects_to_its_sidecar_only() {
+async fn the_authorization_page_redirects_to_the_address_that_is_registered() {
     let options = simulator::Options {
         listen: vec!["127.0.0.1:0".to_owned()],
         ..Default::default()
@@ -729,7 +729,16 @@ async fn the_simulator_alone_redirects_to_its_sidecar_only() {
         let (head, _) = send(request.body(Full::default()).unwrap()).await.unwrap();
         head.status()
     };
+    let register = async |address: &str| {
+        let body = format!(r#"{{"auth_redirect":"{address}"}}"#);
+        let request = Request::post(format!("{url}/simulator/app"));
+        let request = request.body(Full::new(Bytes::from(body))).unwrap();
+        assert_eq!(send(request).await.unwrap().0.status(), StatusCode::OK);
+    };
     let registered = "http://127.0.0.1:2089/alipay/auth";
+    // Alone, it knows of none before.
+    assert_eq!(status("http://isv/auth").await, StatusCode::FOUND);
+    register(registered).await;
     for (behind, expected) in [
         ("", StatusCode::FOUND),
         ("?a=1", StatusCode::FOUND),
@@ -741,10 +750,7 @@ async fn the_simulator_alone_redirects_to_its_sidecar_only() {
         assert_eq!(status(&redirect).await, expected, "{redirect}");
     }
     assert_eq!(status("http://isv/auth").await, StatusCode::BAD_REQUEST);
-    let body = r#"{"auth_redirect":"http://isv/auth"}"#;
-    let request = Request::post(format!("{url}/simulator/app"));
-    let request = request.body(Full::new(Bytes::from(body))).unwrap();
-    assert_eq!(send(request).await.unwrap().0.status(), StatusCode::OK);
+    register("http://isv/auth").await;
     assert_eq!(status("http://isv/auth").await, StatusCode::FOUND);
     assert!(simulator.state()["apps"][0]["app_gateway"].is_string());
 }

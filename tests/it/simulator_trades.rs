@@ -3,8 +3,7 @@ use std::time::Duration;
 
 use alipay_sidecar::simulator::{
     DEFAULT_APP_ID, Event, FIRST_APP_AUTH_TOKEN, FIRST_AUTH_APP_ID, NotificationRecord,
-    NotificationState, SECOND_APP_AUTH_TOKEN, SECOND_AUTH_APP_ID, SimulatedApp, SimulatorError,
-    TriggerOptions,
+    SECOND_APP_AUTH_TOKEN, SECOND_AUTH_APP_ID, SimulatedApp, SimulatorError, TriggerOptions,
 };
 use serde_json::{Value, json};
 
@@ -121,24 +120,24 @@ async fn a_trade_of_another_app_is_left_alone() {
 }
 
 #[tokio::test]
-async fn nobody_is_told_of_a_trade_whose_call_named_no_notify_url() {
+async fn a_trade_whose_call_named_no_notify_url_is_told_of_with_a_remark() {
     let isv = start().await;
+    let gateway = "http://127.0.0.1:9/alipay/gateway";
     let silent = ("create", FIRST_APP_AUTH_TOKEN, "");
     call(&isv, silent, order("1")).await;
     for event in [Event::Payment, Event::Refund] {
         let sent = trigger(&isv, (event, "1"), |_| {}).await.unwrap();
-        assert_eq!(sent.state, NotificationState::Unsent);
-        assert_eq!((sent.event, &*sent.url), (event.name(), ""));
+        assert_eq!((sent.event, &*sent.url), (event.name(), gateway));
+        assert!(sent.remark.unwrap().contains("notify_url"));
     }
-    assert!(isv.simulator.notifications().is_empty());
     let own = first(&isv, "query", json!({"out_trade_no": "1"})).await;
     assert_eq!(own["trade_status"], "TRADE_SUCCESS");
     // Unless the trigger names an address, or has made the trade itself.
     let to = |options: &mut TriggerOptions| options.url = Some(URL.to_owned());
     let sent = trigger(&isv, (Event::Payment, "1"), to).await.unwrap();
-    assert_eq!(sent.url, URL);
+    assert_eq!((&*sent.url, sent.remark), (URL, None));
     let sent = trigger(&isv, (Event::Payment, "2"), |_| {}).await.unwrap();
-    assert_eq!(sent.url, "http://127.0.0.1:9/alipay/gateway");
+    assert_eq!((&*sent.url, sent.remark), (gateway, None));
 }
 
 #[tokio::test]

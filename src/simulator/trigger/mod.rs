@@ -98,8 +98,7 @@ pub struct TriggerOptions {
     pub charset: Option<String>,
     /// Whether `biz_content` is encrypted by the app's AES key.
     pub encrypted: bool,
-    /// Where it is sent instead of the app gateway or the trade's `notify_url`. Without it nothing is
-    /// sent of a trade that a call has made without `notify_url`.
+    /// Where it is sent instead of the app gateway or the trade's `notify_url`.
     pub url: Option<String>,
     /// Parameters set before signing; an empty value takes one away.
     pub params: BTreeMap<String, String>,
@@ -109,21 +108,17 @@ pub struct TriggerOptions {
     pub wait: bool,
 }
 
-/// Lets the event happen and sends its notification, if there is one.
+/// Lets the event happen and sends its notification.
 pub(super) async fn trigger(
     inner: &Arc<Inner>,
     event: Event,
     options: &TriggerOptions,
 ) -> Result<NotificationRecord, SimulatorError> {
     let now = inner.now();
-    let (app_id, notice) = inner.with_world(|world| {
+    let mut notice = inner.with_world(|world| {
         let app = world.app(options.app_id.as_deref())?.clone();
-        let notice = happen(world, (&app, event), options, now)?;
-        Ok::<_, SimulatorError>((app.app_id, notice))
+        happen(world, (&app, event), options, now)
     })?;
-    let Some(mut notice) = notice else {
-        return Ok(NotificationRecord::unsent(event.name(), app_id));
-    };
     if let Some(charset) = &options.charset {
         notice.set("charset", charset);
     }
@@ -174,10 +169,10 @@ fn happen(
     (app, event): (&SimulatedApp, Event),
     options: &TriggerOptions,
     now: i64,
-) -> Result<Option<Notice>, SimulatorError> {
-    let notice = match event {
-        Event::Payment => return trade::payment(world, app, options, now),
-        Event::Refund => return trade::refund(world, app, options, now),
+) -> Result<Notice, SimulatorError> {
+    match event {
+        Event::Payment => trade::payment(world, app, options, now),
+        Event::Refund => trade::refund(world, app, options, now),
         Event::Cancel => platform::cancel(world, app, options, now),
         Event::FeaturePackage | Event::PluginOrder | Event::ReAuthorize => {
             platform::authorize(world, (app, event), options, now)
@@ -187,8 +182,7 @@ fn happen(
             let url = app_gateway(app, options)?;
             Ok(service_check::notice(app, &url, now))
         }
-    };
-    notice.map(Some)
+    }
 }
 
 fn app_gateway(app: &SimulatedApp, options: &TriggerOptions) -> Result<String, SimulatorError> {

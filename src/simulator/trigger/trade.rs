@@ -17,7 +17,7 @@ pub(super) fn payment(
     app: &SimulatedApp,
     options: &TriggerOptions,
     now: i64,
-) -> Result<Option<Notice>, SimulatorError> {
+) -> Result<Notice, SimulatorError> {
     let no = options
         .out_trade_no
         .clone()
@@ -58,7 +58,8 @@ pub(super) fn payment(
             });
         }
     }
-    Ok(trade_notice((trade.clone(), None), options))
+    let trade = trade.clone();
+    trade_notice((trade, None), app, options)
 }
 
 fn new_trade(
@@ -94,7 +95,7 @@ pub(super) fn refund(
     app: &SimulatedApp,
     options: &TriggerOptions,
     now: i64,
-) -> Result<Option<Notice>, SimulatorError> {
+) -> Result<Notice, SimulatorError> {
     let whose = whose(app, options);
     let no = options.out_trade_no.clone();
     if no.is_none() && world.trades.paid_last(whose).is_none() {
@@ -129,19 +130,31 @@ pub(super) fn refund(
     };
     trade.book_refund(refund.clone());
     let trade = trade.clone();
-    Ok(trade_notice((trade, Some(refund)), options))
+    trade_notice((trade, Some(refund)), app, options)
 }
 
-/// None where a call has made the trade without `notify_url`: Alipay tells nobody then.
+/// A trigger is there to send. Where a call has made the trade without `notify_url`, Alipay would tell
+/// nobody; the app gateway is told instead, and the record says so.
 fn trade_notice(
     (mut trade, refund): (Trade, Option<Refund>),
+    app: &SimulatedApp,
     options: &TriggerOptions,
-) -> Option<Notice> {
-    if options.url.is_some() {
-        trade.notify_url.clone_from(&options.url);
+) -> Result<Notice, SimulatorError> {
+    let remark = match (&options.url, &trade.notify_url) {
+        (None, None) => Some(NO_NOTIFY_URL),
+        _ => None,
+    };
+    if options.url.is_some() || trade.notify_url.is_none() {
+        trade.notify_url = Some(app_gateway(app, options)?);
     }
-    notify::payment(&trade, refund.as_ref())
+    let notice = notify::payment(&trade, refund.as_ref());
+    let unknown = || SimulatorError::TradeUnknown(trade.out_trade_no.clone());
+    let notice = notice.ok_or_else(unknown)?;
+    Ok(Notice { remark, ..notice })
 }
+
+const NO_NOTIFY_URL: &str = "the trade was made by a call without notify_url, and Alipay would tell nobody of it; give \
+     that call a notify_url (`?notify_url=/orders/1`)";
 
 fn whose<'a>(app: &'a SimulatedApp, options: &'a TriggerOptions) -> Whose<'a> {
     Whose {
