@@ -342,6 +342,7 @@ fn entry(number: u64, keys: Keys, ids: &EventIds) -> anyhow::Result<InboxEntry> 
         pid: None,
         received_at: now,
         notify_path: String::new(),
+        notify_query: String::new(),
         order_key: Some(name.clone()),
         body: Some(Body {
             content_type: "application/x-www-form-urlencoded".to_owned(),
