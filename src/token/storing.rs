@@ -163,12 +163,17 @@ pub(super) async fn keep_login(parts: &TokenParts, token: UserToken) -> Result<(
         Err(StoreError::Unavailable { .. }) => {}
         settled => return settled.map(drop),
     }
-    let was_known = matches!(before, Ok(Some(_)));
+    // What stood there before is older, whatever the clocks say.
+    let was = |known: &UserToken| match &before {
+        Ok(Some(before)) => before.access_token == known.access_token,
+        _ => false,
+    };
+    let mut was_known = matches!(before, Ok(Some(_)));
     let mut pause = PAUSE;
     loop {
         let known = parts.store.user(key.clone()).await;
         let replaces = match (known, &before) {
-            (Ok(Some(known)), Ok(_)) if known.obtained_at > token.obtained_at => {
+            (Ok(Some(known)), Ok(_)) if known.obtained_at > token.obtained_at && !was(&known) => {
                 tracing::info!(app_id = %key.app_id, "the tokens of a login that waited for the store gave way to newer ones");
                 return Ok(());
             }
@@ -179,6 +184,7 @@ pub(super) async fn keep_login(parts: &TokenParts, token: UserToken) -> Result<(
             (Ok(known), Ok(_)) => known.map(|known| known.access_token),
             _ => None,
         };
+        was_known |= replaces.is_some();
         match parts.store.commit(vec![keep(replaces)]).await {
             Err(error @ StoreError::Unavailable { .. }) => pause = rest(&error, pause).await,
             Err(error) => return Err(error),
