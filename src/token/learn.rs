@@ -24,6 +24,8 @@ use crate::token::{TokenParts, TokenStatus, Tokens, storing};
 
 /// How long a token that Alipay calls invalid isn't asked about again, milliseconds.
 const INVALID_MS: i64 = 600_000;
+/// How long one that Alipay doesn't describe isn't asked about again, milliseconds: it may be new.
+const UNDESCRIBED_MS: i64 = 60_000;
 /// How many of those are remembered.
 const MOST: usize = 10_000;
 /// How many tokens an app may ask about within [`WINDOW_MS`].
@@ -60,7 +62,7 @@ pub enum LearnError {
 #[derive(Clone)]
 pub(super) struct Learning {
     flights: Flights<MemoKey, Result<(), LearnError>>,
-    invalid: Lately<MemoKey, ()>,
+    refused: Lately<MemoKey, LearnError>,
     used: Arc<Mutex<HashMap<AppId, Window>>>,
 }
 
@@ -74,7 +76,7 @@ impl Learning {
     pub(super) fn new() -> Self {
         Self {
             flights: Flights::new(),
-            invalid: Lately::new(MOST),
+            refused: Lately::new(MOST),
             used: Arc::default(),
         }
     }
@@ -126,16 +128,21 @@ impl Tokens {
         let key = MemoKey::new("learn", &[app.app_id.as_str(), app_auth_token.expose()]);
         let now = self.parts.clock.now_ms();
         let learning = self.learning.clone();
-        if learning.invalid.get(&key, now).is_some() {
-            return Err(LearnError::Invalid);
+        if let Some(refused) = learning.refused.get(&key, now) {
+            return Err(refused);
         }
         let (parts, app) = (Arc::clone(&self.parts), Arc::clone(app));
         let (token, flights) = (app_auth_token.clone(), learning.flights.clone());
         let work = async move {
             learning.take(&app.app_id, now)?;
             let learned = prove(&parts, &app, token).await;
-            if let Err(LearnError::Invalid) = learned {
-                learning.invalid.put(key, (), now, INVALID_MS);
+            let for_ms = match &learned {
+                Err(LearnError::Invalid) => INVALID_MS,
+                Err(LearnError::Undescribed { .. }) => UNDESCRIBED_MS,
+                _ => return learned,
+            };
+            if let Err(refused) = &learned {
+                learning.refused.put(key, refused.clone(), now, for_ms);
             }
             learned
         };
