@@ -629,6 +629,21 @@ async fn what_the_api_gave_is_restored_and_what_is_being_written_is_not() {
         &Existing::Refuse,
     );
     assert!(matches!(other, Err(StoreError::WrongKey { path }) if path == stream));
+    // It needn't be a file that can be read twice.
+    let pipe = filled.beside("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    let writer = std::thread::spawn({
+        let (pipe, whole) = (pipe.clone(), whole.clone());
+        move || std::fs::write(pipe, whole).expect("written")
+    });
+    let piped = filled.beside("piped.redb");
+    let restored = restore(&pipe, &piped, &filled.key, &Existing::Refuse);
+    assert!(restored.expect("restored").inspection.is_clean());
+    writer.join().expect("written");
+    for name in [&pipe, &piped] {
+        std::fs::remove_file(name).expect("there");
+    }
     std::fs::write(&stream, &whole[..whole.len() - 1]).expect("written");
     let cut = restore(
         &stream,

@@ -313,11 +313,11 @@ pub fn hold_time() {
     });
 }
 
-/// Waits until it is so, for some seconds of the machine's own clock: while time is held, too.
+/// Waits until it is so, for [`PATIENCE`] of the machine's own clock: while time is held, too.
 pub async fn until(what: &str, is_so: impl Fn() -> bool) {
     let since = std::time::Instant::now();
     while !is_so() {
-        assert!(since.elapsed() < Duration::from_secs(5), "not so: {what}");
+        assert!(since.elapsed() < PATIENCE, "not so: {what}");
         tokio::task::yield_now().await;
     }
 }
