@@ -23,8 +23,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 /// How many entries are set aside in memory; every look at the inbox passes over them.
 const ASIDE: usize = 100;
-/// How many entries are read at once while a backend is held back: what is owed to it may stand
-/// before what is owed to others, and is put off with one write.
+/// How many entries are read at once while a backend is held back, or where no route fits: they may
+/// stand before what is owed to others, and are put off with one write.
 const OUT_OF_THE_WAY: usize = 256;
 /// How many of what was parked are made due again at once.
 const TAKEN_BACK: usize = 256;
@@ -51,6 +51,8 @@ pub(super) struct Desk {
     told: bool,
     /// How far those were taken back that had been parked until then.
     taken_back: TakenBack,
+    /// Whether the last look met some that no route fits.
+    left: bool,
     /// What is to be put off, and until when.
     put_off: Vec<Change>,
     plan: Arc<Plan>,
@@ -69,6 +71,7 @@ impl Desk {
             aside_since: 0,
             told: false,
             taken_back: TakenBack::All,
+            left: false,
             put_off: Vec::new(),
             reaped_at: 0,
         }
@@ -115,6 +118,9 @@ impl Desk {
     fn limit(&self) -> usize {
         let routes = &self.plan.routes;
         let free = self.lanes.free(routes);
+        if free > 0 && self.left {
+            return free.max(OUT_OF_THE_WAY);
+        }
         if free == 0 || !routes.several_backends() {
             return free;
         }
@@ -149,6 +155,7 @@ impl Desk {
             left |= placed == Placed::Left;
         }
         self.put_off().await?;
+        self.left = left;
         if left {
             return Ok(Duration::ZERO);
         }
@@ -202,8 +209,8 @@ impl Desk {
         self.taken_back = TakenBack::Until(None);
     }
 
-    /// Makes some of what was parked due again, in its place among the others of its order: before
-    /// anything newer of it is looked at.
+    /// Makes some of what was parked due again that has an order, in its place among the others of
+    /// it: before anything newer is looked at. The rest is due when its time comes.
     async fn take_back(&mut self) -> Result<TakenBack, StoreError> {
         let TakenBack::Until(after) = self.taken_back else {
             return Ok(TakenBack::All);

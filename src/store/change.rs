@@ -108,7 +108,7 @@ pub enum Change {
         alias: Option<Alias>,
     },
     /// Puts a pending delivery off that no route fits, without an attempt; it can be claimed all
-    /// the same. Until it is put off otherwise, attempted by a push or replayed it holds up none of
+    /// the same. Until it is put off otherwise, attempted or replayed it holds up none of
     /// its order that may be attempted, and none of those holds it up; who claims gets all in their
     /// order. One that isn't pending stays as it is.
     Park {

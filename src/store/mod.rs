@@ -300,7 +300,8 @@ pub trait Inbox: Send + Sync + 'static {
         but: HashSet<EventId>,
     ) -> BoxFuture<'_, Result<Due, StoreError>>;
 
-    /// Which deliveries are parked ([`Change::Park`]), in order of receipt, after the given one.
+    /// Which deliveries are parked ([`Change::Park`]) that have an order key, in order of receipt,
+    /// after the given one; none whose record can't be read.
     ///
     /// # Errors
     /// [`StoreError`] when the store can't be read.

@@ -360,14 +360,14 @@ async fn what_a_new_route_fits_goes_before_what_came_later_of_its_order() {
     };
     let both = tokio::time::timeout(Duration::from_secs(30), both).await;
     both.expect("parked");
-    // Nobody is told of it before the new route is there.
+    dispatcher.reconfigure(&after);
     let newer = of_t1(2, "/orders/1");
     let newest = newer.id;
     store
         .commit(vec![Change::Receive(Box::new(newer))])
         .await
         .expect("stored");
-    dispatcher.reconfigure(&after);
+    dispatcher.wake();
     for id in [late, newest] {
         let got = backend.next().await;
         assert_eq!(got.header("alipay-event-id"), id.to_string());

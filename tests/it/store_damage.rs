@@ -259,6 +259,24 @@ async fn a_damaged_delivery_is_made_anew_from_its_notification() {
 }
 
 #[tokio::test]
+async fn a_damaged_parked_one_is_not_taken_back() {
+    let closed = Closed::new().await;
+    let store = closed.open();
+    let park = |id| Change::Park {
+        id,
+        until: START + 1_000,
+    };
+    let changes = vec![park(closed.first), park(closed.second), park(closed.other)];
+    store.commit(changes).await.expect("committed");
+    let parked = async |store: &EmbeddedStore| store.parked(None, 9).await.expect("readable");
+    // The other has no order.
+    assert_eq!(parked(&store).await, [closed.first, closed.second]);
+    drop(store);
+    closed.flip_entry(DELIVERIES, closed.first);
+    assert_eq!(parked(&closed.open()).await, [closed.second]);
+}
+
+#[tokio::test]
 async fn a_notification_whose_both_records_are_damaged_is_in_nobodys_way() {
     let closed = Closed::new().await;
     closed.flip_entry(NOTIFICATIONS, closed.first);

@@ -352,10 +352,11 @@ fn settled(stored: &DeliveryRecord, attempt: &Attempt, settlement: Settlement) -
         Via::Push => {
             record_lapse(&mut record);
             record.attempts = record.attempts.saturating_add(1);
-            record.apart = false;
         }
     }
+    // Whether a route fits it the next look tells.
     record.parked = false;
+    record.apart = false;
     remember(&mut record, attempt.clone());
     let duration = i64::try_from(attempt.duration_ms).unwrap_or(i64::MAX);
     record.settled_at = attempt.at.saturating_add(duration);

@@ -214,7 +214,7 @@ pub(super) struct DeliveryRecord {
     /// Whether it was put off only because no route fits it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) parked: bool,
-    /// Whether no route fitted it when it was last looked at, whoever claimed it since.
+    /// Whether no route fitted it when it was last looked at, whoever has claimed it since.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) apart: bool,
 }

@@ -304,10 +304,17 @@ impl Reader<'_> {
     }
 
     pub(super) fn parked(&self, walk: Walk, limit: usize) -> Result<Vec<EventId>, Fault> {
-        let table = self.tx.open_table(tables::PARKED)?;
-        let rows = walk.rows(&table)?.take(limit);
-        rows.map(|row| Ok(EventId::from_bytes(*row?.0.value())))
-            .collect()
+        let deliveries = self.tx.open_table(tables::DELIVERIES)?;
+        let mut parked = Vec::new();
+        for row in walk.rows(&self.tx.open_table(tables::PARKED)?)? {
+            if parked.len() >= limit {
+                break;
+            }
+            let id = EventId::from_bytes(*row?.0.value());
+            let record = readable(lookup::delivery(&deliveries, self.sealer, id))?.flatten();
+            parked.extend(record.and_then(|record| record.order).map(|_| id));
+        }
+        Ok(parked)
     }
 
     pub(super) fn lapsed(&self, now: i64, limit: usize) -> Result<Vec<Delivery>, Fault> {

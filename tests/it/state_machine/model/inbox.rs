@@ -143,11 +143,10 @@ impl Inbox {
             Via::Push => {
                 owed.lapse();
                 owed.attempts += 1;
-                owed.apart = false;
             }
         }
         owed.remember(attempt.clone());
-        owed.parked = false;
+        (owed.parked, owed.apart) = (false, false);
         owed.settled_at = attempt.at + i64::try_from(attempt.duration_ms).expect("short");
         match settlement {
             Settlement::Delivered => owed.state = DeliveryState::Delivered,
