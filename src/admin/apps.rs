@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::error::AdminError;
 use crate::admin::json::{AES_KEY, Form, LONG, Members, Object, invalid, member, missing};
 use crate::config::app::check_keys;
+use crate::config::environment;
 use crate::config::upstream::UpstreamConfig;
 use crate::model::app::{App, AppCertificates, Environment};
 use crate::model::id::AppId;
@@ -156,6 +157,9 @@ pub async fn put(
     let app = parse(app_id, body)?;
     if let Some(problem) = check_keys(&app).into_iter().next() {
         return Err(AdminError::KeyInvalid(problem));
+    }
+    if let Some((key, mismatch)) = environment::mixture(&app, upstream) {
+        return Err(invalid(&format!("`upstream.{key}`: {mismatch}")));
     }
     let view = AppView::new(&app, AppOrigin::Store, upstream);
     store.commit(vec![Change::PutApp(Box::new(app))]).await?;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::config::environment;
+use crate::config::error::Mismatch;
 use crate::config::upstream::{Endpoints, UpstreamConfig};
 use crate::gateway::platform::PlatformKeys;
 use crate::gateway::signer::{SignError, Signer};
@@ -100,7 +102,24 @@ pub struct AppError {
     /// Which.
     pub app_id: AppId,
     /// Why.
-    pub source: AppKeysError,
+    pub source: AppFault,
+}
+
+/// Why an app can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppFault {
+    /// Its keys.
+    #[error(transparent)]
+    Keys(#[from] AppKeysError),
+    /// It would call production in one dialect and the sandbox in the other.
+    #[error("`upstream.{key}`: {mismatch}")]
+    Mixed {
+        /// The key of `[upstream]`.
+        key: &'static str,
+        /// What it says, and what is expected.
+        mismatch: Mismatch,
+    },
 }
 
 impl Apps {
@@ -203,10 +222,15 @@ impl Apps {
     }
 
     fn signing(&self, app: &App, upstream: &UpstreamConfig) -> Result<SigningApp, AppError> {
-        let keys = app.parse_keys().map_err(|source| AppError {
+        let fault = |source| AppError {
             app_id: app.app_id.clone(),
             source,
-        })?;
+        };
+        // Those of the configuration were checked with it; one of the store meets it only here.
+        if let Some((key, mismatch)) = environment::mixture(app, upstream) {
+            return Err(fault(AppFault::Mixed { key, mismatch }));
+        }
+        let keys = app.parse_keys().map_err(|error| fault(error.into()))?;
         let in_use = |key: &SigningKey| KeyInUse {
             signer: self.signers.signer(app, key),
             public_key: key.private.public_key().clone(),

@@ -177,6 +177,31 @@ async fn a_sidecar_without_an_app_is_not_ready_until_it_has_one() {
 }
 
 #[tokio::test]
+async fn an_app_that_would_call_both_of_alipays_worlds_is_not_kept() {
+    let sidecar = TestSidecar::start_with(|config| {
+        config.apps.clear();
+        let sandbox = "https://openapi-sandbox.dl.alipaydev.com/gateway.do";
+        config.upstream.gateway = Some(sandbox.to_owned());
+        (config.upstream.v3, config.upstream.authorize) = (None, None);
+    })
+    .await;
+    let path = format!("/api/apps/{DEFAULT_APP_ID}");
+    let app = |environment: &str| {
+        json!({
+            "private_key": keys::private("app2048"),
+            "alipay_public_key": keys::public("alipay2048"),
+            "environment": environment,
+        })
+    };
+    let mixed = (Method::PUT, path.as_str(), app("production"));
+    check_refused(&sidecar, mixed, (400, "body-invalid")).await;
+    let stored = sidecar.sidecar.store().apps().await;
+    assert!(stored.expect("readable").is_empty());
+    let kept = ask(&sidecar, Method::PUT, &path, &app("sandbox")).await;
+    assert_eq!(kept.status, 200, "{}", text(&kept));
+}
+
+#[tokio::test]
 async fn the_api_always_needs_its_token() {
     let sidecar = TestSidecar::start().await;
     for path in [
