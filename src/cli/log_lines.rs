@@ -5,7 +5,7 @@
 //! it looks again: under load it costs a wake-up for all lines of a moment, not one for each. What
 //! doesn't fit is dropped and counted.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -120,8 +120,9 @@ impl Shared {
     fn write_to(&self, out: &mut impl Write) {
         let mut text = Vec::new();
         while self.take(&mut text) {
-            // Where nobody takes them, there is nobody to tell.
-            let _ = out.write_all(&text).and_then(|()| out.flush());
+            // Where nobody takes them, there is nobody to tell; they are counted.
+            let lost = written(out, &text);
+            self.dropped.fetch_add(lost, Ordering::Relaxed);
             text.clear();
             text.shrink_to(KEPT);
             self.gather();
@@ -160,6 +161,22 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Writes what can be written, and tells how many lines can't.
+fn written(out: &mut impl Write, text: &[u8]) -> u64 {
+    let mut rest = text;
+    while !rest.is_empty() {
+        match out.write(rest) {
+            Ok(length @ 1..) => rest = rest.get(length..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => break,
+        }
+    }
+    // What is buffered there is no line of ours any more.
+    let _ = out.flush();
+    let lost = rest.iter().filter(|byte| **byte == b'\n').count();
+    u64::try_from(lost).unwrap_or(u64::MAX)
 }
 
 impl Drop for LastLines {
@@ -225,6 +242,32 @@ mod tests {
         say(&lines, "4\n");
         assert_eq!(writes.recv().as_deref(), Ok("4\n"));
         drop(go);
+    }
+
+    /// A disk with room for so many bytes.
+    struct Disk(usize);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let taken = bytes.len().min(self.0).min(3);
+            self.0 -= taken;
+            match taken {
+                0 => Err(ErrorKind::StorageFull.into()),
+                taken => Ok(taken),
+            }
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_full_disk_refuses_is_counted() {
+        let text = b"1\n2\n3\n4\n";
+        for (room, lost) in [(8, 0), (7, 1), (4, 2), (1, 4), (0, 4)] {
+            assert_eq!(written(&mut Disk(room), text), lost, "{room}");
+        }
     }
 
     #[test]
