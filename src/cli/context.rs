@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -120,11 +121,7 @@ impl Context {
         &self,
         work: impl Future<Output = Result<(), Failure>>,
     ) -> Result<(), Failure> {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("the system gave no event queue")?
-            .block_on(work)
+        run(tokio::runtime::Builder::new_current_thread(), work)
     }
 
     /// Runs `work` to its end on as many threads as there are cores: for what serves.
@@ -132,10 +129,23 @@ impl Context {
         &self,
         work: impl Future<Output = Result<(), Failure>>,
     ) -> Result<(), Failure> {
-        tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .context("the system gave no event queue")?
-            .block_on(work)
+        run(tokio::runtime::Builder::new_multi_thread(), work)
     }
+}
+
+/// How long threads are waited for, once all is done, that wait for something themselves: a name that
+/// doesn't resolve, a command that gives no secret.
+const STRAGGLERS: Duration = Duration::from_secs(1);
+
+fn run(
+    mut runtime: tokio::runtime::Builder,
+    work: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let runtime = runtime
+        .enable_all()
+        .build()
+        .context("the system gave no event queue")?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(STRAGGLERS);
+    done
 }
