@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use http::StatusCode;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::cli::admin_client::AdminClient;
 use crate::cli::context::Context;
@@ -29,15 +30,23 @@ fn duration(text: &str) -> Result<Duration, Mismatch> {
 }
 
 pub(crate) async fn execute(context: &Context, arguments: &HealthArguments) -> Result<(), Failure> {
+    let deadline = Instant::now() + arguments.wait.unwrap_or_default();
     let config = context.load_to_ask()?;
-    let deadline = tokio::time::Instant::now() + arguments.wait.unwrap_or_default();
     loop {
         // The token file appears when the sidecar starts, so it is looked for each time.
-        let looked = AdminClient::new(&config).look("/readyz").await;
+        let client = AdminClient::new(&config);
+        let limit = deadline.max(Instant::now() + ANSWER);
+        let looked = tokio::time::timeout_at(limit, client.look("/readyz")).await;
+        let Ok(looked) = looked else {
+            let listen = &config.admin.listen;
+            return Err(Failure::told(format!(
+                "not ready: {listen} (`admin.listen`) takes connections, and doesn't answer"
+            )));
+        };
         if matches!(&looked, Ok(Some(reply)) if reply.status == StatusCode::OK) {
             return tell_ready(arguments);
         }
-        if tokio::time::Instant::now() >= deadline {
+        if Instant::now() >= deadline {
             return not_ready(looked?, &config.admin.listen.to_string(), arguments);
         }
         tokio::time::sleep(PAUSE).await;
@@ -101,6 +110,8 @@ fn tell_not_ready(
 
 /// Short beside any start, long beside a request.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long an answer is waited for where nobody says, or the time is nearly over.
+const ANSWER: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
