@@ -241,13 +241,7 @@ impl Simulator {
         app_id: Option<&str>,
         url: Option<&str>,
     ) -> Result<(), SimulatorError> {
-        self.0.with_world(|world| {
-            let app_id = world.app(app_id)?.app_id.clone();
-            if let Some(app) = world.apps.get_mut(&app_id) {
-                app.app_gateway = url.map(str::to_owned);
-            }
-            Ok(())
-        })
+        self.change_app(app_id, |app| app.app_gateway = url.map(str::to_owned))
     }
 
     /// Sets or removes an app's 授权回调地址, the only one that the authorization pages redirect to;
@@ -260,11 +254,17 @@ impl Simulator {
         app_id: Option<&str>,
         url: Option<&str>,
     ) -> Result<(), SimulatorError> {
+        self.change_app(app_id, |app| app.auth_redirect = url.map(str::to_owned))
+    }
+
+    fn change_app(
+        &self,
+        app_id: Option<&str>,
+        change: impl FnOnce(&mut SimulatedApp),
+    ) -> Result<(), SimulatorError> {
         self.0.with_world(|world| {
             let app_id = world.app(app_id)?.app_id.clone();
-            if let Some(app) = world.apps.get_mut(&app_id) {
-                app.auth_redirect = url.map(str::to_owned);
-            }
+            world.apps.get_mut(&app_id).map(change);
             Ok(())
         })
     }

@@ -394,17 +394,8 @@ async fn a_damaged_merchant_holds_up_neither_pushes_nor_claims() {
 
 #[tokio::test]
 async fn a_claim_that_waits_ends_when_something_becomes_due_and_at_the_end() {
-    let mut brittle = None;
-    let sidecar = TestSidecar::start_built(
-        |config| config.delivery.url = None,
-        |config, builder| {
-            let store = BrittleStore::open(config);
-            brittle = Some(store.clone());
-            builder.store(Arc::new(store))
-        },
-    )
-    .await;
-    let (sidecar, store) = (Arc::new(sidecar), brittle.expect("built"));
+    let (sidecar, store) = crate::calls::brittle_with(|config| config.delivery.url = None).await;
+    let sidecar = Arc::new(sidecar);
     let claiming = || {
         let (looked, sidecar) = (store.looks(), Arc::clone(&sidecar));
         let wait = r#"{"wait":"60s","max":1}"#;
@@ -788,18 +779,9 @@ async fn whoever_is_faster_nothing_is_pushed_and_pulled() {
 
 #[tokio::test]
 async fn a_store_that_is_down_gives_nothing_out() {
-    let mut brittle = None;
-    let sidecar = TestSidecar::start_built(
-        |config| config.delivery.url = None,
-        |config, builder| {
-            let store = BrittleStore::open(config);
-            brittle = Some(store.clone());
-            builder.store(Arc::new(store))
-        },
-    )
-    .await;
+    let (sidecar, store) = crate::calls::brittle_with(|config| config.delivery.url = None).await;
     let id = sidecar.owe(None, |_| ()).await;
-    brittle.expect("built").break_down();
+    store.break_down();
     let down = (503, "store-unavailable");
     sidecar.refused("/events/claim", "", down).await;
     sidecar
