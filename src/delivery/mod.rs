@@ -55,6 +55,9 @@ use webhook_signature::WebhookSigner;
 /// How much longer than the longest timeout attempts may go on once the end was signalled: what
 /// became of them is still to be stored.
 const BEYOND_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long they may go on at the most, whatever their timeouts: the end of a whole sidecar, which is
+/// bounded, is then a clean one. They are made again.
+const LONGEST_END: Duration = Duration::from_secs(20);
 
 /// Hands the inbox to the backend.
 pub struct Dispatcher(Arc<Inner>);
@@ -160,7 +163,8 @@ impl Dispatcher {
         self.wake();
     }
 
-    /// Delivers until `shutdown`, then lets running attempts end, each by the timeout of its route.
+    /// Delivers until `shutdown`, then lets running attempts end, each by the timeout of its route,
+    /// and within 20 s.
     /// Whoever can't wait that long drops the future. To be run once at a time: two would deliver everything twice.
     ///
     /// # Cancel safety
@@ -180,7 +184,8 @@ impl Dispatcher {
         }
         self.puller().close();
         // What is still running then is broken off with the desk.
-        let at_most = self.0.plan.load().routes.longest_timeout() + BEYOND_TIMEOUT;
+        let longest = self.0.plan.load().routes.longest_timeout();
+        let at_most = longest.saturating_add(BEYOND_TIMEOUT).min(LONGEST_END);
         let _ = tokio::time::timeout(at_most, desk.drained()).await;
     }
 }

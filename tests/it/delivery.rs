@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::parts::{FakeBackend, NOW, Parts, Setting};
+use crate::support::{hold_time, until};
 
 pub(crate) const ATTEMPTS: &str = "alipay_sidecar_delivery_attempts_total";
 
@@ -496,6 +497,41 @@ async fn a_shutdown_lets_attempts_end_and_their_settlements_be_stored() {
         .iter()
         .filter(|(_, d)| d.state == DeliveryState::Delivered);
     assert_eq!(delivered.count(), OWED);
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_no_timeout_of_a_minute() {
+    let backend = Held::new(200).await;
+    let running = running(DeliveryConfig {
+        timeout: Duration::from_secs(60),
+        ..backend.alone()
+    })
+    .await;
+    running.pay("T1").await;
+    more(&backend.came, 0).await;
+    hold_time();
+    running.end.trigger();
+    pass(Duration::from_secs(19)).await;
+    assert!(!running.ended.is_finished(), "it may still be answered");
+    // When it was heard on a busy machine nobody knows; that it was by now is sure.
+    pass(Duration::from_secs(21)).await;
+    until("it has ended", || running.ended.is_finished()).await;
+    let (_, delivery) = running.parts.inbox().await.remove(0);
+    let expected = (DeliveryState::Pending, 0);
+    assert_eq!(
+        (delivery.state, delivery.attempts),
+        expected,
+        "it is owed as before"
+    );
+}
+
+/// Lets held time pass, and everybody have a turn.
+async fn pass(time: Duration) {
+    tokio::time::advance(time).await;
+    let turn = std::time::Instant::now();
+    while turn.elapsed() < Duration::from_millis(100) {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// A backend that answers what comes with `status`, but only what it is let go.
