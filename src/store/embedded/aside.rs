@@ -4,7 +4,7 @@
 //! Only what doesn't open is damaged. What opens was written by us; if it isn't understood, a newer
 //! program did, which will understand it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use redb::{Database, ReadableTable, ReadableTableMetadata, TableHandle, WriteTransaction};
 
@@ -15,6 +15,7 @@ use super::inbox::Wait;
 use super::inbox_records::DeliveryRecord;
 use super::lookup::{self, MerchantId, delivery_place, entry_place};
 use super::tables::{self, Tables};
+use super::traces::Traces;
 use crate::model::delivery::DeliveryState;
 use crate::model::id::EventId;
 use crate::model::notification::InboxEntry;
@@ -290,85 +291,6 @@ impl Applier<'_> {
             tracing::error!(merchant = %id, "a merchant's record is damaged and was moved aside");
         }
         Ok(())
-    }
-}
-
-/// Where damaged records stand in the queue, which only their own bytes told: looked for once, for
-/// all that are moved aside together, and only if it is needed.
-struct Traces {
-    of: HashSet<[u8; 16]>,
-    found: Option<Found>,
-    /// When those ended that aren't pending any more.
-    ended: Option<HashMap<[u8; 16], i64>>,
-}
-
-#[derive(Default)]
-struct Found {
-    due: HashMap<[u8; 16], i64>,
-    leases: HashMap<[u8; 16], Vec<i64>>,
-    orders: HashMap<[u8; 16], [u8; 16]>,
-}
-
-impl Traces {
-    fn of(suspects: &[Suspect]) -> Self {
-        let ids = suspects.iter().map(|suspect| suspect.id.to_bytes());
-        Self {
-            of: ids.collect(),
-            found: None,
-            ended: None,
-        }
-    }
-
-    /// What is due is in none of these indexes, which may be long.
-    fn ended(&mut self, tables: &Tables<'_>) -> Result<&HashMap<[u8; 16], i64>, Fault> {
-        if self.ended.is_none() {
-            let mut ended = HashMap::new();
-            for table in [tables.settled.table()?, tables.given_up.table()?] {
-                for row in table.iter()? {
-                    let row = row?.0;
-                    let (at, id) = row.value();
-                    if self.of.contains(id) {
-                        ended.insert(*id, at);
-                    }
-                }
-            }
-            self.ended = Some(ended);
-        }
-        Ok(self.ended.get_or_insert_default())
-    }
-
-    fn found(&mut self, tables: &Tables<'_>) -> Result<&Found, Fault> {
-        if self.found.is_none() {
-            let found = self.look(tables)?;
-            self.found = Some(found);
-        }
-        Ok(self.found.get_or_insert_default())
-    }
-
-    fn look(&self, tables: &Tables<'_>) -> Result<Found, Fault> {
-        let mut found = Found::default();
-        for row in tables.due.iter()? {
-            let row = row?.0;
-            let (at, id) = row.value();
-            if self.of.contains(id) {
-                found.due.insert(*id, at);
-            }
-        }
-        for row in tables.leased.iter()? {
-            let row = row?.0;
-            let (until, id) = row.value();
-            if self.of.contains(id) {
-                found.leases.entry(*id).or_default().push(until);
-            }
-        }
-        for row in tables.ordered.iter()? {
-            let row = row?.0;
-            let (order, id) = row.value();
-            if self.of.contains(id) {
-                found.orders.insert(*id, *order);
-            }
-        }
-        Ok(found)
     }
 }
 

@@ -71,6 +71,7 @@ mod spot;
 mod stats;
 mod tables;
 mod tokens;
+mod traces;
 mod users;
 mod writer;
 
