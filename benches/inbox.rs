@@ -130,7 +130,7 @@ struct Subjects {
 struct Kept {
     store: EmbeddedStore,
     commits: Arc<Commits>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// The store asks for the time once a commit.
@@ -161,7 +161,7 @@ impl Subjects {
         );
         let (ordered, random) = (Kept::new()?, Kept::new()?);
         let (numbers, ids) = (Arc::default(), Arc::new(EventIds::new()));
-        let (webhook, end) = sidecar(&app, &alipay, &ordered.store).await?;
+        let (webhook, end) = sidecar(&app, &alipay, &ordered).await?;
         let notifications: anyhow::Result<Vec<_>> = (0..plan.notifications())
             .map(|number| notification(&alipay, &format!("webhook-{number}")))
             .collect();
@@ -271,7 +271,7 @@ impl Kept {
         Ok(Self {
             store,
             commits,
-            _directory: directory,
+            directory,
         })
     }
 
@@ -413,11 +413,11 @@ fn fields(name: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A sidecar as an operator would run it, on `store`; nothing is delivered.
+/// A sidecar as an operator would run it, on the store of `kept`; nothing is delivered.
 async fn sidecar(
     app: &AppPrivateKey,
     alipay: &AppPrivateKey,
-    store: &EmbeddedStore,
+    kept: &Kept,
 ) -> anyhow::Result<(String, ShutdownTrigger)> {
     let mut config = Config {
         apps: vec![App {
@@ -432,8 +432,8 @@ async fn sidecar(
         }],
         ..Config::default()
     };
-    config.telemetry.audit_file = None;
-    let sidecar = Sidecar::builder(config).store(Arc::new(store.clone()));
+    config.telemetry.audit_file = Some(kept.directory.path().join("audit.jsonl"));
+    let sidecar = Sidecar::builder(config).store(Arc::new(kept.store.clone()));
     let bound = sidecar.build().await?.bind_on(Listeners {
         proxy: listener().await?,
         webhook: listener().await?,

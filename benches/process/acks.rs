@@ -8,7 +8,7 @@ use http_body_util::Full;
 use tokio::runtime::Runtime;
 
 use crate::Plan;
-use crate::load::{Callers, Make, Taken};
+use crate::load::{Answer, Callers, Calls, Taken};
 use crate::notifications::Notifications;
 use crate::postgres::Cluster;
 use crate::table::{Finding, Wanted, digits, over};
@@ -71,12 +71,16 @@ pub(crate) fn measure(
 }
 
 /// Sends one notification after another.
-fn send(due: Notifications) -> Make {
-    Arc::new(move |_, _| {
+fn send(due: Notifications) -> Calls {
+    let make = move |_, _| {
         let body = due.next().context("all notifications were sent")?;
         Ok(Request::post("/alipay/notify")
             .header("host", "127.0.0.1")
             .header("content-type", "application/x-www-form-urlencoded")
             .body(Full::new(body))?)
-    })
+    };
+    Calls {
+        make: Arc::new(make),
+        answer: Answer::Just("success"),
+    }
 }

@@ -4,12 +4,14 @@ use tokio::runtime::Runtime;
 
 use crate::Plan;
 use crate::load::{Callers, Taken};
-use crate::table::{Finding, Wanted, digits, over};
-use crate::world::{World, call};
+use crate::program::Program;
+use crate::table::{Finding, Wanted, digits, mean, over};
+use crate::world::{CREATE, QUERY, World, calls, handed_on};
 
 /// Connections at which processor time is compared.
 const CONNECTIONS: usize = 16;
 
+#[derive(Default)]
 struct Round {
     /// Sign and verify, on every core and on one, µs.
     rsa_everywhere: f64,
@@ -18,9 +20,25 @@ struct Round {
     /// A proxy that signs and verifies on the reactor, and does nothing else.
     inline: Taken,
     sidecar: Taken,
-    /// Both with one connection.
+    /// Calls of which a record is kept.
+    recorded: Taken,
+    /// With one connection.
     proxy_alone: Taken,
     sidecar_alone: Taken,
+}
+
+/// Who calls, and whose processor time counts.
+struct Subject<'a> {
+    runtime: &'a Runtime,
+    callers: Callers,
+    program: &'a Program,
+}
+
+impl Subject<'_> {
+    fn slice(&mut self, turn: &Plan) -> anyhow::Result<Taken> {
+        self.runtime
+            .block_on(self.callers.slice(turn, self.program))
+    }
 }
 
 pub(crate) fn measure(
@@ -31,22 +49,41 @@ pub(crate) fn measure(
     let (proxy, proxy_address) = world.role("proxy")?;
     let (inline, inline_address) = world.role("inline")?;
     let sidecar = world.sidecar("floor")?;
-    let connect = |address: &str, count| runtime.block_on(Callers::connect(address, count, call()));
-    let mut of_proxy = connect(&proxy_address, CONNECTIONS)?;
-    let mut of_inline = connect(&inline_address, CONNECTIONS)?;
-    let mut of_sidecar = connect(&sidecar.proxy, CONNECTIONS)?;
-    let mut one_of_proxy = connect(&proxy_address, 1)?;
-    let mut one_of_sidecar = connect(&sidecar.proxy, 1)?;
-    let rounds = plan.rounds(|| {
-        Ok(Round {
-            rsa_everywhere: world.rsa.on_all_cores(plan.slice)?,
-            proxy: runtime.block_on(of_proxy.slice(plan, &proxy))?,
-            inline: runtime.block_on(of_inline.slice(plan, &inline))?,
-            sidecar: runtime.block_on(of_sidecar.slice(plan, &sidecar.program))?,
-            rsa_alone: world.rsa.alone(plan.slice)?,
-            proxy_alone: runtime.block_on(one_of_proxy.slice(plan, &proxy))?,
-            sidecar_alone: runtime.block_on(one_of_sidecar.slice(plan, &sidecar.program))?,
+    let subject = |program, address: &str, count, calls| {
+        let callers = runtime.block_on(Callers::connect(address, count, calls))?;
+        anyhow::Ok(Subject {
+            runtime,
+            callers,
+            program,
         })
+    };
+    let base = |program, address: &str, count| subject(program, address, count, handed_on(QUERY));
+    let own = |count, method| subject(&sidecar.program, &sidecar.proxy, count, calls(method));
+    let mut of_proxy = base(&proxy, &proxy_address, CONNECTIONS)?;
+    let mut of_inline = base(&inline, &inline_address, CONNECTIONS)?;
+    let mut of_sidecar = own(CONNECTIONS, QUERY)?;
+    let mut recorded = own(CONNECTIONS, CREATE)?;
+    let mut one_of_proxy = base(&proxy, &proxy_address, 1)?;
+    let mut one_of_sidecar = own(1, QUERY)?;
+    let rounds = plan.rounds(|| {
+        let (mut round, mut everywhere, mut alone) = (Round::default(), Vec::new(), Vec::new());
+        for turn in plan.turns() {
+            // RSA on both sides of what it is compared with.
+            let rsa = turn.part(2).slice;
+            everywhere.push(world.rsa.on_all_cores(rsa)?);
+            round.sidecar.add(of_sidecar.slice(&turn)?);
+            everywhere.push(world.rsa.on_all_cores(rsa)?);
+            round.proxy.add(of_proxy.slice(&turn)?);
+            round.inline.add(of_inline.slice(&turn)?);
+            round.recorded.add(recorded.slice(&turn)?);
+            alone.push(world.rsa.alone(rsa)?);
+            round.sidecar_alone.add(one_of_sidecar.slice(&turn)?);
+            alone.push(world.rsa.alone(rsa)?);
+            round.proxy_alone.add(one_of_proxy.slice(&turn)?);
+        }
+        round.rsa_everywhere = mean(&everywhere);
+        round.rsa_alone = mean(&alone);
+        Ok(round)
     })?;
     Ok(vec![cpu(&rounds), latency(&rounds)])
 }
@@ -61,13 +98,15 @@ fn cpu(rounds: &[Round]) -> Finding {
         unit: "",
         wanted: Wanted::AtLeast(0.95),
         beside: format!(
-            "aws-lc sign and verify {} + minimal proxy {}, of {} µs; {} calls/s; both in one \
-             proxy, on its reactor: {} µs",
+            "aws-lc sign and verify {} + minimal proxy {}, of {} µs; {} calls/s; a call of which \
+             a record is kept: {} µs; RSA in the proxy, on its reactor: {} µs, {} of what ours takes",
             digits(over(rounds, |r| r.rsa_everywhere)),
             digits(over(rounds, |r| r.proxy.cpu())),
             digits(over(rounds, |r| r.sidecar.cpu())),
             digits(over(rounds, |r| r.sidecar.calls_a_second())),
+            digits(over(rounds, |r| r.recorded.cpu())),
             digits(over(rounds, |r| r.inline.cpu())),
+            digits(over(rounds, |r| r.inline.cpu() / r.sidecar.cpu())),
         ),
     }
 }

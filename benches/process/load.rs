@@ -23,10 +23,28 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) type Make =
     Arc<dyn Fn(usize, u64) -> anyhow::Result<Request<Full<Bytes>>> + Send + Sync>;
 
+/// What is sent, and what must come back.
+#[derive(Clone)]
+pub(crate) struct Calls {
+    pub(crate) make: Make,
+    pub(crate) answer: Answer,
+}
+
+/// What must come back.
+#[derive(Clone)]
+pub(crate) enum Answer {
+    /// A reply in which this stands, and which whoever handed it on verified.
+    Verified(&'static str),
+    /// The same, from one who verifies nothing or doesn't say so.
+    Containing(&'static str),
+    /// This alone.
+    Just(&'static str),
+}
+
 /// Connections that are kept from round to round.
 pub(crate) struct Callers {
     address: String,
-    make: Make,
+    calls: Calls,
     kept: Vec<Caller>,
 }
 
@@ -36,7 +54,8 @@ struct Caller {
     sender: SendRequest<Full<Bytes>>,
 }
 
-/// What was done in one slice.
+/// What was done in one slice, or in several of one round.
+#[derive(Default)]
 pub(crate) struct Taken {
     /// How long each call took, µs.
     times: Vec<f64>,
@@ -46,6 +65,13 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
+    /// What was done in a further slice.
+    pub(crate) fn add(&mut self, further: Self) {
+        self.times.extend(further.times);
+        self.took += further.took;
+        self.used += further.used;
+    }
+
     pub(crate) fn p50(&self) -> f64 {
         table::median(self.times.clone())
     }
@@ -66,7 +92,7 @@ impl Taken {
 
 impl Callers {
     /// So many connections to `address`.
-    pub(crate) async fn connect(address: &str, count: usize, make: Make) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(address: &str, count: usize, calls: Calls) -> anyhow::Result<Self> {
         let mut kept = Vec::with_capacity(count);
         for number in 0..count {
             let stream = TcpStream::connect(address).await?;
@@ -82,7 +108,7 @@ impl Callers {
         }
         Ok(Self {
             address: address.to_owned(),
-            make,
+            calls,
             kept,
         })
     }
@@ -100,8 +126,8 @@ impl Callers {
     pub(crate) async fn call(&mut self, time: Duration) -> anyhow::Result<Taken> {
         let (began, mut running) = (Instant::now(), JoinSet::new());
         for caller in self.kept.drain(..) {
-            let make = Arc::clone(&self.make);
-            running.spawn(async move { caller.call_until(began + time, make).await });
+            let calls = self.calls.clone();
+            running.spawn(async move { caller.call_until(began + time, calls).await });
         }
         let mut times = Vec::new();
         while let Some(ended) = running.join_next().await {
@@ -121,7 +147,7 @@ impl Callers {
     /// One call on each connection, `at_once` at the same time.
     pub(crate) async fn call_each(&mut self, at_once: usize) -> anyhow::Result<()> {
         for callers in self.kept.chunks_mut(at_once) {
-            let calls = callers.iter_mut().map(|caller| caller.call(&self.make));
+            let calls = callers.iter_mut().map(|caller| caller.call(&self.calls));
             let calls = futures_util::future::try_join_all(calls);
             let called = tokio::time::timeout(PATIENCE, calls).await;
             called.context("a connection that isn't answered: more than the listener takes?")??;
@@ -131,12 +157,12 @@ impl Callers {
 }
 
 impl Caller {
-    async fn call_until(mut self, end: Instant, make: Make) -> anyhow::Result<(Self, Vec<f64>)> {
+    async fn call_until(mut self, end: Instant, calls: Calls) -> anyhow::Result<(Self, Vec<f64>)> {
         let mut times = Vec::new();
         // One call at the least: a slow machine is measured slowly.
         loop {
             let began = Instant::now();
-            self.call(&make).await?;
+            self.call(&calls).await?;
             times.push(micros(began.elapsed()));
             if Instant::now() >= end {
                 break;
@@ -145,24 +171,32 @@ impl Caller {
         Ok((self, times))
     }
 
-    async fn call(&mut self, make: &Make) -> anyhow::Result<()> {
-        let request = make(self.number, self.calls)?;
+    async fn call(&mut self, calls: &Calls) -> anyhow::Result<()> {
+        let request = (calls.make)(self.number, self.calls)?;
         self.calls += 1;
         self.sender.ready().await?;
         let response = self.sender.send_request(request).await?;
-        check(response).await
+        calls.answer.check(response).await
     }
 }
 
-/// What is timed must be what it is called: what a sidecar answers is verified.
-async fn check(response: Response<hyper::body::Incoming>) -> anyhow::Result<()> {
-    let (head, body) = response.into_parts();
-    let body = body.collect().await?.to_bytes();
-    let said = || String::from_utf8_lossy(&body).into_owned();
-    ensure!(head.status == StatusCode::OK, "{}: {}", head.status, said());
-    let verified = head.headers.get("alipay-sidecar-verified");
-    ensure!(verified.is_none_or(|v| v == "true"), "{}", said());
-    Ok(())
+impl Answer {
+    /// What is timed must be what it is called.
+    async fn check(&self, response: Response<hyper::body::Incoming>) -> anyhow::Result<()> {
+        let (head, body) = response.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let said = || String::from_utf8_lossy(&body).into_owned();
+        ensure!(head.status == StatusCode::OK, "{}: {}", head.status, said());
+        let verified = head.headers.get("alipay-sidecar-verified");
+        let has = |text: &str| memchr::memmem::find(&body, text.as_bytes()).is_some();
+        let is_right = match self {
+            Self::Verified(text) => verified.is_some_and(|v| v == "true") && has(text),
+            Self::Containing(text) => has(text),
+            Self::Just(text) => body == *text,
+        };
+        ensure!(is_right, "verified: {verified:?}: {}", said());
+        Ok(())
+    }
 }
 
 pub(crate) fn micros(duration: Duration) -> f64 {

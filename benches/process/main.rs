@@ -135,6 +135,23 @@ impl Plan {
         self.groups.is_empty() || self.groups.iter().any(|name| name == group)
     }
 
+    /// One of the `parts` that a slice is cut into.
+    pub(crate) fn part(&self, parts: u32) -> Self {
+        Self {
+            slice: self.slice / parts,
+            warm: self.warm / parts,
+            ..self.clone()
+        }
+    }
+
+    /// The turns of a round: subjects whose figures are put together take their slices in so many
+    /// parts, one after another, so that a machine that gets slower does so for all of them alike.
+    pub(crate) fn turns(&self) -> impl Iterator<Item = Self> {
+        let shortest = Duration::from_millis(30).as_millis();
+        let parts = (self.slice.as_millis() / shortest).clamp(1, 12) as u32;
+        std::iter::repeat_n(self.part(parts), parts as usize)
+    }
+
     /// Measures `round` so often; one more before, which doesn't count, warms everything up.
     pub(crate) fn rounds<T>(
         &self,

@@ -13,10 +13,10 @@ use alipay_sidecar::store::{Change, Store};
 use tokio::runtime::Runtime;
 
 use crate::Plan;
-use crate::load::{Callers, Make, Taken};
+use crate::load::{Callers, Calls, Taken};
 use crate::prober;
 use crate::table::{Finding, Wanted, digits, median, over};
-use crate::world::{APP_ID, Home, Sidecar, World, call, request};
+use crate::world::{APP_ID, Home, QUERY, Sidecar, World, calls, request};
 
 /// Callers at once.
 const CONNECTIONS: usize = 64;
@@ -27,11 +27,10 @@ const FIRST: u64 = 2_021_000_000_001_001;
 /// Page cache while the store is filled.
 const CACHE: usize = 256 << 20;
 
+#[derive(Default)]
 struct Round {
     one: Taken,
     many: Taken,
-    /// How much more memory the sidecar of the many has, bytes.
-    more: f64,
 }
 
 pub(crate) fn measure(
@@ -42,30 +41,36 @@ pub(crate) fn measure(
     let home = world.home("merchants")?;
     fill(&home, plan.merchants)?;
     let (one, many) = (world.sidecar("merchant")?, home.start()?);
-    let connect = |sidecar: &Sidecar, make| {
-        runtime.block_on(Callers::connect(&sidecar.proxy, CONNECTIONS, make))
+    let connect = |sidecar: &Sidecar, calls| {
+        runtime.block_on(Callers::connect(&sidecar.proxy, CONNECTIONS, calls))
     };
-    let mut of_one = connect(&one, call())?;
-    let mut of_many = connect(&many, any_of(plan.merchants))?;
+    let mut of_one = connect(&one, calls(QUERY))?;
+    let mut of_many = connect(&many, of_any(plan.merchants))?;
     let rounds = plan.rounds(|| {
-        Ok(Round {
-            one: runtime.block_on(of_one.slice(plan, &one.program))?,
-            many: runtime.block_on(of_many.slice(plan, &many.program))?,
-            more: many.program.resident()? - one.program.resident()?,
-        })
+        let mut round = Round::default();
+        for turn in plan.turns() {
+            round
+                .one
+                .add(runtime.block_on(of_one.slice(&turn, &one.program))?);
+            round
+                .many
+                .add(runtime.block_on(of_many.slice(&turn, &many.program))?);
+        }
+        Ok(round)
     })?;
     drop((of_one, of_many));
-    let mut findings = of_calls(&rounds, plan);
+    let more = many.program.resident()? - one.program.resident()?;
+    let mut findings = of_calls(&rounds, more, plan);
     many.program.kill()?;
     one.program.kill()?;
     findings.push(start(world, &home, plan)?);
     Ok(findings)
 }
 
-fn of_calls(rounds: &[Round], plan: &Plan) -> Vec<Finding> {
+fn of_calls(rounds: &[Round], more: f64, plan: &Plan) -> Vec<Finding> {
     let Plan { merchants, .. } = plan;
     let ratio = |r: &Round| r.many.calls_a_second() / r.one.calls_a_second();
-    let mebibytes = |r: &Round| r.more / f64::from(1 << 20);
+    let needed = |r: &Round| r.one.cpu() / r.many.cpu();
     vec![
         Finding {
             what: format!("signed calls a second, {merchants} merchants to 1"),
@@ -73,16 +78,17 @@ fn of_calls(rounds: &[Round], plan: &Plan) -> Vec<Finding> {
             unit: "",
             wanted: Wanted::AtLeast(0.98),
             beside: format!(
-                "{} of {}; processor time {} and {} µs",
+                "{} of {}; by processor time {}, {} and {} µs",
                 digits(over(rounds, |r| r.many.calls_a_second())),
                 digits(over(rounds, |r| r.one.calls_a_second())),
+                digits(over(rounds, needed)),
                 digits(over(rounds, |r| r.many.cpu())),
                 digits(over(rounds, |r| r.one.cpu())),
             ),
         },
         Finding {
             what: format!("memory that {merchants} merchants take beyond 1"),
-            figures: rounds.iter().map(mebibytes).collect(),
+            figures: vec![more / f64::from(1 << 20)],
             unit: " MiB",
             wanted: Wanted::AtMost(64.0),
             beside: "resident, after all calls".to_owned(),
@@ -123,14 +129,18 @@ fn ready(home: &Home) -> anyhow::Result<Duration> {
 }
 
 /// Calls for one merchant after another, far from each other in the store.
-fn any_of(merchants: u32) -> Make {
+fn of_any(merchants: u32) -> Calls {
     // Odd and no divisor of any number of merchants that is one followed by zeros: all come.
     const STRIDE: u64 = 387_420_489;
-    Arc::new(move |caller, calls| {
+    let make = Arc::new(move |caller, calls| {
         let caller = caller as u64;
         let number = (caller * 15_485_863 + calls * STRIDE) % u64::from(merchants);
-        request(&format!("app:{}", FIRST + number))
-    })
+        request(QUERY, &format!("app:{}", FIRST + number))
+    });
+    Calls {
+        make,
+        ..calls(QUERY)
+    }
 }
 
 /// Creates the store of `home` with so many merchants; the first is `shop`.

@@ -12,16 +12,17 @@ use http_body_util::Full;
 use tokio::runtime::Runtime;
 
 use crate::Plan;
-use crate::load::{Callers, Make, Taken};
+use crate::load::{Answer, Callers, Calls, Taken};
 use crate::program::Program;
-use crate::table::{Finding, Wanted, digits, median, over};
-use crate::world::{UPLOAD, World, call, files};
+use crate::table::{Finding, Wanted, digits, mean, over};
+use crate::world::{IMAGE_ID, QUERY, UPLOAD, World, calls, files, handed_on};
 
 /// Connections of small calls, and of large ones.
 const CONNECTIONS: usize = 16;
 const UPLOADS: usize = 2;
-/// The large body.
+/// The large body, and the small one, bytes.
 const LARGE: usize = 10_000_000;
+const SMALL: usize = 1_000;
 /// How long a neighbour may take to listen.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -30,15 +31,19 @@ pub(crate) fn measure(
     world: &World,
     plan: &Plan,
 ) -> anyhow::Result<Vec<Finding>> {
-    let mut findings = vec![small(runtime, world, plan)?];
-    findings.extend(large(runtime, world, plan)?);
-    Ok(findings)
+    Ok(vec![
+        small(runtime, world, plan)?,
+        against_haproxy(runtime, world, plan)?,
+        peak(runtime, world, plan)?,
+    ])
 }
 
-/// Sidecar and neighbour in one round, and RSA in the same.
-struct Round {
+/// Sidecar, neighbour and the minimal proxy in one round, and RSA in the same.
+#[derive(Default)]
+struct Small {
     rsa: f64,
-    neighbour: Option<Taken>,
+    neighbour: Taken,
+    proxy: Taken,
     sidecar: Taken,
 }
 
@@ -49,99 +54,130 @@ fn small(runtime: &Runtime, world: &World, plan: &Plan) -> anyhow::Result<Findin
         Ok(nginx) => nginx,
         Err(error) => return Ok(Finding::without_base(what, wanted, &format!("{error:#}"))),
     };
+    let (proxy, proxy_address) = world.role("proxy")?;
     let sidecar = world.sidecar("small")?;
-    let connect = |address: &str| runtime.block_on(Callers::connect(address, CONNECTIONS, call()));
-    let (mut of_nginx, mut own) = (connect(&address)?, connect(&sidecar.proxy)?);
+    let connect =
+        |address: &str, calls| runtime.block_on(Callers::connect(address, CONNECTIONS, calls));
+    let mut of_nginx = connect(&address, handed_on(QUERY))?;
+    let mut of_proxy = connect(&proxy_address, handed_on(QUERY))?;
+    let mut own = connect(&sidecar.proxy, calls(QUERY))?;
     let rounds = plan.rounds(|| {
-        Ok(Round {
-            rsa: world.rsa.on_all_cores(plan.slice)?,
-            neighbour: Some(runtime.block_on(of_nginx.slice(plan, &nginx))?),
-            sidecar: runtime.block_on(own.slice(plan, &sidecar.program))?,
-        })
+        let (mut round, mut rsa) = (Small::default(), Vec::new());
+        for turn in plan.turns() {
+            let half = turn.part(2).slice;
+            rsa.push(world.rsa.on_all_cores(half)?);
+            round
+                .sidecar
+                .add(runtime.block_on(own.slice(&turn, &sidecar.program))?);
+            rsa.push(world.rsa.on_all_cores(half)?);
+            round
+                .neighbour
+                .add(runtime.block_on(of_nginx.slice(&turn, &nginx))?);
+            round
+                .proxy
+                .add(runtime.block_on(of_proxy.slice(&turn, &proxy))?);
+        }
+        round.rsa = mean(&rsa);
+        Ok(round)
     })?;
-    let nginx = |r: &Round| r.neighbour.as_ref().map_or(f64::NAN, Taken::cpu);
-    let own = |r: &Round| r.sidecar.cpu() - r.rsa;
+    let own = |r: &Small| r.sidecar.cpu() - r.rsa;
+    let nginx = |r: &Small| r.neighbour.cpu();
+    let of_proxy = |r: &Small| r.proxy.cpu() / nginx(r);
     Ok(Finding {
         what: format!("{what}, {CONNECTIONS} connections"),
         figures: rounds.iter().map(|r| own(r) / nginx(r)).collect(),
         unit: "",
         wanted,
         beside: format!(
-            "{} of {} µs",
+            "{} of {} µs; the minimal proxy {}",
             digits(over(&rounds, own)),
-            digits(over(&rounds, nginx))
+            digits(over(&rounds, nginx)),
+            digits(over(&rounds, of_proxy))
         ),
     })
 }
 
-fn large(runtime: &Runtime, world: &World, plan: &Plan) -> anyhow::Result<Vec<Finding>> {
-    let sidecar = world.sidecar("large")?;
-    let connect = |address: &str, size| {
-        let make = upload(size);
-        runtime.block_on(Callers::connect(address, UPLOADS, make))
-    };
-    let mut tiny = connect(&sidecar.proxy, 1_000)?;
-    runtime.block_on(tiny.call(plan.slice))?;
-    let before = sidecar.program.peak()?;
-    let haproxy = haproxy(world);
-    let mut of_haproxy = match &haproxy {
-        Ok((_, address)) => Some(connect(address, LARGE)?),
-        Err(_) => None,
-    };
-    let mut own = connect(&sidecar.proxy, LARGE)?;
-    let rounds = plan.rounds(|| {
-        let neighbour = match (&mut of_haproxy, &haproxy) {
-            (Some(callers), Ok((haproxy, _))) => {
-                Some(runtime.block_on(callers.slice(plan, haproxy))?)
-            }
-            _ => None,
-        };
-        let sidecar = runtime.block_on(own.slice(plan, &sidecar.program))?;
-        Ok(Round {
-            rsa: f64::NAN,
-            neighbour,
-            sidecar,
-        })
-    })?;
-    let grown = sidecar.program.peak()? - before;
-    let why = haproxy.as_ref().err().map(|error| format!("{error:#}"));
-    Ok(vec![against_haproxy(&rounds, why), peak(before, grown)])
+#[derive(Default)]
+struct Large {
+    neighbour: Taken,
+    sidecar: Taken,
 }
 
-fn against_haproxy(rounds: &[Round], why: Option<String>) -> Finding {
+fn against_haproxy(runtime: &Runtime, world: &World, plan: &Plan) -> anyhow::Result<Finding> {
     let what = "processor time of an upload of 10 MB, to HAProxy passing it on";
     let wanted = Wanted::AtMost(1.1);
-    let own = |r: &Round| r.sidecar.cpu() / 1e3;
-    if let Some(why) = why {
-        return Finding::without_base(what, wanted, &why);
-    }
-    let haproxy = |r: &Round| r.neighbour.as_ref().map_or(f64::NAN, |t| t.cpu() / 1e3);
-    Finding {
+    let (haproxy, address) = match haproxy(world) {
+        Ok(haproxy) => haproxy,
+        Err(error) => return Ok(Finding::without_base(what, wanted, &format!("{error:#}"))),
+    };
+    let sidecar = world.sidecar("large")?;
+    let connect = |address: &str, answer| {
+        let calls = upload(LARGE, answer);
+        runtime.block_on(Callers::connect(address, UPLOADS, calls))
+    };
+    let mut of_haproxy = connect(&address, Answer::Containing(IMAGE_ID))?;
+    let mut own = connect(&sidecar.proxy, Answer::Verified(IMAGE_ID))?;
+    let rounds = plan.rounds(|| {
+        let mut round = Large::default();
+        // An upload takes as long as a turn of small calls.
+        for third in [plan.part(3), plan.part(3), plan.part(3)] {
+            round
+                .neighbour
+                .add(runtime.block_on(of_haproxy.slice(&third, &haproxy))?);
+            round
+                .sidecar
+                .add(runtime.block_on(own.slice(&third, &sidecar.program))?);
+        }
+        Ok(round)
+    })?;
+    let own = |r: &Large| r.sidecar.cpu() / 1e3;
+    let haproxy = |r: &Large| r.neighbour.cpu() / 1e3;
+    Ok(Finding {
         what: what.to_owned(),
         figures: rounds.iter().map(|r| own(r) / haproxy(r)).collect(),
         unit: "",
         wanted,
         beside: format!(
             "{} of {} ms",
-            digits(over(rounds, own)),
-            digits(over(rounds, haproxy))
+            digits(over(&rounds, own)),
+            digits(over(&rounds, haproxy))
         ),
-    }
+    })
 }
 
-fn peak(before: f64, grown: f64) -> Finding {
+/// What large uploads add to a sidecar that has taken small ones, a fresh one each time.
+fn peak(runtime: &Runtime, world: &World, plan: &Plan) -> anyhow::Result<Finding> {
     let mebibyte = f64::from(1 << 20);
-    Finding {
+    let mut rounds = Vec::with_capacity(plan.rounds);
+    for round in 0..plan.rounds {
+        let sidecar = world.sidecar(&format!("peak-{round}"))?;
+        let call = |size| {
+            let calls = upload(size, Answer::Verified(IMAGE_ID));
+            runtime.block_on(async {
+                let mut callers = Callers::connect(&sidecar.proxy, UPLOADS, calls).await?;
+                callers.call(plan.slice).await
+            })
+        };
+        call(SMALL)?;
+        let before = sidecar.program.peak()?;
+        call(LARGE)?;
+        rounds.push((before, sidecar.program.peak()?));
+    }
+    let before = over(&rounds, |(before, _)| before / mebibyte);
+    let grown = rounds
+        .iter()
+        .map(|(before, after)| (after - before) / mebibyte);
+    Ok(Finding {
         what: format!("peak memory that {UPLOADS} uploads of 10 MB at once add to those of 1 kB"),
-        figures: vec![median(vec![grown / mebibyte])],
+        figures: grown.collect(),
         unit: " MiB",
         wanted: Wanted::AtMost(16.0),
-        beside: format!("to {} MiB", digits(before / mebibyte)),
-    }
+        beside: format!("to {} MiB", digits(before)),
+    })
 }
 
 /// An upload whose file has `size` bytes.
-fn upload(size: usize) -> Make {
+fn upload(size: usize, answer: Answer) -> Calls {
     const BOUNDARY: &str = "bench-boundary";
     let head = format!(
         "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"image_type\"\r\n\r\nbin\r\n\
@@ -151,7 +187,7 @@ fn upload(size: usize) -> Make {
     let tail = format!("\r\n--{BOUNDARY}--\r\n");
     let body = [head.into_bytes(), vec![b'x'; size], tail.into_bytes()].concat();
     let body = Bytes::from(body);
-    Arc::new(move |_, _| {
+    let make = move |_, _| {
         Ok(Request::post(format!("/gateway.do?method={UPLOAD}"))
             .header("host", "127.0.0.1")
             .header("alipay-merchant", "shop")
@@ -160,7 +196,11 @@ fn upload(size: usize) -> Make {
                 format!("multipart/form-data; boundary={BOUNDARY}"),
             )
             .body(Full::new(body.clone()))?)
-    })
+    };
+    Calls {
+        make: Arc::new(make),
+        answer,
+    }
 }
 
 fn nginx(world: &World) -> anyhow::Result<(Program, String)> {

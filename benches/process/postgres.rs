@@ -59,11 +59,14 @@ impl Cluster {
     pub(crate) fn inserts_a_second(&self, clients: usize, time: Duration) -> anyhow::Result<f64> {
         let (clients, seconds) = (clients.to_string(), time.as_secs_f64().ceil().to_string());
         let at = self.at().to_string_lossy();
+        let body = format!("body={}", notifications::unsigned("one"));
         let flags = [
             "-h",
             &at,
             "-U",
             "bench",
+            "-D",
+            &body,
             "-n",
             "-M",
             "prepared",
@@ -89,14 +92,10 @@ impl Cluster {
     }
 
     fn write_script(&self) -> anyhow::Result<()> {
-        let body = notifications::unsigned("one").replace('\'', "''");
-        let script = format!(
-            "\\set n random(1, 9000000000000000000)\n\
+        // Both are parameters of a statement that is prepared once, as a client in service has it.
+        let script = "\\set n random(1, 9000000000000000000)\n\
              insert into inbox (notify_id, app_id, content_type, body) values \
-             (':n', '2021000000000001', 'application/x-www-form-urlencoded', '{body}');\n"
-        );
-        // A parameter isn't one inside of quotes.
-        let script = script.replace("':n'", "(:n)::bigint::text");
+             ((:n)::bigint::text, '2021000000000001', 'application/x-www-form-urlencoded', :body);\n";
         Ok(std::fs::write(self.at().join("insert.sql"), script)?)
     }
 

@@ -16,6 +16,9 @@ use crate::load::micros;
 const PAUSE: Duration = Duration::from_millis(1);
 const LONGEST: usize = 16 << 10;
 
+/// What an ack must be.
+pub(crate) const ACKED: Option<&str> = Some("success");
+
 /// Asks until it is stopped.
 pub(crate) struct Prober {
     stopped: Arc<AtomicBool>,
@@ -23,9 +26,10 @@ pub(crate) struct Prober {
 }
 
 impl Prober {
-    /// Sends what `next` gives, as long as it gives any.
+    /// Sends what `next` gives, as long as it gives any, and wants `answer`, if it is one.
     pub(crate) fn start(
         address: &str,
+        answer: Option<&'static str>,
         mut next: impl FnMut() -> Option<Vec<u8>> + Send + 'static,
     ) -> anyhow::Result<Self> {
         let mut stream = TcpStream::connect(address)?;
@@ -37,7 +41,7 @@ impl Prober {
             while let Some(request) = next().filter(|_| !stop.load(Ordering::Relaxed)) {
                 let began = Instant::now();
                 stream.write_all(&request)?;
-                read_answer(&mut stream)?;
+                read_answer(&mut stream, answer)?;
                 times.push(micros(began.elapsed()));
                 std::thread::sleep(PAUSE);
             }
@@ -55,7 +59,7 @@ impl Prober {
     }
 }
 
-fn read_answer(stream: &mut TcpStream) -> anyhow::Result<()> {
+fn read_answer(stream: &mut TcpStream, wanted: Option<&str>) -> anyhow::Result<()> {
     let (mut answer, mut piece) = (Vec::new(), [0; 2048]);
     while answer.len() < LONGEST {
         let count = stream.read(&mut piece)?;
@@ -72,6 +76,8 @@ fn read_answer(stream: &mut TcpStream) -> anyhow::Result<()> {
         let body = named.find(|field| field.name.eq_ignore_ascii_case("content-length"));
         let body: usize = std::str::from_utf8(body.context("no length")?.value)?.parse()?;
         if answer.len() >= length + body {
+            let body = answer.get(length..).unwrap_or_default();
+            ensure!(wanted.is_none_or(|w| body == w.as_bytes()), "{}", said());
             return Ok(());
         }
     }
@@ -82,7 +88,7 @@ fn read_answer(stream: &mut TcpStream) -> anyhow::Result<()> {
 pub(crate) fn ask(address: &str, request: &[u8]) -> anyhow::Result<()> {
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(request)?;
-    read_answer(&mut stream)
+    read_answer(&mut stream, None)
 }
 
 /// Whether it can take calls.

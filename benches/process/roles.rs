@@ -53,17 +53,20 @@ pub(crate) fn play(role: &str, directory: &Path) -> anyhow::Result<()> {
 /// Answers every call with the same reply.
 async fn alipay(directory: &Path, at: &str, tls: Option<TlsAcceptor>) -> anyhow::Result<()> {
     let read = |name: &str| std::fs::read(directory.join(name)).map(Bytes::from);
-    let (reply, of_upload) = (read(files::REPLY)?, read(files::UPLOAD_REPLY)?);
+    let of_query = read(files::QUERY_REPLY)?;
+    let others = Arc::new([
+        (world::UPLOAD, read(files::UPLOAD_REPLY)?),
+        (world::CREATE, read(files::CREATE_REPLY)?),
+    ]);
     serve(at, tls, move |request| {
-        let (reply, of_upload) = (reply.clone(), of_upload.clone());
+        let (of_query, others) = (of_query.clone(), Arc::clone(&others));
         async move {
-            let query = request.uri().query();
-            let is_upload = query.is_some_and(|query| query.contains(world::UPLOAD));
+            // What a minimal proxy hands on has the method in its path.
+            let target = request.uri().to_string();
             drain(request.into_body()).await?;
-            Ok(whole(match is_upload {
-                true => of_upload,
-                false => reply,
-            }))
+            let mut others = others.iter();
+            let other = others.find(|(method, _)| target.contains(method));
+            Ok(whole(other.map_or(of_query, |(_, reply)| reply.clone())))
         }
     })
     .await

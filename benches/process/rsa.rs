@@ -20,6 +20,9 @@ const SIGN_CONTENT: &str = r#"app_auth_token=202611BB000000000000000000000000000
 /// What a reply signs.
 pub(crate) const NODE: &str = r#"{"code":"10000","msg":"Success","buyer_logon_id":"159****5620","buyer_pay_amount":"88.88","buyer_user_id":"2088000000002001","fund_bill_list":[{"amount":"88.88","fund_channel":"ALIPAYACCOUNT"}],"invoice_amount":"88.88","out_trade_no":"20261122180000000001","point_amount":"0.00","receipt_amount":"88.88","send_pay_date":"2026-11-22 18:00:00","store_name":"证大五道口店","total_amount":"88.88","trade_no":"2026112222001400000000000001","trade_status":"TRADE_SUCCESS"}"#;
 
+/// The same of a trade that was created.
+pub(crate) const CREATED: &str = r#"{"code":"10000","msg":"Success","out_trade_no":"20261122180000000001","trade_no":"2026112222001400000000000001"}"#;
+
 /// A private key and a signed text, both parsed by aws-lc.
 pub(crate) struct Rsa {
     private: KeyPair,

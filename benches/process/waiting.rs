@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 
 use crate::Plan;
-use crate::load::Callers;
+use crate::load::{Callers, Calls};
 use crate::notifications::Notifications;
 use crate::prober::{self, Prober};
 use crate::table::{Finding, Wanted, digits, median, over, percentile};
-use crate::world::{World, call};
+use crate::world::{QUERY, World, calls, handed_on};
 
 /// Callers that never pause.
 const SIGNERS: usize = 64;
@@ -37,14 +37,15 @@ pub(crate) fn measure(
 ) -> anyhow::Result<Vec<Finding>> {
     let (_inline, inline) = world.role("inline")?;
     let sidecar = world.sidecar("waiting")?;
-    let connect = |address: &str| runtime.block_on(Callers::connect(address, SIGNERS, call()));
+    let connect =
+        |address: &str, calls: Calls| runtime.block_on(Callers::connect(address, SIGNERS, calls));
     let mut base = Subject {
-        callers: connect(&inline)?,
+        callers: connect(&inline, handed_on(QUERY))?,
         health: inline.clone(),
         webhook: inline,
     };
     let mut subject = Subject {
-        callers: connect(&sidecar.proxy)?,
+        callers: connect(&sidecar.proxy, calls(QUERY))?,
         health: sidecar.admin.clone(),
         webhook: sidecar.webhook.clone(),
     };
@@ -73,8 +74,8 @@ fn probe(
 ) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
     runtime.block_on(subject.callers.call(plan.warm))?;
     let due = Arc::clone(due);
-    let health = Prober::start(&subject.health, || Some(prober::livez()))?;
-    let acks = Prober::start(&subject.webhook, move || {
+    let health = Prober::start(&subject.health, None, || Some(prober::livez()))?;
+    let acks = Prober::start(&subject.webhook, prober::ACKED, move || {
         due.next().as_ref().map(prober::notify)
     })?;
     runtime.block_on(subject.callers.call(plan.slice))?;

@@ -15,14 +15,20 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 
-use crate::load::Make;
+use crate::load::{Answer, Calls};
 use crate::program::Program;
-use crate::rsa::{NODE, Rsa};
+use crate::rsa::{CREATED, NODE, Rsa};
 
 pub(crate) const APP_ID: &str = "2021000000000001";
-pub(crate) const METHOD: &str = "alipay.trade.query";
+pub(crate) const QUERY: &str = "alipay.trade.query";
+/// Changes something, so that a record of it is kept.
+pub(crate) const CREATE: &str = "alipay.trade.create";
 pub(crate) const UPLOAD: &str = "alipay.offline.material.image.upload";
 const UPLOAD_NODE: &str = r#"{"code":"10000","msg":"Success","image_id":"1"}"#;
+/// What stands in every reply to a small call.
+const TRADE_NO: &str = r#""trade_no":"2026112222001400000000000001""#;
+/// What stands in every reply to an upload.
+pub(crate) const IMAGE_ID: &str = r#""image_id":"1""#;
 const BIZ_CONTENT: &str =
     r#"{"out_trade_no":"20261122180000000001","query_options":["trade_settle_info"]}"#;
 /// How long a sidecar may take to serve.
@@ -35,7 +41,8 @@ pub(crate) mod files {
     pub(crate) const CA: &str = "ca.pem";
     pub(crate) const CERTIFICATE: &str = "certificate.pem";
     pub(crate) const CERTIFICATE_KEY: &str = "certificate-key.pem";
-    pub(crate) const REPLY: &str = "reply.json";
+    pub(crate) const QUERY_REPLY: &str = "query-reply.json";
+    pub(crate) const CREATE_REPLY: &str = "create-reply.json";
     pub(crate) const UPLOAD_REPLY: &str = "upload-reply.json";
     pub(crate) const UPSTREAM: &str = "upstream";
 }
@@ -67,9 +74,13 @@ impl World {
             files::ALIPAY_KEY,
             &alipay_key.public_key().to_bare_base64(),
         )?;
-        write(at, files::REPLY, &reply(&alipay_key, METHOD, NODE)?)?;
-        let upload = reply(&alipay_key, UPLOAD, UPLOAD_NODE)?;
-        write(at, files::UPLOAD_REPLY, &upload)?;
+        for (file, method, node) in [
+            (files::QUERY_REPLY, QUERY, NODE),
+            (files::CREATE_REPLY, CREATE, CREATED),
+            (files::UPLOAD_REPLY, UPLOAD, UPLOAD_NODE),
+        ] {
+            write(at, file, &reply(&alipay_key, method, node)?)?;
+        }
         certify(at)?;
         let (alipay, address) = role("alipay", at)?;
         let port = address.rsplit(':').next().context("no port")?;
@@ -218,14 +229,25 @@ alipay_public_key = "file:../alipay.pem"
     )
 }
 
-/// A call of the merchant `shop`.
-pub(crate) fn call() -> Make {
-    Arc::new(|_, _| request("shop"))
+/// Calls of the merchant `shop`, through a sidecar.
+pub(crate) fn calls(method: &'static str) -> Calls {
+    Calls {
+        make: Arc::new(move |_, _| request(method, "shop")),
+        answer: Answer::Verified(TRADE_NO),
+    }
+}
+
+/// The same through whatever hands them on.
+pub(crate) fn handed_on(method: &'static str) -> Calls {
+    Calls {
+        answer: Answer::Containing(TRADE_NO),
+        ..calls(method)
+    }
 }
 
 /// A call of the merchant that `selector` names.
-pub(crate) fn request(selector: &str) -> anyhow::Result<Request<Full<Bytes>>> {
-    Ok(Request::post(format!("/v2/{METHOD}"))
+pub(crate) fn request(method: &str, selector: &str) -> anyhow::Result<Request<Full<Bytes>>> {
+    Ok(Request::post(format!("/v2/{method}"))
         .header("host", "127.0.0.1")
         .header("alipay-merchant", selector)
         .header("content-type", "application/json")
