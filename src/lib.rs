@@ -99,6 +99,7 @@ pub mod simulator;
 pub mod store;
 pub mod telemetry;
 pub mod token;
+mod unbroken;
 pub mod webhook;
 pub mod workers;
 

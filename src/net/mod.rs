@@ -2,6 +2,7 @@
 
 #![warn(clippy::large_futures)]
 
+mod at_once;
 pub mod body;
 pub mod client;
 pub(crate) mod crowd;

@@ -18,6 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::net::at_once::at_once;
 use crate::net::body::{BoxError, RequestBody, Within};
 use crate::net::crowd::{Crowd, Member};
 use crate::net::head;
@@ -112,7 +113,7 @@ async fn serve_erased(listener: Listener, tls: Tls, handle: Handle, ending: Endi
                     () = late => return,
                 };
                 if let Ok(Ok(stream)) = secured {
-                    converse(stream, (peer, terms), handle, ending).await;
+                    at_once(converse(stream, (peer, terms), handle, ending)).await;
                 }
             };
             tokio::select! {

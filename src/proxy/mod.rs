@@ -1,8 +1,8 @@
 //! A backend's unsigned request in, Alipay's verified reply out.
 //!
 //! [`Proxy::handle`] reads as front door → local call → credentials → call → reply. From the
-//! credentials on, the call runs in a task of its own: money may move, so it is finished, verified
-//! and logged whether or not its caller still listens.
+//! credentials on, nothing breaks the call off: money may move, so it is finished, verified and
+//! logged whether or not its caller still listens.
 
 #![warn(clippy::large_futures)]
 
@@ -25,6 +25,7 @@ use crate::net::shutdown::{Ending, Gate};
 use crate::protocol::signature::SignType;
 use crate::telemetry::span::Tracer;
 use crate::token::Tokens;
+use crate::unbroken::{Panicked, unbroken};
 
 mod admission;
 mod advice;
@@ -323,7 +324,7 @@ impl Proxy {
         response
     }
 
-    /// The call itself, in a task that outlives its caller, and `end` made of its answer while it
+    /// The call itself, which goes on when its caller goes, and `end` made of its answer while it
     /// still holds its slot.
     ///
     /// # Errors
@@ -344,8 +345,7 @@ impl Proxy {
         let mut admitted = admitted;
         let keeps_users = self.parts.tokens.users().are_kept();
         let patience = admitted.call.take_patience(keeps_users);
-        // Boxed here: on its way into a task it would be copied several times.
-        let mut task = tokio::spawn(Box::pin(async move {
+        let work = unbroken(async move {
             let Admitted {
                 call,
                 who,
@@ -365,15 +365,15 @@ impl Proxy {
             let ended = end(proxy, answer).await;
             drop((slot, in_flight));
             ended
-        }));
+        });
         let done = match patience {
-            None => task.await,
-            Some(patience) => match tokio::time::timeout(patience, &mut task).await {
+            None => work.await,
+            Some(patience) => match tokio::time::timeout(patience, work).await {
                 Ok(done) => done,
                 Err(_) => return Err(goes_on(patience)),
             },
         };
-        done.map_err(|_| story.broken(&self.parts, bug()))
+        done.map_err(|Panicked| story.broken(&self.parts, bug()))
     }
 }
 

@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may import, besides itself.
-const ALLOWED: [(&str, &[&str]); 23] = [
+const ALLOWED: [(&str, &[&str]); 24] = [
     ("protocol", &[]),
     ("model", &["protocol"]),
     ("config", &["protocol", "model"]),
     ("clock", &["config"]),
     ("flight", &[]),
+    ("unbroken", &[]),
     ("workers", &["config"]),
     ("install_key", &["protocol", "workers"]),
     ("telemetry", &["config", "clock", "net"]),
@@ -89,6 +90,7 @@ const UPPER: &[&str] = &[
     "workers",
     "install_key",
     "flight",
+    "unbroken",
     "telemetry",
     "net",
     "store",
