@@ -90,6 +90,12 @@ impl Workers {
         Ok(Self(Arc::new(Pool { shared, threads })))
     }
 
+    /// Whether no thread works and nothing waits.
+    pub(crate) fn are_idle(&self) -> bool {
+        let queue = self.0.shared.lock();
+        queue.jobs.is_empty() && queue.idle == self.0.threads.len()
+    }
+
     /// Runs `job` on one of the threads and gives its result.
     ///
     /// # Errors

@@ -1,8 +1,10 @@
 //! Who holds the private key: the seam where a KMS or an HSM can stand.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::BoxFuture;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::gateway::app::Signers;
 use crate::model::app::App;
@@ -44,15 +46,23 @@ pub enum SignError {
     Overloaded,
 }
 
-/// Signs with parsed keys on threads of its own, so that RSA never runs on an async worker.
+/// Signs with parsed keys on threads of its own, so that nobody waits for an async worker that
+/// computes. Where no other signature is under way, one is made in its caller's place, while another
+/// worker sees to everybody else: a thread that sleeps takes as long to wake as half of a signature.
 #[derive(Debug, Clone)]
-pub struct LocalSigners(Workers);
+pub struct LocalSigners {
+    workers: Workers,
+    in_place: InPlace,
+}
 
 impl LocalSigners {
     /// Signers that share `workers`.
     #[must_use]
     pub fn new(workers: Workers) -> Self {
-        Self(workers)
+        Self {
+            workers,
+            in_place: InPlace::default(),
+        }
     }
 }
 
@@ -60,14 +70,51 @@ impl Signers for LocalSigners {
     fn signer(&self, _: &App, key: &SigningKey) -> Arc<dyn Signer> {
         Arc::new(LocalSigner {
             key: key.private.clone(),
-            workers: self.0.clone(),
+            signers: self.clone(),
         })
+    }
+}
+
+/// The one signature that is made in its caller's place. Clones share it.
+#[derive(Debug, Clone, Default)]
+struct InPlace(Arc<AtomicBool>);
+
+/// It is being made.
+struct Alone<'a>(&'a AtomicBool);
+
+impl InPlace {
+    /// `None` while another is being made, or where no other async worker could go on meanwhile.
+    fn begin(&self) -> Option<Alone<'_>> {
+        let runtime = Handle::try_current().ok()?;
+        let has_others = runtime.runtime_flavor() == RuntimeFlavor::MultiThread
+            && runtime.metrics().num_workers() > 1;
+        if !has_others || self.0.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        let alone = Alone(&self.0);
+        see_to_others(&runtime);
+        Some(alone)
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Has another worker watch for what arrives while this one computes. tokio does so only where
+/// something is due: of two tasks with nothing to do this worker keeps one, and wakes another for the
+/// other, which then watches, since it finds nothing else.
+fn see_to_others(runtime: &Handle) {
+    for _ in 0..2 {
+        drop(runtime.spawn(std::future::ready(())));
     }
 }
 
 struct LocalSigner {
     key: AppPrivateKey,
-    workers: Workers,
+    signers: LocalSigners,
 }
 
 impl Signer for LocalSigner {
@@ -78,15 +125,83 @@ impl Signer for LocalSigner {
     ) -> BoxFuture<'_, Result<String, SignError>> {
         let key = self.key.clone();
         Box::pin(async move {
-            match self
-                .workers
-                .run(move || key.sign(sign_type, &content))
-                .await
+            let LocalSigners { workers, in_place } = &self.signers;
+            if workers.are_idle()
+                && let Some(_alone) = in_place.begin()
             {
+                return Ok(key.sign(sign_type, &content)?);
+            }
+            match workers.run(move || key.sign(sign_type, &content)).await {
                 Ok(signed) => Ok(signed?),
                 Err(WorkError::QueueFull) => Err(SignError::Overloaded),
                 Err(error) => Err(SignError::Failed(error.to_string())),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream as Socket;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    /// Longer than any worker needs to be woken.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn pair() -> (Socket, Socket) {
+        let (near, far) = Socket::pair().expect("a pair");
+        near.set_nonblocking(true).expect("set");
+        (near, far)
+    }
+
+    /// The worker that watched for what arrives is the one that computes then.
+    #[test]
+    fn what_arrives_while_a_worker_computes_is_seen_to_by_another() {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(2).enable_io().build();
+        let runtime = runtime.expect("a runtime");
+        let ((busy, mut to_busy), (other, mut to_other)) = (pair(), pair());
+        let (computes, computing) = mpsc::channel();
+        let (goes_on, went_on) = mpsc::channel();
+        let computed = runtime.spawn(async move {
+            let mut busy = UnixStream::from_std(busy).expect("watched");
+            busy.read_u8().await.expect("a byte");
+            see_to_others(&Handle::current());
+            computes.send(()).expect("the test waits");
+            went_on.recv_timeout(PATIENCE)
+        });
+        runtime.spawn(async move {
+            let mut other = UnixStream::from_std(other).expect("watched");
+            other.read_u8().await.expect("a byte");
+            goes_on.send(()).expect("the first one waits");
+        });
+        // Both wait by then, and so do both workers.
+        std::thread::sleep(Duration::from_millis(100));
+        to_busy.write_all(&[1]).expect("sent");
+        computing.recv().expect("it computes");
+        to_other.write_all(&[1]).expect("sent");
+        let went_on = runtime.block_on(computed).expect("no panic");
+        assert_eq!(went_on, Ok(()), "nobody saw to the other one");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn one_signature_at_a_time_is_made_in_place() {
+        let in_place = InPlace::default();
+        let first = in_place.begin().expect("nobody signs");
+        assert!(in_place.begin().is_none());
+        drop(first);
+        assert!(in_place.begin().is_some());
+    }
+
+    #[tokio::test]
+    async fn no_signature_is_made_in_place_where_nobody_else_could_go_on() {
+        assert!(InPlace::default().begin().is_none());
     }
 }
