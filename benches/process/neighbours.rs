@@ -14,7 +14,8 @@ use tokio::runtime::Runtime;
 use crate::Plan;
 use crate::load::{Answer, Callers, Calls, Taken};
 use crate::program::Program;
-use crate::table::{Finding, Wanted, digits, mean, over};
+use crate::rsa::Computed;
+use crate::table::{Finding, Wanted, digits, over};
 use crate::world::{IMAGE_ID, QUERY, UPLOAD, World, calls, files, handed_on};
 
 /// Connections of small calls, and of large ones.
@@ -41,7 +42,7 @@ pub(crate) fn measure(
 /// Sidecar, neighbour and the minimal proxy in one round, and RSA in the same.
 #[derive(Default)]
 struct Small {
-    rsa: f64,
+    rsa: Computed,
     neighbour: Taken,
     proxy: Taken,
     sidecar: Taken,
@@ -62,14 +63,14 @@ fn small(runtime: &Runtime, world: &World, plan: &Plan) -> anyhow::Result<Findin
     let mut of_proxy = connect(&proxy_address, handed_on(QUERY))?;
     let mut own = connect(&sidecar.proxy, calls(QUERY))?;
     let rounds = plan.rounds(|| {
-        let (mut round, mut rsa) = (Small::default(), Vec::new());
+        let mut round = Small::default();
         for turn in plan.turns() {
             let half = turn.part(2).slice;
-            rsa.push(world.rsa.on_all_cores(half)?);
+            round.rsa.add(&world.rsa.on_all_cores(half)?);
             round
                 .sidecar
                 .add(runtime.block_on(own.slice(&turn, &sidecar.program))?);
-            rsa.push(world.rsa.on_all_cores(half)?);
+            round.rsa.add(&world.rsa.on_all_cores(half)?);
             round
                 .neighbour
                 .add(runtime.block_on(of_nginx.slice(&turn, &nginx))?);
@@ -77,10 +78,9 @@ fn small(runtime: &Runtime, world: &World, plan: &Plan) -> anyhow::Result<Findin
                 .proxy
                 .add(runtime.block_on(of_proxy.slice(&turn, &proxy))?);
         }
-        round.rsa = mean(&rsa);
         Ok(round)
     })?;
-    let own = |r: &Small| r.sidecar.cpu() - r.rsa;
+    let own = |r: &Small| r.sidecar.cpu() - r.rsa.each();
     let nginx = |r: &Small| r.neighbour.cpu();
     let of_proxy = |r: &Small| r.proxy.cpu() / nginx(r);
     Ok(Finding {

@@ -13,7 +13,6 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::load::micros;
-use crate::table;
 
 /// What a call signs, in length and alphabet.
 const SIGN_CONTENT: &str = r#"app_auth_token=202611BB00000000000000000000000000001001&app_id=2021000000000001&biz_content={"out_trade_no":"20261122180000000001","query_options":["trade_settle_info"]}&charset=utf-8&format=JSON&method=alipay.trade.query&sign_type=RSA2&timestamp=2026-11-22 18:00:00&version=1.0"#;
@@ -56,8 +55,8 @@ impl Rsa {
         Ok(self.public.verify_sig(NODE.as_bytes(), &self.signature)?)
     }
 
-    /// How long both take together on an idle machine, µs.
-    pub(crate) fn alone(&self, time: Duration) -> anyhow::Result<f64> {
+    /// How long both take together on an idle machine, µs each.
+    pub(crate) fn alone(&self, time: Duration) -> anyhow::Result<Vec<f64>> {
         let (began, mut times) = (Instant::now(), Vec::new());
         while began.elapsed() < time {
             let start = Instant::now();
@@ -65,32 +64,54 @@ impl Rsa {
             self.verify()?;
             times.push(micros(start.elapsed()));
         }
-        Ok(table::median(times))
+        Ok(times)
     }
 
-    /// Processor time that both take together while every core does the same, µs: two cores may
-    /// share what one of them has.
-    pub(crate) fn on_all_cores(&self, time: Duration) -> anyhow::Result<f64> {
+    /// What both take together while every core does the same: two cores may share what one of
+    /// them has.
+    pub(crate) fn on_all_cores(&self, time: Duration) -> anyhow::Result<Computed> {
         let cores = std::thread::available_parallelism()?.get();
         std::thread::scope(|scope| {
             let work = |_| scope.spawn(|| self.of_one_core(time));
             let threads: Vec<_> = (0..cores).map(work).collect();
-            let mut sum = 0.0;
+            let mut all = Computed::default();
             for thread in threads {
-                sum += thread.join().ok().context("a panic")??;
+                all.add(&thread.join().ok().context("a panic")??);
             }
-            Ok(sum / cores as f64)
+            Ok(all)
         })
     }
 
-    fn of_one_core(&self, time: Duration) -> anyhow::Result<f64> {
+    fn of_one_core(&self, time: Duration) -> anyhow::Result<Computed> {
         let (began, before, mut count) = (Instant::now(), own_time(), 0.0);
         while began.elapsed() < time {
             std::hint::black_box(self.sign()?);
             self.verify()?;
             count += 1.0;
         }
-        Ok(micros(own_time().saturating_sub(before)) / count)
+        let used = micros(own_time().saturating_sub(before));
+        Ok(Computed { used, count })
+    }
+}
+
+/// Signatures that were made and verified.
+#[derive(Default)]
+pub(crate) struct Computed {
+    /// Processor time, µs.
+    used: f64,
+    count: f64,
+}
+
+impl Computed {
+    /// Weighed as calls are: by how many there were, so that a slow while counts for less in both.
+    pub(crate) fn add(&mut self, further: &Self) {
+        self.used += further.used;
+        self.count += further.count;
+    }
+
+    /// Processor time of one, µs.
+    pub(crate) fn each(&self) -> f64 {
+        self.used / self.count
     }
 }
 

@@ -13,12 +13,17 @@ use crate::world::{QUERY, World, calls, handed_on};
 
 /// Callers that never pause.
 const SIGNERS: usize = 64;
+/// So few that each may sign where its call is made.
+const FEW: usize = 2;
 /// More probes than a prober, which pauses, sends a second.
 const A_SECOND: usize = 1_000;
 
 /// What a prober waited for, µs.
 struct Round {
     livez: [f64; 2],
+    /// With few signers, and the slowest hundredth.
+    with_few: [f64; 2],
+    late_with_few: [f64; 2],
     acks: [f64; 2],
     late_ack: f64,
 }
@@ -28,6 +33,7 @@ struct Subject {
     health: String,
     webhook: String,
     callers: Callers,
+    few: Callers,
 }
 
 pub(crate) fn measure(
@@ -37,15 +43,18 @@ pub(crate) fn measure(
 ) -> anyhow::Result<Vec<Finding>> {
     let (_inline, inline) = world.role("inline")?;
     let sidecar = world.sidecar("waiting")?;
-    let connect =
-        |address: &str, calls: Calls| runtime.block_on(Callers::connect(address, SIGNERS, calls));
+    let connect = |address: &str, count, calls: Calls| {
+        runtime.block_on(Callers::connect(address, count, calls))
+    };
     let mut base = Subject {
-        callers: connect(&inline, handed_on(QUERY))?,
+        callers: connect(&inline, SIGNERS, handed_on(QUERY))?,
+        few: connect(&inline, FEW, handed_on(QUERY))?,
         health: inline.clone(),
         webhook: inline,
     };
     let mut subject = Subject {
-        callers: connect(&sidecar.proxy, calls(QUERY))?,
+        callers: connect(&sidecar.proxy, SIGNERS, calls(QUERY))?,
+        few: connect(&sidecar.proxy, FEW, calls(QUERY))?,
         health: sidecar.admin.clone(),
         webhook: sidecar.webhook.clone(),
     };
@@ -56,8 +65,13 @@ pub(crate) fn measure(
     let rounds = plan.rounds(|| {
         let of_base = probe(runtime, plan, &mut base, &due)?;
         let of_subject = probe(runtime, plan, &mut subject, &due)?;
+        let few_of_base = probe_beside_few(runtime, plan, &mut base)?;
+        let few_of_subject = probe_beside_few(runtime, plan, &mut subject)?;
+        let late = |times: &[f64]| percentile(times.to_vec(), 0.99);
         Ok(Round {
             livez: [median(of_base.0), median(of_subject.0)],
+            late_with_few: [late(&few_of_base), late(&few_of_subject)],
+            with_few: [median(few_of_base), median(few_of_subject)],
             acks: [median(of_base.1), median(of_subject.1.clone())],
             late_ack: percentile(of_subject.1, 0.99),
         })
@@ -82,6 +96,18 @@ fn probe(
     Ok((health.stop()?, acks.stop()?))
 }
 
+/// How long probes took while few callers call.
+fn probe_beside_few(
+    runtime: &Runtime,
+    plan: &Plan,
+    subject: &mut Subject,
+) -> anyhow::Result<Vec<f64>> {
+    runtime.block_on(subject.few.call(plan.warm))?;
+    let health = Prober::start(&subject.health, None, || Some(prober::livez()))?;
+    runtime.block_on(subject.few.call(plan.slice))?;
+    health.stop()
+}
+
 fn findings(rounds: &[Round]) -> Vec<Finding> {
     let inline = |figure: fn(&Round) -> [f64; 2]| Finding {
         what: String::new(),
@@ -96,6 +122,12 @@ fn findings(rounds: &[Round]) -> Vec<Finding> {
     vec![
         Finding {
             what: format!("p50 of /livez with {SIGNERS} signers, to signing on the reactor"),
+            beside: format!(
+                "{}; with {FEW} signers {}, p99 {}",
+                inline(|r| r.livez).beside,
+                inline(|r| r.with_few).beside,
+                inline(|r| r.late_with_few).beside
+            ),
             ..inline(|r| r.livez)
         },
         Finding {
