@@ -6,7 +6,7 @@
 //! That is two changes of threads a request, for nothing.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -16,10 +16,9 @@ use futures_util::task::AtomicWaker;
 /// How often in a row: whoever always wakes itself lets others go on, too.
 const IN_A_ROW: usize = 4;
 
-/// Not being polled: a wake-up is one of the task.
-const RESTING: u8 = 0;
+/// It is being polled: a wake-up is noted. Otherwise it is one of the task.
 const POLLED: u8 = 1;
-/// Woken while it was polled.
+/// Woken since.
 const WOKEN: u8 = 2;
 
 #[derive(Default)]
@@ -34,10 +33,10 @@ impl Wake for Wakes {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let noted = self
-            .state
-            .compare_exchange(POLLED, WOKEN, Ordering::AcqRel, Ordering::Acquire);
-        if noted == Err(RESTING) {
+        // Written even if another was noted before: what this one is about is seen by the next poll
+        // only if that reads what was written here.
+        let before = self.state.fetch_or(WOKEN, Ordering::AcqRel);
+        if before & POLLED == 0 {
             self.task.wake();
         }
     }
@@ -48,16 +47,17 @@ impl Wake for Wakes {
 ///
 /// # Cancel safety
 /// That of `future`.
-pub(crate) async fn at_once<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
+///
+/// By reference: an asynchronous function has room for its argument twice.
+pub(crate) async fn at_once<F: Future>(mut future: Pin<&mut F>) -> F::Output {
     let wakes = Arc::new(Wakes::default());
     let waker = Waker::from(Arc::clone(&wakes));
     poll_fn(move |cx| {
         wakes.task.register(cx.waker());
         for _ in 0..IN_A_ROW {
-            wakes.state.store(POLLED, Ordering::Release);
+            wakes.state.swap(POLLED, Ordering::AcqRel);
             let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
-            let was_woken = wakes.state.swap(RESTING, Ordering::AcqRel) == WOKEN;
+            let was_woken = wakes.state.swap(0, Ordering::AcqRel) & WOKEN != 0;
             if polled.is_ready() || !was_woken {
                 return polled;
             }
@@ -70,8 +70,10 @@ pub(crate) async fn at_once<F: Future>(future: F) -> F::Output {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::task::noop_waker;
+    use std::pin::pin;
     use std::sync::atomic::AtomicUsize;
+
+    use futures_util::task::noop_waker;
 
     use super::*;
 
@@ -98,7 +100,7 @@ mod tests {
         })
     }
 
-    fn poll<F: Future>(future: std::pin::Pin<&mut F>, task: &Arc<Task>) -> Poll<F::Output> {
+    fn poll<F: Future>(future: Pin<&mut F>, task: &Arc<Task>) -> Poll<F::Output> {
         let waker = Waker::from(Arc::clone(task));
         future.poll(&mut Context::from_waker(&waker))
     }
@@ -106,7 +108,8 @@ mod tests {
     #[test]
     fn what_wakes_itself_goes_on_without_its_task_being_woken() {
         let task = Arc::new(Task::default());
-        let mut future = pin!(at_once(eager(IN_A_ROW)));
+        let eager = pin!(eager(IN_A_ROW));
+        let mut future = pin!(at_once(eager));
         assert_eq!(poll(future.as_mut(), &task), Poll::Ready(IN_A_ROW));
         assert_eq!(task.0.load(Ordering::Relaxed), 0);
     }
@@ -114,7 +117,8 @@ mod tests {
     #[test]
     fn what_always_wakes_itself_lets_others_go_on() {
         let task = Arc::new(Task::default());
-        let mut future = pin!(at_once(eager(IN_A_ROW + 1)));
+        let eager = pin!(eager(IN_A_ROW + 1));
+        let mut future = pin!(at_once(eager));
         assert_eq!(poll(future.as_mut(), &task), Poll::Pending);
         assert_eq!(task.0.load(Ordering::Relaxed), 1);
         assert_eq!(poll(future.as_mut(), &task), Poll::Ready(IN_A_ROW + 1));
@@ -124,10 +128,11 @@ mod tests {
     fn a_wake_up_at_rest_is_one_of_the_task_that_polled_last() {
         let inner = Arc::new(std::sync::Mutex::new(noop_waker()));
         let kept = Arc::clone(&inner);
-        let mut future = pin!(at_once(poll_fn(move |cx| {
+        let never = pin!(poll_fn(move |cx| {
             *kept.lock().expect("whole") = cx.waker().clone();
             Poll::<()>::Pending
-        })));
+        }));
+        let mut future = pin!(at_once(never));
         let (first, second) = (Arc::new(Task::default()), Arc::new(Task::default()));
         assert_eq!(poll(future.as_mut(), &first), Poll::Pending);
         assert_eq!(poll(future.as_mut(), &second), Poll::Pending);

@@ -113,7 +113,8 @@ async fn serve_erased(listener: Listener, tls: Tls, handle: Handle, ending: Endi
                     () = late => return,
                 };
                 if let Ok(Ok(stream)) = secured {
-                    at_once(converse(stream, (peer, terms), handle, ending)).await;
+                    let conversation = converse(stream, (peer, terms), handle, ending);
+                    at_once(pin!(conversation)).await;
                 }
             };
             tokio::select! {
