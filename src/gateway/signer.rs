@@ -47,8 +47,9 @@ pub enum SignError {
 }
 
 /// Signs with parsed keys on threads of its own, so that nobody waits for an async worker that
-/// computes. Where no other signature is under way, one is made in its caller's place, while another
-/// worker sees to everybody else: a thread that sleeps takes as long to wake as half of a signature.
+/// computes. Where no other signature is under way, a fast one is made in its caller's place, while
+/// another worker sees to everybody else: a thread that sleeps takes as long to wake as half of a
+/// signature.
 #[derive(Debug, Clone)]
 pub struct LocalSigners {
     workers: Workers,
@@ -61,7 +62,7 @@ impl LocalSigners {
     pub fn new(workers: Workers) -> Self {
         Self {
             workers,
-            in_place: InPlace::default(),
+            in_place: InPlace(&IN_PLACE),
         }
     }
 }
@@ -75,29 +76,33 @@ impl Signers for LocalSigners {
     }
 }
 
-/// The one signature that is made in its caller's place. Clones share it.
-#[derive(Debug, Clone, Default)]
-struct InPlace(Arc<AtomicBool>);
+/// Whether a signature is being made in its caller's place: one in a process, whose sidecars may share
+/// their workers.
+static IN_PLACE: AtomicBool = AtomicBool::new(false);
+
+/// The one signature that is made in its caller's place.
+#[derive(Debug, Clone, Copy)]
+struct InPlace(&'static AtomicBool);
 
 /// It is being made.
-struct Alone<'a>(&'a AtomicBool);
+struct Alone(&'static AtomicBool);
 
 impl InPlace {
     /// `None` while another is being made, or where no other async worker could go on meanwhile.
-    fn begin(&self) -> Option<Alone<'_>> {
+    fn begin(self) -> Option<Alone> {
         let runtime = Handle::try_current().ok()?;
         let has_others = runtime.runtime_flavor() == RuntimeFlavor::MultiThread
             && runtime.metrics().num_workers() > 1;
         if !has_others || self.0.swap(true, Ordering::Acquire) {
             return None;
         }
-        let alone = Alone(&self.0);
+        let alone = Alone(self.0);
         see_to_others(&runtime);
         Some(alone)
     }
 }
 
-impl Drop for Alone<'_> {
+impl Drop for Alone {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }
@@ -126,7 +131,8 @@ impl Signer for LocalSigner {
         let key = self.key.clone();
         Box::pin(async move {
             let LocalSigners { workers, in_place } = &self.signers;
-            if workers.are_idle()
+            if key.is_fast(sign_type)
+                && workers.are_idle()
                 && let Some(_alone) = in_place.begin()
             {
                 return Ok(key.sign(sign_type, &content)?);
@@ -147,6 +153,7 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use futures_util::FutureExt;
     use tokio::io::AsyncReadExt;
     use tokio::net::UnixStream;
 
@@ -155,25 +162,33 @@ mod tests {
     /// Longer than any worker needs to be woken.
     const PATIENCE: Duration = Duration::from_secs(20);
 
+    fn nobody_signs() -> InPlace {
+        InPlace(Box::leak(Box::default()))
+    }
+
     fn pair() -> (Socket, Socket) {
         let (near, far) = Socket::pair().expect("a pair");
         near.set_nonblocking(true).expect("set");
         (near, far)
     }
 
-    /// The worker that watched for what arrives is the one that computes then.
-    #[test]
-    fn what_arrives_while_a_worker_computes_is_seen_to_by_another() {
+    fn two_workers() -> tokio::runtime::Runtime {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).enable_io().build();
-        let runtime = runtime.expect("a runtime");
+        runtime.expect("a runtime")
+    }
+
+    /// The worker that watched for what arrives is the one that computes then.
+    #[test]
+    fn what_arrives_while_a_worker_signs_is_seen_to_by_another() {
+        let runtime = two_workers();
         let ((busy, mut to_busy), (other, mut to_other)) = (pair(), pair());
         let (computes, computing) = mpsc::channel();
         let (goes_on, went_on) = mpsc::channel();
         let computed = runtime.spawn(async move {
             let mut busy = UnixStream::from_std(busy).expect("watched");
             busy.read_u8().await.expect("a byte");
-            see_to_others(&Handle::current());
+            let _alone = nobody_signs().begin().expect("two workers");
             computes.send(()).expect("the test waits");
             went_on.recv_timeout(PATIENCE)
         });
@@ -182,7 +197,7 @@ mod tests {
             other.read_u8().await.expect("a byte");
             goes_on.send(()).expect("the first one waits");
         });
-        // Both wait by then, and so do both workers.
+        // Both wait, and both workers rest.
         std::thread::sleep(Duration::from_millis(100));
         to_busy.write_all(&[1]).expect("sent");
         computing.recv().expect("it computes");
@@ -193,7 +208,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn one_signature_at_a_time_is_made_in_place() {
-        let in_place = InPlace::default();
+        let in_place = nobody_signs();
         let first = in_place.begin().expect("nobody signs");
         assert!(in_place.begin().is_none());
         drop(first);
@@ -202,6 +217,55 @@ mod tests {
 
     #[tokio::test]
     async fn no_signature_is_made_in_place_where_nobody_else_could_go_on() {
-        assert!(InPlace::default().begin().is_none());
+        assert!(nobody_signs().begin().is_none());
+    }
+
+    /// A signer of its own flag, on one signing thread.
+    fn signer(key: AppPrivateKey) -> LocalSigner {
+        let workers = Workers::start("sign", 1, 8).expect("a thread");
+        let in_place = nobody_signs();
+        LocalSigner {
+            key,
+            signers: LocalSigners { workers, in_place },
+        }
+    }
+
+    #[test]
+    fn a_fast_signature_is_made_in_place_and_no_other() {
+        let key = |bits| AppPrivateKey::generate(bits).expect("a key");
+        assert!(!key(3072).is_fast(SignType::Rsa2));
+        assert!(!key(2048).is_fast(SignType::Rsa));
+        let signer = signer(key(2048));
+        two_workers().block_on(async {
+            // A thread that begins is idle only once it has begun to wait.
+            while !signer.signers.workers.are_idle() {
+                tokio::task::yield_now().await;
+            }
+            let signed = signer.sign(SignType::Rsa2, b"text".to_vec());
+            let signed = signed.now_or_never().expect("nobody else did it");
+            assert!(signed.is_ok());
+        });
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn where_others_sign_none_is_made_in_place() {
+        let signer = signer(AppPrivateKey::generate(2048).expect("a key"));
+        let (hold, held) = mpsc::channel::<()>();
+        let (began, begun) = mpsc::channel();
+        let workers = signer.signers.workers.clone();
+        let other = tokio::spawn(async move {
+            let job = move || {
+                began.send(()).expect("the test waits");
+                held.recv()
+            };
+            workers.run(job).await
+        });
+        begun.recv().expect("the other began");
+        let signed = signer.sign(SignType::Rsa2, b"text".to_vec());
+        let mut signed = std::pin::pin!(signed);
+        assert!(signed.as_mut().now_or_never().is_none());
+        hold.send(()).expect("the other one waits");
+        assert!(signed.await.is_ok());
+        assert_eq!(other.await.expect("no panic"), Ok(Ok(())));
     }
 }
