@@ -1,43 +1,40 @@
 //! Work that goes on though nobody waits for it any more.
 
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::task::Poll;
 
-use futures_util::FutureExt;
-use futures_util::future::CatchUnwind;
 use tokio::runtime::Handle;
-
-/// The work was given up because of a bug in it.
-#[derive(Debug)]
-pub(crate) struct Panicked;
 
 /// Does `work` to its end: in the task of whoever waits, as long as he does, and then in one of its
 /// own. A task from the beginning would cost two changes of tasks each time, which are changes of
 /// threads as soon as something else is woken beside.
 ///
-/// # Errors
-/// [`Panicked`].
+/// Whoever waits has to poll this, or to drop it: what is kept and not polled stands still.
 ///
 /// # Cancel safety
 /// Safe: work that was begun goes on.
-pub(crate) async fn unbroken<F>(work: F) -> Result<F::Output, Panicked>
+pub(crate) async fn unbroken<F>(work: F) -> F::Output
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    // Boxed here: on its way into a task it would be copied several times.
-    let work = Box::pin(AssertUnwindSafe(work).catch_unwind());
     let mut held = Held {
-        work: Some(work),
+        work: Some(Box::pin(work)),
         runtime: Handle::current(),
     };
-    let Some(work) = held.work.as_mut() else {
-        return Err(Panicked);
-    };
-    let done = work.await;
-    held.work = None;
-    done.map_err(|_| Panicked)
+    poll_fn(move |cx| {
+        // Taken out: what panics is not to be polled again.
+        let Some(mut work) = held.work.take() else {
+            return Poll::Pending;
+        };
+        let polled = work.as_mut().poll(cx);
+        if polled.is_pending() {
+            held.work = Some(work);
+        }
+        polled
+    })
+    .await
 }
 
 /// Work under way. Dropped before its end, it becomes a task.
@@ -46,7 +43,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    work: Option<Pin<Box<CatchUnwind<AssertUnwindSafe<F>>>>>,
+    work: Option<Pin<Box<F>>>,
     runtime: Handle,
 }
 
@@ -57,7 +54,6 @@ where
 {
     fn drop(&mut self) {
         if let Some(work) = self.work.take() {
-            // What nobody waits for is told by itself.
             drop(self.runtime.spawn(work));
         }
     }
@@ -93,9 +89,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_told_and_spares_who_waits() {
-        let work: Result<(), Panicked> = unbroken(async { panic!("a bug") }).await;
-        assert!(work.is_err());
-        assert!(matches!(unbroken(async { 7 }).await, Ok(7)));
+    async fn a_panic_is_that_of_whoever_waits() {
+        let task = tokio::spawn(unbroken(async { panic!("a bug") }));
+        assert!(task.await.is_err_and(|error| error.is_panic()));
+        assert_eq!(unbroken(async { 7 }).await, 7);
     }
 }

@@ -1,4 +1,4 @@
-//! A fixed pool of threads for work that must not run on an async worker: RSA, and
+//! A fixed pool of threads for work that must not hold up an async worker: RSA, and
 //! redb reads that may wait.
 //!
 //! The queue is bounded: what doesn't fit is refused at once, so that a burst makes callers hear

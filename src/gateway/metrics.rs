@@ -38,7 +38,7 @@ impl Api {
 pub enum Phase {
     /// From the request to the credentials.
     Resolve,
-    /// Waiting for a signing thread, and signing.
+    /// Signing, and waiting for a signing thread where others sign.
     Sign,
     /// From us to Alipay and back.
     Upstream,

@@ -143,7 +143,7 @@ impl Gateway {
     /// [`GatewayError`]; its outcome tells whether Alipay may have acted.
     ///
     /// # Cancel safety
-    /// Not safe: Alipay may have acted, and nobody would know. Run it in a task of its own.
+    /// Not safe: Alipay may have acted, and nobody would know.
     pub async fn call(&self, call: &V2Call) -> Result<VerifiedReply, GatewayError> {
         let deadline = Instant::now() + call.timeout;
         let key = call.app.signing.in_force();

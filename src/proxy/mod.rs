@@ -6,10 +6,12 @@
 
 #![warn(clippy::large_futures)]
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Body;
@@ -25,7 +27,7 @@ use crate::net::shutdown::{Ending, Gate};
 use crate::protocol::signature::SignType;
 use crate::telemetry::span::Tracer;
 use crate::token::Tokens;
-use crate::unbroken::{Panicked, unbroken};
+use crate::unbroken::unbroken;
 
 mod admission;
 mod advice;
@@ -82,6 +84,16 @@ const ROOM: usize = 64 << 20;
 #[derive(Clone)]
 pub struct Proxy {
     parts: Arc<ProxyParts>,
+    polled_by: PolledBy,
+}
+
+/// Who polls what answers a request.
+#[derive(Clone, Copy)]
+enum PolledBy {
+    /// A connection of ours, until there is an answer or nobody wants it: a call is made there.
+    Connection,
+    /// A host, who may keep it and not poll it: a call has a task of its own.
+    Anybody,
 }
 
 /// What a proxy is made of.
@@ -175,6 +187,15 @@ impl Proxy {
     pub fn new(parts: ProxyParts) -> Self {
         Self {
             parts: Arc::new(parts),
+            polled_by: PolledBy::Anybody,
+        }
+    }
+
+    /// The same for connections of ours, which poll an answer until it is there, or drop it.
+    pub(crate) fn on_connections(&self) -> Self {
+        Self {
+            polled_by: PolledBy::Connection,
+            ..self.clone()
         }
     }
 
@@ -245,6 +266,7 @@ impl Proxy {
         let answer = match admitted {
             Ok(admitted) => {
                 let as_it_is = |_, answer| std::future::ready(answer);
+                let story = (story, PolledBy::Anybody);
                 let finished = self.finish(admitted, Wanted::NODE, story, as_it_is);
                 finished.await.unwrap_or_else(Err)
             }
@@ -292,6 +314,7 @@ impl Proxy {
             span.set_status(response.status().as_u16());
             response
         };
+        let story = (story, self.polled_by);
         match self.finish(admitted, wanted, story, respond).await {
             Ok(response) => response,
             Err(error) => self.tell(&error, &late, Place::IfFree).await,
@@ -328,12 +351,12 @@ impl Proxy {
     /// still holds its slot.
     ///
     /// # Errors
-    /// A bug ended it.
+    /// A bug ended it, or its caller's patience.
     async fn finish<T, F>(
         &self,
         admitted: Admitted,
         wanted: Wanted,
-        story: Story,
+        (story, polled_by): (Story, PolledBy),
         end: impl FnOnce(Self, Result<Answer, ProxyError>) -> F + Send + 'static,
     ) -> Result<T, ProxyError>
     where
@@ -341,11 +364,12 @@ impl Proxy {
         F: Future<Output = T> + Send,
     {
         let (proxy, story) = (self.clone(), Arc::new(story));
-        let told = Arc::clone(&story);
+        let (parts, told) = (Arc::clone(&self.parts), Arc::clone(&story));
         let mut admitted = admitted;
         let keeps_users = self.parts.tokens.users().are_kept();
         let patience = admitted.call.take_patience(keeps_users);
-        let work = unbroken(async move {
+        // Boxed here: on its way it would be copied several times.
+        let call = Box::pin(async move {
             let Admitted {
                 call,
                 who,
@@ -366,14 +390,20 @@ impl Proxy {
             drop((slot, in_flight));
             ended
         });
-        let done = match patience {
-            None => work.await,
-            Some(patience) => match tokio::time::timeout(patience, work).await {
-                Ok(done) => done,
-                Err(_) => return Err(goes_on(patience)),
-            },
+        // What a bug ended is told, whether or not anybody waits.
+        let call = async move {
+            let ended = AssertUnwindSafe(call).catch_unwind().await;
+            ended.map_err(|_| story.broken(&parts, bug()))
         };
-        done.map_err(|Panicked| story.broken(&self.parts, bug()))
+        match polled_by {
+            PolledBy::Connection => within(patience, unbroken(call)).await,
+            PolledBy::Anybody => {
+                let task = tokio::spawn(call);
+                // It has no bug, so the runtime ends.
+                let done = async { task.await.unwrap_or_else(|_| Err(bug())) };
+                within(patience, done).await
+            }
+        }
     }
 }
 
@@ -419,6 +449,20 @@ fn bug() -> ProxyError {
     ProxyError {
         outcome: Outcome::Unknown,
         ..ProxyError::refused(ErrorCode::Internal, "the call ended in a bug; see the log")
+    }
+}
+
+/// What `call` gives, unless that takes longer than its caller waits.
+async fn within<T>(
+    patience: Option<Duration>,
+    call: impl Future<Output = Result<T, ProxyError>>,
+) -> Result<T, ProxyError> {
+    match patience {
+        None => call.await,
+        Some(patience) => match tokio::time::timeout(patience, call).await {
+            Ok(done) => done,
+            Err(_) => Err(goes_on(patience)),
+        },
     }
 }
 

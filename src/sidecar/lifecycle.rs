@@ -89,7 +89,9 @@ impl Bound {
         let (back, back_ending) = Ending::new();
         let (finished, is_finished) = Shutdown::new();
         let drain = &lasting.drain;
-        let proxy_handler = answer(&sidecar, |now, r| async move { now.proxy.handle(r).await });
+        let proxy_handler = answer(&sidecar, |now, r| async move {
+            now.proxy.on_connections().handle(r).await
+        });
         // Its port is the one that the world may reach.
         let terms = webhook.terms().for_everybody();
         let webhook_handler = answer(

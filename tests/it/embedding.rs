@@ -127,6 +127,38 @@ async fn the_services_answer_without_our_listeners() {
 }
 
 #[tokio::test]
+async fn a_call_that_its_host_does_not_poll_goes_on() {
+    let (alipay, sidecar) = watched().await;
+    alipay.answer(Answer::Held);
+    let request = || {
+        Request::builder()
+            .method("POST")
+            .uri("/m/shop/v2/alipay.trade.create")
+            .header("host", "localhost")
+            .body(Full::new(Bytes::from_static(b"{}")))
+            .expect("a request")
+    };
+    let in_process = sidecar.sidecar.request("alipay.trade.create");
+    let in_process = in_process.merchant(ALIAS).biz_content("{}");
+    let mut kept = std::pin::pin!(in_process.send());
+    let mut of_service = std::pin::pin!(sidecar.sidecar.proxy_service().call(request()));
+    assert!(futures_util::FutureExt::now_or_never(kept.as_mut()).is_none());
+    assert!(futures_util::FutureExt::now_or_never(of_service.as_mut()).is_none());
+    for _ in 0..2 {
+        alipay.next().await;
+    }
+    for _ in 0..2 {
+        alipay.release();
+    }
+    sidecar
+        .wait_for_metric("alipay_sidecar_in_flight_requests", 0.0)
+        .await;
+    assert!(kept.await.is_ok());
+    let answer = of_service.await.expect("infallible");
+    assert_eq!(answer.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_hosts_own_http_2_server_needs_no_host() {
     let (alipay, sidecar) = watched().await;
     alipay.answer(Answer::Node(NODE.to_owned()));
