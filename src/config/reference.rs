@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
 use crate::config::error::Mismatch;
+use crate::config::file::{self, Patient};
 use crate::config::section::nearest;
 use crate::protocol::secret::Secret;
 
@@ -65,7 +66,7 @@ impl References {
 
     /// The secret that `text` refers to, without one trailing newline.
     ///
-    /// Blocks: `exec:` takes up to 10 seconds.
+    /// Blocks: `exec:` and a pipe take up to 10 seconds.
     ///
     /// # Errors
     /// [`Mismatch`] for plain text (which isn't shown), a file that others can read, and whatever
@@ -88,7 +89,8 @@ impl References {
         Ok(public.expose().clone())
     }
 
-    /// The path of a secret file that can be read: `file:` alone.
+    /// The path of a secret file that can be read: `file:` alone. A pipe isn't taken, because whoever
+    /// uses the path reads it a second time.
     ///
     /// # Errors
     /// As [`Self::secret`].
@@ -96,8 +98,9 @@ impl References {
         let Reference::File(path) = Reference::parse(text)? else {
             return Err(Mismatch::new("another reference", "`file:path`"));
         };
-        self.file(path, Readers::OwnerAndGroup)
-            .map(|_| self.path(path))
+        let path = self.path(path);
+        check_file(&path)?;
+        read_file(&path, Readers::OwnerAndGroup).map(|_| path)
     }
 
     /// The path of a public file that can be read, with or without `file:`.
@@ -107,15 +110,8 @@ impl References {
     pub fn public_file(&self, text: &str) -> Result<PathBuf, Mismatch> {
         let path = self.path(text.strip_prefix("file:").unwrap_or(text));
         // Whoever uses it reads it: a system's own file of authorities has hundreds of kilobytes.
-        let unreadable = |error| unreadable(&path, &error);
-        let opened = std::fs::File::open(&path).and_then(|file| file.metadata());
-        match opened.map_err(unreadable)?.is_file() {
-            true => Ok(path),
-            false => {
-                let found = format!("{}, which is no file", path.display());
-                Err(Mismatch::new(found, "a readable file"))
-            }
-        }
+        check_file(&path)?;
+        Ok(path)
     }
 
     /// What relative paths are relative to.
@@ -241,16 +237,29 @@ fn is_key_text(text: &str) -> bool {
     text.contains("-----BEGIN") || (text.len() > 100 && text.bytes().all(base64))
 }
 
+/// A file that can be opened, and however often: a pipe gives its text once.
+fn check_file(path: &Path) -> Result<(), Mismatch> {
+    let opened = file::open(path).and_then(|file| file.metadata());
+    match opened.map_err(|error| unreadable(path, &error))?.is_file() {
+        true => Ok(()),
+        false => {
+            let found = format!("{}, which is no file", path.display());
+            Err(Mismatch::new(found, "a readable file"))
+        }
+    }
+}
+
 fn read_file(path: &Path, readers: Readers) -> Result<Zeroizing<String>, Mismatch> {
     let unreadable = |error: std::io::Error| unreadable(path, &error);
-    let mut file = std::fs::File::open(path).map_err(unreadable)?;
+    let file = file::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.mode();
     if matches!(readers, Readers::OwnerAndGroup) && mode & 0o007 != 0 {
         let found = format!("{} with mode {:04o}", path.display(), mode & 0o7777);
         let mismatch = Mismatch::new(found, "a secret that others can't read");
         return Err(mismatch.hint(format!("run `chmod 600 {}`", path.display())));
     }
-    let text = read_whole(&mut file).map_err(unreadable)?;
+    let mut source = Patient::new(file, TIMEOUT).map_err(unreadable)?;
+    let text = read_whole(&mut source).map_err(unreadable)?;
     if text.len() > LONGEST {
         let found = format!("{}, which is longer than 64 KiB", path.display());
         return Err(Mismatch::new(found, "one secret, key or certificate chain"));
@@ -304,8 +313,8 @@ fn exec(command: &str, withheld: &BTreeSet<String>) -> Result<Zeroizing<String>,
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| failed(format!("can't be started ({error})")))?;
-    let until = Instant::now() + EXEC_TIMEOUT;
-    let output = output_of(&mut child, EXEC_TIMEOUT);
+    let until = Instant::now() + TIMEOUT;
+    let output = output_of(&mut child, TIMEOUT);
     // What has closed its output may still not end.
     let status = match &output {
         Some(_) => ended(&mut child, until),
@@ -355,8 +364,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 const EXEC_EXPECTED: &str = "a command that prints the secret within 10 s";
 
-/// A key store that takes longer than this would hold up every restart.
-const EXEC_TIMEOUT: Duration = Duration::from_secs(10);
+/// A key store or a pipe that takes longer than this would hold up every restart.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// No key, token or chain is longer, bytes.
 const LONGEST: usize = 64 * 1024;

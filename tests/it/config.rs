@@ -362,6 +362,60 @@ fn a_file_of_authorities_may_be_a_systems_own() {
     );
 }
 
+/// A configuration whose `key` names a pipe; `ready` is told where it is.
+fn of_pipe(key: &str, ready: impl FnOnce(&Path)) -> Result<Config, String> {
+    let directory = directory();
+    let pipe = directory.path().join("pipe");
+    let made = std::process::Command::new("mkfifo")
+        .args(["-m", "600"])
+        .arg(&pipe)
+        .status();
+    assert!(made.expect("mkfifo").success());
+    ready(&pipe);
+    let text = format!("{key} = \"file:pipe\"\n");
+    Config::from_toml(&text, directory.path(), []).map_err(|errors| errors.to_string())
+}
+
+#[test]
+fn a_secret_may_come_through_a_pipe() {
+    let mut writer = None;
+    let config = of_pipe("[admin]\ntoken", |pipe| {
+        let pipe = pipe.to_owned();
+        writer = Some(std::thread::spawn(|| std::fs::write(pipe, "opensesame\n")));
+    });
+    let token = config.expect("read").admin.token.expect("a token");
+    assert_eq!(token.expose(), "opensesame");
+    let written = writer.expect("started").join().expect("no panic");
+    written.expect("read to its end");
+}
+
+#[test]
+fn a_pipe_that_nobody_writes_to_holds_nobody_up() {
+    // What is used by its path is read again with each reload.
+    for key in [
+        "[proxy]\ntls_cert",
+        "[proxy]\ntls_key",
+        "[upstream]\nca_file",
+    ] {
+        let said = of_pipe(key, |_| {}).expect_err(key);
+        assert!(said.contains("/pipe, which is no file"), "{key}: {said}");
+    }
+}
+
+#[test]
+fn a_file_without_an_end_is_no_key() {
+    let app = "[[app]]\napp_id = \"1\"\nprivate_key = \"file:open.key\"\n";
+    let said = parse(
+        &format!("{app}alipay_public_key = \"file:/dev/zero\"\n"),
+        &[],
+    );
+    let said = said.expect_err("endless");
+    assert!(
+        said.contains("/dev/zero, which is longer than 64 KiB"),
+        "{said}"
+    );
+}
+
 #[test]
 fn listeners_off_loopback_need_who_may_call() {
     check_fault(
