@@ -59,10 +59,20 @@ impl AdminClient {
             let token = Zeroizing::new(std::fs::read_to_string(path).ok()?);
             Some(Secret::new(token.trim_end().to_owned()))
         };
+        let token = config.admin.token.clone().or_else(beside_store);
+        Self::with(config, token)
+    }
+
+    /// The probes at `admin.listen`, which need no token.
+    pub(crate) fn of_probes(config: &Config) -> Self {
+        Self::with(config, None)
+    }
+
+    fn with(config: &Config, token: Option<Secret<String>>) -> Self {
         let way = Way::Listener {
             listen: config.admin.listen.clone(),
             tls_cert: config.admin.tls_cert.clone(),
-            token: config.admin.token.clone().or_else(beside_store),
+            token,
         };
         Self { way }
     }

@@ -57,6 +57,12 @@ impl Context {
         Ok(Config::from_source_to_ask(self.source(), environment)?)
     }
 
+    /// The same for who only asks whether one is ready: no secret is read.
+    pub(crate) fn load_to_probe(&self) -> Result<Config, Failure> {
+        let environment = self.environment();
+        Ok(Config::from_source_to_probe(self.source(), environment)?)
+    }
+
     fn source(&self) -> &Source {
         self.source.get_or_init(|| Source::read(&self.path))
     }

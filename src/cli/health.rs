@@ -31,10 +31,9 @@ fn duration(text: &str) -> Result<Duration, Mismatch> {
 
 pub(crate) async fn execute(context: &Context, arguments: &HealthArguments) -> Result<(), Failure> {
     let deadline = Instant::now() + arguments.wait.unwrap_or_default();
-    let config = context.load_to_ask()?;
+    let config = context.load_to_probe()?;
+    let client = AdminClient::of_probes(&config);
     loop {
-        // The token file appears when the sidecar starts, so it is looked for each time.
-        let client = AdminClient::new(&config);
         let limit = deadline.max(Instant::now() + ANSWER);
         let looked = tokio::time::timeout_at(limit, client.look("/readyz")).await;
         let Ok(looked) = looked else {

@@ -22,6 +22,17 @@ impl ConfigErrors {
         self.faults.iter().all(|fault| fault.mismatch.is_elsewhere)
     }
 
+    /// Those of them that aren't secrets which can't be read here, if there are any.
+    #[cfg(feature = "cli")]
+    pub(crate) fn but_for_secrets(self) -> Option<Self> {
+        let faults = self.faults.into_iter();
+        Self::of_faults(
+            faults
+                .filter(|fault| !fault.mismatch.is_elsewhere)
+                .collect(),
+        )
+    }
+
     /// The faults, in the order of the file.
     #[must_use]
     pub fn faults(&self) -> &[Fault] {

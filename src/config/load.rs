@@ -90,6 +90,25 @@ impl Config {
         }
     }
 
+    /// As [`Self::from_source`], for who only asks a sidecar whether it is ready, as often as every few
+    /// seconds: nothing that the configuration refers to is read, so that it has no secret and no section
+    /// that can't do without one.
+    ///
+    /// # Errors
+    /// [`ConfigErrors`] with every fault of the text itself.
+    #[cfg(feature = "cli")]
+    pub(crate) fn from_source_to_probe(
+        source: &Source,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigErrors> {
+        let (reading, config) = read_source_by(source, environment, References::unfollowed)?;
+        let errors = reading.finish(()).err();
+        match errors.and_then(ConfigErrors::but_for_secrets) {
+            Some(errors) => Err(errors),
+            None => Ok(config),
+        }
+    }
+
     /// Reads `text` as [`Self::load`] does; `directory` is what its paths are relative to.
     ///
     /// # Errors
@@ -109,8 +128,16 @@ fn read_source(
     source: &Source,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<(Reading, Config), ConfigErrors> {
+    read_source_by(source, environment, |references| references)
+}
+
+fn read_source_by(
+    source: &Source,
+    environment: impl IntoIterator<Item = (String, String)>,
+    change: impl FnOnce(References) -> References,
+) -> Result<(Reading, Config), ConfigErrors> {
     let text = source.checked()?;
-    let references = references(text, &source.directory(), environment);
+    let references = change(references(text, &source.directory(), environment));
     let reading = Reading::new(Some(source.path()), references);
     let config = read(&reading, text);
     Ok((reading, config))

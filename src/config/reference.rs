@@ -21,6 +21,7 @@ pub struct References {
     directory: PathBuf,
     environment: BTreeMap<String, Zeroizing<String>>,
     withheld: BTreeSet<String>,
+    are_followed: bool,
 }
 
 impl std::fmt::Debug for References {
@@ -55,6 +56,7 @@ impl References {
             directory: directory.to_owned(),
             environment: wiped.collect(),
             withheld: BTreeSet::new(),
+            are_followed: true,
         }
     }
 
@@ -62,6 +64,18 @@ impl References {
     #[must_use]
     pub(crate) fn withholding(self, withheld: BTreeSet<String>) -> Self {
         Self { withheld, ..self }
+    }
+
+    /// The same, but nothing is read and no command is run: what has the form of a reference is one that
+    /// can't be read here.
+    #[cfg(feature = "cli")]
+    #[must_use]
+    pub(crate) fn unfollowed(self) -> Self {
+        let are_followed = false;
+        Self {
+            are_followed,
+            ..self
+        }
     }
 
     /// The secret that `text` refers to, without one trailing newline.
@@ -99,8 +113,11 @@ impl References {
             return Err(Mismatch::new("another reference", "`file:path`"));
         };
         let path = self.path(path);
-        check_file(&path)?;
-        read_file(&path, Readers::OwnerAndGroup).map(|_| path)
+        if self.are_followed {
+            check_file(&path)?;
+            read_file(&path, Readers::OwnerAndGroup)?;
+        }
+        Ok(path)
     }
 
     /// The path of a public file that can be read, with or without `file:`.
@@ -110,7 +127,9 @@ impl References {
     pub fn public_file(&self, text: &str) -> Result<PathBuf, Mismatch> {
         let path = self.path(text.strip_prefix("file:").unwrap_or(text));
         // Whoever uses it reads it: a system's own file of authorities has hundreds of kilobytes.
-        check_file(&path)?;
+        if self.are_followed {
+            check_file(&path)?;
+        }
         Ok(path)
     }
 
@@ -136,6 +155,9 @@ impl References {
         reference: &Reference<'_>,
         readers: Readers,
     ) -> Result<Secret<String>, Mismatch> {
+        if !self.are_followed {
+            return Err(Mismatch::new("a reference that isn't followed", "a secret").elsewhere());
+        }
         let text = match reference {
             Reference::Credential(name) => self.credential(name)?,
             Reference::Environment(name) => self.variable(name)?,

@@ -528,10 +528,39 @@ fn the_verbs_need_no_secrets_where_a_sidecar_has_them() {
     world.check(&["inbox", "prune"], 0, &["notify_ids"]);
     let said = world.check(&["check"], 78, &["SHOP_TOKEN"]);
     assert_eq!(said.lines().count(), 1, "{said}");
-    // What others can read is refused all the same.
+    // What others can read is refused all the same, but to who needs none.
     let key = world.path().join("keys/app_private_key.pem");
     std::fs::set_permissions(key, std::fs::Permissions::from_mode(0o644)).expect("changed");
-    world.check(&["health"], 78, &["mode 0644"]);
+    world.check(&["merchant", "list"], 78, &["mode 0644"]);
+    world.check(&["health"], 0, &["ready"]);
+}
+
+/// A health check comes every few seconds, and a key store takes as long as it takes.
+#[test]
+fn health_reads_no_secret_and_runs_no_command() {
+    let world = World::start();
+    let path = world.path().join("config.toml");
+    let text = std::fs::read_to_string(&path).expect("read");
+    let caller = "\n[[caller]]\nname = \"shop\"\nmerchants = [\"*\"]\nmethods = [\"*\"]\n\
+                  token = \"exec:/bin/sh ./slow-keys caller\"\n";
+    std::fs::write(&path, format!("{text}{caller}")).expect("written");
+    world.edit(
+        "[admin]\n",
+        "[admin]\ntoken = \"exec:/bin/sh ./slow-keys admin\"\n",
+    );
+    let script = |text: &str| {
+        std::fs::write(world.path().join("slow-keys"), text).expect("written");
+    };
+    script("echo token-of-$1\n");
+    let (_sidecar, _) = world.run();
+    script("echo $1 >>asked\nsleep 60\n");
+    world.check(&["health"], 0, &["ready"]);
+    world.check(&["health", "--wait", "1s", "--json"], 0, &["true"]);
+    assert!(!world.path().join("asked").exists(), "a command was run");
+    // What isn't a reference is a fault as ever, and the only one.
+    world.edit("exec:/bin/sh ./slow-keys admin", "pasted-by-mistake");
+    let said = world.check(&["health"], 78, &["`admin.token`", "plain text"]);
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 #[test]
