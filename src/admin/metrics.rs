@@ -95,6 +95,13 @@ impl Metrics {
         })
     }
 
+    /// Renders `registry`, which comes to have these gauges by another way, and not the one they were
+    /// registered with.
+    #[must_use]
+    pub fn rendering(self, registry: Registry) -> Self {
+        Self { registry, ..self }
+    }
+
     /// Shows which configuration is in force, since when, and its `delivery.high_water`.
     pub fn in_force(&self, generation: u64, loaded_at_ms: i64, high_water: u64) {
         self.generation.set(number(generation));

@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use prometheus::Registry;
-use prometheus::process_collector::ProcessCollector;
 
 use crate::admin::drain::{Drain, DrainParts};
 use crate::admin::metrics::Metrics;
@@ -37,6 +36,7 @@ use crate::sidecar::generation::{Generation, Making};
 use crate::sidecar::lasting::{AllMetrics, Lasting};
 use crate::sidecar::means::Means;
 use crate::sidecar::promotions::KeptPromotions;
+use crate::sidecar::registration;
 use crate::sidecar::reload::ConfigSource;
 use crate::sidecar::tls::{Acceptors, Expiry};
 use crate::sidecar::traces::Traces;
@@ -130,7 +130,7 @@ impl SidecarBuilder {
         self
     }
 
-    /// Where metrics are registered; default: a registry of its own.
+    /// Where metrics are registered, once all else is built; default: a registry of its own.
     pub fn registry(mut self, registry: Registry) -> Self {
         self.registry = registry;
         self
@@ -210,7 +210,8 @@ impl SidecarBuilder {
         let admin_token = admin_token(config)?;
         let promotions = KeptPromotions::new(Arc::clone(&store), Arc::clone(&self.clock));
         promotions.recall(&apps.all()).await?;
-        let lasting = self.lasting((&means, &apps), store).await?;
+        let ours = Registry::new();
+        let lasting = self.lasting((&means, &apps), store, &ours).await?;
         let making = Making {
             config: self.config,
             means,
@@ -226,17 +227,19 @@ impl SidecarBuilder {
             // It serves all the same, in the order of its own clock.
             tracing::warn!(%error, "how far the inbox goes can't be read");
         }
+        registration::hand_over(ours, &self.registry)?;
         Ok(Sidecar::assemble(lasting, generation, self.source))
     }
 
-    /// What this configuration and all after it share.
+    /// What this configuration and all after it share, its metrics in `registry`.
     async fn lasting(
         &self,
         (means, apps): (&Means, &Apps),
         store: Arc<dyn Store>,
+        registry: &Registry,
     ) -> Result<Lasting, BuildError> {
-        let (config, registry, clock) = (&self.config, &self.registry, &self.clock);
-        let metrics = all_metrics(registry)?;
+        let (config, clock) = (&self.config, &self.clock);
+        let metrics = all_metrics(registry, &self.registry)?;
         let beside = AuditBeside {
             metrics: &metrics.audit,
             clock,
@@ -245,8 +248,6 @@ impl SidecarBuilder {
             by: self.audit_by,
         };
         let audit = open_audit(config, beside).await?;
-        // Fails where the system has no such metrics, or where the host registered them already.
-        let _ = registry.register(Box::new(ProcessCollector::for_self()));
         let traces = Traces::new(clock, registry)?;
         traces.follow(config, &means.backend);
         let of_deliveries = means.of_deliveries(&traces.tracer);
@@ -291,9 +292,10 @@ impl SidecarBuilder {
     }
 }
 
-fn all_metrics(registry: &Registry) -> Result<AllMetrics, BuildError> {
+/// All of them in `registry`; `/metrics` shows what the host's has.
+fn all_metrics(registry: &Registry, host: &Registry) -> Result<AllMetrics, BuildError> {
     Ok(AllMetrics {
-        admin: Metrics::register(registry)?,
+        admin: Metrics::register(registry)?.rendering(host.clone()),
         audit: AuditMetrics::register(registry)?,
         calls: CallMetrics::register(registry)?,
         certificates: CertificateMetrics::register(registry)?,

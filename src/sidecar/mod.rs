@@ -36,6 +36,7 @@ mod lasting;
 mod lifecycle;
 mod means;
 mod promotions;
+mod registration;
 mod reload;
 mod reply_key;
 mod request;

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use alipay_sidecar::proxy::error::ErrorCode;
+use alipay_sidecar::sidecar::{BuildError, Sidecar};
 use bytes::Bytes;
 use http::{Request, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
+use prometheus::{IntCounter, Registry};
 use tower_service::Service;
 
 use crate::proxy::watched;
@@ -179,4 +181,39 @@ async fn a_hosts_own_http_2_server_needs_no_host() {
             "{authority}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_sidecar_that_could_not_be_built_leaves_no_metric_behind() {
+    let sidecar = TestSidecar::start().await;
+    let registry = Registry::new();
+    let hosts = IntCounter::new("host_requests_total", "The host's own.").expect("a name");
+    registry.register(Box::new(hosts)).expect("new");
+    let folder = tempfile::tempdir().expect("a folder");
+    let build = async |audit_file| {
+        let mut config = sidecar.config.clone();
+        config.telemetry.audit_file = audit_file;
+        let builder = Sidecar::builder(config).store(sidecar.sidecar.store());
+        builder.registry(registry.clone()).build().await
+    };
+    // A folder isn't made, but for the log's own.
+    let nowhere = folder.path().join("no/such/audit.jsonl");
+    let refused = build(Some(nowhere)).await;
+    assert!(matches!(refused, Err(BuildError::Audit(_))), "{refused:?}");
+    assert_eq!(registry.gather().len(), 1, "the host's own");
+    let built = build(None).await.expect("a second attempt");
+    let request = Request::get("/metrics").body(Full::default());
+    let shown = built.ask_admin(request.expect("a request")).await;
+    let shown = shown
+        .into_body()
+        .collect()
+        .await
+        .expect("a body")
+        .to_bytes();
+    let shown = String::from_utf8(shown.into()).expect("text");
+    for name in ["host_requests_total 0", "alipay_sidecar_build_info{"] {
+        assert_eq!(shown.matches(&format!("\n{name}")).count(), 1, "{shown}");
+    }
+    let taken = build(None).await;
+    assert!(matches!(taken, Err(BuildError::Metrics(_))), "{taken:?}");
 }
