@@ -76,7 +76,9 @@ case "${1:-} $#" in
     if [ "$status" = 3 ]; then trade=$(call alipay.trade.query "{\"out_trade_no\":\"$2\"}") || exit 3; status=0; fi
     [ "$status" = 0 ] || exit "$status"
     trade_no=$(member trade_no <<<"$trade")
-    echo "$2 $(fen "$3") $trade_no" >>"$orders"
+    # A reply may leave it out, as while a payment is under way; what is known stays.
+    if [ -z "$trade_no" ]; then trade_no=$(sed -n "s/^$2 [0-9]* \([0-9][0-9]*\)\$/\1/p" "$orders" | tail -n 1); fi
+    if [ -n "$trade_no" ]; then echo "$2 $(fen "$3") $trade_no" >>"$orders"; fi
     echo "$trade_no"
     ;;
   'events 1')

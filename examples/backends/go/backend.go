@@ -167,7 +167,10 @@ func create(order, amount, user string) (any, error) {
 	}
 	lock.Lock()
 	defer lock.Unlock()
-	known.TradeNo = trade.TradeNo
+	// A reply may leave it out, as while a payment is under way; what is known stays.
+	if trade.TradeNo != "" {
+		known.TradeNo = trade.TradeNo
+	}
 	return *known, nil
 }
 

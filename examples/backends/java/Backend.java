@@ -155,9 +155,12 @@ public final class Backend {
             }
             trade = query(order);
         }
-        String tradeNo = member(trade, "trade_no");
-        return ORDERS.computeIfPresent(order, (name, known) -> new Order(name, known.amount, tradeNo, known.paid))
-                .json();
+        String told = member(trade, "trade_no");
+        return ORDERS.computeIfPresent(order, (name, known) -> {
+            // A reply may leave it out, as while a payment is under way; what is known stays.
+            String tradeNo = told == null || told.isEmpty() ? known.tradeNo : told;
+            return new Order(name, known.amount, tradeNo, known.paid);
+        }).json();
     }
 
     /** Asks for a trade whose making has an unknown outcome: bytes had left, so it may be there. */

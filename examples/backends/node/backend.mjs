@@ -101,7 +101,8 @@ async function create(order, amount, user) {
     if (failed.outcome !== 'unknown') throw failed;
     trade = await query(order);
   }
-  known.trade_no = trade.trade_no;
+  // A reply may leave it out, as while a payment is under way; what is known stays.
+  known.trade_no = trade.trade_no || known.trade_no;
   return known;
 }
 

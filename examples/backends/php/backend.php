@@ -144,7 +144,8 @@ function create(string $order, string $amount, string $user): array
         $trade = query($order);
     }
     return orders(function (array &$orders) use ($order, $trade) {
-        $orders[$order]['trade_no'] = $trade['trade_no'] ?? null;
+        // A reply may leave it out, as while a payment is under way; what is known stays.
+        $orders[$order]['trade_no'] = ($trade['trade_no'] ?? '') ?: $orders[$order]['trade_no'];
         return $orders[$order];
     });
 }

@@ -111,7 +111,8 @@ def create(order, amount, user):
             raise
         trade = query(order)
     with lock:
-        known["trade_no"] = trade.get("trade_no")
+        # A reply may leave it out, as while a payment is under way; what is known stays.
+        known["trade_no"] = trade.get("trade_no") or known["trade_no"]
         return dict(known)
 
 

@@ -281,6 +281,19 @@ async fn believe_what_is_sure(sidecar: &TestSidecar, between: &Between, base: &s
         (&told["trade_no"], &told["paid"]),
         (&json!("2026"), &json!(false))
     );
+    // Without `trade_no`, and with nothing in it, a reply takes nothing back.
+    for node in [
+        r#"{"code":"10003","msg":"order success pay inprocess"}"#,
+        r#"{"code":"10003","trade_no":""}"#,
+    ] {
+        let verified = "true";
+        between.tell(Instead::Node { verified, node });
+        let (status, told) = order(sidecar, base, user, ("under-way", "1.00")).await;
+        assert_eq!(
+            (status, &told["trade_no"]),
+            (StatusCode::OK, &json!("2026"))
+        );
+    }
     between.tell(Instead::Node {
         verified: "true",
         node: r#"{"code":"40004","sub_code":"ACQ.ACCESS_FORBIDDEN"}"#,
@@ -484,6 +497,15 @@ async fn curl() {
             .fail(3, &["pay", "in-vain", "1.00", &user], error)
             .await;
     }
+    between.tell(Instead::Node {
+        verified: "true",
+        node: r#"{"code":"10003","msg":"order success pay inprocess"}"#,
+    });
+    let again = script.say(&["pay", "one", "8.80", &user]).await;
+    assert_eq!(
+        again, first,
+        "a reply without `trade_no` takes nothing back"
+    );
     let made = calls(&sidecar, "alipay.trade.create");
     let other_amount = ["pay", "one", "8.81", &user];
     script.fail(2, &other_amount, "another amount").await;
