@@ -26,7 +26,7 @@ const ASIDE: usize = 100;
 /// How many entries are read at once while a backend is held back, or where no route fits: they may
 /// stand before what is owed to others, and are put off with one write.
 const OUT_OF_THE_WAY: usize = 256;
-/// How many of what was parked are made due again at once.
+/// How many of what was parked are looked at again at once.
 const TAKEN_BACK: usize = 256;
 /// How long an entry is put off whose merchant couldn't be looked up, milliseconds.
 const UNREAD_MS: i64 = 1000;
@@ -37,6 +37,9 @@ const REAP_EVERY_MS: i64 = 1000;
 /// For how long they are passed over, and further ones are put off, milliseconds: an operator may
 /// have named the merchant that a route asks for, or replayed what met a bug.
 const ASIDE_MS: i64 = 600_000;
+/// How long those are put off that have an order, milliseconds: whether a route fits them by now is found
+/// out without a write ([`Desk::take_back`]), and this is for what that should miss.
+const PARKED_MS: i64 = 3_600_000;
 
 /// The attempts under way.
 pub(super) struct Desk {
@@ -49,7 +52,7 @@ pub(super) struct Desk {
     aside_since: i64,
     /// Whether it was told since then that something was set aside.
     told: bool,
-    /// How far those were taken back that had been parked until then.
+    /// How far those were looked at again that had been parked until then.
     taken_back: TakenBack,
     /// Whether the last look met some that no route fits.
     left: bool,
@@ -70,7 +73,8 @@ impl Desk {
             aside: HashSet::new(),
             aside_since: 0,
             told: false,
-            taken_back: TakenBack::All,
+            // They were parked under another plan, as far as anybody knows.
+            taken_back: TakenBack::Until(None),
             left: false,
             put_off: Vec::new(),
             reaped_at: 0,
@@ -190,27 +194,32 @@ impl Desk {
     fn follow_plan(&mut self) {
         let now = self.inner.clock.now_ms();
         if !(0..ASIDE_MS).contains(&now.saturating_sub(self.aside_since)) {
-            self.begin_anew(now);
+            let plan = Arc::clone(&self.plan);
+            self.begin_anew(now, plan);
         }
         let plan = self.inner.plan.load_full();
         if !Arc::ptr_eq(&plan, &self.plan) {
-            self.plan = plan;
-            self.begin_anew(now);
+            self.begin_anew(now, plan);
             self.lanes.keep(&self.plan.routes);
             self.inner.metrics.held_back(self.lanes.held());
         }
     }
 
-    /// Looks again at all that was set aside or parked.
-    fn begin_anew(&mut self, now: i64) {
+    /// Looks again at all that was set aside, and, where `plan` may have a route for it, at what was
+    /// parked.
+    fn begin_anew(&mut self, now: i64, plan: Arc<Plan>) {
         self.aside.clear();
         self.aside_since = now;
         self.told = false;
-        self.taken_back = TakenBack::Until(None);
+        let former = std::mem::replace(&mut self.plan, plan);
+        if self.plan.routes.may_fit_more_than(&former.routes) {
+            self.taken_back = TakenBack::Until(None);
+        }
     }
 
-    /// Makes some of what was parked due again that has an order, in its place among the others of
-    /// it: before anything newer is looked at. The rest is due when its time comes.
+    /// Makes those due again, of some of what was parked and has an order, that a route fits now, in their
+    /// place among the others of it: before anything newer is looked at. What has no order is due when its
+    /// time comes.
     async fn take_back(&mut self) -> Result<TakenBack, StoreError> {
         let TakenBack::Until(after) = self.taken_back else {
             return Ok(TakenBack::All);
@@ -222,12 +231,38 @@ impl Desk {
             None => TakenBack::All,
             Some(last) => {
                 let until = inner.clock.now_ms();
-                let due = |id: &EventId| Change::Postpone { id: *id, until };
-                inner.store.commit(parked.iter().map(due).collect()).await?;
+                let mut due = Vec::new();
+                for id in &parked {
+                    if self.may_have_a_route(*id).await {
+                        due.push(Change::Postpone { id: *id, until });
+                    }
+                }
+                if !due.is_empty() {
+                    inner.store.commit(due).await?;
+                }
                 TakenBack::Until(Some(*last))
             }
         };
         Ok(self.taken_back)
+    }
+
+    /// Whether a route fits what was parked. What can't be read is for who looks at what is due.
+    async fn may_have_a_route(&mut self, id: EventId) -> bool {
+        let inner = Arc::clone(&self.inner);
+        let entry = match inner.store.entry(id).await {
+            Ok(Some((entry, _))) => entry,
+            Ok(None) => return false,
+            Err(_) => return true,
+        };
+        let Ok(known) = known(&*inner.store, &self.plan, &entry).await else {
+            return true;
+        };
+        let entry = known.told_in(entry);
+        let has_one = self.plan.routes.target(&entry, &known).is_some();
+        if !has_one {
+            self.tell_left(id);
+        }
+        has_one
     }
 
     /// Starts one entry, or puts it where it is in nobody's way; `more` may stand behind it.
@@ -249,12 +284,7 @@ impl Desk {
         let entry = known.told_in(entry);
         let plan = Arc::clone(&self.plan);
         let Some(target) = plan.routes.target(&entry, &known) else {
-            if !std::mem::replace(&mut self.told, true) {
-                tracing::warn!(
-                    event_id = %entry.id,
-                    "no [[delivery.route]] fits and delivery.url is empty; the entry stays in the inbox"
-                );
-            }
+            self.tell_left(entry.id);
             return self.leave(&entry);
         };
         let is_in_the_way = plan.routes.several_backends();
@@ -287,6 +317,16 @@ impl Desk {
         Placed::Done
     }
 
+    /// Tells of the first that no route fits.
+    fn tell_left(&mut self, id: EventId) {
+        if !std::mem::replace(&mut self.told, true) {
+            tracing::warn!(
+                event_id = %id,
+                "no [[delivery.route]] fits and delivery.url is empty; the entry stays in the inbox"
+            );
+        }
+    }
+
     /// Puts an entry aside that no route fits.
     fn leave(&mut self, entry: &InboxEntry) -> Placed {
         if entry.order_key.is_none() {
@@ -294,7 +334,7 @@ impl Desk {
             return Placed::Done;
         }
         // Later ones of its order may have a route, and are held up until the store knows.
-        self.park(entry.id);
+        self.park(entry.id, PARKED_MS);
         Placed::Left
     }
 
@@ -358,11 +398,11 @@ impl Desk {
             self.aside.insert(id);
             return;
         }
-        self.park(id);
+        self.park(id, ASIDE_MS);
     }
 
-    fn park(&mut self, id: EventId) {
-        let until = self.inner.clock.now_ms().saturating_add(ASIDE_MS);
+    fn park(&mut self, id: EventId, ms: i64) {
+        let until = self.inner.clock.now_ms().saturating_add(ms);
         self.put_off.push(Change::Park { id, until });
     }
 
@@ -441,7 +481,7 @@ pub(super) async fn known(
     Ok(merchant.map(Known::from).unwrap_or_default())
 }
 
-/// What was parked and is due again.
+/// How far what was parked was looked at again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TakenBack {
     All,

@@ -7,7 +7,9 @@
 //! An entry that no route fits while there is no `delivery.url` stays in the inbox: it can be
 //! pulled, and is looked at again when the configuration changes, and every ten minutes. The
 //! dispatcher remembers such entries (a hundred at most) so as not to look at them over and over;
-//! further ones, and those that others of their order stand behind, are parked, and what is owed to a backend that hangs is put off, so that neither is in the way of the rest.
+//! further ones, and those that others of their order stand behind, are parked, and what is owed to a backend
+//! that hangs is put off, so that neither is in the way of the rest. Nothing is written of a parked one of an
+//! order for an hour, unless a route fits it by then.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -98,6 +98,15 @@ impl Routes {
         self.rules.iter().map(|rule| &rule.target).chain(&self.rest)
     }
 
+    /// Whether an entry that no route of `former` fitted may have one now: the routes are others, or they
+    /// ask for merchants, whom an operator or Alipay may have named since.
+    pub(super) fn may_fit_more_than(&self, former: &Self) -> bool {
+        let conditions = self.rules.iter().map(Rule::conditions);
+        let are_same = conditions.eq(former.rules.iter().map(Rule::conditions))
+            && self.rest.is_some() == former.rest.is_some();
+        !are_same || self.need_merchant()
+    }
+
     /// Whether the merchant's record must be looked up to choose.
     pub(super) fn need_merchant(&self) -> bool {
         self.rules
@@ -156,6 +165,18 @@ impl Target {
 }
 
 impl Rule {
+    /// All that [`Self::fits`] goes by.
+    fn conditions(&self) -> [Option<&str>; 4] {
+        let DeliveryRoute {
+            event_type,
+            app,
+            merchant,
+            path,
+            ..
+        } = &self.conditions;
+        [event_type, app, merchant, path].map(Option::as_deref)
+    }
+
     fn fits(&self, entry: &InboxEntry, known: &Known) -> bool {
         let is = |condition: &Option<String>, fits: &dyn Fn(&str) -> bool| {
             condition.as_deref().is_none_or(fits)
@@ -260,6 +281,40 @@ mod tests {
             },
             false,
         );
+    }
+
+    #[test]
+    fn the_same_conditions_fit_no_more_unless_they_ask_for_merchants() {
+        let route = |path: &str, merchant: Option<&str>| DeliveryRoute {
+            url: format!("http://{path}"),
+            path: Some(path.to_owned()),
+            merchant: merchant.map(str::to_owned),
+            ..DeliveryRoute::default()
+        };
+        let routes = |routes: &[DeliveryRoute], url: Option<&str>| {
+            Routes::new(&DeliveryConfig {
+                url: url.map(str::to_owned),
+                routes: routes.to_vec(),
+                ..DeliveryConfig::default()
+            })
+        };
+        let (a, b) = (route("a", None), route("b", None));
+        let moved = DeliveryRoute {
+            url: "http://elsewhere".to_owned(),
+            ..a.clone()
+        };
+        let former = routes(std::slice::from_ref(&a), None);
+        for (now, may) in [
+            (routes(&[moved], None), false),
+            (routes(&[a.clone(), b.clone()], None), true),
+            (routes(&[b], None), true),
+            (routes(&[], None), true),
+            (routes(&[a], Some("http://rest")), true),
+        ] {
+            assert_eq!(now.may_fit_more_than(&former), may, "{now:?}");
+        }
+        let named = [route("a", Some("shop"))];
+        assert!(routes(&named, None).may_fit_more_than(&routes(&named, None)));
     }
 
     #[test]

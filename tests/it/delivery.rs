@@ -376,6 +376,71 @@ async fn what_a_new_route_fits_goes_before_what_came_later_of_its_order() {
     assert_eq!(parked().await, [left]);
 }
 
+/// Parked again and again, however often it is looked at, each would be written twice each time.
+#[tokio::test]
+async fn what_has_no_route_is_looked_at_again_without_a_write() {
+    let mut backend = FakeBackend::new().await;
+    let by_path = vec![route("/orders/*", &backend.url)];
+    let by_merchant = DeliveryRoute {
+        merchant: Some("shop".to_owned()),
+        ..route("/nowhere", &backend.url)
+    };
+    let config = |routes| DeliveryConfig {
+        routes,
+        ..DeliveryConfig::default()
+    };
+    let running = running(config(by_path.clone())).await;
+    let (store, dispatcher) = (&running.parts.store, &running.parts.dispatcher);
+    running
+        .parts
+        .trigger(Event::PluginOrder, TriggerOptions::default())
+        .await;
+    let told = backend.next().await;
+    assert!(told.body.contains("merchant.authorized"), "{}", told.body);
+    let merchant = running.parts.merchant(FIRST_AUTH_APP_ID).await;
+    let merchant = merchant.expect("stored");
+    let left = InboxEntry {
+        app_id: merchant.app_id.clone(),
+        auth_app_id: Some(merchant.auth_app_id.clone()),
+        ..of_t1(0, "/nowhere")
+    };
+    let id = left.id;
+    let kept = store.commit(vec![Change::Receive(Box::new(left))]).await;
+    kept.expect("stored");
+    dispatcher.wake();
+    let hour = NOW + 3_600_000;
+    running.until(id, |d| d.next_attempt_at == hour).await;
+    let mut passed = 0;
+    let mut look = async |ms: i64| {
+        running.later(ms);
+        // Its own turn came before, if it has one.
+        passed += 1;
+        running.pay(&format!("P{passed}")).await;
+        let got = backend.next().await;
+        assert!(got.body.contains(&format!("P{passed}")), "{}", got.body);
+        let (_, delivery) = store.entry(id).await.expect("readable").expect("kept");
+        delivery.next_attempt_at
+    };
+    assert_eq!(look(600_000).await, hour, "ten minutes passed");
+    let mut slower = config(by_path.clone());
+    slower.timeout = Duration::from_secs(7);
+    dispatcher.reconfigure(&slower);
+    assert_eq!(look(1_000).await, hour, "the same routes");
+    let both = config([by_path, vec![by_merchant]].concat());
+    dispatcher.reconfigure(&both);
+    assert_eq!(look(1_000).await, hour, "the merchant has no name");
+    assert_eq!(look(600_000).await, hour, "nor ten minutes later");
+    let name = Change::NameMerchant {
+        app_id: merchant.app_id,
+        auth_app_id: merchant.auth_app_id,
+        alias: Some("shop".parse().expect("an alias")),
+    };
+    store.commit(vec![name]).await.expect("stored");
+    running.later(600_000);
+    let got = backend.next().await;
+    assert_eq!(got.header("alipay-event-id"), id.to_string());
+}
+
 #[tokio::test]
 async fn what_no_route_fits_holds_up_nothing_of_its_order() {
     let mut backend = FakeBackend::new().await;
