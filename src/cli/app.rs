@@ -43,7 +43,8 @@ pub(crate) struct AddArguments {
     /// The application's id
     #[arg(long)]
     app_id: AppId,
-    /// Reference of the application's private key, or - for standard input
+    /// Reference of the application's private key, or - for standard input; a pipe or a command may
+    /// take its time
     #[arg(long, value_name = "REF")]
     private_key: String,
     /// Reference of Alipay's public key (支付宝公钥), or the key itself; again during a change

@@ -17,7 +17,7 @@ pub(crate) fn secret(argument: &str, reference: &str) -> Result<Secret<String>, 
     if reference == "-" {
         return from_stdin(argument);
     }
-    let secret = References::new(Path::new(""), process_environment()).secret(reference);
+    let secret = references().secret(reference);
     Ok(secret.map_err(|mismatch| anyhow!("{argument}: {mismatch}"))?)
 }
 
@@ -50,8 +50,13 @@ pub(crate) fn optional_secret(
 
 /// The public text of a reference, or the text itself.
 pub(crate) fn public(argument: &str, reference: &str) -> Result<String, Failure> {
-    let public = References::new(Path::new(""), process_environment()).public(reference);
+    let public = references().public(reference);
     Ok(public.map_err(|mismatch| anyhow!("{argument}: {mismatch}"))?)
+}
+
+/// Those of arguments: relative to the working directory, and with somebody there who waits.
+pub(crate) fn references() -> References {
+    References::new(Path::new(""), process_environment()).unhurried()
 }
 
 /// The bytes of the file at `path`; `-` is standard input.

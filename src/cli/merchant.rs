@@ -50,7 +50,8 @@ pub(crate) struct AddArguments {
     /// A name of your own for it
     #[arg(long)]
     alias: Option<Alias>,
-    /// Reference of the app_auth_token, or - for the terminal or standard input
+    /// Reference of the app_auth_token, or - for the terminal or standard input; a pipe or a command
+    /// may take its time
     #[arg(long, value_name = "REF")]
     token: String,
     /// Reference of the app_refresh_token

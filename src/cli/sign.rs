@@ -21,7 +21,8 @@ pub(crate) struct SignArguments {
     /// The configured application that signs
     #[arg(long, value_name = "APP_ID", required_unless_present = "private_key")]
     app: Option<AppId>,
-    /// Reference of the private key that signs, instead of an application's; never the key itself
+    /// Reference of the private key that signs, instead of an application's; never the key itself; a
+    /// pipe or a command may take its time
     #[arg(
         long,
         value_name = "REF",

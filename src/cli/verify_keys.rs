@@ -1,13 +1,9 @@
 //! The keys that `sign` and `verify` work with: a configured app's, or those of references.
 
-use std::path::Path;
-
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::input;
 use crate::config::error::{ConfigErrors, Mismatch};
-use crate::config::process_environment;
-use crate::config::reference::References;
 use crate::model::app::App;
 use crate::model::id::AppId;
 use crate::protocol::diagnosis::{self, Cause, Keys};
@@ -109,8 +105,7 @@ fn private_text(reference: &str) -> Result<Secret<String>, Failure> {
 /// The text of a reference to a public key. A private key by mistake is read, too: that is what
 /// is to be explained.
 fn any_text(argument: &str, reference: &str) -> Result<String, Failure> {
-    let references = References::new(Path::new(""), process_environment());
-    let text = references.public(reference);
+    let text = input::references().public(reference);
     text.map_err(|mismatch| Failure::Usage(format!("{argument}: {mismatch}")))
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 
 /// Opens the file at `path` for reading, and waits for nobody: to open a named pipe takes for ever where
@@ -19,26 +20,36 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
-/// What an opened file gives: a pipe (`<(…)`, `/dev/stdin`) may take its time, though not for ever.
+/// What an opened file gives: a pipe (`<(…)`, `/dev/stdin`) may take its time.
 pub(super) struct Patient {
     file: File,
-    until: Instant,
-    /// Whether the end is only that nobody writes yet.
+    /// `None`: it may take as long as it likes.
+    until: Option<Instant>,
+    /// Whether the end may only be that nobody writes yet.
     awaits_writer: bool,
 }
 
 impl Patient {
-    /// What `file` gives within `patience`.
+    /// What `file` gives within `patience`, or ever.
     ///
     /// # Errors
     /// The system's.
-    pub(super) fn new(file: File, patience: Duration) -> io::Result<Self> {
+    pub(super) fn new(file: File, patience: Option<Duration>) -> io::Result<Self> {
         let awaits_writer = file.metadata()?.file_type().is_fifo();
         Ok(Self {
             file,
-            until: Instant::now() + patience,
+            until: patience.map(|patience| Instant::now() + patience),
             awaits_writer,
         })
+    }
+
+    /// Whether who wrote has gone: a pipe hangs up then, and doesn't before anybody has opened it.
+    fn is_abandoned(&self) -> io::Result<bool> {
+        let mut asked = [PollFd::new(&self.file, PollFlags::IN)];
+        poll(&mut asked, Some(&Timespec::default()))?;
+        let [told] = &asked;
+        // What came in between is still to be read.
+        Ok(told.revents().contains(PollFlags::HUP) && !told.revents().contains(PollFlags::IN))
     }
 }
 
@@ -46,14 +57,14 @@ impl Read for Patient {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.file.read(buffer) {
-                Ok(0) if self.awaits_writer => {}
+                Ok(0) if self.awaits_writer && !self.is_abandoned()? => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 given => {
                     self.awaits_writer = false;
                     return given;
                 }
             }
-            if Instant::now() >= self.until {
+            if self.until.is_some_and(|until| Instant::now() >= until) {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, LATE));
             }
             std::thread::sleep(LOOK_AGAIN);
@@ -70,6 +81,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::fd::AsRawFd;
     use std::process::Command;
 
     use super::*;
@@ -84,7 +96,8 @@ mod tests {
 
     fn read(path: &Path, ms: u64) -> io::Result<String> {
         let mut text = String::new();
-        Patient::new(open(path)?, Duration::from_millis(ms))?.read_to_string(&mut text)?;
+        let patience = Some(Duration::from_millis(ms));
+        Patient::new(open(path)?, patience)?.read_to_string(&mut text)?;
         Ok(text)
     }
 
@@ -110,6 +123,25 @@ mod tests {
         });
         assert_eq!(read(&path, 30_000).expect("in time"), "a secret\n");
         writer.join().expect("no panic").expect("written");
+    }
+
+    #[test]
+    fn what_a_writer_left_empty_is_not_waited_for() {
+        let (of_named, path) = pipe();
+        // As `<(…)` and `/dev/stdin` name one; it hangs up once its last writer is gone.
+        let (unnamed, its_writer) = io::pipe().expect("a pipe");
+        let ended = Path::new("/proc/self/fd").join(unnamed.as_raw_fd().to_string());
+        drop(its_writer);
+        assert_eq!(read(&ended, 60_000).expect("read"), "");
+        // Who opens a named one and goes is seen, and who hasn't come yet is waited for.
+        let reader = Patient::new(open(&path).expect("opened"), None);
+        let mut reader = reader.expect("a pipe");
+        assert!(!reader.is_abandoned().expect("asked"));
+        drop(File::options().write(true).open(&path).expect("opened"));
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("read");
+        assert_eq!(text, "");
+        drop(of_named);
     }
 
     #[test]

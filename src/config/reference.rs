@@ -22,6 +22,8 @@ pub struct References {
     environment: BTreeMap<String, Zeroizing<String>>,
     withheld: BTreeSet<String>,
     are_followed: bool,
+    /// How long one reference may take.
+    patience: Option<Duration>,
 }
 
 impl std::fmt::Debug for References {
@@ -57,7 +59,17 @@ impl References {
             environment: wiped.collect(),
             withheld: BTreeSet::new(),
             are_followed: true,
+            patience: Some(TIMEOUT),
         }
+    }
+
+    /// The same, but a command or pipe may take as long as it likes: somebody is there who may have to type
+    /// a passphrase, and can break it off.
+    #[cfg(feature = "cli")]
+    #[must_use]
+    pub(crate) fn unhurried(self) -> Self {
+        let patience = None;
+        Self { patience, ..self }
     }
 
     /// The same, but commands of `exec:` don't see these variables.
@@ -80,7 +92,7 @@ impl References {
 
     /// The secret that `text` refers to, without one trailing newline.
     ///
-    /// Blocks: `exec:` and a pipe take up to 10 seconds.
+    /// Blocks: `exec:` and a pipe take up to 10 seconds, in a configuration.
     ///
     /// # Errors
     /// [`Mismatch`] for plain text (which isn't shown), a file that others can read, and whatever
@@ -115,7 +127,7 @@ impl References {
         let path = self.path(path);
         if self.are_followed {
             check_file(&path)?;
-            read_file(&path, Readers::OwnerAndGroup)?;
+            self.read_file(&path, Readers::OwnerAndGroup)?;
         }
         Ok(path)
     }
@@ -161,8 +173,8 @@ impl References {
         let text = match reference {
             Reference::Credential(name) => self.credential(name)?,
             Reference::Environment(name) => self.variable(name)?,
-            Reference::Exec(command) => exec(command, &self.withheld)?,
-            Reference::File(path) => self.file(path, readers)?,
+            Reference::Exec(command) => self.command(command)?,
+            Reference::File(path) => self.read_file(&self.path(path), readers)?,
         };
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let text = text.strip_suffix('\r').unwrap_or(text);
@@ -206,14 +218,16 @@ impl References {
                 .elsewhere()
                 .hint("add LoadCredential= to the unit, or use another kind of reference")
             })?;
-        read_file(
-            &Path::new(directory.as_str()).join(name),
-            Readers::OwnerAndGroup,
-        )
+        let path = Path::new(directory.as_str()).join(name);
+        self.read_file(&path, Readers::OwnerAndGroup)
     }
 
-    fn file(&self, path: &str, readers: Readers) -> Result<Zeroizing<String>, Mismatch> {
-        read_file(&self.path(path), readers)
+    fn command(&self, command: &str) -> Result<Zeroizing<String>, Mismatch> {
+        exec(command, &self.withheld, self.patience)
+    }
+
+    fn read_file(&self, path: &Path, readers: Readers) -> Result<Zeroizing<String>, Mismatch> {
+        read_file(path, readers, self.patience)
     }
 }
 
@@ -271,7 +285,11 @@ fn check_file(path: &Path) -> Result<(), Mismatch> {
     }
 }
 
-fn read_file(path: &Path, readers: Readers) -> Result<Zeroizing<String>, Mismatch> {
+fn read_file(
+    path: &Path,
+    readers: Readers,
+    patience: Option<Duration>,
+) -> Result<Zeroizing<String>, Mismatch> {
     let unreadable = |error: std::io::Error| unreadable(path, &error);
     let file = file::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.mode();
@@ -280,7 +298,7 @@ fn read_file(path: &Path, readers: Readers) -> Result<Zeroizing<String>, Mismatc
         let mismatch = Mismatch::new(found, "a secret that others can't read");
         return Err(mismatch.hint(format!("run `chmod 600 {}`", path.display())));
     }
-    let mut source = Patient::new(file, TIMEOUT).map_err(unreadable)?;
+    let mut source = Patient::new(file, patience).map_err(unreadable)?;
     let text = read_whole(&mut source).map_err(unreadable)?;
     if text.len() > LONGEST {
         let found = format!("{}, which is longer than 64 KiB", path.display());
@@ -311,11 +329,20 @@ fn read_whole(source: &mut impl Read) -> std::io::Result<Zeroizing<String>> {
     Ok(text)
 }
 
-/// Runs `command` without a shell, and without the variables `withheld`, and gives what it prints.
-fn exec(command: &str, withheld: &BTreeSet<String>) -> Result<Zeroizing<String>, Mismatch> {
+/// Runs `command` without a shell, and without the variables `withheld`, and gives what it prints within
+/// `patience`.
+fn exec(
+    command: &str,
+    withheld: &BTreeSet<String>,
+    patience: Option<Duration>,
+) -> Result<Zeroizing<String>, Mismatch> {
     let failed = |why: String| {
         let program = command.split_whitespace().next().unwrap_or_default();
-        Mismatch::new(format!("`exec:{program} …`, which {why}"), EXEC_EXPECTED).elsewhere()
+        let expected = match patience {
+            Some(_) => "a command that prints the secret within 10 s",
+            None => EXEC_EXPECTED,
+        };
+        Mismatch::new(format!("`exec:{program} …`, which {why}"), expected).elsewhere()
     };
     let mut words = command.split_whitespace();
     let program = words
@@ -335,8 +362,8 @@ fn exec(command: &str, withheld: &BTreeSet<String>) -> Result<Zeroizing<String>,
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| failed(format!("can't be started ({error})")))?;
-    let until = Instant::now() + TIMEOUT;
-    let output = output_of(&mut child, TIMEOUT);
+    let until = patience.map(|patience| Instant::now() + patience);
+    let output = output_of(&mut child, patience);
     // What has closed its output may still not end.
     let status = match &output {
         Some(_) => ended(&mut child, until),
@@ -358,7 +385,10 @@ fn exec(command: &str, withheld: &BTreeSet<String>) -> Result<Zeroizing<String>,
 }
 
 /// What the child prints until it closes its output; `None`: it took too long.
-fn output_of(child: &mut Child, within: Duration) -> Option<std::io::Result<Zeroizing<String>>> {
+fn output_of(
+    child: &mut Child,
+    within: Option<Duration>,
+) -> Option<std::io::Result<Zeroizing<String>>> {
     let mut stdout = child.stdout.take()?;
     let (done, result) = mpsc::channel();
     // A thread of its own, because a pipe has no read timeout. If a grandchild keeps the pipe
@@ -367,14 +397,17 @@ fn output_of(child: &mut Child, within: Duration) -> Option<std::io::Result<Zero
         // Nobody listens any more after the time is over.
         let _ = done.send(read_whole(&mut stdout));
     });
-    result.recv_timeout(within).ok()
+    match within {
+        Some(within) => result.recv_timeout(within).ok(),
+        None => result.recv().ok(),
+    }
 }
 
 /// How the child ended; `None`: it hasn't by `until`.
-fn ended(child: &mut Child, until: Instant) -> std::io::Result<Option<ExitStatus>> {
+fn ended(child: &mut Child, until: Option<Instant>) -> std::io::Result<Option<ExitStatus>> {
     loop {
         let status = child.try_wait()?;
-        if status.is_some() || Instant::now() >= until {
+        if status.is_some() || until.is_some_and(|until| Instant::now() >= until) {
             return Ok(status);
         }
         std::thread::sleep(LOOK_AGAIN);
@@ -384,7 +417,7 @@ fn ended(child: &mut Child, until: Instant) -> std::io::Result<Option<ExitStatus
 /// How often a command that has printed all is looked at until it ends.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-const EXEC_EXPECTED: &str = "a command that prints the secret within 10 s";
+const EXEC_EXPECTED: &str = "a command that prints the secret";
 
 /// A key store or a pipe that takes longer than this would hold up every restart.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -415,11 +448,40 @@ mod tests {
         assert_eq!(told(ErrorKind::NotFound), None);
     }
 
+    #[cfg(feature = "cli")]
+    #[test]
+    fn who_types_a_passphrase_has_the_time_for_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pipe");
+        let made = Command::new("mkfifo")
+            .args(["-m", "600"])
+            .arg(&path)
+            .status();
+        assert!(made.expect("mkfifo").success());
+        let hurried = References {
+            patience: Some(Duration::from_millis(20)),
+            ..References::new(folder.path(), [])
+        };
+        let late = |text| hurried.secret(text).expect_err("too late").found;
+        assert!(late("exec:sleep 60").contains("took longer"));
+        assert!(late("file:pipe").contains("a pipe"));
+        let unhurried = hurried.clone().unhurried();
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(60));
+            std::fs::write(path, "opensesame\n")
+        });
+        let read = unhurried.secret("file:pipe").expect("in the end");
+        assert_eq!(read.expose(), "opensesame");
+        writer.join().expect("no panic").expect("written");
+        let printed = unhurried.secret("exec:echo opensesame");
+        assert_eq!(printed.expect("printed").expose(), "opensesame");
+    }
+
     #[test]
     fn a_command_that_prints_nothing_is_not_waited_for_any_longer() {
         let output = |command: &mut Command, within| {
             let mut child = command.stdout(Stdio::piped()).spawn().expect("started");
-            let output = output_of(&mut child, Duration::from_millis(within));
+            let output = output_of(&mut child, Some(Duration::from_millis(within)));
             // It may have ended by itself.
             let _ = child.kill();
             child.wait().expect("gone");
@@ -435,7 +497,7 @@ mod tests {
     fn a_command_that_has_printed_all_is_waited_for_as_long_as_it_may_take() {
         let spawn = |seconds: &str| Command::new("sleep").arg(seconds).spawn();
         let (mut quick, mut slow) = (spawn("0").expect("sleep"), spawn("60").expect("sleep"));
-        let soon = |ms| Instant::now() + Duration::from_millis(ms);
+        let soon = |ms| Some(Instant::now() + Duration::from_millis(ms));
         let quick = ended(&mut quick, soon(30_000)).expect("there");
         assert!(quick.is_some_and(|status| status.success()));
         assert!(ended(&mut slow, soon(20)).expect("there").is_none());
