@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -14,13 +14,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::config::file;
+
 /// Shakes hands on `stream` with who holds the key of the certificate at `cert`.
 pub(crate) async fn connect<S>(stream: S, cert: &Path) -> Result<TlsStream<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let certificate = CertificateDer::from_pem_file(cert)
-        .with_context(|| format!("{} can't be read", cert.display()))?;
+    let certificate =
+        certificate_at(cert).with_context(|| format!("{} can't be read", cert.display()))?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = Pinned {
         certificate,
@@ -41,6 +43,13 @@ where
         )
     };
     secured.with_context(hint)
+}
+
+/// The certificate of the file at `path`: what isn't one, as a pipe, would be waited for.
+fn certificate_at(path: &Path) -> Result<CertificateDer<'static>> {
+    let file = file::open(path)?;
+    ensure!(file.metadata()?.is_file(), "it is no file");
+    Ok(CertificateDer::from_pem_reader(file)?)
 }
 
 #[derive(Debug)]

@@ -92,10 +92,10 @@ impl Config {
 
     /// As [`Self::from_source`], for who only asks a sidecar whether it is ready, as often as every few
     /// seconds: nothing that the configuration refers to is read, so that it has no secret and no section
-    /// that can't do without one.
+    /// that can't do without one. What such sections have in common, as two callers a name, isn't seen.
     ///
     /// # Errors
-    /// [`ConfigErrors`] with every fault of the text itself.
+    /// [`ConfigErrors`] with every other fault of the text itself.
     #[cfg(feature = "cli")]
     pub(crate) fn from_source_to_probe(
         source: &Source,

@@ -10,7 +10,7 @@ pub mod delivery;
 mod document;
 pub mod environment;
 pub mod error;
-mod file;
+pub(crate) mod file;
 pub mod listen;
 mod load;
 pub mod origin;

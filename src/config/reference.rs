@@ -139,10 +139,11 @@ impl References {
     pub fn public_file(&self, text: &str) -> Result<PathBuf, Mismatch> {
         let path = self.path(text.strip_prefix("file:").unwrap_or(text));
         // Whoever uses it reads it: a system's own file of authorities has hundreds of kilobytes.
-        if self.are_followed {
-            check_file(&path)?;
+        match check_file(&path) {
+            // Who follows none may need this one of them all, and tells itself that it can't be read.
+            Err(mismatch) if self.are_followed || !mismatch.is_elsewhere => Err(mismatch),
+            _ => Ok(path),
         }
-        Ok(path)
     }
 
     /// What relative paths are relative to.
@@ -201,12 +202,6 @@ impl References {
     }
 
     fn credential(&self, name: &str) -> Result<Zeroizing<String>, Mismatch> {
-        if name.is_empty() || name.contains('/') || name == ".." {
-            return Err(Mismatch::new(
-                "`cred:` with a path",
-                "`cred:name` with a plain name",
-            ));
-        }
         let directory = self
             .environment
             .get("CREDENTIALS_DIRECTORY")
@@ -234,8 +229,15 @@ impl References {
 impl<'t> Reference<'t> {
     fn parse(text: &'t str) -> Result<Self, Mismatch> {
         match text.split_once(':') {
+            Some(("cred", name)) if name.is_empty() || name.contains('/') || name == ".." => {
+                let expected = "`cred:name` with a plain name";
+                Err(Mismatch::new("`cred:` with a path", expected))
+            }
             Some(("cred", name)) => Ok(Self::Credential(name)),
             Some(("env", name)) => Ok(Self::Environment(name)),
+            Some(("exec", command)) if command.trim().is_empty() => {
+                Err(Mismatch::new("`exec:` alone", EXEC_EXPECTED))
+            }
             Some(("exec", command)) => Ok(Self::Exec(command)),
             Some(("file", path)) => Ok(Self::File(path)),
             Some((kind, _)) if is_kind(kind) => {
@@ -345,9 +347,7 @@ fn exec(
         Mismatch::new(format!("`exec:{program} …`, which {why}"), expected).elsewhere()
     };
     let mut words = command.split_whitespace();
-    let program = words
-        .next()
-        .ok_or_else(|| Mismatch::new("`exec:` alone", EXEC_EXPECTED))?;
+    let program = words.next().unwrap_or_default();
     let mut command = Command::new(program);
     // What a service manager tells us isn't for our children, and neither are other secrets.
     for variable in SERVICE_MANAGERS {

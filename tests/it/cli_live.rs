@@ -561,6 +561,32 @@ fn health_reads_no_secret_and_runs_no_command() {
     world.edit("exec:/bin/sh ./slow-keys admin", "pasted-by-mistake");
     let said = world.check(&["health"], 78, &["`admin.token`", "plain text"]);
     assert_eq!(said.lines().count(), 1, "{said}");
+    // So is a reference without its form, though none is followed.
+    let mut former = "pasted-by-mistake";
+    for (reference, told) in [("exec: ", "`exec:` alone"), ("cred:a/b", "with a path")] {
+        world.edit(former, reference);
+        let said = world.check(&["health"], 78, &["`admin.token`", told]);
+        assert_eq!(said.lines().count(), 1, "{said}");
+        former = reference;
+    }
+}
+
+/// It needs one of all the files that are named: the certificate by which it knows who answers.
+#[test]
+fn health_waits_for_no_certificate() {
+    let world = World::start();
+    let (_sidecar, _) = world.run();
+    world.edit(
+        "[admin]\n",
+        "[admin]\ntls_cert = \"tls.crt\"\ntls_key = \"file:none.key\"\n",
+    );
+    let cert = world.path().join("tls.crt");
+    world.check(&["health"], 1, &["tls.crt can't be read", "No such file"]);
+    let made = Command::new("mkfifo").arg(&cert).status();
+    assert!(made.expect("mkfifo").success());
+    let told = &["`admin.tls_cert`", "tls.crt, which is no file"];
+    let said = world.check(&["health"], 78, told);
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 #[test]
