@@ -78,7 +78,13 @@ case "${1:-} $#" in
     trade_no=$(member trade_no <<<"$trade")
     # A reply may leave it out, as while a payment is under way; what is known stays.
     if [ -z "$trade_no" ]; then trade_no=$(sed -n "s/^$2 [0-9]* \([0-9][0-9]*\)\$/\1/p" "$orders" | tail -n 1); fi
-    if [ -n "$trade_no" ]; then echo "$2 $(fen "$3") $trade_no" >>"$orders"; fi
+    # Without any, no notification would ever be taken for this order's own.
+    if [ -z "$trade_no" ]; then
+      trade=$(call alipay.trade.query "{\"out_trade_no\":\"$2\"}") || exit 3
+      trade_no=$(member trade_no <<<"$trade")
+    fi
+    if [ -z "$trade_no" ]; then echo "trade-no-missing: $trade" >&2; exit 3; fi
+    echo "$2 $(fen "$3") $trade_no" >>"$orders"
     echo "$trade_no"
     ;;
   'events 1')

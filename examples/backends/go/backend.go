@@ -153,6 +153,7 @@ func create(order, amount, user string) (any, error) {
 		orders[order] = &Order{Order: order, Amount: amount}
 	}
 	known := orders[order]
+	isNumbered := known.TradeNo != ""
 	lock.Unlock()
 	if fen(known.Amount) != fen(amount) {
 		return nil, errAmount
@@ -162,12 +163,16 @@ func create(order, amount, user string) (any, error) {
 	if errors.As(err, &failed) && failed.Outcome == "unknown" {
 		trade, err = query(order)
 	}
+	// A reply may leave it out, as while a payment is under way; what is known stays. Without any, no
+	// notification would ever be taken for this order's own.
+	if err == nil && trade.TradeNo == "" && !isNumbered {
+		trade, err = query(order)
+	}
 	if err != nil {
 		return nil, err
 	}
 	lock.Lock()
 	defer lock.Unlock()
-	// A reply may leave it out, as while a payment is under way; what is known stays.
 	if trade.TradeNo != "" {
 		known.TradeNo = trade.TradeNo
 	}
@@ -185,6 +190,8 @@ func query(order string) (*Node, error) {
 		err = &Failed{failed.Code, "unknown"}
 	case errors.As(err, &refused):
 		err = &Failed{refused.Code, "unknown"}
+	case err == nil && trade.TradeNo == "":
+		err = &Failed{"trade-no-missing", "unknown"}
 	}
 	return trade, err
 }

@@ -155,24 +155,36 @@ public final class Backend {
             }
             trade = query(order);
         }
+        // A reply may leave it out, as while a payment is under way; what is known stays. Without any, no
+        // notification would ever be taken for this order's own.
+        if (tradeNo(trade) == null && ORDERS.get(order).tradeNo == null) {
+            trade = query(order);
+        }
+        String told = tradeNo(trade);
+        return ORDERS.computeIfPresent(order, (name, known) ->
+                new Order(name, known.amount, told == null ? known.tradeNo : told, known.paid)).json();
+    }
+
+    static String tradeNo(String trade) {
         String told = member(trade, "trade_no");
-        return ORDERS.computeIfPresent(order, (name, known) -> {
-            // A reply may leave it out, as while a payment is under way; what is known stays.
-            String tradeNo = told == null || told.isEmpty() ? known.tradeNo : told;
-            return new Order(name, known.amount, tradeNo, known.paid);
-        }).json();
+        return told == null || told.isEmpty() ? null : told;
     }
 
     /** Asks for a trade whose making has an unknown outcome: bytes had left, so it may be there. */
     static String query(String order) throws Failed {
         // A failure is the query's, and not the making's; a trade that isn't there yet may still come to be.
+        String trade;
         try {
-            return call("alipay.trade.query", "{\"out_trade_no\":\"%s\"}".formatted(order), Map.of());
+            trade = call("alipay.trade.query", "{\"out_trade_no\":\"%s\"}".formatted(order), Map.of());
         } catch (Failed failed) {
             throw new Failed(failed.code, "unknown");
         } catch (Refused refused) {
             throw new Failed(refused.getMessage(), "unknown");
         }
+        if (tradeNo(trade) == null) {
+            throw new Failed("trade-no-missing", "unknown");
+        }
+        return trade;
     }
 
     /** Whether the sidecar sent this (Standard Webhooks): whoever reaches this port may claim to be it. */

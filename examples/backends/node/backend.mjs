@@ -101,19 +101,21 @@ async function create(order, amount, user) {
     if (failed.outcome !== 'unknown') throw failed;
     trade = await query(order);
   }
-  // A reply may leave it out, as while a payment is under way; what is known stays.
+  // A reply may leave it out, as while a payment is under way; what is known stays. Without any, no
+  // notification would ever be taken for this order's own.
+  if (!(trade.trade_no || known.trade_no)) trade = await query(order);
   known.trade_no = trade.trade_no || known.trade_no;
   return known;
 }
 
 /** Asks for a trade whose making has an unknown outcome: bytes had left, so it may be there. */
 async function query(order) {
-  try {
-    return await call('alipay.trade.query', { out_trade_no: order });
-  } catch (error) {
+  const trade = await call('alipay.trade.query', { out_trade_no: order }).catch((error) => {
     // Of the query, and not of the making; a trade that isn't there yet may still come to be.
     throw new Failed(error.code, 'unknown');
-  }
+  });
+  if (!trade.trade_no) throw new Failed('trade-no-missing', 'unknown');
+  return trade;
 }
 
 /** Whether the sidecar sent this (Standard Webhooks): whoever reaches this port may claim to be it. */

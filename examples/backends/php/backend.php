@@ -143,8 +143,12 @@ function create(string $order, string $amount, string $user): array
         }
         $trade = query($order);
     }
+    // A reply may leave it out, as while a payment is under way; what is known stays. Without any, no
+    // notification would ever be taken for this order's own.
+    if (($trade['trade_no'] ?? '') === '' && $known['trade_no'] === null) {
+        $trade = query($order);
+    }
     return orders(function (array &$orders) use ($order, $trade) {
-        // A reply may leave it out, as while a payment is under way; what is known stays.
         $orders[$order]['trade_no'] = ($trade['trade_no'] ?? '') ?: $orders[$order]['trade_no'];
         return $orders[$order];
     });
@@ -154,11 +158,15 @@ function create(string $order, string $amount, string $user): array
 function query(string $order): array
 {
     try {
-        return call('alipay.trade.query', ['out_trade_no' => $order]);
+        $trade = call('alipay.trade.query', ['out_trade_no' => $order]);
     } catch (Failed | Refused $error) {
         // Of the query, and not of the making; a trade that isn't there yet may still come to be.
         throw new Failed($error->error, 'unknown');
     }
+    if (($trade['trade_no'] ?? '') === '') {
+        throw new Failed('trade-no-missing', 'unknown');
+    }
+    return $trade;
 }
 
 /** Whether the sidecar sent this (Standard Webhooks): whoever reaches this port may claim to be it. */

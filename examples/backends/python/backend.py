@@ -110,8 +110,11 @@ def create(order, amount, user):
         if failed.outcome != "unknown":
             raise
         trade = query(order)
+    # A reply may leave it out, as while a payment is under way; what is known stays. Without any, no
+    # notification would ever be taken for this order's own.
+    if not (trade.get("trade_no") or known["trade_no"]):
+        trade = query(order)
     with lock:
-        # A reply may leave it out, as while a payment is under way; what is known stays.
         known["trade_no"] = trade.get("trade_no") or known["trade_no"]
         return dict(known)
 
@@ -119,10 +122,13 @@ def create(order, amount, user):
 def query(order):
     """Asks for a trade whose making has an unknown outcome: bytes had left, so it may be there."""
     try:
-        return call("alipay.trade.query", {"out_trade_no": order})
+        trade = call("alipay.trade.query", {"out_trade_no": order})
     except (Failed, Refused) as error:
         # Of the query, and not of the making; a trade that isn't there yet may still come to be.
         raise Failed(error.code, "unknown") from error
+    if not trade.get("trade_no"):
+        raise Failed("trade-no-missing", "unknown")
+    return trade
 
 
 def is_from_sidecar(headers, body):

@@ -115,6 +115,7 @@ async fn walk(command: impl FnOnce(u16) -> Command) {
     ask_where_nothing_is_sure(&sidecar, &between, &base, &user).await;
     ask_in_vain(&sidecar, &between, &base, &user).await;
     believe_what_is_sure(&sidecar, &between, &base, &user).await;
+    ask_for_a_number(&sidecar, &between, &base, &user).await;
     take_nothing_of_strangers(&sidecar, &base, &user).await;
     take_what_says_nothing_of_payments(&sidecar, &base).await;
     other_events(&sidecar).await;
@@ -282,10 +283,7 @@ async fn believe_what_is_sure(sidecar: &TestSidecar, between: &Between, base: &s
         (&json!("2026"), &json!(false))
     );
     // Without `trade_no`, and with nothing in it, a reply takes nothing back.
-    for node in [
-        r#"{"code":"10003","msg":"order success pay inprocess"}"#,
-        r#"{"code":"10003","trade_no":""}"#,
-    ] {
+    for node in NUMBERLESS {
         let verified = "true";
         between.tell(Instead::Node { verified, node });
         let (status, told) = order(sidecar, base, user, ("under-way", "1.00")).await;
@@ -308,6 +306,33 @@ async fn believe_what_is_sure(sidecar: &TestSidecar, between: &Between, base: &s
     assert_eq!(status, StatusCode::CONFLICT, "{told}");
     assert_eq!(counts(sidecar), (made, asked));
 }
+
+/// Without a number no notification of the order could be taken: who wasn't told one asks, and where
+/// nobody tells one, nobody knows.
+async fn ask_for_a_number(sidecar: &TestSidecar, between: &Between, base: &str, user: &str) {
+    for node in NUMBERLESS {
+        let verified = "true";
+        between.tell(Instead::Node { verified, node });
+        between.tell_of("/alipay.trade.query", Instead::Node { verified, node });
+        let (status, told) = order(sidecar, base, user, ("numberless", "1.00")).await;
+        assert_eq!(status, StatusCode::BAD_GATEWAY, "{told}");
+        let unknown = json!({"error": "trade-no-missing", "outcome": "unknown"});
+        assert_eq!(told, unknown);
+    }
+    let (verified, node) = ("true", NUMBERLESS[0]);
+    between.tell(Instead::Node { verified, node });
+    let (made, asked) = counts(sidecar);
+    let (status, told) = order(sidecar, base, user, ("numberless", "1.00")).await;
+    assert_eq!(status, StatusCode::OK, "{told}");
+    assert!(told["trade_no"].is_string(), "{told}");
+    assert_eq!(counts(sidecar), (made + 1, asked + 1));
+}
+
+/// What Alipay has taken, and doesn't number.
+const NUMBERLESS: [&str; 2] = [
+    r#"{"code":"10003","msg":"order success pay inprocess"}"#,
+    r#"{"code":"10003","trade_no":""}"#,
+];
 
 /// Whoever reaches the backend may say that an order is paid: the sidecar alone is believed, and only of
 /// this order's own trade.
@@ -497,15 +522,20 @@ async fn curl() {
             .fail(3, &["pay", "in-vain", "1.00", &user], error)
             .await;
     }
-    between.tell(Instead::Node {
-        verified: "true",
-        node: r#"{"code":"10003","msg":"order success pay inprocess"}"#,
-    });
+    let (verified, node) = ("true", NUMBERLESS[0]);
+    between.tell(Instead::Node { verified, node });
     let again = script.say(&["pay", "one", "8.80", &user]).await;
     assert_eq!(
         again, first,
         "a reply without `trade_no` takes nothing back"
     );
+    let numberless = ["pay", "numberless", "1.00", &user];
+    between.tell(Instead::Node { verified, node });
+    between.tell_of("/alipay.trade.query", Instead::Node { verified, node });
+    script.fail(3, &numberless, "trade-no-missing").await;
+    between.tell(Instead::Node { verified, node });
+    let trade = script.say(&numberless).await;
+    assert!(trade.starts_with("20"), "{trade}");
     let made = calls(&sidecar, "alipay.trade.create");
     let other_amount = ["pay", "one", "8.81", &user];
     script.fail(2, &other_amount, "another amount").await;
