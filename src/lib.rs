@@ -71,7 +71,7 @@
 //! | [`admin`] | health, metrics, and the operator's API |
 //! | [`install_key`] | signs anew what backends verify |
 //! | [`telemetry`] | whose trace something belongs to, and spans for a collector |
-//! | [`net`], [`workers`], [`clock`] | sockets, threads and time, which know nothing of Alipay |
+//! | [`net`], [`workers`], [`clock`], [`registrar`] | sockets, threads, time and metrics, which know nothing of Alipay |
 #![cfg_attr(
     feature = "simulator",
     doc = "| [`simulator`] | an Alipay of our own for development and tests |"
@@ -93,6 +93,7 @@ pub mod model;
 pub mod net;
 pub mod protocol;
 pub mod proxy;
+pub mod registrar;
 pub mod sidecar;
 #[cfg(feature = "simulator")]
 pub mod simulator;

@@ -4,6 +4,7 @@
 use prometheus::{Encoder, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::admin::health::Readiness;
+use crate::registrar::Registrar;
 use crate::store::Counts;
 
 /// The gauges that are read from the store, and the registry of all metrics.
@@ -25,14 +26,22 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers the gauges, the build's name and the process metrics.
+    /// Registers the gauges and the build's name.
     ///
     /// # Errors
     /// The registry's, when a name is taken.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        Self::register_by(registry, registry.clone())
+    }
+
+    /// The same where `registrar` stands before what `registry` will have.
+    pub(crate) fn register_by(
+        registrar: &impl Registrar,
+        registry: Registry,
+    ) -> Result<Self, prometheus::Error> {
         let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
             let gauge = IntGauge::new(format!("alipay_sidecar_{name}"), help)?;
-            registry.register(Box::new(gauge.clone()))?;
+            registrar.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
         let pending = gauge("inbox_pending", "Deliveries owed to the backend.")?;
@@ -68,7 +77,7 @@ impl Metrics {
             ),
             &["state"],
         )?;
-        registry.register(Box::new(merchants.clone()))?;
+        registrar.register(Box::new(merchants.clone()))?;
         let build = IntGaugeVec::new(
             Opts::new(
                 "alipay_sidecar_build_info",
@@ -77,9 +86,9 @@ impl Metrics {
             &["version"],
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        registry.register(Box::new(build))?;
+        registrar.register(Box::new(build))?;
         Ok(Self {
-            registry: registry.clone(),
+            registry,
             pending,
             dead,
             damaged,
@@ -93,13 +102,6 @@ impl Metrics {
             loaded_at,
             merchants,
         })
-    }
-
-    /// Renders `registry`, which comes to have these gauges by another way, and not the one they were
-    /// registered with.
-    #[must_use]
-    pub fn rendering(self, registry: Registry) -> Self {
-        Self { registry, ..self }
     }
 
     /// Shows which configuration is in force, since when, and its `delivery.high_water`.

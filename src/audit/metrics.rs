@@ -1,6 +1,8 @@
 //! What is counted of the audit log.
 
-use prometheus::{IntCounter, Registry};
+use prometheus::IntCounter;
+
+use crate::registrar::Registrar;
 
 /// `alipay_sidecar_audit_lines_total`, `…_lost_total` and `…_displaced_total`. Clones share the
 /// counts.
@@ -16,7 +18,7 @@ impl AuditMetrics {
     ///
     /// # Errors
     /// The registry's, when a name is taken.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn register(registry: &impl Registrar) -> Result<Self, prometheus::Error> {
         let lines = IntCounter::new(
             "alipay_sidecar_audit_lines_total",
             "Lines of the audit log that are on disk.",

@@ -1,8 +1,9 @@
 //! How often platform certificates were fetched.
 
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, Opts};
 
 use crate::gateway::platform::CertificateRefusal;
+use crate::registrar::Registrar;
 
 /// Every outcome: `ok`, and the kinds of [`CertificateRefusal`].
 const OUTCOMES: [&str; 11] = [
@@ -28,7 +29,7 @@ impl CertificateMetrics {
     ///
     /// # Errors
     /// The registry's, when the name is taken.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn register(registry: &impl Registrar) -> Result<Self, prometheus::Error> {
         let options = Opts::new(
             "alipay_sidecar_certificate_downloads_total",
             "Platform certificates asked for, by what became of them.",

@@ -1,8 +1,9 @@
 //! How attempts end, and what is pulled.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
 
 use crate::model::delivery::AttemptError;
+use crate::registrar::Registrar;
 
 /// The counters of deliveries. Clones share the counts.
 #[derive(Debug, Clone)]
@@ -18,7 +19,7 @@ impl DeliveryMetrics {
     ///
     /// # Errors
     /// The registry's, when a name is taken.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn register(registry: &impl Registrar) -> Result<Self, prometheus::Error> {
         let options = Opts::new(
             "alipay_sidecar_delivery_attempts_total",
             "Attempts to hand a notification to the backend, pushed or pulled, by how they ended.",

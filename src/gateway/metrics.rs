@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
+
+use crate::registrar::Registrar;
 
 /// On which route a call came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +94,7 @@ impl CallMetrics {
     ///
     /// # Errors
     /// The registry's, when a name is taken.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn register(registry: &impl Registrar) -> Result<Self, prometheus::Error> {
         let options = HistogramOpts::new(
             "alipay_sidecar_request_duration_seconds",
             "How long the phases of a call take.",

@@ -1,6 +1,8 @@
 //! Counts what becomes of the records of calls.
 
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, Opts};
+
+use crate::registrar::Registrar;
 
 /// `alipay_sidecar_call_records_total`. Clones share the counts.
 #[derive(Debug, Clone)]
@@ -11,7 +13,7 @@ impl CallRecordMetrics {
     ///
     /// # Errors
     /// The registry's, when the name is taken.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn register(registry: &impl Registrar) -> Result<Self, prometheus::Error> {
         let options = Opts::new(
             "alipay_sidecar_call_records_total",
             "Records of calls: stored; lost, because the store failed or too many waited; displaced \

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
 
 use crate::proxy::caller::Violation;
+use crate::registrar::Registrar;
 
 /// How many different method names become labels; later ones are counted as `other`.
 const METHODS: usize = 200;
@@ -25,7 +26,7 @@ impl ProxyMetrics {
     ///
     /// # Errors
     /// The registry's, when a name is taken.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn register(registry: &impl Registrar) -> Result<Self, prometheus::Error> {
         let requests = IntCounterVec::new(
             Opts::new(
                 "alipay_sidecar_requests_total",

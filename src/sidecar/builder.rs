@@ -36,7 +36,7 @@ use crate::sidecar::generation::{Generation, Making};
 use crate::sidecar::lasting::{AllMetrics, Lasting};
 use crate::sidecar::means::Means;
 use crate::sidecar::promotions::KeptPromotions;
-use crate::sidecar::registration;
+use crate::sidecar::registration::Registration;
 use crate::sidecar::reload::ConfigSource;
 use crate::sidecar::tls::{Acceptors, Expiry};
 use crate::sidecar::traces::Traces;
@@ -210,7 +210,7 @@ impl SidecarBuilder {
         let admin_token = admin_token(config)?;
         let promotions = KeptPromotions::new(Arc::clone(&store), Arc::clone(&self.clock));
         promotions.recall(&apps.all()).await?;
-        let ours = Registry::new();
+        let ours = Registration::default();
         let lasting = self.lasting((&means, &apps), store, &ours).await?;
         let making = Making {
             config: self.config,
@@ -227,19 +227,25 @@ impl SidecarBuilder {
             // It serves all the same, in the order of its own clock.
             tracing::warn!(%error, "how far the inbox goes can't be read");
         }
-        registration::hand_over(ours, &self.registry)?;
+        ours.hand_over(&self.registry)?;
         Ok(Sidecar::assemble(lasting, generation, self.source))
     }
 
-    /// What this configuration and all after it share, its metrics in `registry`.
+    /// What this configuration and all after it share, its metrics in `ours`.
     async fn lasting(
         &self,
         (means, apps): (&Means, &Apps),
         store: Arc<dyn Store>,
-        registry: &Registry,
+        ours: &Registration,
     ) -> Result<Lasting, BuildError> {
         let (config, clock) = (&self.config, &self.clock);
-        let metrics = all_metrics(registry, &self.registry)?;
+        let metrics = all_metrics(ours, &self.registry)?;
+        let of_deliveries = DeliveryMetrics::register(ours)?;
+        let records = CallRecordMetrics::register(ours)?;
+        let traces = Traces::new(clock, ours)?;
+        let expiry = Expiry::register(config, apps, ours)?;
+        // A log that was begun tells of a start.
+        ours.try_with(&self.registry)?;
         let beside = AuditBeside {
             metrics: &metrics.audit,
             clock,
@@ -248,17 +254,16 @@ impl SidecarBuilder {
             by: self.audit_by,
         };
         let audit = open_audit(config, beside).await?;
-        let traces = Traces::new(clock, registry)?;
         traces.follow(config, &means.backend);
-        let of_deliveries = means.of_deliveries(&traces.tracer);
+        let by_means = means.of_deliveries(&traces.tracer);
         let dispatcher = Dispatcher::new(
             Arc::clone(&store),
-            of_deliveries.client.clone(),
+            by_means.client.clone(),
             Arc::clone(clock),
             &config.delivery,
-            DeliveryMetrics::register(registry)?,
+            of_deliveries,
         );
-        dispatcher.reconfigure_with(&config.delivery, of_deliveries);
+        dispatcher.reconfigure_with(&config.delivery, by_means);
         let (hand, ending) = Ending::new();
         let drain = Drain::new(DrainParts {
             audit: audit.clone(),
@@ -268,7 +273,6 @@ impl SidecarBuilder {
             puller: dispatcher.puller(),
             store: Arc::clone(&store),
         });
-        let records = CallRecordMetrics::register(registry)?;
         Ok(Lasting {
             audit,
             state_key: state_key(config)?,
@@ -279,7 +283,7 @@ impl SidecarBuilder {
             logins: Logins::default(),
             events: Arc::new(Events::new(dispatcher.puller())),
             dispatcher,
-            expiry: Expiry::register(config, apps, registry)?,
+            expiry,
             tls: Acceptors::default(),
             metrics,
             traces,
@@ -292,16 +296,16 @@ impl SidecarBuilder {
     }
 }
 
-/// All of them in `registry`; `/metrics` shows what the host's has.
-fn all_metrics(registry: &Registry, host: &Registry) -> Result<AllMetrics, BuildError> {
+/// Those that all parts may need in `ours`; `/metrics` shows what the host's has.
+fn all_metrics(ours: &Registration, host: &Registry) -> Result<AllMetrics, BuildError> {
     Ok(AllMetrics {
-        admin: Metrics::register(registry)?.rendering(host.clone()),
-        audit: AuditMetrics::register(registry)?,
-        calls: CallMetrics::register(registry)?,
-        certificates: CertificateMetrics::register(registry)?,
-        proxy: ProxyMetrics::register(registry)?,
-        tokens: TokenMetrics::register(registry)?,
-        webhook: WebhookMetrics::register(registry)?,
+        admin: Metrics::register_by(ours, host.clone())?,
+        audit: AuditMetrics::register(ours)?,
+        calls: CallMetrics::register(ours)?,
+        certificates: CertificateMetrics::register(ours)?,
+        proxy: ProxyMetrics::register(ours)?,
+        tokens: TokenMetrics::register(ours)?,
+        webhook: WebhookMetrics::register(ours)?,
     })
 }
 

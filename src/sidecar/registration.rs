@@ -1,51 +1,72 @@
 //! The metrics of a sidecar that is being built: a host's registry gets them last and all at once, so that
-//! what can't be built leaves nothing behind that the next attempt would find taken.
+//! what can't be built leaves no metric behind that the next attempt would find taken.
 
-use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 use prometheus::Registry;
 use prometheus::core::{Collector, Desc};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::MetricFamily;
 
-/// Hands what was registered in `ours` over to `registry`, with the metrics of the process.
-///
-/// # Errors
-/// The registry's, when a name is taken; it is left as it was.
-pub(super) fn hand_over(ours: Registry, registry: &Registry) -> prometheus::Result<()> {
-    registry.register(Box::new(Gathered::of(ours)?))?;
-    // Fails where the system has no such metrics, or where the host registered them already.
-    let _ = registry.register(Box::new(ProcessCollector::for_self()));
-    Ok(())
+use crate::registrar::Registrar;
+
+/// Takes the metrics of the parts.
+#[derive(Default)]
+pub(super) struct Registration {
+    registry: Registry,
+    /// Of all of them, those without a series, too: a registry doesn't tell what it has.
+    descriptions: Mutex<Vec<Desc>>,
+}
+
+impl Registrar for Registration {
+    fn register(&self, collector: Box<dyn Collector>) -> prometheus::Result<()> {
+        let described: Vec<Desc> = collector.desc().into_iter().cloned().collect();
+        self.registry.register(collector)?;
+        let descriptions = self.descriptions.lock();
+        let mut descriptions = descriptions.unwrap_or_else(PoisonError::into_inner);
+        descriptions.extend(described);
+        Ok(())
+    }
+}
+
+impl Registration {
+    /// Whether `host` would take them. It shows none of them afterwards, though it keeps for good which
+    /// labels and help go with a name, so that another metric may not have the name with others.
+    ///
+    /// # Errors
+    /// The registry's, when a name is taken.
+    pub(super) fn try_with(&self, host: &Registry) -> prometheus::Result<()> {
+        // Nothing is collected from a registry that has nothing.
+        let attempt = || Box::new(self.gathered(Registry::new()));
+        host.register(attempt())?;
+        host.unregister(attempt())
+    }
+
+    /// Hands them over to `host`, with the metrics of the process.
+    ///
+    /// # Errors
+    /// As [`Self::try_with`].
+    pub(super) fn hand_over(self, host: &Registry) -> prometheus::Result<()> {
+        host.register(Box::new(self.gathered(self.registry.clone())))?;
+        // Fails where the system has no such metrics, or where the host registered them already.
+        let _ = host.register(Box::new(ProcessCollector::for_self()));
+        Ok(())
+    }
+
+    fn gathered(&self, registry: Registry) -> Gathered {
+        let descriptions = self.descriptions.lock();
+        let descriptions = descriptions.unwrap_or_else(PoisonError::into_inner);
+        Gathered {
+            registry,
+            descriptions: descriptions.clone(),
+        }
+    }
 }
 
 /// What a registry gathers, as one collector of another.
 struct Gathered {
     registry: Registry,
-    /// Of what has a series; the names of the others aren't compared with the host's.
     descriptions: Vec<Desc>,
-}
-
-impl Gathered {
-    fn of(registry: Registry) -> prometheus::Result<Self> {
-        let families = registry.gather();
-        let descriptions = families.iter().map(description);
-        Ok(Self {
-            descriptions: descriptions.collect::<Result<_, _>>()?,
-            registry,
-        })
-    }
-}
-
-fn description(family: &MetricFamily) -> prometheus::Result<Desc> {
-    let labels = family
-        .get_metric()
-        .first()
-        .map(prometheus::proto::Metric::get_label);
-    let names = labels.unwrap_or_default().iter();
-    let names = names.map(|label| label.name().to_owned()).collect();
-    let (name, help) = (family.name().to_owned(), family.help().to_owned());
-    Desc::new(name, help, names, HashMap::new())
 }
 
 impl Collector for Gathered {

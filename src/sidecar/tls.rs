@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntGaugeVec, Opts, Registry};
+use prometheus::{IntGaugeVec, Opts};
 
 use crate::config::Config;
 use crate::config::error::{Fault, Mismatch};
@@ -16,6 +16,7 @@ use crate::model::app_keys::TrustEnds;
 use crate::net::client::ClientError;
 use crate::net::tls::{Identity, Tls};
 use crate::protocol::cert::Bundle;
+use crate::registrar::Registrar;
 use crate::sidecar::builder::upstream_client;
 use crate::sidecar::reply_key;
 
@@ -100,7 +101,7 @@ impl Expiry {
     pub(super) fn register(
         config: &Config,
         apps: &Apps,
-        registry: &Registry,
+        registry: &impl Registrar,
     ) -> prometheus::Result<Self> {
         let options = Opts::new(
             "alipay_sidecar_certificate_expiry_timestamp_seconds",
@@ -224,7 +225,7 @@ mod tests {
         std::fs::write(&path, certified.cert.pem()).expect("written");
         let mut config = Config::default();
         config.webhook.tls_cert = Some(path);
-        let registry = Registry::new();
+        let registry = prometheus::Registry::new();
         let apps = Apps::new(Arc::new(NoSigners));
         Expiry::register(&config, &apps, &registry).expect("a fresh registry");
         let gathered = registry.gather();

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use prometheus::Registry;
-
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::net::client::Client;
 use crate::net::shutdown::Shutdown;
+use crate::registrar::Registrar;
 #[cfg(feature = "otlp")]
 use crate::telemetry::exporter::Exporter;
 use crate::telemetry::metrics::TraceMetrics;
@@ -22,7 +21,10 @@ pub(super) struct Traces {
 }
 
 impl Traces {
-    pub(super) fn new(clock: &Arc<dyn Clock>, registry: &Registry) -> prometheus::Result<Self> {
+    pub(super) fn new(
+        clock: &Arc<dyn Clock>,
+        registry: &impl Registrar,
+    ) -> prometheus::Result<Self> {
         let queue = Arc::new(Queue::new(TraceMetrics::register(registry)?));
         Ok(Self {
             #[cfg(feature = "otlp")]

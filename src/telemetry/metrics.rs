@@ -1,6 +1,8 @@
 //! Counts spans.
 
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, Opts};
+
+use crate::registrar::Registrar;
 
 /// `alipay_sidecar_trace_spans_total`. Clones share the counts.
 #[derive(Debug, Clone)]
@@ -11,7 +13,7 @@ impl TraceMetrics {
     ///
     /// # Errors
     /// The registry's, when the name is taken.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn register(registry: &impl Registrar) -> Result<Self, prometheus::Error> {
         let options = Opts::new(
             "alipay_sidecar_trace_spans_total",
             "Spans for the collector of traces: exported, or dropped because it was away or slow.",

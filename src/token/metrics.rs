@@ -1,9 +1,10 @@
 //! How refreshes end, and what Alipay says of tokens that it refused.
 
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, Opts};
 
 use crate::gateway::error::Outcome;
 use crate::model::user_token::UserToken;
+use crate::registrar::Registrar;
 use crate::token::TokenStatus;
 use crate::token::error::TokenError;
 use crate::token::users::UserTokenError;
@@ -22,7 +23,7 @@ impl TokenMetrics {
     ///
     /// # Errors
     /// The registry's, when a name is taken.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn register(registry: &impl Registrar) -> Result<Self, prometheus::Error> {
         let counter = |name, help, outcomes| counter(registry, (name, help), outcomes);
         Ok(Self {
             refreshes: counter(
@@ -77,7 +78,7 @@ impl TokenMetrics {
 const REFRESHES: [&str; 4] = ["refreshed", "refused", "not-sent", "unknown"];
 
 fn counter(
-    registry: &Registry,
+    registry: &impl Registrar,
     (name, help): (&str, &str),
     outcomes: &[&str],
 ) -> Result<IntCounterVec, prometheus::Error> {

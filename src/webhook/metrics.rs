@@ -1,10 +1,11 @@
 //! What comes in, and what becomes of it.
 
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, Opts};
 
 use crate::audit::entry::Event;
 use crate::protocol::notification::Notification;
 use crate::protocol::params::name;
+use crate::registrar::Registrar;
 use crate::webhook::pages::Page;
 
 /// `service` of a life account's check of its gateway.
@@ -201,7 +202,7 @@ impl WebhookMetrics {
     ///
     /// # Errors
     /// The registry's, when the name is taken.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub fn register(registry: &impl Registrar) -> Result<Self, prometheus::Error> {
         let options = Opts::new(
             "alipay_sidecar_notifications_total",
             "Notifications of Alipay's by what they are and what became of them.",

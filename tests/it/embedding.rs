@@ -7,7 +7,8 @@ use alipay_sidecar::sidecar::{BuildError, Sidecar};
 use bytes::Bytes;
 use http::{Request, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
-use prometheus::{IntCounter, Registry};
+use prometheus::core::Collector;
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 use tower_service::Service;
 
 use crate::proxy::watched;
@@ -216,4 +217,28 @@ async fn a_sidecar_that_could_not_be_built_leaves_no_metric_behind() {
     }
     let taken = build(None).await;
     assert!(matches!(taken, Err(BuildError::Metrics(_))), "{taken:?}");
+}
+
+/// Two metrics of one name would be shown as one, once both have a series.
+#[tokio::test]
+async fn a_name_that_the_host_took_is_found_before_a_log_is_begun() {
+    let sidecar = TestSidecar::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("audit.jsonl");
+    // Of ours it has no series before there was a request, and neither has the host's.
+    let name = "alipay_sidecar_request_duration_seconds";
+    let ours = HistogramOpts::new(name, "How long the phases of a call take.");
+    let ours = HistogramVec::new(ours, &["api", "phase"]).expect("a name");
+    let other = IntCounterVec::new(Opts::new(name, "The host's own."), &["of"]).expect("a name");
+    let hosts: [Box<dyn Collector>; 2] = [Box::new(ours), Box::new(other)];
+    for hosts in hosts {
+        let registry = Registry::new();
+        registry.register(hosts).expect("new");
+        let mut config = sidecar.config.clone();
+        config.telemetry.audit_file = Some(log.clone());
+        let builder = Sidecar::builder(config).store(sidecar.sidecar.store());
+        let taken = builder.registry(registry).build().await;
+        assert!(matches!(taken, Err(BuildError::Metrics(_))), "{taken:?}");
+        assert!(!log.exists(), "it tells of a start");
+    }
 }

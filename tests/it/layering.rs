@@ -7,16 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may import, besides itself.
-const ALLOWED: [(&str, &[&str]); 24] = [
+const ALLOWED: [(&str, &[&str]); 25] = [
     ("protocol", &[]),
     ("model", &["protocol"]),
     ("config", &["protocol", "model"]),
     ("clock", &["config"]),
     ("flight", &[]),
     ("unbroken", &[]),
+    ("registrar", &[]),
     ("workers", &["config"]),
     ("install_key", &["protocol", "workers"]),
-    ("telemetry", &["config", "clock", "net"]),
+    ("telemetry", &["config", "clock", "registrar", "net"]),
     ("net", &["config"]),
     ("store", LOWER),
     ("audit", AUDIT),
@@ -39,17 +40,19 @@ const LOWER: &[&str] = &[
     "model",
     "config",
     "clock",
+    "registrar",
     "workers",
     "flight",
     "telemetry",
     "net",
 ];
-const AUDIT: &[&str] = &["protocol", "clock", "store"];
+const AUDIT: &[&str] = &["protocol", "clock", "registrar", "store"];
 const MIDDLE: &[&str] = &[
     "protocol",
     "model",
     "config",
     "clock",
+    "registrar",
     "workers",
     "flight",
     "telemetry",
@@ -62,6 +65,7 @@ const TOKEN: &[&str] = &[
     "model",
     "config",
     "clock",
+    "registrar",
     "workers",
     "flight",
     "telemetry",
@@ -75,6 +79,7 @@ const DELIVERY: &[&str] = &[
     "model",
     "config",
     "clock",
+    "registrar",
     "workers",
     "install_key",
     "flight",
@@ -87,6 +92,7 @@ const UPPER: &[&str] = &[
     "model",
     "config",
     "clock",
+    "registrar",
     "workers",
     "install_key",
     "flight",
@@ -105,6 +111,7 @@ const ADMIN: &[&str] = &[
     "model",
     "config",
     "clock",
+    "registrar",
     "workers",
     "install_key",
     "flight",
@@ -124,6 +131,7 @@ const SIDECAR: &[&str] = &[
     "model",
     "config",
     "clock",
+    "registrar",
     "workers",
     "install_key",
     "flight",
@@ -144,6 +152,7 @@ const CLI: &[&str] = &[
     "model",
     "config",
     "clock",
+    "registrar",
     "workers",
     "install_key",
     "flight",
