@@ -98,7 +98,7 @@ impl Desk {
         }
         match self.take_back().await {
             Ok(TakenBack::All) => {}
-            Ok(TakenBack::Until(_)) => return Duration::ZERO,
+            Ok(TakenBack::Untold | TakenBack::Until(_)) => return Duration::ZERO,
             Err(error) => {
                 tracing::warn!(%error, "what waits for a route can't be looked at yet");
                 return STORE_PAUSE;
@@ -214,6 +214,8 @@ impl Desk {
         let former = std::mem::replace(&mut self.plan, plan);
         if self.plan.routes.may_fit_more_than(&former.routes) {
             self.taken_back = TakenBack::Until(None);
+        } else if self.taken_back == TakenBack::All {
+            self.taken_back = TakenBack::Untold;
         }
     }
 
@@ -221,48 +223,49 @@ impl Desk {
     /// place among the others of it: before anything newer is looked at. What has no order is due when its
     /// time comes.
     async fn take_back(&mut self) -> Result<TakenBack, StoreError> {
-        let TakenBack::Until(after) = self.taken_back else {
-            return Ok(TakenBack::All);
+        let (after, limit) = match self.taken_back {
+            TakenBack::All => return Ok(TakenBack::All),
+            TakenBack::Untold => (None, 1),
+            TakenBack::Until(after) => (after, TAKEN_BACK),
         };
         let inner = Arc::clone(&self.inner);
         let _turn = inner.floor.turn().await;
-        let parked = inner.store.parked(after, TAKEN_BACK).await?;
-        self.taken_back = match parked.last() {
-            None => TakenBack::All,
-            Some(last) => {
-                let until = inner.clock.now_ms();
-                let mut due = Vec::new();
-                for id in &parked {
-                    if self.may_have_a_route(*id).await {
-                        due.push(Change::Postpone { id: *id, until });
-                    }
-                }
-                if !due.is_empty() {
-                    inner.store.commit(due).await?;
-                }
-                TakenBack::Until(Some(*last))
+        let parked = inner.store.parked(after, limit).await?;
+        let until = inner.clock.now_ms();
+        let mut due = Vec::new();
+        for id in &parked {
+            if self.may_have_a_route(*id).await? {
+                due.push(Change::Postpone { id: *id, until });
             }
+        }
+        if !due.is_empty() {
+            inner.store.commit(due).await?;
+        }
+        self.taken_back = match (self.taken_back, parked.last()) {
+            (TakenBack::Until(_), Some(last)) => TakenBack::Until(Some(*last)),
+            _ => TakenBack::All,
         };
         Ok(self.taken_back)
     }
 
-    /// Whether a route fits what was parked. What can't be read is for who looks at what is due.
-    async fn may_have_a_route(&mut self, id: EventId) -> bool {
-        let inner = Arc::clone(&self.inner);
-        let entry = match inner.store.entry(id).await {
+    /// Whether a route fits what was parked. What is damaged is for who looks at what is due.
+    async fn may_have_a_route(&mut self, id: EventId) -> Result<bool, StoreError> {
+        let store = &*self.inner.store;
+        let entry = match store.entry(id).await {
             Ok(Some((entry, _))) => entry,
-            Ok(None) => return false,
-            Err(_) => return true,
+            Ok(None) => return Ok(false),
+            Err(StoreError::Damaged { .. }) => return Ok(true),
+            Err(error) => return Err(error),
         };
-        let Ok(known) = known(&*inner.store, &self.plan, &entry).await else {
-            return true;
+        let known = match self.plan.routes.need_merchant() {
+            true => known(store, &self.plan, &entry).await?,
+            false => Known::default(),
         };
-        let entry = known.told_in(entry);
         let has_one = self.plan.routes.target(&entry, &known).is_some();
         if !has_one {
             self.tell_left(id);
         }
-        has_one
+        Ok(has_one)
     }
 
     /// Starts one entry, or puts it where it is in nobody's way; `more` may stand behind it.
@@ -485,6 +488,8 @@ pub(super) async fn known(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TakenBack {
     All,
+    /// None can have a route that it hadn't before; whether there is one is to be told again.
+    Untold,
     /// As far as this one; there may be more.
     Until(Option<EventId>),
 }

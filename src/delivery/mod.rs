@@ -5,11 +5,12 @@
 //! store.
 //!
 //! An entry that no route fits while there is no `delivery.url` stays in the inbox: it can be
-//! pulled, and is looked at again when the configuration changes, and every ten minutes. The
-//! dispatcher remembers such entries (a hundred at most) so as not to look at them over and over;
-//! further ones, and those that others of their order stand behind, are parked, and what is owed to a backend
-//! that hangs is put off, so that neither is in the way of the rest. Nothing is written of a parked one of an
-//! order for an hour, unless a route fits it by then.
+//! pulled, and is looked at again when the configuration changes, and every ten minutes; then it is also
+//! told again that there is one. The dispatcher remembers such entries (a hundred at most) so as not to look at
+//! them over and over; further ones, and those that others of their order stand behind, are parked, and what is
+//! owed to a backend that hangs is put off, so that neither is in the way of the rest. Parked ones of an order
+//! are looked at where they may have a route by then, because the routes changed or ask for merchants, and are
+//! written where they have; all of them once an hour.
 
 use std::future::Future;
 use std::sync::Arc;

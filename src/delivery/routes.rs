@@ -167,12 +167,17 @@ impl Target {
 impl Rule {
     /// All that [`Self::fits`] goes by.
     fn conditions(&self) -> [Option<&str>; 4] {
+        // A further one must be named here.
         let DeliveryRoute {
+            url: _,
             event_type,
             app,
             merchant,
             path,
-            ..
+            format: _,
+            ack: _,
+            timeout: _,
+            concurrency: _,
         } = &self.conditions;
         [event_type, app, merchant, path].map(Option::as_deref)
     }
@@ -303,16 +308,29 @@ mod tests {
             url: "http://elsewhere".to_owned(),
             ..a.clone()
         };
+        let of_type = DeliveryRoute {
+            event_type: Some("trade_*".to_owned()),
+            ..a.clone()
+        };
+        let of_app = DeliveryRoute {
+            app: Some("2021".to_owned()),
+            ..a.clone()
+        };
         let former = routes(std::slice::from_ref(&a), None);
         for (now, may) in [
             (routes(&[moved], None), false),
+            (routes(&[of_type], None), true),
+            (routes(&[of_app], None), true),
             (routes(&[a.clone(), b.clone()], None), true),
-            (routes(&[b], None), true),
+            (routes(std::slice::from_ref(&b), None), true),
             (routes(&[], None), true),
-            (routes(&[a], Some("http://rest")), true),
+            (routes(std::slice::from_ref(&a), Some("http://rest")), true),
         ] {
             assert_eq!(now.may_fit_more_than(&former), may, "{now:?}");
         }
+        // Of others in another order some are compared in vain, and none is forgotten.
+        let (one, other) = ([a.clone(), b.clone()], [b.clone(), a.clone()]);
+        assert!(routes(&other, None).may_fit_more_than(&routes(&one, None)));
         let named = [route("a", Some("shop"))];
         assert!(routes(&named, None).may_fit_more_than(&routes(&named, None)));
     }

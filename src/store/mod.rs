@@ -301,7 +301,7 @@ pub trait Inbox: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Due, StoreError>>;
 
     /// Which deliveries are parked ([`Change::Park`]) that have an order key, in order of receipt,
-    /// after the given one; none whose record can't be read.
+    /// after the given one; none whose record can't be read, which is mended or moved aside.
     ///
     /// # Errors
     /// [`StoreError`] when the store can't be read.

@@ -441,6 +441,39 @@ async fn what_has_no_route_is_looked_at_again_without_a_write() {
     assert_eq!(got.header("alipay-event-id"), id.to_string());
 }
 
+/// It isn't read meanwhile, and whoever runs this must see all the same that it waits.
+#[cfg(feature = "cli")]
+#[tokio::test]
+async fn that_something_waits_for_a_route_is_told_every_ten_minutes() {
+    let mut backend = FakeBackend::new().await;
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let written = log.reopen().expect("a file");
+    let lines = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN);
+    let lines = lines.with_writer(Arc::new(written)).finish();
+    let _lines = tracing::subscriber::set_default(lines);
+    let running = running(DeliveryConfig {
+        routes: vec![route("/orders/*", &backend.url)],
+        ..DeliveryConfig::default()
+    })
+    .await;
+    let left = of_t1(0, "/nowhere");
+    let id = left.id;
+    let received = vec![Change::Receive(Box::new(left))];
+    let kept = running.parts.store.commit(received).await;
+    kept.expect("stored");
+    running.parts.dispatcher.wake();
+    let hour = NOW + 3_600_000;
+    running.until(id, |d| d.next_attempt_at == hour).await;
+    for told in [1, 2, 3] {
+        let log = std::fs::read_to_string(log.path()).expect("text");
+        let said = log.matches("no [[delivery.route]] fits").count();
+        assert_eq!(said, told, "{log}");
+        running.later(600_000);
+        running.pay(&format!("P{told}")).await;
+        backend.next().await;
+    }
+}
+
 #[tokio::test]
 async fn what_no_route_fits_holds_up_nothing_of_its_order() {
     let mut backend = FakeBackend::new().await;

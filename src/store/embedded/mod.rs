@@ -288,12 +288,20 @@ impl EmbeddedStore {
         &self,
         look: impl Fn(&Reader<'_>) -> Result<(Due, Vec<Suspect>), Fault> + Send + Sync + 'static,
     ) -> Result<Due, StoreError> {
-        let (due, suspects) = self.read(look).await?;
+        self.but_for_suspects(self.read(look)).await
+    }
+
+    /// What was found, once what was found damaged is on its way out of the way.
+    async fn but_for_suspects<T>(
+        &self,
+        look: impl Future<Output = Result<(T, Vec<Suspect>), StoreError>>,
+    ) -> Result<T, StoreError> {
+        let (found, suspects) = look.await?;
         if !suspects.is_empty() {
             // Where the queue is full, the next look meets them again.
             let _ = self.0.send(Job::SetAside(suspects));
         }
-        Ok(due)
+        Ok(found)
     }
 
     async fn write<T>(
@@ -538,8 +546,8 @@ impl Inbox for EmbeddedStore {
         after: Option<EventId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<EventId>, StoreError>> {
-        self.read(move |reader| reader.parked(Walk::After(after), limit))
-            .boxed()
+        let parked = self.read(move |reader| reader.parked(Walk::After(after), limit));
+        self.but_for_suspects(parked).boxed()
     }
 
     fn claimable_after(

@@ -303,18 +303,27 @@ impl Reader<'_> {
         Ok((found, suspects))
     }
 
-    pub(super) fn parked(&self, walk: Walk, limit: usize) -> Result<Vec<EventId>, Fault> {
+    /// Those that have an order, and what can't be read, whose order nobody knows.
+    pub(super) fn parked(
+        &self,
+        walk: Walk,
+        limit: usize,
+    ) -> Result<(Vec<EventId>, Vec<Suspect>), Fault> {
         let deliveries = self.tx.open_table(tables::DELIVERIES)?;
-        let mut parked = Vec::new();
+        let (mut parked, mut suspects) = (Vec::new(), Vec::new());
         for row in walk.rows(&self.tx.open_table(tables::PARKED)?)? {
             if parked.len() >= limit {
                 break;
             }
             let id = EventId::from_bytes(*row?.0.value());
-            let record = readable(lookup::delivery(&deliveries, self.sealer, id))?.flatten();
-            parked.extend(record.and_then(|record| record.order).map(|_| id));
+            match lookup::delivery(&deliveries, self.sealer, id) {
+                Ok(record) => parked.extend(record.and_then(|record| record.order).map(|_| id)),
+                Err(Fault::Refused(_)) if suspects.len() >= SUSPECTS || self.is_left(id)? => {}
+                Err(Fault::Refused(_)) => suspects.push(Suspect { due: None, id }),
+                Err(broken) => return Err(broken),
+            }
         }
-        Ok(parked)
+        Ok((parked, suspects))
     }
 
     pub(super) fn lapsed(&self, now: i64, limit: usize) -> Result<Vec<Delivery>, Fault> {
