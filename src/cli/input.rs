@@ -54,9 +54,20 @@ pub(crate) fn public(argument: &str, reference: &str) -> Result<String, Failure>
     Ok(public.map_err(|mismatch| anyhow!("{argument}: {mismatch}"))?)
 }
 
-/// Those of arguments: relative to the working directory, and with somebody there who waits.
+/// Those of arguments: relative to the working directory, and patient with pipes where somebody is there.
 pub(crate) fn references() -> References {
-    References::new(Path::new(""), process_environment()).unhurried()
+    let references = References::new(Path::new(""), process_environment());
+    match is_attended() {
+        true => references.awaiting_pipes(),
+        false => references,
+    }
+}
+
+/// Whether there may be somebody who types what a pipe waits for, and who can break it off.
+fn is_attended() -> bool {
+    std::io::stdin().is_terminal()
+        || std::io::stdout().is_terminal()
+        || std::io::stderr().is_terminal()
 }
 
 /// The bytes of the file at `path`; `-` is standard input.

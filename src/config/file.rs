@@ -3,7 +3,8 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileTypeExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,8 @@ pub(super) struct Patient {
     until: Option<Instant>,
     /// Whether the end may only be that nobody writes yet.
     awaits_writer: bool,
+    /// Whether another writer may come after one that has gone.
+    is_named: bool,
 }
 
 impl Patient {
@@ -36,10 +39,12 @@ impl Patient {
     /// The system's.
     pub(super) fn new(file: File, patience: Option<Duration>) -> io::Result<Self> {
         let awaits_writer = file.metadata()?.file_type().is_fifo();
+        let is_named = awaits_writer && !is_unnamed(&file)?;
         Ok(Self {
             file,
             until: patience.map(|patience| Instant::now() + patience),
             awaits_writer,
+            is_named,
         })
     }
 
@@ -57,7 +62,7 @@ impl Read for Patient {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.file.read(buffer) {
-                Ok(0) if self.awaits_writer && !self.is_abandoned()? => {}
+                Ok(0) if self.awaits_writer && (self.is_named || !self.is_abandoned()?) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 given => {
                     self.awaits_writer = false;
@@ -65,14 +70,28 @@ impl Read for Patient {
                 }
             }
             if self.until.is_some_and(|until| Instant::now() >= until) {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, LATE));
+                let why = match self.awaits_writer && self.is_abandoned()? {
+                    true => EMPTY,
+                    false => LATE,
+                };
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             }
             std::thread::sleep(LOOK_AGAIN);
         }
     }
 }
 
-/// What is told then.
+/// Whether a pipe has no name by which anybody else could open it: all of these are in one file system.
+fn is_unnamed(pipe: &File) -> io::Result<bool> {
+    let (unnamed, _) = io::pipe()?;
+    let unnamed = File::from(OwnedFd::from(unnamed));
+    Ok(pipe.metadata()?.dev() == unnamed.metadata()?.dev())
+}
+
+/// What is told of a named pipe that was only opened for writing, as by `touch`.
+const EMPTY: &str = "a pipe whose writer closed it without a text, and no other came within 10 s";
+
+/// What is told of any other then.
 const LATE: &str = "no file but a pipe or a device, which didn't give all of its text within 10 s";
 
 /// How often a pipe that gives nothing is looked at.
@@ -127,21 +146,45 @@ mod tests {
 
     #[test]
     fn what_a_writer_left_empty_is_not_waited_for() {
-        let (of_named, path) = pipe();
         // As `<(…)` and `/dev/stdin` name one; it hangs up once its last writer is gone.
         let (unnamed, its_writer) = io::pipe().expect("a pipe");
         let ended = Path::new("/proc/self/fd").join(unnamed.as_raw_fd().to_string());
         drop(its_writer);
         assert_eq!(read(&ended, 60_000).expect("read"), "");
-        // Who opens a named one and goes is seen, and who hasn't come yet is waited for.
-        let reader = Patient::new(open(&path).expect("opened"), None);
-        let mut reader = reader.expect("a pipe");
-        assert!(!reader.is_abandoned().expect("asked"));
-        drop(File::options().write(true).open(&path).expect("opened"));
+    }
+
+    #[test]
+    fn a_named_pipe_is_waited_for_until_somebody_writes() {
+        let (_folder, path) = pipe();
+        let reader = |ms| {
+            let patience = Some(Duration::from_millis(ms));
+            Patient::new(open(&path).expect("opened"), patience).expect("a pipe")
+        };
+        // As `touch` does.
+        let touch = || drop(File::options().write(true).open(&path).expect("opened"));
         let mut text = String::new();
-        reader.read_to_string(&mut text).expect("read");
-        assert_eq!(text, "");
-        drop(of_named);
+        let mut hurried = reader(20);
+        touch();
+        let late = hurried.read_to_string(&mut text).expect_err("too late");
+        assert_eq!(
+            (late.kind(), late.to_string().as_str()),
+            (io::ErrorKind::TimedOut, EMPTY)
+        );
+        drop(hurried);
+        let mut patient = reader(60_000);
+        assert!(!patient.is_abandoned().expect("asked"));
+        touch();
+        assert!(patient.is_abandoned().expect("asked"));
+        let writer = std::thread::spawn({
+            let path = path.clone();
+            move || {
+                std::thread::sleep(Duration::from_millis(60));
+                std::fs::write(path, "a secret\n")
+            }
+        });
+        patient.read_to_string(&mut text).expect("in time");
+        assert_eq!(text, "a secret\n");
+        writer.join().expect("no panic").expect("written");
     }
 
     #[test]

@@ -23,7 +23,9 @@ pub struct References {
     withheld: BTreeSet<String>,
     are_followed: bool,
     /// How long one reference may take.
-    patience: Option<Duration>,
+    patience: Duration,
+    /// Whether pipes may take longer than that.
+    awaits_pipes: bool,
 }
 
 impl std::fmt::Debug for References {
@@ -59,17 +61,21 @@ impl References {
             environment: wiped.collect(),
             withheld: BTreeSet::new(),
             are_followed: true,
-            patience: Some(TIMEOUT),
+            patience: TIMEOUT,
+            awaits_pipes: false,
         }
     }
 
-    /// The same, but a command or pipe may take as long as it likes: somebody is there who may have to type
-    /// a passphrase, and can break it off.
+    /// The same, but a pipe may take as long as it likes: somebody is there who may have to type a
+    /// passphrase for whoever writes to it, and can break it off.
     #[cfg(feature = "cli")]
     #[must_use]
-    pub(crate) fn unhurried(self) -> Self {
-        let patience = None;
-        Self { patience, ..self }
+    pub(crate) fn awaiting_pipes(self) -> Self {
+        let awaits_pipes = true;
+        Self {
+            awaits_pipes,
+            ..self
+        }
     }
 
     /// The same, but commands of `exec:` don't see these variables.
@@ -92,7 +98,7 @@ impl References {
 
     /// The secret that `text` refers to, without one trailing newline.
     ///
-    /// Blocks: `exec:` and a pipe take up to 10 seconds, in a configuration.
+    /// Blocks: `exec:` and a pipe take up to 10 seconds.
     ///
     /// # Errors
     /// [`Mismatch`] for plain text (which isn't shown), a file that others can read, and whatever
@@ -221,7 +227,8 @@ impl References {
     }
 
     fn read_file(&self, path: &Path, readers: Readers) -> Result<Zeroizing<String>, Mismatch> {
-        read_file(path, readers, self.patience)
+        let patience = (!self.awaits_pipes).then_some(self.patience);
+        read_file(path, readers, patience)
     }
 }
 
@@ -335,15 +342,11 @@ fn read_whole(source: &mut impl Read) -> std::io::Result<Zeroizing<String>> {
 fn exec(
     command: &str,
     withheld: &BTreeSet<String>,
-    patience: Option<Duration>,
+    patience: Duration,
 ) -> Result<Zeroizing<String>, Mismatch> {
     let failed = |why: String| {
         let program = command.split_whitespace().next().unwrap_or_default();
-        let expected = match patience {
-            Some(_) => "a command that prints the secret within 10 s",
-            None => EXEC_EXPECTED,
-        };
-        Mismatch::new(format!("`exec:{program} …`, which {why}"), expected).elsewhere()
+        Mismatch::new(format!("`exec:{program} …`, which {why}"), EXEC_EXPECTED).elsewhere()
     };
     let mut words = command.split_whitespace();
     let program = words.next().unwrap_or_default();
@@ -361,7 +364,7 @@ fn exec(
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| failed(format!("can't be started ({error})")))?;
-    let until = patience.map(|patience| Instant::now() + patience);
+    let until = Instant::now() + patience;
     let output = output_of(&mut child, patience);
     // What has closed its output may still not end.
     let status = match &output {
@@ -384,10 +387,7 @@ fn exec(
 }
 
 /// What the child prints until it closes its output; `None`: it took too long.
-fn output_of(
-    child: &mut Child,
-    within: Option<Duration>,
-) -> Option<std::io::Result<Zeroizing<String>>> {
+fn output_of(child: &mut Child, within: Duration) -> Option<std::io::Result<Zeroizing<String>>> {
     let mut stdout = child.stdout.take()?;
     let (done, result) = mpsc::channel();
     // A thread of its own, because a pipe has no read timeout. If a grandchild keeps the pipe
@@ -396,17 +396,14 @@ fn output_of(
         // Nobody listens any more after the time is over.
         let _ = done.send(read_whole(&mut stdout));
     });
-    match within {
-        Some(within) => result.recv_timeout(within).ok(),
-        None => result.recv().ok(),
-    }
+    result.recv_timeout(within).ok()
 }
 
 /// How the child ended; `None`: it hasn't by `until`.
-fn ended(child: &mut Child, until: Option<Instant>) -> std::io::Result<Option<ExitStatus>> {
+fn ended(child: &mut Child, until: Instant) -> std::io::Result<Option<ExitStatus>> {
     loop {
         let status = child.try_wait()?;
-        if status.is_some() || until.is_some_and(|until| Instant::now() >= until) {
+        if status.is_some() || Instant::now() >= until {
             return Ok(status);
         }
         std::thread::sleep(LOOK_AGAIN);
@@ -416,7 +413,7 @@ fn ended(child: &mut Child, until: Option<Instant>) -> std::io::Result<Option<Ex
 /// How often a command that has printed all is looked at until it ends.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-const EXEC_EXPECTED: &str = "a command that prints the secret";
+const EXEC_EXPECTED: &str = "a command that prints the secret within 10 s";
 
 /// A key store or a pipe that takes longer than this would hold up every restart.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -458,13 +455,13 @@ mod tests {
             .status();
         assert!(made.expect("mkfifo").success());
         let hurried = References {
-            patience: Some(Duration::from_millis(20)),
+            patience: Duration::from_millis(20),
             ..References::new(folder.path(), [])
         };
-        let late = |text| hurried.secret(text).expect_err("too late").found;
-        assert!(late("exec:sleep 60").contains("took longer"));
-        assert!(late("file:pipe").contains("a pipe"));
-        let unhurried = hurried.clone().unhurried();
+        let late = |read: &References, text| read.secret(text).expect_err("too late").found;
+        assert!(late(&hurried, "exec:sleep 60").contains("took longer"));
+        assert!(late(&hurried, "file:pipe").contains("a pipe"));
+        let unhurried = hurried.awaiting_pipes();
         let writer = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(60));
             std::fs::write(path, "opensesame\n")
@@ -472,15 +469,15 @@ mod tests {
         let read = unhurried.secret("file:pipe").expect("in the end");
         assert_eq!(read.expose(), "opensesame");
         writer.join().expect("no panic").expect("written");
-        let printed = unhurried.secret("exec:echo opensesame");
-        assert_eq!(printed.expect("printed").expose(), "opensesame");
+        // A command has its limit whoever is there.
+        assert!(late(&unhurried, "exec:sleep 60").contains("took longer"));
     }
 
     #[test]
     fn a_command_that_prints_nothing_is_not_waited_for_any_longer() {
         let output = |command: &mut Command, within| {
             let mut child = command.stdout(Stdio::piped()).spawn().expect("started");
-            let output = output_of(&mut child, Some(Duration::from_millis(within)));
+            let output = output_of(&mut child, Duration::from_millis(within));
             // It may have ended by itself.
             let _ = child.kill();
             child.wait().expect("gone");
@@ -496,7 +493,7 @@ mod tests {
     fn a_command_that_has_printed_all_is_waited_for_as_long_as_it_may_take() {
         let spawn = |seconds: &str| Command::new("sleep").arg(seconds).spawn();
         let (mut quick, mut slow) = (spawn("0").expect("sleep"), spawn("60").expect("sleep"));
-        let soon = |ms| Some(Instant::now() + Duration::from_millis(ms));
+        let soon = |ms| Instant::now() + Duration::from_millis(ms);
         let quick = ended(&mut quick, soon(30_000)).expect("there");
         assert!(quick.is_some_and(|status| status.success()));
         assert!(ended(&mut slow, soon(20)).expect("there").is_none());

@@ -398,6 +398,28 @@ fn keys_by_mistake_are_answers_and_missing_ones_wrong_usage() {
     );
 }
 
+/// Only somebody at a terminal can type what a pipe waits for, and break off what waits in vain.
+#[test]
+fn a_pipe_in_an_argument_has_its_limit_where_nobody_is_there() {
+    let place = Place::new();
+    place.write("message", form(&notification()));
+    let made = Command::new("mkfifo")
+        .arg(place.path().join("pipe"))
+        .status();
+    assert!(made.expect("mkfifo").success());
+    let output = Command::new("timeout")
+        .args(["60", env!("CARGO_BIN_EXE_alipay-sidecar"), "verify"])
+        .args(["--kind", "notification"])
+        .args(["--alipay-public-key", "file:pipe", "message"])
+        .current_dir(place.path())
+        .stdin(Stdio::null())
+        .output()
+        .expect("started");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("within 10 s"), "{said}");
+}
+
 #[test]
 fn json_tells_the_same() {
     let place = Place::new();
