@@ -167,6 +167,9 @@ func create(order, amount, user string) (any, error) {
 	// notification would ever be taken for this order's own.
 	if err == nil && trade.TradeNo == "" && !isNumbered {
 		trade, err = query(order)
+		if err == nil && trade.TradeNo == "" {
+			err = &Failed{"trade-no-missing", "unknown"}
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -190,8 +193,6 @@ func query(order string) (*Node, error) {
 		err = &Failed{failed.Code, "unknown"}
 	case errors.As(err, &refused):
 		err = &Failed{refused.Code, "unknown"}
-	case err == nil && trade.TradeNo == "":
-		err = &Failed{"trade-no-missing", "unknown"}
 	}
 	return trade, err
 }

@@ -159,6 +159,9 @@ public final class Backend {
         // notification would ever be taken for this order's own.
         if (tradeNo(trade) == null && ORDERS.get(order).tradeNo == null) {
             trade = query(order);
+            if (tradeNo(trade) == null) {
+                throw new Failed("trade-no-missing", "unknown");
+            }
         }
         String told = tradeNo(trade);
         return ORDERS.computeIfPresent(order, (name, known) ->
@@ -173,18 +176,13 @@ public final class Backend {
     /** Asks for a trade whose making has an unknown outcome: bytes had left, so it may be there. */
     static String query(String order) throws Failed {
         // A failure is the query's, and not the making's; a trade that isn't there yet may still come to be.
-        String trade;
         try {
-            trade = call("alipay.trade.query", "{\"out_trade_no\":\"%s\"}".formatted(order), Map.of());
+            return call("alipay.trade.query", "{\"out_trade_no\":\"%s\"}".formatted(order), Map.of());
         } catch (Failed failed) {
             throw new Failed(failed.code, "unknown");
         } catch (Refused refused) {
             throw new Failed(refused.getMessage(), "unknown");
         }
-        if (tradeNo(trade) == null) {
-            throw new Failed("trade-no-missing", "unknown");
-        }
-        return trade;
     }
 
     /** Whether the sidecar sent this (Standard Webhooks): whoever reaches this port may claim to be it. */

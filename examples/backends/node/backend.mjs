@@ -103,19 +103,20 @@ async function create(order, amount, user) {
   }
   // A reply may leave it out, as while a payment is under way; what is known stays. Without any, no
   // notification would ever be taken for this order's own.
-  if (!(trade.trade_no || known.trade_no)) trade = await query(order);
+  if (!(trade.trade_no || known.trade_no)) {
+    trade = await query(order);
+    if (!trade.trade_no) throw new Failed('trade-no-missing', 'unknown');
+  }
   known.trade_no = trade.trade_no || known.trade_no;
   return known;
 }
 
 /** Asks for a trade whose making has an unknown outcome: bytes had left, so it may be there. */
-async function query(order) {
-  const trade = await call('alipay.trade.query', { out_trade_no: order }).catch((error) => {
+function query(order) {
+  return call('alipay.trade.query', { out_trade_no: order }).catch((error) => {
     // Of the query, and not of the making; a trade that isn't there yet may still come to be.
     throw new Failed(error.code, 'unknown');
   });
-  if (!trade.trade_no) throw new Failed('trade-no-missing', 'unknown');
-  return trade;
 }
 
 /** Whether the sidecar sent this (Standard Webhooks): whoever reaches this port may claim to be it. */

@@ -147,6 +147,9 @@ function create(string $order, string $amount, string $user): array
     // notification would ever be taken for this order's own.
     if (($trade['trade_no'] ?? '') === '' && $known['trade_no'] === null) {
         $trade = query($order);
+        if (($trade['trade_no'] ?? '') === '') {
+            throw new Failed('trade-no-missing', 'unknown');
+        }
     }
     return orders(function (array &$orders) use ($order, $trade) {
         $orders[$order]['trade_no'] = ($trade['trade_no'] ?? '') ?: $orders[$order]['trade_no'];
@@ -158,15 +161,11 @@ function create(string $order, string $amount, string $user): array
 function query(string $order): array
 {
     try {
-        $trade = call('alipay.trade.query', ['out_trade_no' => $order]);
+        return call('alipay.trade.query', ['out_trade_no' => $order]);
     } catch (Failed | Refused $error) {
         // Of the query, and not of the making; a trade that isn't there yet may still come to be.
         throw new Failed($error->error, 'unknown');
     }
-    if (($trade['trade_no'] ?? '') === '') {
-        throw new Failed('trade-no-missing', 'unknown');
-    }
-    return $trade;
 }
 
 /** Whether the sidecar sent this (Standard Webhooks): whoever reaches this port may claim to be it. */

@@ -114,6 +114,8 @@ def create(order, amount, user):
     # notification would ever be taken for this order's own.
     if not (trade.get("trade_no") or known["trade_no"]):
         trade = query(order)
+        if not trade.get("trade_no"):
+            raise Failed("trade-no-missing", "unknown")
     with lock:
         known["trade_no"] = trade.get("trade_no") or known["trade_no"]
         return dict(known)
@@ -122,13 +124,10 @@ def create(order, amount, user):
 def query(order):
     """Asks for a trade whose making has an unknown outcome: bytes had left, so it may be there."""
     try:
-        trade = call("alipay.trade.query", {"out_trade_no": order})
+        return call("alipay.trade.query", {"out_trade_no": order})
     except (Failed, Refused) as error:
         # Of the query, and not of the making; a trade that isn't there yet may still come to be.
         raise Failed(error.code, "unknown") from error
-    if not trade.get("trade_no"):
-        raise Failed("trade-no-missing", "unknown")
-    return trade
 
 
 def is_from_sidecar(headers, body):

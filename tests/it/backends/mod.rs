@@ -308,7 +308,7 @@ async fn believe_what_is_sure(sidecar: &TestSidecar, between: &Between, base: &s
 }
 
 /// Without a number no notification of the order could be taken: who wasn't told one asks, and where
-/// nobody tells one, nobody knows.
+/// nobody tells one, nobody knows. One that is known stays, also where nothing else is sure.
 async fn ask_for_a_number(sidecar: &TestSidecar, between: &Between, base: &str, user: &str) {
     for node in NUMBERLESS {
         let verified = "true";
@@ -324,8 +324,15 @@ async fn ask_for_a_number(sidecar: &TestSidecar, between: &Between, base: &str, 
     let (made, asked) = counts(sidecar);
     let (status, told) = order(sidecar, base, user, ("numberless", "1.00")).await;
     assert_eq!(status, StatusCode::OK, "{told}");
-    assert!(told["trade_no"].is_string(), "{told}");
+    let trade_no = told["trade_no"].as_str().expect("a trade").to_owned();
     assert_eq!(counts(sidecar), (made + 1, asked + 1));
+    for node in NUMBERLESS {
+        between.tell(Instead::CutOff);
+        between.tell_of("/alipay.trade.query", Instead::Node { verified, node });
+        let (status, told) = order(sidecar, base, user, ("numberless", "1.00")).await;
+        assert_eq!(status, StatusCode::OK, "{told}");
+        assert_eq!(told["trade_no"], trade_no.as_str());
+    }
 }
 
 /// What Alipay has taken, and doesn't number.
@@ -529,6 +536,10 @@ async fn curl() {
         again, first,
         "a reply without `trade_no` takes nothing back"
     );
+    between.tell(Instead::CutOff);
+    between.tell_of("/alipay.trade.query", Instead::Node { verified, node });
+    let again = script.say(&["pay", "one", "8.80", &user]).await;
+    assert_eq!(again, first, "nor does one to the query");
     let numberless = ["pay", "numberless", "1.00", &user];
     between.tell(Instead::Node { verified, node });
     between.tell_of("/alipay.trade.query", Instead::Node { verified, node });
