@@ -98,7 +98,7 @@ impl Desk {
         }
         match self.take_back().await {
             Ok(TakenBack::All) => {}
-            Ok(TakenBack::Untold | TakenBack::Until(_)) => return Duration::ZERO,
+            Ok(TakenBack::Untold(_) | TakenBack::Until(_)) => return Duration::ZERO,
             Err(error) => {
                 tracing::warn!(%error, "what waits for a route can't be looked at yet");
                 return STORE_PAUSE;
@@ -215,7 +215,7 @@ impl Desk {
         if self.plan.routes.may_fit_more_than(&former.routes) {
             self.taken_back = TakenBack::Until(None);
         } else if self.taken_back == TakenBack::All {
-            self.taken_back = TakenBack::Untold;
+            self.taken_back = TakenBack::Untold(None);
         }
     }
 
@@ -223,17 +223,17 @@ impl Desk {
     /// place among the others of it: before anything newer is looked at. What has no order is due when its
     /// time comes.
     async fn take_back(&mut self) -> Result<TakenBack, StoreError> {
-        let (after, limit) = match self.taken_back {
+        let (after, most) = match self.taken_back {
             TakenBack::All => return Ok(TakenBack::All),
-            TakenBack::Untold => (None, 1),
+            TakenBack::Untold(after) => (after, 1),
             TakenBack::Until(after) => (after, TAKEN_BACK),
         };
         let inner = Arc::clone(&self.inner);
         let _turn = inner.floor.turn().await;
-        let parked = inner.store.parked(after, limit).await?;
+        let parked = inner.store.parked(after, TAKEN_BACK).await?;
         let until = inner.clock.now_ms();
         let mut due = Vec::new();
-        for id in &parked {
+        for id in parked.of_an_order.iter().take(most) {
             if self.may_have_a_route(*id).await? {
                 due.push(Change::Postpone { id: *id, until });
             }
@@ -241,8 +241,10 @@ impl Desk {
         if !due.is_empty() {
             inner.store.commit(due).await?;
         }
-        self.taken_back = match (self.taken_back, parked.last()) {
-            (TakenBack::Until(_), Some(last)) => TakenBack::Until(Some(*last)),
+        let has_none = parked.of_an_order.is_empty();
+        self.taken_back = match (self.taken_back, parked.end) {
+            (TakenBack::Until(_), Some(end)) => TakenBack::Until(Some(end)),
+            (TakenBack::Untold(_), Some(end)) if has_none => TakenBack::Untold(Some(end)),
             _ => TakenBack::All,
         };
         Ok(self.taken_back)
@@ -488,8 +490,9 @@ pub(super) async fn known(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TakenBack {
     All,
-    /// None can have a route that it hadn't before; whether there is one is to be told again.
-    Untold,
+    /// None can have a route that it hadn't before; whether there is one is to be told again, and as far as
+    /// this there is none.
+    Untold(Option<EventId>),
     /// As far as this one; there may be more.
     Until(Option<EventId>),
 }

@@ -301,7 +301,8 @@ pub trait Inbox: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Due, StoreError>>;
 
     /// Which deliveries are parked ([`Change::Park`]) that have an order key, in order of receipt,
-    /// after the given one; none whose record can't be read, which is mended or moved aside.
+    /// of the `limit` that are parked after the given one; none whose record can't be read, which is
+    /// mended or moved aside.
     ///
     /// # Errors
     /// [`StoreError`] when the store can't be read.
@@ -309,7 +310,7 @@ pub trait Inbox: Send + Sync + 'static {
         &self,
         after: Option<EventId>,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<EventId>, StoreError>>;
+    ) -> BoxFuture<'_, Result<Parked, StoreError>>;
 
     /// The pending deliveries whose lease has ended at `now` and about which nothing was said, the
     /// longest ago first, at most `limit`.
@@ -344,6 +345,15 @@ pub struct Due {
     /// Where a look at what may be claimed ended because it had found enough; `None`: it went to
     /// the end.
     pub end: Option<Mark>,
+}
+
+/// Deliveries that are parked.
+#[derive(Debug, Default)]
+pub struct Parked {
+    /// Those that have an order key.
+    pub of_an_order: Vec<EventId>,
+    /// Where the look ended because it had seen enough; `None`: it went to the end.
+    pub end: Option<EventId>,
 }
 
 /// A place in the order in which deliveries are claimed.

@@ -353,7 +353,7 @@ async fn what_a_new_route_fits_goes_before_what_came_later_of_its_order() {
     let changes = waiting.map(|e| Change::Receive(Box::new(e)));
     store.commit(changes.into()).await.expect("stored");
     dispatcher.wake();
-    let parked = async || store.parked(None, 10).await.expect("readable");
+    let parked = async || store.parked(None, 10).await.expect("readable").of_an_order;
     let both = async {
         while parked().await != [left, late] {
             tokio::time::sleep(Duration::from_millis(5)).await;

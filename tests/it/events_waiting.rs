@@ -23,7 +23,8 @@ use alipay_sidecar::model::user_token::{UserKey, UserToken};
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::store::error::StoreError;
 use alipay_sidecar::store::{
-    Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Pruned, Store,
+    Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Parked, Pruned,
+    Store,
 };
 use futures_util::future::BoxFuture;
 use prometheus::Registry;
@@ -256,8 +257,8 @@ impl Inbox for Still {
         unasked()
     }
 
-    fn parked(&self, _: Option<EventId>, _: usize) -> Answer<'_, Vec<EventId>> {
-        Box::pin(async { Ok(Vec::new()) })
+    fn parked(&self, _: Option<EventId>, _: usize) -> Answer<'_, Parked> {
+        Box::pin(async { Ok(Parked::default()) })
     }
 
     fn claimable_after(

@@ -1175,6 +1175,32 @@ async fn what_is_parked_can_be_claimed_and_what_is_put_off_can_not() {
 }
 
 #[tokio::test]
+async fn a_look_at_what_is_parked_ends_after_so_many_with_an_order_or_without() {
+    on_every_store(async |fixture: Fixture| {
+        let ids = [
+            fixture.receive(None).await,
+            fixture.receive(None).await,
+            fixture.receive(Some("order")).await,
+        ];
+        let until = fixture.clock.now_ms() + 600_000;
+        for id in ids {
+            fixture.commit(Change::Park { id, until }).await;
+        }
+        let look = async |after, limit| {
+            let parked = fixture.store.parked(after, limit).await;
+            let parked = parked.expect("readable");
+            (parked.of_an_order, parked.end)
+        };
+        assert_eq!(look(None, 1).await, (vec![], Some(ids[0])));
+        assert_eq!(look(None, 2).await, (vec![], Some(ids[1])));
+        assert_eq!(look(Some(ids[1]), 1).await, (vec![ids[2]], None));
+        assert_eq!(look(None, 3).await, (vec![ids[2]], None));
+        assert_eq!(look(Some(ids[2]), 3).await, (vec![], None));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn due_gives_the_longest_due_first_and_says_when_to_come_again() {
     on_every_store(async |fixture: Fixture| {
         let ids = [

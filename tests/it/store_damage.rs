@@ -268,7 +268,10 @@ async fn a_damaged_parked_one_is_not_taken_back() {
     };
     let changes = vec![park(closed.first), park(closed.second), park(closed.other)];
     store.commit(changes).await.expect("committed");
-    let parked = async |store: &EmbeddedStore| store.parked(None, 9).await.expect("readable");
+    let parked = async |store: &EmbeddedStore| {
+        let parked = store.parked(None, 9).await;
+        parked.expect("readable").of_an_order
+    };
     // The other has no order.
     assert_eq!(parked(&store).await, [closed.first, closed.second]);
     drop(store);

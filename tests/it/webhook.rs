@@ -33,7 +33,8 @@ use alipay_sidecar::simulator::{
 use alipay_sidecar::store::embedded::EmbeddedStore;
 use alipay_sidecar::store::error::StoreError;
 use alipay_sidecar::store::{
-    Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Pruned, Store,
+    Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Parked, Pruned,
+    Store,
 };
 use alipay_sidecar::telemetry::span::Tracer;
 use alipay_sidecar::token::TOKEN_METHOD;
@@ -900,7 +901,7 @@ impl Inbox for Held {
         self.inner.variants(of)
     }
 
-    fn parked(&self, after: Option<EventId>, limit: usize) -> Answer<'_, Vec<EventId>> {
+    fn parked(&self, after: Option<EventId>, limit: usize) -> Answer<'_, Parked> {
         self.inner.parked(after, limit)
     }
 

@@ -29,8 +29,8 @@ use crate::store::care::{Inspection, RowStream, Stats};
 use crate::store::error::StoreError;
 use crate::store::seal::{Sealer, StoreKey};
 use crate::store::{
-    Backlog, Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Pruned,
-    Store,
+    Backlog, Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Parked,
+    Pruned, Store,
 };
 use crate::workers::{WorkError, Workers};
 
@@ -545,7 +545,7 @@ impl Inbox for EmbeddedStore {
         &self,
         after: Option<EventId>,
         limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<EventId>, StoreError>> {
+    ) -> BoxFuture<'_, Result<Parked, StoreError>> {
         let parked = self.read(move |reader| reader.parked(Walk::After(after), limit));
         self.but_for_suspects(parked).boxed()
     }

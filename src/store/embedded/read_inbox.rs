@@ -15,7 +15,7 @@ use crate::model::delivery::{Delivery, DeliveryState, Via};
 use crate::model::id::{AppId, EventId};
 use crate::model::notification::InboxEntry;
 use crate::model::refused::{RefusedNotification, Variant};
-use crate::store::{Due, Mark};
+use crate::store::{Due, Mark, Parked};
 
 /// How many damaged ones a look at what is due passes over.
 const SUSPECTS: usize = 500;
@@ -303,21 +303,21 @@ impl Reader<'_> {
         Ok((found, suspects))
     }
 
-    /// Those that have an order, and what can't be read, whose order nobody knows.
-    pub(super) fn parked(
-        &self,
-        walk: Walk,
-        limit: usize,
-    ) -> Result<(Vec<EventId>, Vec<Suspect>), Fault> {
+    /// Those of the next `limit` that have an order, and what can't be read, whose order nobody knows.
+    pub(super) fn parked(&self, walk: Walk, limit: usize) -> Result<(Parked, Vec<Suspect>), Fault> {
         let deliveries = self.tx.open_table(tables::DELIVERIES)?;
-        let (mut parked, mut suspects) = (Vec::new(), Vec::new());
-        for row in walk.rows(&self.tx.open_table(tables::PARKED)?)? {
-            if parked.len() >= limit {
+        let (mut parked, mut suspects) = (Parked::default(), Vec::new());
+        let mut last = None;
+        for (seen, row) in walk.rows(&self.tx.open_table(tables::PARKED)?)?.enumerate() {
+            if seen >= limit {
+                parked.end = last;
                 break;
             }
             let id = EventId::from_bytes(*row?.0.value());
+            last = Some(id);
             match lookup::delivery(&deliveries, self.sealer, id) {
-                Ok(record) => parked.extend(record.and_then(|record| record.order).map(|_| id)),
+                Ok(Some(record)) if record.order.is_some() => parked.of_an_order.push(id),
+                Ok(_) => {}
                 Err(Fault::Refused(_)) if suspects.len() >= SUSPECTS || self.is_left(id)? => {}
                 Err(Fault::Refused(_)) => suspects.push(Suspect { due: None, id }),
                 Err(broken) => return Err(broken),

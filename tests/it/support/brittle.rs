@@ -25,7 +25,8 @@ use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
 use alipay_sidecar::store::error::StoreError;
 use alipay_sidecar::store::seal::StoreKey;
 use alipay_sidecar::store::{
-    Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Pruned, Store,
+    Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Parked, Pruned,
+    Store,
 };
 use futures_util::future::BoxFuture;
 
@@ -258,7 +259,7 @@ impl Inbox for BrittleStore {
         self.unless_broken(self.inner.variants(of))
     }
 
-    fn parked(&self, after: Option<EventId>, limit: usize) -> Answer<'_, Vec<EventId>> {
+    fn parked(&self, after: Option<EventId>, limit: usize) -> Answer<'_, Parked> {
         self.unless_broken(self.inner.parked(after, limit))
     }
 
