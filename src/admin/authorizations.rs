@@ -257,7 +257,7 @@ pub async fn subscribe(
             error: asked.err().map(|error| error.to_string()),
         });
     }
-    Ok(Page { items, next: None })
+    Ok(Page::whole(items))
 }
 
 fn is_topic(text: &str) -> bool {
@@ -286,7 +286,7 @@ pub async fn exchange(
     let app = app(parts, app_id)?;
     let merchants = parts.tokens.exchange(&app, &code, context).await?;
     let items = merchants.iter().map(MerchantView::from).collect();
-    Ok(Page { items, next: None })
+    Ok(Page::whole(items))
 }
 
 /// Buys a new pair for a merchant.

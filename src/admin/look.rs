@@ -84,10 +84,7 @@ pub async fn at_app(parts: &AdminParts, app_id: &AppId) -> Result<AppLook, Admin
 /// The public address as it looks from here; empty where there is none.
 pub async fn at_own_address(parts: &AdminParts) -> Page<OwnAddressView> {
     let looked = parts.webhook.look_at_own_address(&parts.client).await;
-    Page {
-        items: looked.unwrap_or_default(),
-        next: None,
-    }
+    Page::whole(looked.unwrap_or_default())
 }
 
 /// What is to be thought of an answer, or of its absence.

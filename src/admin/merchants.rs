@@ -12,7 +12,8 @@ use crate::model::id::{AppId, AuthAppId};
 use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::model::selector::Selector;
 use crate::protocol::secret::Secret;
-use crate::store::{Change, Effect, MerchantKey, Store};
+use crate::store::error::StoreError;
+use crate::store::{Change, DamagedMerchant, Effect, MerchantKey, Store};
 
 /// A merchant as an operator sees it, under the names of `merchant import`.
 #[derive(Debug, Clone, JsonSchema, Serialize, Deserialize)]
@@ -137,12 +138,12 @@ pub(crate) fn unknown(app_id: &AppId, auth_app_id: &AuthAppId) -> AdminError {
 /// Every merchant that `selector` names, of one app of ours or of all.
 ///
 /// # Errors
-/// The store's.
+/// The store's; where it finds none that can be read, [`StoreError::Damaged`] for one that can't.
 pub async fn find(
     store: &dyn Store,
     app_id: Option<&AppId>,
     selector: &Selector,
-) -> Result<Vec<MerchantView>, AdminError> {
+) -> Result<Page<MerchantView>, AdminError> {
     let keys = match selector {
         Selector::Alias(alias) => vec![MerchantKey::Alias(alias.clone())],
         Selector::AuthAppId(id) => vec![MerchantKey::AuthAppId(id.clone())],
@@ -154,19 +155,32 @@ pub async fn find(
         Selector::Own => Vec::new(),
         Selector::Pid(pid) => vec![MerchantKey::Pid(pid.clone())],
     };
-    let mut found: Vec<MerchantView> = Vec::new();
+    let is_meant = |of: &str| app_id.is_none_or(|app_id| app_id.as_str() == of);
+    let (mut found, mut damaged): (Vec<MerchantView>, Vec<DamagedMerchant>) = Default::default();
     for key in keys {
-        for merchant in store.find(key).await? {
+        let named = store.find_all(key).await?;
+        for merchant in named.merchants {
             let is_new = found.iter().all(|view| {
                 (view.app_id.as_str(), view.auth_app_id.as_str())
                     != (merchant.app_id.as_str(), merchant.auth_app_id.as_str())
             });
-            if is_new && app_id.is_none_or(|app_id| *app_id == merchant.app_id) {
+            if is_new && is_meant(merchant.app_id.as_str()) {
                 found.push(MerchantView::from(&merchant));
             }
         }
+        for merchant in named.damaged {
+            if is_meant(&merchant.app_id) && !damaged.contains(&merchant) {
+                damaged.push(merchant);
+            }
+        }
     }
-    Ok(found)
+    match damaged.first() {
+        Some(merchant) if found.is_empty() => Err(StoreError::from(merchant.clone()).into()),
+        _ => Ok(Page {
+            damaged: damaged.iter().map(ToString::to_string).collect(),
+            ..Page::whole(found)
+        }),
+    }
 }
 
 /// Puts what `body` says of a merchant; without an `app_auth_token`, it names a known merchant.

@@ -10,6 +10,10 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// What `after` is for the next page; `None`: this is the last.
     pub next: Option<String>,
+    /// Whose records can't be read (`app_id/auth_app_id`), in lists of merchants; left out where
+    /// there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<String>,
 }
 
 impl<T> Page<T> {
@@ -18,7 +22,20 @@ impl<T> Page<T> {
         let more = items.len() > limit;
         items.truncate(limit);
         let next = if more { items.last().map(id) } else { None };
-        Self { items, next }
+        Self {
+            items,
+            next,
+            damaged: Vec::new(),
+        }
+    }
+
+    /// A list that is on one page.
+    pub(crate) fn whole(items: Vec<T>) -> Self {
+        Self {
+            items,
+            next: None,
+            damaged: Vec::new(),
+        }
     }
 }
 

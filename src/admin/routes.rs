@@ -196,7 +196,7 @@ async fn drain(parts: &AdminParts, query: &Query) -> Answer {
 
 async fn apps_page(parts: &AdminParts) -> Result<Page<AppView>, Problem> {
     let items = apps::list(&*parts.store, &parts.configured, &parts.upstream).await?;
-    Ok(Page { items, next: None })
+    Ok(Page::whole(items))
 }
 
 async fn put_app(parts: &AdminParts, app_id: &AppId, body: &[u8]) -> Answer {
@@ -248,8 +248,7 @@ async fn list_merchants(parts: &AdminParts, query: &Query) -> Answer {
         .map_err(wrong)?;
     if let Some(selector) = query.get("selector") {
         let selector = selector.parse().map_err(wrong)?;
-        let items = merchants::find(&*parts.store, app_id.as_ref(), &selector).await?;
-        return ok(&Page { items, next: None });
+        return ok(&merchants::find(&*parts.store, app_id.as_ref(), &selector).await?);
     }
     if app_id.is_some() {
         return Err(Problem::parameter_invalid(

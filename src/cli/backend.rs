@@ -94,10 +94,11 @@ impl Backend {
 
     pub(crate) async fn apps(&self) -> Result<Page<AppView>, Failure> {
         match self {
-            Self::Offline(it) => Ok(Page {
-                items: apps::list(it.store.as_ref(), &it.config.apps, &it.config.upstream).await?,
-                next: None,
-            }),
+            Self::Offline(it) => {
+                let (store, config) = (it.store.as_ref(), &it.config);
+                let apps = apps::list(store, &config.apps, &config.upstream).await?;
+                Ok(Page::whole(apps))
+            }
             Self::Running(client) => client.get("/api/apps").await,
         }
     }
@@ -157,7 +158,7 @@ impl Backend {
         &self,
         app_id: Option<&AppId>,
         selector: &str,
-    ) -> Result<Vec<MerchantView>, Failure> {
+    ) -> Result<Page<MerchantView>, Failure> {
         match self {
             Self::Offline(it) => {
                 let selector: Selector = selector
@@ -168,8 +169,7 @@ impl Backend {
             Self::Running(client) => {
                 let app = app_id.map(|id| format!("&app_id={id}")).unwrap_or_default();
                 let path = format!("/api/merchants?selector={}{app}", encoded(selector));
-                let page: Page<MerchantView> = client.get(&path).await?;
-                Ok(page.items)
+                client.get(&path).await
             }
         }
     }

@@ -17,17 +17,19 @@ pub(crate) async fn merchant(
     let app = app_id.map(|id| format!("&app_id={id}")).unwrap_or_default();
     let path = format!("/api/merchants?selector={}{app}", encoded(selector));
     let page: Page<MerchantView> = client.get(&path).await?;
-    only(page.items, selector)
+    only(page, selector)
 }
 
-/// The only one of those that `selector` names.
-pub(crate) fn only(found: Vec<MerchantView>, selector: &str) -> Result<MerchantView, Failure> {
-    let candidates: Vec<String> = found.iter().map(name).collect();
-    let mut found = found.into_iter();
+/// The only one of those that `selector` names. One that can't be read counts: it may be the one that
+/// is meant.
+pub(crate) fn only(found: Page<MerchantView>, selector: &str) -> Result<MerchantView, Failure> {
+    let whole = found.items.iter().map(name);
+    let candidates: Vec<String> = whole.chain(found.damaged).collect();
+    let mut found = found.items.into_iter();
     let selector = selector.to_owned();
-    match (found.next(), found.next()) {
-        (Some(view), None) => Ok(view),
-        (Some(_), Some(_)) => Err(AdminError::MerchantAmbiguous {
+    match (found.next(), candidates.len()) {
+        (Some(view), 1) => Ok(view),
+        (Some(_), _) => Err(AdminError::MerchantAmbiguous {
             selector,
             candidates,
         }

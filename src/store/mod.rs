@@ -156,8 +156,24 @@ pub trait Directory: Send + Sync + 'static {
     /// Every merchant record that `key` names, ordered by (`app_id`, `auth_app_id`).
     ///
     /// # Errors
-    /// [`StoreError`] when the store can't be read.
+    /// [`StoreError::Damaged`] when one of them can't be read, another [`StoreError`] when the store
+    /// can't be.
     fn find(&self, key: MerchantKey) -> BoxFuture<'_, Result<Vec<Merchant>, StoreError>>;
+
+    /// The same where one that can't be read must not be in the way of the others: it is named
+    /// beside them, so that nobody takes what is left for all there is.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn find_all(&self, key: MerchantKey) -> BoxFuture<'_, Result<Found, StoreError>> {
+        Box::pin(async {
+            let merchants = self.find(key).await?;
+            Ok(Found {
+                merchants,
+                damaged: Vec::new(),
+            })
+        })
+    }
 
     /// A page of all merchants, ordered by (`app_id`, `auth_app_id`), after the given one.
     ///
@@ -333,6 +349,38 @@ pub enum MerchantKey {
     Pid(Pid),
     /// Any `app_auth_token` the record ever had.
     Token(Secret<String>),
+}
+
+/// The merchants' records that were found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Those that can be read.
+    pub merchants: Vec<Merchant>,
+    /// Whose can't be.
+    pub damaged: Vec<DamagedMerchant>,
+}
+
+/// A merchant whose record doesn't open, or isn't understood: all that is known is where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedMerchant {
+    /// Our application.
+    pub app_id: String,
+    /// The merchant's application.
+    pub auth_app_id: String,
+}
+
+impl std::fmt::Display for DamagedMerchant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.app_id, self.auth_app_id)
+    }
+}
+
+impl From<DamagedMerchant> for StoreError {
+    fn from(merchant: DamagedMerchant) -> Self {
+        Self::Damaged {
+            record: format!("record {merchant} of table `merchants`"),
+        }
+    }
 }
 
 /// Deliveries to attempt.

@@ -370,13 +370,18 @@ impl Intake<'_> {
         let Some(pid) = said.user_id.as_deref().and_then(|id| Pid::new(id).ok()) else {
             return Ok(None);
         };
-        let mut records = self.inner.parts.store.find(MerchantKey::Pid(pid)).await?;
-        records.retain(|record| record.app_id == *app_id);
-        Ok(match <[Merchant; 1]>::try_from(records) {
-            Ok([only]) => Some(only),
-            // None, or several: never guess.
-            Err(_) => None,
-        })
+        let key = MerchantKey::Pid(pid);
+        let mut found = self.inner.parts.store.find_all(key).await?;
+        found.merchants.retain(|record| record.app_id == *app_id);
+        found
+            .damaged
+            .retain(|record| record.app_id == app_id.as_str());
+        match (found.merchants.pop(), found.damaged.pop()) {
+            (None, Some(damaged)) => Err(damaged.into()),
+            (Some(only), None) if found.merchants.is_empty() => Ok(Some(only)),
+            // None, or several, whether they can be read or not: never guess.
+            _ => Ok(None),
+        }
     }
 
     /// Whether Alipay says that the authorisation is over; `None` where it can't be asked: calls with

@@ -23,8 +23,8 @@ use alipay_sidecar::model::user_token::{UserKey, UserToken};
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::store::error::StoreError;
 use alipay_sidecar::store::{
-    Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Parked, Pruned,
-    Store,
+    Change, Counts, Directory, Due, Effect, Found, Inbox, Mark, MemoKey, MerchantKey, Parked,
+    Pruned, Store,
 };
 use futures_util::future::BoxFuture;
 use prometheus::Registry;
@@ -194,6 +194,10 @@ impl Directory for Still {
     }
 
     fn find(&self, _: MerchantKey) -> Answer<'_, Vec<Merchant>> {
+        unasked()
+    }
+
+    fn find_all(&self, _: MerchantKey) -> Answer<'_, Found> {
         unasked()
     }
 

@@ -18,7 +18,8 @@ use alipay_sidecar::store::{Change, Directory, Effect, Inbox, MemoKey, MerchantK
 use redb::{Database, Key, ReadableTable, TableDefinition};
 
 use crate::store::{
-    Fixture, START, app, attempt, authorization, authorize, entry, merchant_app, remember, secret,
+    Fixture, START, app, attempt, authorization, authorize, entry, merchant_app, pid, remember,
+    secret,
 };
 
 type Bytes = &'static [u8];
@@ -319,6 +320,27 @@ async fn a_damaged_merchant_stops_nobody_and_a_new_authorisation_heals_it() {
     drop(store);
     let inspection = closed.inspect();
     assert!(inspection.is_clean(), "{:?}", inspection.findings);
+}
+
+#[tokio::test]
+async fn a_damaged_merchant_is_named_beside_the_others_of_its_pid() {
+    let closed = Closed::new().await;
+    closed.flip_merchant(1);
+    closed.tamper(|tx| {
+        let mut by_pid = open::<Bytes, ()>(tx, "by_pid");
+        let row = format!("{}\0nonsense", pid());
+        by_pid.insert(row.as_bytes(), ()).expect("written");
+    });
+    let store = closed.open();
+    let key = || MerchantKey::Pid(pid());
+    let found = store.find_all(key()).await.expect("readable");
+    let whole = found.merchants.iter().map(|it| it.auth_app_id.clone());
+    assert_eq!(whole.collect::<Vec<_>>(), [merchant_app(2)]);
+    let name = format!("{}/{}", app(), merchant_app(1));
+    let damaged = found.damaged.iter().map(ToString::to_string);
+    assert_eq!(damaged.collect::<Vec<_>>(), std::slice::from_ref(&name));
+    let strict = store.find(key()).await;
+    assert!(matches!(strict, Err(StoreError::Damaged { record }) if record.contains(&name)));
 }
 
 #[tokio::test]

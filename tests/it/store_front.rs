@@ -2,23 +2,120 @@
 
 use alipay_sidecar::config::Config;
 use alipay_sidecar::model::id::EventId;
-use alipay_sidecar::simulator::{DEFAULT_APP_ID, Event, TriggerOptions};
+use alipay_sidecar::simulator::{
+    DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, FIRST_PID, TriggerOptions,
+};
 use http::{Method, Request};
-use redb::{Database, Key, TableDefinition, Value, WriteTransaction};
+use redb::{Database, Key, TableDefinition, WriteTransaction};
+use serde_json::{Value, json};
 
 use crate::store::START;
 use crate::support::brittle::BrittleStore;
-use crate::support::{TestSidecar, json, text};
+use crate::support::{TestSidecar, app, json as parsed, text};
 
 const CALL: &str = "/v2/alipay.trade.query";
 const OTHER: &str = "2021000000009998";
+const SECOND_APP_ID: &str = "2021000000000002";
+
+type Bytes = &'static [u8];
+type Id = &'static [u8; 16];
+
+/// Writes a merchant that nobody can open, the other of [`FIRST_PID`].
+fn damage_merchant(tx: &WriteTransaction, app_id: &str, garbage: &[u8]) {
+    let merchants: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("merchants");
+    let by_id: TableDefinition<'_, Bytes, ()> = TableDefinition::new("by_auth_app_id");
+    let by_pid: TableDefinition<'_, Bytes, ()> = TableDefinition::new("by_pid");
+    let key = [app_id, OTHER].join("\0");
+    put(tx, merchants, key.as_bytes(), garbage);
+    put(tx, by_id, [OTHER, app_id].join("\0").as_bytes(), ());
+    put(tx, by_pid, [FIRST_PID, &key].join("\0").as_bytes(), ());
+}
+
+/// A sidecar of two apps, with such a merchant in one of them.
+async fn with_other_of(app_id: &'static str) -> TestSidecar {
+    TestSidecar::start_built(
+        |config| config.apps.push(app(SECOND_APP_ID)),
+        move |config, builder| {
+            let db = Database::open(&config.store.path).expect("opened");
+            let tx = db.begin_write().expect("transaction");
+            damage_merchant(&tx, app_id, &[&[1][..], &[7; 100]].concat());
+            tx.commit().expect("committed");
+            builder
+        },
+    )
+    .await
+}
+
+/// Calls for the merchant of [`FIRST_PID`].
+async fn call(sidecar: &TestSidecar, path: &str, headers: &[(&str, &str)]) -> (u16, Value) {
+    let request = Request::builder().method(Method::POST).uri(path);
+    let request = request.header("alipay-merchant", FIRST_PID);
+    let request = headers.iter().fold(request, |request, (name, value)| {
+        request.header(*name, *value)
+    });
+    let reply = sidecar.proxy(request, r#"{"out_trade_no":"1"}"#).await;
+    (reply.status.as_u16(), parsed(&reply))
+}
+
+/// Alipay's message that the merchant of [`FIRST_PID`] has cancelled, and no more of who that is;
+/// gives its event's type.
+async fn cancel(sidecar: &TestSidecar) -> String {
+    let about = format!(r#"{{"user_id":"{FIRST_PID}","auth_time":{START}}}"#);
+    let mut options = TriggerOptions {
+        app_id: Some(DEFAULT_APP_ID.to_owned()),
+        ..TriggerOptions::default()
+    };
+    options.params.insert("biz_content".to_owned(), about);
+    let nobody = String::new();
+    options.params.insert("auth_app_id".to_owned(), nobody);
+    let sent = sidecar.simulator.trigger(Event::Cancel, &options).await;
+    sent.expect("sent");
+    let delivered = sidecar.backend.next().await;
+    delivered.header("alipay-event-type").to_owned()
+}
+
+#[tokio::test]
+async fn a_damaged_record_of_another_app_stops_neither_calls_nor_cancellations_by_pid() {
+    let sidecar = with_other_of(SECOND_APP_ID).await;
+    let (status, said) = call(&sidecar, CALL, &[("alipay-app", DEFAULT_APP_ID)]).await;
+    assert_eq!(status, 200, "{said}");
+    // Which app is meant nothing tells, as if it were whole.
+    let (status, said) = call(&sidecar, CALL, &[]).await;
+    assert_eq!((status, &said["code"]), (400, &"app-required".into()));
+    let (status, said) = call(&sidecar, CALL, &[("alipay-app", SECOND_APP_ID)]).await;
+    assert_eq!((status, &said["code"]), (503, &"store-unavailable".into()));
+    assert_eq!(cancel(&sidecar).await, "merchant.revoked");
+    let (status, said) = call(&sidecar, CALL, &[("alipay-app", DEFAULT_APP_ID)]).await;
+    assert_eq!(status, 403, "{said}");
+}
+
+#[tokio::test]
+async fn a_damaged_record_beside_another_still_counts_as_one_that_is_named() {
+    let sidecar = with_other_of(DEFAULT_APP_ID).await;
+    let (status, said) = call(&sidecar, CALL, &[]).await;
+    assert_eq!((status, &said["code"]), (400, &"merchant-ambiguous".into()));
+    assert_eq!(said["candidates"], json!([FIRST_AUTH_APP_ID, OTHER]));
+    let path = format!("/m/app:{FIRST_AUTH_APP_ID}{CALL}");
+    let (status, said) = call(&sidecar, &path, &[]).await;
+    assert_eq!(status, 200, "{said}");
+    let (status, _) = call(&sidecar, &format!("/m/app:{OTHER}{CALL}"), &[]).await;
+    assert_eq!(status, 503);
+    let list = format!("/api/merchants?selector={FIRST_PID}");
+    let reply = sidecar.admin(Method::GET, &list, "").await;
+    let shown = parsed(&reply);
+    assert_eq!(shown["items"][0]["auth_app_id"], FIRST_AUTH_APP_ID);
+    assert_eq!(
+        shown["damaged"],
+        json!([format!("{DEFAULT_APP_ID}/{OTHER}")])
+    );
+    // Nobody guesses which of the two has cancelled.
+    cancel(&sidecar).await;
+    let (status, said) = call(&sidecar, &path, &[]).await;
+    assert_eq!(status, 200, "{said}");
+}
 
 /// Writes a merchant and a notification that nobody can open into a new store.
 fn damage(config: &Config) {
-    type Bytes = &'static [u8];
-    type Id = &'static [u8; 16];
-    let merchants: TableDefinition<'_, Bytes, Bytes> = TableDefinition::new("merchants");
-    let by_id: TableDefinition<'_, Bytes, ()> = TableDefinition::new("by_auth_app_id");
     let entries: TableDefinition<'_, Id, Bytes> = TableDefinition::new("notifications");
     let deliveries: TableDefinition<'_, Id, Bytes> = TableDefinition::new("deliveries");
     let pending: TableDefinition<'_, Id, i64> = TableDefinition::new("pending");
@@ -28,10 +125,7 @@ fn damage(config: &Config) {
     let id = EventId::new(START).to_bytes();
     let db = Database::open(&config.store.path).expect("opened");
     let tx = db.begin_write().expect("transaction");
-    let key = [DEFAULT_APP_ID, OTHER].join("\0");
-    let row = [OTHER, DEFAULT_APP_ID].join("\0");
-    put(&tx, merchants, key.as_bytes(), garbage);
-    put(&tx, by_id, row.as_bytes(), ());
+    damage_merchant(&tx, DEFAULT_APP_ID, garbage);
     put(&tx, entries, &id, garbage);
     put(&tx, deliveries, &id, garbage);
     put(&tx, pending, &id, START);
@@ -39,7 +133,7 @@ fn damage(config: &Config) {
     tx.commit().expect("committed");
 }
 
-fn put<'r, K: Key + 'static, V: Value + 'static>(
+fn put<'r, K: Key + 'static, V: redb::Value + 'static>(
     tx: &WriteTransaction,
     table: TableDefinition<'_, K, V>,
     key: impl std::borrow::Borrow<K::SelfType<'r>>,
@@ -82,10 +176,10 @@ async fn damage_stops_neither_other_merchants_nor_other_deliveries() {
     sidecar.backend.next().await;
     let reply = sidecar.admin(Method::POST, "/api/store/check", "").await;
     // The merchant stays where it is until it is authorised anew.
-    assert_eq!(json(&reply)["damaged"], 1, "{}", text(&reply));
-    assert_eq!(json(&reply)["contradictions"], 0, "{}", text(&reply));
+    assert_eq!(parsed(&reply)["damaged"], 1, "{}", text(&reply));
+    assert_eq!(parsed(&reply)["contradictions"], 0, "{}", text(&reply));
     let reply = sidecar.admin(Method::GET, "/api/store", "").await;
-    assert_eq!(json(&reply)["damaged"], 2, "{}", text(&reply));
+    assert_eq!(parsed(&reply)["damaged"], 2, "{}", text(&reply));
 }
 
 #[tokio::test]
@@ -108,7 +202,7 @@ async fn a_full_disk_refuses_notifications_and_lets_calls_go_on() {
     brittle.break_commits();
     let ready = sidecar.admin(Method::GET, "/readyz", "").await;
     assert_eq!(ready.status, 503);
-    assert_eq!(json(&ready)["store_writable"], false);
+    assert_eq!(parsed(&ready)["store_writable"], false);
     let reply = sidecar.post(CALL, r#"{"out_trade_no":"1"}"#).await;
     assert_eq!(reply.status, 200, "{}", text(&reply));
     let request = Request::builder()

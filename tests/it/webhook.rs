@@ -33,8 +33,8 @@ use alipay_sidecar::simulator::{
 use alipay_sidecar::store::embedded::EmbeddedStore;
 use alipay_sidecar::store::error::StoreError;
 use alipay_sidecar::store::{
-    Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Parked, Pruned,
-    Store,
+    Change, Counts, Directory, Due, Effect, Found, Inbox, Mark, MemoKey, MerchantKey, Parked,
+    Pruned, Store,
 };
 use alipay_sidecar::telemetry::span::Tracer;
 use alipay_sidecar::token::TOKEN_METHOD;
@@ -827,6 +827,10 @@ impl Directory for Held {
 
     fn find(&self, key: MerchantKey) -> Answer<'_, Vec<Merchant>> {
         self.inner.find(key)
+    }
+
+    fn find_all(&self, key: MerchantKey) -> Answer<'_, Found> {
+        self.inner.find_all(key)
     }
 
     fn merchants(

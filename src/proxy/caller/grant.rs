@@ -65,6 +65,15 @@ impl Grant {
         })
     }
 
+    /// The same of a merchant that may have names besides these: whether it could be reached.
+    #[must_use]
+    pub fn could_reach(&self, known: &Owner<'_>) -> bool {
+        self.merchants.iter().any(|rule| match rule {
+            MerchantRule::All => true,
+            MerchantRule::Selected(selector) => could_be_named(known, selector),
+        })
+    }
+
     /// Whether calls may be made for the ISV itself.
     #[must_use]
     pub fn reaches_own(&self) -> bool {
@@ -100,6 +109,18 @@ fn is_named(merchant: &Owner<'_>, selector: &Selector) -> bool {
         Selector::Own => false,
         Selector::Pid(pid) => has_pid(pid.as_str()),
     }
+}
+
+/// Whether `selector` could name the merchant, of which only some names are known.
+fn could_be_named(known: &Owner<'_>, selector: &Selector) -> bool {
+    let is_open = match selector {
+        Selector::Alias(_) => known.alias.is_none(),
+        Selector::AuthAppId(_) => known.auth_app_id.is_none(),
+        Selector::Number(_) => known.auth_app_id.is_none() || known.pid.is_none(),
+        Selector::Own => false,
+        Selector::Pid(_) => known.pid.is_none(),
+    };
+    is_open || is_named(known, selector)
 }
 
 /// Whether a call hands out merchants' credentials, however it is spelled: nobody knows for sure
@@ -209,6 +230,34 @@ mod tests {
         }
         assert!(of_merchants(&["*"]).reaches(&nobody));
         assert!(!of_merchants(&[]).reaches(&merchant));
+    }
+
+    #[test]
+    fn a_name_that_isnt_known_could_be_any() {
+        let id = "2021000000001001".parse().unwrap();
+        let pid = "2088000000001001".parse().unwrap();
+        let alias = "shop".parse().unwrap();
+        let known = |pid, alias| Owner {
+            auth_app_id: Some(&id),
+            pid,
+            alias,
+        };
+        for (rule, nameless, named) in [
+            ("app:2021000000001001", true, true),
+            ("app:2021000000001002", false, false),
+            ("pid:2088000000001001", true, true),
+            ("pid:2088000000001002", true, false),
+            ("2088000000001002", true, false),
+            ("alias:shop", true, true),
+            ("alias:other", true, false),
+            ("self", false, false),
+            ("*", true, true),
+        ] {
+            let grant = of_merchants(&[rule]);
+            assert_eq!(grant.could_reach(&known(None, None)), nameless, "{rule}");
+            let whole = known(Some(&pid), Some(&alias));
+            assert_eq!(grant.could_reach(&whole), named, "{rule}");
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Every tag of a request names a set of records; the tags together must leave exactly one. A
 //! missing tag never falls back to the ISV's own identity.
 
+mod record;
+
 use std::sync::Arc;
 
 use crate::gateway::app::{Apps, SigningApp};
@@ -13,6 +15,7 @@ use crate::protocol::secret::Secret;
 use crate::proxy::caller::grant::Grant;
 use crate::proxy::caller::{Violation, Who};
 use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::proxy::resolve::record::{Named, Reached, Record, agree, ambiguous, known};
 use crate::store::error::StoreError;
 use crate::store::{Directory, MerchantKey};
 use crate::token::error::TokenError;
@@ -52,12 +55,6 @@ pub struct Resolver {
     default_merchant: Option<Selector>,
     /// Proves tokens that were never held; `None`: they are refused.
     learner: Option<Tokens>,
-}
-
-/// What one tag names.
-enum Named {
-    Own,
-    Records(Vec<Merchant>),
 }
 
 impl Resolver {
@@ -236,17 +233,30 @@ impl Resolver {
                 vec![MerchantKey::Token(token.clone())]
             }
         };
-        let mut records = Vec::new();
+        let (mut records, mut doubtful) = (Vec::new(), None);
         for key in keys {
-            records.extend(self.directory.find(key).await?);
+            let found = self.directory.find_all(key.clone()).await?;
+            let whole = found
+                .merchants
+                .into_iter()
+                .map(|m| Record::Whole(Arc::new(m)));
+            let damaged = found.damaged.into_iter().map(Record::Damaged);
+            for record in whole.chain(damaged) {
+                let is_meant = app.is_none_or(|app| app.app_id.as_str() == record.app_id());
+                match reach.of(&record, &key) {
+                    Reached::No => {}
+                    Reached::Perhaps => doubtful = doubtful.or_else(|| is_meant.then_some(record)),
+                    Reached::Yes => records.extend(is_meant.then_some(record)),
+                }
+            }
         }
-        records.retain(|m| app.is_none_or(|app| app.app_id == m.app_id) && reach.has(m));
-        match (records.is_empty(), &tag) {
-            (false, _) => Ok(Named::Records(records)),
-            (true, Tag::Selector(selector)) => {
+        match (records.is_empty(), doubtful, &tag) {
+            (false, ..) => Ok(Named::Records(records)),
+            (true, Some(record), _) => Ok(Named::Records(vec![record])),
+            (true, None, Tag::Selector(selector)) => {
                 Err(reach.missing(Some(selector), &selector.to_string()))
             }
-            (true, Tag::Token(_)) => Err(reach.missing_token()),
+            (true, None, Tag::Token(_)) => Err(reach.missing_token()),
         }
     }
 
@@ -280,24 +290,32 @@ impl Resolver {
         }
     }
 
-    fn one(&self, mut records: Vec<Merchant>) -> Result<Credentials, ProxyError> {
+    fn one(&self, mut records: Vec<Record>) -> Result<Credentials, ProxyError> {
         // What belongs to an app that isn't ours (any more) takes part only where nothing else does.
-        if records.iter().any(|m| self.apps.get(&m.app_id).is_some()) {
-            records.retain(|m| self.apps.get(&m.app_id).is_some());
+        let is_ours = |record: &Record| self.apps.named(record.app_id()).is_some();
+        if records.iter().any(is_ours) {
+            records.retain(is_ours);
         }
-        let Some(merchant) = records.pop() else {
+        let Some(record) = records.pop() else {
             return Err(ProxyError::refused(
                 ErrorCode::MerchantUnknown,
                 "the tags of the request name no merchant",
             ));
         };
-        if records.iter().any(|other| other.app_id != merchant.app_id) {
+        if records
+            .iter()
+            .any(|other| other.app_id() != record.app_id())
+        {
             return Err(self.app_required());
         }
         if !records.is_empty() {
-            records.push(merchant);
+            records.push(record);
             return Err(ambiguous(&records));
         }
+        let merchant = match record {
+            Record::Damaged(merchant) => return Err(StoreError::from(merchant).into()),
+            Record::Whole(merchant) => merchant,
+        };
         if let MerchantStatus::Revoked { .. } = merchant.status {
             return Err(ProxyError::refused(
                 ErrorCode::MerchantUnauthorized,
@@ -318,7 +336,7 @@ impl Resolver {
         })?;
         Ok(Credentials {
             app,
-            merchant: Some(Arc::new(merchant)),
+            merchant: Some(merchant),
         })
     }
 
@@ -356,8 +374,26 @@ impl Reach<'_> {
     /// No rules hold.
     const EVERYBODY: Self = Self(None);
 
-    fn has(self, merchant: &Merchant) -> bool {
-        self.0.is_none_or(|grant| grant.reaches(&merchant.into()))
+    /// Whether it is one of them that was found by `key`.
+    fn of(self, record: &Record, key: &MerchantKey) -> Reached {
+        let Some(grant) = self.0 else {
+            return Reached::Yes;
+        };
+        match record {
+            Record::Damaged(merchant) => {
+                let auth_app_id = merchant.auth_app_id.parse().ok();
+                let known = known(auth_app_id.as_ref(), key);
+                match (grant.reaches(&known), grant.could_reach(&known)) {
+                    (true, _) => Reached::Yes,
+                    (false, true) => Reached::Perhaps,
+                    (false, false) => Reached::No,
+                }
+            }
+            Record::Whole(merchant) => match grant.reaches(&merchant.as_ref().into()) {
+                true => Reached::Yes,
+                false => Reached::No,
+            },
+        }
     }
 
     fn has_all(self) -> bool {
@@ -405,32 +441,6 @@ fn keys(selector: &Selector) -> Vec<MerchantKey> {
     }
 }
 
-/// What two tags name together.
-fn agree(before: Named, found: Named) -> Result<Named, ProxyError> {
-    let conflict = || {
-        ProxyError::refused(
-            ErrorCode::MerchantConflict,
-            "the request is tagged more than once, and the tags name different merchants",
-        )
-    };
-    match (before, found) {
-        (Named::Own, Named::Own) => Ok(Named::Own),
-        (Named::Records(mut before), Named::Records(found)) => {
-            before.retain(|a| {
-                found
-                    .iter()
-                    .any(|b| a.app_id == b.app_id && a.auth_app_id == b.auth_app_id)
-            });
-            if before.is_empty() {
-                Err(conflict())
-            } else {
-                Ok(Named::Records(before))
-            }
-        }
-        _ => Err(conflict()),
-    }
-}
-
 fn unknown_merchant(selector: Option<&Selector>, text: &str) -> ProxyError {
     let shown = selector::shown(text);
     let detail = match selector {
@@ -468,18 +478,6 @@ fn not_learned(error: LearnError) -> ProxyError {
     ProxyError {
         retryable: matches!(code, ErrorCode::Overloaded | ErrorCode::UpstreamUnreachable),
         ..ProxyError::refused(code, detail)
-    }
-}
-
-fn ambiguous(records: &[Merchant]) -> ProxyError {
-    let mut candidates: Vec<_> = records.iter().map(|m| m.auth_app_id.to_string()).collect();
-    candidates.sort();
-    ProxyError {
-        candidates,
-        ..ProxyError::refused(
-            ErrorCode::MerchantAmbiguous,
-            "the PID has several applications; tag by auth_app_id or alias",
-        )
     }
 }
 

@@ -29,8 +29,8 @@ use crate::store::care::{Inspection, RowStream, Stats};
 use crate::store::error::StoreError;
 use crate::store::seal::{Sealer, StoreKey};
 use crate::store::{
-    Backlog, Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Parked,
-    Pruned, Store,
+    Backlog, Change, Counts, Directory, Due, Effect, Found, Inbox, Mark, MemoKey, MerchantKey,
+    Parked, Pruned, Store,
 };
 use crate::workers::{WorkError, Workers};
 
@@ -446,6 +446,10 @@ impl Directory for EmbeddedStore {
 
     fn find(&self, key: MerchantKey) -> BoxFuture<'_, Result<Vec<Merchant>, StoreError>> {
         self.look_up(move |reader| reader.find(&key)).boxed()
+    }
+
+    fn find_all(&self, key: MerchantKey) -> BoxFuture<'_, Result<Found, StoreError>> {
+        self.look_up(move |reader| reader.find_all(&key)).boxed()
     }
 
     fn merchants(

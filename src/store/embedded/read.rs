@@ -16,7 +16,7 @@ use crate::model::id::{Alias, AuthAppId, Pid};
 use crate::model::merchant::Merchant;
 use crate::protocol::secret::Secret;
 use crate::store::seal::{Place, Sealer};
-use crate::store::{Counts, MemoKey, MerchantKey};
+use crate::store::{Counts, DamagedMerchant, Found, MemoKey, MerchantKey};
 
 /// One snapshot and what opens its records.
 pub(super) struct Reader<'a> {
@@ -50,25 +50,43 @@ impl Reader<'_> {
     }
 
     pub(super) fn find(&self, key: &MerchantKey) -> Result<Vec<Merchant>, Fault> {
-        let ids = match key {
-            MerchantKey::Alias(alias) => self.by_alias(alias)?,
-            MerchantKey::AuthAppId(auth_app_id) => self.by_auth_app_id(auth_app_id)?,
-            MerchantKey::Exact(app_id, auth_app_id) => vec![MerchantId::new(app_id, auth_app_id)],
-            MerchantKey::Pid(pid) => self.by_pid(pid)?,
-            MerchantKey::Token(token) => self.by_token(token)?,
-        };
+        let ids = self.named(key)?;
         let table = self.tx.merchants()?;
         let mut merchants = Vec::with_capacity(ids.len());
         for id in ids {
             merchants.extend(lookup::merchant(table, self.sealer, &id)?);
         }
-        // An index row is not sealed, so the record has the last word.
-        merchants.retain(|merchant| match key {
-            MerchantKey::Alias(alias) => merchant.alias.as_ref() == Some(alias),
-            MerchantKey::Pid(pid) => merchant.pid.as_ref() == Some(pid),
-            MerchantKey::AuthAppId(_) | MerchantKey::Exact(..) | MerchantKey::Token(_) => true,
-        });
+        merchants.retain(|merchant| is_named(merchant, key));
         Ok(merchants)
+    }
+
+    pub(super) fn find_all(&self, key: &MerchantKey) -> Result<Found, Fault> {
+        let table = self.tx.merchants()?;
+        let mut found = Found::default();
+        for id in self.named(key)? {
+            match readable(lookup::merchant(table, self.sealer, &id))? {
+                None => found.damaged.push(DamagedMerchant {
+                    app_id: id.app_id.to_string(),
+                    auth_app_id: id.auth_app_id.to_string(),
+                }),
+                Some(merchant) => found.merchants.extend(merchant),
+            }
+        }
+        found.merchants.retain(|merchant| is_named(merchant, key));
+        Ok(found)
+    }
+
+    /// Whom the rows of an index name; one that names nobody is passed over.
+    fn named(&self, key: &MerchantKey) -> Result<Vec<MerchantId>, Fault> {
+        match key {
+            MerchantKey::Alias(alias) => self.by_alias(alias),
+            MerchantKey::AuthAppId(auth_app_id) => self.by_auth_app_id(auth_app_id),
+            MerchantKey::Exact(app_id, auth_app_id) => {
+                Ok(vec![MerchantId::new(app_id, auth_app_id)])
+            }
+            MerchantKey::Pid(pid) => self.by_pid(pid),
+            MerchantKey::Token(token) => self.by_token(token),
+        }
     }
 
     fn by_alias(&self, alias: &Alias) -> Result<Vec<MerchantId>, Fault> {
@@ -81,7 +99,7 @@ impl Reader<'_> {
                 break;
             };
             let owner = [app_id, owner.value()].join(&0);
-            ids.push(merchant_id(key.value(), &owner)?);
+            ids.extend(readable(merchant_id(key.value(), &owner))?);
         }
         Ok(ids)
     }
@@ -96,7 +114,7 @@ impl Reader<'_> {
                 break;
             };
             let owner = [app_id, auth_app_id.as_str().as_bytes()].join(&0);
-            ids.push(merchant_id(key.value(), &owner)?);
+            ids.extend(readable(merchant_id(key.value(), &owner))?);
         }
         Ok(ids)
     }
@@ -110,7 +128,7 @@ impl Reader<'_> {
             let Some(owner) = key.value().strip_prefix(prefix.as_slice()) else {
                 break;
             };
-            ids.push(merchant_id(key.value(), owner)?);
+            ids.extend(readable(merchant_id(key.value(), owner))?);
         }
         Ok(ids)
     }
@@ -182,6 +200,15 @@ impl Reader<'_> {
             pending: pending.len()?,
             refused: self.tx.open_table(tables::REFUSED)?.len()?,
         })
+    }
+}
+
+/// An index row is not sealed, so the record has the last word.
+fn is_named(merchant: &Merchant, key: &MerchantKey) -> bool {
+    match key {
+        MerchantKey::Alias(alias) => merchant.alias.as_ref() == Some(alias),
+        MerchantKey::Pid(pid) => merchant.pid.as_ref() == Some(pid),
+        MerchantKey::AuthAppId(_) | MerchantKey::Exact(..) | MerchantKey::Token(_) => true,
     }
 }
 

@@ -25,8 +25,8 @@ use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
 use alipay_sidecar::store::error::StoreError;
 use alipay_sidecar::store::seal::StoreKey;
 use alipay_sidecar::store::{
-    Change, Counts, Directory, Due, Effect, Inbox, Mark, MemoKey, MerchantKey, Parked, Pruned,
-    Store,
+    Change, Counts, Directory, Due, Effect, Found, Inbox, Mark, MemoKey, MerchantKey, Parked,
+    Pruned, Store,
 };
 use futures_util::future::BoxFuture;
 
@@ -185,6 +185,14 @@ impl Directory for BrittleStore {
             return Box::pin(async { Err(StoreError::Damaged { record }) });
         }
         self.unless_broken(self.inner.find(key))
+    }
+
+    fn find_all(&self, key: MerchantKey) -> Answer<'_, Found> {
+        if self.scratched.load(Ordering::Relaxed) {
+            let record = "merchants/a-scratched-one".to_owned();
+            return Box::pin(async { Err(StoreError::Damaged { record }) });
+        }
+        self.unless_broken(self.inner.find_all(key))
     }
 
     fn merchants(
