@@ -90,10 +90,22 @@ pub async fn list(
     limit: usize,
 ) -> Result<Page<MerchantView>, AdminError> {
     let after = after.map(position).transpose()?;
-    let merchants = store.merchants(after, limit.saturating_add(1)).await?;
-    let views = merchants.iter().map(MerchantView::from).collect();
+    let found = store.merchants_page(after, limit.saturating_add(1)).await?;
+    let views = found.merchants.iter().map(MerchantView::from).collect();
     let id = |view: &MerchantView| format!("{}/{}", view.app_id, view.auth_app_id);
-    Ok(Page::cut(views, limit, id))
+    let page = Page::cut(views, limit, id);
+    // What stands behind the last of this page is met again by the next.
+    let last = page.items.last().filter(|_| page.next.is_some());
+    let is_here = |merchant: &&DamagedMerchant| {
+        last.is_none_or(|last| {
+            (&merchant.app_id, &merchant.auth_app_id) < (&last.app_id, &last.auth_app_id)
+        })
+    };
+    let damaged = found.damaged.iter().filter(is_here);
+    Ok(Page {
+        damaged: damaged.map(ToString::to_string).collect(),
+        ..page
+    })
 }
 
 pub(crate) fn position(text: &str) -> Result<(AppId, AuthAppId), AdminError> {

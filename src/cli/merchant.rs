@@ -149,6 +149,9 @@ async fn list(context: &Context, arguments: ListArguments) -> Result<(), Failure
         limit: arguments.limit,
     };
     let page = Backend::of(context).await?.merchants(part).await?;
+    for name in &page.damaged {
+        output::complain(format!("warning: the record of {name} can't be read"));
+    }
     if arguments.form.json {
         return output::say_json(&page);
     }

@@ -113,17 +113,21 @@ fn opened(path: &Path, opener: &Opener, sink: &mut Sink) -> Result<u64, Failure>
 }
 
 async fn plain(client: &AdminClient, sink: &mut Sink) -> Result<Written, Failure> {
-    let (mut after, mut count) = (None, 0);
+    let (mut after, mut count, mut left_out) = (None, 0, 0);
     loop {
         let page = records::page(client, after.as_deref()).await?;
         count += page.items.len();
+        for name in page.damaged {
+            output::complain(format!("left out: the record of {name} can't be read"));
+            left_out += 1;
+        }
         for view in &page.items {
             let line = serde_json::to_string(view).map_err(anyhow::Error::from)?;
             sink.line(&line)?;
         }
         match page.next {
             Some(next) => after = Some(next),
-            None => return Ok(Written { count, left_out: 0 }),
+            None => return Ok(Written { count, left_out }),
         }
     }
 }

@@ -185,6 +185,24 @@ pub trait Directory: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Merchant>, StoreError>>;
 
+    /// The same page, and beside it whose records were met on the way that can't be read.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store can't be read.
+    fn merchants_page(
+        &self,
+        after: Option<(AppId, AuthAppId)>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Found, StoreError>> {
+        Box::pin(async move {
+            let merchants = self.merchants(after, limit).await?;
+            Ok(Found {
+                merchants,
+                damaged: Vec::new(),
+            })
+        })
+    }
+
     /// How many merchants' records don't open or aren't understood: they are on no page.
     ///
     /// # Errors

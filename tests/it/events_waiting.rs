@@ -205,6 +205,10 @@ impl Directory for Still {
         unasked()
     }
 
+    fn merchants_page(&self, _: Option<(AppId, AuthAppId)>, _: usize) -> Answer<'_, Found> {
+        unasked()
+    }
+
     fn unreadable_merchants(&self) -> Answer<'_, u64> {
         unasked()
     }

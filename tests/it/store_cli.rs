@@ -2,10 +2,14 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use alipay_sidecar::simulator::DEFAULT_APP_ID;
 use alipay_sidecar::store::seal::StoreKey;
 use serde_json::Value;
 
 use crate::cli_live::World;
+
+/// The second merchant of `merchants.jsonl`.
+const DAMAGED: &str = "2021000000001002";
 
 fn mode(world: &World, name: &str) -> u32 {
     let file = std::fs::metadata(world.path().join(name)).expect("there");
@@ -65,6 +69,47 @@ fn a_running_sidecars_store_is_looked_at_and_backed_up_but_not_replaced() {
     world.check(&["store", "check"], 0, &["every index agrees"]);
     let (sidecar, _) = world.run();
     world.check(&["health", "--wait", "10s"], 0, &["ready"]);
+    assert_eq!(sidecar.terminate(), Some(0));
+}
+
+#[test]
+fn an_export_says_whose_records_it_lacks_whatever_its_form() {
+    let world = World::start();
+    world.check(&["store", "create"], 0, &["created"]);
+    world.check(&["merchant", "import", "merchants.jsonl"], 0, &[]);
+    {
+        let path = world.path().join("data/sidecar.redb");
+        let db = redb::Database::open(path).expect("opened");
+        let tx = db.begin_write().expect("transaction");
+        let table: redb::TableDefinition<'_, &[u8], &[u8]> =
+            redb::TableDefinition::new("merchants");
+        let mut merchants = tx.open_table(table).expect("there");
+        let whose = format!("{DEFAULT_APP_ID}\0{DAMAGED}");
+        let garbage = [7; 100];
+        merchants
+            .insert(whose.as_bytes(), garbage.as_slice())
+            .expect("written");
+        drop(merchants);
+        tx.commit().expect("committed");
+    }
+    let (sidecar, _) = world.run();
+    let whose = format!("{DEFAULT_APP_ID}/{DAMAGED}");
+    let output = world.output(&["merchant", "export"]);
+    assert_eq!(output.status.code(), Some(1));
+    let written = String::from_utf8(output.stdout).expect("UTF-8");
+    assert_eq!(written.lines().count(), 1, "{written}");
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    for text in [&whose, "1 merchants", "1 more", "store check"] {
+        assert!(said.contains(text), "no `{text}` in {said}");
+    }
+    // A file that lacks some is of more use than none.
+    let to_file = ["merchant", "export", "--out", "e.jsonl"];
+    world.check(&to_file, 1, &[&whose]);
+    let file = std::fs::read_to_string(world.path().join("e.jsonl"));
+    assert_eq!(file.expect("kept"), written);
+    world.check(&["merchant", "list"], 0, &[&whose, "can't be read"]);
+    let listed = world.check(&["merchant", "list", "--json", "--limit", "1"], 0, &[]);
+    assert!(listed.contains(&format!("\"{whose}\"")), "{listed}");
     assert_eq!(sidecar.terminate(), Some(0));
 }
 

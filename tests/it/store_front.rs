@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::store::START;
 use crate::support::brittle::BrittleStore;
-use crate::support::{TestSidecar, app, json as parsed, text};
+use crate::support::{TestSidecar, add_merchant, app, json as parsed, merchant, text};
 
 const CALL: &str = "/v2/alipay.trade.query";
 const OTHER: &str = "2021000000009998";
@@ -108,6 +108,19 @@ async fn a_damaged_record_beside_another_still_counts_as_one_that_is_named() {
         shown["damaged"],
         json!([format!("{DEFAULT_APP_ID}/{OTHER}")])
     );
+    // In the list it stands on one page, though the page before has met it, too.
+    let next = merchant("2021000000009999", "2088000000009999", "next", None);
+    add_merchant(&*sidecar.sidecar.store(), next).await;
+    let of = |page: &Value| (page["items"].clone(), page["damaged"].clone());
+    let list = "/api/merchants?limit=1";
+    let first = parsed(&sidecar.admin(Method::GET, list, "").await);
+    let (items, damaged) = of(&first);
+    assert_eq!(items[0]["auth_app_id"], FIRST_AUTH_APP_ID);
+    assert_eq!(damaged, Value::Null);
+    let list = format!("{list}&after={}", first["next"].as_str().expect("more"));
+    let (items, damaged) = of(&parsed(&sidecar.admin(Method::GET, &list, "").await));
+    assert_eq!(items[0]["auth_app_id"], "2021000000009999");
+    assert_eq!(damaged, json!([format!("{DEFAULT_APP_ID}/{OTHER}")]));
     // Nobody guesses which of the two has cancelled.
     cancel(&sidecar).await;
     let (status, said) = call(&sidecar, &path, &[]).await;

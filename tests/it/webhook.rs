@@ -841,6 +841,10 @@ impl Directory for Held {
         self.inner.merchants(after, limit)
     }
 
+    fn merchants_page(&self, after: Option<(AppId, AuthAppId)>, limit: usize) -> Answer<'_, Found> {
+        self.inner.merchants_page(after, limit)
+    }
+
     fn unreadable_merchants(&self) -> Answer<'_, u64> {
         self.inner.unreadable_merchants()
     }

@@ -457,6 +457,15 @@ impl Directory for EmbeddedStore {
         after: Option<(AppId, AuthAppId)>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<Merchant>, StoreError>> {
+        let page = self.merchants_page(after, limit);
+        async { Ok(page.await?.merchants) }.boxed()
+    }
+
+    fn merchants_page(
+        &self,
+        after: Option<(AppId, AuthAppId)>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Found, StoreError>> {
         let after = after.map(|(app_id, auth_app_id)| MerchantId {
             app_id,
             auth_app_id,

@@ -65,10 +65,7 @@ impl Reader<'_> {
         let mut found = Found::default();
         for id in self.named(key)? {
             match readable(lookup::merchant(table, self.sealer, &id))? {
-                None => found.damaged.push(DamagedMerchant {
-                    app_id: id.app_id.to_string(),
-                    auth_app_id: id.auth_app_id.to_string(),
-                }),
+                None => found.damaged.push(damaged(&id.key())),
                 Some(merchant) => found.merchants.extend(merchant),
             }
         }
@@ -144,18 +141,21 @@ impl Reader<'_> {
         &self,
         after: Option<&MerchantId>,
         limit: usize,
-    ) -> Result<Vec<Merchant>, Fault> {
+    ) -> Result<Found, Fault> {
         let table = self.tx.open_table(tables::MERCHANTS)?;
         // Nothing stands between a key and the same with a NUL behind it.
         let from = after.map_or_else(Vec::new, |id| [id.key(), vec![0]].concat());
-        let mut page = Vec::new();
+        let mut page = Found::default();
         for row in table.range(from.as_slice()..)? {
-            if page.len() >= limit {
+            if page.merchants.len() >= limit {
                 break;
             }
             let (key, sealed) = row?;
             let merchant = lookup::open_merchant(self.sealer, key.value(), sealed.value());
-            page.extend(readable(merchant)?);
+            match readable(merchant)? {
+                None => page.damaged.push(damaged(key.value())),
+                Some(merchant) => page.merchants.push(merchant),
+            }
         }
         Ok(page)
     }
@@ -200,6 +200,16 @@ impl Reader<'_> {
             pending: pending.len()?,
             refused: self.tx.open_table(tables::REFUSED)?.len()?,
         })
+    }
+}
+
+/// Whose record stands under `key`, which may be damaged itself.
+fn damaged(key: &[u8]) -> DamagedMerchant {
+    let key = String::from_utf8_lossy(key);
+    let (app_id, auth_app_id) = key.split_once('\0').unwrap_or((&key, ""));
+    DamagedMerchant {
+        app_id: app_id.to_owned(),
+        auth_app_id: auth_app_id.to_owned(),
     }
 }
 

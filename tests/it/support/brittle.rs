@@ -203,6 +203,10 @@ impl Directory for BrittleStore {
         self.unless_broken(self.inner.merchants(after, limit))
     }
 
+    fn merchants_page(&self, after: Option<(AppId, AuthAppId)>, limit: usize) -> Answer<'_, Found> {
+        self.unless_broken(self.inner.merchants_page(after, limit))
+    }
+
     fn unreadable_merchants(&self) -> Answer<'_, u64> {
         self.unless_broken(self.inner.unreadable_merchants())
     }
