@@ -36,6 +36,11 @@ pub(crate) fn hand_over_folder(path: &Path) {
     }
 }
 
+/// Whether the folder of `path` is somebody else's, and we are root.
+pub(crate) fn is_anothers(path: &Path) -> bool {
+    another(path).is_some()
+}
+
 /// The flags to open a file with that stands in somebody else's folder: no link is followed.
 pub(crate) fn flags(path: &Path) -> i32 {
     match another(path) {

@@ -177,6 +177,66 @@ fn a_store_gets_another_key_and_says_what_to_do_then() {
     world.check(&short, 1, &["--new-key", "32 bytes"]);
 }
 
+/// What stands in a folder of the world.
+fn names(world: &World, folder: &str) -> Vec<String> {
+    let files = std::fs::read_dir(world.path().join(folder)).expect("readable");
+    let name = |file: std::io::Result<std::fs::DirEntry>| file.expect("a file").file_name();
+    let mut names: Vec<_> = files
+        .map(|file| name(file).into_string().expect("text"))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_a_link_leads_to_is_replaced_and_kept_and_the_link_stays() {
+    let world = World::start();
+    world.check(&["store", "create"], 0, &["created"]);
+    world.check(&["merchant", "import", "merchants.jsonl"], 0, &[]);
+    world.check(&["store", "backup", "b.redb"], 0, &["backed up"]);
+    let (link, disk) = (
+        world.path().join("data/sidecar.redb"),
+        world.path().join("disk"),
+    );
+    std::fs::create_dir(&disk).expect("made");
+    std::fs::rename(&link, disk.join("real.redb")).expect("moved");
+    std::os::unix::fs::symlink("../disk/real.redb", &link).expect("linked");
+    std::fs::write(world.path().join("new.key"), key()).expect("written");
+    private(&world, "new.key");
+    let beside = names(&world, "data");
+
+    world.check(
+        &["store", "restore", "b.redb", "--replace"],
+        0,
+        &["disk/real.redb.replaced-"],
+    );
+    let rekey = ["store", "rekey", "--new-key", "file:new.key"];
+    world.check(&rekey, 0, &["disk/real.redb.rekeyed-"]);
+    world.check(&rekey, 0, &["already", "disk/real.redb.rekeyed-"]);
+    assert!(link.is_symlink());
+    assert_eq!(names(&world, "data"), beside);
+    let [real, rekeyed, replaced] = &names(&world, "disk")[..] else {
+        panic!("{:?}", names(&world, "disk"));
+    };
+    assert_eq!(real, "real.redb");
+    assert!(rekeyed.contains(".rekeyed-") && replaced.contains(".replaced-"));
+    // What was kept is a file of its own, not the link once more.
+    for name in [rekeyed, replaced] {
+        assert!(!disk.join(name).is_symlink(), "{name}");
+    }
+    let config = std::fs::read_to_string(world.path().join("config.toml")).expect("readable");
+    let old = config
+        .lines()
+        .find(|line| line.starts_with("key = \"file:"));
+    world.edit(old.expect("a store key"), "key = \"file:new.key\"");
+    world.check(&["merchant", "list"], 0, &["2021000000001002"]);
+
+    std::fs::remove_file(disk.join("real.redb")).expect("removed");
+    let restore = ["store", "restore", "b.redb", "--replace"];
+    world.check(&restore, 1, &["a link that leads to nothing"]);
+    assert!(link.is_symlink());
+}
+
 #[test]
 fn a_backup_without_a_sidecar_and_a_store_that_cannot_be_moved_yet() {
     let world = World::start();

@@ -40,7 +40,10 @@ pub(super) async fn restore(
     }
     trail::probe(&config)?;
     let existing = match standing {
-        Standing::Keep => Existing::KeepAs(kept_name(path, "replaced", SystemClock.now_ms())),
+        Standing::Keep => {
+            let file = embedded::behind_links(path)?;
+            Existing::KeepAs(kept_name(&file, "replaced", SystemClock.now_ms()))
+        }
         Standing::Refuse => Existing::Refuse,
     };
     let restored = embedded::restore(file, path, &key, &existing);
@@ -119,8 +122,9 @@ pub(super) async fn rekey(context: &Context, reference: &str, form: &Form) -> Re
     let text = input::secret("--new-key", reference)?;
     let new = StoreKey::from_base64(text.expose());
     let new = new.map_err(|error| anyhow!("--new-key: {error}"))?;
+    let file = embedded::behind_links(&config.store.path)?;
     if is_under(&config, &new)? {
-        let kept = kept_beside(&config.store.path, REKEYED_AS);
+        let kept = kept_beside(&file, REKEYED_AS);
         if form.json {
             let store = &config.store.path;
             return output::say_json(
@@ -139,10 +143,10 @@ pub(super) async fn rekey(context: &Context, reference: &str, form: &Form) -> Re
         subject: None,
     };
     vouch_for_the_log(context, &config, before).await?;
-    if let Some(file) = reference.strip_prefix("file:") {
-        make_durable(Path::new(file));
+    if let Some(key) = reference.strip_prefix("file:") {
+        make_durable(Path::new(key));
     }
-    let keep = kept_name(&config.store.path, REKEYED_AS, SystemClock.now_ms());
+    let keep = kept_name(&file, REKEYED_AS, SystemClock.now_ms());
     let mut progress = Progress::new("rows sealed");
     let copied = open_file(context, &config)?.rekey(&new, &keep, &mut |step| match step {
         RekeyStep::Sealed(rows) => progress.show(rows),
@@ -153,10 +157,10 @@ pub(super) async fn rekey(context: &Context, reference: &str, form: &Form) -> Re
             "store": config.store.path,
             "rows": copied.rows,
             "kept": keep,
-            "all_kept": kept_beside(&config.store.path, REKEYED_AS),
+            "all_kept": kept_beside(&file, REKEYED_AS),
             "warnings": [REKEYED],
         }))?,
-        false => say_rekeyed(&config, reference, copied),
+        false => say_rekeyed((&config.store.path, &file), reference, copied),
     }
     let mut rekeyed = config;
     rekeyed.store.key = Some(text);
@@ -201,16 +205,16 @@ fn is_under(config: &Config, new: &StoreKey) -> Result<bool, Failure> {
     }
 }
 
-fn say_rekeyed(config: &Config, reference: &str, copied: Copied) {
+fn say_rekeyed((path, file): (&Path, &Path), reference: &str, copied: Copied) {
     output::say(format!(
         "{} is sealed under the new key ({} rows)",
-        config.store.path.display(),
+        path.display(),
         copied.rows
     ));
     output::say(format!(
         "now set `store.key` to \"{reference}\" (a `file:` of the configuration is relative to it)"
     ));
-    say_kept(&kept_beside(&config.store.path, REKEYED_AS));
+    say_kept(&kept_beside(file, REKEYED_AS));
     output::complain(format!("warning: {REKEYED}"));
 }
 

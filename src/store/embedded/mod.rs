@@ -81,6 +81,7 @@ pub use copy::CopyWriter;
 use fault::Fault;
 pub use file::{Repaired, StoreFile};
 use lookup::MerchantId;
+pub use open::behind_links;
 use overlay::{Lock, Overlay};
 use prune::Batch;
 use read::Reader;

@@ -36,7 +36,7 @@ pub struct Restored {
 }
 
 /// Puts a copy of the backup `from` at `to`, once it has been read in full. The backup itself isn't
-/// touched.
+/// touched. Of a link, what it leads to is replaced ([`behind_links`](super::behind_links)).
 ///
 /// # Errors
 /// [`StoreError::Exists`] when a store stands at `to` and isn't to be replaced,
@@ -49,6 +49,7 @@ pub fn restore(
     key: &StoreKey,
     existing: &Existing,
 ) -> Result<Restored, StoreError> {
+    let to = &open::behind_links(to)?;
     let held = hold(to)?;
     if let (Existing::Refuse, true) = (existing, held.is_there) {
         return Err(StoreError::Exists { path: to.into() });
