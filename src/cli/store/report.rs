@@ -91,9 +91,14 @@ async fn repair(
     for record in &repaired.moved {
         output::complain(format!("moved aside: {record}"));
     }
+    for row in &repaired.removed {
+        output::complain(format!("removed, as it led to no merchant: {row}"));
+    }
     let (moved, rebuilt) = (repaired.moved.len(), repaired.rebuilt);
     output::complain(format!(
-        "{moved} damaged records were moved aside, {rebuilt} missing deliveries made anew"
+        "{moved} damaged records were moved aside, {rebuilt} missing deliveries made anew, {} \
+         merchants listed anew",
+        repaired.relisted
     ));
     if moved > 0 {
         output::complain(

@@ -274,8 +274,8 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Moves a damaged merchant aside, so that it can be authorised anew. Its tokens stay known as
-    /// its own.
+    /// Moves a damaged merchant aside, so that it can be authorised anew, and removes what it was
+    /// found by. Its tokens stay known as its own.
     pub(super) fn set_merchant_aside(&mut self, id: &MerchantId) -> Result<(), Fault> {
         let key = id.key();
         let place = Place {
@@ -288,6 +288,7 @@ impl Applier<'_> {
             self.tables.merchants.remove(key.as_slice())?;
             self.tables.revoked.remove(key.as_slice())?;
             self.tables.suspect.remove(key.as_slice())?;
+            self.unlist_damaged(id)?;
             tracing::error!(merchant = %id, "a merchant's record is damaged and was moved aside");
         }
         Ok(())
@@ -460,9 +461,9 @@ impl Applier<'_> {
         }
     }
 
-    /// Moves a damaged merchant aside with all that it was found by.
+    /// Moves a damaged merchant aside with all that it was found by, its tokens too.
     fn forget_damaged(&mut self, id: &MerchantId) -> Result<(), Fault> {
         self.set_merchant_aside(id)?;
-        self.unlist_damaged(id)
+        self.remove_tokens(id)
     }
 }

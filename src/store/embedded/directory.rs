@@ -305,7 +305,8 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Removes what a merchant without a record is found by, as far as its id tells.
+    /// Removes what a merchant without a record is found by, as far as its id tells, but for its
+    /// tokens.
     pub(super) fn unlist_damaged(&mut self, id: &MerchantId) -> Result<(), Fault> {
         self.tables
             .by_auth_app_id
@@ -316,8 +317,7 @@ impl Applier<'_> {
         let app = [&[0], app_id.as_bytes()].concat();
         self.tables
             .by_alias
-            .retain(|key, owner| !(key.ends_with(&app) && owner == own.as_bytes()))?;
-        self.remove_tokens(id)
+            .retain(|key, owner| !(key.ends_with(&app) && owner == own.as_bytes()))
     }
 
     fn check_token(&self, id: &MerchantId, token: &Secret<String>) -> Result<(), Fault> {
@@ -332,7 +332,7 @@ impl Applier<'_> {
         }
     }
 
-    fn check_alias(&self, id: &MerchantId, alias: Option<&Alias>) -> Result<(), Fault> {
+    pub(super) fn check_alias(&self, id: &MerchantId, alias: Option<&Alias>) -> Result<(), Fault> {
         let Some(alias) = alias else {
             return Ok(());
         };
@@ -372,6 +372,13 @@ impl Applier<'_> {
         self.tables
             .merchants
             .insert(key.as_slice(), sealed.as_slice())?;
+        self.list(id, merchant)?;
+        self.put_token(id, &merchant.token.app_auth_token)
+    }
+
+    /// Writes the rows that a merchant is found by, but for those of its tokens.
+    pub(super) fn list(&mut self, id: &MerchantId, merchant: &Merchant) -> Result<(), Fault> {
+        let key = id.key();
         self.tables.revoked.remove(key.as_slice())?;
         self.tables.suspect.remove(key.as_slice())?;
         match merchant.status {
@@ -382,12 +389,6 @@ impl Applier<'_> {
         self.tables
             .by_auth_app_id
             .insert(auth_app_id_key(id).as_slice(), ())?;
-        self.list(id, merchant)?;
-        self.put_token(id, &merchant.token.app_auth_token)
-    }
-
-    /// Writes the rows of what can change about a merchant.
-    fn list(&mut self, id: &MerchantId, merchant: &Merchant) -> Result<(), Fault> {
         if let Some(key) = pid_key(merchant) {
             self.tables.by_pid.insert(key.as_slice(), ())?;
         }

@@ -10,7 +10,7 @@ use super::catalogue::TABLES;
 use super::copy::{Building, refuse_existing};
 use super::fault::Fault;
 use super::snapshots::Snapshot;
-use super::{inspect, open, rows, stats};
+use super::{inspect, listing, open, rows, stats};
 use crate::store::care::{Copied, Inspection, Stats};
 use crate::store::error::StoreError;
 use crate::store::seal::{Sealer, StoreKey};
@@ -90,7 +90,7 @@ impl StoreFile {
 
     /// Moves every damaged record aside at `now` (Unix milliseconds), and tells which. Its bytes
     /// are kept; a delivery whose notification is whole is owed anew, and so is one that is missing.
-    /// A damaged record stays whose other half only a newer program understands.
+    /// The rows that merchants are found by agree with the records afterwards. A damaged record stays whose other half only a newer program understands.
     ///
     /// # Errors
     /// [`StoreError`] when the file can't be read or written.
@@ -108,13 +108,19 @@ impl StoreFile {
         }
         let rebuilt = aside::rebuild_missing(&self.db, &self.sealer, now);
         let rebuilt = rebuilt.map_err(Fault::into_error)?;
+        let mended = listing::mend(&self.db, &self.sealer, now).map_err(Fault::into_error)?;
         let left = self.read(|tx| inspect::damaged(tx, &self.sealer, &HashSet::new()))?;
         for (table, key) in &left {
             tried.remove(&inspect::name_of((*table, key)));
         }
         let mut moved: Vec<String> = tried.iter().map(inspect::shown).collect();
         moved.sort();
-        Ok(Repaired { moved, rebuilt })
+        Ok(Repaired {
+            moved,
+            rebuilt,
+            removed: mended.removed,
+            relisted: mended.relisted,
+        })
     }
 
     /// Gives free pages back to the file system; tells the size before and after.
@@ -156,6 +162,11 @@ pub struct Repaired {
     pub moved: Vec<String>,
     /// How many deliveries were made anew that were missing.
     pub rebuilt: u64,
+    /// The rows of merchants' indexes that were removed because they led to no record: table and
+    /// key.
+    pub removed: Vec<String>,
+    /// How many merchants are found again by what they weren't.
+    pub relisted: u64,
 }
 
 impl std::fmt::Debug for StoreFile {
