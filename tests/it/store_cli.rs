@@ -73,6 +73,55 @@ fn a_running_sidecars_store_is_looked_at_and_backed_up_but_not_replaced() {
 }
 
 #[test]
+fn a_verb_that_only_looks_says_that_it_migrated_the_store() {
+    let world = World::start();
+    world.check(&["store", "create"], 0, &["created"]);
+    let said = |arguments: &[&str]| {
+        let output = world.output(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        let (out, err) = (output.stdout, output.stderr);
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (text(out), text(err))
+    };
+    for arguments in [
+        &["inbox", "list"][..],
+        &["merchant", "list", "--json"],
+        &["store", "check"],
+        &["store", "stats", "--json"],
+        &["store", "backup", "b.redb"],
+        &["check"],
+    ] {
+        {
+            let path = world.path().join("data/sidecar.redb");
+            let db = redb::Database::open(path).expect("opened");
+            let tx = db.begin_write().expect("transaction");
+            let meta: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
+            let mut meta = tx.open_table(meta).expect("there");
+            let version = 6_u64.to_be_bytes();
+            meta.insert("schema", version.as_slice()).expect("written");
+            drop(meta);
+            tx.commit().expect("committed");
+        }
+        let (out, err) = said(arguments);
+        let told: Vec<_> = err
+            .lines()
+            .filter(|line| line.contains("migrated"))
+            .collect();
+        assert_eq!(told.len(), 1, "{arguments:?}: {err}");
+        for text in [
+            "sidecar.redb",
+            "from schema version 6 to 7",
+            "older program",
+        ] {
+            assert!(told[0].contains(text), "no `{text}` in {err}");
+        }
+        assert!(!out.contains("migrated"), "{out}");
+        let (_, err) = said(&["store", "check"]);
+        assert!(!err.contains("migrated"), "{err}");
+    }
+}
+
+#[test]
 fn an_export_says_whose_records_it_lacks_whatever_its_form() {
     let world = World::start();
     world.check(&["store", "create"], 0, &["created"]);

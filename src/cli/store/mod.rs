@@ -15,7 +15,7 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::config::error::{ConfigErrors, Mismatch};
 use crate::store::Store;
-use crate::store::embedded::{EmbeddedStore, OpenOptions, StoreFile};
+use crate::store::embedded::{EmbeddedStore, Migrated, OpenOptions, StoreFile};
 use crate::store::error::StoreError;
 use crate::store::seal::StoreKey;
 
@@ -161,17 +161,28 @@ pub(crate) fn open_with(config: &Config, key: StoreKey) -> Result<Arc<dyn Store>
         cache_bytes: config.store.cache,
         clock: Arc::new(SystemClock),
     })?;
+    tell_migrated(&config.store.path, store.migrated());
     Ok(Arc::new(store))
 }
 
 /// Opens the store that the configuration names for itself alone.
 fn open_file(context: &Context, config: &Config) -> Result<StoreFile, Failure> {
     let key = context.store_key(config)?;
-    Ok(StoreFile::open(
-        &config.store.path,
-        &key,
-        config.store.cache,
-    )?)
+    let path = &config.store.path;
+    let file = StoreFile::open(path, &key, config.store.cache)?;
+    tell_migrated(path, file.migrated());
+    Ok(file)
+}
+
+/// Says that a store isn't what it was before a verb, which may only have meant to look at it.
+fn tell_migrated(path: &Path, migrated: Option<Migrated>) {
+    if let Some(Migrated { from, to }) = migrated {
+        output::complain(format!(
+            "{} was migrated from schema version {from} to {to}; an older program can't open it any \
+             more",
+            path.display()
+        ));
+    }
 }
 
 /// What is `loaded`; where a sidecar runs, secrets of it that can't be read here may be missing.

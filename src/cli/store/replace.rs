@@ -10,7 +10,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::Form;
 use crate::cli::progress::Progress;
-use crate::cli::store::{kept_beside, kept_name, open, open_file};
+use crate::cli::store::{kept_beside, kept_name, open, open_file, tell_migrated};
 use crate::cli::trail::{self, Act, Trail};
 use crate::cli::{files, input, output};
 use crate::clock::{Clock, SystemClock};
@@ -199,7 +199,10 @@ async fn vouch_for_the_log(
 /// Whether the store is under the new key already, as a crash after the last step leaves it.
 fn is_under(config: &Config, new: &StoreKey) -> Result<bool, Failure> {
     match StoreFile::open(&config.store.path, new, config.store.cache) {
-        Ok(_) => Ok(true),
+        Ok(file) => {
+            tell_migrated(&config.store.path, file.migrated());
+            Ok(true)
+        }
         Err(StoreError::WrongKey { .. }) => Ok(false),
         Err(other) => Err(other.into()),
     }

@@ -9,6 +9,7 @@ use super::aside;
 use super::catalogue::TABLES;
 use super::copy::{Building, refuse_existing};
 use super::fault::Fault;
+use super::open::Migrated;
 use super::snapshots::Snapshot;
 use super::{inspect, listing, open, rows, stats};
 use crate::store::care::{Copied, Inspection, Stats};
@@ -20,6 +21,7 @@ pub struct StoreFile {
     pub(super) path: PathBuf,
     pub(super) db: Database,
     pub(super) sealer: Sealer,
+    migrated: Option<Migrated>,
 }
 
 impl StoreFile {
@@ -30,13 +32,20 @@ impl StoreFile {
     pub fn open(path: &Path, key: &StoreKey, cache_bytes: usize) -> Result<Self, StoreError> {
         let opener = || Database::builder().set_cache_size(cache_bytes).open(path);
         let sealer = Sealer::new(key);
-        let db = open::open(path, &sealer, &opener)?;
+        let (db, migrated) = open::open_and_tell(path, &sealer, &opener)?;
         let keys = open::index_keys(&db, path, &sealer)?;
         Ok(Self {
             path: path.to_owned(),
             db,
             sealer: sealer.with_index_keys(keys),
+            migrated,
         })
+    }
+
+    /// Whether it was migrated when it was opened.
+    #[must_use]
+    pub fn migrated(&self) -> Option<Migrated> {
+        self.migrated
     }
 
     /// Copies everything into a new file at `to`; `progress` hears how many rows there are by now.

@@ -82,7 +82,7 @@ pub use copy::CopyWriter;
 use fault::Fault;
 pub use file::{Repaired, StoreFile};
 use lookup::MerchantId;
-pub use open::behind_links;
+pub use open::{Migrated, behind_links};
 use overlay::{Lock, Overlay};
 use prune::Batch;
 use read::Reader;
@@ -176,6 +176,12 @@ impl EmbeddedStore {
             }
         });
         Self::open_by(options, opener)
+    }
+
+    /// Whether the file was migrated when it was opened.
+    #[must_use]
+    pub fn migrated(&self) -> Option<Migrated> {
+        self.0.shared.migrated()
     }
 
     /// As [`EmbeddedStore::open`], but on what `disk` gives at each opening in the place of a file:

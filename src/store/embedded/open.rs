@@ -160,16 +160,34 @@ pub(super) fn sync_parent(path: &Path) -> std::io::Result<()> {
     File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
+/// That a store was brought up to date when it was opened: an older program can't open it any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Migrated {
+    /// The schema version that was found.
+    pub from: u64,
+    /// The one it has now.
+    pub to: u64,
+}
+
 /// Opens the database at `path` by `opener` and makes sure it is a store of this key and schema.
 pub(super) fn open(
     path: &Path,
     sealer: &Sealer,
     opener: &dyn Fn() -> Result<Database, DatabaseError>,
 ) -> Result<Database, StoreError> {
+    open_and_tell(path, sealer, opener).map(|(db, _)| db)
+}
+
+/// The same, and whether it was migrated for that.
+pub(super) fn open_and_tell(
+    path: &Path,
+    sealer: &Sealer,
+    opener: &dyn Fn() -> Result<Database, DatabaseError>,
+) -> Result<(Database, Option<Migrated>), StoreError> {
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let db = opener().map_err(|error| classify(path, error))?;
-        check(&db, path, sealer)?;
-        Ok(db)
+        let migrated = check(&db, path, sealer)?;
+        Ok((db, migrated))
     }));
     opened.unwrap_or_else(|_| Err(damaged(path, "redb panicked while it read the file")))
 }
@@ -196,7 +214,7 @@ pub(super) fn for_reading(path: &Path) -> Result<NoWait<Overlay<FileBackend>>, D
     Ok(NoWait::new(overlay))
 }
 
-fn check(db: &Database, path: &Path, sealer: &Sealer) -> Result<(), StoreError> {
+fn check(db: &Database, path: &Path, sealer: &Sealer) -> Result<Option<Migrated>, StoreError> {
     let Header {
         version: found,
         check,
@@ -208,7 +226,11 @@ fn check(db: &Database, path: &Path, sealer: &Sealer) -> Result<(), StoreError> 
             known: SCHEMA,
         });
     }
-    if found < SCHEMA {
+    let migrated = (found < SCHEMA).then_some(Migrated {
+        from: found,
+        to: SCHEMA,
+    });
+    if migrated.is_some() {
         // What `snapshots` says of readers holds from the first of them on.
         let _oldest = db
             .begin_read()
@@ -220,7 +242,7 @@ fn check(db: &Database, path: &Path, sealer: &Sealer) -> Result<(), StoreError> 
         tracing::error!(path = %path.display(), "the store's check value is damaged, and is written anew; its key is right");
         write_check(db, sealer).map_err(Fault::into_error)?;
     }
-    Ok(())
+    Ok(migrated)
 }
 
 /// What a store says of itself.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
 
 use super::fault::Fault;
-use super::open;
+use super::open::{self, Migrated};
 use super::snapshots::{Snapshot, Snapshots};
 use crate::clock::Clock;
 use crate::store::Backlog;
@@ -52,6 +52,7 @@ pub(super) struct Shared {
     opened: AtomicU64,
     /// As of the last commit since it was opened.
     backlog: Mutex<Option<Backlog>>,
+    migrated: Option<Migrated>,
     writable: AtomicBool,
     closing: AtomicBool,
     ending: AtomicBool,
@@ -65,7 +66,7 @@ impl Shared {
         clock: Arc<dyn Clock>,
         opener: Opener,
     ) -> Result<Self, StoreError> {
-        let (db, writable) = open_somehow(&path, &sealer, &opener)?;
+        let (db, writable, migrated) = open_somehow(&path, &sealer, &opener)?;
         let keys = open::index_keys(&db, &path, &sealer)?;
         let sealer = sealer.with_index_keys(keys);
         let snapshots = Snapshots::default();
@@ -77,6 +78,7 @@ impl Shared {
             opener,
             db: RwLock::new(Some(db)),
             snapshots,
+            migrated,
             writable: AtomicBool::new(writable == Writable::Yes),
             opened: AtomicU64::new(0),
             backlog: Mutex::default(),
@@ -98,6 +100,11 @@ impl Shared {
                 reason: "it can't be opened again after a failure of the disk".to_owned(),
             })),
         }
+    }
+
+    /// Whether the file was migrated when it was first opened.
+    pub(super) fn migrated(&self) -> Option<Migrated> {
+        self.migrated
     }
 
     /// What readers read.
@@ -248,7 +255,7 @@ fn open_somehow(
     path: &Path,
     sealer: &Sealer,
     opener: &Opener,
-) -> Result<(Database, Writable), StoreError> {
+) -> Result<(Database, Writable, Option<Migrated>), StoreError> {
     let is_denied = Cell::new(false);
     let full = || {
         opener(Access::Full).inspect_err(|error| {
@@ -257,13 +264,14 @@ fn open_somehow(
             }
         })
     };
-    match open::open(path, sealer, &full) {
-        Ok(db) => Ok((db, Writable::Yes)),
+    match open::open_and_tell(path, sealer, &full) {
+        Ok((db, migrated)) => Ok((db, Writable::Yes, migrated)),
         Err(refused @ StoreError::Unavailable { .. }) if !is_denied.get() => {
             match open::open(path, sealer, &|| opener(Access::Reading)) {
                 Ok(db) => {
                     tracing::error!(error = %refused, "the store is opened for reading alone");
-                    Ok((db, Writable::No))
+                    // In memory it may have been migrated; the file wasn't.
+                    Ok((db, Writable::No, None))
                 }
                 // The first error says more: what is wrong with the disk.
                 Err(_) => Err(refused),

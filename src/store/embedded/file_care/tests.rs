@@ -378,11 +378,15 @@ async fn a_file_of_every_older_schema_has_all_that_is_used_before_the_first_writ
     for version in 1..tables::SCHEMA {
         let kept = aged(version).await;
         let store = kept.open();
+        let told = store.migrated().map(|it| (it.from, it.to));
+        assert_eq!(told, Some((version, tables::SCHEMA)));
         if let Err(error) = use_all(&store).await {
             panic!("from version {version}: {error}");
         }
         drop(store);
-        let found = kept.file().inspect().expect("readable");
+        let file = kept.file();
+        assert_eq!(file.migrated(), None, "it was before");
+        let found = file.inspect().expect("readable");
         assert!(found.is_clean(), "from {version}: {:?}", found.findings);
     }
 }
