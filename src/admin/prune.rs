@@ -44,7 +44,7 @@ impl From<Pruned> for PruneReport {
 
 /// Removes what is old at `now` (Unix milliseconds); of the deliveries that the backend took, or
 /// that were ignored, those settled more than `retain_delivered` ago. What is pending stays, and a
-/// `notify_id` is remembered for seven days at the least, however short that is.
+/// `notify_id` is remembered for nine days at the least, however short that is.
 ///
 /// # Errors
 /// The store's; what was removed until then stays removed, and doing it again goes on.

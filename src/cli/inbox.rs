@@ -72,7 +72,7 @@ pub(crate) struct ListArguments {
 #[derive(Debug, Args)]
 pub(crate) struct PruneArguments {
     /// Of what was delivered or ignored, all that is settled for longer than this (36h, 3d), in the
-    /// place of `delivery.retain_delivered`; `notify_id`s are remembered for 7 days all the same
+    /// place of `delivery.retain_delivered`; `notify_id`s are remembered for 9 days all the same
     #[arg(long, value_parser = age)]
     older_than: Option<Duration>,
     #[command(flatten)]

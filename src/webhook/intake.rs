@@ -21,7 +21,7 @@ use crate::webhook::{Inner, Settings};
 const QUERY_PATIENCE: Duration = Duration::from_secs(4);
 /// How long a notification without a `notify_id` is known again, milliseconds: as long as the
 /// others are by default.
-const UNNAMED_MS: i64 = 7 * 24 * 3600 * 1000;
+const UNNAMED_MS: i64 = 9 * 24 * 3600 * 1000;
 /// How far our clock and Alipay's may be apart: with more, no call of v3 is taken.
 const CLOCKS_DIFFER_MS: i64 = 10 * 60 * 1000;
 

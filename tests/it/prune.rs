@@ -79,7 +79,9 @@ async fn what_is_old_goes_at_once_and_what_is_owed_or_remembered_stays() {
     assert!(effects.contains("Duplicate"), "{effects}");
 
     clock.advance_ms(6 * DAY);
-    assert_eq!(prune(&sidecar, json!({})).await, removed(0, 1, 4));
+    assert_eq!(prune(&sidecar, json!({})).await, removed(0, 1, 0));
+    clock.advance_ms(2 * DAY);
+    assert_eq!(prune(&sidecar, json!({})).await, removed(0, 0, 4));
     let pending = "/api/inbox?state=pending";
     let left = parsed(&sidecar.admin(Method::GET, pending, "").await);
     assert_eq!(left["items"].as_array().expect("a list").len(), 1);

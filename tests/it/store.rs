@@ -1376,15 +1376,15 @@ async fn pruning_forgets_what_is_old_and_nothing_that_is_owed() {
         assert_eq!(
             prune(START + 2 * DAY).await,
             (2, 1, 0),
-            "a notify_id is kept 7 days"
+            "a notify_id is kept 9 days"
         );
         let resent = entry(START + 2 * DAY, Some("n1"));
         assert!(matches!(
             fixture.commit(Change::Receive(Box::new(resent))).await,
             Effect::Duplicate(id) if id == named.id
         ));
-        assert_eq!(prune(START + 7 * DAY).await, (0, 0, 0));
-        assert_eq!(prune(START + 8 * DAY).await, (0, 0, 1));
+        assert_eq!(prune(START + 9 * DAY).await, (0, 0, 0));
+        assert_eq!(prune(START + 10 * DAY).await, (0, 0, 1));
         assert_eq!(
             prune(START + 31 * DAY).await,
             (1, 0, 0),

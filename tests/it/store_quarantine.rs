@@ -269,6 +269,32 @@ async fn a_week_later_it_is_forgotten() {
     .await;
 }
 
+/// Alipay resends for 25 hours: the last of them may be refused, and verified again a week later.
+#[tokio::test]
+async fn a_notify_id_outlives_every_resend_that_was_refused() {
+    on_every_store(async |fixture: Fixture| {
+        let accepted = entry(START, Some("n1"));
+        let id = accepted.id;
+        fixture.commit(Change::Receive(Box::new(accepted))).await;
+        fixture.settle(id, Settlement::Delivered).await;
+        let last = 25 * DAY / 24;
+        let resend = RefusedNotification {
+            id: EventId::new(START + last),
+            received_at: START + last,
+            last_received_at: START + last,
+            ..refused(1, "192.0.2.1", RefusalKind::Forged)
+        };
+        refuse(&fixture, &resend).await;
+        let week = START + last + 7 * DAY;
+        fixture.store.prune(week, DAY).await.expect("pruned");
+        assert_eq!(kept(&fixture).await.len(), 1, "it can be verified again");
+        let again = entry(week, Some("n1"));
+        let effect = fixture.commit(Change::Receive(Box::new(again))).await;
+        assert!(matches!(effect, Effect::Duplicate(of) if of == id));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn second_bodies_stand_beside_their_entry_and_go_with_it() {
     on_every_store(async |fixture: Fixture| {

@@ -220,7 +220,7 @@ impl Inbox {
             DeliveryState::Dead => owed.settled_at >= now - 30 * DAY_MS,
             DeliveryState::Delivered | DeliveryState::Ignored => owed.settled_at >= now - retain,
         });
-        let remembered = now - retain.max(7 * DAY_MS);
+        let remembered = now - retain.max(9 * DAY_MS);
         self.known.retain(|_, (_, at)| *at >= remembered);
         (
             gone(before.0, self.entries.len()),
