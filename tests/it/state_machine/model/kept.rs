@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use alipay_sidecar::model::app::App;
-use alipay_sidecar::model::call::{CallKey, CallRecord, KEPT_MS};
+use alipay_sidecar::model::call::{CallKey, CallOutcome, CallRecord, KEPT_MS};
 use alipay_sidecar::model::certificate::KeptCertificate;
 use alipay_sidecar::model::id::{AppId, EventId};
 use alipay_sidecar::model::refused::{RefusalKind, RefusedNotification};
@@ -98,7 +98,9 @@ impl Kept {
             if self.calls.keys().any(|(_, known)| *known == id) {
                 continue;
             }
-            if let Some(name) = &record.caller_request_id {
+            if let Some(name) = &record.caller_request_id
+                && self.counts_more(record, name)
+            {
                 self.named.insert(name.clone(), id);
             }
             self.calls.insert((record.completed_at, id), record.clone());
@@ -114,6 +116,18 @@ impl Kept {
             0 => Answer::Applied,
             count => Answer::Displaced(count),
         }
+    }
+
+    /// The newest call of a name counts, but none that never left where an earlier one did.
+    fn counts_more(&self, record: &CallRecord, name: &str) -> bool {
+        let rank = |record: &CallRecord| {
+            let may_have_left = record.outcome != CallOutcome::NotSent;
+            (may_have_left, record.request_id.to_bytes())
+        };
+        let known = self.named.get(name);
+        let known =
+            known.and_then(|id| self.calls.values().find(|r| r.request_id.to_bytes() == *id));
+        known.is_none_or(|known| rank(record) > rank(known))
     }
 
     fn forget_call(&mut self, key: &(i64, [u8; 16])) {
