@@ -1,6 +1,7 @@
 //! What calls and notifications see of a store that is damaged, or whose disk is full.
 
 use alipay_sidecar::config::Config;
+use alipay_sidecar::config::caller::CallerConfig;
 use alipay_sidecar::model::id::EventId;
 use alipay_sidecar::simulator::{
     DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, FIRST_PID, TriggerOptions,
@@ -11,7 +12,8 @@ use serde_json::{Value, json};
 
 use crate::store::START;
 use crate::support::brittle::BrittleStore;
-use crate::support::{TestSidecar, add_merchant, app, json as parsed, merchant, text};
+use crate::support::callers::{bearer, for_merchants, with_token};
+use crate::support::{ALIAS, TestSidecar, add_merchant, app, json as parsed, merchant, text};
 
 const CALL: &str = "/v2/alipay.trade.query";
 const OTHER: &str = "2021000000009998";
@@ -32,9 +34,12 @@ fn damage_merchant(tx: &WriteTransaction, app_id: &str, garbage: &[u8]) {
 }
 
 /// A sidecar of two apps, with such a merchant in one of them.
-async fn with_other_of(app_id: &'static str) -> TestSidecar {
+async fn with_other_of(app_id: &'static str, callers: Vec<CallerConfig>) -> TestSidecar {
     TestSidecar::start_built(
-        |config| config.apps.push(app(SECOND_APP_ID)),
+        |config| {
+            config.apps.push(app(SECOND_APP_ID));
+            config.callers = callers;
+        },
         move |config, builder| {
             let db = Database::open(&config.store.path).expect("opened");
             let tx = db.begin_write().expect("transaction");
@@ -76,7 +81,7 @@ async fn cancel(sidecar: &TestSidecar) -> String {
 
 #[tokio::test]
 async fn a_damaged_record_of_another_app_stops_neither_calls_nor_cancellations_by_pid() {
-    let sidecar = with_other_of(SECOND_APP_ID).await;
+    let sidecar = with_other_of(SECOND_APP_ID, Vec::new()).await;
     let (status, said) = call(&sidecar, CALL, &[("alipay-app", DEFAULT_APP_ID)]).await;
     assert_eq!(status, 200, "{said}");
     // Which app is meant nothing tells, as if it were whole.
@@ -91,7 +96,7 @@ async fn a_damaged_record_of_another_app_stops_neither_calls_nor_cancellations_b
 
 #[tokio::test]
 async fn a_damaged_record_beside_another_still_counts_as_one_that_is_named() {
-    let sidecar = with_other_of(DEFAULT_APP_ID).await;
+    let sidecar = with_other_of(DEFAULT_APP_ID, Vec::new()).await;
     let (status, said) = call(&sidecar, CALL, &[]).await;
     assert_eq!((status, &said["code"]), (400, &"merchant-ambiguous".into()));
     assert_eq!(said["candidates"], json!([FIRST_AUTH_APP_ID, OTHER]));
@@ -125,6 +130,41 @@ async fn a_damaged_record_beside_another_still_counts_as_one_that_is_named() {
     cancel(&sidecar).await;
     let (status, said) = call(&sidecar, &path, &[]).await;
     assert_eq!(status, 200, "{said}");
+}
+
+#[tokio::test]
+async fn a_damaged_record_that_a_caller_may_mean_is_never_passed_over_for_another() {
+    let auth = bearer("shop");
+    let default = ("alipay-app", DEFAULT_APP_ID);
+    let second = ("alipay-app", SECOND_APP_ID);
+    let named = format!("/m/app:{OTHER}{CALL}");
+    let exact = format!("/m/app:{FIRST_AUTH_APP_ID}{CALL}");
+    let alias = format!("/m/{ALIAS}{CALL}");
+    // Its name is known to be none of the caller's, or may be the one that nobody can read.
+    let may_be = [ALIAS, "alias:lost"].as_slice();
+    let only = format!("app:{FIRST_AUTH_APP_ID}");
+    let is_not = &[only.as_str()][..];
+    for (app_id, merchants, path, app, expected) in [
+        (DEFAULT_APP_ID, may_be, CALL, None, 503),
+        (SECOND_APP_ID, may_be, CALL, None, 503),
+        (SECOND_APP_ID, may_be, CALL, Some(second), 503),
+        (DEFAULT_APP_ID, may_be, &named, None, 503),
+        (DEFAULT_APP_ID, may_be, &exact, None, 200),
+        (DEFAULT_APP_ID, may_be, &alias, None, 200),
+        (SECOND_APP_ID, may_be, CALL, Some(default), 200),
+        (DEFAULT_APP_ID, is_not, CALL, None, 200),
+        (DEFAULT_APP_ID, is_not, &named, None, 403),
+    ] {
+        let caller = for_merchants(with_token("shop"), merchants);
+        let sidecar = with_other_of(app_id, vec![caller]).await;
+        let headers = [("authorization", &*auth)].into_iter().chain(app);
+        let headers: Vec<_> = headers.collect();
+        let (status, said) = call(&sidecar, path, &headers).await;
+        assert_eq!(status, expected, "{app_id} {merchants:?} {path}: {said}");
+        let arrived = sidecar.simulator.requests().len();
+        assert_eq!(arrived, usize::from(expected == 200), "{said}");
+        assert!(!said.to_string().contains(OTHER), "{said}");
+    }
 }
 
 /// Writes a merchant and a notification that nobody can open into a new store.

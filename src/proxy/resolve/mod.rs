@@ -15,9 +15,9 @@ use crate::protocol::secret::Secret;
 use crate::proxy::caller::grant::Grant;
 use crate::proxy::caller::{Violation, Who};
 use crate::proxy::error::{ErrorCode, ProxyError};
-use crate::proxy::resolve::record::{Named, Reached, Record, agree, ambiguous, known};
+use crate::proxy::resolve::record::{Named, Record, agree, ambiguous, in_doubt, known};
 use crate::store::error::StoreError;
-use crate::store::{Directory, MerchantKey};
+use crate::store::{DamagedMerchant, Directory, MerchantKey};
 use crate::token::error::TokenError;
 use crate::token::{LearnError, Tokens};
 
@@ -233,30 +233,22 @@ impl Resolver {
                 vec![MerchantKey::Token(token.clone())]
             }
         };
-        let (mut records, mut doubtful) = (Vec::new(), None);
+        let mut records = Vec::new();
         for key in keys {
             let found = self.directory.find_all(key.clone()).await?;
-            let whole = found
-                .merchants
-                .into_iter()
-                .map(|m| Record::Whole(Arc::new(m)));
-            let damaged = found.damaged.into_iter().map(Record::Damaged);
-            for record in whole.chain(damaged) {
-                let is_meant = app.is_none_or(|app| app.app_id.as_str() == record.app_id());
-                match reach.of(&record, &key) {
-                    Reached::No => {}
-                    Reached::Perhaps => doubtful = doubtful.or_else(|| is_meant.then_some(record)),
-                    Reached::Yes => records.extend(is_meant.then_some(record)),
-                }
-            }
+            let whole = found.merchants.into_iter().map(Arc::new);
+            let whole = whole.filter_map(|merchant| reach.whole(merchant));
+            let damaged = found.damaged.into_iter();
+            let damaged = damaged.filter_map(|merchant| reach.damaged(merchant, &key));
+            records.extend(whole.chain(damaged));
         }
-        match (records.is_empty(), doubtful, &tag) {
-            (false, ..) => Ok(Named::Records(records)),
-            (true, Some(record), _) => Ok(Named::Records(vec![record])),
-            (true, None, Tag::Selector(selector)) => {
+        records.retain(|record| app.is_none_or(|app| app.app_id.as_str() == record.app_id()));
+        match (records.is_empty(), &tag) {
+            (false, _) => Ok(Named::Records(records)),
+            (true, Tag::Selector(selector)) => {
                 Err(reach.missing(Some(selector), &selector.to_string()))
             }
-            (true, None, Tag::Token(_)) => Err(reach.missing_token()),
+            (true, Tag::Token(_)) => Err(reach.missing_token()),
         }
     }
 
@@ -296,6 +288,10 @@ impl Resolver {
         if records.iter().any(is_ours) {
             records.retain(is_ours);
         }
+        // Had it been whole it might have been one of several, or none of the caller's.
+        if let Some(merchant) = records.iter().find_map(Record::doubtful) {
+            return Err(in_doubt(merchant));
+        }
         let Some(record) = records.pop() else {
             return Err(ProxyError::refused(
                 ErrorCode::MerchantUnknown,
@@ -313,7 +309,9 @@ impl Resolver {
             return Err(ambiguous(&records));
         }
         let merchant = match record {
-            Record::Damaged(merchant) => return Err(StoreError::from(merchant).into()),
+            Record::Damaged(merchant) | Record::Doubtful(merchant) => {
+                return Err(StoreError::from(merchant).into());
+            }
             Record::Whole(merchant) => merchant,
         };
         if let MerchantStatus::Revoked { .. } = merchant.status {
@@ -374,26 +372,27 @@ impl Reach<'_> {
     /// No rules hold.
     const EVERYBODY: Self = Self(None);
 
-    /// Whether it is one of them that was found by `key`.
-    fn of(self, record: &Record, key: &MerchantKey) -> Reached {
+    /// The record, if it is one of them.
+    fn whole(self, merchant: Arc<Merchant>) -> Option<Record> {
+        let reaches = |grant: &Grant| grant.reaches(&merchant.as_ref().into());
+        self.0
+            .is_none_or(reaches)
+            .then_some(Record::Whole(merchant))
+    }
+
+    /// The damaged record that was found by `key`, if it is or may be one of them.
+    fn damaged(self, merchant: DamagedMerchant, key: &MerchantKey) -> Option<Record> {
         let Some(grant) = self.0 else {
-            return Reached::Yes;
+            return Some(Record::Damaged(merchant));
         };
-        match record {
-            Record::Damaged(merchant) => {
-                let auth_app_id = merchant.auth_app_id.parse().ok();
-                let known = known(auth_app_id.as_ref(), key);
-                match (grant.reaches(&known), grant.could_reach(&known)) {
-                    (true, _) => Reached::Yes,
-                    (false, true) => Reached::Perhaps,
-                    (false, false) => Reached::No,
-                }
-            }
-            Record::Whole(merchant) => match grant.reaches(&merchant.as_ref().into()) {
-                true => Reached::Yes,
-                false => Reached::No,
-            },
+        let auth_app_id = merchant.auth_app_id.parse().ok();
+        let known = known(auth_app_id.as_ref(), key);
+        if grant.reaches(&known) {
+            return Some(Record::Damaged(merchant));
         }
+        grant
+            .could_reach(&known)
+            .then_some(Record::Doubtful(merchant))
     }
 
     fn has_all(self) -> bool {

@@ -20,36 +20,48 @@ pub(super) enum Named {
 /// A merchant's record.
 pub(super) enum Record {
     Damaged(DamagedMerchant),
+    /// A damaged one that the caller may call for or not, which only it could tell.
+    Doubtful(DamagedMerchant),
     Whole(Arc<Merchant>),
 }
 
 impl Record {
     pub(super) fn app_id(&self) -> &str {
         match self {
-            Self::Damaged(merchant) => &merchant.app_id,
+            Self::Damaged(merchant) | Self::Doubtful(merchant) => &merchant.app_id,
             Self::Whole(merchant) => merchant.app_id.as_str(),
         }
     }
 
     pub(super) fn auth_app_id(&self) -> &str {
         match self {
-            Self::Damaged(merchant) => &merchant.auth_app_id,
+            Self::Damaged(merchant) | Self::Doubtful(merchant) => &merchant.auth_app_id,
             Self::Whole(merchant) => merchant.auth_app_id.as_str(),
+        }
+    }
+
+    /// Whose record it is, where nothing tells whether the caller may call for it.
+    pub(super) fn doubtful(&self) -> Option<&DamagedMerchant> {
+        match self {
+            Self::Doubtful(merchant) => Some(merchant),
+            Self::Damaged(_) | Self::Whole(_) => None,
         }
     }
 
     fn is(&self, other: &Self) -> bool {
         (self.app_id(), self.auth_app_id()) == (other.app_id(), other.auth_app_id())
     }
-}
 
-/// Whether a caller may call for whose record it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reached {
-    No,
-    /// It could be by a name that only the damaged record tells.
-    Perhaps,
-    Yes,
+    /// The record, if it is one of `others`, too. What another tag tells of whose it is counts as well.
+    fn and(self, others: &[Self]) -> Option<Self> {
+        let same = || others.iter().filter(|other| self.is(other));
+        same().next()?;
+        let is_known = same().any(|other| other.doubtful().is_none());
+        Some(match self {
+            Self::Doubtful(merchant) if is_known => Self::Damaged(merchant),
+            record => record,
+        })
+    }
 }
 
 /// What is known of whose damaged record it is: its key, and by what it was found.
@@ -77,16 +89,26 @@ pub(super) fn agree(before: Named, found: Named) -> Result<Named, ProxyError> {
     };
     match (before, found) {
         (Named::Own, Named::Own) => Ok(Named::Own),
-        (Named::Records(mut before), Named::Records(found)) => {
-            before.retain(|a| found.iter().any(|b| a.is(b)));
-            if before.is_empty() {
+        (Named::Records(before), Named::Records(found)) => {
+            let both = before.into_iter().filter_map(|record| record.and(&found));
+            let both: Vec<_> = both.collect();
+            if both.is_empty() {
                 Err(conflict())
             } else {
-                Ok(Named::Records(before))
+                Ok(Named::Records(both))
             }
         }
         _ => Err(conflict()),
     }
+}
+
+/// The error where a record is left that the caller may not be allowed: its name goes to the log alone.
+pub(super) fn in_doubt(merchant: &DamagedMerchant) -> ProxyError {
+    tracing::error!(%merchant, "a merchant's record is damaged; a call that may mean it was refused");
+    ProxyError::refused(
+        ErrorCode::StoreUnavailable,
+        "a record that the request may mean is damaged; the log of the sidecar names it",
+    )
 }
 
 /// The error where several records are left.
