@@ -72,6 +72,18 @@ fn a_running_sidecars_store_is_looked_at_and_backed_up_but_not_replaced() {
     assert_eq!(sidecar.terminate(), Some(0));
 }
 
+/// Has a store say that it is of the schema before `now`.
+fn age(path: &std::path::Path, now: u64) {
+    let db = redb::Database::open(path).expect("opened");
+    let tx = db.begin_write().expect("transaction");
+    let meta: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
+    let mut meta = tx.open_table(meta).expect("there");
+    let version = (now - 1).to_be_bytes();
+    meta.insert("schema", version.as_slice()).expect("written");
+    drop(meta);
+    tx.commit().expect("committed");
+}
+
 #[test]
 fn a_verb_that_only_looks_says_that_it_migrated_the_store() {
     let world = World::start();
@@ -83,6 +95,10 @@ fn a_verb_that_only_looks_says_that_it_migrated_the_store() {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         (text(out), text(err))
     };
+    let (stats, _) = said(&["store", "stats", "--json"]);
+    let stats: Value = serde_json::from_str(&stats).expect("JSON");
+    let now = stats["schema"].as_u64().expect("a version");
+    let from_to = format!("from schema version {} to {now}", now - 1);
     for arguments in [
         &["inbox", "list"][..],
         &["merchant", "list", "--json"],
@@ -90,29 +106,20 @@ fn a_verb_that_only_looks_says_that_it_migrated_the_store() {
         &["store", "stats", "--json"],
         &["store", "backup", "b.redb"],
         &["check"],
+        &["store", "restore", "b.redb", "--replace", "--json"],
     ] {
-        {
-            let path = world.path().join("data/sidecar.redb");
-            let db = redb::Database::open(path).expect("opened");
-            let tx = db.begin_write().expect("transaction");
-            let meta: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");
-            let mut meta = tx.open_table(meta).expect("there");
-            let version = 6_u64.to_be_bytes();
-            meta.insert("schema", version.as_slice()).expect("written");
-            drop(meta);
-            tx.commit().expect("committed");
-        }
+        let file = match arguments.contains(&"restore") {
+            true => "b.redb",
+            false => "data/sidecar.redb",
+        };
+        age(&world.path().join(file), now);
         let (out, err) = said(arguments);
         let told: Vec<_> = err
             .lines()
             .filter(|line| line.contains("migrated"))
             .collect();
         assert_eq!(told.len(), 1, "{arguments:?}: {err}");
-        for text in [
-            "sidecar.redb",
-            "from schema version 6 to 7",
-            "older program",
-        ] {
+        for text in ["sidecar.redb", &from_to, "older program"] {
             assert!(told[0].contains(text), "no `{text}` in {err}");
         }
         assert!(!out.contains("migrated"), "{out}");

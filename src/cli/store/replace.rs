@@ -55,6 +55,7 @@ pub(super) async fn restore(
         }
         other => other.into(),
     })?;
+    tell_migrated(path, restored.migrated);
     match form.json {
         true => output::say_json(&restored_as_json(file, path, &restored))?,
         false => say_restored(file, path, &restored),

@@ -8,7 +8,7 @@ use redb::Database;
 
 use super::copy::{CopyWriter, refuse_existing};
 use super::file::StoreFile;
-use super::open;
+use super::open::{self, Migrated};
 use super::rekey::{keep_beside, take_the_place};
 use super::rows;
 use crate::store::care::{Inspection, Stats};
@@ -33,6 +33,8 @@ pub struct Restored {
     pub stats: Stats,
     /// Where the store that stood there is now.
     pub kept: Option<PathBuf>,
+    /// Whether the copy was migrated; the backup itself is as it was.
+    pub migrated: Option<Migrated>,
 }
 
 /// Puts a copy of the backup `from` at `to`, once it has been read in full. The backup itself isn't
@@ -55,13 +57,9 @@ pub fn restore(
         return Err(StoreError::Exists { path: to.into() });
     }
     let scratch = open::scratch_path(to);
-    let restored = look_at_copy(from, &scratch, key).and_then(|(inspection, stats)| {
+    let restored = look_at_copy(from, &scratch, key).and_then(|looked_at| {
         let kept = put_in_place(&scratch, to, existing, held.is_there)?;
-        Ok(Restored {
-            inspection,
-            stats,
-            kept,
-        })
+        Ok(Restored { kept, ..looked_at })
     });
     // Whether in its place or not, the scratch name has done its duty.
     let _ = fs::remove_file(&scratch);
@@ -96,11 +94,7 @@ fn hold(path: &Path) -> Result<Held, StoreError> {
     })
 }
 
-fn look_at_copy(
-    from: &Path,
-    scratch: &Path,
-    key: &StoreKey,
-) -> Result<(Inspection, Stats), StoreError> {
+fn look_at_copy(from: &Path, scratch: &Path, key: &StoreKey) -> Result<Restored, StoreError> {
     // Errors name the file the operator gave, not the copy that is gone by then.
     let named = |error| match error {
         StoreError::DamagedFile { reason, .. } => open::damaged(from, &reason),
@@ -114,10 +108,15 @@ fn look_at_copy(
     };
     copy(from, scratch, key).map_err(named)?;
     let file = StoreFile::open(scratch, key, open::CACHE).map_err(named)?;
-    let seen = (file.inspect()?, file.stats()?);
+    let looked_at = Restored {
+        inspection: file.inspect()?,
+        stats: file.stats()?,
+        kept: None,
+        migrated: file.migrated(),
+    };
     drop(file);
     sync(scratch)?;
-    Ok(seen)
+    Ok(looked_at)
 }
 
 /// Makes a store at `scratch` of a copy: a file, or the stream of rows that a sidecar gave.
