@@ -36,9 +36,18 @@ pub(crate) fn hand_over_folder(path: &Path) {
     }
 }
 
-/// Whether the folder of `path` is somebody else's, and we are root.
-pub(crate) fn is_anothers(path: &Path) -> bool {
-    another(path).is_some()
+/// Whether we are root and somebody else could have put the link `found` at `path`: in a folder of
+/// theirs, or in one that others may write, too.
+pub(crate) fn may_be_anothers_link(path: &Path, found: &Metadata) -> bool {
+    /// What others than the owner of a folder may do who write it.
+    const OTHERS_WRITE: u32 = 0o022;
+    if !rustix::process::geteuid().is_root() {
+        return false;
+    }
+    match std::fs::metadata(folder_of(path)) {
+        Ok(folder) => folder.uid() != 0 || (found.uid() != 0 && folder.mode() & OTHERS_WRITE != 0),
+        Err(_) => true,
+    }
 }
 
 /// The flags to open a file with that stands in somebody else's folder: no link is followed.

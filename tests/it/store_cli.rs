@@ -284,13 +284,25 @@ fn what_a_link_leads_to_is_replaced_and_kept_and_the_link_stays() {
     let old = config
         .lines()
         .find(|line| line.starts_with("key = \"file:"));
-    world.edit(old.expect("a store key"), "key = \"file:new.key\"");
+    let old = old.expect("a store key").to_owned();
+    world.edit(&old, "key = \"file:new.key\"");
     world.check(&["merchant", "list"], 0, &["2021000000001002"]);
 
     std::fs::remove_file(disk.join("real.redb")).expect("removed");
-    let restore = ["store", "restore", "b.redb", "--replace"];
+    // A lost file is what backups are for; a lost disk has to be put back first.
+    let restore = ["store", "restore", "b.redb"];
+    let config = std::fs::read_to_string(world.path().join("config.toml")).expect("readable");
+    let new = config
+        .lines()
+        .find(|line| line.starts_with("key = \"file:"));
+    world.edit(new.expect("a store key"), &old);
+    world.check(&restore, 0, &["restored"]);
+    assert!(link.is_symlink() && disk.join("real.redb").is_file());
+    world.check(&["merchant", "list"], 0, &["2021000000001002"]);
+    world.check(&restore, 1, &["disk/real.redb exists already"]);
+    std::fs::remove_dir_all(&disk).expect("removed");
     world.check(&restore, 1, &["a link that leads to nothing"]);
-    assert!(link.is_symlink());
+    assert!(link.is_symlink() && !disk.exists());
 }
 
 #[test]

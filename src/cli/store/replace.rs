@@ -35,18 +35,16 @@ pub(super) async fn restore(
     let config = context.load()?;
     let key = context.store_key(&config)?;
     let path = &config.store.path;
-    if let Some(directory) = path.parent() {
+    let to = &embedded::behind_links(path)?;
+    if let Some(directory) = to.parent() {
         files::create_directory(directory)?;
     }
     trail::probe(&config)?;
     let existing = match standing {
-        Standing::Keep => {
-            let file = embedded::behind_links(path)?;
-            Existing::KeepAs(kept_name(&file, "replaced", SystemClock.now_ms()))
-        }
+        Standing::Keep => Existing::KeepAs(kept_name(to, "replaced", SystemClock.now_ms())),
         Standing::Refuse => Existing::Refuse,
     };
-    let restored = embedded::restore(file, path, &key, &existing);
+    let restored = embedded::restore(file, to, &key, &existing);
     let restored = restored.map_err(|error| match error {
         StoreError::Exists { path } => {
             let path = path.display();
@@ -55,7 +53,7 @@ pub(super) async fn restore(
         }
         other => other.into(),
     })?;
-    tell_migrated(path, restored.migrated);
+    tell_migrated(to, restored.migrated);
     match form.json {
         true => output::say_json(&restored_as_json(file, path, &restored))?,
         false => say_restored(file, path, &restored),
@@ -119,22 +117,23 @@ const OLD_STATE: [&str; 3] = [
 ];
 
 pub(super) async fn rekey(context: &Context, reference: &str, form: &Form) -> Result<(), Failure> {
-    let config = context.load()?;
+    let mut config = context.load()?;
     let text = input::secret("--new-key", reference)?;
     let new = StoreKey::from_base64(text.expose());
     let new = new.map_err(|error| anyhow!("--new-key: {error}"))?;
     let file = embedded::behind_links(&config.store.path)?;
+    // Whatever becomes of the link meanwhile, one file is meant from here on.
+    let named = std::mem::replace(&mut config.store.path, file.clone());
     if is_under(&config, &new)? {
         let kept = kept_beside(&file, REKEYED_AS);
         if form.json {
-            let store = &config.store.path;
             return output::say_json(
-                &json!({ "store": store, "rows": 0, "kept": kept.last(), "all_kept": kept }),
+                &json!({ "store": named, "rows": 0, "kept": kept.last(), "all_kept": kept }),
             );
         }
         output::say(format!(
             "{} is sealed under this key already; set `store.key` to \"{reference}\"",
-            config.store.path.display()
+            named.display()
         ));
         say_kept(&kept);
         return Ok(());
@@ -155,13 +154,13 @@ pub(super) async fn rekey(context: &Context, reference: &str, form: &Form) -> Re
     })?;
     match form.json {
         true => output::say_json(&json!({
-            "store": config.store.path,
+            "store": named,
             "rows": copied.rows,
             "kept": keep,
             "all_kept": kept_beside(&file, REKEYED_AS),
             "warnings": [REKEYED],
         }))?,
-        false => say_rekeyed((&config.store.path, &file), reference, copied),
+        false => say_rekeyed((&named, &file), reference, copied),
     }
     let mut rekeyed = config;
     rekeyed.store.key = Some(text);

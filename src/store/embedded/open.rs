@@ -128,32 +128,6 @@ pub(super) fn put_in_place(scratch: &Path, path: &Path) -> Result<(), StoreError
     sync_parent(path).map_err(|error| unavailable(path, &error))
 }
 
-/// The file that stands in the store's place once links are followed. What is renamed to the name of
-/// a link would leave that file as it is, under its old key, where nobody looks for it.
-///
-/// # Errors
-/// [`StoreError::Unavailable`] for a link that leads nowhere, and for one in another user's folder
-/// where we are root: what that user chose is not ours to replace.
-pub fn behind_links(path: &Path) -> Result<PathBuf, StoreError> {
-    if !fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
-        return Ok(path.to_owned());
-    }
-    let refused = |why: &str| StoreError::Unavailable {
-        reason: format!("{} is a link {why}", path.display()),
-    };
-    #[cfg(unix)]
-    if ownership::is_anothers(path) {
-        return Err(refused(
-            "in another user's folder, and root follows none there: act as that user, or name the \
-             file itself in `store.url`",
-        ));
-    }
-    fs::canonicalize(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => refused("that leads to nothing: mend it, or remove it"),
-        _ => unavailable(path, &error),
-    })
-}
-
 /// Makes the name of the file durable; redb syncs only what is in it.
 pub(super) fn sync_parent(path: &Path) -> std::io::Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());

@@ -13,6 +13,7 @@ use super::catalogue::{self, TABLES};
 use super::copy::Building;
 use super::fault::Fault;
 use super::file::StoreFile;
+use super::links::refuse_link;
 use super::{inspect, open, rows};
 use crate::store::care::Copied;
 use crate::store::error::StoreError;
@@ -40,14 +41,15 @@ impl StoreFile {
     /// [`StoreError::Unavailable`] when a record is damaged or a file can't be written,
     /// [`StoreError::Exists`] when something stands at `keep`; the store is then as it was. One
     /// exception says so: the new file stands in its place, but perhaps not after a loss of power.
-    /// Of a link, what it leads to is replaced ([`behind_links`](super::behind_links)).
+    /// A link isn't replaced: the store has to be opened by what it leads to
+    /// ([`behind_links`](super::behind_links)).
     pub fn rekey(
-        mut self,
+        self,
         new: &StoreKey,
         keep: &Path,
         progress: &mut dyn FnMut(RekeyStep),
     ) -> Result<Copied, StoreError> {
-        self.path = open::behind_links(&self.path)?;
+        refuse_link(&self.path)?;
         let scratch = scratch_path(&self.path);
         // Who has the store for himself can only find what a crash left there.
         let _ = fs::remove_file(&scratch);

@@ -8,6 +8,7 @@ use redb::Database;
 
 use super::copy::{CopyWriter, refuse_existing};
 use super::file::StoreFile;
+use super::links::refuse_link;
 use super::open::{self, Migrated};
 use super::rekey::{keep_beside, take_the_place};
 use super::rows;
@@ -38,7 +39,8 @@ pub struct Restored {
 }
 
 /// Puts a copy of the backup `from` at `to`, once it has been read in full. The backup itself isn't
-/// touched. Of a link, what it leads to is replaced ([`behind_links`](super::behind_links)).
+/// touched. A link isn't replaced: `to` has to be what it leads to
+/// ([`behind_links`](super::behind_links)).
 ///
 /// # Errors
 /// [`StoreError::Exists`] when a store stands at `to` and isn't to be replaced,
@@ -51,7 +53,7 @@ pub fn restore(
     key: &StoreKey,
     existing: &Existing,
 ) -> Result<Restored, StoreError> {
-    let to = &open::behind_links(to)?;
+    refuse_link(to)?;
     let held = hold(to)?;
     if let (Existing::Refuse, true) = (existing, held.is_there) {
         return Err(StoreError::Exists { path: to.into() });

@@ -1,0 +1,184 @@
+//! Where links lead that stand in a store's place, or on the way to it.
+//!
+//! What is renamed to the name of a link would leave the file behind it as it is, under its old key,
+//! where nobody looks for it. So links are followed, once, before anything is done.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{Error, ErrorKind};
+use std::path::{Component, Path, PathBuf};
+
+use super::open::unavailable;
+use crate::store::error::StoreError;
+#[cfg(unix)]
+use crate::store::ownership;
+
+/// How many links are followed: as many as Linux follows.
+const MOST_LINKS: u32 = 40;
+
+/// The file that a store's path means once every link on the way is followed; nothing need stand
+/// there, but its folder must. A path without links comes back as it is.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] for links that lead to no folder or in a circle; and for one that
+/// another user could have made where we are root: what that user chose is not ours to replace.
+pub fn behind_links(path: &Path) -> Result<PathBuf, StoreError> {
+    let refused = |link: &Path, why: &str| StoreError::Unavailable {
+        reason: format!("{}: {} is a link {why}", path.display(), link.display()),
+    };
+    let whole = std::path::absolute(path).map_err(|error| unavailable(path, &error))?;
+    let mut rest: VecDeque<OsString> = whole.components().map(name_of).collect();
+    let mut resolved = PathBuf::new();
+    let mut links = 0;
+    while let Some(name) = rest.pop_front() {
+        if name == "." {
+            continue;
+        }
+        if name == ".." {
+            resolved.pop();
+            continue;
+        }
+        let next = resolved.join(name);
+        let found = match fs::symlink_metadata(&next) {
+            Ok(found) => found,
+            // The caller says what it means that nothing is there.
+            Err(error) if error.kind() == ErrorKind::NotFound && rest.is_empty() => {
+                resolved = next;
+                break;
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound && links == 0 => {
+                return Ok(path.to_owned());
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(StoreError::Unavailable {
+                    reason: format!(
+                        "{} is a link that leads to nothing: there is no {}; mend the link, or \
+                         remove it",
+                        path.display(),
+                        next.display()
+                    ),
+                });
+            }
+            Err(error) => return Err(unavailable(&next, &error)),
+        };
+        if !found.is_symlink() {
+            resolved = next;
+            continue;
+        }
+        #[cfg(unix)]
+        if ownership::may_be_anothers_link(&next, &found) {
+            return Err(refused(
+                &next,
+                "that another user could have made, and root follows none such: act as that user, \
+                 or name the file itself in `store.url`",
+            ));
+        }
+        links += 1;
+        if links > MOST_LINKS {
+            return Err(refused(&next, "that leads to no end"));
+        }
+        let target = fs::read_link(&next).map_err(|error: Error| unavailable(&next, &error))?;
+        let target = target.components().map(name_of);
+        for (n, name) in target.enumerate() {
+            rest.insert(n, name);
+        }
+    }
+    match links {
+        0 => Ok(path.to_owned()),
+        _ => Ok(resolved),
+    }
+}
+
+fn name_of(component: Component<'_>) -> OsString {
+    component.as_os_str().to_owned()
+}
+
+/// Refuses a link in the place of a file that is to be replaced.
+pub(super) fn refuse_link(path: &Path) -> Result<(), StoreError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => Err(StoreError::Unavailable {
+            reason: format!("{} is a link; name the file behind it", path.display()),
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
+
+    use super::*;
+
+    fn refusal(path: &Path) -> String {
+        let refused = behind_links(path).expect_err("refused");
+        assert!(matches!(refused, StoreError::Unavailable { .. }));
+        refused.to_string()
+    }
+
+    #[test]
+    fn every_link_on_the_way_is_followed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = fs::canonicalize(dir.path()).expect("there");
+        for folder in ["data", "disk/deep"] {
+            fs::create_dir_all(root.join(folder)).expect("made");
+        }
+        let link = |target: &str, at: &str| symlink(target, root.join(at)).expect("linked");
+        link("../hop/b", "data/a");
+        link("disk/./deep", "hop");
+        link(root.join("data/c").to_str().expect("text"), "disk/deep/b");
+        link("../disk/deep/../deep/real", "data/c");
+        let real = root.join("disk/deep/real");
+        let resolved = || behind_links(&root.join("data/a")).expect("resolved");
+        assert_eq!(resolved(), real, "though nothing is there yet");
+        fs::write(&real, b"store").expect("written");
+        assert_eq!(resolved(), real);
+        assert_eq!(behind_links(&real).expect("no link"), real);
+        assert_eq!(
+            behind_links(&root.join("hop/real")).expect("a linked folder"),
+            real
+        );
+
+        link("nowhere/real", "data/lost");
+        assert!(refusal(&root.join("data/lost")).contains("leads to nothing"));
+        link("round", "data/round");
+        assert!(refusal(&root.join("data/round")).contains("no end"));
+    }
+
+    /// Says nothing where it isn't run as root.
+    #[test]
+    fn root_follows_no_link_that_another_user_could_have_made() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = fs::canonicalize(dir.path()).expect("there");
+        for folder in ["data", "disk", "shared"] {
+            fs::create_dir(root.join(folder)).expect("made");
+        }
+        let other = Some(12_345);
+        chown(root.join("disk"), other, other).expect("given");
+        let open = fs::Permissions::from_mode(0o1777);
+        fs::set_permissions(root.join("shared"), open).expect("set");
+        let link = |target: &str, at: &str| symlink(target, root.join(at)).expect("linked");
+
+        // The first is root's own, the next is not; be it the file or a folder.
+        link("../disk/b", "data/a");
+        link("/etc/passwd", "disk/b");
+        assert!(refusal(&root.join("data/a")).contains("disk/b"));
+        link("/etc", "disk/etc");
+        assert!(refusal(&root.join("disk/etc/passwd")).contains("another user"));
+        link("../disk/etc/passwd", "data/c");
+        assert!(refusal(&root.join("data/c")).contains("disk/etc"));
+        // A file there is what the service has.
+        link("../disk/real", "data/d");
+        let resolved = behind_links(&root.join("data/d")).expect("no link");
+        assert_eq!(resolved, root.join("disk/real"));
+        // In a folder of all, root's own are.
+        link("../disk/real", "shared/own");
+        behind_links(&root.join("shared/own")).expect("root made it");
+        link("/etc/passwd", "shared/other");
+        lchown(root.join("shared/other"), other, other).expect("given");
+        assert!(refusal(&root.join("shared/other")).contains("another user"));
+    }
+}
