@@ -96,10 +96,15 @@ pub async fn list(
     let page = Page::cut(views, limit, id);
     // What stands behind the last of this page is met again by the next.
     let last = page.items.last().filter(|_| page.next.is_some());
-    let is_here = |merchant: &&DamagedMerchant| {
-        last.is_none_or(|last| {
-            (&merchant.app_id, &merchant.auth_app_id) < (&last.app_id, &last.auth_app_id)
-        })
+    let is_here = |merchant: &&DamagedMerchant| match (last, merchant) {
+        (
+            Some(last),
+            DamagedMerchant::Record {
+                app_id,
+                auth_app_id,
+            },
+        ) => (app_id, auth_app_id) < (&last.app_id, &last.auth_app_id),
+        _ => true,
     };
     let damaged = found.damaged.iter().filter(is_here);
     Ok(Page {
@@ -167,7 +172,6 @@ pub async fn find(
         Selector::Own => Vec::new(),
         Selector::Pid(pid) => vec![MerchantKey::Pid(pid.clone())],
     };
-    let is_meant = |of: &str| app_id.is_none_or(|app_id| app_id.as_str() == of);
     let (mut found, mut damaged): (Vec<MerchantView>, Vec<DamagedMerchant>) = Default::default();
     for key in keys {
         let named = store.find_all(key).await?;
@@ -176,12 +180,13 @@ pub async fn find(
                 (view.app_id.as_str(), view.auth_app_id.as_str())
                     != (merchant.app_id.as_str(), merchant.auth_app_id.as_str())
             });
-            if is_new && is_meant(merchant.app_id.as_str()) {
+            if is_new && app_id.is_none_or(|app_id| *app_id == merchant.app_id) {
                 found.push(MerchantView::from(&merchant));
             }
         }
         for merchant in named.damaged {
-            if is_meant(&merchant.app_id) && !damaged.contains(&merchant) {
+            let is_meant = app_id.is_none_or(|app_id| merchant.may_be_of(app_id.as_str()));
+            if is_meant && !damaged.contains(&merchant) {
                 damaged.push(merchant);
             }
         }

@@ -10,8 +10,8 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// What `after` is for the next page; `None`: this is the last.
     pub next: Option<String>,
-    /// Whose records can't be read (`app_id/auth_app_id`), in lists of merchants; left out where
-    /// there are none.
+    /// Whose records can't be read (`app_id/auth_app_id`, or the row of an index that doesn't tell
+    /// whose it is), in lists of merchants; left out where there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<String>,
 }

@@ -378,25 +378,50 @@ pub struct Found {
     pub damaged: Vec<DamagedMerchant>,
 }
 
-/// A merchant whose record doesn't open, or isn't understood: all that is known is where it stands.
+/// A merchant whose record can't be read: all that is known is where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DamagedMerchant {
-    /// Our application.
-    pub app_id: String,
-    /// The merchant's application.
-    pub auth_app_id: String,
+pub enum DamagedMerchant {
+    /// Its record doesn't open, isn't understood, or was moved aside.
+    Record {
+        /// Our application.
+        app_id: String,
+        /// The merchant's application.
+        auth_app_id: String,
+    },
+    /// The row of an index doesn't tell whose it is: anybody's, of any app.
+    Row(String),
+}
+
+impl DamagedMerchant {
+    /// Whether it may be one of this app of ours.
+    #[must_use]
+    pub fn may_be_of(&self, of: &str) -> bool {
+        match self {
+            Self::Record { app_id, .. } => app_id == of,
+            Self::Row(_) => true,
+        }
+    }
 }
 
 impl std::fmt::Display for DamagedMerchant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.app_id, self.auth_app_id)
+        match self {
+            Self::Record {
+                app_id,
+                auth_app_id,
+            } => write!(f, "{app_id}/{auth_app_id}"),
+            Self::Row(row) => f.write_str(row),
+        }
     }
 }
 
 impl From<DamagedMerchant> for StoreError {
     fn from(merchant: DamagedMerchant) -> Self {
         Self::Damaged {
-            record: format!("record {merchant} of table `merchants`"),
+            record: match merchant {
+                DamagedMerchant::Record { .. } => format!("record {merchant} of table `merchants`"),
+                DamagedMerchant::Row(row) => row,
+            },
         }
     }
 }

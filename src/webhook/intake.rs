@@ -375,7 +375,7 @@ impl Intake<'_> {
         found.merchants.retain(|record| record.app_id == *app_id);
         found
             .damaged
-            .retain(|record| record.app_id == app_id.as_str());
+            .retain(|record| record.may_be_of(app_id.as_str()));
         match (found.merchants.pop(), found.damaged.pop()) {
             (None, Some(damaged)) => Err(damaged.into()),
             (Some(only), None) if found.merchants.is_empty() => Ok(Some(only)),

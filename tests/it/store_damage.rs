@@ -322,25 +322,61 @@ async fn a_damaged_merchant_stops_nobody_and_a_new_authorisation_heals_it() {
     assert!(inspection.is_clean(), "{:?}", inspection.findings);
 }
 
+/// Whose records can't be read of those that `key` names.
+async fn unread(store: &EmbeddedStore, key: MerchantKey) -> Vec<String> {
+    let found = store.find_all(key).await.expect("readable");
+    found.damaged.iter().map(ToString::to_string).collect()
+}
+
+fn name(n: u32) -> String {
+    format!("{}/{}", app(), merchant_app(n))
+}
+
 #[tokio::test]
 async fn a_damaged_merchant_is_named_beside_the_others_of_its_pid() {
     let closed = Closed::new().await;
     closed.flip_merchant(1);
-    closed.tamper(|tx| {
-        let mut by_pid = open::<Bytes, ()>(tx, "by_pid");
-        let row = format!("{}\0nonsense", pid());
-        by_pid.insert(row.as_bytes(), ()).expect("written");
-    });
     let store = closed.open();
     let key = || MerchantKey::Pid(pid());
     let found = store.find_all(key()).await.expect("readable");
     let whole = found.merchants.iter().map(|it| it.auth_app_id.clone());
     assert_eq!(whole.collect::<Vec<_>>(), [merchant_app(2)]);
-    let name = format!("{}/{}", app(), merchant_app(1));
-    let damaged = found.damaged.iter().map(ToString::to_string);
-    assert_eq!(damaged.collect::<Vec<_>>(), std::slice::from_ref(&name));
+    assert_eq!(unread(&store, key()).await, [name(1)]);
     let strict = store.find(key()).await;
-    assert!(matches!(strict, Err(StoreError::Damaged { record }) if record.contains(&name)));
+    assert!(matches!(strict, Err(StoreError::Damaged { record }) if record.contains(&name(1))));
+}
+
+#[tokio::test]
+async fn a_row_that_does_not_tell_whose_it_is_counts_as_a_merchant() {
+    let closed = Closed::new().await;
+    let by_id = merchant_app(1);
+    let rows = [
+        ("by_pid", pid().to_string(), MerchantKey::Pid(pid())),
+        (
+            "by_auth_app_id",
+            by_id.to_string(),
+            MerchantKey::AuthAppId(by_id),
+        ),
+    ];
+    closed.tamper(|tx| {
+        for (table, prefix, _) in &rows {
+            let row = format!("{prefix}\0\u{7}");
+            let mut table = open::<Bytes, ()>(tx, table);
+            table.insert(row.as_bytes(), ()).expect("written");
+        }
+    });
+    let store = closed.open();
+    for (table, _, key) in rows {
+        let found = store.find_all(key.clone()).await.expect("readable");
+        let [damaged] = found.damaged.as_slice() else {
+            panic!("{:?}", found.damaged);
+        };
+        assert!(damaged.to_string().contains(table), "{damaged}");
+        assert!(damaged.may_be_of("any"), "{damaged}");
+        assert!(!found.merchants.is_empty());
+        let strict = store.find(key).await;
+        assert!(matches!(strict, Err(StoreError::Damaged { record }) if record.contains(table)));
+    }
 }
 
 #[tokio::test]

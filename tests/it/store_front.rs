@@ -167,6 +167,44 @@ async fn a_damaged_record_that_a_caller_may_mean_is_never_passed_over_for_anothe
     }
 }
 
+#[tokio::test]
+async fn a_row_that_does_not_tell_whose_it_is_stops_what_may_mean_it() {
+    let sidecar = TestSidecar::start_built(
+        |config| config.apps.push(app(SECOND_APP_ID)),
+        |config, builder| {
+            let db = Database::open(&config.store.path).expect("opened");
+            let tx = db.begin_write().expect("transaction");
+            let by_pid: TableDefinition<'_, Bytes, ()> = TableDefinition::new("by_pid");
+            put(&tx, by_pid, format!("{FIRST_PID}\0\u{7}").as_bytes(), ());
+            tx.commit().expect("committed");
+            builder
+        },
+    )
+    .await;
+    let other = merchant(OTHER, "2088000000009998", "other", None);
+    add_merchant(&*sidecar.sidecar.store(), other).await;
+    let exact = format!("/m/app:{FIRST_AUTH_APP_ID}{CALL}");
+    let named = format!("/m/app:{OTHER}{CALL}");
+    let default = ("alipay-app", DEFAULT_APP_ID);
+    let second = ("alipay-app", SECOND_APP_ID);
+    // Whoever else is tagged: it may be that one's row.
+    for (path, app, expected) in [
+        (CALL, None, 503),
+        (CALL, Some(default), 503),
+        (CALL, Some(second), 503),
+        (&named, None, 503),
+        (&exact, None, 200),
+    ] {
+        let headers: Vec<_> = app.into_iter().collect();
+        let (status, said) = call(&sidecar, path, &headers).await;
+        assert_eq!(status, expected, "{path} {app:?}: {said}");
+    }
+    assert_eq!(sidecar.simulator.requests().len(), 1);
+    cancel(&sidecar).await;
+    let (status, said) = call(&sidecar, &exact, &[]).await;
+    assert_eq!(status, 200, "nobody guesses who cancelled: {said}");
+}
+
 /// Writes a merchant and a notification that nobody can open into a new store.
 fn damage(config: &Config) {
     let entries: TableDefinition<'_, Id, Bytes> = TableDefinition::new("notifications");

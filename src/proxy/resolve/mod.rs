@@ -242,7 +242,10 @@ impl Resolver {
             let damaged = damaged.filter_map(|merchant| reach.damaged(merchant, &key));
             records.extend(whole.chain(damaged));
         }
-        records.retain(|record| app.is_none_or(|app| app.app_id.as_str() == record.app_id()));
+        records.retain(|record| match (app, record.app_id()) {
+            (Some(app), Some(app_id)) => app.app_id.as_str() == app_id,
+            _ => true,
+        });
         match (records.is_empty(), &tag) {
             (false, _) => Ok(Named::Records(records)),
             (true, Tag::Selector(selector)) => {
@@ -284,7 +287,10 @@ impl Resolver {
 
     fn one(&self, mut records: Vec<Record>) -> Result<Credentials, ProxyError> {
         // What belongs to an app that isn't ours (any more) takes part only where nothing else does.
-        let is_ours = |record: &Record| self.apps.named(record.app_id()).is_some();
+        let is_ours = |record: &Record| {
+            let app_id = record.app_id();
+            app_id.is_none_or(|app_id| self.apps.named(app_id).is_some())
+        };
         if records.iter().any(is_ours) {
             records.retain(is_ours);
         }
@@ -382,10 +388,13 @@ impl Reach<'_> {
 
     /// The damaged record that was found by `key`, if it is or may be one of them.
     fn damaged(self, merchant: DamagedMerchant, key: &MerchantKey) -> Option<Record> {
+        let auth_app_id = match &merchant {
+            DamagedMerchant::Record { auth_app_id, .. } => auth_app_id.parse().ok(),
+            DamagedMerchant::Row(_) => return Some(Record::Doubtful(merchant)),
+        };
         let Some(grant) = self.0 else {
             return Some(Record::Damaged(merchant));
         };
-        let auth_app_id = merchant.auth_app_id.parse().ok();
         let known = known(auth_app_id.as_ref(), key);
         if grant.reaches(&known) {
             return Some(Record::Damaged(merchant));

@@ -20,24 +20,31 @@ pub(super) enum Named {
 /// A merchant's record.
 pub(super) enum Record {
     Damaged(DamagedMerchant),
-    /// A damaged one that the caller may call for or not, which only it could tell.
+    /// A damaged one that the caller may call for or not, which only it could tell; or one of which
+    /// nothing tells whose it is.
     Doubtful(DamagedMerchant),
     Whole(Arc<Merchant>),
 }
 
 impl Record {
-    pub(super) fn app_id(&self) -> &str {
+    /// Its app and the merchant's, where they are known.
+    pub(super) fn id(&self) -> Option<(&str, &str)> {
         match self {
-            Self::Damaged(merchant) | Self::Doubtful(merchant) => &merchant.app_id,
-            Self::Whole(merchant) => merchant.app_id.as_str(),
+            Self::Damaged(merchant) | Self::Doubtful(merchant) => match merchant {
+                DamagedMerchant::Record {
+                    app_id,
+                    auth_app_id,
+                } => Some((app_id, auth_app_id)),
+                DamagedMerchant::Row(_) => None,
+            },
+            Self::Whole(merchant) => {
+                Some((merchant.app_id.as_str(), merchant.auth_app_id.as_str()))
+            }
         }
     }
 
-    pub(super) fn auth_app_id(&self) -> &str {
-        match self {
-            Self::Damaged(merchant) | Self::Doubtful(merchant) => &merchant.auth_app_id,
-            Self::Whole(merchant) => merchant.auth_app_id.as_str(),
-        }
+    pub(super) fn app_id(&self) -> Option<&str> {
+        Some(self.id()?.0)
     }
 
     /// Whose record it is, where nothing tells whether the caller may call for it.
@@ -49,7 +56,7 @@ impl Record {
     }
 
     fn is(&self, other: &Self) -> bool {
-        (self.app_id(), self.auth_app_id()) == (other.app_id(), other.auth_app_id())
+        self.id() == other.id()
     }
 
     /// The record, if it is one of `others`, too. What another tag tells of whose it is counts as well.
@@ -90,12 +97,18 @@ pub(super) fn agree(before: Named, found: Named) -> Result<Named, ProxyError> {
     match (before, found) {
         (Named::Own, Named::Own) => Ok(Named::Own),
         (Named::Records(before), Named::Records(found)) => {
+            // Whoever it is, it may be one that the other tag names.
+            let nameless = |records: &[Record]| {
+                let doubtful = records.iter().filter(|record| record.id().is_none());
+                doubtful.filter_map(Record::doubtful).next().cloned()
+            };
+            let doubt = nameless(&before).or_else(|| nameless(&found));
             let both = before.into_iter().filter_map(|record| record.and(&found));
             let both: Vec<_> = both.collect();
-            if both.is_empty() {
-                Err(conflict())
-            } else {
-                Ok(Named::Records(both))
+            match (both.is_empty(), doubt) {
+                (false, _) => Ok(Named::Records(both)),
+                (true, Some(doubt)) => Err(in_doubt(&doubt)),
+                (true, None) => Err(conflict()),
             }
         }
         _ => Err(conflict()),
@@ -113,7 +126,8 @@ pub(super) fn in_doubt(merchant: &DamagedMerchant) -> ProxyError {
 
 /// The error where several records are left.
 pub(super) fn ambiguous(records: &[Record]) -> ProxyError {
-    let mut candidates: Vec<_> = records.iter().map(|r| r.auth_app_id().to_owned()).collect();
+    let ids = records.iter().filter_map(Record::id);
+    let mut candidates: Vec<_> = ids.map(|(_, auth_app_id)| auth_app_id.to_owned()).collect();
     candidates.sort();
     ProxyError {
         candidates,

@@ -3,7 +3,7 @@
 //! A look-up of one thing gives the error of a damaged record; a list passes it over and logs it,
 //! so that one bad row doesn't hide all others.
 
-use redb::{ReadableTable, ReadableTableMetadata};
+use redb::{ReadableTable, ReadableTableMetadata, TableHandle};
 
 use super::apply::open_memo;
 use super::fault::Fault;
@@ -50,43 +50,54 @@ impl Reader<'_> {
     }
 
     pub(super) fn find(&self, key: &MerchantKey) -> Result<Vec<Merchant>, Fault> {
-        let ids = self.named(key)?;
-        let table = self.tx.merchants()?;
-        let mut merchants = Vec::with_capacity(ids.len());
-        for id in ids {
-            merchants.extend(lookup::merchant(table, self.sealer, &id)?);
+        let found = self.find_all(key)?;
+        match found.damaged.into_iter().next() {
+            Some(damaged) => Err(Fault::Refused(damaged.into())),
+            None => Ok(found.merchants),
         }
-        merchants.retain(|merchant| is_named(merchant, key));
-        Ok(merchants)
     }
 
     pub(super) fn find_all(&self, key: &MerchantKey) -> Result<Found, Fault> {
+        let (ids, unnamed) = self.named(key)?;
         let table = self.tx.merchants()?;
-        let mut found = Found::default();
-        for id in self.named(key)? {
-            match readable(lookup::merchant(table, self.sealer, &id))? {
-                None => found.damaged.push(damaged(&id.key())),
-                Some(merchant) => found.merchants.extend(merchant),
+        let mut found = Found {
+            merchants: Vec::with_capacity(ids.len()),
+            damaged: unnamed,
+        };
+        for id in ids {
+            match lookup::merchant(table, self.sealer, &id) {
+                Ok(Some(merchant)) => found.merchants.push(merchant),
+                Ok(None) => {}
+                Err(Fault::Refused(_)) => found.damaged.push(damaged(&id.key())),
+                Err(broken) => return Err(broken),
             }
         }
         found.merchants.retain(|merchant| is_named(merchant, key));
         Ok(found)
     }
 
-    /// Whom the rows of an index name; one that names nobody is passed over.
-    fn named(&self, key: &MerchantKey) -> Result<Vec<MerchantId>, Fault> {
-        match key {
-            MerchantKey::Alias(alias) => self.by_alias(alias),
-            MerchantKey::AuthAppId(auth_app_id) => self.by_auth_app_id(auth_app_id),
+    /// Whom the rows of an index name, and those that name nobody.
+    fn named(&self, key: &MerchantKey) -> Result<(Vec<MerchantId>, Vec<DamagedMerchant>), Fault> {
+        let rows = match key {
+            MerchantKey::Alias(alias) => self.by_alias(alias)?,
+            MerchantKey::AuthAppId(auth_app_id) => self.by_auth_app_id(auth_app_id)?,
             MerchantKey::Exact(app_id, auth_app_id) => {
-                Ok(vec![MerchantId::new(app_id, auth_app_id)])
+                vec![Ok(MerchantId::new(app_id, auth_app_id))]
             }
-            MerchantKey::Pid(pid) => self.by_pid(pid),
-            MerchantKey::Token(token) => self.by_token(token),
+            MerchantKey::Pid(pid) => self.by_pid(pid)?,
+            MerchantKey::Token(token) => self.by_token(token)?.into_iter().map(Ok).collect(),
+        };
+        let (mut ids, mut unnamed) = (Vec::with_capacity(rows.len()), Vec::new());
+        for row in rows {
+            match row {
+                Ok(id) => ids.push(id),
+                Err(row) => unnamed.push(row),
+            }
         }
+        Ok((ids, unnamed))
     }
 
-    fn by_alias(&self, alias: &Alias) -> Result<Vec<MerchantId>, Fault> {
+    fn by_alias(&self, alias: &Alias) -> Result<Vec<Whose>, Fault> {
         let table = self.tx.by_alias()?;
         let prefix = tables::prefix(&[alias.as_str()]);
         let mut ids = Vec::new();
@@ -96,12 +107,12 @@ impl Reader<'_> {
                 break;
             };
             let owner = [app_id, owner.value()].join(&0);
-            ids.extend(readable(merchant_id(key.value(), &owner))?);
+            ids.push(whose((tables::BY_ALIAS.name(), key.value()), &owner));
         }
         Ok(ids)
     }
 
-    fn by_auth_app_id(&self, auth_app_id: &AuthAppId) -> Result<Vec<MerchantId>, Fault> {
+    fn by_auth_app_id(&self, auth_app_id: &AuthAppId) -> Result<Vec<Whose>, Fault> {
         let table = self.tx.by_auth_app_id()?;
         let prefix = tables::prefix(&[auth_app_id.as_str()]);
         let mut ids = Vec::new();
@@ -111,12 +122,12 @@ impl Reader<'_> {
                 break;
             };
             let owner = [app_id, auth_app_id.as_str().as_bytes()].join(&0);
-            ids.extend(readable(merchant_id(key.value(), &owner))?);
+            ids.push(whose((tables::BY_AUTH_APP_ID.name(), key.value()), &owner));
         }
         Ok(ids)
     }
 
-    fn by_pid(&self, pid: &Pid) -> Result<Vec<MerchantId>, Fault> {
+    fn by_pid(&self, pid: &Pid) -> Result<Vec<Whose>, Fault> {
         let table = self.tx.open_table(tables::BY_PID)?;
         let prefix = tables::prefix(&[pid.as_str()]);
         let mut ids = Vec::new();
@@ -125,7 +136,7 @@ impl Reader<'_> {
             let Some(owner) = key.value().strip_prefix(prefix.as_slice()) else {
                 break;
             };
-            ids.extend(readable(merchant_id(key.value(), owner))?);
+            ids.push(whose((tables::BY_PID.name(), key.value()), owner));
         }
         Ok(ids)
     }
@@ -207,10 +218,18 @@ impl Reader<'_> {
 fn damaged(key: &[u8]) -> DamagedMerchant {
     let key = String::from_utf8_lossy(key);
     let (app_id, auth_app_id) = key.split_once('\0').unwrap_or((&key, ""));
-    DamagedMerchant {
+    DamagedMerchant::Record {
         app_id: app_id.to_owned(),
         auth_app_id: auth_app_id.to_owned(),
     }
+}
+
+/// Whom a row of an index names, if it tells.
+type Whose = Result<MerchantId, DamagedMerchant>;
+
+fn whose((table, key): (&str, &[u8]), owner: &[u8]) -> Whose {
+    let row = || DamagedMerchant::Row(Place { table, key }.to_string());
+    MerchantId::from_key(owner).ok_or_else(row)
 }
 
 /// An index row is not sealed, so the record has the last word.
@@ -220,14 +239,6 @@ fn is_named(merchant: &Merchant, key: &MerchantKey) -> bool {
         MerchantKey::Pid(pid) => merchant.pid.as_ref() == Some(pid),
         MerchantKey::AuthAppId(_) | MerchantKey::Exact(..) | MerchantKey::Token(_) => true,
     }
-}
-
-fn merchant_id(row: &[u8], key: &[u8]) -> Result<MerchantId, Fault> {
-    let place = Place {
-        table: "merchant indexes",
-        key: row,
-    };
-    Ok(MerchantId::from_key(key).ok_or_else(|| place.damaged())?)
 }
 
 /// The record, or nothing where it is damaged: for lists.
