@@ -395,6 +395,74 @@ async fn the_cancellation_of_a_damaged_merchant_is_taken() {
     let effects = store.commit(vec![change]).await.expect("committed");
     assert!(matches!(effects[..], [Effect::Missing]));
     assert_eq!(store.counts().await.expect("readable").pending, 4);
+    // It still counts as one that its PID names.
+    assert_eq!(unread(&store, MerchantKey::Pid(pid())).await, [name(1)]);
+    let by_id = MerchantKey::AuthAppId(merchant_app(1));
+    assert_eq!(unread(&store, by_id).await, [name(1)]);
+    drop(store);
+    let found = closed.inspect();
+    assert_eq!((found.damaged, found.contradictions), (0, 2));
+    // Until that is removed by name.
+    let repaired = closed.file().repair(START + 7).expect("repaired");
+    let mut named = repaired.removed;
+    named
+        .iter_mut()
+        .for_each(|row| row.push_str(" contradicts the records"));
+    named.sort();
+    let mut findings = found.findings;
+    findings.sort();
+    assert_eq!(named, findings);
+    let inspection = closed.inspect();
+    assert!(inspection.is_clean(), "{:?}", inspection.findings);
+    let store = closed.open();
+    assert!(unread(&store, MerchantKey::Pid(pid())).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_damaged_merchant_keeps_its_pid_where_its_new_authorisation_says_none() {
+    let closed = Closed::new().await;
+    closed.flip_merchant(1);
+    closed.flip_merchant(2);
+    let nameless = |n| {
+        let mut given = authorization(n, &format!("token-new-{n}"), Rank::AfterStored);
+        given.pid = None;
+        authorize(given, None)
+    };
+    let store = closed.open();
+    let anew = vec![nameless(1), nameless(2), nameless(3)];
+    store.commit(anew).await.expect("committed");
+    let found = store.find(MerchantKey::Pid(pid())).await.expect("whole");
+    let whole: Vec<_> = found.iter().map(|it| it.auth_app_id.clone()).collect();
+    assert_eq!(whole, [merchant_app(1), merchant_app(2)]);
+    drop(store);
+    let inspection = closed.inspect();
+    assert!(inspection.is_clean(), "{:?}", inspection.findings);
+}
+
+#[tokio::test]
+async fn a_damaged_merchant_that_is_removed_is_found_by_nothing() {
+    let closed = Closed::new().await;
+    let store = closed.open();
+    let found = store.find(MerchantKey::AuthAppId(merchant_app(1))).await;
+    let revocation = Revocation::new(&found.expect("readable")[0], Some(START + 9));
+    drop(store);
+    closed.flip_merchant(1);
+    closed.flip_merchant(2);
+    let store = closed.open();
+    let change = Change::Revoke {
+        revocation,
+        entry: None,
+    };
+    store.commit(vec![change]).await.expect("committed");
+    // One is moved aside by now, the other is not.
+    let remove = |n| Change::RemoveMerchant(app(), merchant_app(n));
+    let effects = store.commit(vec![remove(1), remove(2), remove(1)]).await;
+    let effects = effects.expect("committed");
+    assert!(matches!(
+        effects[..],
+        [Effect::Applied, Effect::Applied, Effect::Missing]
+    ));
+    assert!(unread(&store, MerchantKey::Pid(pid())).await.is_empty());
     drop(store);
     let inspection = closed.inspect();
     assert!(inspection.is_clean(), "{:?}", inspection.findings);

@@ -6,6 +6,7 @@
 
 use super::fault::Fault;
 use super::inbox::Wait;
+use super::left::LeftBehind;
 use super::lookup::{self, MerchantId};
 use super::tables::Tables;
 use crate::model::delivery::DeliveryState;
@@ -22,6 +23,7 @@ pub(super) struct Applier<'t> {
     pub(super) sealer: &'t Sealer,
     /// The time of the group, Unix milliseconds.
     pub(super) now: i64,
+    pub(super) left: LeftBehind,
     written: bool,
 }
 
@@ -32,6 +34,7 @@ impl<'t> Applier<'t> {
             tables,
             sealer,
             now,
+            left: LeftBehind::default(),
             written: false,
         }
     }

@@ -274,8 +274,9 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Moves a damaged merchant aside, so that it can be authorised anew, and removes what it was
-    /// found by. Its tokens stay known as its own.
+    /// Moves a damaged merchant aside, so that it can be authorised anew. What it was found by stays:
+    /// it still counts as one that a PID names, and nobody but its record could tell whether it has
+    /// cancelled. Its tokens stay known as its own.
     pub(super) fn set_merchant_aside(&mut self, id: &MerchantId) -> Result<(), Fault> {
         let key = id.key();
         let place = Place {
@@ -288,7 +289,6 @@ impl Applier<'_> {
             self.tables.merchants.remove(key.as_slice())?;
             self.tables.revoked.remove(key.as_slice())?;
             self.tables.suspect.remove(key.as_slice())?;
-            self.unlist_damaged(id)?;
             tracing::error!(merchant = %id, "a merchant's record is damaged and was moved aside");
         }
         Ok(())

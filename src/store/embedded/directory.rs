@@ -4,6 +4,7 @@ use redb::TableHandle;
 
 use super::apply::{Applier, token_conflict};
 use super::fault::Fault;
+use super::left::Rows;
 use super::lookup::{self, MerchantId};
 use super::records::{self, AppRecord, MerchantRecord, same_secret, same_token};
 use super::tables;
@@ -87,14 +88,19 @@ impl Applier<'_> {
         }
         self.check_token(&id, &merchant.token.app_auth_token)?;
         self.check_alias(&id, merchant.alias.as_ref())?;
-        if let Some(stored) = &stored {
-            keep_previous(stored, &mut merchant);
+        let mut left = Rows::default();
+        match &stored {
+            Some(stored) => keep_previous(stored, &mut merchant),
+            None => left = self.left_behind(&id)?,
         }
+        // What the damaged record said of it isn't said again by everything that authorises.
+        merchant.pid = merchant.pid.or_else(|| left.pid());
         let repeated = stored.as_ref().is_some_and(|s| says_the_same(s, &merchant));
         // An import that is run again has nothing to tell the backend; an exchange or a refresh was
         // made, whatever it brought.
         let entry = entry.filter(|_| !repeated || authorization.source != Source::Import);
         if !(repeated && entry.is_none()) {
+            self.remove_left(&left)?;
             self.put_merchant(&id, stored.as_ref(), &merchant)?;
         }
         if let Some(entry) = entry {
@@ -233,24 +239,23 @@ impl Applier<'_> {
 
     pub(super) fn remove_merchant(&mut self, id: &MerchantId) -> Result<Effect, Fault> {
         let key = id.key();
-        if self.tables.merchants.get(key.as_slice())?.is_none() {
-            return Ok(Effect::Missing);
-        }
-        // A record that can't be read must be removable, too: its index rows that only it names
-        // then stay behind, and are passed over by the look-ups.
+        // A record that can't be read must be removable, too, and what was left of one.
         let stored = match self.merchant(id) {
             Err(Fault::Refused(_)) => None,
+            Ok(None) if !self.is_left_behind(id)? => return Ok(Effect::Missing),
             other => other?,
         };
         self.touch();
         self.tables.merchants.remove(key.as_slice())?;
         self.tables.revoked.remove(key.as_slice())?;
         self.tables.suspect.remove(key.as_slice())?;
-        self.tables
-            .by_auth_app_id
-            .remove(auth_app_id_key(id).as_slice())?;
-        if let Some(stored) = stored {
-            self.unlist(&stored)?;
+        match stored {
+            Some(stored) => {
+                self.unlist(&stored)?;
+                let row = auth_app_id_key(id);
+                self.tables.by_auth_app_id.remove(row.as_slice())?;
+            }
+            None => self.unlist_damaged(id)?,
         }
         self.remove_tokens(id)?;
         self.forget_users_of(id)?;
@@ -303,21 +308,6 @@ impl Applier<'_> {
             self.put_token(&id, &merchant.token.app_auth_token)?;
         }
         Ok(())
-    }
-
-    /// Removes what a merchant without a record is found by, as far as its id tells, but for its
-    /// tokens.
-    pub(super) fn unlist_damaged(&mut self, id: &MerchantId) -> Result<(), Fault> {
-        self.tables
-            .by_auth_app_id
-            .remove(auth_app_id_key(id).as_slice())?;
-        let pid = [&[0], id.key().as_slice()].concat();
-        self.tables.by_pid.retain(|key, ()| !key.ends_with(&pid))?;
-        let (app_id, own) = (id.app_id.as_str(), id.auth_app_id.as_str());
-        let app = [&[0], app_id.as_bytes()].concat();
-        self.tables
-            .by_alias
-            .retain(|key, owner| !(key.ends_with(&app) && owner == own.as_bytes()))
     }
 
     fn check_token(&self, id: &MerchantId, token: &Secret<String>) -> Result<(), Fault> {

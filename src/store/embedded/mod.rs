@@ -52,6 +52,7 @@ mod inbox_records;
 mod inspect;
 mod inspect_indexes;
 mod inspect_kept;
+mod left;
 mod links;
 mod listing;
 mod lookup;

@@ -74,14 +74,6 @@ impl<'t, K: Key + 'static, V: Value + 'static> Opened<'t, K, V> {
         Ok(self.table_mut()?.pop_first()?)
     }
 
-    /// Keeps the rows that `keeps` says.
-    pub(super) fn retain(
-        &mut self,
-        keeps: impl for<'f> FnMut(K::SelfType<'f>, V::SelfType<'f>) -> bool,
-    ) -> Result<(), Fault> {
-        Ok(self.table_mut()?.retain(keeps)?)
-    }
-
     /// Keeps the rows of `range` that `keeps` says, and all others.
     pub(super) fn retain_in<'k, KR: Borrow<K::SelfType<'k>> + 'k>(
         &mut self,

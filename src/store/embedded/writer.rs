@@ -283,6 +283,7 @@ fn attempt(
 ) -> Result<Outcome, Fault> {
     let mut answers: Answers = Vec::with_capacity(commits.len());
     let spoilt = transact(shared, db, shared.clock.now_ms(), |applier| {
+        applier.expect(commits.iter().flat_map(|commit| &commit.changes));
         let mut written = false;
         for (index, (commit, answered)) in commits.iter().zip(answered).enumerate() {
             if answered.is_some() {
