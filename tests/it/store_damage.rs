@@ -468,6 +468,83 @@ async fn a_damaged_merchant_that_is_removed_is_found_by_nothing() {
     assert!(inspection.is_clean(), "{:?}", inspection.findings);
 }
 
+/// Gives both merchants the alias `shop`, of which no row is left.
+async fn both_named(closed: &Closed) {
+    for n in [1, 2] {
+        let store = closed.open();
+        let named = Change::NameMerchant {
+            app_id: app(),
+            auth_app_id: merchant_app(n),
+            alias: Some(Alias::new("shop").expect("an alias")),
+        };
+        store.commit(vec![named]).await.expect("committed");
+        drop(store);
+        closed.tamper(|tx| clear::<Bytes, Bytes>(tx, "by_alias"));
+    }
+}
+
+#[tokio::test]
+async fn a_repair_lists_nobody_under_an_alias_that_two_claim() {
+    let closed = Closed::new().await;
+    both_named(&closed).await;
+    let repaired = closed.file().repair(START + 7).expect("repaired");
+    let [contested] = repaired.contested.as_slice() else {
+        panic!("{:?}", repaired.contested);
+    };
+    for text in ["`shop`", &name(1), &name(2)] {
+        assert!(contested.contains(text), "no {text} in {contested}");
+    }
+    assert_eq!(repaired.relisted, 0);
+    let store = closed.open();
+    let key = MerchantKey::Alias(Alias::new("shop").expect("an alias"));
+    assert!(store.find(key.clone()).await.expect("readable").is_empty());
+    // Once one has another, the other gets it.
+    let other = Change::NameMerchant {
+        app_id: app(),
+        auth_app_id: merchant_app(1),
+        alias: None,
+    };
+    store.commit(vec![other]).await.expect("committed");
+    drop(store);
+    let repaired = closed.file().repair(START + 8).expect("repaired");
+    assert_eq!((repaired.relisted, repaired.contested.len()), (1, 0));
+    let found = closed.open().find(key).await.expect("readable");
+    assert_eq!(found[0].auth_app_id, merchant_app(2));
+}
+
+#[tokio::test]
+async fn a_row_that_its_merchant_contradicts_keeps_its_alias_from_nobody() {
+    let closed = Closed::new().await;
+    let stale = || {
+        closed.tamper(|tx| {
+            let mut by_alias = open::<Bytes, Bytes>(tx, "by_alias");
+            let (row, owner) = (format!("shop\0{}", app()), merchant_app(2).to_string());
+            by_alias
+                .insert(row.as_bytes(), owner.as_bytes())
+                .expect("written");
+            let mut by_pid = open::<Bytes, ()>(tx, "by_pid");
+            let row = format!("2088000000000009\0{}\0{}", app(), merchant_app(2));
+            by_pid.insert(row.as_bytes(), ()).expect("written");
+        });
+    };
+    stale();
+    let found = closed.inspect();
+    assert_eq!(found.contradictions, 2, "{:?}", found.findings);
+    let repaired = closed.file().repair(START + 7).expect("repaired");
+    assert_eq!(repaired.removed.len(), 2, "{:?}", repaired.removed);
+    let found = closed.inspect();
+    assert!(found.is_clean(), "{:?}", found.findings);
+    stale();
+    let store = closed.open();
+    let named = Change::NameMerchant {
+        app_id: app(),
+        auth_app_id: merchant_app(1),
+        alias: Some(Alias::new("shop").expect("an alias")),
+    };
+    let effects = store.commit(vec![named]).await;
+    assert!(matches!(effects.expect("free")[..], [Effect::Applied]));
+}
+
 #[tokio::test]
 async fn a_damaged_merchant_that_authorises_anew_without_its_alias_keeps_it_from_nobody() {
     let closed = Closed::new().await;

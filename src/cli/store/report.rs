@@ -92,7 +92,15 @@ async fn repair(
         output::complain(format!("moved aside: {record}"));
     }
     for row in &repaired.removed {
-        output::complain(format!("removed, as it led to no merchant: {row}"));
+        output::complain(format!(
+            "removed, as no merchant's record says the same: {row}"
+        ));
+    }
+    for claim in &repaired.contested {
+        output::complain(format!(
+            "claimed by more than one, so that none was listed under it; give the others another, \
+             and repair again: {claim}"
+        ));
     }
     let (moved, rebuilt) = (repaired.moved.len(), repaired.rebuilt);
     output::complain(format!(

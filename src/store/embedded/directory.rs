@@ -5,7 +5,7 @@ use redb::TableHandle;
 use super::apply::{Applier, token_conflict};
 use super::fault::Fault;
 use super::left::Rows;
-use super::lookup::{self, MerchantId};
+use super::lookup::{self, MerchantId, Owner};
 use super::records::{self, AppRecord, MerchantRecord, same_secret, same_token};
 use super::tables;
 use crate::model::app::App;
@@ -330,16 +330,21 @@ impl Applier<'_> {
         let Some(row) = self.tables.by_alias.get(key.as_slice())? else {
             return Ok(());
         };
-        let own = row.value() == id.auth_app_id.as_str().as_bytes();
-        let owner = [id.app_id.as_str().as_bytes(), row.value()].join(&0);
-        // A row whose merchant is gone was left behind by a damaged record.
-        if own || self.tables.merchants.get(owner.as_slice())?.is_none() {
+        let owner = row.value().to_vec();
+        drop(row);
+        if owner == id.auth_app_id.as_str().as_bytes() {
             return Ok(());
         }
-        Err(Fault::Refused(StoreError::AliasTaken {
-            alias: alias.to_string(),
-            owner: String::from_utf8_lossy(row.value()).into_owned(),
-        }))
+        // A row whose merchant is gone or says another alias was left behind. What a damaged one says
+        // nobody knows.
+        let merchants = self.tables.merchants.table()?;
+        match lookup::alias_row(merchants, self.sealer, (&key, &owner))? {
+            Owner::Agrees | Owner::Damaged => Err(Fault::Refused(StoreError::AliasTaken {
+                alias: alias.to_string(),
+                owner: String::from_utf8_lossy(&owner).into_owned(),
+            })),
+            Owner::Contradicts | Owner::Missing => Ok(()),
+        }
     }
 
     /// Writes the record and the rows it is found by.

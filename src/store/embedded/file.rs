@@ -99,7 +99,8 @@ impl StoreFile {
 
     /// Moves every damaged record aside at `now` (Unix milliseconds), and tells which. Its bytes
     /// are kept; a delivery whose notification is whole is owed anew, and so is one that is missing.
-    /// The rows that merchants are found by agree with the records afterwards. A damaged record stays whose other half only a newer program understands.
+    /// The rows that merchants are found by agree with the records afterwards, but for an alias that
+    /// several claim. A damaged record stays whose other half only a newer program understands.
     ///
     /// # Errors
     /// [`StoreError`] when the file can't be read or written.
@@ -129,6 +130,7 @@ impl StoreFile {
             rebuilt,
             removed: mended.removed,
             relisted: mended.relisted,
+            contested: mended.contested,
         })
     }
 
@@ -171,11 +173,13 @@ pub struct Repaired {
     pub moved: Vec<String>,
     /// How many deliveries were made anew that were missing.
     pub rebuilt: u64,
-    /// The rows of merchants' indexes that were removed because they led to no record: table and
-    /// key.
+    /// The rows of merchants' indexes that were removed because they led to no record that says the
+    /// same: table and key.
     pub removed: Vec<String>,
     /// How many merchants are found again by what they weren't.
     pub relisted: u64,
+    /// The aliases that several merchants claim, and who: none of them was listed under it.
+    pub contested: Vec<String>,
 }
 
 impl std::fmt::Debug for StoreFile {

@@ -119,21 +119,26 @@ impl Comparison<'_> {
             [auth_app_id, app_id] => Some(tables::key(&[app_id, auth_app_id])),
             _ => None,
         };
-        let behind_pid = |parts: &[&str]| parts.split_first().map(|(_, id)| tables::key(id));
         let first_two = |parts: &[&str]| parts.get(..2).map(tables::key);
         self.leads("by_auth_app_id", tables::BY_AUTH_APP_ID, &swapped)?;
-        self.leads("by_pid", tables::BY_PID, &behind_pid)?;
         self.leads("revoked", tables::REVOKED, &first_two)?;
         self.leads("suspect", tables::SUSPECT, &first_two)?;
         let merchants = self.tx.open_table(tables::MERCHANTS)?;
-        let aliases = self.tx.open_table(tables::BY_ALIAS)?;
-        for row in aliases.iter()? {
+        let by_pid = self.tx.open_table(tables::BY_PID)?;
+        for row in by_pid.iter()? {
             (self.go_on)()?;
-            let (key, owner) = row?;
-            let app_id = key.value().split(|byte| *byte == 0).nth(1);
-            let owner = [app_id.unwrap_or_default(), owner.value()].join(&0);
-            if merchants.get(owner.as_slice())?.is_none() {
-                self.wrong(stray("by_alias", key.value()));
+            let row = row?.0;
+            if lookup::pid_row(&merchants, self.sealer, row.value())?.is_stray() {
+                self.wrong(stray("by_pid", row.value()));
+            }
+        }
+        let by_alias = self.tx.open_table(tables::BY_ALIAS)?;
+        for row in by_alias.iter()? {
+            (self.go_on)()?;
+            let (row, owner) = row?;
+            let (row, owner) = (row.value(), owner.value());
+            if lookup::alias_row(&merchants, self.sealer, (row, owner))?.is_stray() {
+                self.wrong(stray("by_alias", row));
             }
         }
         Ok(())

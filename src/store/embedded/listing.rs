@@ -1,5 +1,7 @@
 //! The rows that merchants are found by, made to agree with the records again.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use redb::{Database, TableHandle};
 
 use super::apply::Applier;
@@ -9,26 +11,33 @@ use super::lookup::{self, MerchantId};
 use super::tables::{self, Tables};
 use super::{inspect, inspect_indexes};
 use crate::model::merchant::{Merchant, MerchantStatus};
+use crate::store::error::StoreError;
 use crate::store::seal::Sealer;
 
 /// What was done to the rows.
 #[derive(Debug, Default)]
 pub(super) struct Mended {
-    /// Those that were removed because they led to no record: table and key.
+    /// The aliases that no row was written for because several merchants claim them, and who.
+    pub(super) contested: Vec<String>,
+    /// Those that were removed because they led to no record that says the same: table and key.
     pub(super) removed: Vec<String>,
     /// How many merchants' rows were written anew.
     pub(super) relisted: u64,
 }
 
-/// Removes every row that leads to no record, and writes those that records lack.
+/// Removes every row that leads to no record that says the same, and writes those that records lack.
 pub(super) fn mend(db: &Database, sealer: &Sealer, now: i64) -> Result<Mended, Fault> {
     let tx = db.begin_write()?;
     let mut applier = Applier::new(Tables::new(&tx), sealer, now);
     let removed = applier.remove_strays()?;
-    let relisted = applier.relist()?;
+    let (relisted, contested) = applier.relist()?;
     drop(applier);
     tx.commit()?;
-    Ok(Mended { removed, relisted })
+    Ok(Mended {
+        contested,
+        removed,
+        relisted,
+    })
 }
 
 /// The table and key of a row.
@@ -58,11 +67,19 @@ impl Applier<'_> {
 
     fn strays(&self) -> Result<Vec<Row>, Fault> {
         let mut strays = Vec::new();
+        let merchants = self.tables.merchants.table()?;
         for row in self.tables.by_alias.iter()? {
             let (key, owner) = row?;
-            let app_id = key.value().split(|byte| *byte == 0).nth(1);
-            let owner = [app_id.unwrap_or_default(), owner.value()].join(&0);
-            self.note_stray(&mut strays, (tables::BY_ALIAS.name(), key.value()), &owner)?;
+            let row = (key.value(), owner.value());
+            if lookup::alias_row(merchants, self.sealer, row)?.is_stray() {
+                strays.push((tables::BY_ALIAS.name(), key.value().to_vec()));
+            }
+        }
+        for row in self.tables.by_pid.iter()? {
+            let key = row?.0;
+            if lookup::pid_row(merchants, self.sealer, key.value())?.is_stray() {
+                strays.push((tables::BY_PID.name(), key.value().to_vec()));
+            }
         }
         for row in self.tables.by_auth_app_id.iter()? {
             let key = row?.0;
@@ -70,12 +87,6 @@ impl Applier<'_> {
             parts.reverse();
             let row = (tables::BY_AUTH_APP_ID.name(), key.value());
             self.note_stray(&mut strays, row, &parts.join(&0))?;
-        }
-        for row in self.tables.by_pid.iter()? {
-            let key = row?.0;
-            let mut parts = key.value().splitn(2, |byte| *byte == 0);
-            let owner = parts.nth(1).unwrap_or_default();
-            self.note_stray(&mut strays, (tables::BY_PID.name(), key.value()), owner)?;
         }
         for row in self.tables.revoked.iter()? {
             let key = row?.0;
@@ -102,26 +113,58 @@ impl Applier<'_> {
         Ok(())
     }
 
-    fn relist(&mut self) -> Result<u64, Fault> {
+    /// Writes the rows that merchants lack, but for those of an alias that several claim: which of
+    /// them has it only the operator knows. Tells how many were listed, and who claims what.
+    fn relist(&mut self) -> Result<(u64, Vec<String>), Fault> {
         let mut lacking = Vec::new();
         for row in self.tables.merchants.iter()? {
             let (key, sealed) = row?;
             let merchant = lookup::open_merchant(self.sealer, key.value(), sealed.value());
-            if let Some(mut merchant) = inspect_indexes::readable(merchant)? {
+            if let Some(merchant) = inspect_indexes::readable(merchant)? {
                 let id = MerchantId::new(&merchant.app_id, &merchant.auth_app_id);
-                // Which of two has an alias only the operator knows.
-                let alias = merchant.alias.take();
-                merchant.alias = alias.filter(|it| self.check_alias(&id, Some(it)).is_ok());
                 if self.lacks_rows(&id, &merchant)? {
                     lacking.push((id, merchant));
                 }
             }
         }
+        let mut claims: BTreeMap<Vec<u8>, Vec<MerchantId>> = BTreeMap::new();
         for (id, merchant) in &lacking {
-            self.touch();
-            self.list(id, merchant)?;
+            if let Some(alias) = &merchant.alias {
+                let claimants = claims.entry(alias_key(alias, &id.app_id)).or_default();
+                claimants.push(id.clone());
+            }
         }
-        Ok(lacking.len() as u64)
+        let (mut relisted, mut contested) = (0, BTreeSet::new());
+        for (id, mut merchant) in lacking {
+            if let Some(alias) = merchant.alias.take() {
+                let claimants = claims.get(&alias_key(&alias, &id.app_id));
+                let others = claimants
+                    .into_iter()
+                    .flatten()
+                    .filter(|other| **other != id);
+                let mut all: Vec<_> = others.map(ToString::to_string).collect();
+                match self.check_alias(&id, Some(&alias)) {
+                    Err(Fault::Refused(StoreError::AliasTaken { owner, .. })) => {
+                        all.push(format!("{}/{owner}", id.app_id));
+                    }
+                    checked => checked?,
+                }
+                if all.is_empty() {
+                    merchant.alias = Some(alias);
+                } else {
+                    all.push(id.to_string());
+                    all.sort();
+                    all.dedup();
+                    contested.insert(format!("alias `{alias}`: {}", all.join(", ")));
+                }
+            }
+            if self.lacks_rows(&id, &merchant)? {
+                self.touch();
+                self.list(&id, &merchant)?;
+                relisted += 1;
+            }
+        }
+        Ok((relisted, contested.into_iter().collect()))
     }
 
     fn lacks_rows(&self, id: &MerchantId, merchant: &Merchant) -> Result<bool, Fault> {

@@ -173,6 +173,71 @@ pub(super) fn open_merchant(sealer: &Sealer, key: &[u8], sealed: &[u8]) -> Resul
     Ok(Merchant::try_from(record).map_err(|_| place.damaged())?)
 }
 
+/// What the merchant says that a row of an index leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    Agrees,
+    Contradicts,
+    /// Nobody knows.
+    Damaged,
+    Missing,
+}
+
+impl Owner {
+    /// Whether the row leads to nobody who says so.
+    pub(super) fn is_stray(self) -> bool {
+        matches!(self, Self::Contradicts | Self::Missing)
+    }
+}
+
+/// What the merchant says that a row by PID leads to.
+pub(super) fn pid_row<T: ReadableTable<Bytes, Bytes>>(
+    merchants: &T,
+    sealer: &Sealer,
+    row: &[u8],
+) -> Result<Owner, Fault> {
+    let mut parts = row.splitn(2, |byte| *byte == 0);
+    let (pid, key) = (parts.next(), parts.next());
+    let agrees = |merchant: &Merchant| {
+        let own = merchant.pid.as_ref().map(|own| own.as_str().as_bytes());
+        own.is_some() && own == pid
+    };
+    owner(merchants, sealer, (key.unwrap_or_default(), agrees))
+}
+
+/// The same of a row by alias.
+pub(super) fn alias_row<T: ReadableTable<Bytes, Bytes>>(
+    merchants: &T,
+    sealer: &Sealer,
+    (row, auth_app_id): (&[u8], &[u8]),
+) -> Result<Owner, Fault> {
+    let mut parts = row.splitn(2, |byte| *byte == 0);
+    let (alias, app_id) = (parts.next(), parts.next());
+    let key = [app_id.unwrap_or_default(), auth_app_id].join(&0);
+    let agrees = |merchant: &Merchant| {
+        let own = merchant.alias.as_ref().map(|own| own.as_str().as_bytes());
+        own.is_some() && own == alias
+    };
+    owner(merchants, sealer, (&key, agrees))
+}
+
+/// Asks the merchant under `key` whether it agrees.
+fn owner<T: ReadableTable<Bytes, Bytes>>(
+    table: &T,
+    sealer: &Sealer,
+    (key, agrees): (&[u8], impl FnOnce(&Merchant) -> bool),
+) -> Result<Owner, Fault> {
+    let Some(row) = table.get(key)? else {
+        return Ok(Owner::Missing);
+    };
+    match open_merchant(sealer, key, row.value()) {
+        Ok(merchant) if agrees(&merchant) => Ok(Owner::Agrees),
+        Ok(_) => Ok(Owner::Contradicts),
+        Err(Fault::Refused(_)) => Ok(Owner::Damaged),
+        Err(broken) => Err(broken),
+    }
+}
+
 /// The merchant that holds or held the token of `digest`.
 pub(super) fn token_owner<T: ReadableTable<&'static [u8; 32], Bytes>>(
     table: &T,
