@@ -169,8 +169,18 @@ async fn a_damaged_record_that_a_caller_may_mean_is_never_passed_over_for_anothe
 
 #[tokio::test]
 async fn a_row_that_does_not_tell_whose_it_is_stops_what_may_mean_it() {
+    let caller = |name: &str, merchants: &[&str]| for_merchants(with_token(name), merchants);
+    let callers = vec![
+        caller("any", &["*"]),
+        caller("same", &[&format!("pid:{FIRST_PID}")]),
+        caller("other", &["pid:2088000000009998"]),
+        caller("none", &[]),
+    ];
     let sidecar = TestSidecar::start_built(
-        |config| config.apps.push(app(SECOND_APP_ID)),
+        |config| {
+            config.apps.push(app(SECOND_APP_ID));
+            config.callers = callers;
+        },
         |config, builder| {
             let db = Database::open(&config.store.path).expect("opened");
             let tx = db.begin_write().expect("transaction");
@@ -195,13 +205,23 @@ async fn a_row_that_does_not_tell_whose_it_is_stops_what_may_mean_it() {
         (&named, None, 503),
         (&exact, None, 200),
     ] {
-        let headers: Vec<_> = app.into_iter().collect();
+        let auth = bearer("any");
+        let headers = [("authorization", &*auth)].into_iter().chain(app);
+        let headers: Vec<_> = headers.collect();
         let (status, said) = call(&sidecar, path, &headers).await;
         assert_eq!(status, expected, "{path} {app:?}: {said}");
     }
     assert_eq!(sidecar.simulator.requests().len(), 1);
+    // Who couldn't call for whoever has that PID isn't told of the row.
+    for (name, expected) in [("same", 503), ("other", 403), ("none", 403)] {
+        let auth = bearer(name);
+        let (status, said) = call(&sidecar, CALL, &[("authorization", &*auth)]).await;
+        assert_eq!(status, expected, "{name}: {said}");
+    }
+    assert_eq!(sidecar.simulator.requests().len(), 1);
     cancel(&sidecar).await;
-    let (status, said) = call(&sidecar, &exact, &[]).await;
+    let auth = bearer("any");
+    let (status, said) = call(&sidecar, &exact, &[("authorization", &*auth)]).await;
     assert_eq!(status, 200, "nobody guesses who cancelled: {said}");
 }
 

@@ -388,15 +388,18 @@ impl Reach<'_> {
 
     /// The damaged record that was found by `key`, if it is or may be one of them.
     fn damaged(self, merchant: DamagedMerchant, key: &MerchantKey) -> Option<Record> {
-        let auth_app_id = match &merchant {
-            DamagedMerchant::Record { auth_app_id, .. } => auth_app_id.parse().ok(),
-            DamagedMerchant::Row(_) => return Some(Record::Doubtful(merchant)),
+        let (auth_app_id, is_row) = match &merchant {
+            DamagedMerchant::Record { auth_app_id, .. } => (auth_app_id.parse().ok(), false),
+            DamagedMerchant::Row(_) => (None, true),
         };
         let Some(grant) = self.0 else {
-            return Some(Record::Damaged(merchant));
+            return Some(match is_row {
+                true => Record::Doubtful(merchant),
+                false => Record::Damaged(merchant),
+            });
         };
         let known = known(auth_app_id.as_ref(), key);
-        if grant.reaches(&known) {
+        if !is_row && grant.reaches(&known) {
             return Some(Record::Damaged(merchant));
         }
         grant
