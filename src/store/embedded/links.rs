@@ -17,8 +17,9 @@ use crate::store::ownership;
 /// How many links are followed: as many as Linux follows.
 const MOST_LINKS: u32 = 40;
 
-/// The file that a store's path means once every link on the way is followed; nothing need stand
-/// there, but its folder must. A path without links comes back as it is.
+/// The file that a store's path means once every link on the way is followed; neither it nor its
+/// folders need stand there, but the folders that a link names must. A path without links comes back
+/// as it is.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] for links that lead to no folder or in a circle; and for one that
@@ -31,7 +32,15 @@ pub fn behind_links(path: &Path) -> Result<PathBuf, StoreError> {
     let mut rest: VecDeque<OsString> = whole.components().map(name_of).collect();
     let mut resolved = PathBuf::new();
     let mut links = 0;
+    // Which links were followed whose targets still stand at the front of the rest, the innermost
+    // last, and how many names of each.
+    let mut targets: Vec<(PathBuf, usize)> = Vec::new();
     while let Some(name) = rest.pop_front() {
+        targets.retain(|(_, left)| *left > 0);
+        let named_by = targets.last_mut().map(|(link, left)| {
+            *left -= 1;
+            link.clone()
+        });
         if name == "." {
             continue;
         }
@@ -42,24 +51,24 @@ pub fn behind_links(path: &Path) -> Result<PathBuf, StoreError> {
         let next = resolved.join(name);
         let found = match fs::symlink_metadata(&next) {
             Ok(found) => found,
-            // The caller says what it means that nothing is there.
-            Err(error) if error.kind() == ErrorKind::NotFound && rest.is_empty() => {
-                resolved = next;
-                break;
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound && links == 0 => {
-                return Ok(path.to_owned());
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(StoreError::Unavailable {
-                    reason: format!(
-                        "{} is a link that leads to nothing: there is no {}; mend the link, or \
-                         remove it",
-                        path.display(),
-                        next.display()
-                    ),
-                });
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => match named_by {
+                // What is behind such a link isn't where it should be: a disk that isn't mounted.
+                Some(link) if !rest.is_empty() => {
+                    return Err(StoreError::Unavailable {
+                        reason: format!(
+                            "{} is a link that leads to nothing: there is no {}; mend the link, or \
+                             remove it",
+                            link.display(),
+                            next.display()
+                        ),
+                    });
+                }
+                // The caller says what it means that nothing is there, or makes the folder.
+                _ => {
+                    resolved = next;
+                    continue;
+                }
+            },
             Err(error) => return Err(unavailable(&next, &error)),
         };
         if !found.is_symlink() {
@@ -79,8 +88,9 @@ pub fn behind_links(path: &Path) -> Result<PathBuf, StoreError> {
             return Err(refused(&next, "that leads to no end"));
         }
         let target = fs::read_link(&next).map_err(|error: Error| unavailable(&next, &error))?;
-        let target = target.components().map(name_of);
-        for (n, name) in target.enumerate() {
+        let target: Vec<_> = target.components().map(name_of).collect();
+        targets.push((next, target.len()));
+        for (n, name) in target.into_iter().enumerate() {
             rest.insert(n, name);
         }
     }
@@ -140,9 +150,40 @@ mod tests {
         );
 
         link("nowhere/real", "data/lost");
-        assert!(refusal(&root.join("data/lost")).contains("leads to nothing"));
+        let lost = root.join("data/lost");
+        assert!(refusal(&lost).contains(&format!(
+            "{} is a link that leads to nothing",
+            lost.display()
+        )));
+        // The one that dangles is named, wherever it stands.
+        link("data/lost/deep", "chain");
+        assert!(
+            refusal(&root.join("chain/store")).contains(&format!("{} is a link", lost.display()))
+        );
         link("round", "data/round");
         assert!(refusal(&root.join("data/round")).contains("no end"));
+    }
+
+    #[test]
+    fn a_folder_that_no_link_names_may_yet_have_to_be_made() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = fs::canonicalize(dir.path()).expect("there");
+        fs::create_dir(root.join("disk")).expect("made");
+        let link = |target: &str, at: &str| symlink(target, root.join(at)).expect("linked");
+        link("disk", "var");
+        let resolved = |path: &str| behind_links(&root.join(path)).expect("resolved");
+        assert_eq!(resolved("var/data/store"), root.join("disk/data/store"));
+        assert_eq!(resolved("var/a/b/store"), root.join("disk/a/b/store"));
+        // Links behind such a folder are followed, too.
+        assert_eq!(resolved("disk/a/../../var/store"), root.join("disk/store"));
+        assert_eq!(resolved("data/store"), root.join("data/store"));
+        // The disk itself isn't made.
+        fs::remove_dir(root.join("disk")).expect("removed");
+        let refused = refusal(&root.join("var/data/store"));
+        assert!(refused.contains(&format!(
+            "{} is a link that leads to nothing",
+            root.join("var").display()
+        )));
     }
 
     /// Says nothing where it isn't run as root.
