@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use alipay_sidecar::clock::ManualClock;
 use alipay_sidecar::model::authorization::{Rank, Revocation};
 use alipay_sidecar::model::delivery::{DeliveryState, Settlement};
-use alipay_sidecar::model::id::{Alias, EventId};
+use alipay_sidecar::model::id::{Alias, AuthAppId, EventId};
+use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::model::notification::InboxEntry;
 use alipay_sidecar::store::care::Inspection;
 use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions, StoreFile};
@@ -418,25 +419,183 @@ async fn the_cancellation_of_a_damaged_merchant_is_taken() {
     assert!(unread(&store, MerchantKey::Pid(pid())).await.is_empty());
 }
 
+/// The record of merchant `n`.
+async fn record(store: &EmbeddedStore, n: u32) -> Merchant {
+    let found = store.find(MerchantKey::AuthAppId(merchant_app(n))).await;
+    found.expect("readable").remove(0)
+}
+
+/// Damages the record of merchant `n` and has a cancellation move it aside.
+async fn set_aside(closed: &Closed, n: u32) {
+    let store = closed.open();
+    let revocation = Revocation::new(&record(&store, n).await, Some(START + 9));
+    drop(store);
+    closed.flip_merchant(n);
+    let store = closed.open();
+    let change = Change::Revoke {
+        revocation,
+        entry: None,
+    };
+    store.commit(vec![change]).await.expect("committed");
+}
+
 #[tokio::test]
-async fn a_damaged_merchant_keeps_its_pid_where_its_new_authorisation_says_none() {
+async fn a_damaged_merchant_that_authorises_anew_takes_no_pid_from_a_row() {
     let closed = Closed::new().await;
     closed.flip_merchant(1);
-    closed.flip_merchant(2);
+    set_aside(&closed, 2).await;
     let nameless = |n| {
         let mut given = authorization(n, &format!("token-new-{n}"), Rank::AfterStored);
         given.pid = None;
         authorize(given, None)
     };
     let store = closed.open();
-    let anew = vec![nameless(1), nameless(2), nameless(3)];
+    let anew = vec![nameless(1), nameless(2)];
     store.commit(anew).await.expect("committed");
+    for n in [1, 2] {
+        assert_eq!(record(&store, n).await.pid, None, "a row isn't sealed");
+    }
     let found = store.find(MerchantKey::Pid(pid())).await.expect("whole");
-    let whole: Vec<_> = found.iter().map(|it| it.auth_app_id.clone()).collect();
-    assert_eq!(whole, [merchant_app(1), merchant_app(2)]);
+    assert!(found.is_empty());
+    // Alipay says it, as of everybody else of whom it isn't known.
+    let fill = Change::FillPid {
+        app_id: app(),
+        auth_app_id: merchant_app(1),
+        pid: pid(),
+    };
+    store.commit(vec![fill]).await.expect("committed");
+    let found = store.find(MerchantKey::Pid(pid())).await.expect("whole");
+    assert_eq!(found[0].auth_app_id, merchant_app(1));
     drop(store);
     let inspection = closed.inspect();
     assert!(inspection.is_clean(), "{:?}", inspection.findings);
+}
+
+#[tokio::test]
+async fn a_row_without_a_record_counts_only_where_one_was_moved_aside() {
+    let closed = Closed::new().await;
+    // As an earlier version removed a damaged merchant.
+    closed.tamper(|tx| {
+        let mut merchants = tx.open_table(MERCHANTS).expect("there");
+        merchants
+            .remove(merchant_key(1).as_slice())
+            .expect("removed");
+        let mut by_id = open::<Bytes, ()>(tx, "by_auth_app_id");
+        let row = format!("{}\0{}", merchant_app(1), app());
+        by_id.remove(row.as_bytes()).expect("removed");
+    });
+    let store = closed.open();
+    let of_pid = async |store: &EmbeddedStore| {
+        let found = store.find(MerchantKey::Pid(pid())).await.expect("whole");
+        let ids = found.iter().map(|it| it.auth_app_id.clone());
+        ids.collect::<Vec<_>>()
+    };
+    assert_eq!(of_pid(&store).await, [merchant_app(2)]);
+    let given = authorization(1, "token-new", Rank::AuthTime(START + 1));
+    store
+        .commit(vec![authorize(given, None)])
+        .await
+        .expect("committed");
+    drop(store);
+    // One that was moved aside counts, however long ago that is.
+    set_aside(&closed, 1).await;
+    let store = closed.open();
+    let late = START + 90 * 24 * 3_600_000;
+    store.prune(late, 0).await.expect("pruned");
+    assert_eq!(unread(&store, MerchantKey::Pid(pid())).await, [name(1)]);
+    // And no longer once it authorised again, whatever becomes of it then.
+    let given = authorization(1, "token-newer", Rank::AfterStored);
+    let changes = vec![
+        authorize(given, None),
+        Change::RemoveMerchant(app(), merchant_app(1)),
+    ];
+    store.commit(changes).await.expect("committed");
+    drop(store);
+    closed.tamper(|tx| {
+        let mut by_pid = open::<Bytes, ()>(tx, "by_pid");
+        let row = format!("{}\0{}\0{}", pid(), app(), merchant_app(1));
+        by_pid.insert(row.as_bytes(), ()).expect("written");
+    });
+    let store = closed.open();
+    assert_eq!(of_pid(&store).await, [merchant_app(2)]);
+    // What was damaged is kept to be looked at as long as ever.
+    assert_eq!(store.counts().await.expect("readable").damaged, 1);
+    store.prune(late, 0).await.expect("pruned");
+    assert_eq!(store.counts().await.expect("readable").damaged, 0);
+}
+
+fn shop() -> Alias {
+    Alias::new("shop").expect("an alias")
+}
+
+/// Whom the alias `shop` finds.
+async fn of_shop(store: &EmbeddedStore) -> Vec<AuthAppId> {
+    let found = store.find(MerchantKey::Alias(shop())).await;
+    let found = found.expect("readable");
+    found.iter().map(|it| it.auth_app_id.clone()).collect()
+}
+
+fn given_as_shop(n: u32, token: &str) -> Change {
+    let mut given = authorization(n, token, Rank::AfterStored);
+    given.alias = Some(shop());
+    authorize(given, None)
+}
+
+#[tokio::test]
+async fn an_alias_that_was_given_away_within_a_commit_stays_given() {
+    let closed = Closed::new().await;
+    let store = closed.open();
+    let named = given_as_shop(1, "token-1");
+    store.commit(vec![named]).await.expect("committed");
+    drop(store);
+    set_aside(&closed, 1).await;
+    closed.flip_merchant(2);
+    let store = closed.open();
+    let given = authorization(1, "token-new-1", Rank::AfterStored);
+    let import = vec![given_as_shop(2, "token-new-2"), authorize(given, None)];
+    store.commit(import).await.expect("committed");
+    assert_eq!(of_shop(&store).await, [merchant_app(2)]);
+    drop(store);
+    let inspection = closed.inspect();
+    assert!(inspection.is_clean(), "{:?}", inspection.findings);
+}
+
+#[tokio::test]
+async fn of_two_that_claim_an_alias_neither_takes_it_nor_loses_what_was_bought() {
+    let closed = Closed::new().await;
+    both_named(&closed).await;
+    let bought = async |store: &EmbeddedStore, n: u32, token: &str| {
+        let given = authorization(n, token, Rank::AfterStored);
+        let effects = store.commit(vec![authorize(given, None)]).await;
+        let effects = effects.expect("what was bought is kept");
+        assert!(matches!(effects[..], [Effect::Applied]));
+        assert_eq!(
+            record(store, n).await.token.app_auth_token.expose(),
+            token,
+            "{n}"
+        );
+    };
+    let store = closed.open();
+    bought(&store, 2, "token-b").await;
+    assert_eq!(of_shop(&store).await, [merchant_app(2)], "it was free");
+    bought(&store, 1, "token-a").await;
+    assert_eq!(of_shop(&store).await, [merchant_app(2)]);
+    let fetched = Change::FetchedKey {
+        app_id: app(),
+        auth_app_id: merchant_app(1),
+        encrypt_key: secret("key"),
+    };
+    store.commit(vec![fetched]).await.expect("committed");
+    assert_eq!(of_shop(&store).await, [merchant_app(2)]);
+    // Who says that it is the alias is told that it is taken.
+    let said = store.commit(vec![given_as_shop(1, "token-c")]).await;
+    assert!(matches!(said, Err(StoreError::AliasTaken { .. })));
+    let remove = |n| Change::RemoveMerchant(app(), merchant_app(n));
+    // Nor does the row go with the one that hasn't got it.
+    store.commit(vec![remove(1)]).await.expect("committed");
+    assert_eq!(of_shop(&store).await, [merchant_app(2)]);
+    store.commit(vec![remove(2)]).await.expect("committed");
+    assert!(of_shop(&store).await.is_empty());
 }
 
 #[tokio::test]

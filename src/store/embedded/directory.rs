@@ -4,7 +4,6 @@ use redb::TableHandle;
 
 use super::apply::{Applier, token_conflict};
 use super::fault::Fault;
-use super::left::Rows;
 use super::lookup::{self, MerchantId, Owner};
 use super::records::{self, AppRecord, MerchantRecord, same_secret, same_token};
 use super::tables;
@@ -13,7 +12,7 @@ use crate::model::authorization::{Authorization, Revocation, Source};
 use crate::model::certificate::KeptCertificate;
 use crate::model::delivery::DeliveryState;
 use crate::model::event::AuthorizationEvent;
-use crate::model::id::{Alias, AppId, Pid};
+use crate::model::id::{Alias, AppId, AuthAppId, Pid};
 use crate::model::merchant::{Authorized, Before, Merchant, MerchantStatus, plausible};
 use crate::model::notification::{DeliveryForm, InboxEntry};
 use crate::protocol::secret::Secret;
@@ -87,20 +86,19 @@ impl Applier<'_> {
             tracing::warn!(merchant = %id, "an auth_time lies more than 24 h ahead; it ranks as now");
         }
         self.check_token(&id, &merchant.token.app_auth_token)?;
-        self.check_alias(&id, merchant.alias.as_ref())?;
-        let mut left = Rows::default();
-        match &stored {
-            Some(stored) => keep_previous(stored, &mut merchant),
-            None => left = self.left_behind(&id)?,
+        // One that the record merely keeps may be another's by now: what was bought isn't lost for it.
+        self.check_alias(&id, authorization.alias.as_ref())?;
+        if let Some(stored) = &stored {
+            keep_previous(stored, &mut merchant);
         }
-        // What the damaged record said of it isn't said again by everything that authorises.
-        merchant.pid = merchant.pid.or_else(|| left.pid());
         let repeated = stored.as_ref().is_some_and(|s| says_the_same(s, &merchant));
         // An import that is run again has nothing to tell the backend; an exchange or a refresh was
         // made, whatever it brought.
         let entry = entry.filter(|_| !repeated || authorization.source != Source::Import);
         if !(repeated && entry.is_none()) {
-            self.remove_left(&left)?;
+            if stored.is_none() {
+                self.unlist_left_behind(&id)?;
+            }
             self.put_merchant(&id, stored.as_ref(), &merchant)?;
         }
         if let Some(entry) = entry {
@@ -242,7 +240,7 @@ impl Applier<'_> {
         // A record that can't be read must be removable, too, and what was left of one.
         let stored = match self.merchant(id) {
             Err(Fault::Refused(_)) => None,
-            Ok(None) if !self.is_left_behind(id)? => return Ok(Effect::Missing),
+            Ok(None) if !self.is_aside(id)? => return Ok(Effect::Missing),
             other => other?,
         };
         self.touch();
@@ -257,6 +255,7 @@ impl Applier<'_> {
             }
             None => self.unlist_damaged(id)?,
         }
+        self.end_aside(id)?;
         self.remove_tokens(id)?;
         self.forget_users_of(id)?;
         Ok(Effect::Applied)
@@ -326,25 +325,37 @@ impl Applier<'_> {
         let Some(alias) = alias else {
             return Ok(());
         };
+        match self.other_of_alias(id, alias)? {
+            Some(owner) => Err(Fault::Refused(StoreError::AliasTaken {
+                alias: alias.to_string(),
+                owner,
+            })),
+            None => Ok(()),
+        }
+    }
+
+    /// Whose the alias is, if it is another merchant's.
+    fn other_of_alias(&self, id: &MerchantId, alias: &Alias) -> Result<Option<String>, Fault> {
         let key = alias_key(alias, &id.app_id);
         let Some(row) = self.tables.by_alias.get(key.as_slice())? else {
-            return Ok(());
+            return Ok(None);
         };
         let owner = row.value().to_vec();
         drop(row);
         if owner == id.auth_app_id.as_str().as_bytes() {
-            return Ok(());
+            return Ok(None);
         }
         // A row whose merchant is gone or says another alias was left behind. What a damaged one says
         // nobody knows.
         let merchants = self.tables.merchants.table()?;
-        match lookup::alias_row(merchants, self.sealer, (&key, &owner))? {
-            Owner::Agrees | Owner::Damaged => Err(Fault::Refused(StoreError::AliasTaken {
-                alias: alias.to_string(),
-                owner: String::from_utf8_lossy(&owner).into_owned(),
-            })),
-            Owner::Contradicts | Owner::Missing => Ok(()),
-        }
+        Ok(
+            match lookup::alias_row(merchants, self.sealer, (&key, &owner))? {
+                Owner::Agrees | Owner::Damaged => {
+                    Some(String::from_utf8_lossy(&owner).into_owned())
+                }
+                Owner::Contradicts | Owner::Missing => None,
+            },
+        )
     }
 
     /// Writes the record and the rows it is found by.
@@ -371,7 +382,8 @@ impl Applier<'_> {
         self.put_token(id, &merchant.token.app_auth_token)
     }
 
-    /// Writes the rows that a merchant is found by, but for those of its tokens.
+    /// Writes the rows that a merchant is found by, but for those of its tokens. An alias that is
+    /// another's stays that one's.
     pub(super) fn list(&mut self, id: &MerchantId, merchant: &Merchant) -> Result<(), Fault> {
         let key = id.key();
         self.tables.revoked.remove(key.as_slice())?;
@@ -388,6 +400,10 @@ impl Applier<'_> {
             self.tables.by_pid.insert(key.as_slice(), ())?;
         }
         if let Some(alias) = &merchant.alias {
+            if let Some(owner) = self.other_of_alias(id, alias)? {
+                tracing::warn!(merchant = %id, %alias, owner, "the merchant's alias is another's; it isn't found by it");
+                return Ok(());
+            }
             let owner = id.auth_app_id.as_str().as_bytes();
             self.tables
                 .by_alias
@@ -401,9 +417,18 @@ impl Applier<'_> {
             self.tables.by_pid.remove(key.as_slice())?;
         }
         if let Some(alias) = &merchant.alias {
-            self.tables
-                .by_alias
-                .remove(alias_key(alias, &merchant.app_id).as_slice())?;
+            let row = alias_key(alias, &merchant.app_id);
+            self.remove_alias_row(&row, &merchant.auth_app_id)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the row of an alias, if it is still of that merchant.
+    pub(super) fn remove_alias_row(&mut self, row: &[u8], of: &AuthAppId) -> Result<(), Fault> {
+        let owner = self.tables.by_alias.get(row)?;
+        if owner.is_some_and(|owner| owner.value() == of.as_str().as_bytes()) {
+            self.touch();
+            self.tables.by_alias.remove(row)?;
         }
         Ok(())
     }

@@ -7,7 +7,6 @@ use super::apply::Applier;
 use super::directory::auth_app_id_key;
 use super::fault::Fault;
 use super::lookup::MerchantId;
-use crate::model::id::Pid;
 use crate::store::Change;
 
 /// The rows of such merchants, looked for once for all that authorise again or are removed together, and
@@ -20,20 +19,9 @@ pub(super) struct LeftBehind {
 
 /// The keys of the rows that lead to one merchant.
 #[derive(Debug, Default)]
-pub(super) struct Rows {
+struct Rows {
     by_alias: Vec<Vec<u8>>,
     by_pid: Vec<Vec<u8>>,
-}
-
-impl Rows {
-    /// The PID that they say, where they say one.
-    pub(super) fn pid(&self) -> Option<Pid> {
-        let [key] = self.by_pid.as_slice() else {
-            return None;
-        };
-        let pid = key.split(|byte| *byte == 0).next()?;
-        Pid::new(std::str::from_utf8(pid).ok()?).ok()
-    }
 }
 
 impl Applier<'_> {
@@ -51,18 +39,14 @@ impl Applier<'_> {
             .collect();
     }
 
-    /// Whether rows still lead to a merchant without a record.
-    pub(super) fn is_left_behind(&self, id: &MerchantId) -> Result<bool, Fault> {
-        let row = auth_app_id_key(id);
-        Ok(self.tables.by_auth_app_id.get(row.as_slice())?.is_some())
-    }
-
-    /// The rows of a merchant without a record.
-    pub(super) fn left_behind(&mut self, id: &MerchantId) -> Result<Rows, Fault> {
-        match self.is_left_behind(id)? {
-            true => self.rows_of(id),
-            false => Ok(Rows::default()),
+    /// Removes what a merchant is found by whose damaged record was moved aside, if it is one, before
+    /// it gets a record again.
+    pub(super) fn unlist_left_behind(&mut self, id: &MerchantId) -> Result<(), Fault> {
+        if !self.is_aside(id)? {
+            return Ok(());
         }
+        self.unlist_damaged(id)?;
+        self.end_aside(id)
     }
 
     fn rows_of(&mut self, id: &MerchantId) -> Result<Rows, Fault> {
@@ -102,24 +86,17 @@ impl Applier<'_> {
         Ok(found)
     }
 
-    /// Removes those rows.
-    pub(super) fn remove_left(&mut self, rows: &Rows) -> Result<(), Fault> {
-        for key in &rows.by_pid {
-            self.touch();
-            self.tables.by_pid.remove(key.as_slice())?;
-        }
-        for key in &rows.by_alias {
-            self.touch();
-            self.tables.by_alias.remove(key.as_slice())?;
-        }
-        Ok(())
-    }
-
     /// Removes what a merchant without a readable record is found by, but for its tokens.
     pub(super) fn unlist_damaged(&mut self, id: &MerchantId) -> Result<(), Fault> {
         let rows = self.rows_of(id)?;
-        self.remove_left(&rows)?;
         self.touch();
+        for key in &rows.by_pid {
+            self.tables.by_pid.remove(key.as_slice())?;
+        }
+        for key in &rows.by_alias {
+            // Since they were looked for another may have been given the alias.
+            self.remove_alias_row(key, &id.auth_app_id)?;
+        }
         let row = auth_app_id_key(id);
         self.tables.by_auth_app_id.remove(row.as_slice())?;
         Ok(())

@@ -30,6 +30,7 @@ pub(super) fn mend(db: &Database, sealer: &Sealer, now: i64) -> Result<Mended, F
     let tx = db.begin_write()?;
     let mut applier = Applier::new(Tables::new(&tx), sealer, now);
     let removed = applier.remove_strays()?;
+    applier.end_all_aside()?;
     let (relisted, contested) = applier.relist()?;
     drop(applier);
     tx.commit()?;

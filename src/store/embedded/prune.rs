@@ -99,8 +99,8 @@ impl Applier<'_> {
         Ok((pruned, batch))
     }
 
-    /// Forgets the bytes of damaged records that were moved aside before `until`. No index has their
-    /// time: they are looked at in the last batch alone.
+    /// Forgets the bytes of damaged records that were moved aside before `until`, but for merchants'
+    /// that still count. No index has their time: they are looked at in the last batch alone.
     fn prune_damaged(&mut self, until: i64, room: &mut usize) -> Result<(), Fault> {
         let mut old = Vec::new();
         if *room == 0 {
@@ -108,7 +108,7 @@ impl Applier<'_> {
         }
         for row in self.tables.damaged.iter()? {
             let (key, value) = row?;
-            if value.value().0 < until {
+            if value.value().0 < until && !self.is_needed_aside(key.value())? {
                 old.push(key.value().to_vec());
             }
             if old.len() >= *room {

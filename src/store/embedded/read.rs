@@ -6,6 +6,7 @@
 use redb::{ReadableTable, ReadableTableMetadata, TableHandle};
 
 use super::apply::open_memo;
+use super::aside::merchant_aside;
 use super::fault::Fault;
 use super::lookup::{self, MerchantId};
 use super::snapshots::Snapshot;
@@ -72,13 +73,20 @@ impl Reader<'_> {
         for id in ids {
             match lookup::merchant(table, self.sealer, &id) {
                 Ok(Some(merchant)) => found.merchants.push(merchant),
-                Ok(None) if !is_promised => {}
+                Ok(None) if !(is_promised && self.is_aside(&id)?) => {}
                 Ok(None) | Err(Fault::Refused(_)) => found.damaged.push(damaged(&id.key())),
                 Err(broken) => return Err(broken),
             }
         }
         found.merchants.retain(|merchant| is_named(merchant, key));
         Ok(found)
+    }
+
+    /// Whether the damaged record of a merchant was moved aside: what else leads to no record was left
+    /// behind when one was removed.
+    fn is_aside(&self, id: &MerchantId) -> Result<bool, Fault> {
+        let damaged = self.tx.open_table(tables::DAMAGED)?;
+        Ok(damaged.get(merchant_aside(&id.key()).as_slice())?.is_some())
     }
 
     /// Whom the rows of an index name, and those that name nobody.
