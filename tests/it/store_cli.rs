@@ -303,6 +303,14 @@ fn what_a_link_leads_to_is_replaced_and_kept_and_the_link_stays() {
     std::fs::remove_dir_all(&disk).expect("removed");
     world.check(&restore, 1, &["a link that leads to nothing"]);
     assert!(link.is_symlink() && !disk.exists());
+
+    // On a new machine the folder is made, be its parent a link or not.
+    std::fs::create_dir(&disk).expect("made");
+    std::os::unix::fs::symlink("disk", world.path().join("linked")).expect("linked");
+    world.edit("data/sidecar.redb", "linked/new/data/sidecar.redb");
+    world.check(&restore, 0, &["restored"]);
+    assert!(disk.join("new/data/sidecar.redb").is_file());
+    world.check(&["merchant", "list"], 0, &["2021000000001002"]);
 }
 
 #[test]
