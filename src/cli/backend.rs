@@ -193,17 +193,21 @@ impl Backend {
         }
     }
 
-    pub(crate) async fn remove_merchant(&self, view: &MerchantView) -> Result<(), Failure> {
+    pub(crate) async fn remove_merchant(
+        &self,
+        app_id: &str,
+        auth_app_id: &str,
+    ) -> Result<(), Failure> {
         match self {
             Self::Offline(it) => {
-                let app_id = view.app_id.parse().map_err(anyhow::Error::from)?;
-                let auth_app_id = view.auth_app_id.parse().map_err(anyhow::Error::from)?;
+                let app_id = app_id.parse().map_err(anyhow::Error::from)?;
+                let auth_app_id = auth_app_id.parse().map_err(anyhow::Error::from)?;
                 let subject = format!("{app_id}/{auth_app_id}");
                 let remove = merchants::remove(it.store.as_ref(), &app_id, &auth_app_id);
                 it.told("merchant remove", Some(&subject), remove).await
             }
             Self::Running(client) => {
-                let (app_id, auth_app_id) = (encoded(&view.app_id), encoded(&view.auth_app_id));
+                let (app_id, auth_app_id) = (encoded(app_id), encoded(auth_app_id));
                 let path = format!("/api/merchants/{app_id}/{auth_app_id}");
                 client.order(Method::DELETE, &path).await
             }

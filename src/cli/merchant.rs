@@ -13,6 +13,7 @@ use crate::cli::{
     input, merchant_export, merchant_import, merchant_link, merchant_verify, output, records,
 };
 use crate::model::id::{Alias, AppId, AuthAppId, Pid};
+use crate::model::selector::Selector;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MerchantVerb {
@@ -28,7 +29,7 @@ pub(crate) enum MerchantVerb {
     List(ListArguments),
     /// Open a sealed export without storing it
     OpenExport(merchant_export::OpenArguments),
-    /// Forget a merchant and its tokens
+    /// Forget a merchant and its tokens; with --app APP app:AUTH_APP_ID one whose record is damaged, too
     Remove(OneArguments),
     /// Show one merchant
     Show(OneArguments),
@@ -97,16 +98,22 @@ pub(crate) async fn execute(context: &Context, verb: MerchantVerb) -> Result<(),
         MerchantVerb::OpenExport(arguments) => merchant_export::open(arguments),
         MerchantVerb::Remove(arguments) => {
             let backend = Backend::of(context).await?;
-            let view = one(&backend, &arguments).await?;
-            backend.remove_merchant(&view).await?;
+            let (app_id, auth_app_id) = match exact(&arguments) {
+                Some(id) => id,
+                None => {
+                    let view = one(&backend, &arguments).await?;
+                    (view.app_id, view.auth_app_id)
+                }
+            };
+            backend.remove_merchant(&app_id, &auth_app_id).await?;
             if arguments.form.json {
                 return output::say_json(&json!({
-                    "app_id": view.app_id,
-                    "auth_app_id": view.auth_app_id,
+                    "app_id": app_id,
+                    "auth_app_id": auth_app_id,
                     "removed": true,
                 }));
             }
-            let name = format!("{}/{}", view.app_id, view.auth_app_id);
+            let name = format!("{app_id}/{auth_app_id}");
             output::say(format!("merchant {name} is forgotten"));
             Ok(())
         }
@@ -178,6 +185,18 @@ async fn list(context: &Context, arguments: ListArguments) -> Result<(), Failure
         output::say(format!("more: --after {next}"));
     }
     Ok(())
+}
+
+/// The ids of the merchant, where the arguments say both: its record needn't be read then, and may be
+/// damaged. Digits that may be a PID say neither.
+fn exact(arguments: &OneArguments) -> Option<(String, String)> {
+    let auth_app_id = match arguments.selector.parse().ok()? {
+        Selector::AuthAppId(id) => id,
+        Selector::Number(id) if Pid::new(id.as_str()).is_err() => id,
+        _ => return None,
+    };
+    let app_id = arguments.app.as_ref()?;
+    Some((app_id.to_string(), auth_app_id.to_string()))
 }
 
 /// The one merchant that is meant.

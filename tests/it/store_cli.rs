@@ -128,26 +128,28 @@ fn a_verb_that_only_looks_says_that_it_migrated_the_store() {
     }
 }
 
+/// Writes rubbish in the place of the second merchant's record.
+fn damage(world: &World) {
+    let path = world.path().join("data/sidecar.redb");
+    let db = redb::Database::open(path).expect("opened");
+    let tx = db.begin_write().expect("transaction");
+    let table: redb::TableDefinition<'_, &[u8], &[u8]> = redb::TableDefinition::new("merchants");
+    let mut merchants = tx.open_table(table).expect("there");
+    let whose = format!("{DEFAULT_APP_ID}\0{DAMAGED}");
+    let garbage = [7; 100];
+    merchants
+        .insert(whose.as_bytes(), garbage.as_slice())
+        .expect("written");
+    drop(merchants);
+    tx.commit().expect("committed");
+}
+
 #[test]
 fn an_export_says_whose_records_it_lacks_whatever_its_form() {
     let world = World::start();
     world.check(&["store", "create"], 0, &["created"]);
     world.check(&["merchant", "import", "merchants.jsonl"], 0, &[]);
-    {
-        let path = world.path().join("data/sidecar.redb");
-        let db = redb::Database::open(path).expect("opened");
-        let tx = db.begin_write().expect("transaction");
-        let table: redb::TableDefinition<'_, &[u8], &[u8]> =
-            redb::TableDefinition::new("merchants");
-        let mut merchants = tx.open_table(table).expect("there");
-        let whose = format!("{DEFAULT_APP_ID}\0{DAMAGED}");
-        let garbage = [7; 100];
-        merchants
-            .insert(whose.as_bytes(), garbage.as_slice())
-            .expect("written");
-        drop(merchants);
-        tx.commit().expect("committed");
-    }
+    damage(&world);
     let (sidecar, _) = world.run();
     let whose = format!("{DEFAULT_APP_ID}/{DAMAGED}");
     let output = world.output(&["merchant", "export"]);
@@ -166,7 +168,22 @@ fn an_export_says_whose_records_it_lacks_whatever_its_form() {
     world.check(&["merchant", "list"], 0, &[&whose, "can't be read"]);
     let listed = world.check(&["merchant", "list", "--json", "--limit", "1"], 0, &[]);
     assert!(listed.contains(&format!("\"{whose}\"")), "{listed}");
+    // Of what can't be read only both ids tell which it is.
+    let exact = format!("app:{DAMAGED}");
+    world.check(&["merchant", "remove", DAMAGED], 1, &["damaged"]);
+    let other_app = ["merchant", "remove", "--app", "2021000000000009", &exact];
+    world.check(&other_app, 1, &["no merchant"]);
+    let remove = ["merchant", "remove", "--app", DEFAULT_APP_ID, &exact];
+    world.check(&remove, 0, &[&whose, "is forgotten"]);
+    world.check(&remove, 1, &["no merchant"]);
+    world.check(&["merchant", "export"], 0, &[]);
     assert_eq!(sidecar.terminate(), Some(0));
+    // The same without a sidecar, by the number alone.
+    let remove = ["merchant", "remove", "--app", DEFAULT_APP_ID, DAMAGED];
+    world.check(&remove, 1, &["no merchant"]);
+    damage(&world);
+    world.check(&remove, 0, &[&whose, "is forgotten"]);
+    world.check(&["store", "check"], 0, &["every index agrees"]);
 }
 
 fn key() -> String {
