@@ -599,6 +599,29 @@ async fn of_two_that_claim_an_alias_neither_takes_it_nor_loses_what_was_bought()
 }
 
 #[tokio::test]
+async fn an_alias_that_is_free_again_is_given_to_whoever_claims_it_already() {
+    let closed = Closed::new().await;
+    both_named(&closed).await;
+    let store = closed.open();
+    let named = |n, alias| Change::NameMerchant {
+        app_id: app(),
+        auth_app_id: merchant_app(n),
+        alias,
+    };
+    for n in [1, 2] {
+        let effects = store.commit(vec![named(n, Some(shop()))]).await;
+        assert_eq!(effects.is_ok(), n == 1, "it is the first one's");
+        assert_eq!(of_shop(&store).await, [merchant_app(1)]);
+    }
+    let changes = vec![named(1, None), named(2, Some(shop()))];
+    store.commit(changes).await.expect("committed");
+    assert_eq!(of_shop(&store).await, [merchant_app(2)]);
+    drop(store);
+    let inspection = closed.inspect();
+    assert!(inspection.is_clean(), "{:?}", inspection.findings);
+}
+
+#[tokio::test]
 async fn a_damaged_merchant_that_is_removed_is_found_by_nothing() {
     let closed = Closed::new().await;
     let store = closed.open();

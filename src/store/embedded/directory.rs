@@ -224,7 +224,8 @@ impl Applier<'_> {
             return Ok(Effect::Missing);
         };
         self.check_alias(id, alias)?;
-        if stored.alias.as_ref() != alias {
+        // What its record says already it may yet not be found by: it was another's.
+        if stored.alias.as_ref() != alias || self.lacks_rows(id, &stored)? {
             let named = Merchant {
                 alias: alias.cloned(),
                 updated_at: self.now,

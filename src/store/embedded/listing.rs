@@ -168,7 +168,7 @@ impl Applier<'_> {
         Ok((relisted, contested.into_iter().collect()))
     }
 
-    fn lacks_rows(&self, id: &MerchantId, merchant: &Merchant) -> Result<bool, Fault> {
+    pub(super) fn lacks_rows(&self, id: &MerchantId, merchant: &Merchant) -> Result<bool, Fault> {
         let key = id.key();
         let is_revoked = matches!(merchant.status, MerchantStatus::Revoked { .. });
         let is_suspect = matches!(merchant.status, MerchantStatus::Suspect { .. });
