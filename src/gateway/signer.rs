@@ -62,7 +62,7 @@ impl LocalSigners {
     pub fn new(workers: Workers) -> Self {
         Self {
             workers,
-            in_place: InPlace(&IN_PLACE),
+            in_place: InPlace::default(),
         }
     }
 }
@@ -76,33 +76,31 @@ impl Signers for LocalSigners {
     }
 }
 
-/// Whether a signature is being made in its caller's place: one in a process, whose sidecars may share
-/// their workers.
-static IN_PLACE: AtomicBool = AtomicBool::new(false);
-
-/// The one signature that is made in its caller's place.
-#[derive(Debug, Clone, Copy)]
-struct InPlace(&'static AtomicBool);
+/// The one signature that is made in its caller's place. Clones share it, and so should sidecars that share a
+/// runtime of few workers ([`SidecarBuilder::signers`](crate::sidecar::SidecarBuilder::signers)): each for itself
+/// would keep one busy.
+#[derive(Debug, Clone, Default)]
+struct InPlace(Arc<AtomicBool>);
 
 /// It is being made.
-struct Alone(&'static AtomicBool);
+struct Alone<'a>(&'a AtomicBool);
 
 impl InPlace {
     /// `None` while another is being made, or where no other async worker could go on meanwhile.
-    fn begin(self) -> Option<Alone> {
+    fn begin(&self) -> Option<Alone<'_>> {
         let runtime = Handle::try_current().ok()?;
         let has_others = runtime.runtime_flavor() == RuntimeFlavor::MultiThread
             && runtime.metrics().num_workers() > 1;
         if !has_others || self.0.swap(true, Ordering::Acquire) {
             return None;
         }
-        let alone = Alone(self.0);
+        let alone = Alone(&self.0);
         see_to_others(&runtime);
         Some(alone)
     }
 }
 
-impl Drop for Alone {
+impl Drop for Alone<'_> {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }
@@ -162,10 +160,6 @@ mod tests {
     /// Longer than any worker needs to be woken.
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    fn nobody_signs() -> InPlace {
-        InPlace(Box::leak(Box::default()))
-    }
-
     fn pair() -> (Socket, Socket) {
         let (near, far) = Socket::pair().expect("a pair");
         near.set_nonblocking(true).expect("set");
@@ -188,7 +182,8 @@ mod tests {
         let computed = runtime.spawn(async move {
             let mut busy = UnixStream::from_std(busy).expect("watched");
             busy.read_u8().await.expect("a byte");
-            let _alone = nobody_signs().begin().expect("two workers");
+            let in_place = InPlace::default();
+            let _alone = in_place.begin().expect("two workers");
             computes.send(()).expect("the test waits");
             went_on.recv_timeout(PATIENCE)
         });
@@ -208,7 +203,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn one_signature_at_a_time_is_made_in_place() {
-        let in_place = nobody_signs();
+        let in_place = InPlace::default();
         let first = in_place.begin().expect("nobody signs");
         assert!(in_place.begin().is_none());
         drop(first);
@@ -217,16 +212,15 @@ mod tests {
 
     #[tokio::test]
     async fn no_signature_is_made_in_place_where_nobody_else_could_go_on() {
-        assert!(nobody_signs().begin().is_none());
+        assert!(InPlace::default().begin().is_none());
     }
 
     /// A signer of its own flag, on one signing thread.
     fn signer(key: AppPrivateKey) -> LocalSigner {
         let workers = Workers::start("sign", 1, 8).expect("a thread");
-        let in_place = nobody_signs();
         LocalSigner {
             key,
-            signers: LocalSigners { workers, in_place },
+            signers: LocalSigners::new(workers),
         }
     }
 
