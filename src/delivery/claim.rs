@@ -81,7 +81,7 @@ impl Desk {
         }
     }
 
-    /// Starts what is due, as far as there is room, and says when to look again.
+    /// Sees to leases and to what was parked, starts what is due, and says when to look again.
     pub(super) async fn claim(&mut self) -> Duration {
         self.follow_plan();
         match self.reap().await {
@@ -97,13 +97,19 @@ impl Desk {
             return LONGEST_SLEEP;
         }
         match self.take_back().await {
-            Ok(TakenBack::All) => {}
-            Ok(TakenBack::Untold(_) | TakenBack::Until(_)) => return Duration::ZERO,
+            Ok(TakenBack::All) => self.look_for_room().await,
+            // What is owed doesn't wait for a line in the log.
+            Ok(TakenBack::Untold(_)) => self.look_for_room().await.min(BUSY),
+            Ok(TakenBack::Until(_)) => Duration::ZERO,
             Err(error) => {
                 tracing::warn!(%error, "what waits for a route can't be looked at yet");
-                return STORE_PAUSE;
+                STORE_PAUSE
             }
         }
+    }
+
+    /// Starts what is due, as far as there is room, and says when to look again.
+    async fn look_for_room(&mut self) -> Duration {
         let limit = self.limit();
         if limit == 0 {
             // The end of an attempt is waited for, or the next try, and leases may end.
@@ -225,6 +231,11 @@ impl Desk {
     async fn take_back(&mut self) -> Result<TakenBack, StoreError> {
         let (after, most) = match self.taken_back {
             TakenBack::All => return Ok(TakenBack::All),
+            // Something else without a route may have been met meanwhile.
+            TakenBack::Untold(_) if self.told => {
+                self.taken_back = TakenBack::All;
+                return Ok(TakenBack::All);
+            }
             TakenBack::Untold(after) => (after, 1),
             TakenBack::Until(after) => (after, TAKEN_BACK),
         };
