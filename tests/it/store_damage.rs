@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alipay_sidecar::clock::ManualClock;
-use alipay_sidecar::model::authorization::{Rank, Revocation};
+use alipay_sidecar::model::authorization::{Authorization, Rank, Revocation, Source};
 use alipay_sidecar::model::delivery::{DeliveryState, Settlement};
 use alipay_sidecar::model::id::{Alias, AuthAppId, EventId};
 use alipay_sidecar::model::merchant::Merchant;
@@ -619,6 +619,35 @@ async fn an_alias_that_is_free_again_is_given_to_whoever_claims_it_already() {
     drop(store);
     let inspection = closed.inspect();
     assert!(inspection.is_clean(), "{:?}", inspection.findings);
+}
+
+#[tokio::test]
+async fn an_import_lists_a_merchant_under_the_alias_that_its_record_claims_already() {
+    let closed = Closed::new().await;
+    let import = |alias| {
+        let given = authorization(2, "token-2", Rank::AfterStored);
+        let source = Source::Import;
+        let given = Authorization {
+            alias,
+            source,
+            ..given
+        };
+        vec![authorize(given, None)]
+    };
+    let store = closed.open();
+    store.commit(import(None)).await.expect("committed");
+    drop(store);
+    both_named(&closed).await;
+    let store = closed.open();
+    let renamed = Change::NameMerchant {
+        app_id: app(),
+        auth_app_id: merchant_app(1),
+        alias: None,
+    };
+    store.commit(vec![renamed]).await.expect("committed");
+    assert!(of_shop(&store).await.is_empty());
+    store.commit(import(Some(shop()))).await.expect("committed");
+    assert_eq!(of_shop(&store).await, [merchant_app(2)]);
 }
 
 #[tokio::test]

@@ -95,9 +95,17 @@ impl Applier<'_> {
         // An import that is run again has nothing to tell the backend; an exchange or a refresh was
         // made, whatever it brought.
         let entry = entry.filter(|_| !repeated || authorization.source != Source::Import);
-        if !(repeated && entry.is_none()) {
-            if stored.is_none() {
-                self.unlist_left_behind(&id)?;
+        // What its record says already it may yet not be found by.
+        let lacks_rows = match &stored {
+            Some(stored) => self.lacks_rows(&id, stored)?,
+            None => false,
+        };
+        if !repeated || entry.is_some() || lacks_rows {
+            if stored.is_none() && self.unlist_left_behind(&id)? && merchant.pid.is_none() {
+                tracing::warn!(
+                    merchant = %id,
+                    "a merchant whose record was damaged has authorised anew, and nobody told its PID;                      `merchant verify` asks Alipay for it"
+                );
             }
             self.put_merchant(&id, stored.as_ref(), &merchant)?;
         }

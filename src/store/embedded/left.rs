@@ -40,13 +40,14 @@ impl Applier<'_> {
     }
 
     /// Removes what a merchant is found by whose damaged record was moved aside, if it is one, before
-    /// it gets a record again.
-    pub(super) fn unlist_left_behind(&mut self, id: &MerchantId) -> Result<(), Fault> {
-        if !self.is_aside(id)? {
-            return Ok(());
+    /// it gets a record again. Tells whether it is one.
+    pub(super) fn unlist_left_behind(&mut self, id: &MerchantId) -> Result<bool, Fault> {
+        let is_aside = self.is_aside(id)?;
+        if is_aside {
+            self.unlist_damaged(id)?;
+            self.end_aside(id)?;
         }
-        self.unlist_damaged(id)?;
-        self.end_aside(id)
+        Ok(is_aside)
     }
 
     fn rows_of(&mut self, id: &MerchantId) -> Result<Rows, Fault> {
