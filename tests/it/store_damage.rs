@@ -528,6 +528,15 @@ fn shop() -> Alias {
     Alias::new("shop").expect("an alias")
 }
 
+/// Merchant `n` under that alias from now on, or under none.
+fn named(n: u32, alias: Option<Alias>) -> Change {
+    Change::NameMerchant {
+        app_id: app(),
+        auth_app_id: merchant_app(n),
+        alias,
+    }
+}
+
 /// Whom the alias `shop` finds.
 async fn of_shop(store: &EmbeddedStore) -> Vec<AuthAppId> {
     let found = store.find(MerchantKey::Alias(shop())).await;
@@ -603,11 +612,6 @@ async fn an_alias_that_is_free_again_is_given_to_whoever_claims_it_already() {
     let closed = Closed::new().await;
     both_named(&closed).await;
     let store = closed.open();
-    let named = |n, alias| Change::NameMerchant {
-        app_id: app(),
-        auth_app_id: merchant_app(n),
-        alias,
-    };
     for n in [1, 2] {
         let effects = store.commit(vec![named(n, Some(shop()))]).await;
         assert_eq!(effects.is_ok(), n == 1, "it is the first one's");
@@ -639,12 +643,7 @@ async fn an_import_lists_a_merchant_under_the_alias_that_its_record_claims_alrea
     drop(store);
     both_named(&closed).await;
     let store = closed.open();
-    let renamed = Change::NameMerchant {
-        app_id: app(),
-        auth_app_id: merchant_app(1),
-        alias: None,
-    };
-    store.commit(vec![renamed]).await.expect("committed");
+    store.commit(vec![named(1, None)]).await.expect("committed");
     assert!(of_shop(&store).await.is_empty());
     store.commit(import(Some(shop()))).await.expect("committed");
     assert_eq!(of_shop(&store).await, [merchant_app(2)]);
@@ -683,12 +682,8 @@ async fn a_damaged_merchant_that_is_removed_is_found_by_nothing() {
 async fn both_named(closed: &Closed) {
     for n in [1, 2] {
         let store = closed.open();
-        let named = Change::NameMerchant {
-            app_id: app(),
-            auth_app_id: merchant_app(n),
-            alias: Some(Alias::new("shop").expect("an alias")),
-        };
-        store.commit(vec![named]).await.expect("committed");
+        let change = named(n, Some(shop()));
+        store.commit(vec![change]).await.expect("committed");
         drop(store);
         closed.tamper(|tx| clear::<Bytes, Bytes>(tx, "by_alias"));
     }
@@ -710,12 +705,7 @@ async fn a_repair_lists_nobody_under_an_alias_that_two_claim() {
     let key = MerchantKey::Alias(Alias::new("shop").expect("an alias"));
     assert!(store.find(key.clone()).await.expect("readable").is_empty());
     // Once one has another, the other gets it.
-    let other = Change::NameMerchant {
-        app_id: app(),
-        auth_app_id: merchant_app(1),
-        alias: None,
-    };
-    store.commit(vec![other]).await.expect("committed");
+    store.commit(vec![named(1, None)]).await.expect("committed");
     drop(store);
     let repaired = closed.file().repair(START + 8).expect("repaired");
     assert_eq!((repaired.relisted, repaired.contested.len()), (1, 0));
