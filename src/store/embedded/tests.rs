@@ -12,8 +12,13 @@ use redb::backends::FileBackend;
 use super::*;
 use crate::clock::ManualClock;
 use crate::model::authorization::{Authorization, Rank, Source};
+use crate::model::id::{AppId, AuthAppId, EventId};
 use crate::model::notification::DeliveryForm;
+use crate::model::notification::InboxEntry;
 use crate::model::token::AppAuthToken;
+use crate::protocol::secret::Secret;
+use crate::store::embedded::writer::Commit;
+use crate::store::{Change, Directory, Effect, MemoKey, MerchantKey, Store};
 
 const START: i64 = 1_700_000_000_000;
 

@@ -1,6 +1,7 @@
 //! What damage, a disk that fails and old files do to work on the file itself.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use redb::{Database, ReadableDatabase, TableHandle, WriteTransaction};
@@ -8,13 +9,20 @@ use redb::{Database, ReadableDatabase, TableHandle, WriteTransaction};
 use crate::clock::ManualClock;
 use crate::model::authorization::{Authorization, Rank, Source};
 use crate::model::call::CallId;
+use crate::model::call::CallKey;
+use crate::model::id::{AppId, AuthAppId, EventId};
+use crate::model::notification::InboxEntry;
 use crate::model::notification::{Body, DeliveryForm};
 use crate::model::token::AppAuthToken;
+use crate::model::user_token::UserKey;
 use crate::model::user_token::UserName;
+use crate::protocol::secret::Secret;
+use crate::store::care::Inspection;
 use crate::store::embedded::inbox_records::seal_entry;
 use crate::store::embedded::lookup::{delivery_place, entry_place};
 use crate::store::embedded::tables::Tables;
 use crate::store::embedded::*;
+use crate::store::{Change, Directory, Inbox, MerchantKey, Store};
 
 const START: i64 = 1_700_000_000_000;
 
