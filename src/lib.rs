@@ -88,6 +88,7 @@ pub mod config;
 pub mod delivery;
 mod flight;
 pub mod gateway;
+mod in_memory;
 pub mod install_key;
 pub mod model;
 pub mod net;

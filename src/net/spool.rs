@@ -6,9 +6,10 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::stream::{self, BoxStream, StreamExt};
-use rustix::buffer::spare_capacity;
+use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use rustix::io::{pread, retry_on_intr};
+
+use crate::in_memory::InMemory;
 
 /// How many bytes may stay in memory by default.
 pub const IN_MEMORY: usize = 256 << 10;
@@ -165,24 +166,50 @@ impl Spooled {
     pub fn read(&self) -> BoxStream<'static, io::Result<Bytes>> {
         match &self.place {
             Place::Memory(bytes) => stream::iter([Ok(bytes.clone())]).boxed(),
-            Place::File(file) => read_file(Arc::clone(file)).boxed(),
+            Place::File(file) => read_file(Arc::clone(file), self.length).boxed(),
         }
     }
 }
 
-fn read_file(file: Arc<File>) -> impl stream::Stream<Item = io::Result<Bytes>> + Send {
-    stream::try_unfold((file, 0_u64), |(file, at)| async move {
-        let reading = Arc::clone(&file);
-        // Made here: an allocator keeps memory for each thread, and other threads read each time.
-        let mut chunk = Vec::with_capacity(CHUNK);
-        let read = move || -> io::Result<Bytes> {
-            retry_on_intr(|| pread(&*reading, spare_capacity(&mut chunk), at))?;
-            Ok(chunk.into())
-        };
-        let chunk = tokio::task::spawn_blocking(read).await??;
-        let next = at.saturating_add(chunk.len() as u64);
-        Ok((!chunk.is_empty()).then_some((chunk, (file, next))))
+/// Reads on the spot what the system still has in memory, and from the first piece on that it hasn't by
+/// a thread that may wait.
+fn read_file(file: Arc<File>, length: u64) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    let in_memory = InMemory::of(Arc::clone(&file));
+    stream::try_unfold((in_memory, 0), move |(in_memory, at)| {
+        let file = Arc::clone(&file);
+        async move {
+            let left = usize::try_from(length.saturating_sub(at)).unwrap_or(CHUNK);
+            if left == 0 {
+                return Ok(None);
+            }
+            // Made here: an allocator keeps memory for each thread, and other threads read each time.
+            let mut chunk = vec![0; left.min(CHUNK)];
+            let there = in_memory
+                .as_ref()
+                .map_or(0, |file| file.read(&mut chunk, at));
+            let (chunk, in_memory) = match there {
+                0 => (read_by_thread(file, chunk, at).await?, None),
+                _ => {
+                    chunk.truncate(there);
+                    (chunk, in_memory)
+                }
+            };
+            let next = at.saturating_add(chunk.len() as u64);
+            Ok(Some((Bytes::from(chunk), (in_memory, next))))
+        }
     })
+}
+
+async fn read_by_thread(file: Arc<File>, mut chunk: Vec<u8>, at: u64) -> io::Result<Vec<u8>> {
+    let read = move || -> io::Result<_> {
+        let there = retry_on_intr(|| pread(&*file, &mut chunk, at))?;
+        if there == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        chunk.truncate(there);
+        Ok(chunk)
+    };
+    tokio::task::spawn_blocking(read).await?
 }
 
 /// A file that only we can read and that is gone with its last handle, whatever ends the process.
@@ -260,6 +287,36 @@ mod tests {
             assert!(spool.memory.len() <= most);
         }
         assert!(spool.file.is_some() && spool.memory.capacity() <= CHUNK);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_the_system_has_in_memory_is_read_without_another_thread() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .max_blocking_threads(1)
+            .build()
+            .expect("started");
+        runtime.block_on(async {
+            let mut spool = Spool::new(1);
+            let piece = vec![7; 5 * CHUNK + 3];
+            spool.push(&piece).await.expect("room");
+            let spooled = spool.finish().await.expect("room");
+            let Place::File(file) = &spooled.place else {
+                panic!("it is larger than what stays in memory");
+            };
+            if !crate::in_memory::tells(file) {
+                return;
+            }
+            let (end, ended) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || ended.recv());
+            let reading = spooled.read().try_collect::<Vec<Bytes>>();
+            let read = tokio::time::timeout(std::time::Duration::from_secs(20), reading).await;
+            drop(end);
+            let _ = busy.await.expect("ended");
+            let read = read.expect("read while no thread is free");
+            assert_eq!(read.expect("readable").concat(), piece);
+        });
     }
 
     #[tokio::test]

@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
+use crate::in_memory::InMemory;
+
 thread_local! {
     static MAY_WAIT: Cell<bool> = const { Cell::new(true) };
 }
@@ -46,7 +48,7 @@ pub(super) fn run<T>(look_up: impl FnOnce() -> T) -> Option<T> {
 pub(super) struct NoWait<B> {
     below: B,
     /// The same once more, where it is a file.
-    file: Option<File>,
+    file: Option<InMemory<File>>,
     /// Who waits for a page, or for more or less room.
     waiting: AtomicUsize,
 }
@@ -71,7 +73,7 @@ impl<B> NoWait<B> {
     fn is_in_memory(&self, offset: u64, out: &mut [u8]) -> bool {
         let file = self.file.as_ref();
         let file = file.filter(|_| self.waiting.load(Ordering::Relaxed) == 0);
-        file.is_some_and(|file| read_from_memory(file, offset, out))
+        file.is_some_and(|file| file.read(out, offset) == out.len())
     }
 }
 
@@ -82,7 +84,7 @@ impl NoWait<FileBackend> {
         // It shares the locks of the first, which end when redb closes that.
         let again = file.try_clone()?;
         Ok(Self {
-            file: leaves_no_trace(&again).then_some(again),
+            file: InMemory::of(again),
             ..Self::new(FileBackend::new(file)?)
         })
     }
@@ -153,50 +155,12 @@ impl<B: StorageBackend> StorageBackend for NoWait<B> {
     }
 }
 
-/// Has reads of the file leave the time of access alone: to note it, a file system may wait for its
-/// journal. Whoever doesn't own the file can't.
-#[cfg(target_os = "linux")]
-fn leaves_no_trace(file: &File) -> bool {
-    use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-    fcntl_getfl(file).is_ok_and(|flags| fcntl_setfl(file, flags | OFlags::NOATIME).is_ok())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn leaves_no_trace(_: &File) -> bool {
-    false
-}
-
-/// Reads what the system has in memory; tells whether that was all of it.
-#[cfg(target_os = "linux")]
-fn read_from_memory(file: &File, offset: u64, out: &mut [u8]) -> bool {
-    use rustix::io::{ReadWriteFlags, preadv2};
-    let wanted = out.len();
-    let mut into = [std::io::IoSliceMut::new(out)];
-    // Some file systems can't tell, and refuse.
-    preadv2(file, &mut into, offset, ReadWriteFlags::NOWAIT).is_ok_and(|read| read == wanted)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn read_from_memory(_: &File, _: u64, _: &mut [u8]) -> bool {
-    false
-}
-
-/// Whether the file system of a file that was just written tells what of it is in memory.
-#[cfg(all(test, target_os = "linux"))]
-#[expect(clippy::print_stderr, reason = "what wasn't tried is told")]
-pub(super) fn tells_what_is_in_memory(file: &File) -> bool {
-    let tells = read_from_memory(file, 0, &mut [0]);
-    if !tells {
-        eprintln!("SKIPPED: this file system doesn't tell what of a file is in memory");
-    }
-    tells
-}
-
 #[cfg(test)]
 mod tests {
     use redb::backends::InMemoryBackend;
 
     use super::*;
+    use crate::in_memory::tells;
 
     fn below() -> InMemoryBackend {
         let below = InMemoryBackend::new();
@@ -256,7 +220,7 @@ mod tests {
         let mut file = tempfile::tempfile().expect("made");
         std::io::Write::write_all(&mut file, b"12345678").expect("written");
         let disk = NoWait::of_file(file.try_clone().expect("cloned")).expect("opened");
-        if tells_what_is_in_memory(&file) {
+        if tells(&file) {
             assert_eq!(run(|| read(&disk, 2, 3)).as_deref(), Some(&b"345"[..]));
         }
         // Nor while somebody waits for the disk.

@@ -577,7 +577,7 @@ async fn a_page_that_the_system_has_in_memory_is_read_on_the_spot() {
         ..faulty.options.clone()
     };
     faulty.store = EmbeddedStore::open(options).expect("opened");
-    let expected = spot::tells_what_is_in_memory(&file).then_some(true);
+    let expected = crate::in_memory::tells(&file).then_some(true);
     assert_eq!(faulty.recalls_at_once("one"), expected);
 }
 
