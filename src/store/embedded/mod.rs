@@ -19,6 +19,7 @@ use crate::workers::{WorkError, Workers};
 
 mod apply;
 mod aside;
+mod aside_merchants;
 mod backup;
 mod calls;
 mod catalogue;

@@ -6,7 +6,7 @@
 use redb::{ReadableTable, ReadableTableMetadata, TableHandle};
 
 use super::apply::open_memo;
-use super::aside::merchant_aside;
+use super::aside_merchants::merchant_aside;
 use super::fault::Fault;
 use super::lookup::{self, MerchantId};
 use super::snapshots::Snapshot;

@@ -1,5 +1,8 @@
 //! Choosing what is attempted, so that no entry is attempted twice at once.
 
+mod leases;
+mod parked;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +11,16 @@ use http::Uri;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::delivery::brake::{Reach, Turn};
+use crate::delivery::claim::leases::Reaped;
+use crate::delivery::claim::parked::TakenBack;
 use crate::delivery::lanes::{BUSY, Lanes, Room, SLOW};
 use crate::delivery::whose::Known;
-use crate::delivery::{Inner, Plan, pull, settle};
-use crate::model::delivery::{Delivery, Settlement};
+use crate::delivery::{Inner, Plan, settle};
+use crate::model::delivery::Delivery;
 use crate::model::id::EventId;
 use crate::model::notification::InboxEntry;
 use crate::store::error::StoreError;
-use crate::store::{Change, Due, Effect, MerchantKey, Store};
+use crate::store::{Change, Due, MerchantKey, Store};
 
 /// The longest sleep: whatever became owed without a word to us is seen after that.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -26,14 +31,8 @@ const ASIDE: usize = 100;
 /// How many entries are read at once while a backend is held back, or where no route fits: they may
 /// stand before what is owed to others, and are put off with one write.
 const OUT_OF_THE_WAY: usize = 256;
-/// How many of what was parked are looked at again at once.
-const TAKEN_BACK: usize = 256;
 /// How long an entry is put off whose merchant couldn't be looked up, milliseconds.
 const UNREAD_MS: i64 = 1000;
-/// How many leases that ended are recorded at once.
-const REAPED: usize = 100;
-/// How often they are looked for, milliseconds: a dispatcher that is busy looks all the time.
-const REAP_EVERY_MS: i64 = 1000;
 /// For how long they are passed over, and further ones are put off, milliseconds: an operator may
 /// have named the merchant that a route asks for, or replayed what met a bug.
 const ASIDE_MS: i64 = 600_000;
@@ -225,62 +224,6 @@ impl Desk {
         }
     }
 
-    /// Makes those due again, of some of what was parked and has an order, that a route fits now, in their
-    /// place among the others of it: before anything newer is looked at. What has no order is due when its
-    /// time comes.
-    async fn take_back(&mut self) -> Result<TakenBack, StoreError> {
-        let (after, most) = match self.taken_back {
-            TakenBack::All => return Ok(TakenBack::All),
-            // Something else without a route may have been met meanwhile.
-            TakenBack::Untold(_) if self.told => {
-                self.taken_back = TakenBack::All;
-                return Ok(TakenBack::All);
-            }
-            TakenBack::Untold(after) => (after, 1),
-            TakenBack::Until(after) => (after, TAKEN_BACK),
-        };
-        let inner = Arc::clone(&self.inner);
-        let _turn = inner.floor.turn().await;
-        let parked = inner.store.parked(after, TAKEN_BACK).await?;
-        let until = inner.clock.now_ms();
-        let mut due = Vec::new();
-        for id in parked.of_an_order.iter().take(most) {
-            if self.may_have_a_route(*id).await? {
-                due.push(Change::Postpone { id: *id, until });
-            }
-        }
-        if !due.is_empty() {
-            inner.store.commit(due).await?;
-        }
-        let has_none = parked.of_an_order.is_empty();
-        self.taken_back = match (self.taken_back, parked.end) {
-            (TakenBack::Until(_), Some(end)) => TakenBack::Until(Some(end)),
-            (TakenBack::Untold(_), Some(end)) if has_none => TakenBack::Untold(Some(end)),
-            _ => TakenBack::All,
-        };
-        Ok(self.taken_back)
-    }
-
-    /// Whether a route fits what was parked. What is damaged is for who looks at what is due.
-    async fn may_have_a_route(&mut self, id: EventId) -> Result<bool, StoreError> {
-        let store = &*self.inner.store;
-        let entry = match store.entry(id).await {
-            Ok(Some((entry, _))) => entry,
-            Ok(None) => return Ok(false),
-            Err(StoreError::Damaged { .. }) => return Ok(true),
-            Err(error) => return Err(error),
-        };
-        let known = match self.plan.routes.need_merchant() {
-            true => known(store, &self.plan, &entry).await?,
-            false => Known::default(),
-        };
-        let has_one = self.plan.routes.target(&entry, &known).is_some();
-        if !has_one {
-            self.tell_left(id);
-        }
-        Ok(has_one)
-    }
-
     /// Starts one entry, or puts it where it is in nobody's way; `more` may stand behind it.
     async fn place(
         &mut self,
@@ -361,52 +304,6 @@ impl Desk {
             return Ok(());
         }
         self.inner.store.commit(changes).await.map(drop)
-    }
-
-    /// Records the leases that ended without a word: those deliveries are due again, or dead.
-    /// Once a second is often enough.
-    async fn reap(&mut self) -> Result<Reaped, StoreError> {
-        let inner = &self.inner;
-        let now = inner.clock.now_ms();
-        if (0..REAP_EVERY_MS).contains(&now.saturating_sub(self.reaped_at)) {
-            return Ok(Reaped::All);
-        }
-        let _turn = inner.floor.turn().await;
-        let lapsed = inner.store.lapsed(now, REAPED).await?;
-        let changes: Vec<Change> = lapsed.iter().filter_map(|d| self.lapse(d)).collect();
-        if changes.is_empty() {
-            self.reaped_at = now;
-            return Ok(Reaped::All);
-        }
-        let effects = inner.store.commit(changes).await?;
-        let recorded = lapsed.iter().zip(effects);
-        let recorded = recorded.filter(|(_, effect)| matches!(effect, Effect::Applied));
-        let recorded: Vec<&Delivery> = recorded.map(|(delivery, _)| delivery).collect();
-        for delivery in &recorded {
-            pull::report_lapse(inner, delivery.id, self.plan.is_lost(delivery));
-        }
-        if recorded.is_empty() {
-            // Somebody else was first to say what became of them.
-            self.reaped_at = now;
-            return Ok(Reaped::All);
-        }
-        inner.tell();
-        // The next look finds the rest, or that there is none.
-        Ok(Reaped::Some)
-    }
-
-    fn lapse(&self, delivery: &Delivery) -> Option<Change> {
-        let lease = delivery.lease?;
-        let settlement = match self.plan.is_lost(delivery) {
-            true => Settlement::GivenUp,
-            false => Settlement::RetryAt(lease.until),
-        };
-        Some(Change::Settle {
-            id: delivery.id,
-            attempt: lease.lapsed(),
-            owed_since: Some(delivery.owed_since),
-            settlement,
-        })
     }
 
     fn set_aside(&mut self, id: EventId) {
@@ -495,25 +392,6 @@ pub(super) async fn known(
         Err(error) => return Err(error),
     };
     Ok(merchant.map(Known::from).unwrap_or_default())
-}
-
-/// How far what was parked was looked at again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TakenBack {
-    All,
-    /// None can have a route that it hadn't before; whether there is one is to be told again, and as far as
-    /// this there is none.
-    Untold(Option<EventId>),
-    /// As far as this one; there may be more.
-    Until(Option<EventId>),
-}
-
-/// How many of the leases that ended are recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reaped {
-    All,
-    /// There may be more.
-    Some,
 }
 
 /// What became of an entry that is due.
