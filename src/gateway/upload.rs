@@ -119,13 +119,14 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::net::room::Room;
     use crate::net::spool::{IN_MEMORY, Spool};
 
     #[tokio::test]
     async fn the_announced_length_is_that_of_the_bytes() {
         let labels = ["utf-8", "GBK"].into_iter().cycle();
         for (size, label) in [0, 1, 300_000, 300_001].into_iter().zip(labels) {
-            let mut spool = Spool::new(IN_MEMORY);
+            let mut spool = Spool::new(IN_MEMORY, Room::new(0));
             spool.push(&vec![7; size]).await.expect("room");
             let file = FilePart {
                 name: "image_content".to_owned(),

@@ -112,6 +112,19 @@ impl Room {
     }
 }
 
+impl Held {
+    /// Gives so many bytes of it back, or all if it has less.
+    pub fn give_back(&mut self, bytes: usize) {
+        if let Some(permit) = &mut self.permit {
+            let bytes = bytes.min(permit.num_permits());
+            drop(permit.split(bytes));
+        }
+        if let Some(of_share) = &mut self.of_share {
+            of_share.give_back(bytes);
+        }
+    }
+}
+
 impl Share {
     fn take(&self, bytes: usize, held: &mut Option<OfShare>) -> Result<(), NoRoom> {
         let Some(network) = self.network else {
@@ -138,18 +151,26 @@ impl Share {
     }
 }
 
-impl Drop for OfShare {
-    fn drop(&mut self) {
+impl OfShare {
+    fn give_back(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
         let Some(network) = self.share.network else {
             return;
         };
         let mut taken = self.share.taken();
-        if let Some(bytes) = taken.get_mut(&network) {
-            *bytes = bytes.saturating_sub(self.bytes);
-            if *bytes == 0 {
+        if let Some(of_network) = taken.get_mut(&network) {
+            *of_network = of_network.saturating_sub(bytes);
+            if *of_network == 0 {
                 taken.remove(&network);
             }
         }
+    }
+}
+
+impl Drop for OfShare {
+    fn drop(&mut self) {
+        self.give_back(self.bytes);
     }
 }
 
@@ -181,6 +202,24 @@ mod tests {
         assert!(take(&room, from("203.0.113.7"), 10).is_some());
         let share = room.share.as_ref().expect("shared");
         assert!(share.taken().is_empty(), "nobody is remembered");
+    }
+
+    #[test]
+    fn a_part_can_be_given_back() {
+        let room = Room::new(100).shared(10);
+        let mut held = take(&room, from("203.0.113.7"), 10).expect("its share");
+        held.give_back(4);
+        assert_eq!(room.all.available_permits(), 94);
+        assert!(take(&room, from("203.0.113.7"), 5).is_none());
+        assert!(take(&room, from("203.0.113.7"), 4).is_some());
+        held.give_back(7);
+        assert_eq!(room.all.available_permits(), 100);
+        let more = room.of(from("203.0.113.7")).take(10, &mut held);
+        more.expect("its share again");
+        drop(held);
+        let share = room.share.as_ref().expect("shared");
+        assert!(share.taken().is_empty(), "nobody is remembered");
+        assert_eq!(room.all.available_permits(), 100);
     }
 
     #[test]

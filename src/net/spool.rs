@@ -1,4 +1,5 @@
-//! Content of unknown size: held in memory while small, in a file without a name once it isn't.
+//! Content of unknown size: in memory while it is small, or there is room; what goes beyond, in a file
+//! without a name.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,58 +11,74 @@ use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use rustix::io::{pread, retry_on_intr};
 
 use crate::in_memory::InMemory;
+use crate::net::room::{Held, Room};
 
-/// How many bytes may stay in memory by default.
+/// How many bytes may stay in memory by default, whatever others hold.
 pub const IN_MEMORY: usize = 256 << 10;
-/// How much is written to a file, or read from one, at once: each time costs two changes of threads.
-/// Less than may stay in memory: content in a file never holds more than content without one.
+/// How much is written to a file, or read from one, at once: each time may cost two changes of threads.
 const CHUNK: usize = 64 << 10;
 
 /// Takes content piece by piece. `Debug` shows none of it.
 pub struct Spool {
     in_memory: usize,
-    /// What isn't in the file.
-    memory: BytesMut,
+    spare: Room,
+    kept: Kept,
+    /// What stands behind that and what is in the file: less than a chunk.
+    filling: BytesMut,
     file: Option<Arc<File>>,
-    length: u64,
+    /// How many bytes are in the file.
+    written: u64,
     /// A write failed, or nobody waited for it.
     is_broken: bool,
+}
+
+/// The beginning of some content.
+#[derive(Default)]
+struct Kept {
+    chunks: Vec<Bytes>,
+    length: usize,
+    /// What it has of the spare room.
+    spare: Held,
 }
 
 /// Whole content, which can be read any number of times. Clones share it. `Debug` shows none of it.
 #[derive(Clone)]
 pub struct Spooled {
-    place: Place,
-    length: u64,
-}
-
-#[derive(Clone)]
-enum Place {
-    File(Arc<File>),
-    Memory(Bytes),
+    kept: Arc<Kept>,
+    /// What stands behind that.
+    file: Option<Arc<File>>,
+    written: u64,
 }
 
 impl std::fmt::Debug for Spool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Spool({} bytes)", self.length)
+        write!(
+            f,
+            "Spool({} bytes in memory, {} in a file)",
+            self.in_memory(),
+            self.written
+        )
     }
 }
 
 impl std::fmt::Debug for Spooled {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Spooled({} bytes)", self.length)
+        write!(f, "Spooled({} bytes)", self.len())
     }
 }
 
 impl Spool {
-    /// A spool that goes to a file once it holds more than `in_memory` bytes.
+    /// A spool whose content stays in memory as far as it has no more than `in_memory` bytes, or as
+    /// there is room in `spare`; what stands behind that goes to a file.
     #[must_use]
-    pub fn new(in_memory: usize) -> Self {
+    pub fn new(in_memory: usize, spare: Room) -> Self {
         Self {
             in_memory,
-            memory: BytesMut::new(),
+            spare,
+            kept: Kept::default(),
+            filling: BytesMut::new(),
             file: None,
-            length: 0,
+            written: 0,
             is_broken: false,
         }
     }
@@ -73,24 +90,24 @@ impl Spool {
     ///
     /// # Cancel safety
     /// Not safe: the content is lost, and every call behind it fails.
-    pub async fn push(&mut self, piece: &[u8]) -> io::Result<()> {
+    pub async fn push(&mut self, mut piece: &[u8]) -> io::Result<()> {
         self.check()?;
-        let most = match &self.file {
-            None => self.in_memory,
-            Some(_) => CHUNK,
-        };
-        if self.memory.len() + piece.len() > most {
-            self.write().await?;
+        while !piece.is_empty() {
+            let left = CHUNK.saturating_sub(self.filling.len());
+            let (next, rest) = piece.split_at_checked(left).unwrap_or((piece, &[]));
+            self.filling.extend_from_slice(next);
+            if self.filling.len() >= CHUNK {
+                self.put_away().await?;
+            }
+            piece = rest;
         }
-        self.memory.extend_from_slice(piece);
-        self.length = self.length.saturating_add(piece.len() as u64);
         Ok(())
     }
 
     /// How many bytes of it are held in memory now.
     #[must_use]
     pub fn in_memory(&self) -> usize {
-        self.memory.len()
+        self.kept.length.saturating_add(self.filling.len())
     }
 
     /// The content once all of it is there.
@@ -99,34 +116,47 @@ impl Spool {
     /// The system's, when the file can't be written.
     pub async fn finish(mut self) -> io::Result<Spooled> {
         self.check()?;
-        if self.file.is_some() {
-            self.write().await?;
+        if !self.filling.is_empty() {
+            self.put_away().await?;
         }
         Ok(Spooled {
-            place: self
-                .file
-                .map_or_else(|| Place::Memory(self.memory.freeze()), Place::File),
-            length: self.length,
+            kept: Arc::new(self.kept),
+            file: self.file,
+            written: self.written,
         })
     }
 
-    /// Moves what is in memory to the end of the file.
+    /// Puts what has come to the rest: in memory, or else in the file, as all behind it.
+    async fn put_away(&mut self) -> io::Result<()> {
+        let length = self.kept.length.saturating_add(self.filling.len());
+        let more = self.filling.len();
+        let may_stay = self.file.is_none()
+            && (length <= self.in_memory || self.spare.take(more, &mut self.kept.spare).is_ok());
+        if !may_stay {
+            return self.write().await;
+        }
+        // Whoever has sent a whole chunk may send another.
+        let next = BytesMut::with_capacity(if more < CHUNK { 0 } else { CHUNK });
+        let chunk = std::mem::replace(&mut self.filling, next);
+        self.kept.chunks.push(chunk.freeze());
+        self.kept.length = length;
+        Ok(())
+    }
+
+    /// Moves what has come to the end of the file.
     async fn write(&mut self) -> io::Result<()> {
         self.is_broken = true;
-        let (file, mut memory) = (self.file.take(), std::mem::take(&mut self.memory));
-        let at = self.length.saturating_sub(memory.len() as u64);
+        let (file, mut piece) = (self.file.take(), std::mem::take(&mut self.filling));
+        let (at, length) = (self.written, piece.len() as u64);
         let write = move || -> io::Result<_> {
             let file = file.map_or_else(|| nameless().map(Arc::new), Ok)?;
-            file.write_all_at(&memory, at)?;
-            memory.clear();
-            Ok((file, memory))
+            file.write_all_at(&piece, at)?;
+            piece.clear();
+            Ok((file, piece))
         };
-        let (file, memory) = tokio::task::spawn_blocking(write).await??;
-        self.file = Some(file);
-        self.memory = match memory.capacity() > CHUNK {
-            true => BytesMut::with_capacity(CHUNK),
-            false => memory,
-        };
+        let (file, piece) = tokio::task::spawn_blocking(write).await??;
+        (self.file, self.filling) = (Some(file), piece);
+        self.written = at.saturating_add(length);
         self.is_broken = false;
         Ok(())
     }
@@ -143,30 +173,35 @@ impl Spooled {
     /// How many bytes it has.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.length
+        self.written.saturating_add(self.kept.length as u64)
     }
 
     /// How many of them are held in memory.
     #[must_use]
     pub fn in_memory(&self) -> usize {
-        match &self.place {
-            Place::File(_) => 0,
-            Place::Memory(bytes) => bytes.len(),
-        }
+        self.kept.length
     }
 
     /// Whether it has none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.length == 0
+        self.len() == 0
     }
 
     /// Reads it from its beginning, a piece at a time.
     #[must_use]
     pub fn read(&self) -> BoxStream<'static, io::Result<Bytes>> {
-        match &self.place {
-            Place::Memory(bytes) => stream::iter([Ok(bytes.clone())]).boxed(),
-            Place::File(file) => read_file(Arc::clone(file), self.length).boxed(),
+        // It keeps the room, too, until it has given all that is there.
+        let kept = Arc::clone(&self.kept);
+        let chunks = 0..kept.chunks.len();
+        let chunks = chunks.filter_map(move |place| kept.chunks.get(place).cloned());
+        let chunks = stream::iter(chunks).map(Ok);
+        match &self.file {
+            None => chunks.boxed(),
+            Some(file) => {
+                let rest = read_file(Arc::clone(file), self.written);
+                chunks.chain(rest).boxed()
+            }
         }
     }
 }
@@ -237,7 +272,13 @@ mod tests {
     }
 
     async fn check_within(in_memory: usize, pieces: &[usize], in_file: bool) {
-        let mut spool = Spool::new(in_memory);
+        let spooled = spooled((in_memory, Room::new(0)), pieces).await;
+        assert_eq!(spooled.file.is_some(), in_file);
+    }
+
+    /// The content of these pieces, read twice.
+    async fn spooled((in_memory, spare): (usize, Room), pieces: &[usize]) -> Spooled {
+        let mut spool = Spool::new(in_memory, spare);
         let mut expected = Vec::new();
         for (number, size) in pieces.iter().enumerate() {
             let piece = vec![u8::try_from(number % 251).expect("small"); *size];
@@ -245,12 +286,12 @@ mod tests {
             expected.extend(piece);
         }
         let spooled = spool.finish().await.expect("room");
-        assert_eq!(matches!(spooled.place, Place::File(_)), in_file);
         assert_eq!(spooled.len(), expected.len() as u64);
         for _ in 0..2 {
             let read: Vec<Bytes> = spooled.read().try_collect().await.expect("readable");
             assert_eq!(read.concat(), expected);
         }
+        spooled
     }
 
     #[tokio::test]
@@ -276,17 +317,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_is_held_beside_a_file_than_is_written_at_once() {
-        let mut spool = Spool::new(IN_MEMORY);
+    async fn no_more_is_held_than_may_be_and_is_written_at_once() {
+        let mut spool = Spool::new(IN_MEMORY, Room::new(0));
         for _ in 0..100 {
             spool.push(&[7; 10_000]).await.expect("room");
-            let most = match &spool.file {
-                None => IN_MEMORY,
-                Some(_) => CHUNK,
-            };
-            assert!(spool.memory.len() <= most);
+            assert!(spool.in_memory() < IN_MEMORY + CHUNK);
         }
-        assert!(spool.file.is_some() && spool.memory.capacity() <= CHUNK);
+        assert!(spool.file.is_some() && spool.filling.capacity() <= CHUNK);
+        let whole = spool.finish().await.expect("room");
+        assert_eq!(whole.in_memory(), IN_MEMORY);
+    }
+
+    #[tokio::test]
+    async fn what_there_is_room_for_stays_in_memory_as_long_as_somebody_has_it() {
+        let spare = Room::new(5 * CHUNK);
+        let first = spooled((CHUNK, spare.clone()), &[3 * CHUNK + 1]).await;
+        assert_eq!((first.in_memory(), first.written), (3 * CHUNK + 1, 0));
+        // The rest of the room, less than two chunks more; and all behind that, though it would fit.
+        let second = spooled((CHUNK, spare.clone()), &[4 * CHUNK, 1]).await;
+        let (in_memory, written) = (3 * CHUNK, CHUNK as u64 + 1);
+        assert_eq!((second.in_memory(), second.written), (in_memory, written));
+        drop(first);
+        let reading = second.read();
+        drop(second);
+        let third = spooled((0, spare.clone()), &[3 * CHUNK]).await;
+        assert_eq!((third.in_memory(), third.written), (3 * CHUNK, 0));
+        let fourth = spooled((0, spare.clone()), &[CHUNK]).await;
+        assert_eq!(fourth.in_memory(), 0, "the second is still read");
+        let read: Vec<Bytes> = reading.try_collect().await.expect("readable");
+        assert_eq!(read.len(), 5);
+        assert_eq!(spooled((0, spare), &[CHUNK]).await.in_memory(), CHUNK);
     }
 
     #[cfg(target_os = "linux")]
@@ -298,13 +358,11 @@ mod tests {
             .build()
             .expect("started");
         runtime.block_on(async {
-            let mut spool = Spool::new(1);
+            let mut spool = Spool::new(1, Room::new(0));
             let piece = vec![7; 5 * CHUNK + 3];
             spool.push(&piece).await.expect("room");
             let spooled = spool.finish().await.expect("room");
-            let Place::File(file) = &spooled.place else {
-                panic!("it is larger than what stays in memory");
-            };
+            let file = spooled.file.as_deref().expect("no room in memory");
             if !crate::in_memory::tells(file) {
                 return;
             }
@@ -321,9 +379,9 @@ mod tests {
 
     #[tokio::test]
     async fn content_whose_write_nobody_waited_for_is_never_taken_for_whole() {
-        let mut spool = Spool::new(1);
+        let mut spool = Spool::new(1, Room::new(0));
         spool.push(b"a").await.expect("room");
-        assert!(spool.push(b"b").now_or_never().is_none());
+        assert!(spool.push(&[7; CHUNK]).now_or_never().is_none());
         assert!(spool.push(b"c").await.is_err());
         assert!(spool.finish().await.is_err());
     }

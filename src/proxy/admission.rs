@@ -133,6 +133,7 @@ impl Proxy {
                 whole: limits.max_upload,
                 text: limits.max_body,
                 room: limits.room.clone(),
+                spare: limits.spare.clone(),
                 deadline,
             };
             // Every part is written in it, so it is known before the first is read.

@@ -79,6 +79,9 @@ use story::Story;
 /// How much the bodies of all calls under way may take, bytes; files of uploads beyond what stays
 /// in memory of them don't count.
 const ROOM: usize = 64 << 20;
+/// How much of that all uploads together may hold of their files, beyond what each may in any case:
+/// what is in no file need not be written, read and removed.
+const SPARE: usize = 8 << 20;
 
 /// The proxy. Clones share everything.
 #[derive(Clone)]
@@ -146,6 +149,8 @@ pub struct Limits {
     pub max_upload: u64,
     /// Where bodies are while their calls are under way.
     pub room: Room,
+    /// Where files of uploads may be that are too large to stay in memory whatever others hold.
+    pub spare: Room,
     /// Deadline of a call.
     pub timeout: Duration,
     /// From `Deaf` on no further call is admitted.
@@ -164,6 +169,7 @@ impl Limits {
             max_body: config.proxy.max_body,
             max_upload: config.proxy.max_upload,
             room: Room::new(ROOM.max(config.proxy.max_body)),
+            spare: Room::new(SPARE),
             timeout: config.upstream.timeout,
             ending,
         }
@@ -176,6 +182,7 @@ impl Limits {
             in_flight: self.in_flight.clone(),
             calls: self.calls.clone(),
             room: self.room.unless(Room::new(ROOM.max(config.proxy.max_body))),
+            spare: self.spare.clone(),
             ..Self::new(config, self.ending.clone())
         }
     }

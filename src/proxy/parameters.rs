@@ -184,6 +184,7 @@ pub(super) fn check_files(parameters: &Params, files: &[FilePart]) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::room::Room;
     use crate::net::spool::Spool;
 
     #[test]
@@ -308,7 +309,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_is_named_like_a_parameter_and_once() {
-        let content = Spool::new(0).finish().await.expect("empty");
+        let content = Spool::new(0, Room::new(0)).finish().await.expect("empty");
         for (name, expected) in [
             ("image", "passes"),
             ("Title", "parameter-duplicate"),

@@ -47,6 +47,8 @@ pub(super) struct UploadLimits {
     pub(super) text: usize,
     /// Where all that is held in memory is, among other bodies.
     pub(super) room: Room,
+    /// What of that all uploads together may hold of their files beyond [`IN_MEMORY`] each.
+    pub(super) spare: Room,
     /// How long it may take to arrive.
     pub(super) deadline: Duration,
 }
@@ -163,12 +165,11 @@ async fn collect(
             if upload.files.len() >= FILES {
                 return Err(invalid("it has more than 10 files"));
             }
-            let file = file(disposition, field, (reading, memory)).await?;
+            let spool = Spool::new(memory, limits.spare.clone());
+            let file = file(disposition, field, (spool, &mut held), reading).await?;
             check_new(&upload, &file.name)?;
             // All files together may hold as much memory as one.
             memory = memory.saturating_sub(file.content.in_memory());
-            let taken = limits.room.take(file.content.in_memory(), &mut held);
-            taken.map_err(RoomError::from)?;
             upload.files.push(file);
         } else {
             let name = disposition.name;
@@ -257,24 +258,23 @@ fn unreadable(name: &str, reason: &str) -> ProxyError {
 async fn file(
     disposition: Disposition,
     mut field: Field<'_>,
-    (reading, memory): (Reading<'_>, usize),
+    (mut spool, held): (Spool, &mut Held),
+    reading: Reading<'_>,
 ) -> Result<FilePart, ProxyError> {
     let declared = field.content_type().map(ToString::to_string);
     let content_type = declared.unwrap_or_else(|| "application/octet-stream".to_owned());
-    let mut spool = Spool::new(memory);
-    let (room, mut held) = (&reading.limits.room, Held::default());
+    let mut taken = 0;
     while let Some(piece) = next_piece(&mut field, reading).await? {
-        room.take(piece.len(), &mut held).map_err(RoomError::from)?;
-        let before = spool.in_memory();
+        let room = reading.limits.room.take(piece.len(), held);
+        room.map_err(RoomError::from)?;
+        taken += piece.len();
         spool.push(&piece).await.map_err(|e| no_room(&e))?;
-        if spool.in_memory() < before.saturating_add(piece.len()) {
-            // What went to the file holds none.
-            held = Held::default();
-            let left = room.take(spool.in_memory(), &mut held);
-            left.map_err(RoomError::from)?;
-        }
+        // What went to the file takes none.
+        held.give_back(taken.saturating_sub(spool.in_memory()));
+        taken = spool.in_memory();
     }
     let content = spool.finish().await.map_err(|e| no_room(&e))?;
+    held.give_back(taken.saturating_sub(content.in_memory()));
     Ok(FilePart {
         name: disposition.name,
         file_name: disposition.file_name.unwrap_or_default(),
