@@ -457,32 +457,36 @@ impl Tokens {
 
     /// Whether Alipay says that a merchant's authorisation is over: its token is invalid, and so is
     /// the one before where a refresh brought it and it never worked. One whose time is over is
-    /// invalid, too; then no new pair may be had for it either. Alipay ends a token when it executes
-    /// its refresh, so one that is under way is waited for.
+    /// invalid, too; then no new pair may be had for it either, and `None` says that nobody knows
+    /// whether it can. Alipay ends a token when it executes its refresh, so one that is under way is
+    /// waited for.
     ///
     /// # Errors
     /// [`TokenError`] when Alipay couldn't be asked.
     ///
     /// # Cancel safety
     /// Safe: a refresh that has begun goes on by itself.
-    pub async fn has_ended(&self, merchant: &Merchant) -> Result<bool, TokenError> {
+    pub async fn has_ended(&self, merchant: &Merchant) -> Result<Option<bool>, TokenError> {
         let (turn, stored) = refresh::in_turn(&self.parts, &self.turns, merchant).await?;
         let is_replaced = |now: Merchant| now.token.app_auth_token != merchant.token.app_auth_token;
         if stored.is_some_and(is_replaced) || self.query(merchant).await? == TokenStatus::Valid {
-            return Ok(false);
+            return Ok(Some(false));
         }
         drop(turn);
         let now = self.parts.clock.now_ms();
         if merchant.token.stated_expiry.is_some_and(|at| at <= now) {
-            let remedy = self.remedy(merchant).await;
-            return Ok(matches!(remedy, Remedy::Nothing));
+            return Ok(match self.remedy(merchant).await {
+                Remedy::Nothing => Some(true),
+                Remedy::Previous | Remedy::Renewed(_) => Some(false),
+                Remedy::Unknown => None,
+            });
         }
         let Some(previous) = merchant.fallback() else {
-            return Ok(true);
+            return Ok(Some(true));
         };
         let app = calls::app(&self.parts, &merchant.app_id)?;
         let (status, _) = calls::describe(&self.parts, &app, previous).await?;
-        Ok(status == TokenStatus::Invalid)
+        Ok(Some(status == TokenStatus::Invalid))
     }
 
     /// All that Alipay says of the merchant's token.

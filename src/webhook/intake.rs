@@ -384,12 +384,16 @@ impl Intake<'_> {
         }
     }
 
-    /// Whether Alipay says that the authorisation is over; `None` where it can't be asked: calls with
-    /// a dead token fail by themselves.
+    /// Whether Alipay says that the authorisation is over; `None` where it can't be asked, or what it
+    /// says leaves that open: calls with a dead token fail by themselves.
     async fn confirms(&self, merchant: &Merchant) -> Option<bool> {
         let ended = self.inner.parts.tokens.has_ended(merchant);
         match tokio::time::timeout(QUERY_PATIENCE, ended).await {
-            Ok(Ok(has_ended)) => Some(has_ended),
+            Ok(Ok(None)) => {
+                tracing::warn!("a cancellation could not be checked: a new pair may yet be had");
+                None
+            }
+            Ok(Ok(has_ended)) => has_ended,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a cancellation could not be checked");
                 None

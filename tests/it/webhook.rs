@@ -51,6 +51,7 @@ use crate::support::{TestSidecar, add_merchant, merchant};
 
 const NOTIFICATIONS: &str = "alipay_sidecar_notifications_total";
 const QUERY: &str = "alipay.open.auth.token.app.query";
+const DAY: i64 = 86_400_000;
 
 async fn parts() -> Parts {
     Parts::new(Setting::default()).await
@@ -575,6 +576,30 @@ async fn a_cancellation_of_one_whose_token_has_timed_out_only_renews_it() {
     let renewed = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
     assert_eq!(renewed.status, MerchantStatus::Authorized);
     assert!(renewed.token.app_auth_token != stored.token.app_auth_token);
+}
+
+#[tokio::test]
+async fn a_cancellation_holds_though_nobody_knows_whether_a_new_pair_may_be_had() {
+    for (sent, is_revoked) in [(0, true), (-366 * DAY, false)] {
+        let parts = parts().await;
+        parts
+            .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
+            .await;
+        let stored = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
+        let expiry = stored.token.stated_expiry.expect("Alipay tells it");
+        parts.clock.advance_ms(expiry - parts.clock.now_ms());
+        parts
+            .simulator
+            .fault(Fault::once(FaultKind::Html).times(9).on(TOKEN_METHOD));
+        let mut cancel = of(FIRST_AUTH_APP_ID);
+        let sent_at = (expiry + sent).to_string();
+        cancel.params.insert("utc_timestamp".to_owned(), sent_at);
+        assert!(acked(&parts.trigger(Event::Cancel, cancel).await));
+        assert_eq!((parts.asked(QUERY), parts.asked(TOKEN_METHOD)), (1, 1));
+        let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+        let found = matches!(merchant.status, MerchantStatus::Revoked { .. });
+        assert_eq!(found, is_revoked, "{sent}");
+    }
 }
 
 #[tokio::test]
