@@ -201,6 +201,7 @@ impl Pair {
             Step::Revoke {
                 merchant,
                 at,
+                estimated,
                 only,
                 told,
             } => Change::Revoke {
@@ -208,6 +209,7 @@ impl Pair {
                     app_id,
                     auth_app_id: auth_app_id(merchant),
                     at: at.map(|by| now + by),
+                    estimated: *estimated,
                     only: only.map(|only| self.token(&merchant_app(u32::from(*merchant)), only)),
                 },
                 entry: self.told(*told).map(Box::new),

@@ -18,6 +18,7 @@ pub(in super::super) struct Triple {
     pub(in super::super) auth_time: i64,
     pub(in super::super) estimated: bool,
     pub(in super::super) status: MerchantStatus,
+    pub(in super::super) revoked_at_estimated: bool,
     pub(in super::super) doubt: Option<Doubt>,
     pub(in super::super) refresh_refused: bool,
     pub(in super::super) alias: Option<String>,
@@ -45,9 +46,10 @@ impl Triple {
     }
 
     /// What a time of its own must be newer than: one who is taken for cancelled because a token was
-    /// refused may have authorised another before.
+    /// refused, or who cancelled nobody knows when, may have authorised another before.
     fn newest_against(&self, token: &str) -> i64 {
-        match self.is_inferred() && self.token != token {
+        let is_estimated = self.is_inferred() || self.revoked_at_estimated;
+        match is_estimated && self.token != token {
             true => self.auth_time,
             false => self.newest(),
         }
@@ -197,6 +199,7 @@ impl Merchants {
             (at, _) => at.unwrap_or(now).max(newest + 1),
         };
         stored.status = MerchantStatus::Revoked { at };
+        stored.revoked_at_estimated = revocation.estimated;
         (stored.doubt, stored.updated_at) = (None, now);
         Done {
             answer: Answer::Applied,
@@ -367,6 +370,7 @@ fn granted(
         auth_time,
         estimated,
         status: MerchantStatus::Authorized,
+        revoked_at_estimated: false,
         doubt: None,
         // A pair's refresh token goes with its token here.
         refresh_refused: again.is_some_and(|again| again.refresh_refused),
