@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::gateway::error::{GatewayError, Outcome};
 use crate::protocol::error::ProtocolError;
 use crate::store::error::StoreError;
+use crate::token::refused_code;
 
 /// A token wasn't exchanged, refreshed or asked about. Cheap to clone: all who asked together
 /// get the same.
@@ -146,6 +147,17 @@ impl TokenError {
                 | Self::Refused { .. }
                 | Self::Revoked { .. }
         )
+    }
+
+    /// Whether an exchange failed because of what was to be exchanged, as far as can be told: Alipay
+    /// refuses good codes, too, such as those of an app that has called too often.
+    #[must_use]
+    pub fn may_be_about_code(&self) -> bool {
+        match self {
+            Self::CodeInvalid { .. } => true,
+            Self::Refused { code, sub_code } => refused_code::may_be_about_code(code, sub_code),
+            _ => false,
+        }
     }
 }
 

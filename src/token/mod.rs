@@ -39,6 +39,7 @@ mod learn;
 pub mod metrics;
 mod proof;
 mod refresh;
+mod refused_code;
 mod remedy;
 mod spent;
 mod storing;
@@ -177,8 +178,8 @@ impl Tokens {
     /// whose outcome is unknown, and never a second try.
     ///
     /// # Errors
-    /// [`TokenError`]; [`TokenError::is_refusal`] tells a bad code from an Alipay that couldn't
-    /// be asked.
+    /// [`TokenError`]; [`TokenError::may_be_about_code`] tells a bad code from an Alipay that couldn't
+    /// be asked, or doesn't let the app ask.
     ///
     /// # Cancel safety
     /// Safe: the exchange goes on in a task of its own.

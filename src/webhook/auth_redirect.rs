@@ -170,9 +170,10 @@ async fn check_allowance(
     Err(Page::TooManyCodes)
 }
 
-/// Counts a code that Alipay refused; a network that failed is nobody's fault.
+/// Counts a code that Alipay refused; a network that failed is nobody's fault, nor is it the code's that
+/// our app may not ask.
 fn count_bad(inner: &Inner, asker: Asker<'_>, error: &TokenError) {
-    if matches!(error, TokenError::Refused { .. }) {
+    if matches!(error, TokenError::Refused { .. }) && error.may_be_about_code() {
         inner.bad_codes.count(asker, inner.parts.clock.now_ms());
     }
 }
@@ -280,7 +281,7 @@ fn failed(app_id: &AppId, error: &TokenError) -> Page {
         "an app_auth_code could not be exchanged"
     );
     match error {
-        error if error.is_refusal() => Page::CodeRefused,
+        error if error.may_be_about_code() => Page::CodeRefused,
         _ if matches!(error.kind(), "overloaded" | "store-unavailable") => Page::Unavailable,
         _ => Page::ExchangeFailed,
     }

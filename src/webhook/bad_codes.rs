@@ -1,8 +1,8 @@
 //! How many codes that are none we have Alipay refuse.
 //!
 //! The callback is open to the world, isn't signed, and a code can't be judged but by asking Alipay,
-//! whose patience with an app is limited. Codes that are good cost nothing here; those that Alipay
-//! refuses do, and where an app's are used up, nothing is asked for a while: who was wrongly turned
+//! whose patience with an app is limited. Codes that are good cost nothing here, nor does what Alipay
+//! refuses for another reason than the code; bad ones do, and where an app's are used up, nothing is asked for a while: who was wrongly turned
 //! away comes again with the same code, which lives for a day.
 //!
 //! Each public network has an eighth of it, so that whoever sends rubbish keeps himself out and nobody
