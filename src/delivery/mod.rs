@@ -20,9 +20,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
-use crate::config::delivery::{DeliveryConfig, DeliveryFormat};
+use crate::config::delivery::{AuthorizationDelivery, DeliveryConfig, DeliveryFormat};
 use crate::install_key::InstallKey;
 use crate::model::delivery::Delivery;
+use crate::model::notification::{DeliveryForm, InboxEntry};
 use crate::net::client::Client;
 use crate::store::Store;
 use crate::telemetry::span::Tracer;
@@ -100,6 +101,8 @@ struct Plan {
     routes: Routes,
     /// The form of what no route fits.
     format: DeliveryFormat,
+    /// Whether Alipay's own messages about authorisations may go out, tokens and all.
+    authorization: AuthorizationDelivery,
     signer: Option<WebhookSigner>,
     give_up_after: Duration,
 }
@@ -199,8 +202,30 @@ impl Plan {
             means,
             routes: Routes::new(config),
             format: config.format,
+            authorization: config.authorization,
             signer: config.signing_secret.as_ref().map(WebhookSigner::new),
             give_up_after: config.give_up_after,
+        }
+    }
+
+    /// The entry as it goes out now. What was to go out as Alipay sent it when it came goes out without
+    /// tokens where these aren't handed on any more: as the event that it led to, else redacted.
+    fn present(&self, entry: InboxEntry) -> InboxEntry {
+        if entry.form != DeliveryForm::Verbatim
+            || self.authorization != AuthorizationDelivery::Event
+        {
+            return entry;
+        }
+        match &entry.event {
+            Some(event) => InboxEntry {
+                event_type: event.event_type.clone(),
+                form: DeliveryForm::Event,
+                ..entry
+            },
+            None => InboxEntry {
+                form: DeliveryForm::Redacted,
+                ..entry
+            },
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::delivery::search::Search;
 use crate::delivery::whose::Whose;
-use crate::delivery::{Inner, claim, outgoing, schedule, signed_anew};
+use crate::delivery::{Inner, Plan, claim, outgoing, schedule, signed_anew};
 use crate::model::delivery::{Attempt, AttemptError, Delivery, DeliveryState, Lease, Settlement};
 use crate::model::id::EventId;
 use crate::model::notification::InboxEntry;
@@ -377,7 +377,9 @@ impl Puller {
     async fn lay_out(&self, look: Look) -> Vec<Pulled> {
         let mut pulled = Vec::with_capacity(look.claimed.len());
         for (entry, attempt) in look.claimed {
-            match self.outgoing(&entry).await {
+            let plan = self.0.plan.load_full();
+            let entry = plan.present(entry);
+            match self.outgoing(&plan, &entry).await {
                 Ok(sent) => pulled.push(Pulled {
                     entry,
                     attempt,
@@ -393,9 +395,12 @@ impl Puller {
         pulled
     }
 
-    async fn outgoing(&self, entry: &InboxEntry) -> Result<outgoing::Outgoing, Unmade> {
-        let plan = self.0.plan.load_full();
-        let known = claim::known(&*self.0.store, &plan, entry).await?;
+    async fn outgoing(
+        &self,
+        plan: &Plan,
+        entry: &InboxEntry,
+    ) -> Result<outgoing::Outgoing, Unmade> {
+        let known = claim::known(&*self.0.store, plan, entry).await?;
         let target = plan.routes.target(entry, &known);
         let format = target.map_or(plan.format, |target| target.format);
         let sent = outgoing::lay_out(&known.told_in(entry.clone()), format);

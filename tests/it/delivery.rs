@@ -5,7 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use alipay_sidecar::config::delivery::{DeliveryConfig, DeliveryFormat, DeliveryRoute};
+use alipay_sidecar::config::delivery::{
+    AuthorizationDelivery, DeliveryConfig, DeliveryFormat, DeliveryRoute,
+};
+use alipay_sidecar::delivery::pull::Claim;
+use alipay_sidecar::delivery::whose::Whose;
 use alipay_sidecar::model::delivery::{AttemptError, Delivery, DeliveryState, Lease, Settlement};
 use alipay_sidecar::model::id::EventId;
 use alipay_sidecar::model::notification::InboxEntry;
@@ -145,6 +149,87 @@ async fn what_is_not_taken_comes_again_until_patience_ends_and_after_a_replay() 
     running
         .until(id, |d| d.state == DeliveryState::Delivered)
         .await;
+}
+
+/// What three messages of a merchant become where tokens aren't handed on: an authorisation, one of a
+/// version that isn't known, and a cancellation.
+async fn three_messages(parts: &Parts) {
+    let of = |version: Option<&str>| {
+        let version = version.map(|version| ("version".to_owned(), version.to_owned()));
+        TriggerOptions {
+            auth_app_id: Some(FIRST_AUTH_APP_ID.to_owned()),
+            params: version.into_iter().collect(),
+            ..TriggerOptions::default()
+        }
+    };
+    for (event, version) in [
+        (Event::PluginOrder, None),
+        (Event::ReAuthorize, Some("2.0")),
+        (Event::Cancel, None),
+    ] {
+        let sent = parts.trigger(event, of(version)).await;
+        assert_eq!(sent.body.contains("app_auth_token"), event != Event::Cancel);
+        parts.clock.advance_ms(1000);
+    }
+}
+
+#[tokio::test]
+async fn what_was_to_go_out_with_tokens_goes_without_once_these_are_not_handed_on() {
+    let types = [
+        "merchant.authorized",
+        "open_app_auth_notify",
+        "merchant.revoked",
+    ];
+    for (authorization, types) in [
+        (AuthorizationDelivery::Verbatim, types.to_vec()),
+        // Each of the two that were applied has a second entry.
+        (
+            AuthorizationDelivery::Both,
+            vec![
+                "merchant.authorized",
+                "open_app_auth_notify",
+                "open_app_auth_notify",
+                "merchant.revoked",
+                "alipay.open.auth.appauth.cancelled",
+            ],
+        ),
+    ] {
+        let mut backend = FakeBackend::new().await;
+        let config = DeliveryConfig {
+            authorization,
+            ..DeliveryConfig::default()
+        };
+        let running = running(config).await;
+        let parts = &running.parts;
+        three_messages(parts).await;
+        parts.dispatcher.reconfigure(&DeliveryConfig::default());
+        let wanted = Claim {
+            max: 10,
+            lease: Duration::from_secs(1),
+            wait: Duration::ZERO,
+        };
+        let puller = parts.dispatcher.puller();
+        let claimed = puller.claim(wanted, &Whose::Everybodys).await;
+        let claimed = claimed.expect("readable");
+        let pulled = claimed
+            .iter()
+            .map(|pulled| pulled.entry.event_type.as_str());
+        assert_eq!(pulled.collect::<Vec<_>>(), types, "{authorization:?}");
+        parts.dispatcher.reconfigure(&to(&backend));
+        running.later(1000);
+        let mut pushed = HashSet::new();
+        for _ in &types {
+            let got = backend.next().await;
+            pushed.insert((got.header("alipay-event-id").to_owned(), got.body));
+        }
+        let pulled = claimed.iter().map(|pulled| {
+            assert_eq!(pulled.content_type, "application/json");
+            let body = String::from_utf8(pulled.body.to_vec()).expect("JSON");
+            assert!(!body.contains("app_auth_token"), "{body}");
+            (pulled.entry.id.to_string(), body)
+        });
+        assert_eq!(pulled.collect::<HashSet<_>>(), pushed);
+    }
 }
 
 #[tokio::test]

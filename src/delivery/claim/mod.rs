@@ -232,6 +232,7 @@ impl Desk {
         now: i64,
         more: bool,
     ) -> Placed {
+        let entry = self.plan.present(entry);
         let known = match known(&*self.inner.store, &self.plan, &entry).await {
             Ok(known) => known,
             Err(error) => {

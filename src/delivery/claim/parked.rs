@@ -63,7 +63,7 @@ impl Desk {
     async fn may_have_a_route(&mut self, id: EventId) -> Result<bool, StoreError> {
         let store = &*self.inner.store;
         let entry = match store.entry(id).await {
-            Ok(Some((entry, _))) => entry,
+            Ok(Some((entry, _))) => self.plan.present(entry),
             Ok(None) => return Ok(false),
             Err(StoreError::Damaged { .. }) => return Ok(true),
             Err(error) => return Err(error),
