@@ -22,11 +22,17 @@ pub struct Failure {
     pub owed_since: i64,
     /// Which part of the jitter to take: 0 for none, 255 for nearly all.
     pub jitter: u8,
+    /// How long an attempt may take.
+    pub timeout: Duration,
 }
 
 /// How many attempts there are at least: what was owed for long before a backend was there at all
 /// isn't dead after the first, as what is pulled isn't.
 pub const LEAST_ATTEMPTS: u32 = 2;
+/// Of how long as many attempts as fit into it are always made, if that is as long as a delivery is
+/// tried, milliseconds. A clock that is set right after a start may jump by years, and nothing tells
+/// that from time in which a backend didn't answer.
+const ALWAYS_TRIED_MS: i64 = 3_600_000;
 
 /// Decides what follows from a failure: another attempt, the last of which is made when
 /// `give_up_after` has passed, or none.
@@ -36,7 +42,8 @@ pub fn after(failure: Failure, give_up_after: Duration) -> Settlement {
     let next = failure
         .at
         .saturating_add(delay_ms(failure.attempts, failure.jitter));
-    match (failure.at >= deadline, failure.attempts >= LEAST_ATTEMPTS) {
+    let least = least_attempts(give_up_after, failure.timeout);
+    match (failure.at >= deadline, failure.attempts >= least) {
         (true, true) => Settlement::GivenUp,
         (true, false) => Settlement::RetryAt(next),
         (false, _) => Settlement::RetryAt(next.min(deadline)),
@@ -50,8 +57,27 @@ pub fn is_over(owed_since: i64, at: i64, give_up_after: Duration) -> bool {
 }
 
 fn deadline(owed_since: i64, give_up_after: Duration) -> i64 {
-    let patience = i64::try_from(give_up_after.as_millis()).unwrap_or(i64::MAX);
-    owed_since.saturating_add(patience)
+    owed_since.saturating_add(milliseconds(give_up_after))
+}
+
+/// How many attempts have to fail before a delivery is given up: no more than are over by then in any
+/// case, each as late and as long as it can be.
+fn least_attempts(give_up_after: Duration, timeout: Duration) -> u32 {
+    let (time, longest) = (milliseconds(give_up_after), milliseconds(timeout));
+    let time = time.min(ALWAYS_TRIED_MS);
+    let (mut attempts, mut end) = (1, longest);
+    loop {
+        let delay = delay_ms(attempts, u8::MAX);
+        end = end.saturating_add(delay).saturating_add(longest);
+        if end > time {
+            return attempts.max(LEAST_ATTEMPTS);
+        }
+        attempts += 1;
+    }
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn delay_ms(attempts: u32, jitter: u8) -> i64 {
@@ -65,6 +91,7 @@ mod tests {
     use super::*;
 
     const HOUR: i64 = 3_600_000;
+    const TIMEOUT: Duration = Duration::from_secs(15);
 
     fn check(attempts: u32, jitter: u8, expected_ms: i64) {
         let failure = Failure {
@@ -72,6 +99,7 @@ mod tests {
             at: 0,
             owed_since: 0,
             jitter,
+            timeout: TIMEOUT,
         };
         let settled = after(failure, Duration::from_hours(72));
         assert_eq!(settled, Settlement::RetryAt(expected_ms), "{attempts}");
@@ -107,6 +135,7 @@ mod tests {
             at,
             owed_since: 1000,
             jitter: 0,
+            timeout: TIMEOUT,
         };
         let patience = Duration::from_hours(1);
         let end = 1000 + HOUR;
@@ -121,6 +150,56 @@ mod tests {
         };
         let second = Settlement::RetryAt(end + HOUR + 1000);
         assert_eq!(after(first, patience), second);
+    }
+
+    /// What an attempt of that number that fails at `at` leads to, of a delivery owed since 0.
+    fn failed(attempts: u32, at: i64, (timeout, patience): (Duration, Duration)) -> Settlement {
+        let failure = Failure {
+            attempts,
+            at,
+            owed_since: 0,
+            jitter: u8::MAX,
+            timeout,
+        };
+        after(failure, patience)
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ends_no_delivery_at_once() {
+        let patience = Duration::from_hours(72);
+        let mut now = 100 * HOUR;
+        for attempts in 1..12 {
+            let next = match failed(attempts, now, (TIMEOUT, patience)) {
+                Settlement::RetryAt(next) => next,
+                other => panic!("{other:?} after {attempts}"),
+            };
+            assert_eq!(next, now + delay_ms(attempts, u8::MAX));
+            now = next;
+        }
+        assert!(now > 100 * HOUR + HOUR / 2);
+        assert_eq!(failed(12, now, (TIMEOUT, patience)), Settlement::GivenUp);
+    }
+
+    #[test]
+    fn no_delivery_is_tried_longer_than_is_configured() {
+        let ms = |ms: i64| Duration::from_millis(u64::try_from(ms).expect("positive"));
+        for patience in [1, 999, 1000, 2000, 60_000, 600_000, HOUR, 5 * HOUR] {
+            for timeout in [1, 100, 15_000, 60_000, HOUR, 24 * HOUR] {
+                let (mut now, mut attempts) = (0, 0);
+                let end = loop {
+                    // Every attempt is as long as it can be.
+                    now += timeout;
+                    attempts += 1;
+                    match failed(attempts, now, (ms(timeout), ms(patience))) {
+                        Settlement::RetryAt(next) => now = next,
+                        _ => break now,
+                    }
+                };
+                assert!(attempts >= LEAST_ATTEMPTS);
+                // The last one begins when patience ends, unless it is the second one.
+                assert!(end <= patience + timeout || attempts == LEAST_ATTEMPTS);
+            }
+        }
     }
 
     #[test]

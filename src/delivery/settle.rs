@@ -50,7 +50,7 @@ pub(super) async fn deliver(inner: Arc<Inner>, owed: Owed) -> Reach {
         inner.metrics.attempted(Some(AttemptError::LeaseExpired));
     }
     inner.metrics.attempted(attempt.error);
-    let settlement = judge(&inner, &owed, number, &attempt);
+    let settlement = judge(&inner, &owed, (target, number), &attempt);
     let is_settled = settle(&inner, &owed, &attempt, settlement).await;
     let is_given_up = is_settled && settlement == Settlement::GivenUp;
     if is_given_up {
@@ -60,7 +60,12 @@ pub(super) async fn deliver(inner: Arc<Inner>, owed: Owed) -> Reach {
     reach
 }
 
-fn judge(inner: &Inner, owed: &Owed, number: u32, attempt: &Attempt) -> Settlement {
+fn judge(
+    inner: &Inner,
+    owed: &Owed,
+    (target, number): (&Target, u32),
+    attempt: &Attempt,
+) -> Settlement {
     if attempt.error.is_none() {
         return Settlement::Delivered;
     }
@@ -71,6 +76,7 @@ fn judge(inner: &Inner, owed: &Owed, number: u32, attempt: &Attempt) -> Settleme
         at: inner.clock.now_ms(),
         owed_since: owed.delivery.owed_since,
         jitter: jitter.rotate_left(number),
+        timeout: target.timeout,
     };
     schedule::after(failure, owed.plan.give_up_after)
 }

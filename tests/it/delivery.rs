@@ -233,6 +233,25 @@ async fn what_was_to_go_out_with_tokens_goes_without_once_these_are_not_handed_o
 }
 
 #[tokio::test]
+async fn what_waited_before_the_clock_was_set_right_is_tried_on() {
+    let mut backend = FakeBackend::new().await;
+    backend.answer(503, "");
+    let running = running(to(&backend)).await;
+    running.pay("T1").await;
+    let id = id_of(backend.next().await.header("alipay-event-id"));
+    running.until(id, |d| d.attempts == 1).await;
+    running.later(400 * 86_400_000);
+    backend.next().await;
+    let waiting = running.until(id, |d| d.attempts == 2).await;
+    assert_eq!(waiting.state, DeliveryState::Pending);
+    backend.answer(200, "success");
+    running.later(3_000);
+    running
+        .until(id, |d| d.state == DeliveryState::Delivered)
+        .await;
+}
+
+#[tokio::test]
 async fn deliveries_of_one_order_keep_their_order_and_hold_up_no_other() {
     let mut backend = FakeBackend::new().await;
     backend.answer(500, "");
