@@ -73,7 +73,6 @@ fn of(auth_app_id: &str) -> TriggerOptions {
     }
 }
 
-/// An authorisation of the first merchant at that time.
 /// A cancellation of the first merchant sent then.
 fn sent(at: i64) -> TriggerOptions {
     let mut options = of(FIRST_AUTH_APP_ID);
@@ -82,6 +81,7 @@ fn sent(at: i64) -> TriggerOptions {
     options
 }
 
+/// An authorisation of the first merchant at that time.
 fn at(auth_time: i64) -> TriggerOptions {
     TriggerOptions {
         auth_time: Some(auth_time),
