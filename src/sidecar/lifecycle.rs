@@ -115,11 +115,19 @@ impl Bound {
             finished.trigger();
             durable
         };
-        let admin = serve_until(admin, tls.admin, admin_handler, back_ending);
+        let admin = async {
+            let (closed, is_closed) = Shutdown::new();
+            let serving = async {
+                serve_until(admin, tls.admin, admin_handler, back_ending).await;
+                closed.trigger();
+            };
+            // `background` ends with a drain; what operators do after it is told all the same.
+            tokio::join!(serving, sidecar.anchor(&is_closed));
+        };
         let background = sidecar.background(std::future::pending());
         let whole = async {
             // `background` can't fail.
-            let (durable, (), _) = tokio::join!(serving, admin, background);
+            let (durable, _, _) = tokio::join!(serving, admin, background);
             // What operators did until the end is told, too.
             lasting.audit.finished().await;
             lasting.traces.finished().await;

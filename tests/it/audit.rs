@@ -2,6 +2,7 @@
 //! secret in any.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use alipay_sidecar::audit::chain::{ChainKey, Head};
 use alipay_sidecar::audit::verify::{Extent, Report, verify};
@@ -14,7 +15,7 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use serde_json::Value;
 
 use crate::support::signed::Platform;
-use crate::support::{ADMIN_TOKEN, ALIAS, TestSidecar, header, keys};
+use crate::support::{ADMIN_TOKEN, ALIAS, PATIENCE, TestSidecar, header, keys};
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -109,6 +110,32 @@ async fn each_call_leaves_one_line_with_who_what_and_how_it_ended() {
         0,
         "{claimed_nothing}"
     );
+}
+
+#[tokio::test]
+async fn after_a_drain_the_store_goes_on_hearing_how_far_the_log_has_come() {
+    let sidecar = TestSidecar::start().await;
+    let store = sidecar.sidecar.store();
+    for path in ["/api/drain", "/api/inbox/prune"] {
+        let done = sidecar.admin(Method::POST, path, "").await;
+        assert_eq!(done.status, StatusCode::OK, "{path}");
+    }
+    // It hears so every 10 s.
+    let told = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let lines = lines(&sidecar.config);
+            let pruned = those(&lines, &[("path", "/api/inbox/prune")]);
+            let kept = anchor::kept(&*store).await.expect("readable");
+            if let (Some(line), Some(kept)) = (pruned.first(), kept)
+                && line["seq"].as_u64() <= Some(kept.seq)
+            {
+                return;
+            }
+        }
+    };
+    let told = tokio::time::timeout(PATIENCE, told).await;
+    told.expect("what was done after the drain can't be cut off unnoticed");
 }
 
 #[tokio::test]
