@@ -15,6 +15,7 @@ use crate::cli::context::Context;
 use crate::cli::exchange::{self, NoReply, Reply};
 use crate::cli::failure::Failure;
 use crate::cli::output;
+use crate::cli::pinned::Trust;
 use crate::cli::problem::Refused;
 use crate::config::Config;
 use crate::config::listen::Listen;
@@ -46,6 +47,8 @@ enum Way {
     Listener {
         listen: Listen,
         tls_cert: Option<PathBuf>,
+        /// Nothing secret is sent, so nobody has to prove who hears it.
+        is_probe: bool,
         token: Option<Secret<String>>,
     },
 }
@@ -60,19 +63,22 @@ impl AdminClient {
             Some(Secret::new(token.trim_end().to_owned()))
         };
         let token = config.admin.token.clone().or_else(beside_store);
-        Self::with(config, token)
+        let way = Way::Listener {
+            listen: config.admin.listen.clone(),
+            tls_cert: config.admin.tls_cert.clone(),
+            is_probe: false,
+            token,
+        };
+        Self { way }
     }
 
     /// The probes at `admin.listen`, which need no token.
     pub(crate) fn of_probes(config: &Config) -> Self {
-        Self::with(config, None)
-    }
-
-    fn with(config: &Config, token: Option<Secret<String>>) -> Self {
         let way = Way::Listener {
             listen: config.admin.listen.clone(),
             tls_cert: config.admin.tls_cert.clone(),
-            token,
+            is_probe: true,
+            token: None,
         };
         Self { way }
     }
@@ -200,9 +206,7 @@ impl AdminClient {
         let request = self.request(method, path, body)?;
         match &self.way {
             Way::Here(_) => whole(self.ask(request).await?).await,
-            Way::Listener {
-                listen, tls_cert, ..
-            } => exchange::send(listen, tls_cert.as_deref(), request).await,
+            Way::Listener { listen, .. } => exchange::send(listen, self.way.trust(), request).await,
         }
     }
 
@@ -221,10 +225,8 @@ impl AdminClient {
                 sidecar.audit_written().await;
                 Ok(reply.map(AnswerBody::new))
             }
-            Way::Listener {
-                listen, tls_cert, ..
-            } => {
-                let reply = exchange::open(listen, tls_cert.as_deref(), request).await?;
+            Way::Listener { listen, .. } => {
+                let reply = exchange::open(listen, self.way.trust(), request).await?;
                 Ok(reply.map(|body| AnswerBody::new(body.map_err(Into::into))))
             }
         }
@@ -254,6 +256,24 @@ impl AdminClient {
 
     fn failure(&self, no_reply: NoReply) -> Failure {
         no_reply.into_error("sidecar", &self.way).into()
+    }
+}
+
+impl Way {
+    /// Who has to be there, where TLS is spoken.
+    fn trust(&self) -> Option<Trust<'_>> {
+        match self {
+            Self::Here(_) => None,
+            Self::Listener {
+                tls_cert, is_probe, ..
+            } => {
+                let cert = tls_cert.as_deref()?;
+                Some(match is_probe {
+                    true => Trust::Anybody,
+                    false => Trust::Holder(cert),
+                })
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::cli::admin_client::encoded;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::output::Form;
+use crate::cli::pinned::Trust;
 use crate::cli::{exchange, input, output};
 use crate::model::id::AppId;
 
@@ -40,7 +41,8 @@ pub(crate) async fn execute(context: &Context, arguments: CallArguments) -> Resu
     let config = context.load_to_ask()?;
     let request = request(&arguments)?;
     let listen = &config.proxy.listen;
-    let reply = exchange::send(listen, config.proxy.tls_cert.as_deref(), request)
+    let tls = config.proxy.tls_cert.as_deref().map(Trust::Holder);
+    let reply = exchange::send(listen, tls, request)
         .await
         .map_err(|no_reply| no_reply.into_error("sidecar", listen))?;
     output::say_bytes(&reply.body);

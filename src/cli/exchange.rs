@@ -1,6 +1,5 @@
 //! One request, one reply, to a listener of our own.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -12,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::cli::pinned;
+use crate::cli::pinned::{self, Trust};
 use crate::config::listen::Listen;
 use crate::net::body::{self, BoxError};
 
@@ -41,14 +40,14 @@ impl NoReply {
     }
 }
 
-/// Sends `request` to who listens at `listen`, under TLS where `tls_cert` is its certificate.
+/// Sends `request` to who listens at `listen`, under TLS where it is said who that has to be.
 pub(crate) async fn send(
     listen: &Listen,
-    tls_cert: Option<&Path>,
+    tls: Option<Trust<'_>>,
     request: Request<Full<Bytes>>,
 ) -> Result<Reply, NoReply> {
     let whole = async {
-        let (head, reply) = begin(listen, tls_cert, request).await?.into_parts();
+        let (head, reply) = begin(listen, tls, request).await?.into_parts();
         let body = whole(reply).await?;
         Ok(Reply {
             status: head.status,
@@ -61,10 +60,10 @@ pub(crate) async fn send(
 /// The same, the body not read yet: it may be larger, and take longer, than any other reply.
 pub(crate) async fn open(
     listen: &Listen,
-    tls_cert: Option<&Path>,
+    tls: Option<Trust<'_>>,
     request: Request<Full<Bytes>>,
 ) -> Result<Response<Incoming>, NoReply> {
-    in_time(begin(listen, tls_cert, request)).await
+    in_time(begin(listen, tls, request)).await
 }
 
 /// The body of a reply that was opened.
@@ -89,34 +88,34 @@ async fn in_time<T>(work: impl Future<Output = Result<T, NoReply>>) -> Result<T,
 
 async fn begin(
     listen: &Listen,
-    tls_cert: Option<&Path>,
+    tls: Option<Trust<'_>>,
     request: Request<Full<Bytes>>,
 ) -> Result<Response<Incoming>, NoReply> {
     let absent = |error| unreachable(error, listen);
     match listen {
         Listen::Tcp(address) => {
             let stream = TcpStream::connect(reachable(address)).await;
-            secure(stream.map_err(absent)?, tls_cert, request).await
+            secure(stream.map_err(absent)?, tls, request).await
         }
         Listen::Unix(path) => {
             let stream = UnixStream::connect(path).await;
-            secure(stream.map_err(absent)?, tls_cert, request).await
+            secure(stream.map_err(absent)?, tls, request).await
         }
     }
 }
 
 async fn secure<S>(
     stream: S,
-    tls_cert: Option<&Path>,
+    tls: Option<Trust<'_>>,
     request: Request<Full<Bytes>>,
 ) -> Result<Response<Incoming>, NoReply>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Some(cert) = tls_cert else {
+    let Some(trust) = tls else {
         return ask(stream, request).await;
     };
-    let secured = pinned::connect(stream, cert).await;
+    let secured = pinned::connect(stream, trust).await;
     ask(secured.map_err(NoReply::Other)?, request).await
 }
 

@@ -1,5 +1,6 @@
 //! TLS to a listener of our own: trusted is who holds the key of the very certificate that the
-//! configuration names, whatever names stand in it and whoever issued it.
+//! configuration names, whatever names stand in it and whoever issued it. Who sends no secret, and
+//! only asks whether somebody answers, may take any.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,13 +17,27 @@ use tokio_rustls::client::TlsStream;
 
 use crate::config::file;
 
-/// Shakes hands on `stream` with who holds the key of the certificate at `cert`.
-pub(crate) async fn connect<S>(stream: S, cert: &Path) -> Result<TlsStream<S>>
+/// Who has to be at the other end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Trust<'c> {
+    /// Whoever speaks TLS: the file may be a renewed one, which isn't in force yet.
+    Anybody,
+    /// Who holds the key of the certificate in this file.
+    Holder(&'c Path),
+}
+
+/// Shakes hands on `stream`.
+pub(crate) async fn connect<S>(stream: S, trust: Trust<'_>) -> Result<TlsStream<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let certificate =
-        certificate_at(cert).with_context(|| format!("{} can't be read", cert.display()))?;
+    let certificate = match trust {
+        Trust::Anybody => None,
+        Trust::Holder(cert) => {
+            let unread = || format!("{} can't be read", cert.display());
+            Some(certificate_at(cert).with_context(unread)?)
+        }
+    };
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = Pinned {
         certificate,
@@ -36,11 +51,13 @@ where
     let name = ServerName::try_from("localhost")?;
     let connector = TlsConnector::from(Arc::new(config));
     let secured = connector.connect(name, stream).await;
-    let hint = || {
-        format!(
-            "no TLS; was it started with the certificate in {}?",
+    let hint = || match trust {
+        Trust::Anybody => "no TLS; does it run with this `tls_cert`?".to_owned(),
+        Trust::Holder(cert) => format!(
+            "no TLS; was it started with the certificate in {}? A renewed one is in force after a \
+             reload",
             cert.display()
-        )
+        ),
     };
     secured.with_context(hint)
 }
@@ -54,7 +71,8 @@ fn certificate_at(path: &Path) -> Result<CertificateDer<'static>> {
 
 #[derive(Debug)]
 struct Pinned {
-    certificate: CertificateDer<'static>,
+    /// `None`: any will do.
+    certificate: Option<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -67,10 +85,12 @@ impl ServerCertVerifier for Pinned {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if *end_entity == self.certificate {
-            return Ok(ServerCertVerified::assertion());
+        match &self.certificate {
+            Some(certificate) if certificate != end_entity => {
+                Err(CertificateError::ApplicationVerificationFailure.into())
+            }
+            _ => Ok(ServerCertVerified::assertion()),
         }
-        Err(CertificateError::ApplicationVerificationFailure.into())
     }
 
     fn verify_tls12_signature(

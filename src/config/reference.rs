@@ -143,12 +143,17 @@ impl References {
     /// # Errors
     /// [`Mismatch`] when it can't.
     pub fn public_file(&self, text: &str) -> Result<PathBuf, Mismatch> {
-        let path = self.path(text.strip_prefix("file:").unwrap_or(text));
+        let path = self.public_path(text);
         // Whoever uses it reads it: a system's own file of authorities has hundreds of kilobytes.
         if self.are_followed {
             check_file(&path)?;
         }
         Ok(path)
+    }
+
+    /// The same, whether it can be read or not.
+    pub(crate) fn public_path(&self, text: &str) -> PathBuf {
+        self.path(text.strip_prefix("file:").unwrap_or(text))
     }
 
     /// What relative paths are relative to.

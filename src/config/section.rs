@@ -293,9 +293,16 @@ impl<'r> Section<'r> {
         self.optional(key, |text| self.reading.references.secret_file(text))
     }
 
-    /// The path of a public file; empty: not set.
+    /// The path of a public file; empty: not set. One that can't be read is a fault, and has its path
+    /// all the same: who only asks a sidecar must know that it speaks TLS.
     pub(crate) fn public_file(&self, key: &'static str) -> Option<PathBuf> {
-        self.optional(key, |text| self.reading.references.public_file(text))
+        self.optional(key, |text| {
+            let references = &self.reading.references;
+            if let Err(mismatch) = references.public_file(text) {
+                self.fault(key, mismatch);
+            }
+            Ok(references.public_path(text))
+        })
     }
 
     /// One of a few words.
