@@ -63,7 +63,7 @@ pub(crate) async fn subscribe(
     }
     let client = AdminClient::of(context).await?;
     let ask = async |subject| put(&client, &subject, &arguments.topic).await;
-    let mut refused: u64 = 0;
+    let (mut refused, mut unasked) = (0_u64, 0);
     let mut take = |page: Page<SubscriptionView>| {
         for view in &page.items {
             refused += u64::from(!view.subscribed);
@@ -76,7 +76,7 @@ pub(crate) async fn subscribe(
         let of_merchant = async |view| ask(Subject::of(view)).await;
         let tally = pace::each(&client, (app, arguments.rate), of_merchant, take).await?;
         output::complain(format!("{} merchants", tally.merchants));
-        refused += tally.unasked;
+        unasked = tally.unasked;
     } else if let Some(selector) = &arguments.merchant {
         let view = records::merchant(&client, app, selector).await?;
         take(ask(Subject::of(view)).await?)?;
@@ -91,9 +91,12 @@ pub(crate) async fn subscribe(
             .await?,
         )?;
     }
-    match refused {
+    match refused + unasked {
         0 => Ok(()),
-        some => Err(Failure::told(format!("{some} subscriptions weren't taken"))),
+        some => {
+            let text = format!("{some} subscriptions weren't taken");
+            Err(pace::failed(text, unasked, &arguments.form))
+        }
     }
 }
 

@@ -38,9 +38,10 @@ pub(crate) async fn execute(context: &Context, arguments: &HealthArguments) -> R
         let looked = tokio::time::timeout_at(limit, client.look("/readyz")).await;
         let Ok(looked) = looked else {
             let listen = &config.admin.listen;
-            return Err(Failure::told(format!(
+            let text = format!(
                 "not ready: {listen} (`admin.listen`) takes connections, and doesn't answer"
-            )));
+            );
+            return tell_not_ready(json!({}), ("not-ready", text), arguments);
         };
         if matches!(&looked, Ok(Some(reply)) if reply.status == StatusCode::OK) {
             return tell_ready(arguments);
@@ -97,6 +98,10 @@ fn tell_not_ready(
     arguments: &HealthArguments,
 ) -> Result<(), Failure> {
     if arguments.form.json {
+        // What isn't a sidecar may say anything, or nothing.
+        if !said.is_object() {
+            said = json!({});
+        }
         if let Some(members) = said.as_object_mut() {
             members.insert("ready".to_owned(), json!(false));
             members.insert("code".to_owned(), json!(code));

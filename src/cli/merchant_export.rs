@@ -5,7 +5,7 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use http::Method;
 use serde_json::json;
@@ -44,6 +44,7 @@ pub(crate) async fn export(context: &Context, arguments: ExportArguments) -> Res
         return Err(Failure::Usage(text.to_owned()));
     }
     let client = AdminClient::of(context).await?;
+    let is_on_stdout = arguments.out.is_none();
     let mut sink = Sink::open(arguments.out)?;
     let written = match &key {
         None => plain(&client, &mut sink).await,
@@ -55,9 +56,16 @@ pub(crate) async fn export(context: &Context, arguments: ExportArguments) -> Res
             output::complain(format!("{count} merchants"));
             match left_out {
                 0 => Ok(()),
-                left_out => Err(Failure::told(format!(
-                    "{left_out} more aren't in it: their records don't open; `store check` names them"
-                ))),
+                left_out => {
+                    let text = format!(
+                        "{left_out} more aren't in it: their records don't open; `store check` names them"
+                    );
+                    Err(match is_on_stdout {
+                        // Nothing but the export may stand there.
+                        true => Failure::told(text),
+                        false => anyhow!(text).into(),
+                    })
+                }
             }
         }
         Err(failure) => {

@@ -85,9 +85,10 @@ async fn all(
     output::complain(format!("{asked} asked about, {unproved} not proved"));
     match unproved {
         0 => Ok(()),
-        some => Err(Failure::told(format!(
-            "{some} of {asked} records aren't proved"
-        ))),
+        some => {
+            let text = format!("{some} of {asked} records aren't proved");
+            Err(pace::failed(text, tally.unasked, &arguments.form))
+        }
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use anyhow::anyhow;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::MissedTickBehavior;
 
 use crate::admin::merchants::MerchantView;
 use crate::cli::admin_client::AdminClient;
 use crate::cli::failure::Failure;
-use crate::cli::{output, records};
+use crate::cli::output::Form;
+use crate::cli::{output, problem, records};
 use crate::model::id::AppId;
 
 /// How many are asked about at once: Alipay answers within a second as a rule.
@@ -81,6 +83,15 @@ impl Tally {
     }
 }
 
+/// Why the verb failed. With `--json` each answer had a line, and who couldn't be asked about none:
+/// for those there is one more.
+pub(crate) fn failed(text: String, unasked: u64, form: &Form) -> Failure {
+    if form.json && unasked > 0 {
+        output::say(problem::of(&anyhow!(text.clone()).into()));
+    }
+    Failure::told(text)
+}
+
 /// What nobody needs to ask about: it has ended already.
 const REVOKED: &str = "revoked";
 /// How many a second, where nobody says: far below what Alipay allows an app.
@@ -90,8 +101,6 @@ pub(crate) const MOST: i64 = 50;
 
 #[cfg(test)]
 mod tests {
-    use anyhow::anyhow;
-
     use super::*;
 
     #[test]

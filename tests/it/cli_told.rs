@@ -105,6 +105,44 @@ fn what_fails_is_one_json_object_where_that_was_asked_for() {
 }
 
 #[test]
+fn who_does_not_answer_is_told_as_json_too() {
+    let world = World::start();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    world.edit("unix:admin.sock", &address);
+    let health = told(&world, &["health", "--json"], 1);
+    check(&health, "not-ready", &[&address, "doesn't answer"]);
+    assert_eq!(health["ready"], false);
+    // The one that was tried has gone.
+    drop(listener.accept().expect("a connection"));
+    let refusing = std::thread::spawn(move || refuse_one(&listener));
+    let health = told(&world, &["health", "--json"], 1);
+    check(&health, "not-ready", &["it answered 500"]);
+    assert_eq!(health["ready"], false);
+    refusing.join().expect("no panic");
+}
+
+#[test]
+fn whom_nobody_could_ask_about_is_told_as_json_too() {
+    let world = World::start();
+    world.check(&["store", "create"], 0, &[]);
+    world.check(&["merchant", "import", "merchants.jsonl"], 0, &[]);
+    let listed = world.output(&["merchant", "list", "--json"]).stdout;
+    let listed = String::from_utf8(listed).expect("UTF-8");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    world.edit("unix:admin.sock", &address);
+    std::thread::spawn(move || list_and_nothing_else(&listener, &listed));
+    for (verb, text) in [
+        (["merchant", "verify"], "2 of 2 records aren't proved"),
+        (["app", "subscribe"], "2 subscriptions weren't taken"),
+    ] {
+        let failed = told(&world, &[&verb[..], &["--all", "--json"]].concat(), 1);
+        check(&failed, "failed", &[text]);
+    }
+}
+
+#[test]
 fn the_verbs_of_the_store_tell_in_json_what_they_did() {
     let world = World::start();
     let json = |arguments: &[&str]| told(&world, &[arguments, &["--json"]].concat(), 0);
@@ -311,6 +349,25 @@ fn the_simulator_says_where_it_has_put_a_config_that_led_elsewhere() {
     start().line("it is kept as ./config.toml.old");
     let kept = std::fs::read_to_string(directory.path().join("config.toml.old"));
     assert_eq!(kept.expect("kept"), edited);
+}
+
+/// Has the merchants of an admin listener, and can do nothing with them.
+fn list_and_nothing_else(listener: &TcpListener, listed: &str) {
+    for stream in listener.incoming() {
+        let mut stream: TcpStream = stream.expect("a connection");
+        let mut seen = [0; 4096];
+        let length = stream.read(&mut seen).expect("a request");
+        let head = String::from_utf8_lossy(&seen[..length]).into_owned();
+        let (status, body) = match head.split(' ').nth(1).unwrap_or_default() {
+            "/livez" => ("200 OK", "{}"),
+            path if path.starts_with("/api/merchants?") => ("200 OK", listed),
+            _ => ("503 Not now", "{}"),
+        };
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n");
+        let answer = format!("{head}Connection: close\r\n\r\n{body}");
+        stream.write_all(answer.as_bytes()).expect("answered");
+    }
 }
 
 /// Takes one request, and says no.

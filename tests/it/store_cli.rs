@@ -165,6 +165,10 @@ fn an_export_says_whose_records_it_lacks_whatever_its_form() {
     world.check(&to_file, 1, &[&whose]);
     let file = std::fs::read_to_string(world.path().join("e.jsonl"));
     assert_eq!(file.expect("kept"), written);
+    // There standard output has room for why it failed.
+    let told = world.output(&["merchant", "export", "--out", "f.jsonl", "--json"]);
+    let told: Value = serde_json::from_slice(&told.stdout).expect("JSON");
+    assert_eq!(told["code"], "failed", "{told}");
     world.check(&["merchant", "list"], 0, &[&whose, "can't be read"]);
     let listed = world.check(&["merchant", "list", "--json", "--limit", "1"], 0, &[]);
     assert!(listed.contains(&format!("\"{whose}\"")), "{listed}");
