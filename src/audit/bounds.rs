@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::all_files;
 use super::chain::ChainKey;
-use super::tests::{World, entry};
+use super::tests::{DAY_MS, World, entry};
 
 /// The bound of all files, and of one.
 const MOST: u64 = 32 << 10;
@@ -108,6 +109,46 @@ async fn without_a_bound_nothing_goes_before_its_time() {
     drop(audit);
     assert_eq!(metrics.displaced.get(), 0);
     assert_eq!(world.verify().await.first.map(|(seq, _)| seq), Some(1));
+}
+
+#[tokio::test]
+async fn other_limits_are_in_force_at_once() {
+    let mut world = bounded();
+    world.max_size = None;
+    let (audit, metrics) = world.try_open().await.expect("opened");
+    for call in 0..200 {
+        audit.tell(|| entry(call));
+        audit.finished().await;
+    }
+    // The file that is written is a new one, and far from its end.
+    world.clock.advance_ms(DAY_MS);
+    let tell = async |call| {
+        audit.tell(|| entry(call));
+        audit.finished().await;
+    };
+    tell(200).await;
+    // That a file was set aside is looked at with the line after it.
+    tell(201).await;
+    let before = size(&world);
+    assert!(before > MOST, "{before}");
+    let three_days = Duration::from_hours(3 * 24);
+    audit.keep(three_days, Some(MOST));
+    tell(202).await;
+    let bounded = size(&world);
+    assert!(bounded <= MOST, "{bounded}");
+    assert!(metrics.displaced.get() > 0);
+    // What is left is of yesterday, and of the day that goes on.
+    world.clock.advance_ms(DAY_MS);
+    tell(203).await;
+    tell(204).await;
+    let left = all_files(&world.path()).expect("readable").len();
+    assert!(left > 3, "{left}");
+    audit.keep(Duration::from_hours(24), Some(MOST));
+    tell(205).await;
+    let files = all_files(&world.path()).expect("readable");
+    assert_eq!(files.len(), 2, "{files:?}");
+    let report = world.verify().await;
+    assert!(report.good, "{:?}", report.problems);
 }
 
 /// Puts a file there that has a name of the log's.

@@ -20,7 +20,7 @@ use super::metrics::AuditMetrics;
 use super::verify::{Extent, verify};
 
 /// How much of the log is kept.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
     /// How long files are kept, milliseconds.
     pub(super) retain_ms: i64,
@@ -43,6 +43,8 @@ impl Limits {
 /// Looks for what has to go.
 pub(super) struct Retirement {
     limits: Arc<ArcSwap<Limits>>,
+    /// By which it was last looked.
+    looked_by: Limits,
     /// On which day old files were last looked for.
     looked_on: String,
     /// A file was set aside since it was last looked how large all are.
@@ -79,6 +81,7 @@ struct Vouched {
 impl Retirement {
     pub(super) fn new(limits: Arc<ArcSwap<Limits>>) -> Self {
         Self {
+            looked_by: **limits.load(),
             limits,
             looked_on: String::new(),
             has_grown: true,
@@ -96,8 +99,14 @@ impl Retirement {
         self.has_grown = true;
     }
 
-    /// Once a day what is older than it has to be kept, and after each new file what is too much.
+    /// Once a day what is older than it has to be kept, and after each new file what is too much; both
+    /// as soon as there are other limits.
     pub(super) fn look(&mut self, log: Log<'_>, now: i64) -> Retired {
+        let limits = **self.limits.load();
+        if std::mem::replace(&mut self.looked_by, limits) != limits {
+            self.looked_on.clear();
+            self.has_grown = true;
+        }
         let mut retired = Retired::default();
         let today = day_text(now);
         if self.looked_on != today {
