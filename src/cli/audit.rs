@@ -46,7 +46,7 @@ pub(crate) async fn execute(context: &Context, verb: AuditVerb) -> Result<(), Fa
 
 /// The configured log, all of it.
 async fn whole(context: &Context) -> Result<Report, Failure> {
-    let config = context.load()?;
+    let config = load(context)?;
     let Some(path) = &config.telemetry.audit_file else {
         return Err(anyhow!("audit.file is empty: no audit log is kept; name the FILEs").into());
     };
@@ -60,6 +60,16 @@ async fn whole(context: &Context) -> Result<Report, Failure> {
     allow_all_descriptors();
     let report = verify_all(path, key(&config).as_ref(), anchored);
     Ok(report.with_context(|| format!("{} can't be read", path.display()))?)
+}
+
+/// Of all secrets only the store key is needed, whether a sidecar runs or not: where that can't be
+/// read, it is told why.
+fn load(context: &Context) -> Result<Config, Failure> {
+    let config = context.load_to_ask()?;
+    match config.store.key {
+        Some(_) => Ok(config),
+        None => context.load(),
+    }
 }
 
 /// What the store knows: of the running sidecar, or of the store itself.
@@ -82,7 +92,7 @@ fn part(context: &Context, files: &[PathBuf]) -> Result<Report, Failure> {
         }
     }
     let key = match context.path().exists() {
-        true => key(&context.load()?),
+        true => key(&load(context)?),
         false => None,
     };
     let report = verify(files, key.as_ref(), (Extent::Part, None));

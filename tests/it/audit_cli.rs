@@ -98,6 +98,26 @@ fn a_log_is_checked_while_the_sidecar_runs_and_after() {
 }
 
 #[test]
+fn of_all_secrets_only_the_store_key_is_needed_to_check_a_log() {
+    let world = World::start();
+    let (sidecar, _) = world.run();
+    let import = ["merchant", "import", "merchants.jsonl"];
+    world.check(&import, 0, &["2 imported"]);
+    // As where they are credentials, or in the environment, of the service alone.
+    world.edit("file:keys/app_private_key.pem", "env:APP_KEY");
+    world.check(&VERIFY, 0, &["follow from each other"]);
+    let log = "data/audit.jsonl";
+    world.check(&["audit", "verify", log], 0, &["have a mac of this key"]);
+    assert_eq!(sidecar.terminate(), Some(0));
+    world.check(&VERIFY, 0, &["follow from each other"]);
+    let key = world.path().join("store.key");
+    std::fs::rename(&key, world.path().join("elsewhere")).expect("renamed");
+    for verify in [&VERIFY[..], &["audit", "verify", log]] {
+        world.check(verify, 78, &["store.key"]);
+    }
+}
+
+#[test]
 fn what_is_in_the_way_of_a_log_is_said() {
     let world = World::start();
     std::fs::create_dir_all(log(&world)).expect("in the way");
