@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::config::error::Mismatch;
 use crate::config::proxy::selector;
 use crate::config::section::Section;
-use crate::config::{url, value, view};
+use crate::config::{glob, url, value, view};
+use crate::model::event_type::AUTHORIZATION_PUSH;
 use crate::model::id::AppId;
 use crate::protocol::secret::Secret;
 
@@ -74,20 +75,23 @@ impl DeliveryConfig {
                 .unwrap_or(default.high_water),
             routes: routes.iter().map(DeliveryRoute::read).collect(),
         };
-        if let Some(url) = config.tells_tokens_to() {
-            let found = format!("tokens, in clear text to {url}");
-            let mismatch = Mismatch::new(found, "\"event\", which holds none")
-                .hint("or an https:// URL: Alipay's own messages carry app_auth_tokens");
+        if let Some(mismatch) = config.tells_tokens() {
             section.fault("authorization", mismatch);
         }
         config
     }
 
-    /// Where tokens would go unencrypted, and off this host.
-    fn tells_tokens_to(&self) -> Option<&String> {
-        let urls = self.routes.iter().map(|route| &route.url).chain(&self.url);
+    /// What is wrong where tokens would go unencrypted, and off this host.
+    pub(crate) fn tells_tokens(&self) -> Option<Mismatch> {
+        if self.authorization == AuthorizationDelivery::Event {
+            return None;
+        }
+        let routes = self.routes.iter().filter(|route| route.may_take_tokens());
+        let urls = routes.map(|route| &route.url).chain(&self.url);
         let mut open = urls.filter(|url| !url.is_empty() && !url::is_private(url));
-        open.find(|_| self.authorization != AuthorizationDelivery::Event)
+        let found = format!("tokens, in clear text to {}", open.next()?);
+        let hint = "or an https:// URL: Alipay's own messages carry app_auth_tokens";
+        Some(Mismatch::new(found, "\"event\", which holds none").hint(hint))
     }
 
     pub(crate) fn view(&self) -> Value {
@@ -211,6 +215,12 @@ impl DeliveryRoute {
         };
         section.finish();
         route
+    }
+
+    /// Whether its `match` lets the message by that holds tokens. Its other conditions may fit any.
+    fn may_take_tokens(&self) -> bool {
+        let pattern = self.event_type.as_deref();
+        pattern.is_none_or(|pattern| glob::fits(pattern, AUTHORIZATION_PUSH))
     }
 
     /// What holds for it: its own, else what `all` say.

@@ -11,6 +11,7 @@ mod document;
 pub mod environment;
 pub mod error;
 pub(crate) mod file;
+pub(crate) mod glob;
 pub mod listen;
 mod load;
 pub mod origin;

@@ -34,7 +34,6 @@ mod attempt;
 mod brake;
 mod claim;
 mod floor;
-pub(crate) mod glob;
 mod lanes;
 pub mod metrics;
 mod outgoing;

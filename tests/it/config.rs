@@ -455,6 +455,19 @@ fn off_loopback_no_token_travels_in_clear() {
         let route = "[[delivery.route]]\nurl = \"http://10.1.2.3/x\"\n";
         let faults = parse(&format!("[delivery]\n{authorization}{route}"), &[]);
         assert!(faults.expect_err("a route tells").contains("in clear text"));
+        // What carries a token is of one kind, and takes no route of others.
+        for (pattern, may_take) in [
+            ("trade_status_sync", false),
+            ("trade_*", false),
+            ("alipay.*", false),
+            ("open_app_auth_notify", true),
+            ("open_*", true),
+            ("*", true),
+        ] {
+            let matching = format!("{route}match = \"{pattern}\"\n");
+            let read = parse(&format!("[delivery]\n{authorization}{matching}"), &[]);
+            assert_eq!(read.is_err(), may_take, "{pattern}");
+        }
     }
     good(&delivery("http://10.1.2.3/x", ""));
 }
