@@ -98,6 +98,7 @@ async fn serve_erased(listener: Listener, tls: Tls, handle: Handle, ending: Endi
     };
     while let Some((stream, peer, slot)) = accepting.next().await {
         let (tls, handle, ending) = (tls.acceptor(), handle.clone(), ending.clone());
+        let terms = terms.towards(peer);
         tokio::spawn(async move {
             let cut = ending.reached(Stage::Cut);
             let spoken = async {
@@ -364,6 +365,26 @@ mod tests {
             hand.reach(Stage::Cut);
             served.await.expect("no panic");
         }
+    }
+
+    #[tokio::test]
+    async fn who_connects_ahead_from_a_private_address_is_kept_as_any_idle_connection() {
+        let (socket, address) = socket();
+        let terms = Terms::default().for_everybody();
+        let (hand, ending) = Ending::new();
+        let served = serve_until(own(socket).on(terms), Tls::default(), hello, ending);
+        let served = tokio::spawn(served);
+        let mut ahead = TcpStream::connect(address).await.expect("a connection");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::pause();
+        tokio::time::sleep(Duration::from_mins(5)).await;
+        tokio::time::resume();
+        ahead.write_all(ASK).await.expect("written");
+        let mut answer = [0; 12];
+        ahead.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        hand.reach(Stage::Cut);
+        served.await.expect("no panic");
     }
 
     #[tokio::test]

@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 
+use crate::net::crowd::public_network;
+use crate::net::listener::Peer;
+
 /// How long peers may take, and how many there may be. Every wait has its end: who doesn't send,
 /// or doesn't read, holds nothing for long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     /// For a TLS handshake.
     pub handshake: Duration,
-    /// For the first byte of the first request; `None`: as long as between two requests.
+    /// For the first byte of the first request of a public address; `None`: as long as between two
+    /// requests, which private addresses have in any case: an ingress may connect ahead.
     pub first_byte: Option<Duration>,
     /// For a whole head, from its first byte.
     pub head: Duration,
@@ -81,6 +85,14 @@ impl Terms {
     }
 }
 
+impl Terms {
+    /// Those of a connection of `peer`.
+    pub(crate) fn towards(self, peer: Peer) -> Self {
+        let first_byte = public_network(peer).and(self.first_byte);
+        Self { first_byte, ..self }
+    }
+}
+
 /// Of `descriptors`, as many as leave something for the other listeners, and for everything that
 /// isn't a listener: connections of strangers must never keep us from Alipay or from the disk.
 fn connections(descriptors: Option<u64>) -> u32 {
@@ -123,5 +135,25 @@ mod tests {
             ..plain
         };
         assert_eq!(few.for_everybody().per_network, Some(64));
+    }
+
+    #[test]
+    fn an_ingress_may_connect_ahead_and_a_stranger_may_not() {
+        let open = Terms::default().for_everybody();
+        let first_byte = |peer| open.towards(peer).first_byte;
+        let of = |address: &str| first_byte(Peer::Tcp(address.parse().expect("an address")));
+        for stranger in ["203.0.113.7:1", "[2001:db8::1]:1"] {
+            assert_eq!(of(stranger), Some(FIRST_BYTE), "{stranger}");
+        }
+        for ingress in [
+            "127.0.0.1:1",
+            "10.1.2.3:1",
+            "[::ffff:10.1.2.3]:1",
+            "[fd00::1]:1",
+        ] {
+            assert_eq!(of(ingress), None, "{ingress}");
+        }
+        let path = Peer::Unix { uid: None };
+        assert_eq!(first_byte(path), None);
     }
 }
