@@ -35,10 +35,7 @@ impl AdminConfig {
             tls_key,
         };
         if !config.listen.is_local() {
-            section.require(
-                "token",
-                "a bearer token, because `admin.listen` isn't loopback",
-            );
+            section.require("token", TOKEN_NEEDED);
         }
         config
     }
@@ -53,8 +50,11 @@ impl AdminConfig {
     }
 }
 
+/// What is expected off loopback.
+pub(crate) const TOKEN_NEEDED: &str = "a bearer token, because `admin.listen` isn't loopback";
+
 /// What can't stand in the header, or not as it is, could never be given, and would lock out everybody.
-fn check_token(token: &Secret<String>) -> Result<(), Mismatch> {
+pub(crate) fn check_token(token: &Secret<String>) -> Result<(), Mismatch> {
     let token = token.expose();
     let can_stand = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
     match !token.is_empty() && token.bytes().all(can_stand) && token.trim() == *token {

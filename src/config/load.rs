@@ -10,7 +10,6 @@ use crate::config::caller::CallerConfig;
 use crate::config::delivery::DeliveryConfig;
 use crate::config::document::{self, Item, Place, Table, Value};
 use crate::config::error::{ConfigErrors, Fault, Mismatch};
-use crate::config::listen::Listen;
 use crate::config::proxy::ProxyConfig;
 use crate::config::reference::References;
 use crate::config::secret_variables;
@@ -213,7 +212,11 @@ fn read(reading: &Reading, text: &str) -> Config {
     {
         proxy.fault("listen", mismatch);
     }
-    for (section, mismatch) in taken_twice(&config, [&proxy, &webhook, &admin]) {
+    for (key, mismatch) in config.listeners_twice() {
+        let section = match key {
+            "webhook.listen" => &webhook,
+            _ => &admin,
+        };
         section.fault("listen", mismatch);
     }
     for (key, mismatch) in config.mixed() {
@@ -229,28 +232,6 @@ fn read(reading: &Reading, text: &str) -> Config {
     single_underscores(reading, text);
     config.origins = reading.origins();
     config
-}
-
-/// The listeners, in the order of `sections`, whose address one before them has.
-fn taken_twice<'s, 'r>(
-    config: &Config,
-    sections: [&'s Section<'r>; 3],
-) -> Vec<(&'s Section<'r>, Mismatch)> {
-    let listens = [
-        ("proxy.listen", &config.proxy.listen),
-        ("webhook.listen", &config.webhook.listen),
-        ("admin.listen", &config.admin.listen),
-    ];
-    let mut before: Vec<(&str, &Listen)> = Vec::new();
-    let mut faults = Vec::new();
-    for (section, (key, listen)) in sections.into_iter().zip(listens) {
-        if let Some((other, _)) = before.iter().find(|(_, other)| other.collides(listen)) {
-            let found = format!("\"{listen}\", where `{other}` listens");
-            faults.push((section, Mismatch::new(found, "an address of its own")));
-        }
-        before.push((key, listen));
-    }
-    faults
 }
 
 /// The variables `ALIPAY_SIDECAR_<SECTION>__<KEY>`, by section and key.

@@ -14,6 +14,7 @@ pub(crate) mod file;
 pub(crate) mod glob;
 pub mod listen;
 mod load;
+mod misfits;
 pub mod origin;
 pub mod proxy;
 pub mod reference;

@@ -14,7 +14,7 @@ use crate::audit::metrics::AuditMetrics;
 use crate::certificates::metrics::CertificateMetrics;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::config::error::ConfigErrors;
+use crate::config::error::{ConfigErrors, Fault};
 use crate::delivery::Dispatcher;
 use crate::delivery::metrics::DeliveryMetrics;
 use crate::gateway::MAX_REPLY;
@@ -37,8 +37,8 @@ use crate::sidecar::lasting::{AllMetrics, Lasting};
 use crate::sidecar::means::Means;
 use crate::sidecar::promotions::KeptPromotions;
 use crate::sidecar::registration::Registration;
-use crate::sidecar::reload::ConfigSource;
-use crate::sidecar::tls::{Acceptors, Expiry};
+use crate::sidecar::reload::{ConfigSource, placed};
+use crate::sidecar::tls::{Acceptors, Expiry, unusable_files};
 use crate::sidecar::traces::Traces;
 use crate::store::Store;
 use crate::store::embedded::{EmbeddedStore, OpenOptions};
@@ -176,16 +176,17 @@ impl SidecarBuilder {
         self
     }
 
-    /// Checks all and starts nothing that listens or delivers.
+    /// Checks all and starts nothing that listens or delivers. It reads files.
     ///
     /// # Errors
-    /// [`BuildError`]: the first thing that doesn't fit.
+    /// [`BuildError`]: the first thing that doesn't fit; of the configuration, and of the files that it
+    /// names for listeners, replies and roots, everything.
     pub async fn build(mut self) -> Result<Sidecar, BuildError> {
         if self.without_audit {
             self.config.telemetry.audit_file = None;
         }
         let config = &self.config;
-        if let Some(errors) = ConfigErrors::of_faults(config.unsupported()) {
+        if let Some(errors) = placed(config, self.faults()) {
             return Err(errors.into());
         }
         let store = match &self.store {
@@ -229,6 +230,18 @@ impl SidecarBuilder {
         }
         ours.hand_over(&self.registry)?;
         Ok(Sidecar::assemble(lasting, generation, self.source))
+    }
+
+    /// What is wrong with the configuration by itself, and with the files that it names. Blocks.
+    fn faults(&self) -> Vec<Fault> {
+        let config = &self.config;
+        let mut faults = config.unsupported();
+        faults.extend(config.misfits());
+        // Who only answers itself has no listener, and needn't be able to read its key.
+        if self.audit_by.is_none() {
+            faults.extend(unusable_files(config));
+        }
+        faults
     }
 
     /// What this configuration and all after it share, its metrics in `ours`.

@@ -195,10 +195,13 @@ impl Sidecar {
             config.telemetry.audit_file = None;
         }
         let mut faults = config.unsupported();
+        faults.extend(config.misfits());
         faults.extend(former.config.unreloadable(&config));
         faults.extend(unusable_files(&config));
         faults.extend(audit::unusable(&lasting.audit, &config));
-        placed(&config, faults)?;
+        if let Some(errors) = placed(&config, faults) {
+            return Err(errors.into());
+        }
         let means = Means::new(&config, Some(&former.means)).map_err(refused)?;
         let identities = Identities::read(&config).map_err(|e| failed(&e))?;
         // A token that was made stays: the command line holds it.
@@ -301,13 +304,10 @@ pub(super) fn leave_admin_token(config: &Config, token: &Secret<String>) -> std:
         .map_err(|e| std::io::Error::new(e.kind(), format!("{}: {e}", path.display())))
 }
 
-/// The faults, each with the place of its key.
-fn placed(config: &Config, faults: Vec<Fault>) -> Result<(), ReloadError> {
+/// The faults, each with the place of its key; `None`: there is none.
+pub(super) fn placed(config: &Config, faults: Vec<Fault>) -> Option<ConfigErrors> {
     let placed = faults.into_iter().map(|fault| config.origins.placed(fault));
-    match ConfigErrors::of_faults(placed.collect()) {
-        None => Ok(()),
-        Some(errors) => Err(errors.into()),
-    }
+    ConfigErrors::of_faults(placed.collect())
 }
 
 fn refused(error: BuildError) -> ReloadError {

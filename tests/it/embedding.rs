@@ -1,7 +1,14 @@
 //! Calls from within a host's own process, and services mounted without our listeners.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use alipay_sidecar::admin::configuration::ReloadError;
+use alipay_sidecar::config::Config;
+use alipay_sidecar::config::caller::{CallerConfig, CallerIdentity, CallerMode, TokenDigest};
+use alipay_sidecar::config::delivery::{AuthorizationDelivery, DeliveryRoute};
+use alipay_sidecar::config::listen::Listen;
+use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::proxy::error::ErrorCode;
 use alipay_sidecar::sidecar::{BuildError, Sidecar};
 use bytes::Bytes;
@@ -217,6 +224,98 @@ async fn a_sidecar_that_could_not_be_built_leaves_no_metric_behind() {
     }
     let taken = build(None).await;
     assert!(matches!(taken, Err(BuildError::Metrics(_))), "{taken:?}");
+}
+
+/// Makes a configuration wrong.
+type Change<'c> = &'c dyn Fn(&mut Config);
+
+/// What a program sets has to fit as what a file says does.
+#[tokio::test]
+async fn a_configuration_that_no_file_could_say_is_refused_before_anything_is_opened() {
+    let sidecar = TestSidecar::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (cert, key) = pair_of_two(folder.path());
+    let text = |text: &str| Some(text.to_owned());
+    let tcp = |address: &str| Listen::Tcp(address.to_owned());
+    let verbatim = AuthorizationDelivery::Verbatim;
+    let changes: [(&str, Change<'_>); 15] = [
+        ("proxy.tls_cert", &|c| {
+            (c.proxy.tls_cert, c.proxy.tls_key) = (Some(cert.clone()), Some(key.clone()));
+        }),
+        ("webhook.tls_key", &|c| {
+            c.webhook.tls_cert = Some(cert.clone());
+        }),
+        ("admin.tls_cert", &|c| c.admin.tls_key = Some(key.clone())),
+        ("admin.token", &|c| {
+            (c.admin.listen, c.admin.token) = (tcp("0.0.0.0:2090"), None);
+        }),
+        ("admin.token", &|c| {
+            c.admin.token = Some(Secret::new(String::new()));
+        }),
+        ("proxy.listen", &|c| c.proxy.listen = tcp("0.0.0.0:2088")),
+        ("webhook.listen", &|c| {
+            c.webhook.listen = c.proxy.listen.clone();
+        }),
+        ("webhook.base_path", &|c| {
+            c.webhook.base_path = "alipay".to_owned();
+        }),
+        ("webhook.aliases", &|c| {
+            let (old, route) = ("/old".to_owned(), "/new".to_owned());
+            c.webhook.aliases = [(old, route)].into();
+        }),
+        ("webhook.public_url", &|c| {
+            c.webhook.public_url = text("https://isv.example/");
+        }),
+        ("upstream.gateway", &|c| {
+            c.upstream.gateway = text("http://alipay.example/gateway.do");
+        }),
+        ("proxy.notify_url_allow", &|c| {
+            c.proxy.notify_url_allow = vec!["https://shop.example".to_owned()];
+        }),
+        ("delivery.authorization", &|c| {
+            c.delivery.url = text("http://10.1.2.3/");
+            c.delivery.authorization = verbatim;
+        }),
+        ("delivery.route[1].url", &|c| {
+            c.delivery.routes = vec![DeliveryRoute::default()];
+        }),
+        ("caller[2].name", &|c| {
+            let caller = |token: &str| CallerConfig {
+                name: "shop".to_owned(),
+                identity: CallerIdentity::Token(TokenDigest::of(token)),
+                merchants: Vec::new(),
+                methods: Vec::new(),
+                mode: CallerMode::Enforce,
+                events: false,
+            };
+            c.callers = vec![caller("one"), caller("other")];
+        }),
+    ];
+    for (key, change) in changes {
+        let mut config = sidecar.config.clone();
+        // Another process has it: whoever got as far as the store would say so.
+        change(&mut config);
+        let built = Sidecar::builder(config.clone()).build().await;
+        let Err(BuildError::Configuration(errors)) = built else {
+            panic!("{key}: {built:?}");
+        };
+        let keys: Vec<_> = errors.faults().iter().map(|f| f.key.as_str()).collect();
+        assert_eq!(keys, [key], "{errors}");
+        let reloaded = sidecar.sidecar.reload(config).await;
+        let Err(ReloadError::Configuration(errors)) = reloaded else {
+            panic!("{key}: {reloaded:?}");
+        };
+        assert!(errors.faults().iter().any(|f| f.key == key), "{errors}");
+    }
+}
+
+/// The certificate of one key, and another key.
+fn pair_of_two(folder: &Path) -> (PathBuf, PathBuf) {
+    let made = || rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
+    let (cert, key) = (folder.join("tls.crt"), folder.join("tls.key"));
+    std::fs::write(&cert, made().cert.pem()).expect("written");
+    std::fs::write(&key, made().signing_key.serialize_pem()).expect("written");
+    (cert, key)
 }
 
 /// Two metrics of one name would be shown as one, once both have a series.
