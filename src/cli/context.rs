@@ -123,10 +123,10 @@ impl Context {
     }
 
     /// Runs `work` to its end on this thread.
-    pub(crate) fn block_on(
+    pub(crate) fn block_on<T>(
         &self,
-        work: impl Future<Output = Result<(), Failure>>,
-    ) -> Result<(), Failure> {
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         run(tokio::runtime::Builder::new_current_thread(), work)
     }
 
@@ -143,10 +143,10 @@ impl Context {
 /// doesn't resolve, a command that gives no secret.
 const STRAGGLERS: Duration = Duration::from_secs(1);
 
-fn run(
+fn run<T>(
     mut runtime: tokio::runtime::Builder,
-    work: impl Future<Output = Result<(), Failure>>,
-) -> Result<(), Failure> {
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     let runtime = runtime
         .enable_all()
         .build()

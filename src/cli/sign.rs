@@ -18,7 +18,7 @@ use crate::protocol::signature::SignType;
 
 #[derive(Debug, Args)]
 pub(crate) struct SignArguments {
-    /// The configured application that signs
+    /// The application that signs, configured or in the store
     #[arg(long, value_name = "APP_ID", required_unless_present = "private_key")]
     app: Option<AppId>,
     /// Reference of the private key that signs, instead of an application's; never the key itself; a

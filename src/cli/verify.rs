@@ -27,7 +27,7 @@ pub(crate) struct VerifyArguments {
     /// The method that was called (of a response; else its own root is believed)
     #[arg(long)]
     method: Option<String>,
-    /// The configured application whose keys verify
+    /// The application whose keys verify, configured or in the store
     #[arg(long, value_name = "APP_ID")]
     app: Option<AppId>,
     /// Reference of Alipay's public key (支付宝公钥) or certificate, or the key itself; may be given

@@ -1,9 +1,11 @@
-//! The keys that `sign` and `verify` work with: a configured app's, or those of references.
+//! The keys that `sign` and `verify` work with: an app's, or those of references.
 
+use anyhow::{Context as _, anyhow};
+
+use crate::admin::error::AdminError;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
-use crate::cli::input;
-use crate::config::error::{ConfigErrors, Mismatch};
+use crate::cli::{input, store};
 use crate::model::app::App;
 use crate::model::id::AppId;
 use crate::protocol::diagnosis::{self, Cause, Keys};
@@ -27,7 +29,7 @@ pub(crate) fn signing_key(
 ) -> Result<(AppPrivateKey, SignType, Option<String>), Failure> {
     let (text, sign_type) = match (app, private_key) {
         (Some(app), _) => {
-            let app = configured(context, app)?;
+            let app = app_of(context, app)?;
             (app.private_key, app.sign_type)
         }
         (None, reference) => {
@@ -52,7 +54,7 @@ pub(crate) fn verifying_keys(
     let mut private = Vec::new();
     let mut sign_type = SignType::Rsa2;
     if let Some(app) = references.app {
-        let app = configured(context, app)?;
+        let app = app_of(context, app)?;
         sign_type = app.sign_type;
         platform.extend(app.alipay_public_keys);
         platform.extend(app.certificates.into_iter().flat_map(|files| files.alipay));
@@ -109,16 +111,45 @@ fn any_text(argument: &str, reference: &str) -> Result<String, Failure> {
     text.map_err(|mismatch| Failure::Usage(format!("{argument}: {mismatch}")))
 }
 
-fn configured(context: &Context, app_id: &AppId) -> Result<App, Failure> {
+/// The app of that id: configured, or else one that lives in the store, where nobody has it open.
+fn app_of(context: &Context, app_id: &AppId) -> Result<App, Failure> {
+    let find = |apps: Vec<App>| apps.into_iter().find(|app| app.app_id == *app_id);
+    // Its own secrets are all that is needed.
+    if let Some(app) = find(context.load_to_ask()?.apps) {
+        return Ok(app);
+    }
+    // One whose key can't be read here isn't missing.
     let config = context.load()?;
-    let mut apps = config.apps.into_iter();
-    apps.find(|app| app.app_id == *app_id).ok_or_else(|| {
-        let found = Mismatch::new(format!("no `{app_id}`"), "an `[[app]]` of that app_id");
-        let hint = "an app that lives in the store is no use here: give --private-key or \
-                    --alipay-public-key";
-        ConfigErrors::of_key(context.path(), "app", found.hint(hint)).into()
+    let missing = || format!("no `[[app]]` has the app_id {app_id}");
+    if config.store.key.is_none() {
+        let text = format!(
+            "{}, and without `store.key` no store can have it; {OR_GIVE}",
+            missing()
+        );
+        return Err(anyhow!(text).into());
+    }
+    let key = context.store_key(&config)?;
+    let unread = || {
+        format!(
+            "{}, and the store can't be looked into; {OR_GIVE}",
+            missing()
+        )
+    };
+    let stored = context.block_on(async {
+        let store = store::open_with(&config, key).with_context(unread)?;
+        Ok(store.apps().await.with_context(unread)?)
+    })?;
+    find(stored).ok_or_else(|| {
+        let app_id = app_id.to_string();
+        let text = format!("{}; {OR_GIVE}", missing());
+        anyhow::Error::from(AdminError::AppUnknown { app_id })
+            .context(text)
+            .into()
     })
 }
+
+/// What else there is to work with.
+const OR_GIVE: &str = "`sign` takes --private-key in its place, `verify` --alipay-public-key";
 
 /// What can't be read says nothing about a signature: not 1 but 2.
 pub(crate) fn unreadable(failure: Failure) -> Failure {

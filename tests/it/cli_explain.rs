@@ -384,8 +384,8 @@ fn keys_by_mistake_are_answers_and_missing_ones_wrong_usage() {
     );
     place.check(
         &["verify", "--kind", "response", "--app", "1", "message"],
-        78,
-        &["app_id"],
+        1,
+        &["app_id 1"],
     );
     place.write("alipay.txt", public_key("app2048").to_bare_base64());
     let configured = ["verify", "--kind", "notification", "--app", APP, "message"];
@@ -613,7 +613,10 @@ fn sign_explains_what_it_signed() {
         2,
         &["no code in GBK"],
     );
-    place.check(&["sign", "--app", "1", "a=1"], 78, &["app_id"]);
+    let unknown = ["sign", "--app", "1", "a=1"];
+    place.check(&unknown, 1, &["app_id 1", "there is no store"]);
+    place.check(&["store", "create"], 0, &[]);
+    place.check(&unknown, 1, &["app_id 1", "--private-key", "`app list`"]);
     place.check(
         &["sign", "--private-key", "file:alipay.txt", "a=1"],
         2,
@@ -624,6 +627,52 @@ fn sign_explains_what_it_signed() {
         2,
         &["--private-key", "none"],
     );
+}
+
+#[test]
+fn an_app_of_the_store_signs_and_verifies_offline() {
+    let place = Place::new();
+    place.check(&["store", "create"], 0, &[]);
+    place.write("message", form(&notification()));
+    let sign = ["sign", "--app", APP, "a=1"];
+    let verify = ["verify", "--kind", "notification", "--app", APP, "message"];
+    let signed = place.check(&sign, 0, &[]);
+    let add = [
+        "app",
+        "add",
+        "--app-id",
+        APP,
+        "--private-key",
+        "file:app.pem",
+        "--alipay-public-key",
+        "file:alipay.txt",
+    ];
+    place.check(&add, 0, &[]);
+    let only = |more: &str| {
+        let text = format!("[store]\nkey = \"file:store.key\"\n[audit]\nfile = \"\"\n{more}");
+        place.write("config.toml", text);
+    };
+    only("");
+    assert_eq!(place.check(&sign, 0, &[]), signed);
+    place.check(&verify, 0, &["the signature of the notification holds"]);
+    // One of the file needs no secret but its own, and no store.
+    let other = "[[app]]\napp_id = \"2021000000000009\"\nprivate_key = \"env:NONE\"\n\
+                 alipay_public_key = \"file:alipay.txt\"\n";
+    only(other);
+    place.check(&sign, 78, &["NONE"]);
+    let own = other.replace("2021000000000009", APP);
+    let own = own.replace("env:NONE", "file:app.pem");
+    only(&format!("{other}{own}"));
+    assert_eq!(place.check(&sign, 0, &[]), signed);
+    // Who has the store open keeps it.
+    only("");
+    let path = place.path().join("data/sidecar.redb");
+    let open = redb::Database::open(path).expect("opened");
+    for verb in [&sign[..], &verify] {
+        place.check(verb, 1, &["no `[[app]]` has", "in use by another process"]);
+    }
+    drop(open);
+    place.check(&sign, 0, &[]);
 }
 
 /// What a buyer's browser brings to return_url is a query.
