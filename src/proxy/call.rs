@@ -200,6 +200,14 @@ pub(super) async fn resolve_in(
             false => parts.resolver.resolve(tags, who).await,
         }
     };
+    resolved_within(time, resolving).await
+}
+
+/// The credentials that `resolving` gives, if it does within `time`.
+pub(super) async fn resolved_within(
+    time: Duration,
+    resolving: impl Future<Output = Result<Credentials, ProxyError>>,
+) -> Result<Credentials, ProxyError> {
     let resolved = tokio::time::timeout(time, resolving).await;
     resolved.unwrap_or_else(|_| {
         Err(ProxyError::refused(

@@ -11,6 +11,7 @@ use crate::protocol::client_data::{
 };
 use crate::protocol::encryption::ContentKey;
 use crate::proxy::ProxyParts;
+use crate::proxy::call;
 use crate::proxy::caller::Who;
 use crate::proxy::check::Checked;
 use crate::proxy::error::{ErrorCode, ProxyError};
@@ -27,9 +28,11 @@ pub(super) async fn open(
     timeout: Option<Duration>,
     message: &[u8],
 ) -> Result<Checked, ProxyError> {
-    let until = Instant::now() + deadline(parts.limits.timeout, timeout);
+    let time = deadline(parts.limits.timeout, timeout);
+    let until = Instant::now() + time;
     let unverified = UnverifiedClientData::parse(message)?;
-    let Credentials { app, merchant } = parts.resolver.resolve(tags, who).await?;
+    let resolving = parts.resolver.resolve(tags, who);
+    let Credentials { app, merchant } = call::resolved_within(time, resolving).await?;
     let verified = unverified.verify(&app.platform.all_keys())?;
     let opened = match &merchant {
         _ if !verified.is_ciphertext() => verified.into_plain_error()?,

@@ -19,6 +19,9 @@ use crate::proxy::parameters;
 use crate::proxy::resolve::Tags;
 use crate::proxy::upload::Upload;
 
+/// The header that holds the merchant's token on v3, and tags a call on every route.
+pub(super) const APP_AUTH_TOKEN: &str = "alipay-app-auth-token";
+
 /// The body of a request, as it was read.
 #[derive(Debug)]
 pub(super) enum Sent {
@@ -225,6 +228,12 @@ pub(super) fn tags(headers: &HeaderMap, selector: Option<String>) -> Result<Tags
             "the header `Alipay-Merchant` stands twice",
         )
     })?;
+    let token_header = single(headers, APP_AUTH_TOKEN).map_err(|()| {
+        ProxyError::refused(
+            ErrorCode::MerchantConflict,
+            "the header `alipay-app-auth-token` stands twice",
+        )
+    })?;
     let app = single(headers, "alipay-app").map_err(|()| {
         ProxyError::refused(
             ErrorCode::ParameterDuplicate,
@@ -240,6 +249,10 @@ pub(super) fn tags(headers: &HeaderMap, selector: Option<String>) -> Result<Tags
     Ok(Tags {
         header,
         path: selector,
+        // One that can't be read names nobody; only an empty one isn't there.
+        token_header: token_header
+            .filter(|_| !is_empty(headers, APP_AUTH_TOKEN))
+            .map(Secret::new),
         app,
         user,
         ..Tags::default()
@@ -271,6 +284,11 @@ pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, ProxyErro
         0 => Err(invalid()),
         milliseconds => Ok(Some(Duration::from_millis(milliseconds))),
     }
+}
+
+/// Whether a header stands there without a value.
+pub(super) fn is_empty(headers: &HeaderMap, name: &str) -> bool {
+    headers.get(name).is_some_and(http::HeaderValue::is_empty)
 }
 
 /// A header that may stand once: bytes that aren't visible ASCII give an empty value, which names

@@ -22,7 +22,7 @@ use crate::proxy::call::{self, Answer};
 use crate::proxy::caller::{SdkSignature, SentV3, Who};
 use crate::proxy::calls;
 use crate::proxy::error::{ErrorCode, ProxyError};
-use crate::proxy::local_call::{self, Sent, single};
+use crate::proxy::local_call::{self, APP_AUTH_TOKEN, Sent, is_empty, single};
 use crate::proxy::logins::{self, Login, Spent};
 use crate::proxy::resolve::{Credentials, Tags};
 use crate::proxy::second_try::{self, Resendable};
@@ -79,7 +79,7 @@ impl LocalV3Call {
                 .map(ToString::to_string)
                 .unwrap_or_default(),
             authorization: authorization(&head.headers),
-            app_auth_token: single(&head.headers, "alipay-app-auth-token").unwrap_or_default(),
+            app_auth_token: single(&head.headers, APP_AUTH_TOKEN).unwrap_or_default(),
             target,
             body,
         };
@@ -424,20 +424,11 @@ fn encryption(headers: &HeaderMap, body: &V3Body) -> Result<V3Encryption, ProxyE
 }
 
 fn tags(headers: &HeaderMap, selector: Option<String>) -> Result<Tags, ProxyError> {
-    let conflict = |()| {
-        let detail = "the header `alipay-app-auth-token` stands twice";
-        ProxyError::refused(ErrorCode::MerchantConflict, detail)
-    };
-    let token = single(headers, "alipay-app-auth-token").map_err(conflict)?;
     // An SDK signs with its throw-away key; what it signed is dropped, who it claims to be counts.
     let authorization = authorization(headers);
     let own_app_id =
         authorization.and_then(|read| read.auth_string.get("app_id").map(ToOwned::to_owned));
     Ok(Tags {
-        // One that can't be read names nobody; only an empty one isn't there.
-        token: token
-            .filter(|_| !is_empty(headers, "alipay-app-auth-token"))
-            .map(Secret::new),
         own_app_id,
         ..local_call::tags(headers, selector)?
     })
@@ -447,11 +438,6 @@ fn tags(headers: &HeaderMap, selector: Option<String>) -> Result<Tags, ProxyErro
 fn authorization(headers: &HeaderMap) -> Option<Authorization> {
     let value = headers.get(http::header::AUTHORIZATION)?;
     Authorization::parse(value.to_str().ok()?).ok()
-}
-
-/// Whether a header stands there without a value.
-fn is_empty(headers: &HeaderMap, name: &str) -> bool {
-    headers.get(name).is_some_and(http::HeaderValue::is_empty)
 }
 
 fn invalid(detail: &str) -> ProxyError {

@@ -89,6 +89,27 @@ async fn a_missing_key_is_asked_for_once_and_kept() {
 }
 
 #[tokio::test]
+async fn the_header_of_the_token_names_the_merchant_here_too() {
+    let (sidecar, _clock) = start().await;
+    let message = given(&sidecar, FIRST_AUTH_APP_ID);
+    let asked = async |headers: &[(&str, &str)]| {
+        let mut request = Request::post("/v2/client-data/decrypt");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        sidecar.proxy(request, message.clone()).await
+    };
+    let tag = format!("merchant:{ALIAS}");
+    let tag = ("alipay-app-auth-token", tag.as_str());
+    is_opened(&asked(&[tag]).await);
+    let refused = asked(&[tag, ("alipay-merchant", "self")]).await;
+    assert_eq!(
+        header(&refused, "alipay-sidecar-error"),
+        "merchant-conflict"
+    );
+}
+
+#[tokio::test]
 async fn a_key_that_changed_is_asked_for_again() {
     let (sidecar, clock) = start().await;
     is_opened(&open(&sidecar, ALIAS, &given(&sidecar, FIRST_AUTH_APP_ID)).await);

@@ -364,6 +364,80 @@ async fn of_several_apps_the_merchants_own_record_decides() {
     .await;
 }
 
+/// The routes of a call, each with what it tags by besides.
+const ROUTES: [&str; 5] = [
+    "/gateway.do?method=alipay.trade.query",
+    "/v2/alipay.trade.query",
+    "/v2/alipay.trade.app.pay/order-string",
+    "/v2/alipay.trade.page.pay/page-url",
+    "/v3/alipay/trade/query",
+];
+
+#[tokio::test]
+async fn the_header_of_the_token_is_passed_over_on_no_route() {
+    let sidecar = TestSidecar::start_with(|config| {
+        config.proxy.default_merchant = Some(ALIAS.parse().expect("a selector"));
+    })
+    .await;
+    let added = merchant(SECOND_AUTH_APP_ID, SECOND_PID, SECOND_APP_AUTH_TOKEN, None);
+    add_merchant(&*sidecar.sidecar.store(), added).await;
+    let second = format!("merchant:{SECOND_AUTH_APP_ID}");
+    let shop = format!("merchant:{ALIAS}");
+    let asked = async |path: &str, headers: &[(&str, &str)]| {
+        let mut request = Request::builder().method(Method::POST).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let reply = sidecar.proxy(request, "").await;
+        header(&reply, "alipay-sidecar-error").to_owned()
+    };
+    const HEADER: &str = "alipay-app-auth-token";
+    let doubled = [(HEADER, shop.as_str()), (HEADER, &second)];
+    for path in ROUTES {
+        for (headers, code) in [
+            (&[(HEADER, "merchant:nobody")][..], "merchant-unknown"),
+            (&[(HEADER, "never-held")], "token-unknown"),
+            (&doubled, "merchant-conflict"),
+            (
+                &[(HEADER, &second), ("alipay-merchant", ALIAS)],
+                "merchant-conflict",
+            ),
+        ] {
+            assert_eq!(asked(path, headers).await, code, "{path} {headers:?}");
+        }
+        assert_eq!(
+            asked(&format!("/m/shop{path}"), &[(HEADER, &second)]).await,
+            "merchant-conflict"
+        );
+    }
+    assert_eq!(sidecar.simulator.requests().len(), 0);
+    let of_both = format!("{}&app_auth_token={shop}", ROUTES[0]);
+    assert_eq!(
+        asked(&of_both, &[(HEADER, &second)]).await,
+        "merchant-conflict"
+    );
+    for path in [
+        "/gateway.do?method=alipay.trade.query",
+        "/v2/alipay.trade.query",
+        "/v3/alipay/trade/query",
+    ] {
+        for tag in [&second, SECOND_APP_AUTH_TOKEN] {
+            asked(path, &[(HEADER, tag)]).await;
+            let seen = sidecar.simulator.requests().pop().expect("a request");
+            assert_eq!(
+                seen.auth_app_id.as_deref(),
+                Some(SECOND_AUTH_APP_ID),
+                "{path}"
+            );
+        }
+    }
+    let token = format!("{}&app_auth_token={SECOND_APP_AUTH_TOKEN}", ROUTES[0]);
+    assert_ne!(
+        asked(&token, &[(HEADER, &second)]).await,
+        "merchant-conflict"
+    );
+}
+
 #[tokio::test]
 async fn an_untagged_request_is_the_default_merchants() {
     let alipay = FakeAlipay::start().await;

@@ -28,8 +28,10 @@ pub struct Tags {
     pub header: Option<String>,
     /// `/m/{selector}/…`, decoded.
     pub path: Option<String>,
-    /// `app_auth_token`: `merchant:{selector}`, or a token once held.
+    /// The parameter `app_auth_token` of `/gateway.do`: `merchant:{selector}`, or a token once held.
     pub token: Option<Secret<String>>,
+    /// The header `alipay-app-auth-token`, on every route: the same.
+    pub token_header: Option<Secret<String>>,
     /// `Alipay-App`: must be an app of ours.
     pub app: Option<String>,
     /// The request's own `app_id`: counts where it names an app of ours.
@@ -204,7 +206,7 @@ impl Resolver {
         for selector in [&tags.header, &tags.path].into_iter().flatten() {
             found.push(Tag::Selector(selector_of(selector)?));
         }
-        if let Some(token) = &tags.token {
+        for token in [&tags.token, &tags.token_header].into_iter().flatten() {
             found.push(match token.expose().strip_prefix("merchant:") {
                 Some(selector) => Tag::Selector(selector_of(selector)?),
                 None => Tag::Token(token.clone()),
