@@ -2,7 +2,8 @@
 //!
 //! Protocol: 公共请求参数, file upload. The SDKs write names and file names as bytes of the request's
 //! charset (`WebUtils` of the Java SDK), with or without spaces; a second byte of GBK may be `\`,
-//! so the bytes are decoded before anything is looked for in them.
+//! so the bytes are decoded before anything is looked for in them. What .NET writes of a name beyond ASCII
+//! (`=?utf-8?B?…?=`) stays as it is: no form knows it, and Alipay gets from .NET's own SDK the same.
 
 use thiserror::Error;
 
@@ -23,26 +24,34 @@ impl Disposition {
     /// # Errors
     ///
     /// Each [`DispositionError`]. What can't be read is never passed over: a file whose name is
-    /// unreadable would pass for a text, and be signed.
+    /// unreadable would pass for a text, and be signed. A `filename*` beside a `filename` says nothing
+    /// (RFC 7578, 4.2: forms have none; .NET writes both).
     pub fn parse(header: &[u8], charset: Charset) -> Result<Self, DispositionError> {
         let text = charset.decode(header)?;
         let (kind, mut rest) = text.split_once(';').unwrap_or((&text, ""));
         if !kind.trim().eq_ignore_ascii_case("form-data") {
             return Err(DispositionError::Kind);
         }
-        let (mut name, mut file_name) = (None, None);
+        let (mut name, mut file_name, mut is_extended) = (None, None, false);
         while !rest.trim().is_empty() {
             let (key, value, behind) = parameter(rest)?;
             rest = behind;
             let place = match key.to_ascii_lowercase().as_str() {
                 "name" => &mut name,
                 "filename" => &mut file_name,
-                "filename*" | "name*" => return Err(DispositionError::Extended),
+                "name*" => return Err(DispositionError::Extended),
+                "filename*" => {
+                    is_extended = true;
+                    continue;
+                }
                 _ => continue,
             };
             if place.replace(value).is_some() {
                 return Err(DispositionError::Duplicate);
             }
+        }
+        if is_extended && file_name.is_none() {
+            return Err(DispositionError::Extended);
         }
         let name = name.filter(|name| !name.is_empty());
         Ok(Self {
@@ -62,10 +71,10 @@ pub enum DispositionError {
     /// One of its parameters stands twice.
     #[error("a part has two names, or two file names")]
     Duplicate,
-    /// A name in the form of RFC 5987.
+    /// A name in the form of RFC 5987 alone.
     #[error(
-        "a part has a `filename*`, which forms don't know (RFC 7578); write `filename` in the \
-         charset of the call"
+        "a part has a `name*`, or a `filename*` and no `filename`, which forms don't know (RFC 7578); \
+         write `name` and `filename` in the charset of the call"
     )]
     Extended,
     /// Something else than a part of a form.
@@ -150,6 +159,16 @@ mod tests {
         check("form-data; name=\"a\"; filename=\"\"", "a", Some(""));
         check("form-data; name=\"a\"; x=\"name=b\";", "a", None);
         check(
+            "form-data; name=a; filename=a.png; filename*=utf-8''b.png",
+            "a",
+            Some("a.png"),
+        );
+        check(
+            "form-data; FileName*=; filename*=\"x\"; name=a; filename=\"=?utf-8?B?5Zu+?=\"",
+            "a",
+            Some("=?utf-8?B?5Zu+?="),
+        );
+        check(
             "form-data; name=\";\"; filename=\"a; name=b\"",
             ";",
             Some("a; name=b"),
@@ -184,6 +203,7 @@ mod tests {
             ("form-data; name=\"a\"; Name=\"b\"", E::Duplicate),
             ("form-data; name=a; filename=b; filename=c", E::Duplicate),
             ("form-data; name=a; filename*=utf-8''b", E::Extended),
+            ("form-data; name=a; filename=b; name*=utf-8''c", E::Extended),
         ] {
             let error = Disposition::parse(header.as_bytes(), Charset::Utf8).unwrap_err();
             assert_eq!(error, expected, "{header}");

@@ -207,3 +207,41 @@ async fn unusable_uploads_are_refused_and_nothing_is_sent() {
     assert_eq!(header(&reply, "alipay-sidecar-error"), "body-invalid");
     assert!(sidecar.simulator.requests().is_empty());
 }
+
+/// As `MultipartFormDataContent` writes them: a quoted boundary, names without quotes, and each file's
+/// name twice, one beyond ASCII as an encoded word.
+#[tokio::test]
+async fn files_as_dot_net_names_them_are_taken() {
+    let (alipay, sidecar) = watched().await;
+    let of_v3 = TestSidecar::start().await;
+    let named = [
+        ("a.png", "utf-8''a.png"),
+        ("\"=?utf-8?B?5Zu+LnBuZw==?=\"", "utf-8''%E5%9B%BE.png"),
+    ];
+    for (plain, extended) in named {
+        let told = format!("name=image_content; filename={plain}; filename*={extended}");
+        let post = async |sidecar: &TestSidecar, path: String, text_part: &str| {
+            let body = upload(&[part(text_part, b"{}"), part(&told, b"\x89PNG")]);
+            let content_type = format!("multipart/form-data; boundary=\"{BOUNDARY}\"");
+            let request = Request::post(&path)
+                .header("alipay-merchant", ALIAS)
+                .header("content-type", content_type);
+            let reply = sidecar.proxy(request, body).await;
+            let error = header(&reply, "alipay-sidecar-error");
+            assert_eq!(error, "", "{path}: {}", text(&reply));
+        };
+        for path in [
+            format!("/v2/{METHOD}"),
+            format!("/gateway.do?method={METHOD}"),
+        ] {
+            post(&sidecar, path, "name=image_type").await;
+            let arrived = alipay.next().await;
+            let named = format!("filename=\"{}\"", plain.trim_matches('"'));
+            assert!(holds(&arrived.body, named.as_bytes()), "{named}");
+        }
+        let path = "/v3/alipay/offline/material/image/upload".to_owned();
+        post(&of_v3, path, "name=data").await;
+        let seen = of_v3.simulator.requests().pop().expect("a request");
+        assert_eq!(seen.files, ["image_content"]);
+    }
+}
