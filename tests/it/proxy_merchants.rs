@@ -1,13 +1,14 @@
 //! Which merchant a request is for: every way to say it.
 
 use alipay_sidecar::config::token::UnknownToken;
-use alipay_sidecar::model::authorization::{Authorization, Rank};
+use alipay_sidecar::model::authorization::{Authorization, Rank, Revocation};
 use alipay_sidecar::model::id::AppId;
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{
     DEFAULT_APP_ID, FIRST_APP_AUTH_TOKEN, FIRST_AUTH_APP_ID, FIRST_PID, SECOND_APP_AUTH_TOKEN,
     SECOND_AUTH_APP_ID, SECOND_PID,
 };
+use alipay_sidecar::store::{Change, MerchantKey};
 use http::{Method, Request};
 
 use crate::proxy::watched;
@@ -256,6 +257,70 @@ async fn a_call_for_tokens_is_the_isvs_own_whatever_its_tags_say() {
         assert_eq!(arrived.param("app_id"), app_id);
         assert_eq!(arrived.param("app_auth_token"), "");
     }
+}
+
+/// Exchanges a code with those tags; gives the sidecar's refusal, or nothing.
+async fn exchanged(sidecar: &TestSidecar, prefix: &str, query: &str) -> String {
+    let method = "alipay.open.auth.token.app";
+    let uri = format!("{prefix}/gateway.do?method={method}{query}");
+    let request = Request::builder().method(Method::POST).uri(uri);
+    let asked = r#"biz_content={"grant_type":"authorization_code","code":"4b2d"}"#;
+    let reply = sidecar.proxy(request, asked).await;
+    header(&reply, "alipay-sidecar-error").to_owned()
+}
+
+#[tokio::test]
+async fn a_call_for_tokens_is_stopped_by_no_state_of_whom_it_is_tagged_with() {
+    const NORTH: &str = "2021000000002011";
+    const SOUTH: &str = "2021000000002012";
+    const GONE: &str = "2021000000002013";
+    const PID: &str = "2088000000002010";
+    let (alipay, sidecar) = with_two_apps().await;
+    let store = sidecar.sidecar.store();
+    let of_second = |auth_app_id: &str, pid: &str| Authorization {
+        app_id: AppId::new(SECOND_APP_ID).expect("id"),
+        ..merchant(auth_app_id, pid, auth_app_id, None)
+    };
+    for (auth_app_id, pid) in [(NORTH, PID), (SOUTH, PID), (GONE, "2088000000002013")] {
+        add_merchant(&*store, of_second(auth_app_id, pid)).await;
+    }
+    let gone = store
+        .find(MerchantKey::AuthAppId(GONE.parse().expect("id")))
+        .await;
+    let revoke = Change::Revoke {
+        revocation: Revocation::new(&gone.expect("readable")[0], None),
+        entry: None,
+    };
+    store.commit(vec![revoke]).await.expect("stored");
+    let query = format!("/m/{GONE}/v2/alipay.trade.query");
+    let refused = sidecar.proxy(Request::post(query), "{}").await;
+    assert_eq!(
+        header(&refused, "alipay-sidecar-error"),
+        "merchant-unauthorized"
+    );
+    let token_of_gone = format!("&app_auth_token={GONE}");
+    for (prefix, query) in [
+        (&*format!("/m/{GONE}"), ""),
+        ("", &*token_of_gone),
+        (&*format!("/m/pid:{PID}"), ""),
+    ] {
+        let code = exchanged(&sidecar, prefix, query).await;
+        assert_ne!(code, "merchant-unauthorized", "{prefix} {query}");
+        assert_ne!(code, "merchant-ambiguous", "{prefix} {query}");
+        let arrived = alipay.next().await;
+        assert_eq!(arrived.param("app_id"), SECOND_APP_ID, "{prefix} {query}");
+        assert_eq!(arrived.param("app_auth_token"), "");
+    }
+    // Where they leave two apps, nothing is guessed.
+    for (prefix, query, code) in [
+        ("/m/shop", "", "app-required"),
+        ("/m/self", "", "app-required"),
+        ("/m/nobody", "", "merchant-unknown"),
+        ("", "", "merchant-required"),
+    ] {
+        assert_eq!(exchanged(&sidecar, prefix, query).await, code, "{prefix}");
+    }
+    assert!(alipay.is_quiet().await);
 }
 
 #[tokio::test]

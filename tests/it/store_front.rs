@@ -133,6 +133,22 @@ async fn a_damaged_record_beside_another_still_counts_as_one_that_is_named() {
 }
 
 #[tokio::test]
+async fn a_damaged_record_tells_no_app_either() {
+    let path = "/v2/alipay.open.auth.token.app";
+    for (app_id, expected) in [(DEFAULT_APP_ID, 503), (SECOND_APP_ID, 400)] {
+        let sidecar = with_other_of(app_id, Vec::new()).await;
+        let (status, said) = call(&sidecar, path, &[]).await;
+        assert_eq!(status, expected, "{said}");
+        let (_, said) = call(&sidecar, path, &[("alipay-app", DEFAULT_APP_ID)]).await;
+        assert_eq!(
+            said["code"].as_str().map(str::len),
+            Some(5),
+            "Alipay's: {said}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_record_that_a_caller_may_mean_is_never_passed_over_for_another() {
     let auth = bearer("shop");
     let default = ("alipay-app", DEFAULT_APP_ID);

@@ -92,62 +92,74 @@ impl Resolver {
     /// Contract §2's: `merchant-…`, `token-unknown`, `app-…`, `store-unavailable`; and
     /// `caller-forbidden`.
     pub async fn resolve(&self, tags: &Tags, who: &Who) -> Result<Credentials, ProxyError> {
-        let resolved = self.resolve_within(tags, Reach(who.grant())).await;
-        match resolved {
-            Err(error) if error.code == ErrorCode::CallerForbidden => {
-                who.refuse_merchant()?;
-                self.resolve_within(tags, Reach::EVERYBODY).await
-            }
-            resolved => resolved,
+        let app = self.app_hint(tags)?;
+        match self.named(tags, app.as_ref(), who).await? {
+            Named::Own => self.own(app),
+            Named::Records(records) => self.one(records),
         }
     }
 
-    async fn resolve_within(
+    /// What all tags name together, as far as `who` may call for it.
+    async fn named(
         &self,
         tags: &Tags,
+        app: Option<&Arc<SigningApp>>,
+        who: &Who,
+    ) -> Result<Named, ProxyError> {
+        let named = self.named_within(tags, app, Reach(who.grant())).await;
+        match named {
+            Err(error) if error.code == ErrorCode::CallerForbidden => {
+                who.refuse_merchant()?;
+                self.named_within(tags, app, Reach::EVERYBODY).await
+            }
+            named => named,
+        }
+    }
+
+    async fn named_within(
+        &self,
+        tags: &Tags,
+        app: Option<&Arc<SigningApp>>,
         reach: Reach<'_>,
-    ) -> Result<Credentials, ProxyError> {
-        let app = self.app_hint(tags)?;
+    ) -> Result<Named, ProxyError> {
         let mut named = None;
         for tag in self.tags(tags, reach)? {
-            let found = self.look_up(tag, app.as_ref(), reach).await?;
+            let found = self.look_up(tag, app, reach).await?;
             named = Some(match named {
                 None => found,
                 Some(before) => agree(before, found)?,
             });
         }
-        match named {
-            None => Err(ProxyError::refused(
+        named.ok_or_else(|| {
+            ProxyError::refused(
                 ErrorCode::MerchantRequired,
-                "tag the request: header `Alipay-Merchant`, path `/m/{selector}/…`, or parameter `app_auth_token`",
-            )),
-            Some(Named::Own) => self.own(app),
-            Some(Named::Records(records)) => self.one(records),
-        }
+                "tag the request: header `Alipay-Merchant`, path `/m/{selector}/…`, header `alipay-app-auth-token`, or on `/gateway.do` the parameter `app_auth_token`",
+            )
+        })
     }
 
-    /// Finds who signs a call that is made for the ISV itself whatever its tags say.
+    /// Finds who signs a call that is made for the ISV itself whatever its tags say. Where only they can
+    /// tell the app, it is the one of all records that they name, be these several, or cancelled: such
+    /// a call is what gives a merchant its token back.
     ///
     /// # Errors
-    /// `app-unknown`, `app-required`, or those of the tags where only they can tell the app; and
+    /// `app-unknown`, `app-required`, or those of the tags where they name nobody; and
     /// `caller-forbidden`, as if the tags said `self`.
     pub async fn resolve_own(&self, tags: &Tags, who: &Who) -> Result<Credentials, ProxyError> {
         if !Reach(who.grant()).has_own() {
             who.refuse_merchant()?;
         }
-        match self.app_hint(tags)?.or_else(|| self.apps.only()) {
-            Some(app) => Ok(Credentials {
-                app,
-                merchant: None,
-            }),
-            None => {
-                let tagged = self.resolve(tags, who).await?;
-                Ok(Credentials {
-                    merchant: None,
-                    ..tagged
-                })
-            }
-        }
+        let app = match self.app_hint(tags)?.or_else(|| self.apps.only()) {
+            Some(app) => app,
+            None => match self.named(tags, None, who).await? {
+                Named::Own => return Err(self.app_required()),
+                Named::Records(records) => self.app_of_all(records)?,
+            },
+        };
+        Ok(Credentials {
+            app,
+            merchant: None,
+        })
     }
 
     /// The app whose id that text is, which may come from anywhere.
@@ -287,7 +299,8 @@ impl Resolver {
         }
     }
 
-    fn one(&self, mut records: Vec<Record>) -> Result<Credentials, ProxyError> {
+    /// Those of the records that count, which are of one app.
+    fn of_one_app(&self, mut records: Vec<Record>) -> Result<Vec<Record>, ProxyError> {
         // What belongs to an app that isn't ours (any more) takes part only where nothing else does.
         let is_ours = |record: &Record| {
             let app_id = record.app_id();
@@ -300,28 +313,40 @@ impl Resolver {
         if let Some(merchant) = records.iter().find_map(Record::doubtful) {
             return Err(in_doubt(merchant));
         }
-        let Some(record) = records.pop() else {
-            return Err(ProxyError::refused(
-                ErrorCode::MerchantUnknown,
-                "the tags of the request name no merchant",
-            ));
-        };
-        if records
-            .iter()
-            .any(|other| other.app_id() != record.app_id())
-        {
+        let app_id = records.first().and_then(Record::app_id);
+        if records.iter().any(|other| other.app_id() != app_id) {
             return Err(self.app_required());
         }
-        if !records.is_empty() {
-            records.push(record);
+        Ok(records)
+    }
+
+    /// The app of records that are all of one.
+    fn app_of_all(&self, records: Vec<Record>) -> Result<Arc<SigningApp>, ProxyError> {
+        let mut app = Err(nobody());
+        for record in self.of_one_app(records)? {
+            app = Ok(self.app_of(&*record.whole()?)?);
+        }
+        app
+    }
+
+    fn app_of(&self, merchant: &Merchant) -> Result<Arc<SigningApp>, ProxyError> {
+        self.apps.get(&merchant.app_id).ok_or_else(|| {
+            ProxyError::refused(
+                ErrorCode::AppUnknown,
+                format!(
+                    "merchant {} belongs to app {}, which isn't configured; add it as an `[[app]]`, or by `app add`",
+                    merchant.auth_app_id, merchant.app_id
+                ),
+            )
+        })
+    }
+
+    fn one(&self, records: Vec<Record>) -> Result<Credentials, ProxyError> {
+        let mut records = self.of_one_app(records)?;
+        if records.len() > 1 {
             return Err(ambiguous(&records));
         }
-        let merchant = match record {
-            Record::Damaged(merchant) | Record::Doubtful(merchant) => {
-                return Err(StoreError::from(merchant).into());
-            }
-            Record::Whole(merchant) => merchant,
-        };
+        let merchant = records.pop().ok_or_else(nobody)?.whole()?;
         if let MerchantStatus::Revoked { .. } = merchant.status {
             return Err(ProxyError::refused(
                 ErrorCode::MerchantUnauthorized,
@@ -331,17 +356,8 @@ impl Resolver {
                 ),
             ));
         }
-        let app = self.apps.get(&merchant.app_id).ok_or_else(|| {
-            ProxyError::refused(
-                ErrorCode::AppUnknown,
-                format!(
-                    "merchant {} belongs to app {}, which isn't configured; add it as an `[[app]]`, or by `app add`",
-                    merchant.auth_app_id, merchant.app_id
-                ),
-            )
-        })?;
         Ok(Credentials {
-            app,
+            app: self.app_of(&merchant)?,
             merchant: Some(merchant),
         })
     }
@@ -465,6 +481,14 @@ fn unknown_merchant(selector: Option<&Selector>, text: &str) -> ProxyError {
         ),
     };
     ProxyError::refused(ErrorCode::MerchantUnknown, detail)
+}
+
+/// Where the tags leave no record.
+fn nobody() -> ProxyError {
+    ProxyError::refused(
+        ErrorCode::MerchantUnknown,
+        "the tags of the request name no merchant",
+    )
 }
 
 fn unknown_token() -> ProxyError {

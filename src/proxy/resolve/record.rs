@@ -9,6 +9,7 @@ use crate::delivery::whose::Owner;
 use crate::model::id::AuthAppId;
 use crate::model::merchant::Merchant;
 use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::store::error::StoreError;
 use crate::store::{DamagedMerchant, MerchantKey};
 
 /// What one tag names.
@@ -52,6 +53,16 @@ impl Record {
         match self {
             Self::Doubtful(merchant) => Some(merchant),
             Self::Damaged(_) | Self::Whole(_) => None,
+        }
+    }
+
+    /// The merchant, if its record can be read.
+    pub(super) fn whole(self) -> Result<Arc<Merchant>, ProxyError> {
+        match self {
+            Self::Whole(merchant) => Ok(merchant),
+            Self::Damaged(merchant) | Self::Doubtful(merchant) => {
+                Err(StoreError::from(merchant).into())
+            }
         }
     }
 

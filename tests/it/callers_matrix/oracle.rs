@@ -118,17 +118,31 @@ fn own(
     }
     let app = match app? {
         Some(app) => app,
-        None => resolve(caller, (tag, app), reported)?.1,
+        // Whoever they leave, cancelled or not, one or several: the app alone counts.
+        None => app_of_all(&left(caller, (tag, app), reported)?)?,
     };
     Ok(('S', app))
 }
 
-/// Whom the tags leave: for the caller; and for anybody, where its rules are only reported.
+/// The one record that the tags leave.
 fn resolve(
     caller: &CallerRow,
     (tag, app): (&TagRow, App),
     reported: &mut usize,
 ) -> Result<Whom, &'static str> {
+    let left = left(caller, (tag, app), reported)?;
+    if left == "S" {
+        return app?.map(|app| ('S', app)).ok_or("app-required");
+    }
+    of_one(&left)
+}
+
+/// Whom the tags leave: for the caller; and for anybody, where its rules are only reported.
+fn left(
+    caller: &CallerRow,
+    (tag, app): (&TagRow, App),
+    reported: &mut usize,
+) -> Result<String, &'static str> {
     let found = View::of(caller).find(tag.2, app);
     match found {
         Err(FORBIDDEN) if caller.is_reported => {
@@ -162,7 +176,7 @@ impl<'a> View<'a> {
         self.rules.contains(&rule)
     }
 
-    fn find(&self, names: &[Means], app: App) -> Result<Whom, &'static str> {
+    fn find(&self, names: &[Means], app: App) -> Result<String, &'static str> {
         let app = app?;
         let mut left: Option<String> = None;
         for means in names {
@@ -172,11 +186,7 @@ impl<'a> View<'a> {
                 Some(before) => both(&before, &found)?,
             });
         }
-        let left = left.ok_or("merchant-required")?;
-        if left == "S" {
-            return app.map(|app| ('S', app)).ok_or("app-required");
-        }
-        of_one(&left)
+        left.ok_or("merchant-required")
     }
 
     /// The letters that one tag leaves.
@@ -213,14 +223,23 @@ fn both(one: &str, other: &str) -> Result<String, &'static str> {
     }
 }
 
+/// The one app of these records; the ISV itself is of either.
+fn app_of_all(letters: &str) -> Result<usize, &'static str> {
+    let mut apps = letters.chars().map(|letter| match letter {
+        'S' => None,
+        letter => Some(app_of(letter)),
+    });
+    let first = apps.next().flatten().ok_or("app-required")?;
+    match apps.any(|app| app != Some(first)) {
+        true => Err("app-required"),
+        false => Ok(first),
+    }
+}
+
 /// The one record of these.
 fn of_one(letters: &str) -> Result<Whom, &'static str> {
-    let mut found = letters.chars();
-    let first = found.next().expect("somebody is left");
-    let app = app_of(first);
-    if found.any(|other| app_of(other) != app) {
-        return Err("app-required");
-    }
+    let app = app_of_all(letters)?;
+    let first = letters.chars().next().expect("somebody is left");
     if letters.len() > 1 {
         return Err("merchant-ambiguous");
     }
