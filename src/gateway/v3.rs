@@ -20,7 +20,6 @@ use crate::gateway::v2::is_pure_query;
 use crate::gateway::{Gateway, Keys, header, left, refuse_encoded};
 use crate::net::client::Reply;
 use crate::protocol::authorization::AuthString;
-use crate::protocol::encryption::EncryptionError;
 use crate::protocol::secret::Secret;
 use crate::protocol::sign_content::{self, V3Request};
 use crate::protocol::signature::SignType;
@@ -87,7 +86,18 @@ pub struct VerifiedV3Reply {
     pub response: VerifiedV3Response,
     /// Alipay's `Content-Type`, and its headers that begin with `alipay-`.
     pub headers: HeaderMap,
-    opened: Option<Bytes>,
+    opened: Opened,
+}
+
+/// A reply's ciphertext, opened.
+#[derive(Clone)]
+enum Opened {
+    /// For the caller, whose call the sidecar encrypted.
+    Handed(Bytes),
+    /// For ourselves: the caller opens it.
+    Kept(Bytes),
+    /// There is none, or no key of ours opens it.
+    Nothing,
 }
 
 impl std::fmt::Debug for V3Call {
@@ -118,7 +128,7 @@ impl std::fmt::Debug for VerifiedV3Reply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("VerifiedV3Reply")
             .field("response", &self.response)
-            .field("is_opened", &self.opened.is_some())
+            .field("is_opened", &self.is_opened())
             .finish_non_exhaustive()
     }
 }
@@ -127,13 +137,31 @@ impl VerifiedV3Reply {
     /// The body: decrypted where the sidecar encrypted the call, else byte for byte.
     #[must_use]
     pub fn body(&self) -> &Bytes {
-        self.opened.as_ref().unwrap_or_else(|| self.response.body())
+        match &self.opened {
+            Opened::Handed(opened) => opened,
+            Opened::Kept(_) | Opened::Nothing => self.response.body(),
+        }
+    }
+
+    /// What the body says: decrypted wherever the sidecar has the key, whoever encrypted the call.
+    #[must_use]
+    pub fn content(&self) -> &Bytes {
+        match &self.opened {
+            Opened::Handed(opened) | Opened::Kept(opened) => opened,
+            Opened::Nothing => self.response.body(),
+        }
+    }
+
+    /// The `code` of an error, read from its [`content`](Self::content).
+    #[must_use]
+    pub fn code(&self) -> Option<String> {
+        self.response.code_in(self.content())
     }
 
     /// Whether the body is another than the one that Alipay signed.
     #[must_use]
     pub fn is_opened(&self) -> bool {
-        self.opened.is_some()
+        matches!(self.opened, Opened::Handed(_))
     }
 
     /// Whether Alipay says, signed, that nothing was executed because of what `reasons` name:
@@ -141,7 +169,7 @@ impl VerifiedV3Reply {
     #[must_use]
     pub fn refuses(&self, reasons: &[&str]) -> bool {
         let is_signed = self.response.verification() == V3Verification::Signed;
-        let code = self.response.code().filter(|_| is_signed);
+        let code = self.code().filter(|_| is_signed);
         code.is_some_and(|code| reasons.iter().all(|reason| code.contains(reason)))
     }
 }
@@ -275,7 +303,7 @@ impl Gateway {
     }
 
     fn count_refused(&self, reply: &VerifiedV3Reply) {
-        let code = reply.response.code().unwrap_or_default();
+        let code = reply.code().unwrap_or_default();
         self.metrics.signature_refused(&code);
     }
 
@@ -415,18 +443,23 @@ fn refuse_foreign(call: &V3Call, response: &VerifiedV3Response) -> Result<(), Ga
     Err(GatewayError::not_alipay(call.host(), reason))
 }
 
-/// The plaintext of a reply to a call that the sidecar encrypted.
-fn open(call: &V3Call, response: &VerifiedV3Response) -> Result<Option<Bytes>, GatewayError> {
-    if call.encryption != V3Encryption::Ours || !response.is_ciphertext() {
-        return Ok(None);
+/// Opens an encrypted body. Where the sidecar didn't encrypt the call, its caller may hold the key itself.
+fn open(call: &V3Call, response: &VerifiedV3Response) -> Result<Opened, GatewayError> {
+    if !response.is_ciphertext() {
+        return Ok(Opened::Nothing);
     }
-    let no_key = || GatewayError::Decryption(DecryptionError::NoKey);
-    let key = call.app.content_key().ok_or_else(no_key)?;
-    let failed = |error: EncryptionError| GatewayError::Decryption(error.into());
-    let opened = response.open_body(key).map_err(failed)?;
+    let opened = match call.app.content_key() {
+        None => Err(DecryptionError::NoKey),
+        Some(key) => response.open_body(key).map_err(Into::into),
+    };
     // Wiped with the last that holds it.
-    let opened = Zeroizing::new(opened.expose().clone());
-    Ok(Some(Bytes::from_owner(opened)))
+    let held = |opened: Secret<Vec<u8>>| Bytes::from_owner(Zeroizing::new(opened.expose().clone()));
+    match (opened, call.encryption) {
+        (Ok(opened), V3Encryption::Ours) => Ok(Opened::Handed(held(opened))),
+        (Ok(opened), _) => Ok(Opened::Kept(held(opened))),
+        (Err(error), V3Encryption::Ours) => Err(GatewayError::Decryption(error)),
+        (Err(_), _) => Ok(Opened::Nothing),
+    }
 }
 
 /// The headers of Alipay's that mean something to a caller.

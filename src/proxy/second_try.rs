@@ -77,12 +77,11 @@ impl Said {
         }
     }
 
-    fn of_v3(response: &VerifiedV3Response) -> Self {
+    fn of_v3(response: &VerifiedV3Response, code: Option<&str>) -> Self {
         if response.verification() != V3Verification::Signed {
             return Self::Nothing;
         }
-        let code = response.code();
-        let refused = code.as_deref().and_then(TokenVerdict::of_code);
+        let refused = code.and_then(TokenVerdict::of_code);
         match refused {
             Some(verdict) => Self::Refused(verdict),
             None if response.is_error() => Self::Nothing,
@@ -103,7 +102,7 @@ impl SaysOfTokens for VerifiedReply {
 
 impl SaysOfTokens for VerifiedV3Reply {
     fn says_of_token(&self) -> Said {
-        Said::of_v3(&self.response)
+        Said::of_v3(&self.response, self.code().as_deref())
     }
 
     fn refuses_user(&self) -> Option<users::Refusal> {
@@ -352,7 +351,8 @@ mod tests {
         let headers = headers.map(|(name, value)| (*name, value.as_bytes()));
         let response = V3Response::new(status, headers, body.to_owned().into());
         let verified = response.expect("a response").verify(&keys);
-        Said::of_v3(&verified.expect("Alipay's"))
+        let verified = verified.expect("Alipay's");
+        Said::of_v3(&verified, verified.code().as_deref())
     }
 
     #[test]

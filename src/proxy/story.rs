@@ -445,7 +445,7 @@ impl From<&VerifiedV3Reply> for Said {
         };
         Self {
             outcome,
-            sub_code: response.code(),
+            sub_code: reply.code(),
             trace_id: response.trace_id().map(ToOwned::to_owned),
         }
     }

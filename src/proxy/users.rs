@@ -43,7 +43,7 @@ impl Refusal {
 
     pub(super) fn of_v3(reply: &VerifiedV3Reply) -> Option<Self> {
         let is_signed = reply.response.verification() == V3Verification::Signed;
-        let code = reply.response.code().filter(|_| is_signed)?;
+        let code = reply.code().filter(|_| is_signed)?;
         // The exact spelling isn't documented.
         let is_about_user = code.contains("auth-token") && !code.contains("app-auth-token");
         // As of a merchant's token: it holds, but not for this method.

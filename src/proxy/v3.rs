@@ -238,7 +238,7 @@ async fn keep_login(parts: &ProxyParts, v3: &V3Call, known: &Credentials, reply:
     let response = &reply.response;
     if let (V3Verification::Signed, false) = (response.verification(), response.is_error()) {
         let whose = (&*known.app, known.merchant.as_deref());
-        logins::keep(parts, whose, content(v3, reply).expose()).await;
+        logins::keep(parts, whose, reply.content()).await;
     }
 }
 
@@ -284,8 +284,7 @@ async fn send_for_tokens(
         let kept = SpentReply::V3((*reply).clone());
         parts.tokens.keep_spent(turn, form, kept);
     }
-    let told = content(&v3, &reply);
-    call::absorb(parts, turn, (&v3.app, source), told.expose()).await;
+    call::absorb(parts, turn, (&v3.app, source), reply.content()).await;
     Ok(reply)
 }
 
@@ -320,13 +319,6 @@ fn refresh_token(v3: &V3Call) -> Result<Option<Secret<String>>, ProxyError> {
     Ok(call::spent(
         call::opened(&v3.app, ciphertext.trim())?.expose(),
     ))
-}
-
-/// The content of a reply that hands out tokens, opened for ourselves where it goes on closed.
-fn content(v3: &V3Call, reply: &VerifiedV3Reply) -> Secret<Vec<u8>> {
-    let opened = v3.app.content_key().filter(|_| !reply.is_opened());
-    let opened = opened.and_then(|key| reply.response.open_body(key).ok());
-    opened.unwrap_or_else(|| Secret::new(reply.body().to_vec()))
 }
 
 /// What servers divide a path at, plain or percent-encoded: segments, and Java's path parameters.

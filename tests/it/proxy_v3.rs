@@ -385,6 +385,48 @@ async fn the_sidecar_encrypts_what_a_caller_asks_it_to() {
     check_error(&reply, 502, "response-decryption-failed", "unknown");
 }
 
+/// An error of Alipay's as a ciphertext, which it signs.
+fn closed(code: &str) -> String {
+    let key = ContentKey::from_base64(KEY).expect("a key");
+    let error = format!(r#"{{"code":"{code}","message":"x"}}"#);
+    key.encrypt(error.as_bytes()).expect("encrypted")
+}
+
+#[tokio::test]
+async fn what_an_encrypted_error_says_of_tokens_and_keys_is_heard() {
+    let sidecar = encrypted().await;
+    let simulator = &sidecar.simulator;
+    let refreshes = || {
+        let seen = simulator.requests();
+        let methods = seen.iter().map(|request| request.method.as_str());
+        methods
+            .filter(|method| *method == "alipay.open.auth.token.app")
+            .count()
+    };
+    let key = ContentKey::from_base64(KEY).expect("a key");
+    let ciphertext = key.encrypt(ORDER.as_bytes()).expect("encrypted");
+    // Encrypted by the sidecar, and by an SDK whose key it has, too.
+    for (n, (body, is_opened)) in [(ORDER, true), (&*ciphertext, false)]
+        .into_iter()
+        .enumerate()
+    {
+        let asked = [("alipay-merchant", ALIAS), ("alipay-encrypt-type", "AES")];
+        let body = body.to_owned();
+        let timed_out = closed("app-auth-token-time-out");
+        simulator.answer_v3("POST", CREATE, 401, timed_out.as_str());
+        let reply = send(&sidecar, ("POST", CREATE), &asked, body).await;
+        assert_eq!(reply.status, 401, "{}", text(&reply));
+        assert_eq!(text(&reply).contains("time-out"), is_opened);
+        assert_eq!(text(&reply) == timed_out, !is_opened);
+        assert_eq!(refreshes(), n + 1, "one refresh, and one resend");
+    }
+    simulator.answer_v3("POST", CREATE, 400, closed("invalid-signature"));
+    let asked = [("alipay-merchant", ALIAS), ("alipay-encrypt-type", "AES")];
+    send(&sidecar, ("POST", CREATE), &asked, ORDER).await;
+    let refused = r#"alipay_sidecar_signature_refusals_total{reason="invalid-signature"}"#;
+    assert!((sidecar.metric(refused).await - 1.0).abs() < f64::EPSILON);
+}
+
 #[tokio::test]
 async fn an_sdks_ciphertext_goes_through_both_ways() {
     let sidecar = encrypted().await;

@@ -208,13 +208,19 @@ impl VerifiedV3Response {
     /// Gives the `code` of an error, such as `invalid-signature`.
     #[must_use]
     pub fn code(&self) -> Option<String> {
-        self.text("code").filter(|_| self.is_error())
+        self.code_in(self.body())
+    }
+
+    /// Gives the `code` of an error whose body was a ciphertext and is `opened` now.
+    #[must_use]
+    pub fn code_in(&self, opened: &[u8]) -> Option<String> {
+        text(opened, "code").filter(|_| self.is_error())
     }
 
     /// Gives the `message` of an error.
     #[must_use]
     pub fn message(&self) -> Option<String> {
-        self.text("message").filter(|_| self.is_error())
+        text(self.body(), "message").filter(|_| self.is_error())
     }
 
     /// Tells whether the body is a ciphertext: signed, not empty, and not the beginning of JSON. (A
@@ -237,14 +243,6 @@ impl VerifiedV3Response {
         }
         let text = std::str::from_utf8(self.body()).map_err(|_| EncryptionError::Ciphertext)?;
         key.decrypt_object(text.trim(), Charset::Utf8)
-    }
-
-    fn text(&self, name: &str) -> Option<String> {
-        let members = json::members(self.body(), Charset::Utf8).ok()?;
-        // The last of duplicates, as in the parsers of the callers.
-        let member = members.iter().rev().find(|member| member.name == name)?;
-        let raw = self.body().get(member.value.clone())?;
-        (member.kind == Kind::String).then(|| json::decode_string(raw, Charset::Utf8).ok())?
     }
 }
 
@@ -300,6 +298,14 @@ impl V3Error {
             Self::SignatureMismatch { .. } => "reply-signature-mismatch",
         }
     }
+}
+
+fn text(body: &[u8], name: &str) -> Option<String> {
+    let members = json::members(body, Charset::Utf8).ok()?;
+    // The last of duplicates, as in the parsers of the callers.
+    let member = members.iter().rev().find(|member| member.name == name)?;
+    let raw = body.get(member.value.clone())?;
+    (member.kind == Kind::String).then(|| json::decode_string(raw, Charset::Utf8).ok())?
 }
 
 fn visible(value: &[u8]) -> Option<String> {

@@ -133,8 +133,18 @@ fn what_is_signed_is_taken_with_its_fields() {
     assert_eq!(verified.trace_id(), Some("trace 1"));
     assert_eq!(verified.code().as_deref(), Some("invalid-parameter"));
     assert_eq!(verified.message().as_deref(), Some("it is wrong"));
-    assert_eq!(verified.text("n"), None);
-    assert_eq!(verified.text("none"), None);
+    assert_eq!(text(verified.body(), "n"), None);
+    assert_eq!(text(verified.body(), "none"), None);
+}
+
+#[test]
+fn the_code_of_an_error_that_was_opened_is_in_what_was_opened() {
+    let opened = br#"{"code":"app-auth-token-time-out"}"#;
+    for (status, expected) in [(401, Some("app-auth-token-time-out")), (200, None)] {
+        let closed = signed(status, "YWJj").verify(&alipay()).unwrap();
+        assert_eq!(closed.code(), None);
+        assert_eq!(closed.code_in(opened).as_deref(), expected, "{status}");
+    }
 }
 
 #[test]
