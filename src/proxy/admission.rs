@@ -13,7 +13,6 @@ use crate::net::room::Held;
 use crate::net::shutdown::{Inside, Stage};
 use crate::protocol::charset::Charset;
 use crate::protocol::params::name;
-use crate::protocol::signature::SignType;
 use crate::proxy::caller::grant::Called;
 use crate::proxy::caller::{Caller, SdkSignature, Who};
 use crate::proxy::error::{ErrorCode, ProxyError};
@@ -59,6 +58,9 @@ impl Proxy {
         }
         let place = self.place()?;
         let (sent, held) = self.read(head, &route.target, body).await?;
+        if self.signs_anew(&route.target) {
+            story.due.read_sent(&self.parts.resolver, &sent);
+        }
         let slot = self.slot(place, held)?;
         let sent = SentCall::read(head, route, sent)?;
         let who = match sent.signature().filter(|_| by_signature) {
@@ -350,14 +352,6 @@ impl Call {
         match self {
             Self::V2(call) => call.method.clone(),
             Self::V3(call) => call.method(),
-        }
-    }
-
-    /// The algorithm that its caller names.
-    pub(super) fn sign_type(&self) -> Option<SignType> {
-        match self {
-            Self::V2(call) => call.sign_type,
-            Self::V3(_) => None,
         }
     }
 }

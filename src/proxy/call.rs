@@ -174,7 +174,8 @@ pub(super) fn tell_known(
     story: &Story,
 ) -> Answer {
     story.tell(parts, None, Ok((&reply).into()));
-    Answer::Reply(Box::new(reply), call.sign_type.unwrap_or(SignType::Rsa2))
+    let sign_type = call.sign_type.unwrap_or_else(|| story.due.get());
+    Answer::Reply(Box::new(reply), sign_type)
 }
 
 async fn resolve(

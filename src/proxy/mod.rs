@@ -39,6 +39,7 @@ pub mod calls;
 mod certificate_download;
 mod check;
 mod client_data;
+mod due_sign_type;
 pub mod error;
 pub mod events;
 pub(crate) mod front_door;
@@ -234,11 +235,14 @@ impl Proxy {
         }
         let mut story = Story::new(&head, &route).recorded(&self.parts.tracer, &head, &route);
         let span = story.span.clone();
-        let back = Back {
+        let mut back = Back {
             shape: shape(&route.target),
             request_id: story.request_id.clone(),
             sign_type: SignType::Rsa2,
         };
+        if self.signs_anew(&route.target) {
+            story.due.read_head(&self.parts.resolver, &head);
+        }
         let admitted = self.admit(&head, (&route, &mut story), body).await;
         let mut response = match admitted {
             Ok(admitted) => {
@@ -247,6 +251,7 @@ impl Proxy {
             }
             Err(error) => {
                 let error = story.refused(&self.parts, error);
+                back.sign_type = story.due.get();
                 self.tell(&error, &back, Place::IfFree).await
             }
         };
@@ -272,7 +277,7 @@ impl Proxy {
         });
         let answer = match admitted {
             Ok(admitted) => {
-                let as_it_is = |_, answer| std::future::ready(answer);
+                let as_it_is = |_, answer, _| std::future::ready(answer);
                 let story = (story, PolledBy::Anybody);
                 let finished = self.finish(admitted, Wanted::NODE, story, as_it_is);
                 finished.await.unwrap_or_else(Err)
@@ -297,6 +302,11 @@ impl Proxy {
         self.written().await;
     }
 
+    /// Whether what goes back on a route carries a signature of ours, whose algorithm its caller chooses.
+    fn signs_anew(&self, target: &Target) -> bool {
+        self.parts.reply_signer.is_some() && *target == Target::Gateway
+    }
+
     /// How many calls are under way.
     #[must_use]
     pub fn under_way(&self) -> usize {
@@ -312,11 +322,12 @@ impl Proxy {
         back: &Back,
     ) -> Response<Full<Bytes>> {
         let mut to = back.clone();
-        to.sign_type = admitted.call.sign_type().unwrap_or(to.sign_type);
+        to.sign_type = story.due.get();
         let late = to.clone();
         // Its caller may be gone by then.
         let span = story.span.clone();
-        let respond = move |proxy: Self, answer| async move {
+        let respond = move |proxy: Self, answer, story: Arc<Story>| async move {
+            to.sign_type = story.due.get();
             let response = proxy.respond(answer, &to).await;
             span.set_status(response.status().as_u16());
             response
@@ -364,7 +375,7 @@ impl Proxy {
         admitted: Admitted,
         wanted: Wanted,
         (story, polled_by): (Story, PolledBy),
-        end: impl FnOnce(Self, Result<Answer, ProxyError>) -> F + Send + 'static,
+        end: impl FnOnce(Self, Result<Answer, ProxyError>, Arc<Story>) -> F + Send + 'static,
     ) -> Result<T, ProxyError>
     where
         T: Send + 'static,
@@ -393,7 +404,7 @@ impl Proxy {
                 }
                 (Call::V3(call), _) => v3::make(&proxy.parts, call, &who, &told).await,
             };
-            let ended = end(proxy, answer).await;
+            let ended = end(proxy, answer, told).await;
             drop((slot, in_flight));
             ended
         });
@@ -436,7 +447,7 @@ impl std::fmt::Debug for Proxy {
 struct Back {
     shape: Shape,
     request_id: String,
-    /// By which algorithm the caller verifies an error; RSA2 while that isn't known.
+    /// By which algorithm the caller verifies an error.
     sign_type: SignType,
 }
 

@@ -18,6 +18,7 @@ use crate::protocol::v3_response::V3Verification;
 use crate::proxy::ProxyParts;
 use crate::proxy::caller::Who;
 use crate::proxy::check::Checked;
+use crate::proxy::due_sign_type::DueSignType;
 use crate::proxy::error::ProxyError;
 use crate::proxy::parameters;
 use crate::proxy::resolve::Credentials;
@@ -44,6 +45,8 @@ pub(super) struct Story {
     is_internal: bool,
     /// The audit log has it.
     is_told: AtomicBool,
+    /// By which algorithm what goes back is signed anew.
+    pub(super) due: DueSignType,
 }
 
 impl Story {
@@ -80,6 +83,7 @@ impl Story {
             span: Span::default(),
             is_internal: false,
             is_told: AtomicBool::new(false),
+            due: DueSignType::default(),
         }
     }
 
@@ -112,6 +116,7 @@ impl Story {
             span: tracer.begin(Beginning::new(Kind::Internal, "request")),
             is_internal: true,
             is_told: AtomicBool::new(false),
+            due: DueSignType::default(),
         }
     }
 
@@ -142,8 +147,9 @@ impl Story {
         let phase = Phase::Resolve;
         parts.call_metrics.observe(api, phase, began.elapsed());
         let part = self.span.past(phase.as_str(), began);
-        if let Err(error) = credentials {
-            blame(&part, error);
+        match credentials {
+            Ok(credentials) => self.due.is_of(credentials.app.sign_type),
+            Err(error) => blame(&part, error),
         }
     }
 

@@ -3,6 +3,8 @@
 
 use alipay_sidecar::config::Config;
 use alipay_sidecar::config::proxy::ReplySignature;
+use alipay_sidecar::model::app::App;
+use alipay_sidecar::model::authorization::Authorization;
 use alipay_sidecar::net::client::Reply;
 use alipay_sidecar::protocol::charset::Charset;
 use alipay_sidecar::protocol::encryption::ContentKey;
@@ -20,7 +22,7 @@ use http::Request;
 
 use crate::certificates::certified;
 use crate::support::upstream::{Answer, FakeAlipay, SUCCESS, gbk_reply_of, reply_of};
-use crate::support::{ALIAS, TestSidecar, header, json, keys, text};
+use crate::support::{ALIAS, TestSidecar, add_merchant, app, header, json, keys, merchant, text};
 
 const INSTALL: &str = "alipay2048_other";
 pub(crate) const QUERY: &str = "alipay.trade.query";
@@ -276,6 +278,77 @@ async fn an_app_that_signs_by_sha_1_gets_replies_signed_so() {
     let sent = format!(r#"{{"alipay_trade_query_response":{SUCCESS},"sign":"{sign}"}}"#);
     alipay.answer(Answer::Bytes(UTF8, sent.into_bytes()));
     verified_as(&post(&sidecar, QUERY, "").await, QUERY, SignType::Rsa);
+}
+
+/// What is refused before it is known what is called; with further parameters in the query.
+async fn refused_early(sidecar: &TestSidecar, query: &str, body: &'static str) -> [Reply; 2] {
+    let uri = format!("/gateway.do?method=alipay.trade.query{query}");
+    let post = || Request::post(&uri).header("content-type", "application/x-www-form-urlencoded");
+    let page = post().header("origin", "https://evil.example");
+    let twice = if body.is_empty() {
+        "biz_content=1&biz_content=2"
+    } else {
+        body
+    };
+    [
+        sidecar.proxy(post(), twice).await,
+        sidecar.proxy(page, body).await,
+    ]
+}
+
+#[tokio::test]
+async fn an_error_is_signed_by_the_algorithm_that_a_reply_would_be() {
+    const SECOND: &str = "2021000000000002";
+    let alipay = FakeAlipay::start().await;
+    let start = async |apps: &[SignType]| {
+        TestSidecar::start_with(|config| {
+            config.upstream.gateway = Some(alipay.gateway());
+            config.apps[0].sign_type = apps[0];
+            config.apps.extend(apps.get(1).map(|sign_type| App {
+                sign_type: *sign_type,
+                ..app(SECOND)
+            }));
+            local(config);
+        })
+        .await
+    };
+    let check = |reply: &Reply, code: &str, sign_type: SignType| {
+        assert_eq!(header(reply, "alipay-sidecar-error"), code);
+        verified_as(reply, QUERY, sign_type);
+    };
+    let (old, new) = (SignType::Rsa, SignType::Rsa2);
+    let twice = "sign_type=RSA&biz_content=1&biz_content=2";
+    let of_second = format!("&app_id={SECOND}");
+    for (apps, query, body, expected) in [
+        // What the SDK names counts, wherever it stands, as far as the request is read.
+        (&[new][..], "&sign_type=RSA", "", [old, old]),
+        (&[new], "&sign%5Ftype=RSA", "", [old, old]),
+        (&[new], "", twice, [old, new]),
+        (&[old], "&sign_type=RSA2", "", [new, new]),
+        // Then the app's.
+        (&[old], "", "", [old, old]),
+        (&[old], "&sign_type=SM2", "", [old, old]),
+        (&[new, old], &of_second, "", [old, old]),
+        (&[old, old], "", "", [new, new]),
+    ] {
+        let sidecar = start(apps).await;
+        let [twice, page] = refused_early(&sidecar, query, body).await;
+        check(&twice, "parameter-duplicate", expected[0]);
+        check(&page, "browser-refused", expected[1]);
+    }
+    let sidecar = start(&[new, old]).await;
+    let named = Request::post("/gateway.do?method=alipay.trade.query").header("alipay-app", SECOND);
+    let reply = sidecar.proxy(named, "biz_content=1&biz_content=2").await;
+    check(&reply, "parameter-duplicate", old);
+    // The app that the merchant's record decides.
+    let of_second = Authorization {
+        app_id: SECOND.parse().expect("an id"),
+        ..merchant("2021000000002001", "2088000000002001", "t", Some("east"))
+    };
+    add_merchant(&*sidecar.sidecar.store(), of_second).await;
+    alipay.answer(Answer::Body(502, "<html>".to_owned()));
+    let tagged = Request::post("/m/east/gateway.do?method=alipay.trade.query");
+    check(&sidecar.proxy(tagged, "").await, "upstream-invalid", old);
 }
 
 #[tokio::test]

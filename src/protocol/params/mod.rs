@@ -194,6 +194,18 @@ impl fmt::Debug for Params {
     }
 }
 
+/// Finds one parameter of a query or form whose rest may be unusable, in whatever case its name is
+/// spelled; an empty one isn't there. Names and values in ASCII are the same in every charset.
+#[must_use]
+pub fn peek(raw: &[u8], name: &str) -> Option<String> {
+    form::segments(raw).find_map(|(at, key, value)| {
+        let key = form::unescape_cow(key, at).ok()?;
+        let is_it = key.eq_ignore_ascii_case(name.as_bytes()) && !value.is_empty();
+        let value = is_it.then(|| form::unescape(value, at).ok()).flatten()?;
+        String::from_utf8(value).ok()
+    })
+}
+
 /// Tells whether a text is a parameter name: `[A-Za-z0-9_.-]{1,64}`.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
@@ -274,6 +286,19 @@ mod tests {
     fn check(raw: &[u8], expected: &[(&str, &str)]) {
         let params = Params::from_form(raw, Charset::Utf8).unwrap();
         assert_eq!(params.iter().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn one_parameter_is_found_whatever_the_rest_is() {
+        for (raw, expected) in [
+            ("a=%zz&Sign%5FType=RSA&a=1&sign_type=RSA2", Some("RSA")),
+            ("sign_type=&sign_type=%ff&sign_type=R", Some("R")),
+            ("xsign_type=1&sign_type", None),
+            ("", None),
+        ] {
+            let found = peek(raw.as_bytes(), "sign_type");
+            assert_eq!(found.as_deref(), expected, "{raw}");
+        }
     }
 
     #[test]
