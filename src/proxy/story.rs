@@ -383,13 +383,16 @@ impl Story {
         }
         tracing::info!(
             request_id = self.request_id,
+            caller_request_id = self.caller_request_id,
             w3c_trace_id = self.w3c_trace_id(),
             caller = self.caller.as_deref(),
             api = self.api,
             method = self.method,
             app_id = known.app.app_id.as_str(),
-            auth_app_id = known.merchant.as_ref().map(|m| m.auth_app_id.as_str()),
+            auth_app_id = merchant.map(|m| m.auth_app_id.as_str()),
             outcome,
+            error = error.map(|error| error.detail.as_str()),
+            duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             "call signed"
         );
     }

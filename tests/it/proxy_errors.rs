@@ -867,3 +867,36 @@ async fn a_signer_that_fails_is_internal_and_nothing_is_sent() {
         );
     }
 }
+
+/// As of every other call: by which id its caller asks, and why it failed.
+#[cfg(feature = "cli")]
+#[tokio::test]
+async fn the_log_tells_of_what_is_signed_who_asked_and_why_it_failed() {
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let written = log.reopen().expect("a file");
+    let lines = tracing_subscriber::fmt().with_ansi(false);
+    let lines = lines.with_writer(std::sync::Arc::new(written)).finish();
+    let _lines = tracing::subscriber::set_default(lines);
+    let broken = |_: &_, builder: alipay_sidecar::sidecar::SidecarBuilder| {
+        builder.signers(std::sync::Arc::new(BrittleSigner(Failing::Error)))
+    };
+    let sidecars = [
+        ("well", TestSidecar::start().await),
+        ("badly", TestSidecar::start_built(|_| (), broken).await),
+    ];
+    for (id, sidecar) in &sidecars {
+        let request = Request::post("/v2/alipay.trade.app.pay/order-string")
+            .header("alipay-merchant", ALIAS)
+            .header("x-request-id", *id);
+        sidecar.proxy(request, "{}").await;
+    }
+    let log = std::fs::read_to_string(log.path()).expect("text");
+    let line = |id: &str| {
+        let id = format!("caller_request_id=\"{id}\"");
+        let mut signed = log.lines().filter(|line| line.contains("call signed"));
+        let found = signed.find(|line| line.contains(&id));
+        found.unwrap_or_else(|| panic!("{id} in\n{log}")).to_owned()
+    };
+    assert!(!line("well").contains("error="), "{log}");
+    assert!(line("badly").contains("the KMS is gone"), "{log}");
+}
