@@ -137,9 +137,11 @@ impl LocalCall {
             }
             Sent::Upload(upload) => {
                 for (name, value) in upload.parameters {
-                    // An upload's body has no other place for it.
-                    if *name != *name::BIZ_CONTENT {
-                        parameters::check_parameter(&name)?;
+                    // An upload's body has no other place for it; an empty one is none, as there.
+                    match *name == *name::BIZ_CONTENT {
+                        true if value.is_empty() => {}
+                        true => drop(biz_content(value.as_bytes())?),
+                        false => parameters::check_parameter(&name)?,
                     }
                     parameters.push(name, value)?;
                 }
@@ -210,14 +212,15 @@ pub(crate) fn biz_content(body: &[u8]) -> Result<&str, ProxyError> {
     let invalid = |reason: String| {
         ProxyError::refused(
             ErrorCode::BodyInvalid,
-            format!("the body must be one JSON object in UTF-8: {reason}"),
+            format!("`biz_content` (the body on `/v2`) must be one JSON object in UTF-8: {reason}"),
         )
     };
     json::is_one_object(body, Charset::Utf8).map_err(|e| invalid(e.to_string()))?;
     std::str::from_utf8(body).map_err(|e| invalid(e.to_string()))
 }
 
-/// The tags of a request without parameters.
+/// The tags of a request without parameters: the same on every route, so that none is passed over on
+/// one of them.
 ///
 /// # Errors
 /// `merchant-conflict`, `parameter-duplicate`.

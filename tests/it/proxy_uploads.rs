@@ -245,3 +245,26 @@ async fn files_as_dot_net_names_them_are_taken() {
         assert_eq!(seen.files, ["image_content"]);
     }
 }
+
+#[tokio::test]
+async fn a_biz_content_in_a_part_is_one_json_object_too() {
+    let (alipay, sidecar) = watched().await;
+    let file = part("name=\"image_content\"; filename=\"a.png\"", b"\x89PNG");
+    let with = |content: &str| {
+        let content = part("name=\"biz_content\"", content.as_bytes());
+        upload(&[content, file.clone()])
+    };
+    let path = format!("/v2/{METHOD}");
+    for content in ["[]", "{} {}", "\u{feff}{}", "1", "{\"a\":", " "] {
+        let reply = post(&sidecar, &path, with(content)).await;
+        let code = header(&reply, "alipay-sidecar-error");
+        assert_eq!(code, "body-invalid", "{content:?}: {}", text(&reply));
+    }
+    assert!(alipay.is_quiet().await);
+    for (content, sent) in [(" {\"a\": 1}", Some(" {\"a\": 1}")), ("", None)] {
+        let reply = post(&sidecar, &path, with(content)).await;
+        assert_eq!(text(&reply), SUCCESS, "{content:?}");
+        let params = signed_params(&alipay.next().await).await;
+        assert_eq!(params.get("biz_content"), sent);
+    }
+}
