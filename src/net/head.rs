@@ -24,6 +24,9 @@ const FRAMING: [HeaderName; 5] = [
 /// How long a head may be, bytes.
 pub const LARGEST: usize = 64 << 10;
 
+/// How many fields a head may have: hyper has a place for each, and each costs every request something.
+pub const MOST_FIELDS: usize = 512;
+
 /// Why the head of a request isn't clear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -52,8 +55,8 @@ pub enum HeadFault {
     /// The target is in absolute form and names another authority than `Host`.
     #[error("the request target names another server than `Host`; send the path alone")]
     Target,
-    /// It has more than [`LARGEST`] bytes.
-    #[error("the head has more than {LARGEST} bytes")]
+    /// It has more than [`LARGEST`] bytes, or more than [`MOST_FIELDS`] fields.
+    #[error("the head has more than {LARGEST} bytes, or more than {MOST_FIELDS} fields")]
     TooLarge,
     /// `Transfer-Encoding` isn't `chunked` alone.
     #[error("`Transfer-Encoding` is something else than `chunked`; send the body plain")]
@@ -63,6 +66,10 @@ pub enum HeadFault {
 /// An extension of a request whose target was cut off at a `#`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fragment;
+
+/// An extension of a request of whose head only the beginning was read: the rest was too much.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CutOff;
 
 /// Checks a head that came over a connection. `own` are further fields that `Connection` may not
 /// name.
@@ -84,9 +91,13 @@ pub fn check(head: &Parts, own: &[&'static str]) -> Result<(), HeadFault> {
     check_target(head, host(head)?)
 }
 
-/// Whether a head has more than [`LARGEST`] bytes, as it would be written.
+/// Whether a head has more than [`LARGEST`] bytes, as it would be written, or came with more fields than
+/// [`MOST_FIELDS`].
 #[must_use]
 pub fn is_too_large(head: &Parts) -> bool {
+    if head.extensions.get::<CutOff>().is_some() {
+        return true;
+    }
     let fields = head.headers.iter();
     let fields: usize = fields.map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
     let target = head.uri.path_and_query();

@@ -28,8 +28,6 @@ use crate::net::shutdown::{Ending, Shutdown, Stage};
 use crate::net::terms::Terms;
 use crate::net::tls::Tls;
 
-/// How many header fields hyper takes before it answers a bare 431.
-const HEADER_FIELDS: usize = 512;
 /// How long open requests may go on once the end was signalled.
 const DRAIN: Duration = Duration::from_secs(30);
 /// How long the system may take to hand over connections that stood in the backlog at the end.
@@ -219,11 +217,16 @@ async fn converse(stream: Stream, (peer, terms): (Peer, Terms), handle: Handle, 
         if has_fragment {
             request.extensions_mut().insert(head::Fragment);
         }
+        let is_cut_off = answering.is_cut_off();
+        if is_cut_off {
+            request.extensions_mut().insert(head::CutOff);
+        }
         let turn = answering.begin(!request.body().is_end_stream());
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(Within(terms.body));
         // Whoever sent this may see another end of it than we: nothing more is read behind it.
-        let is_unclear = has_fragment || head::check_framing(request.headers()).is_err();
+        let is_unclear =
+            has_fragment || is_cut_off || head::check_framing(request.headers()).is_err();
         let (answer, answering) = (
             (handle.0)(request.map(|body| RequestBody::new(body, answering.clone(), turn))),
             answering.clone(),
@@ -244,7 +247,7 @@ async fn converse(stream: Stream, (peer, terms): (Peer, Terms), handle: Handle, 
         .timer(TokioTimer::new())
         .header_read_timeout(terms.idle)
         .max_buf_size(terms.head_bytes)
-        .max_headers(HEADER_FIELDS)
+        .max_headers(head::MOST_FIELDS)
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);

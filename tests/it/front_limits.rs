@@ -52,6 +52,107 @@ async fn a_head_over_the_limit_is_refused_on_every_listener() {
     }
 }
 
+/// A request of so many fields.
+fn with_fields(target: &str, count: usize) -> String {
+    let more: String = (3..=count).map(|n| format!("X{n}: {n}\r\n")).collect();
+    format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}\r\n")
+}
+
+#[tokio::test]
+async fn too_many_fields_or_too_long_a_target_is_told_as_every_other_refusal() {
+    const MOST: usize = 512;
+    let sidecar = TestSidecar::start().await;
+    let too_long = format!("/v2/{}", "x".repeat(70_000));
+    let told = [
+        " 431 ",
+        "alipay-sidecar-error: headers-too-large",
+        "alipay-sidecar-request-id: ",
+    ];
+    let in_200 = [
+        " 200 ",
+        told[1],
+        r#""sub_code":"sidecar.headers-too-large""#,
+    ];
+    for (base, request, expected) in [
+        (
+            &sidecar.proxy,
+            with_fields("/v2/alipay.trade.pay", MOST + 1),
+            told,
+        ),
+        (
+            &sidecar.proxy,
+            with_fields("/v3/alipay/trade/pay", 9_000),
+            told,
+        ),
+        (&sidecar.proxy, with_fields("/gateway.do", 2_000), in_200),
+        (&sidecar.proxy, with_fields(&too_long, 3), told),
+        (
+            &sidecar.proxy,
+            with_fields(&too_long.replace("v2/", "gateway.do?"), 3),
+            in_200,
+        ),
+        (
+            &sidecar.webhook,
+            with_fields("/alipay/gateway", MOST + 1),
+            [" 431 ", "fail", ""],
+        ),
+        (
+            &sidecar.admin,
+            with_fields("/livez", MOST + 1),
+            [" 431 ", "headers-too-large", ""],
+        ),
+        (
+            &sidecar.admin,
+            with_fields("/api/apps", MOST + 1),
+            [" 431 ", "headers-too-large", ""],
+        ),
+    ] {
+        // What stands behind it, or would have been its body, is never read.
+        let more = with_fields("/livez", 3);
+        let answer = raw::exchange(base, format!("{request}{more}").as_bytes()).await;
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+        for part in expected {
+            assert!(answer.contains(part), "{part} in {answer}");
+        }
+        assert!(answer.contains("connection: close"), "{answer}");
+    }
+    for (base, target) in [
+        (&sidecar.proxy, "/v2/alipay.trade.pay"),
+        (&sidecar.admin, "/livez"),
+    ] {
+        let answer = raw::exchange(base, with_fields(target, MOST).as_bytes()).await;
+        assert!(!answer.contains("headers-too-large"), "{answer}");
+        assert!(!answer.contains(" 431 "), "{answer}");
+    }
+    let refused =
+        r#"alipay_sidecar_requests_total{api="v2",method="none",outcome="headers-too-large"}"#;
+    assert_eq!(sidecar.metric(refused).await, 2.0);
+}
+
+#[tokio::test]
+async fn a_head_with_too_many_fields_may_come_in_pieces_and_behind_another() {
+    let sidecar = TestSidecar::start().await;
+    let first = with_fields("/v2/alipay.trade.pay", 3).replace("close", "keep-alive");
+    let head = with_fields("/v2/alipay.trade.pay", 600);
+    let mut stream = raw::open(&sidecar.proxy, first.as_bytes()).await;
+    let mut answer = vec![0; 4096];
+    let read = stream.read(&mut answer).await.expect("an answer");
+    assert!(answer[..read].starts_with(b"HTTP/1.1 400"));
+    let sent = async {
+        for piece in head.as_bytes().chunks(501) {
+            // It may be closed before.
+            let _ = stream.write_all(piece).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.expect("an answer");
+        rest
+    };
+    let rest = tokio::time::timeout(PATIENCE, sent).await.expect("an end");
+    assert!(rest.contains("headers-too-large"), "{rest}");
+    assert_eq!(rest.matches("HTTP/1.1 ").count(), 1, "{rest}");
+}
+
 #[tokio::test]
 async fn what_stands_behind_a_number_sign_is_not_lost_unsaid() {
     let sidecar = TestSidecar::start().await;

@@ -1,0 +1,192 @@
+//! A head, as its bytes come: what hyper passes over without a word, a `#` in the target, at which it cuts
+//! that off; and what it answers by itself, with nothing that tells who refused and why: more fields than it
+//! has places for, and a longer target than it takes.
+//!
+//! Of those two hyper is given the beginning, up to what is too much, and an end in its place; so the
+//! request comes to be refused as every other that is too large. It is never taken for what is left of it:
+//! the connection is marked before hyper sees the end, and nothing more is read of it.
+
+use memchr::memchr;
+
+use crate::net::head::MOST_FIELDS;
+
+/// The longest target that hyper takes, bytes: with any field a head over the limit.
+const LONGEST_TARGET: usize = 65_534;
+
+/// How much of a head has come.
+#[derive(Debug)]
+pub(crate) struct HeadBytes {
+    place: Place,
+    fields: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// Nothing but line ends, which may stand before it.
+    Unbegun,
+    Method,
+    /// So many bytes of the target.
+    Target(usize),
+    /// The rest of the first line.
+    Version,
+    /// The beginning of a line.
+    Start,
+    Field,
+    Over,
+}
+
+/// What was found in some bytes of a head.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// A `#` in its first line.
+    pub(crate) has_fragment: bool,
+    /// Too much of something.
+    pub(crate) cut: Option<Cut>,
+}
+
+/// Where too much begins, and how a head goes on there that ends.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    pub(crate) at: usize,
+    pub(crate) end: &'static [u8],
+}
+
+impl HeadBytes {
+    /// A head that begins with the bytes that come next.
+    pub(crate) fn begins() -> Self {
+        Self {
+            place: Place::Unbegun,
+            fields: 0,
+        }
+    }
+
+    /// What comes next isn't looked at: it may be anything.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            place: Place::Over,
+            ..Self::begins()
+        }
+    }
+
+    /// Goes on with `bytes`.
+    pub(crate) fn goes_on(&mut self, bytes: &[u8]) -> Found {
+        let mut found = Found::default();
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at) {
+            found.has_fragment |= *byte == b'#' && self.place < Place::Start;
+            self.place = match (self.place, byte) {
+                (Place::Over, _) => return found,
+                (Place::Unbegun, b'\r' | b'\n') => Place::Unbegun,
+                (Place::Unbegun | Place::Method, b' ') => Place::Target(0),
+                (Place::Method | Place::Target(_) | Place::Version, b'\n') => Place::Start,
+                (Place::Unbegun | Place::Method, _) => Place::Method,
+                (Place::Target(_), b' ') | (Place::Version, _) => Place::Version,
+                (Place::Target(LONGEST_TARGET), _) => {
+                    let end = b" HTTP/1.1\r\n\r\n";
+                    return self.cut(found, Cut { at, end });
+                }
+                (Place::Target(length), _) => Place::Target(length + 1),
+                (Place::Start, b'\r') => Place::Start,
+                (Place::Start, b'\n') => Place::Over,
+                (Place::Start, _) if self.fields == MOST_FIELDS => {
+                    return self.cut(found, Cut { at, end: b"\r\n" });
+                }
+                (Place::Start, _) => {
+                    self.fields += 1;
+                    Place::Field
+                }
+                (Place::Field, _) => {
+                    let rest = bytes.get(at..).unwrap_or_default();
+                    let Some(length) = memchr(b'\n', rest) else {
+                        return found;
+                    };
+                    at += length;
+                    Place::Start
+                }
+            };
+            at += 1;
+        }
+        found
+    }
+
+    fn cut(&mut self, found: Found, cut: Cut) -> Found {
+        self.place = Place::Over;
+        Found {
+            cut: Some(cut),
+            ..found
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a head in pieces.
+    fn has_fragment(pieces: &[&str]) -> bool {
+        let mut head = HeadBytes::begins();
+        let mut found = pieces.iter().map(|piece| head.goes_on(piece.as_bytes()));
+        found.any(|found| found.has_fragment)
+    }
+
+    #[test]
+    fn a_fragment_is_found_in_the_first_line_alone() {
+        assert!(has_fragment(&["GET /a#b HTTP/1.1\r\n"]));
+        assert!(has_fragment(&["\r\n\r\nGET /a", "?x=", "#b HTTP/1.1\r\n"]));
+        assert!(!has_fragment(&["GET /a HTTP/1.1\r\nx: #\r\n\r\n#"]));
+        assert!(!has_fragment(&["\r\nGET /a HTTP/1.1\r", "\nx: #\r\n"]));
+    }
+
+    /// What is left of `head`, given in pieces of `length` bytes.
+    fn left(head: &str, length: usize) -> String {
+        let (mut read, mut left) = (HeadBytes::begins(), Vec::new());
+        for piece in head.as_bytes().chunks(length) {
+            if let Some(cut) = read.goes_on(piece).cut {
+                left.extend(&piece[..cut.at]);
+                left.extend(cut.end);
+                break;
+            }
+            left.extend(piece);
+        }
+        String::from_utf8(left).expect("ASCII")
+    }
+
+    #[test]
+    fn too_much_of_a_head_is_cut_off_wherever_it_is_divided() {
+        let fields = |count: usize, line: &str| line.repeat(count);
+        let target = |length: usize| format!("GET {} HTTP/1.1\r\n", "x".repeat(length));
+        for (head, expected) in [
+            (
+                format!("GET / HTTP/1.1\r\n{}", fields(MOST_FIELDS, "a: b\r\n")),
+                fields(1, "c: d\r\n\r\n"),
+            ),
+            (
+                format!("\nP / X\n{}", fields(MOST_FIELDS, ":\n")),
+                fields(9, "c:\n"),
+            ),
+        ] {
+            for length in [1, 7, 501, usize::MAX] {
+                let whole = format!("{head}\r\nGET / HTTP/1.1\r\n{}", fields(600, "a:\r\n"));
+                assert_eq!(left(&whole, length), whole, "as many as may be");
+                let cut = left(&format!("{head}{expected}"), length);
+                assert_eq!(cut, format!("{head}\r\n"));
+            }
+        }
+        for length in [1, 4096, 65_535, usize::MAX] {
+            let whole = format!("{}a: b\r\n\r\n", target(LONGEST_TARGET));
+            assert_eq!(left(&whole, length), whole);
+            let cut = left(
+                &format!("{}a: b\r\n\r\n", target(LONGEST_TARGET + 1)),
+                length,
+            );
+            assert_eq!(cut, format!("{}\r\n", target(LONGEST_TARGET)));
+        }
+    }
+
+    #[test]
+    fn what_may_be_anything_is_left_alone() {
+        let mut head = HeadBytes::unknown();
+        let found = head.goes_on("#".repeat(70_000).as_bytes());
+        assert_eq!(found, Found::default());
+    }
+}
