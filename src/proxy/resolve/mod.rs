@@ -3,6 +3,7 @@
 //! Every tag of a request names a set of records; the tags together must leave exactly one. A
 //! missing tag never falls back to the ISV's own identity.
 
+mod reach;
 mod record;
 
 use std::sync::Arc;
@@ -12,12 +13,12 @@ use crate::model::id::Pid;
 use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::model::selector::{self, Selector};
 use crate::protocol::secret::Secret;
-use crate::proxy::caller::grant::Grant;
 use crate::proxy::caller::{Violation, Who};
 use crate::proxy::error::{ErrorCode, ProxyError};
-use crate::proxy::resolve::record::{Named, Record, agree, ambiguous, in_doubt, known};
+use crate::proxy::resolve::reach::Reach;
+use crate::proxy::resolve::record::{Named, Record, agree, ambiguous, in_doubt};
 use crate::store::error::StoreError;
-use crate::store::{DamagedMerchant, Directory, MerchantKey};
+use crate::store::{Directory, MerchantKey};
 use crate::token::error::TokenError;
 use crate::token::{LearnError, Tokens};
 
@@ -388,72 +389,6 @@ enum Tag {
     Token(Secret<String>),
 }
 
-/// Which records there are for a caller, and what it is told where there are none.
-#[derive(Clone, Copy)]
-struct Reach<'a>(Option<&'a Grant>);
-
-impl Reach<'_> {
-    /// No rules hold.
-    const EVERYBODY: Self = Self(None);
-
-    /// The record, if it is one of them.
-    fn whole(self, merchant: Arc<Merchant>) -> Option<Record> {
-        let reaches = |grant: &Grant| grant.reaches(&merchant.as_ref().into());
-        self.0
-            .is_none_or(reaches)
-            .then_some(Record::Whole(merchant))
-    }
-
-    /// The damaged record that was found by `key`, if it is or may be one of them.
-    fn damaged(self, merchant: DamagedMerchant, key: &MerchantKey) -> Option<Record> {
-        let (auth_app_id, is_row) = match &merchant {
-            DamagedMerchant::Record { auth_app_id, .. } => (auth_app_id.parse().ok(), false),
-            DamagedMerchant::Row(_) => (None, true),
-        };
-        let Some(grant) = self.0 else {
-            return Some(match is_row {
-                true => Record::Doubtful(merchant),
-                false => Record::Damaged(merchant),
-            });
-        };
-        let known = known(auth_app_id.as_ref(), key);
-        if !is_row && grant.reaches(&known) {
-            return Some(Record::Damaged(merchant));
-        }
-        grant
-            .could_reach(&known)
-            .then_some(Record::Doubtful(merchant))
-    }
-
-    fn has_all(self) -> bool {
-        self.0.is_none_or(Grant::reaches_all)
-    }
-
-    fn has_own(self) -> bool {
-        self.0.is_none_or(Grant::reaches_own)
-    }
-
-    /// The answer where nobody is found under `selector`, or under a text that is none: who may not
-    /// call for whom it names isn't told that nobody is there.
-    fn missing(self, selector: Option<&Selector>, text: &str) -> ProxyError {
-        let knows = |grant: &Grant| match selector {
-            Some(selector) => grant.knows(selector),
-            None => grant.reaches_all(),
-        };
-        match self.0.is_none_or(knows) {
-            true => unknown_merchant(selector, text),
-            false => Violation::Merchant.error(),
-        }
-    }
-
-    fn missing_token(self) -> ProxyError {
-        match self.has_all() {
-            true => unknown_token(),
-            false => Violation::Merchant.error(),
-        }
-    }
-}
-
 /// Bare digits may be a PID or an application: both are looked up.
 fn keys(selector: &Selector) -> Vec<MerchantKey> {
     match selector {
@@ -470,31 +405,11 @@ fn keys(selector: &Selector) -> Vec<MerchantKey> {
     }
 }
 
-fn unknown_merchant(selector: Option<&Selector>, text: &str) -> ProxyError {
-    let shown = selector::shown(text);
-    let detail = match selector {
-        Some(_) => format!(
-            "no merchant is stored under the selector {shown}; has it authorised the app? `alipay-sidecar merchant list` shows all"
-        ),
-        None => format!(
-            "{shown} is no merchant selector; expected a PID, an auth_app_id or an alias, with or without `pid:`, `app:`, `alias:` in front, or `self`"
-        ),
-    };
-    ProxyError::refused(ErrorCode::MerchantUnknown, detail)
-}
-
 /// Where the tags leave no record.
 fn nobody() -> ProxyError {
     ProxyError::refused(
         ErrorCode::MerchantUnknown,
         "the tags of the request name no merchant",
-    )
-}
-
-fn unknown_token() -> ProxyError {
-    ProxyError::refused(
-        ErrorCode::TokenUnknown,
-        "this sidecar never held the given app_auth_token; import its merchant, or tag by `merchant:{selector}`",
     )
 }
 
