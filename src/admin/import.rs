@@ -12,7 +12,7 @@ use crate::admin::merchant_record::MerchantRecord;
 use crate::model::id::Alias;
 use crate::model::merchant::{Authorized, Before, Merchant, MerchantStatus};
 use crate::store::error::StoreError;
-use crate::store::{Change, EarlyCancellation, Effect, MemoKey, MerchantKey, Store};
+use crate::store::{Change, Effect, MemoKey, MerchantKey, Store};
 
 /// Whether an import stores anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,8 +164,8 @@ async fn cancelled(
         Err(StoreError::Damaged { .. }) => None,
         kept => kept?,
     };
-    let known = kept.and_then(|kept| EarlyCancellation::read(&kept));
-    Ok(known.map(|known| known.at))
+    let at = kept.and_then(|at| <[u8; 8]>::try_from(at.expose().as_slice()).ok());
+    Ok(at.map(i64::from_be_bytes))
 }
 
 /// Whether its effect tells that a record was new. (What is known of an old one may be kept again.)

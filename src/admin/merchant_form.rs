@@ -78,11 +78,6 @@ const MEMBERS: &[Member] = &[
     ),
     member("revoked_at", Form::Time, "When it cancelled"),
     member(
-        "revoked_at_estimated",
-        Form::Flag,
-        "Whether `revoked_at` is only by when it had",
-    ),
-    member(
         "stated_expiry",
         Form::Time,
         "When the token ends, as Alipay says",

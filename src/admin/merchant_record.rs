@@ -39,7 +39,6 @@ struct Exported {
     doubt: Option<Doubt>,
     refresh_refused: bool,
     revoked_at: Option<i64>,
-    revoked_at_estimated: bool,
     stated_expiry: Option<i64>,
     suspect_at: Option<i64>,
 }
@@ -57,7 +56,6 @@ impl Exported {
                 .transpose()?,
             refresh_refused: members.flag("refresh_refused")?,
             revoked_at: members.integer("revoked_at")?,
-            revoked_at_estimated: members.flag("revoked_at_estimated")?,
             stated_expiry: members.integer("stated_expiry")?,
             suspect_at: members.integer("suspect_at")?,
         })
@@ -75,7 +73,6 @@ impl Exported {
             (Some(given), Some(revoked)) if revoked <= given => {
                 Err(invalid("`revoked_at` isn't later than `auth_time`"))
             }
-            (_, None) if self.revoked_at_estimated => Err(missing("revoked_at")),
             _ if self.previous_app_refresh_token.is_some()
                 && self.previous_app_auth_token.is_none() =>
             {
@@ -265,16 +262,14 @@ impl MerchantRecord {
     /// The end of the authorisation: a cancellation, or a refusal that proved one.
     fn end(&self, authorization: &Authorization, at: i64, now: i64) -> Change {
         let entry = Some(Box::new(entry(authorization, MERCHANT_REVOKED, now)));
-        let (exported, only) = (&self.exported, self.app_auth_token.clone());
-        match exported.doubt {
+        match self.exported.doubt {
             None => Change::Revoke {
                 revocation: Revocation {
                     app_id: self.app_id.clone(),
                     auth_app_id: self.auth_app_id.clone(),
                     // One that can't be true still holds, and must not rank with the authorisation.
                     at: Some(at).filter(|at| plausible(*at, now) == *at),
-                    estimated: exported.revoked_at_estimated,
-                    only: only.filter(|_| exported.revoked_at_estimated),
+                    only: None,
                 },
                 entry,
             },

@@ -107,11 +107,8 @@ pub struct Revocation {
     pub auth_app_id: AuthAppId,
     /// When the merchant cancelled, Unix milliseconds; `None`: now, and after what is stored.
     pub at: Option<i64>,
-    /// Whether `at` is only by when it was cancelled: when that was told, or asked about. Then it says
-    /// nothing of another token, which may have been given in between.
-    pub estimated: bool,
-    /// The token that is meant, as a rule because Alipay was asked about it: the cancellation holds for
-    /// no other, and for this one whatever its time says. `None`: it ranks by its time alone.
+    /// The token that Alipay was asked about: the cancellation holds for no other, and for this one
+    /// whatever its time says. `None`: it ranks by its time alone.
     pub only: Option<Secret<String>>,
 }
 
@@ -123,7 +120,6 @@ impl Revocation {
             app_id: merchant.app_id.clone(),
             auth_app_id: merchant.auth_app_id.clone(),
             at,
-            estimated: false,
             only: None,
         }
     }
@@ -135,15 +131,6 @@ impl Revocation {
         Self {
             only: Some(merchant.token.app_auth_token.clone()),
             ..Self::new(merchant, Some(at))
-        }
-    }
-
-    /// The cancellation of `merchant`'s token in force, which happened at `at` or before.
-    #[must_use]
-    pub fn by(merchant: &Merchant, at: i64) -> Self {
-        Self {
-            estimated: true,
-            ..Self::confirmed(merchant, at)
         }
     }
 }

@@ -263,39 +263,10 @@ impl MemoKey {
         Self(hash.finalize().into())
     }
 
-    /// Under what the store keeps a [`Change::Revoke`] of a merchant without a record: an
-    /// [`EarlyCancellation`].
+    /// Under what the store keeps the time of a [`Change::Revoke`] of a merchant without a record:
+    /// Unix milliseconds in 8 bytes, big-endian.
     #[must_use]
     pub fn cancelled(app_id: &AppId, auth_app_id: &AuthAppId) -> Self {
         Self::new("cancelled", &[app_id.as_str(), auth_app_id.as_str()])
-    }
-}
-
-/// What is kept of a cancellation that came before what it cancels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EarlyCancellation {
-    /// When the merchant cancelled, Unix milliseconds.
-    pub at: i64,
-    /// As of [`Revocation::estimated`].
-    pub estimated: bool,
-}
-
-impl EarlyCancellation {
-    /// The form it is kept in: its time in 8 bytes, big-endian, and one more where that is estimated.
-    #[must_use]
-    pub fn kept(self) -> Secret<Vec<u8>> {
-        let mut bytes = self.at.to_be_bytes().to_vec();
-        bytes.extend(self.estimated.then_some(1));
-        Secret::new(bytes)
-    }
-
-    /// Reads that form.
-    #[must_use]
-    pub fn read(kept: &Secret<Vec<u8>>) -> Option<Self> {
-        let (at, rest) = kept.expose().split_first_chunk()?;
-        Some(Self {
-            at: i64::from_be_bytes(*at),
-            estimated: !rest.is_empty(),
-        })
     }
 }

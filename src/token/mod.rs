@@ -490,19 +490,6 @@ impl Tokens {
         Ok(Some(status == TokenStatus::Invalid))
     }
 
-    /// Whether Alipay says that `token`, of a merchant of `app_id`, holds.
-    ///
-    /// # Errors
-    /// [`TokenError`] when Alipay couldn't be asked.
-    ///
-    /// # Cancel safety
-    /// Safe: a query changes nothing.
-    pub async fn holds(&self, app_id: &AppId, token: &Secret<String>) -> Result<bool, TokenError> {
-        let app = calls::app(&self.parts, app_id)?;
-        let (status, _) = calls::describe(&self.parts, &app, token).await?;
-        Ok(status == TokenStatus::Valid)
-    }
-
     /// All that Alipay says of the merchant's token.
     ///
     /// # Errors

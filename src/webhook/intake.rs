@@ -13,7 +13,7 @@ use crate::model::user_token::{UserKey, UserName};
 use crate::protocol::notification::{AuthorizationPush, Cancellation};
 use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
-use crate::store::{Change, EarlyCancellation, MemoKey, MerchantKey};
+use crate::store::{Change, MemoKey, MerchantKey};
 use crate::webhook::app_gateway::{Arrival, Origin, Verified};
 use crate::webhook::{Inner, Settings};
 
@@ -56,11 +56,7 @@ impl Intake<'_> {
         };
         let mut changes = if let Some(push) = notification.authorization() {
             match push.ok().and_then(|push| self.authorization(push)) {
-                Some(authorization) => {
-                    let mut changes = Vec::from_iter(self.outlived(&authorization).await?);
-                    changes.extend(self.authorize(id, authorization));
-                    changes
-                }
+                Some(authorization) => self.authorize(id, authorization),
                 None => self.hand_on(id),
             }
         } else if let Some(cancellation) = notification.cancellation() {
@@ -287,54 +283,6 @@ impl Intake<'_> {
         })
     }
 
-    /// Forgets the cancellation that a push would be too old for, where nobody knows which of the two came
-    /// first (it only says when it was sent), and Alipay says that the token holds: without a record
-    /// there is no token that was cancelled, to tell this one from.
-    async fn outlived(&self, authorization: &Authorization) -> Result<Option<Change>, StoreError> {
-        let Rank::AuthTime(at) = authorization.rank else {
-            return Ok(None);
-        };
-        let (app_id, auth_app_id) = (&authorization.app_id, &authorization.auth_app_id);
-        let (store, key) = (
-            &self.inner.parts.store,
-            MemoKey::cancelled(app_id, auth_app_id),
-        );
-        let known = match store.recall(key, self.inner.parts.clock.now_ms()).await {
-            // It is forgotten anyway.
-            Err(StoreError::Damaged { .. }) => None,
-            known => known?.and_then(|known| EarlyCancellation::read(&known)),
-        };
-        if !known.is_some_and(|known| known.estimated && at <= known.at) {
-            return Ok(None);
-        }
-        let record = MerchantKey::Exact(app_id.clone(), auth_app_id.clone());
-        let has_record = match store.find(record).await {
-            Err(StoreError::Damaged { .. }) => false,
-            found => !found?.is_empty(),
-        };
-        let token = &authorization.token.app_auth_token;
-        let holds = !has_record && self.holds(app_id, token).await;
-        Ok(holds.then_some(Change::Unremember(key)))
-    }
-
-    /// Whether Alipay says that a token holds.
-    async fn holds(&self, app_id: &AppId, token: &Secret<String>) -> bool {
-        let holds = self.inner.parts.tokens.holds(app_id, token);
-        match tokio::time::timeout(QUERY_PATIENCE, holds).await {
-            Ok(Ok(holds)) => holds,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "a push may have come after its cancellation, which could not be checked");
-                false
-            }
-            Err(_) => {
-                tracing::warn!(
-                    "a push may have come after its cancellation, which could not be checked in time"
-                );
-                false
-            }
-        }
-    }
-
     /// How a push without a time of its own ranks: now, but what was refused days ago must not win
     /// over what came since.
     fn rank_untimed(&self) -> Rank {
@@ -382,21 +330,19 @@ impl Intake<'_> {
             Some(true) => {}
             Some(false) => return Ok(Cancelled::Nothing),
             None => {
-                let is_newer = |at: &i64| {
-                    let sent = Revocation::new(&merchant, Some(*at));
-                    merchant.revoke(&sent, self.arrival.now).is_some()
-                };
-                let sent = said.sent_at.filter(|_| said.at.is_none()).filter(is_newer);
-                return Ok(sent.map_or(Cancelled::Nothing, |at| {
-                    Cancelled::Known(Revocation::by(&merchant, at))
-                }));
+                let sent = Revocation::new(&merchant, said.sent_at);
+                let is_newer = said.at.is_none()
+                    && said.sent_at.is_some()
+                    && merchant.revoke(&sent, self.arrival.now).is_some();
+                return Ok(match is_newer {
+                    true => Cancelled::Known(sent),
+                    false => Cancelled::Nothing,
+                });
             }
         }
         // It holds for the token asked about: another may have come meanwhile.
-        Ok(Cancelled::Known(match said.at {
-            Some(at) => Revocation::confirmed(&merchant, at.min(asked_at)),
-            None => Revocation::by(&merchant, said.sent_at.unwrap_or(asked_at).min(asked_at)),
-        }))
+        let at = said.at.or(said.sent_at).unwrap_or(asked_at).min(asked_at);
+        Ok(Cancelled::Known(Revocation::confirmed(&merchant, at)))
     }
 
     /// The cancellation of a merchant without a record, where it says of which and when.
@@ -407,7 +353,6 @@ impl Intake<'_> {
             auth_app_id: AuthAppId::new(auth_app_id).ok()?,
             // It happened no later than it was sent.
             at: Some(said.at.or(said.sent_at)?),
-            estimated: said.at.is_none(),
             only: None,
         })
     }

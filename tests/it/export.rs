@@ -154,7 +154,6 @@ fn change(merchant: usize, step: &Step) -> Change {
                 app_id,
                 auth_app_id,
                 at: time.map(|time| NOW + time),
-                estimated: time.is_some_and(|time| time % 2 != 0),
                 only: None,
             },
             entry: None,
@@ -217,7 +216,7 @@ fn carried(merchant: &Merchant) -> String {
     let times = (
         merchant.auth_time,
         merchant.auth_time_estimated,
-        (merchant.status, merchant.revoked_at_estimated),
+        merchant.status,
     );
     let ids = (&merchant.app_id, &merchant.auth_app_id);
     let doubts = (merchant.doubt, merchant.refresh_refused);
@@ -388,7 +387,6 @@ async fn what_an_export_says_of_times_must_fit_them() {
         json!({"previous_app_auth_token": "p"}),
         json!({"auth_time": 5, "previous_app_refresh_token": "q"}),
         json!({"auth_time": 5, "auth_time_estimated": "yes"}),
-        json!({"auth_time": 5, "revoked_at_estimated": true}),
         json!({"suspect_at": 6, "doubt": "token-refused"}),
         json!({"auth_time": 5, "suspect_at": 6}),
         json!({"auth_time": 5, "doubt": "token-refused"}),

@@ -154,7 +154,7 @@ fn whole_bodies() -> Vec<(&'static str, &'static str, Value)> {
         "app_refresh_token": "u", "auth_time": 2, "encrypt_key": "Zmlyc3QtbWVyY2hhbnQtMQ==",
         "auth_time_estimated": false, "encrypt_key_fetched": false,
         "previous_app_auth_token": "v", "previous_app_refresh_token": "w",
-        "doubt": "token-refused", "refresh_refused": false, "revoked_at": null, "revoked_at_estimated": false,
+        "doubt": "token-refused", "refresh_refused": false, "revoked_at": null,
         "stated_expiry": 9, "suspect_at": 8,
     });
     vec![

@@ -73,14 +73,6 @@ fn of(auth_app_id: &str) -> TriggerOptions {
     }
 }
 
-/// A cancellation of the first merchant sent then.
-fn sent(at: i64) -> TriggerOptions {
-    let mut options = of(FIRST_AUTH_APP_ID);
-    let at = at.to_string();
-    options.params.insert("utc_timestamp".to_owned(), at);
-    options
-}
-
 /// An authorisation of the first merchant at that time.
 fn at(auth_time: i64) -> TriggerOptions {
     TriggerOptions {
@@ -417,11 +409,8 @@ async fn both_and_verbatim_agree_that_a_stale_push_is_owed_to_nobody() {
 async fn a_cancellation_that_comes_first_is_remembered_and_handed_on() {
     let parts = parts().await;
     let mut first = of(FIRST_AUTH_APP_ID);
-    let about = format!(
-        r#"{{"auth_app_id":"{FIRST_AUTH_APP_ID}","auth_time":{}}}"#,
-        NOW + 10
-    );
-    first.params.insert("biz_content".to_owned(), about);
+    let sent_at = (NOW + 10).to_string();
+    first.params.insert("utc_timestamp".to_owned(), sent_at);
     assert!(acked(&parts.trigger(Event::Cancel, first).await));
     let (entry, delivery) = parts.inbox().await.remove(0);
     assert_eq!(entry.event_type, "alipay.open.auth.appauth.cancelled");
@@ -436,89 +425,6 @@ async fn a_cancellation_that_comes_first_is_remembered_and_handed_on() {
     parts.trigger(Event::ReAuthorize, at(NOW + 11)).await;
     assert!(parts.merchant(FIRST_AUTH_APP_ID).await.is_some());
     assert_eq!(parts.asked(QUERY), 0);
-}
-
-#[tokio::test]
-async fn whether_a_push_outlives_a_cancellation_that_came_first_alipay_is_asked() {
-    let node = |status: &str| {
-        format!(
-            r#"{{"code":"10000","msg":"Success","status":"{status}","auth_app_id":"{FIRST_AUTH_APP_ID}"}}"#
-        )
-    };
-    for (answer, is_stored) in [
-        (Some(node("valid")), true),
-        (Some(node("invalid")), false),
-        (None, false),
-    ] {
-        let parts = parts().await;
-        // It only says when it was sent.
-        parts.trigger(Event::Cancel, sent(NOW + 3000)).await;
-        parts.clock.advance_ms(3000);
-        match answer {
-            Some(node) => parts.simulator.answer(QUERY, node),
-            None => parts
-                .simulator
-                .fault(Fault::once(FaultKind::Html).times(9).on(QUERY)),
-        }
-        assert!(acked(
-            &parts.trigger(Event::ReAuthorize, at(NOW + 1000)).await
-        ));
-        let merchant = parts.merchant(FIRST_AUTH_APP_ID).await;
-        let found = merchant.map(|found| (found.status, found.auth_time));
-        let expected = (MerchantStatus::Authorized, NOW + 1000);
-        assert_eq!(found, is_stored.then_some(expected));
-        let state = match is_stored {
-            true => DeliveryState::Pending,
-            false => DeliveryState::Ignored,
-        };
-        assert_eq!(parts.inbox().await[1].1.state, state);
-        assert!(parts.asked(QUERY) > 0);
-        // What is newer than the message needs no question.
-        let asked = parts.asked(QUERY);
-        parts.clock.advance_ms(1000);
-        parts.trigger(Event::ReAuthorize, at(NOW + 4000)).await;
-        let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
-        assert_eq!(merchant.auth_time, NOW + 4000);
-        assert_eq!(parts.asked(QUERY), asked);
-    }
-}
-
-#[tokio::test]
-async fn a_cancellation_outranks_no_authorisation_given_before_it_was_sent() {
-    for can_be_asked in [true, false] {
-        let parts = parts().await;
-        parts.trigger(Event::PluginOrder, at(NOW)).await;
-        parts.clock.advance_ms(3000);
-        if !can_be_asked {
-            parts
-                .simulator
-                .fault(Fault::once(FaultKind::Html).times(9).on(QUERY));
-        }
-        parts.trigger(Event::Cancel, sent(NOW + 3000)).await;
-        let cancelled = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
-        let status = MerchantStatus::Revoked { at: NOW + 3000 };
-        assert_eq!(cancelled.status, status);
-        for (auth_time, status) in [
-            (NOW - 1, status),
-            (NOW, status),
-            (NOW + 1000, MerchantStatus::Authorized),
-        ] {
-            parts.trigger(Event::ReAuthorize, at(auth_time)).await;
-            let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
-            assert_eq!(merchant.status, status);
-        }
-        let told = parts.inbox().await.into_iter().filter_map(|(entry, _)| {
-            let event = entry.event?;
-            Some((event.event_type, event.auth_time))
-        });
-        let expected = [
-            ("merchant.authorized", NOW),
-            ("merchant.revoked", NOW + 3000),
-            ("merchant.authorized", NOW + 1000),
-        ];
-        let expected = expected.map(|(event, at)| (event.to_owned(), at));
-        assert_eq!(told.collect::<Vec<_>>(), expected);
-    }
 }
 
 #[tokio::test]
@@ -685,7 +591,9 @@ async fn a_cancellation_holds_though_nobody_knows_whether_a_new_pair_may_be_had(
         parts
             .simulator
             .fault(Fault::once(FaultKind::Html).times(9).on(TOKEN_METHOD));
-        let cancel = self::sent(expiry + sent);
+        let mut cancel = of(FIRST_AUTH_APP_ID);
+        let sent_at = (expiry + sent).to_string();
+        cancel.params.insert("utc_timestamp".to_owned(), sent_at);
         assert!(acked(&parts.trigger(Event::Cancel, cancel).await));
         assert_eq!((parts.asked(QUERY), parts.asked(TOKEN_METHOD)), (1, 1));
         let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");

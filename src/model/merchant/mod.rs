@@ -35,8 +35,6 @@ pub struct Merchant {
     pub auth_time_estimated: bool,
     /// Whether calls may be made for it.
     pub status: MerchantStatus,
-    /// Whether the time of its cancellation is only by when that happened ([`Revocation::estimated`]).
-    pub revoked_at_estimated: bool,
     /// What makes it suspect, or revoked it where that was learned from a reply of Alipay's.
     pub doubt: Option<Doubt>,
     /// Whether Alipay refused the `app_refresh_token` in force: it isn't sent again.
@@ -164,13 +162,11 @@ impl Merchant {
     }
 
     /// What an authorisation with a time of its own must be newer than. Where a cancellation was only
-    /// learned from a token that Alipay called invalid, its time is when we asked, and where its message
-    /// doesn't tell it, when that was sent: it says nothing of another token, which may have been given
-    /// before and whose message may come after.
+    /// learned from a token that Alipay called invalid, its time is when we asked: it says nothing of
+    /// another token, whose message may have been sent before and come after.
     fn newest_against(&self, authorization: &Authorization) -> i64 {
         let is_other = self.token.app_auth_token != authorization.token.app_auth_token;
-        let is_estimated = self.is_inferred() || self.revoked_at_estimated;
-        match is_estimated && is_other {
+        match self.is_inferred() && is_other {
             true => self.auth_time,
             false => self.newest_change(),
         }
@@ -205,7 +201,6 @@ impl Merchant {
             auth_time: now,
             auth_time_estimated: true,
             status: MerchantStatus::Authorized,
-            revoked_at_estimated: false,
             doubt: None,
             refresh_refused: stored.is_some_and(|m| m.refresh_refused && same_refresh_token(m)),
             source: authorization.source,
@@ -221,16 +216,11 @@ impl Merchant {
 
     /// The record after `revocation`, or nothing where a newer authorisation stands. One without
     /// a time is known to hold and ranks after what is stored, whatever the clock says; so is one
-    /// that Alipay confirmed for the token in force. Neither tells of a record that is cancelled
-    /// anything new.
+    /// that Alipay confirmed for the token in force.
     #[must_use]
     pub fn revoke(&self, revocation: &Revocation, now: i64) -> Option<Self> {
         let newest = self.newest_change();
         let token = &self.token.app_auth_token;
-        let holds_anyway = revocation.at.is_none() || revocation.only.is_some();
-        if holds_anyway && matches!(self.status, MerchantStatus::Revoked { .. }) {
-            return None;
-        }
         if revocation.only.as_ref().is_some_and(|only| only != token) {
             return None;
         }
@@ -244,7 +234,6 @@ impl Merchant {
         };
         Some(Self {
             status: MerchantStatus::Revoked { at },
-            revoked_at_estimated: revocation.estimated,
             doubt: None,
             updated_at: now,
             ..self.clone()

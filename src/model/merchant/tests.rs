@@ -342,33 +342,3 @@ fn a_confirmed_cancellation_ends_the_token_asked_about_and_no_other() {
     assert_eq!(status, Some(MerchantStatus::Revoked { at: 1001 }));
     assert!(stored("other", 1000).revoke(&confirmed, 5000).is_none());
 }
-
-#[test]
-fn a_cancellation_that_only_says_by_when_outranks_no_token_given_before() {
-    let merchant = stored("t", 1000);
-    let revoked = merchant.revoke(&Revocation::by(&merchant, 3000), 3500);
-    let revoked = revoked.expect("newer");
-    assert_eq!(revoked.status, MerchantStatus::Revoked { at: 3000 });
-    for rank in [Rank::AuthTime(1001), Rank::Since(1001), Rank::AfterStored] {
-        assert_eq!(token_after(&revoked, rank, 4000), "new");
-    }
-    for rank in [Rank::AuthTime(1000), Rank::Since(1000), Rank::Renewal] {
-        assert_eq!(token_after(&revoked, rank, 4000), "t");
-    }
-    for (auth_time, is_new) in [(2000, false), (3000, false), (3001, true)] {
-        let same = authorization("t", Rank::AuthTime(auth_time));
-        let same = Merchant::authorize(Before::Record(&revoked), &same, 4000);
-        assert_eq!(matches!(same, Authorized::Applied(_)), is_new);
-    }
-    // Neither the same again nor the time, where that is told before the stored one, is anything new.
-    for again in [
-        Revocation::by(&revoked, 3200),
-        Revocation::new(&revoked, None),
-        Revocation::new(&revoked, Some(2000)),
-    ] {
-        assert!(revoked.revoke(&again, 4000).is_none());
-    }
-    let exact = revoked.revoke(&Revocation::new(&revoked, Some(3001)), 4000);
-    let exact = exact.expect("newer");
-    assert_eq!(token_after(&exact, Rank::AuthTime(2000), 4000), "t");
-}

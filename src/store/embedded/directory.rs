@@ -16,9 +16,9 @@ use crate::model::id::{Alias, AppId, AuthAppId, Pid};
 use crate::model::merchant::{Authorized, Before, Merchant, MerchantStatus, plausible};
 use crate::model::notification::{DeliveryForm, InboxEntry};
 use crate::protocol::secret::Secret;
+use crate::store::Effect;
 use crate::store::error::StoreError;
 use crate::store::seal::Place;
-use crate::store::{EarlyCancellation, Effect};
 
 impl Applier<'_> {
     pub(super) fn put_app(&mut self, app: &App) -> Result<Effect, Fault> {
@@ -75,7 +75,7 @@ impl Applier<'_> {
             Some(stored) => Before::Record(stored),
             None => self
                 .cancelled(&id)?
-                .map_or(Before::Nothing, |known| Before::Cancelled(known.at)),
+                .map_or(Before::Nothing, Before::Cancelled),
         };
         let mut merchant = match Merchant::authorize(before, authorization, self.now) {
             Authorized::Applied(merchant) => *merchant,
@@ -130,7 +130,10 @@ impl Applier<'_> {
         let Some(stored) = self.merchant_if_whole(&id)? else {
             return self.revoke_unknown(revocation, entry);
         };
-        let Some(merchant) = stored.revoke(revocation, self.now) else {
+        let is_revoked = matches!(stored.status, MerchantStatus::Revoked { .. });
+        let holds_anyway = revocation.at.is_none() || revocation.only.is_some();
+        let again = holds_anyway && is_revoked;
+        let Some(merchant) = stored.revoke(revocation, self.now).filter(|_| !again) else {
             return self.ignore(entry);
         };
         self.put_merchant(&id, Some(&stored), &merchant)?;
@@ -165,9 +168,7 @@ impl Applier<'_> {
     ) -> Result<Effect, Fault> {
         if let Some(at) = revocation.at {
             let id = MerchantId::new(&revocation.app_id, &revocation.auth_app_id);
-            let at = plausible(at, self.now);
-            let estimated = revocation.estimated;
-            self.remember_cancelled(&id, EarlyCancellation { at, estimated })?;
+            self.remember_cancelled(&id, plausible(at, self.now))?;
         }
         if let Some(entry) = entry.filter(|entry| entry.body.is_some() || entry.event.is_some()) {
             self.put_entry(&without_event(entry), DeliveryState::Pending)?;

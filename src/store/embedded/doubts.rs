@@ -11,7 +11,7 @@ use crate::model::event::AuthorizationEvent;
 use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::model::notification::InboxEntry;
 use crate::protocol::secret::Secret;
-use crate::store::{EarlyCancellation, Effect, MemoKey};
+use crate::store::{Effect, MemoKey};
 
 /// How long a cancellation that came before its authorisation is kept, milliseconds: Alipay tries
 /// for 25 h, and whoever operates its side may send something again days later.
@@ -79,10 +79,7 @@ impl Applier<'_> {
 
     /// When the merchant of `id` cancelled before it was known. What doesn't open refuses no
     /// authorisation: its code is spent.
-    pub(super) fn cancelled(
-        &mut self,
-        id: &MerchantId,
-    ) -> Result<Option<EarlyCancellation>, Fault> {
+    pub(super) fn cancelled(&mut self, id: &MerchantId) -> Result<Option<i64>, Fault> {
         let key = MemoKey::cancelled(&id.app_id, &id.auth_app_id);
         let kept = match self.remembered(key) {
             Err(Fault::Refused(error)) => {
@@ -92,22 +89,20 @@ impl Applier<'_> {
             }
             kept => kept?,
         };
-        Ok(kept.and_then(|kept| EarlyCancellation::read(&kept)))
+        Ok(kept
+            .and_then(|at| <[u8; 8]>::try_from(at.expose().as_slice()).ok())
+            .map(i64::from_be_bytes))
     }
 
     /// Keeps the time of a cancellation that came before its authorisation.
-    pub(super) fn remember_cancelled(
-        &mut self,
-        id: &MerchantId,
-        told: EarlyCancellation,
-    ) -> Result<(), Fault> {
-        if self.cancelled(id)?.is_some_and(|known| told.at <= known.at) {
+    pub(super) fn remember_cancelled(&mut self, id: &MerchantId, at: i64) -> Result<(), Fault> {
+        if self.cancelled(id)?.is_some_and(|known| at <= known) {
             return Ok(());
         }
         let key = MemoKey::cancelled(&id.app_id, &id.auth_app_id);
         self.forget(key)?;
-        let until = self.now.saturating_add(CANCELLED_MS);
-        self.remember(key, &told.kept(), until)?;
+        let at = Secret::new(at.to_be_bytes().to_vec());
+        self.remember(key, &at, self.now.saturating_add(CANCELLED_MS))?;
         Ok(())
     }
 }

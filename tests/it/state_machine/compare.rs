@@ -242,7 +242,6 @@ fn triple(merchant: &Merchant) -> Triple {
         auth_time: merchant.auth_time,
         estimated: merchant.auth_time_estimated,
         status: merchant.status,
-        revoked_at_estimated: merchant.revoked_at_estimated,
         doubt: merchant.doubt,
         refresh_refused: merchant.refresh_refused,
         alias: merchant.alias.as_ref().map(ToString::to_string),

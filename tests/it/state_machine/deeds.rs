@@ -201,7 +201,6 @@ impl Pair {
             Step::Revoke {
                 merchant,
                 at,
-                estimated,
                 only,
                 told,
             } => Change::Revoke {
@@ -209,7 +208,6 @@ impl Pair {
                     app_id,
                     auth_app_id: auth_app_id(merchant),
                     at: at.map(|by| now + by),
-                    estimated: *estimated,
                     only: only.map(|only| self.token(&merchant_app(u32::from(*merchant)), only)),
                 },
                 entry: self.told(*told).map(Box::new),

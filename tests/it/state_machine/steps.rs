@@ -145,8 +145,6 @@ pub(super) enum Step {
     Revoke {
         merchant: u8,
         at: Option<i64>,
-        /// Whether that is only by when.
-        estimated: bool,
         /// Only this token, or the one in force.
         only: Option<Option<u8>>,
         told: Told,
@@ -287,7 +285,7 @@ fn merchants() -> impl Strategy<Value = Step> {
     );
     let cancelled = (
         0..MERCHANTS,
-        (option::of(-3..3_i64), any::<bool>()),
+        option::of(-3..3_i64),
         option::of(token()),
         told(),
     );
@@ -298,8 +296,8 @@ fn merchants() -> impl Strategy<Value = Step> {
             let rank = (rank, at);
             Step::Authorize { merchant, token, rank, alias, pid, key, source, told }
         }),
-        3 => cancelled.prop_map(|(merchant, (at, estimated), only, told)| {
-            Step::Revoke { merchant, at, estimated, only, told }
+        3 => cancelled.prop_map(|(merchant, at, only, told)| {
+            Step::Revoke { merchant, at, only, told }
         }),
         2 => (0..MERCHANTS, alias()).prop_map(|(merchant, alias)| Step::Name { merchant, alias }),
         1 => (0..MERCHANTS).prop_map(|merchant| Step::Remove { merchant }),

@@ -404,7 +404,6 @@ fn change(sequence: u32, step: &Step) -> Change {
                     app_id,
                     auth_app_id,
                     at: at.map(|at| START + at),
-                    estimated: false,
                     only: None,
                 },
                 entry: None,

@@ -18,7 +18,6 @@ pub(in super::super) struct Triple {
     pub(in super::super) auth_time: i64,
     pub(in super::super) estimated: bool,
     pub(in super::super) status: MerchantStatus,
-    pub(in super::super) revoked_at_estimated: bool,
     pub(in super::super) doubt: Option<Doubt>,
     pub(in super::super) refresh_refused: bool,
     pub(in super::super) alias: Option<String>,
@@ -46,10 +45,9 @@ impl Triple {
     }
 
     /// What a time of its own must be newer than: one who is taken for cancelled because a token was
-    /// refused, or who cancelled nobody knows when, may have authorised another before.
+    /// refused may have authorised another before.
     fn newest_against(&self, token: &str) -> i64 {
-        let is_estimated = self.is_inferred() || self.revoked_at_estimated;
-        match is_estimated && self.token != token {
+        match self.is_inferred() && self.token != token {
             true => self.auth_time,
             false => self.newest(),
         }
@@ -199,7 +197,6 @@ impl Merchants {
             (at, _) => at.unwrap_or(now).max(newest + 1),
         };
         stored.status = MerchantStatus::Revoked { at };
-        stored.revoked_at_estimated = revocation.estimated;
         (stored.doubt, stored.updated_at) = (None, now);
         Done {
             answer: Answer::Applied,
@@ -370,7 +367,6 @@ fn granted(
         auth_time,
         estimated,
         status: MerchantStatus::Authorized,
-        revoked_at_estimated: false,
         doubt: None,
         // A pair's refresh token goes with its token here.
         refresh_refused: again.is_some_and(|again| again.refresh_refused),
