@@ -170,10 +170,10 @@ async fn check_allowance(
     Err(Page::TooManyCodes)
 }
 
-/// Counts a code that Alipay refused; a network that failed is nobody's fault, nor is it the code's that
-/// our app may not ask.
+/// Counts a code that Alipay refused, whatever for: anybody may bring any, and each is a signed call of
+/// our app. A network that failed is nobody's fault.
 fn count_bad(inner: &Inner, asker: Asker<'_>, error: &TokenError) {
-    if matches!(error, TokenError::Refused { .. }) && error.may_be_about_code() {
+    if matches!(error, TokenError::Refused { .. }) {
         inner.bad_codes.count(asker, inner.parts.clock.now_ms());
     }
 }

@@ -153,8 +153,7 @@ async fn a_bad_code_is_400_and_an_alipay_that_cannot_be_asked_502() {
 }
 
 #[tokio::test]
-async fn what_alipay_refuses_for_another_reason_is_502_and_uses_nothing_up() {
-    let parts = parts(|_| ()).await;
+async fn what_alipay_refuses_for_another_reason_is_502_and_bounded_as_bad_codes_are() {
     for (code, sub_code, status) in [
         ("40005", "isv.app-call-limited", StatusCode::BAD_GATEWAY),
         (
@@ -165,17 +164,18 @@ async fn what_alipay_refuses_for_another_reason_is_502_and_uses_nothing_up() {
         ("40002", "isv.invalid-signature", StatusCode::BAD_GATEWAY),
         ("40004", "isv.something-new", StatusCode::BAD_REQUEST),
     ] {
+        let parts = parts(|_| ()).await;
         let node = format!(r#"{{"code":"{code}","msg":"no","sub_code":"{sub_code}"}}"#);
         parts.simulator.answer(TOKEN_METHOD, node);
         for number in 0..40 {
             let answer = parts.callback(&format!("{code}-{number}"), None).await;
-            let used_up = status == StatusCode::BAD_REQUEST && number >= 30;
-            let expected = match used_up {
+            let expected = match number >= 30 {
                 true => StatusCode::SERVICE_UNAVAILABLE,
                 false => status,
             };
             assert_eq!(answer.status(), expected, "{sub_code} {number}");
         }
+        assert_eq!(parts.asked(TOKEN_METHOD), 30, "{sub_code}");
     }
 }
 
