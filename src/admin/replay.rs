@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::admin::error::AdminError;
 use crate::admin::inbox::{parse_id, parse_state};
 use crate::admin::json::{Form, Members, Object, member, missing};
-use crate::config::glob;
+use crate::delivery::glob;
 use crate::model::delivery::{Delivery, DeliveryState};
 use crate::model::id::{AppId, EventId};
 use crate::model::notification::InboxEntry;

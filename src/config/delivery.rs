@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 use crate::config::error::Mismatch;
 use crate::config::proxy::selector;
 use crate::config::section::Section;
-use crate::config::{glob, url, value, view};
-use crate::model::event_type::AUTHORIZATION_PUSH;
+use crate::config::{url, value, view};
 use crate::model::id::AppId;
 use crate::protocol::secret::Secret;
 
@@ -86,8 +85,7 @@ impl DeliveryConfig {
         if self.authorization == AuthorizationDelivery::Event {
             return None;
         }
-        let routes = self.routes.iter().filter(|route| route.may_take_tokens());
-        let urls = routes.map(|route| &route.url).chain(&self.url);
+        let urls = self.routes.iter().map(|route| &route.url).chain(&self.url);
         let mut open = urls.filter(|url| !url.is_empty() && !url::is_private(url));
         let found = format!("tokens, in clear text to {}", open.next()?);
         let hint = "or an https:// URL: Alipay's own messages carry app_auth_tokens";
@@ -215,12 +213,6 @@ impl DeliveryRoute {
         };
         section.finish();
         route
-    }
-
-    /// Whether its `match` lets the message by that holds tokens. Its other conditions may fit any.
-    fn may_take_tokens(&self) -> bool {
-        let pattern = self.event_type.as_deref();
-        pattern.is_none_or(|pattern| glob::fits(pattern, AUTHORIZATION_PUSH))
     }
 
     /// What holds for it: its own, else what `all` say.

@@ -11,7 +11,6 @@ mod document;
 pub mod environment;
 pub mod error;
 pub(crate) mod file;
-pub(crate) mod glob;
 pub mod listen;
 mod load;
 mod misfits;

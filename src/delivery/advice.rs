@@ -1,7 +1,7 @@
 //! What is probably a mistake in the routes, though nothing forbids it: pure.
 
 use crate::config::delivery::{DeliveryConfig, DeliveryRoute};
-use crate::config::glob;
+use crate::delivery::glob;
 use crate::model::event_type;
 
 /// What the methods of SPI calls begin with; there are more than anybody knows.

@@ -34,6 +34,7 @@ mod attempt;
 mod brake;
 mod claim;
 mod floor;
+pub(crate) mod glob;
 mod lanes;
 pub mod metrics;
 mod outgoing;

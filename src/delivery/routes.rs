@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::config::delivery::{AckRule, DeliveryConfig, DeliveryFormat, DeliveryRoute};
-use crate::config::glob;
+use crate::delivery::glob;
 use crate::delivery::whose::Known;
 use crate::model::id::{Alias, AuthAppId, Pid};
 use crate::model::notification::{DeliveryForm, InboxEntry};

@@ -3,9 +3,6 @@
 
 use crate::model::event::{MERCHANT_AUTHORIZED, MERCHANT_REVOKED};
 
-/// Tells of a merchant's authorisation, and holds its tokens: of all that Alipay sends, this alone.
-pub const AUTHORIZATION_PUSH: &str = "open_app_auth_notify";
-
 /// Every event type that this version knows of.
 ///
 /// Protocol: 异步通知 (`notify_type` of payments), 插件授权通知 and 应用网关消息 (`msg_method` of
@@ -23,7 +20,7 @@ pub const KNOWN: [&str; 18] = [
     "dut_user_unsign",
     "fund_auth_freeze",
     "fund_auth_unfreeze",
-    AUTHORIZATION_PUSH,
+    "open_app_auth_notify",
     "servicemarket_order_notify",
     "trade_status_sync",
     MERCHANT_AUTHORIZED,

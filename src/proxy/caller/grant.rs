@@ -4,7 +4,7 @@
 //! credentials; whom a caller may not call for, it can't tell from nobody.
 
 use crate::config::caller::{CallerConfig, MerchantRule};
-use crate::config::glob;
+use crate::delivery::glob;
 use crate::delivery::whose::Owner;
 use crate::model::selector::Selector;
 

@@ -1,4 +1,4 @@
-//! Globs of routes and callers: `*` stands for any run of characters, `?` for one.
+//! Globs of routes: `*` stands for any run of characters, `?` for one.
 
 /// Whether the whole of `text` fits `pattern`.
 ///
