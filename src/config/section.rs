@@ -293,15 +293,19 @@ impl<'r> Section<'r> {
         self.optional(key, |text| self.reading.references.secret_file(text))
     }
 
-    /// The path of a public file; empty: not set. One that can't be read is a fault, and has its path
-    /// all the same: who only asks a sidecar must know that it speaks TLS.
+    /// The path of a public file; empty: not set. One that is missing here, or may not be read, is a
+    /// fault, and has its path all the same: who only asks a sidecar must know that it speaks TLS. What
+    /// is no file has none: nobody opens it, which may take for ever.
     pub(crate) fn public_file(&self, key: &'static str) -> Option<PathBuf> {
         self.optional(key, |text| {
             let references = &self.reading.references;
-            if let Err(mismatch) = references.public_file(text) {
-                self.fault(key, mismatch);
+            match references.public_file(text) {
+                Err(mismatch) if mismatch.is_elsewhere => {
+                    self.fault(key, mismatch);
+                    Ok(references.public_path(text))
+                }
+                other => other,
             }
-            Ok(references.public_path(text))
         })
     }
 

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use alipay_sidecar::clock::{Clock, SystemClock};
 use alipay_sidecar::protocol::key::AppPrivateKey;
@@ -228,4 +229,38 @@ fn the_sandbox_beside_production_is_told() {
     world.edit(&gateway, "");
     let half = ["`upstream.v3` is set and `upstream.gateway` isn't"];
     world.check(&["check"], 0, &half);
+}
+
+/// Who opens a pipe waits for its writer: what is no file is told, and not opened.
+#[test]
+fn a_pipe_in_the_place_of_a_certificate_is_a_fault_at_once() {
+    let place = tempfile::tempdir().expect("a folder");
+    let pipe = place.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    let key = KeyPair::generate().expect("a key");
+    write(place.path(), "tls.key", &key.serialize_pem());
+    for (key, text) in [
+        ("upstream.ca_file", "[upstream]\nca_file = \"file:pipe\"\n"),
+        (
+            "proxy.tls_cert",
+            "[proxy]\ntls_cert = \"pipe\"\ntls_key = \"file:tls.key\"\n",
+        ),
+    ] {
+        write(place.path(), "config.toml", text);
+        for verb in ["check", "run"] {
+            let output = Command::new("timeout")
+                .args(["20", env!("CARGO_BIN_EXE_alipay-sidecar"), verb])
+                .current_dir(place.path())
+                .env_clear()
+                .stdin(Stdio::null())
+                .output()
+                .expect("started");
+            let said =
+                String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert_eq!(output.status.code(), Some(78), "{verb}: {said}");
+            assert!(said.contains(&format!("`{key}`")), "{said}");
+            assert!(said.contains("which is no file"), "{said}");
+        }
+    }
 }
