@@ -8,8 +8,9 @@ use anyhow::Context as _;
 
 use crate::cli::failure::Failure;
 use crate::cli::taken_variables::TakenVariables;
-use crate::config::error::{ConfigErrors, Mismatch};
-use crate::config::{Config, Source, process_environment, secret_variables};
+use crate::config::error::{ConfigErrors, Mismatch, Unread};
+use crate::config::{Config, Source, app, process_environment, secret_variables};
+use crate::model::id::AppId;
 use crate::sidecar::unusable_files;
 use crate::store::seal::StoreKey;
 
@@ -53,8 +54,18 @@ impl Context {
     /// The same for who asks a sidecar that runs: secrets that can be read where that was started, by
     /// its variables and credentials, need not be readable here.
     pub(crate) fn load_to_ask(&self) -> Result<Config, Failure> {
+        Ok(self.load_what_is_readable()?.0)
+    }
+
+    /// The same, with the secrets that can't be read here.
+    pub(crate) fn load_what_is_readable(&self) -> Result<(Config, Unread), Failure> {
         let environment = self.environment();
         Ok(Config::from_source_to_ask(self.source(), environment)?)
+    }
+
+    /// Where the file has the app `app_id`, such as `app[1]`.
+    pub(crate) fn place_of_app(&self, app_id: &AppId) -> Option<String> {
+        app::place_of(app_id, self.source().text().unwrap_or_default())
     }
 
     /// The same for who only asks whether one is ready: no secret is read.
@@ -123,10 +134,10 @@ impl Context {
     }
 
     /// Runs `work` to its end on this thread.
-    pub(crate) fn block_on<T>(
+    pub(crate) fn block_on(
         &self,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
+        work: impl Future<Output = Result<(), Failure>>,
+    ) -> Result<(), Failure> {
         run(tokio::runtime::Builder::new_current_thread(), work)
     }
 
@@ -143,10 +154,10 @@ impl Context {
 /// doesn't resolve, a command that gives no secret.
 const STRAGGLERS: Duration = Duration::from_secs(1);
 
-fn run<T>(
+fn run(
     mut runtime: tokio::runtime::Builder,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
+    work: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
     let runtime = runtime
         .enable_all()
         .build()

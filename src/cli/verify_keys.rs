@@ -5,13 +5,14 @@ use anyhow::{Context as _, anyhow};
 use crate::admin::error::AdminError;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
-use crate::cli::{input, store};
+use crate::cli::input;
 use crate::model::app::App;
 use crate::model::id::AppId;
 use crate::protocol::diagnosis::{self, Cause, Keys};
 use crate::protocol::key::AppPrivateKey;
 use crate::protocol::secret::Secret;
 use crate::protocol::signature::SignType;
+use crate::store::embedded;
 
 /// References to keys, as arguments give them.
 pub(crate) struct KeyReferences<'a> {
@@ -114,12 +115,17 @@ fn any_text(argument: &str, reference: &str) -> Result<String, Failure> {
 /// The app of that id: configured, or else one that lives in the store, where nobody has it open.
 fn app_of(context: &Context, app_id: &AppId) -> Result<App, Failure> {
     let find = |apps: Vec<App>| apps.into_iter().find(|app| app.app_id == *app_id);
-    // Its own secrets are all that is needed.
-    if let Some(app) = find(context.load_to_ask()?.apps) {
+    let (mut config, unread) = context.load_what_is_readable()?;
+    // Its own secrets are all that is needed, but each of them: the one that is missing may be what
+    // was signed with.
+    if let Some(place) = context.place_of_app(app_id) {
+        let below = format!("{place}.");
+        unread.lacks(|key| key.starts_with(&below))?;
+    }
+    if let Some(app) = find(std::mem::take(&mut config.apps)) {
         return Ok(app);
     }
-    // One whose key can't be read here isn't missing.
-    let config = context.load()?;
+    unread.lacks(|key| key == "store.key")?;
     let missing = || format!("no `[[app]]` has the app_id {app_id}");
     if config.store.key.is_none() {
         let text = format!(
@@ -135,10 +141,7 @@ fn app_of(context: &Context, app_id: &AppId) -> Result<App, Failure> {
             missing()
         )
     };
-    let stored = context.block_on(async {
-        let store = store::open_with(&config, key).with_context(unread)?;
-        Ok(store.apps().await.with_context(unread)?)
-    })?;
+    let stored = embedded::apps_of(&config.store.path, &key).with_context(unread)?;
     find(stored).ok_or_else(|| {
         let app_id = app_id.to_string();
         let text = format!("{}; {OR_GIVE}", missing());

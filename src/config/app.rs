@@ -1,5 +1,7 @@
 //! `[[app]]`: the ISV's own applications, read into [`App`].
 
+#[cfg(feature = "cli")]
+use crate::config::document;
 use crate::config::document::{Item, Value};
 use crate::config::error::Mismatch;
 use crate::config::section::{Reading, Section};
@@ -27,6 +29,24 @@ pub(crate) fn read_all(reading: &Reading, item: Option<Item>) -> Vec<App> {
         apps.push(app);
     }
     apps
+}
+
+/// Where the file `text` has the app `app_id`, such as `app[1]`, whether all of it can be read or not.
+#[cfg(feature = "cli")]
+pub(crate) fn place_of(app_id: &AppId, text: &str) -> Option<String> {
+    let mut root = document::parse(text).ok()?;
+    let Value::List(apps) = root.remove("app")?.value else {
+        return None;
+    };
+    let is_it = |app: &Item| match &app.value {
+        Value::Table(app) => {
+            let given = app.get("app_id").and_then(Item::text);
+            given == Some(app_id.as_str())
+        }
+        _ => false,
+    };
+    let place = apps.iter().position(is_it)?;
+    Some(format!("app[{}]", place + 1))
 }
 
 fn read(section: &Section<'_>) -> Option<App> {

@@ -16,21 +16,12 @@ impl ConfigErrors {
         (!faults.is_empty()).then(|| Self::new(faults))
     }
 
-    /// Whether nothing is wrong but that secrets can't be read here.
+    /// Those of them that aren't secrets which can't be read here, if there are any, and those secrets.
     #[cfg(feature = "cli")]
-    pub(crate) fn are_secrets_alone(&self) -> bool {
-        self.faults.iter().all(|fault| fault.mismatch.is_elsewhere)
-    }
-
-    /// Those of them that aren't secrets which can't be read here, if there are any.
-    #[cfg(feature = "cli")]
-    pub(crate) fn but_for_secrets(self) -> Option<Self> {
-        let faults = self.faults.into_iter();
-        Self::of_faults(
-            faults
-                .filter(|fault| !fault.mismatch.is_elsewhere)
-                .collect(),
-        )
+    pub(crate) fn but_for_secrets(self) -> (Option<Self>, Unread) {
+        let is_elsewhere = |fault: &Fault| fault.mismatch.is_elsewhere;
+        let (unread, others) = self.faults.into_iter().partition(is_elsewhere);
+        (Self::of_faults(others), Unread(unread))
     }
 
     /// The faults, in the order of the file.
@@ -51,6 +42,23 @@ impl ConfigErrors {
     pub(crate) fn new(mut faults: Vec<Fault>) -> Self {
         faults.sort_by_key(|fault| fault.line);
         Self { faults }
+    }
+}
+
+/// The secrets, and files, that can't be read here.
+#[cfg(feature = "cli")]
+#[derive(Debug, Default)]
+pub(crate) struct Unread(Vec<Fault>);
+
+#[cfg(feature = "cli")]
+impl Unread {
+    /// Makes sure that none of the keys is among them of which `is_needed` holds.
+    ///
+    /// # Errors
+    /// Those that are.
+    pub(crate) fn lacks(&self, is_needed: impl Fn(&str) -> bool) -> Result<(), ConfigErrors> {
+        let needed = self.0.iter().filter(|fault| is_needed(&fault.key));
+        ConfigErrors::of_faults(needed.cloned().collect()).map_or(Ok(()), Err)
     }
 }
 

@@ -9,6 +9,8 @@ use crate::config::app;
 use crate::config::caller::CallerConfig;
 use crate::config::delivery::DeliveryConfig;
 use crate::config::document::{self, Item, Place, Table, Value};
+#[cfg(feature = "cli")]
+use crate::config::error::Unread;
 use crate::config::error::{ConfigErrors, Fault, Mismatch};
 use crate::config::proxy::ProxyConfig;
 use crate::config::reference::References;
@@ -73,7 +75,8 @@ impl Config {
     }
 
     /// As [`Self::from_source`], for who asks a sidecar that runs: secrets that can't be read here are
-    /// left out, and their sections with them. It is no configuration to serve by: callers may be missing.
+    /// left out, and some sections with them; they are given, too. It is no configuration to serve by:
+    /// callers may be missing.
     ///
     /// # Errors
     /// [`ConfigErrors`] with every fault, where there is another one.
@@ -81,11 +84,14 @@ impl Config {
     pub(crate) fn from_source_to_ask(
         source: &Source,
         environment: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<Self, ConfigErrors> {
+    ) -> Result<(Self, Unread), ConfigErrors> {
         let (reading, config) = read_source(source, environment)?;
-        match reading.finish(()) {
-            Err(errors) if !errors.are_secrets_alone() => Err(errors),
-            _ => Ok(config),
+        let Err(errors) = reading.finish(()) else {
+            return Ok((config, Unread::default()));
+        };
+        match errors.clone().but_for_secrets() {
+            (Some(_), _) => Err(errors),
+            (None, unread) => Ok((config, unread)),
         }
     }
 
@@ -102,7 +108,7 @@ impl Config {
     ) -> Result<Self, ConfigErrors> {
         let (reading, config) = read_source_by(source, environment, References::unfollowed)?;
         let errors = reading.finish(()).err();
-        match errors.and_then(ConfigErrors::but_for_secrets) {
+        match errors.and_then(|errors| errors.but_for_secrets().0) {
             Some(errors) => Err(errors),
             None => Ok(config),
         }

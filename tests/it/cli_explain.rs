@@ -659,11 +659,14 @@ fn an_app_of_the_store_signs_and_verifies_offline() {
     let other = "[[app]]\napp_id = \"2021000000000009\"\nprivate_key = \"env:NONE\"\n\
                  alipay_public_key = \"file:alipay.txt\"\n";
     only(other);
-    place.check(&sign, 78, &["NONE"]);
-    let own = other.replace("2021000000000009", APP);
-    let own = own.replace("env:NONE", "file:app.pem");
-    only(&format!("{other}{own}"));
     assert_eq!(place.check(&sign, 0, &[]), signed);
+    let own = other.replace("2021000000000009", APP);
+    let whole = own.replace("env:NONE", "file:app.pem");
+    only(&format!("{other}{whole}"));
+    assert_eq!(place.check(&sign, 0, &[]), signed);
+    // Nor is one of the file looked for in the store: it is told what is wrong with it.
+    only(&own);
+    place.check(&sign, 78, &["NONE"]);
     // Who has the store open keeps it.
     only("");
     let path = place.path().join("data/sidecar.redb");
@@ -673,6 +676,37 @@ fn an_app_of_the_store_signs_and_verifies_offline() {
     }
     drop(open);
     place.check(&sign, 0, &[]);
+    // An older program may have to open it again.
+    let path = place.path().join("data/sidecar.redb");
+    let stats = place.check(&["store", "stats", "--json"], 0, &[]);
+    let stats: Value = serde_json::from_str(&stats).expect("JSON");
+    crate::store_cli::age(&path, stats["schema"].as_u64().expect("a version"));
+    let before = std::fs::read(&path).expect("read");
+    assert_eq!(place.check(&sign, 0, &[]), signed);
+    place.check(&verify, 0, &["the signature of the notification holds"]);
+    assert!(
+        before == std::fs::read(&path).expect("read"),
+        "it was written"
+    );
+}
+
+/// What a request was signed with may be the very key that can't be read here: "doesn't hold" would be
+/// said of a signature that does.
+#[test]
+fn an_app_that_lacks_a_key_here_judges_nothing() {
+    let place = Place::new();
+    place.check(&["store", "create"], 0, &[]);
+    place.write("message", form(&notification()));
+    let config = std::fs::read_to_string(place.path().join("config.toml")).expect("read");
+    let files = ["app_cert", "alipay_cert", "alipay_root_cert"];
+    for keys in [&["private_key_next"][..], &files] {
+        let lines = keys.iter().map(|key| format!("{key} = \"env:NONE\"\n"));
+        place.write("config.toml", config.clone() + &lines.collect::<String>());
+        let verify = ["verify", "--kind", "notification", "--app", APP, "message"];
+        for verb in [&verify[..], &["sign", "--app", APP, "a=1"]] {
+            place.check(verb, 78, &[keys[0], "NONE"]);
+        }
+    }
 }
 
 /// What a buyer's browser brings to return_url is a query.

@@ -73,7 +73,7 @@ fn a_running_sidecars_store_is_looked_at_and_backed_up_but_not_replaced() {
 }
 
 /// Has a store say that it is of the schema before `now`.
-fn age(path: &std::path::Path, now: u64) {
+pub(crate) fn age(path: &std::path::Path, now: u64) {
     let db = redb::Database::open(path).expect("opened");
     let tx = db.begin_write().expect("transaction");
     let meta: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("meta");

@@ -10,8 +10,10 @@ use super::catalogue::TABLES;
 use super::copy::{Building, refuse_existing};
 use super::fault::Fault;
 use super::open::Migrated;
+use super::read::Reader;
 use super::snapshots::Snapshot;
 use super::{inspect, listing, open, rows, stats};
+use crate::model::app::App;
 use crate::store::care::{Copied, Inspection, Stats};
 use crate::store::error::StoreError;
 use crate::store::seal::{Sealer, StoreKey};
@@ -164,6 +166,26 @@ impl StoreFile {
             Err(_) => Err(open::damaged(&self.path, "redb panicked while it read it")),
         }
     }
+}
+
+/// The apps of the store at `path`, of which nothing is changed: where it is of an older schema it is
+/// brought up to date in memory alone, so that an older program can open it as before. Blocks.
+///
+/// # Errors
+/// As [`EmbeddedStore::open`](super::EmbeddedStore::open).
+pub fn apps_of(path: &Path, key: &StoreKey) -> Result<Vec<App>, StoreError> {
+    let opener = || open::builder().create_with_backend(open::for_reading(path)?);
+    let sealer = Sealer::new(key);
+    let file = StoreFile {
+        path: path.to_owned(),
+        db: open::open(path, &sealer, &opener)?,
+        sealer,
+        migrated: None,
+    };
+    file.read(|tx| {
+        let sealer = &file.sealer;
+        Reader { tx, sealer }.apps()
+    })
 }
 
 /// What a repair did.

@@ -67,7 +67,7 @@ use aside::Suspect;
 use backup::LongRead;
 pub use copy::CopyWriter;
 use fault::Fault;
-pub use file::{Repaired, StoreFile};
+pub use file::{Repaired, StoreFile, apps_of};
 pub use links::behind_links;
 pub use open::Migrated;
 use overlay::{Lock, Overlay};
