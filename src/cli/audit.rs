@@ -18,6 +18,7 @@ use crate::cli::output::Form;
 use crate::cli::run::allow_all_descriptors;
 use crate::cli::{output, store};
 use crate::config::Config;
+use crate::config::error::Unread;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditVerb {
@@ -46,12 +47,12 @@ pub(crate) async fn execute(context: &Context, verb: AuditVerb) -> Result<(), Fa
 
 /// The configured log, all of it.
 async fn whole(context: &Context) -> Result<Report, Failure> {
-    let config = load(context)?;
+    let (config, unread) = load(context)?;
     let Some(path) = &config.telemetry.audit_file else {
         return Err(anyhow!("audit.file is empty: no audit log is kept; name the FILEs").into());
     };
     // Before the files: the log grows meanwhile.
-    let anchored = kept(context, &config).await?;
+    let anchored = kept(context, &config, &unread).await?;
     let files = all_files(path).with_context(|| format!("{} can't be read", path.display()))?;
     if files.is_empty() && anchored.is_none() {
         return Err(anyhow!("there is no audit log at {} yet", path.display()).into());
@@ -64,18 +65,22 @@ async fn whole(context: &Context) -> Result<Report, Failure> {
 
 /// Of all secrets only the store key is needed, whether a sidecar runs or not: where that can't be
 /// read, it is told why.
-fn load(context: &Context) -> Result<Config, Failure> {
-    let config = context.load_to_ask()?;
-    match config.store.key {
-        Some(_) => Ok(config),
-        None => context.load(),
-    }
+fn load(context: &Context) -> Result<(Config, Unread), Failure> {
+    let (config, unread) = context.load_what_is_readable()?;
+    unread.lacks(|key| key == "store.key")?;
+    Ok((config, unread))
 }
 
 /// What the store knows: of the running sidecar, or of the store itself.
-async fn kept(context: &Context, config: &Config) -> Result<Option<Head>, Failure> {
+async fn kept(
+    context: &Context,
+    config: &Config,
+    unread: &Unread,
+) -> Result<Option<Head>, Failure> {
     let client = AdminClient::new(config);
     if client.is_running().await? {
+        // It wouldn't say without.
+        unread.lacks(|key| key == "admin.token")?;
         let view: AuditView = client.get("/api/audit").await?;
         let bytes = view.head.and_then(|head| STANDARD.decode(head).ok());
         return Ok(bytes.and_then(|bytes| Head::from_bytes(&bytes)));
@@ -92,7 +97,7 @@ fn part(context: &Context, files: &[PathBuf]) -> Result<Report, Failure> {
         }
     }
     let key = match context.path().exists() {
-        true => key(&load(context)?),
+        true => key(&load(context)?.0),
         false => None,
     };
     let report = verify(files, key.as_ref(), (Extent::Part, None));

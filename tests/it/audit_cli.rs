@@ -108,6 +108,10 @@ fn of_all_secrets_only_the_store_key_is_needed_to_check_a_log() {
     world.check(&VERIFY, 0, &["follow from each other"]);
     let log = "data/audit.jsonl";
     world.check(&["audit", "verify", log], 0, &["have a mac of this key"]);
+    // Who asks a sidecar that runs needs its token, too.
+    world.edit("[admin]\n", "[admin]\ntoken = \"env:ADMIN_TOKEN\"\n");
+    world.check(&VERIFY, 78, &["`admin.token`", "ADMIN_TOKEN"]);
+    world.check(&["audit", "verify", log], 0, &["have a mac of this key"]);
     assert_eq!(sidecar.terminate(), Some(0));
     world.check(&VERIFY, 0, &["follow from each other"]);
     let key = world.path().join("store.key");
