@@ -39,28 +39,21 @@ impl CallerConfig {
             let caller = Self::read(&section, proxy);
             section.finish();
             let Some(caller) = caller else { continue };
-            for (key, mismatch) in caller.clashes(&callers) {
-                section.fault(key, mismatch);
+            if callers.iter().any(|other| other.name == caller.name) {
+                let mismatch = Mismatch::of_text(&caller.name, "a name no other caller has");
+                section.fault("name", mismatch);
+            }
+            if let Some(other) = callers
+                .iter()
+                .find(|other| other.identity == caller.identity)
+            {
+                let found = format!("the identity of caller \"{}\"", other.name);
+                let mismatch = Mismatch::new(found, "one that no other caller has");
+                section.fault(caller.identity.key(), mismatch);
             }
             callers.push(caller);
         }
         callers
-    }
-
-    /// What it has and one of those before it, too, by its key.
-    pub(crate) fn clashes(&self, before: &[Self]) -> Vec<(&'static str, Mismatch)> {
-        let mut found = Vec::new();
-        if before.iter().any(|other| other.name == self.name) {
-            let mismatch = Mismatch::of_text(&self.name, "a name no other caller has");
-            found.push(("name", mismatch));
-        }
-        let mut others = before.iter();
-        if let Some(other) = others.find(|other| other.identity == self.identity) {
-            let text = format!("the identity of caller \"{}\"", other.name);
-            let mismatch = Mismatch::new(text, "one that no other caller has");
-            found.push((self.identity.key(), mismatch));
-        }
-        found
     }
 
     fn read(section: &Section<'_>, proxy: &Listen) -> Option<Self> {

@@ -60,7 +60,7 @@ impl DeliveryConfig {
             give_up_after: section
                 .text("give_up_after", value::positive_duration)
                 .unwrap_or(default.give_up_after),
-            signing_secret: section.secret_of_form("signing_secret", signing_secret),
+            signing_secret: section.secret_of_form("signing_secret", check_signing_secret),
             ack: ack(section),
             authorization: section
                 .word("authorization", &AUTHORIZATIONS)
@@ -129,7 +129,7 @@ const UNPADDED_TOO: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// A typing mistake must not become another key.
-fn signing_secret(secret: &Secret<String>) -> Result<(), Mismatch> {
+pub(crate) fn check_signing_secret(secret: &Secret<String>) -> Result<(), Mismatch> {
     let wrong = || {
         let found = "an empty secret, or whsec_ with no base64 behind it";
         Mismatch::new(found, "whsec_ and base64, or any other text")

@@ -12,6 +12,7 @@ use crate::config::document::{self, Item, Place, Table, Value};
 #[cfg(feature = "cli")]
 use crate::config::error::Unread;
 use crate::config::error::{ConfigErrors, Fault, Mismatch};
+use crate::config::listen::Listen;
 use crate::config::proxy::ProxyConfig;
 use crate::config::reference::References;
 use crate::config::secret_variables;
@@ -218,11 +219,7 @@ fn read(reading: &Reading, text: &str) -> Config {
     {
         proxy.fault("listen", mismatch);
     }
-    for (key, mismatch) in config.listeners_twice() {
-        let section = match key {
-            "webhook.listen" => &webhook,
-            _ => &admin,
-        };
+    for (section, mismatch) in taken_twice(&config, [&proxy, &webhook, &admin]) {
         section.fault("listen", mismatch);
     }
     for (key, mismatch) in config.mixed() {
@@ -238,6 +235,28 @@ fn read(reading: &Reading, text: &str) -> Config {
     single_underscores(reading, text);
     config.origins = reading.origins();
     config
+}
+
+/// The listeners, in the order of `sections`, whose address one before them has.
+fn taken_twice<'s, 'r>(
+    config: &Config,
+    sections: [&'s Section<'r>; 3],
+) -> Vec<(&'s Section<'r>, Mismatch)> {
+    let listens = [
+        ("proxy.listen", &config.proxy.listen),
+        ("webhook.listen", &config.webhook.listen),
+        ("admin.listen", &config.admin.listen),
+    ];
+    let mut before: Vec<(&str, &Listen)> = Vec::new();
+    let mut faults = Vec::new();
+    for (section, (key, listen)) in sections.into_iter().zip(listens) {
+        if let Some((other, _)) = before.iter().find(|(_, other)| other.collides(listen)) {
+            let found = format!("\"{listen}\", where `{other}` listens");
+            faults.push((section, Mismatch::new(found, "an address of its own")));
+        }
+        before.push((key, listen));
+    }
+    faults
 }
 
 /// The variables `ALIPAY_SIDECAR_<SECTION>__<KEY>`, by section and key.

@@ -92,12 +92,11 @@ const SPI_RESPONSES: [(&str, SpiShape); 2] =
     [("object", SpiShape::Object), ("string", SpiShape::Text)];
 
 /// A path without a trailing slash; `/` becomes empty, so that routes can be put behind it.
-pub(crate) fn base_path(text: &str) -> Result<String, Mismatch> {
+fn base_path(text: &str) -> Result<String, Mismatch> {
     value::url_path(text).map(|path| path.trim_end_matches('/').to_owned())
 }
 
-/// One of `aliases`: an old path, and the route it stands for.
-pub(crate) fn alias(old: &str, route: &str, base_path: &str) -> Result<(String, String), Mismatch> {
+fn alias(old: &str, route: &str, base_path: &str) -> Result<(String, String), Mismatch> {
     let (old, route) = (value::url_path(old)?, value::url_path(route)?);
     if is_route(&old, base_path) {
         let expected = "an old path that isn't a route of the webhook itself";
