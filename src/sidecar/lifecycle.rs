@@ -30,6 +30,10 @@ const BOUND: Duration = Duration::from_secs(25);
 /// What the end of a call may take beyond its deadline.
 const BEYOND_CALLS: Duration = Duration::from_secs(10);
 
+/// How often the store is told how far the audit log has come: so long ago may be what a crash lets
+/// somebody cut off unnoticed.
+const ANCHOR_EVERY: Duration = Duration::from_secs(10);
+
 /// Why an end wasn't a clean one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -57,6 +61,67 @@ impl Sidecar {
     #[must_use]
     pub fn end_takes_now(&self) -> Duration {
         Self::end_takes_at_most(&self.current().config)
+    }
+
+    /// Delivers notifications, removes what is old and, where that is configured, renews tokens ahead
+    /// of their expiry, until `shutdown` or a drain: for a host that mounts the services itself. At
+    /// first it tells in the log what would come of [`reverify`](Self::reverify), at last it
+    /// writes what became of the calls that are over, and sends their spans.
+    ///
+    /// Until then the store hears how far the audit log has come. After a drain it goes on hearing so
+    /// in [`Bound::run`] alone: what operators do then through a service that the host mounted is
+    /// written to the log, but that it was cut off later wouldn't show.
+    ///
+    /// # Errors
+    /// None at present; the type leaves room.
+    pub async fn background(
+        &self,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), std::io::Error> {
+        let (ended, has_ended) = Shutdown::new();
+        let work = async {
+            self.background_but_anchor(shutdown).await;
+            ended.trigger();
+        };
+        tokio::join!(work, self.anchor(&has_ended));
+        Ok(())
+    }
+
+    /// The same for who has the store hear of the audit log itself.
+    async fn background_but_anchor(&self, shutdown: impl Future<Output = ()> + Send) {
+        let (trigger, signal) = Shutdown::new();
+        let lasting = &self.parts.lasting;
+        let work = async {
+            let _inside = lasting.drain.deliveries().enter();
+            tokio::join!(
+                lasting.dispatcher.run(signal.wait()),
+                self.prune(&signal),
+                async { self.current().webhook.report_refused().await },
+                self.keep_ahead(&signal),
+                lasting.traces.run(&signal)
+            );
+            let current = self.current();
+            current.webhook.flush().await;
+            current.proxy.written().await;
+            lasting.audit.finished().await;
+            lasting.traces.finished().await;
+        };
+        let end = async {
+            tokio::select! {
+                () = shutdown => {}
+                () = lasting.drain.ending().reached(Stage::Leaving) => {}
+            }
+            trigger.trigger();
+        };
+        tokio::join!(work, end);
+    }
+
+    async fn anchor(&self, shutdown: &Shutdown) {
+        while !shutdown.is_given() {
+            self.parts.lasting.audit.anchor().await;
+            // The pause ends early on shutdown.
+            let _ = tokio::time::timeout(ANCHOR_EVERY, shutdown.wait()).await;
+        }
     }
 }
 
@@ -121,13 +186,13 @@ impl Bound {
                 serve_until(admin, tls.admin, admin_handler, back_ending).await;
                 closed.trigger();
             };
-            // `background` ends with a drain; what operators do after it is told all the same.
+            // What works in the background ends with a drain; what operators do after it is told all
+            // the same.
             tokio::join!(serving, sidecar.anchor(&is_closed));
         };
-        let background = sidecar.background(std::future::pending());
+        let background = sidecar.background_but_anchor(std::future::pending());
         let whole = async {
-            // `background` can't fail.
-            let (durable, _, _) = tokio::join!(serving, admin, background);
+            let (durable, (), ()) = tokio::join!(serving, admin, background);
             // What operators did until the end is told, too.
             lasting.audit.finished().await;
             lasting.traces.finished().await;

@@ -23,7 +23,7 @@ use crate::config::listen::Listen;
 use crate::config::token::RefreshMode;
 use crate::net::body::BoxError;
 use crate::net::listener::Listener;
-use crate::net::shutdown::{Shutdown, Stage};
+use crate::net::shutdown::Shutdown;
 use crate::protocol::params::Params;
 use crate::proxy::error::ProxyError;
 use crate::store::Store;
@@ -64,9 +64,6 @@ const PRUNE_EVERY: Duration = Duration::from_secs(600);
 /// Who opened an audit log that no sidecar which serves opened.
 #[cfg(feature = "cli")]
 pub(crate) const COMMAND: &str = "command";
-/// How often the store is told how far the audit log has come: so long ago may be what a crash lets
-/// somebody cut off unnoticed.
-const ANCHOR_EVERY: Duration = Duration::from_secs(10);
 
 /// A sidecar, ready to run. Clones share it.
 #[derive(Clone)]
@@ -264,46 +261,6 @@ impl Sidecar {
         self.parts.lasting.audit.finished().await;
     }
 
-    /// Delivers notifications, removes what is old and, where that is configured, renews tokens ahead
-    /// of their expiry, until `shutdown` or a drain: for a host that mounts the services itself. At
-    /// first it tells in the log what would come of [`reverify`](Self::reverify), at last it
-    /// writes what became of the calls that are over, and sends their spans.
-    ///
-    /// # Errors
-    /// None at present; the type leaves room.
-    pub async fn background(
-        &self,
-        shutdown: impl Future<Output = ()> + Send,
-    ) -> Result<(), std::io::Error> {
-        let (trigger, signal) = Shutdown::new();
-        let lasting = &self.parts.lasting;
-        let work = async {
-            let _inside = lasting.drain.deliveries().enter();
-            tokio::join!(
-                lasting.dispatcher.run(signal.wait()),
-                self.prune(&signal),
-                async { self.current().webhook.report_refused().await },
-                self.keep_ahead(&signal),
-                self.anchor(&signal),
-                lasting.traces.run(&signal)
-            );
-            let current = self.current();
-            current.webhook.flush().await;
-            current.proxy.written().await;
-            lasting.audit.finished().await;
-            lasting.traces.finished().await;
-        };
-        let end = async {
-            tokio::select! {
-                () = shutdown => {}
-                () = lasting.drain.ending().reached(Stage::Leaving) => {}
-            }
-            trigger.trigger();
-        };
-        tokio::join!(work, end);
-        Ok(())
-    }
-
     /// Binds the three listeners, and leaves the admin token beside the store where none is
     /// configured.
     ///
@@ -371,14 +328,6 @@ impl Sidecar {
                 // The sender lives as long as `self`.
                 _ = generations.changed() => {}
             }
-        }
-    }
-
-    async fn anchor(&self, shutdown: &Shutdown) {
-        while !shutdown.is_given() {
-            self.parts.lasting.audit.anchor().await;
-            // The pause ends early on shutdown.
-            let _ = tokio::time::timeout(ANCHOR_EVERY, shutdown.wait()).await;
         }
     }
 
