@@ -37,7 +37,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves HTTP/1.1 on `listener` until `shutdown`, then lets open requests end, for 30 s at most.
 ///
-/// The request carries its [`Peer`] as an extension.
+/// The request carries its [`Peer`] as an extension. Of a head with more fields, or a longer target, than
+/// is read the handler gets the beginning: it must refuse what [`head::is_too_large`] says is one.
 pub async fn serve<H, F, B>(listener: Listener, tls: Option<Tls>, handle: H, shutdown: Shutdown)
 where
     H: Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
