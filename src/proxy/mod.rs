@@ -82,7 +82,7 @@ use story::Story;
 const ROOM: usize = 64 << 20;
 /// How much of that all uploads together may hold of their files, beyond what each may in any case:
 /// what is in no file need not be written, read and removed.
-const SPARE: usize = 8 << 20;
+const SPARE: usize = 4 << 20;
 
 /// The proxy. Clones share everything.
 #[derive(Clone)]
