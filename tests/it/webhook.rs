@@ -552,8 +552,8 @@ async fn a_cancellation_that_cannot_be_checked_holds_if_it_was_sent_later() {
     }
 }
 
-#[tokio::test]
-async fn a_cancellation_of_one_whose_token_has_timed_out_only_renews_it() {
+/// The first merchant, authorised, and the time that Alipay states for its token is just over.
+async fn timed_out() -> (Parts, Merchant) {
     let parts = parts().await;
     parts
         .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
@@ -561,6 +561,12 @@ async fn a_cancellation_of_one_whose_token_has_timed_out_only_renews_it() {
     let stored = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
     let expiry = stored.token.stated_expiry.expect("Alipay tells it");
     parts.clock.advance_ms(expiry - parts.clock.now_ms());
+    (parts, stored)
+}
+
+#[tokio::test]
+async fn a_cancellation_of_one_whose_token_has_timed_out_only_renews_it() {
+    let (parts, stored) = timed_out().await;
     parts
         .simulator
         .time_out_tokens(None, Some(FIRST_AUTH_APP_ID))
@@ -581,18 +587,12 @@ async fn a_cancellation_of_one_whose_token_has_timed_out_only_renews_it() {
 #[tokio::test]
 async fn a_cancellation_holds_though_nobody_knows_whether_a_new_pair_may_be_had() {
     for (sent, is_revoked) in [(0, true), (-366 * DAY, false)] {
-        let parts = parts().await;
-        parts
-            .trigger(Event::PluginOrder, of(FIRST_AUTH_APP_ID))
-            .await;
-        let stored = parts.merchant(FIRST_AUTH_APP_ID).await.expect("stored");
-        let expiry = stored.token.stated_expiry.expect("Alipay tells it");
-        parts.clock.advance_ms(expiry - parts.clock.now_ms());
+        let (parts, _) = timed_out().await;
         parts
             .simulator
             .fault(Fault::once(FaultKind::Html).times(9).on(TOKEN_METHOD));
         let mut cancel = of(FIRST_AUTH_APP_ID);
-        let sent_at = (expiry + sent).to_string();
+        let sent_at = (parts.clock.now_ms() + sent).to_string();
         cancel.params.insert("utc_timestamp".to_owned(), sent_at);
         assert!(acked(&parts.trigger(Event::Cancel, cancel).await));
         assert_eq!((parts.asked(QUERY), parts.asked(TOKEN_METHOD)), (1, 1));
