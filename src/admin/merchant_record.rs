@@ -269,6 +269,7 @@ impl MerchantRecord {
                     auth_app_id: self.auth_app_id.clone(),
                     // One that can't be true still holds, and must not rank with the authorisation.
                     at: Some(at).filter(|at| plausible(*at, now) == *at),
+                    estimated: false,
                     only: None,
                 },
                 entry,

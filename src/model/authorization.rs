@@ -47,6 +47,15 @@ pub enum Rank {
     AuthTime(i64),
     /// By a time that another sidecar once estimated, Unix milliseconds: what an export brings.
     EstimatedTime(i64),
+    /// By Alipay's `auth_time`, of a token that holds, as Alipay says: the cancellation that ranks at
+    /// `over` doesn't count against it, where nobody knows when that happened
+    /// ([`Revocation::estimated`]).
+    Proved {
+        /// Alipay's `auth_time`, Unix milliseconds.
+        auth_time: i64,
+        /// When the cancellation happened at the latest, Unix milliseconds.
+        over: i64,
+    },
     /// What a refresh by the sidecar itself brings: as [`Self::AfterStored`], but a cancellation that
     /// came meanwhile stands.
     Renewal,
@@ -107,6 +116,8 @@ pub struct Revocation {
     pub auth_app_id: AuthAppId,
     /// When the merchant cancelled, Unix milliseconds; `None`: now, and after what is stored.
     pub at: Option<i64>,
+    /// Whether `at` is only by when that was: when it was told, or Alipay asked about it.
+    pub estimated: bool,
     /// The token that Alipay was asked about: the cancellation holds for no other, and for this one
     /// whatever its time says. `None`: it ranks by its time alone.
     pub only: Option<Secret<String>>,
@@ -120,6 +131,7 @@ impl Revocation {
             app_id: merchant.app_id.clone(),
             auth_app_id: merchant.auth_app_id.clone(),
             at,
+            estimated: false,
             only: None,
         }
     }

@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::flight::Flights;
 use crate::gateway::Gateway;
 use crate::gateway::app::{Apps, SigningApp};
-use crate::model::authorization::{Doubt, Rank, Refusal, Source};
+use crate::model::authorization::{Authorization, Doubt, Rank, Refusal, Source};
 use crate::model::id::{AppId, AuthAppId};
 use crate::model::merchant::Merchant;
 use crate::protocol::secret::Secret;
@@ -488,6 +488,22 @@ impl Tokens {
         let app = calls::app(&self.parts, &merchant.app_id)?;
         let (status, _) = calls::describe(&self.parts, &app, previous).await?;
         Ok(Some(status == TokenStatus::Invalid))
+    }
+
+    /// Whether Alipay says that the token of `authorization` holds, and is that merchant's.
+    ///
+    /// # Errors
+    /// [`TokenError`] when Alipay couldn't be asked.
+    ///
+    /// # Cancel safety
+    /// Safe: a query changes nothing.
+    pub async fn holds(&self, authorization: &Authorization) -> Result<bool, TokenError> {
+        let app = calls::app(&self.parts, &authorization.app_id)?;
+        let token = &authorization.token.app_auth_token;
+        let (status, described) = calls::describe(&self.parts, &app, token).await?;
+        let whose = described.auth_app_id.as_deref();
+        let is_others = whose.is_some_and(|id| id != authorization.auth_app_id.as_str());
+        Ok(status == TokenStatus::Valid && !is_others)
     }
 
     /// All that Alipay says of the merchant's token.

@@ -91,6 +91,11 @@ pub(super) enum Refusal {
     /// It couldn't be stored.
     #[error("it could not be stored: {0}")]
     Store(#[from] StoreError),
+    /// A push that may have come after the cancellation that stands; Alipay didn't say.
+    #[error(
+        "whether its token holds although a cancellation was sent later, Alipay could not be asked"
+    )]
+    Unproved,
 }
 
 impl Refusal {
@@ -100,7 +105,9 @@ impl Refusal {
             Self::Encoded | Self::Head(_) | Self::Malformed(_) | Self::Other => Outcome::Malformed,
             Self::Foreign => Outcome::Foreign,
             Self::Forged(_) => Outcome::Forged,
-            Self::Closed(_) | Self::Sign(_) | Self::Store(_) => Outcome::Unavailable,
+            Self::Closed(_) | Self::Sign(_) | Self::Store(_) | Self::Unproved => {
+                Outcome::Unavailable
+            }
         }
     }
 
@@ -120,7 +127,8 @@ impl Refusal {
             | Self::Head(_)
             | Self::Sign(_)
             | Self::Stale(_)
-            | Self::Store(_) => None,
+            | Self::Store(_)
+            | Self::Unproved => None,
         }
     }
 
@@ -130,7 +138,8 @@ impl Refusal {
             | Self::Busy
             | Self::Closed(_)
             | Self::Sign(_)
-            | Self::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Store(_)
+            | Self::Unproved => StatusCode::SERVICE_UNAVAILABLE,
             Self::Body(BodyError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Head(HeadFault::TooLarge) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Body(_)
@@ -174,7 +183,11 @@ impl Refusal {
             | Self::Malformed(_)
             | Self::Other
             | Self::Stale(_) => true,
-            Self::Backlog { .. } | Self::Closed(_) | Self::Sign(_) | Self::Store(_) => false,
+            Self::Backlog { .. }
+            | Self::Closed(_)
+            | Self::Sign(_)
+            | Self::Store(_)
+            | Self::Unproved => false,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::{Change, MemoKey, MerchantKey};
 use crate::webhook::app_gateway::{Arrival, Origin, Verified};
+use crate::webhook::error::Refusal;
 use crate::webhook::{Inner, Settings};
 
 /// How long Alipay may take to say whether a token holds: it waits for our ack meanwhile.
@@ -47,8 +48,8 @@ pub(super) fn conflicting(intake: &Intake<'_>, id: EventId) -> Vec<Change> {
 
 impl Intake<'_> {
     /// Decides what the notification changes. Reads the store, and asks Alipay about a
-    /// cancellation that may be out of date.
-    pub(super) async fn plan(&self) -> Result<Plan, StoreError> {
+    /// cancellation that may be out of date, or that a push may have come after.
+    pub(super) async fn plan(&self) -> Result<Plan, Refusal> {
         let notification = &self.verified.notification;
         let id = match self.arrival.origin {
             Origin::Refused(id) => id,
@@ -56,7 +57,10 @@ impl Intake<'_> {
         };
         let mut changes = if let Some(push) = notification.authorization() {
             match push.ok().and_then(|push| self.authorization(push)) {
-                Some(authorization) => self.authorize(id, authorization),
+                Some(authorization) => {
+                    let ranked = Box::pin(self.ranked(authorization)).await?;
+                    self.authorize(id, ranked)
+                }
                 None => self.hand_on(id),
             }
         } else if let Some(cancellation) = notification.cancellation() {
@@ -283,6 +287,46 @@ impl Intake<'_> {
         })
     }
 
+    /// The push as it ranks against what is stored. One that is older than nothing but the sending of a
+    /// cancellation may yet have come after that: then Alipay is asked whether its token holds, and
+    /// where it can't be asked the push is refused, so that it comes again. What came before is known
+    /// anyway.
+    async fn ranked(&self, given: Authorization) -> Result<Authorization, Refusal> {
+        let key = MerchantKey::Exact(given.app_id.clone(), given.auth_app_id.clone());
+        let stored = match self.inner.parts.store.find(key).await {
+            // The push replaces it.
+            Err(StoreError::Damaged { .. }) => None,
+            other => other?.pop(),
+        };
+        let Some(rank) = stored.and_then(|merchant| merchant.rank_if_proved(&given)) else {
+            return Ok(given);
+        };
+        if self.is_known().await? {
+            return Ok(given);
+        }
+        match self.holds(&given).await {
+            Some(true) => Ok(Authorization { rank, ..given }),
+            Some(false) => Ok(given),
+            None => Err(Refusal::Unproved),
+        }
+    }
+
+    /// Whether Alipay says that the token of a push holds; `None` where it can't be asked.
+    async fn holds(&self, given: &Authorization) -> Option<bool> {
+        let holds = self.inner.parts.tokens.holds(given);
+        match tokio::time::timeout(QUERY_PATIENCE, holds).await {
+            Ok(Ok(holds)) => Some(holds),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "whether the token of a push holds could not be checked");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("whether the token of a push holds could not be checked in time");
+                None
+            }
+        }
+    }
+
     /// How a push without a time of its own ranks: now, but what was refused days ago must not win
     /// over what came since.
     fn rank_untimed(&self) -> Rank {
@@ -330,7 +374,10 @@ impl Intake<'_> {
             Some(true) => {}
             Some(false) => return Ok(Cancelled::Nothing),
             None => {
-                let sent = Revocation::new(&merchant, said.sent_at);
+                let sent = Revocation {
+                    estimated: true,
+                    ..Revocation::new(&merchant, said.sent_at)
+                };
                 let is_newer = said.at.is_none()
                     && said.sent_at.is_some()
                     && merchant.revoke(&sent, self.arrival.now).is_some();
@@ -342,7 +389,10 @@ impl Intake<'_> {
         }
         // It holds for the token asked about: another may have come meanwhile.
         let at = said.at.or(said.sent_at).unwrap_or(asked_at).min(asked_at);
-        Ok(Cancelled::Known(Revocation::confirmed(&merchant, at)))
+        Ok(Cancelled::Known(Revocation {
+            estimated: said.at.is_none(),
+            ..Revocation::confirmed(&merchant, at)
+        }))
     }
 
     /// The cancellation of a merchant without a record, where it says of which and when.
@@ -353,6 +403,7 @@ impl Intake<'_> {
             auth_app_id: AuthAppId::new(auth_app_id).ok()?,
             // It happened no later than it was sent.
             at: Some(said.at.or(said.sent_at)?),
+            estimated: said.at.is_none(),
             only: None,
         })
     }

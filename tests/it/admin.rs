@@ -498,6 +498,7 @@ async fn an_import_is_all_or_nothing_and_can_be_tried() {
             app_id: DEFAULT_APP_ID.parse().expect("an id"),
             auth_app_id: "2021000000009998".parse().expect("an id"),
             at: Some(2),
+            estimated: false,
             only: None,
         },
         entry: None,

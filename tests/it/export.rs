@@ -154,6 +154,7 @@ fn change(merchant: usize, step: &Step) -> Change {
                 app_id,
                 auth_app_id,
                 at: time.map(|time| NOW + time),
+                estimated: false,
                 only: None,
             },
             entry: None,

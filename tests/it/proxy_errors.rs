@@ -237,6 +237,7 @@ async fn a_merchant_that_cancelled_is_unauthorized() {
         app_id: AppId::new(DEFAULT_APP_ID).expect("id"),
         auth_app_id: AuthAppId::new(FIRST_AUTH_APP_ID).expect("id"),
         at: None,
+        estimated: false,
         only: None,
     };
     let change = Change::Revoke {

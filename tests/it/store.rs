@@ -366,6 +366,7 @@ async fn a_cancellation_that_comes_first_makes_what_it_cancels_stale() {
                 app_id: app(),
                 auth_app_id: merchant_app(1),
                 at: Some(at),
+                estimated: false,
                 only: None,
             },
             entry: None,

@@ -213,6 +213,7 @@ async fn no_authorisation_is_refused_for_a_damaged_note_or_index() {
         app_id: app(),
         auth_app_id: merchant_app(7),
         at,
+        estimated: false,
         only: None,
     };
     let revoke = Change::Revoke {

@@ -620,6 +620,100 @@ async fn a_cancellation_sent_again_blocks_nobody_who_has_authorised_since() {
     assert_eq!(merchant.status, MerchantStatus::Authorized);
 }
 
+/// The first merchant, authorised at [`NOW`], and revoked by a cancellation that was sent five seconds
+/// later.
+async fn cancelled(about: &str) -> Parts {
+    let parts = parts().await;
+    parts.trigger(Event::PluginOrder, at(NOW)).await;
+    parts.clock.advance_ms(5000);
+    let mut cancel = of(FIRST_AUTH_APP_ID);
+    let about = about.to_owned();
+    cancel.params.insert("biz_content".to_owned(), about);
+    assert!(acked(&parts.trigger(Event::Cancel, cancel).await));
+    let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+    assert_eq!(merchant.status, MerchantStatus::Revoked { at: NOW + 5000 });
+    parts
+}
+
+const UNDATED: &str = r#"{"auth_app_id":"2021000000001001"}"#;
+
+fn described(status: &str, auth_app_id: &str) -> String {
+    format!(r#"{{"code":"10000","status":"{status}","auth_app_id":"{auth_app_id}"}}"#)
+}
+
+#[tokio::test]
+async fn a_push_given_before_a_cancellation_was_sent_is_taken_where_its_token_holds() {
+    for (answer, is_taken) in [
+        (described("valid", FIRST_AUTH_APP_ID), true),
+        (described("invalid", FIRST_AUTH_APP_ID), false),
+        (described("valid", SECOND_AUTH_APP_ID), false),
+    ] {
+        let parts = cancelled(UNDATED).await;
+        let asked = parts.asked(QUERY);
+        let before = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+        parts.simulator.answer(QUERY, answer.clone());
+        let pushed = parts.trigger(Event::ReAuthorize, at(NOW + 1000)).await;
+        assert!(acked(&pushed));
+        assert_eq!(parts.asked(QUERY), asked + 1);
+        let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+        let is_new = merchant.token.app_auth_token != before.token.app_auth_token;
+        assert_eq!(is_new, is_taken, "{answer}");
+        let found = (merchant.status, merchant.auth_time);
+        let state = match is_taken {
+            true => {
+                assert_eq!(found, (MerchantStatus::Authorized, NOW + 1000));
+                DeliveryState::Pending
+            }
+            false => {
+                assert_eq!(found, (before.status, NOW));
+                DeliveryState::Ignored
+            }
+        };
+        let (entry, delivery) = parts.inbox().await.pop().expect("kept");
+        assert_eq!(entry.event_type, "merchant.authorized");
+        assert_eq!(delivery.state, state, "{answer}");
+        // What comes again is acked, and Alipay isn't asked again.
+        let (status, _) = parts.post("/alipay/gateway", &pushed.body).await;
+        assert_eq!((status, parts.asked(QUERY)), (StatusCode::OK, asked + 1));
+    }
+}
+
+#[tokio::test]
+async fn a_push_whose_token_cannot_be_checked_comes_again() {
+    let parts = cancelled(UNDATED).await;
+    let kept = parts.inbox().await.len();
+    let fault = Fault::once(FaultKind::Html).times(9).on(QUERY);
+    parts.simulator.fault(fault);
+    let pushed = parts.trigger(Event::ReAuthorize, at(NOW + 1000)).await;
+    let last = pushed.attempts.last().expect("one attempt");
+    assert_eq!((last.status, last.answer.as_str()), (Some(503), "fail"));
+    assert_eq!(parts.inbox().await.len(), kept);
+    let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+    assert_eq!(merchant.status, MerchantStatus::Revoked { at: NOW + 5000 });
+    parts.simulator.clear_faults();
+    let again = parts.post("/alipay/gateway", &pushed.body).await;
+    assert_eq!(again, (StatusCode::OK, "success".to_owned()));
+    let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+    assert_eq!(merchant.status, MerchantStatus::Authorized);
+}
+
+#[tokio::test]
+async fn a_push_older_than_what_is_stored_or_cancelled_is_stale_unasked() {
+    let dated = format!(
+        r#"{{"auth_app_id":"{FIRST_AUTH_APP_ID}","auth_time":{}}}"#,
+        NOW + 5000
+    );
+    for (about, auth_time) in [(UNDATED, NOW - 1), (UNDATED, NOW), (&dated, NOW + 1000)] {
+        let parts = cancelled(about).await;
+        let asked = parts.asked(QUERY);
+        let pushed = parts.trigger(Event::ReAuthorize, at(auth_time)).await;
+        assert!(acked(&pushed));
+        let merchant = parts.merchant(FIRST_AUTH_APP_ID).await.expect("kept");
+        assert_eq!(merchant.status, MerchantStatus::Revoked { at: NOW + 5000 });
+        assert_eq!(parts.asked(QUERY), asked);
+    }
+}
+
 #[tokio::test]
 async fn a_confirmed_cancellation_blocks_though_the_clock_went_back() {
     let parts = parts().await;

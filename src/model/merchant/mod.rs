@@ -35,6 +35,8 @@ pub struct Merchant {
     pub auth_time_estimated: bool,
     /// Whether calls may be made for it.
     pub status: MerchantStatus,
+    /// Whether the time of its cancellation is only by when that was ([`Revocation::estimated`]).
+    pub revoked_at_estimated: bool,
     /// What makes it suspect, or revoked it where that was learned from a reply of Alipay's.
     pub doubt: Option<Doubt>,
     /// Whether Alipay refused the `app_refresh_token` in force: it isn't sent again.
@@ -144,9 +146,11 @@ impl Merchant {
         let since = match authorization.rank {
             Rank::Since(since) => Some(since),
             Rank::Unranked => None,
-            Rank::AfterStored | Rank::AuthTime(_) | Rank::EstimatedTime(_) | Rank::Renewal => {
-                return false;
-            }
+            Rank::AfterStored
+            | Rank::AuthTime(_)
+            | Rank::EstimatedTime(_)
+            | Rank::Proved { .. }
+            | Rank::Renewal => return false,
         };
         match self.status {
             MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => true,
@@ -163,13 +167,38 @@ impl Merchant {
 
     /// What an authorisation with a time of its own must be newer than. Where a cancellation was only
     /// learned from a token that Alipay called invalid, its time is when we asked: it says nothing of
-    /// another token, whose message may have been sent before and come after.
+    /// another token, whose message may have been sent before and come after. Nor does one that only
+    /// says by when it was, of a token that Alipay says holds.
     fn newest_against(&self, authorization: &Authorization) -> i64 {
         let is_other = self.token.app_auth_token != authorization.token.app_auth_token;
-        match self.is_inferred() && is_other {
+        let is_proved = match authorization.rank {
+            Rank::Proved { over, .. } => self.is_estimated_at(over),
+            _ => false,
+        };
+        match (self.is_inferred() || is_proved) && is_other {
             true => self.auth_time,
             false => self.newest_change(),
         }
+    }
+
+    /// How `authorization` ranks if Alipay says that its token holds; nothing where that is no
+    /// question: it is stale because of nothing but a cancellation that only says by when it was,
+    /// which may have been of the token before.
+    #[must_use]
+    pub fn rank_if_proved(&self, authorization: &Authorization) -> Option<Rank> {
+        let Rank::AuthTime(auth_time) = authorization.rank else {
+            return None;
+        };
+        let over = self.newest_change();
+        let is_other = self.token.app_auth_token != authorization.token.app_auth_token;
+        let is_between = self.auth_time < auth_time && auth_time <= over;
+        let is_question = is_other && is_between && self.is_estimated_at(over);
+        is_question.then_some(Rank::Proved { auth_time, over })
+    }
+
+    /// Whether a cancellation stands that ranks at `time`, and only says by when it was.
+    fn is_estimated_at(&self, time: i64) -> bool {
+        self.revoked_at_estimated && self.status == MerchantStatus::Revoked { at: time }
     }
 
     /// Whether a cancellation stands that something of that rank doesn't undo.
@@ -201,6 +230,7 @@ impl Merchant {
             auth_time: now,
             auth_time_estimated: true,
             status: MerchantStatus::Authorized,
+            revoked_at_estimated: false,
             doubt: None,
             refresh_refused: stored.is_some_and(|m| m.refresh_refused && same_refresh_token(m)),
             source: authorization.source,
@@ -234,6 +264,7 @@ impl Merchant {
         };
         Some(Self {
             status: MerchantStatus::Revoked { at },
+            revoked_at_estimated: revocation.estimated,
             doubt: None,
             updated_at: now,
             ..self.clone()
@@ -360,7 +391,7 @@ impl Rank {
     /// The time it names, where that can be true.
     fn plausible(self, now: i64) -> Option<i64> {
         match self {
-            Self::AuthTime(at) | Self::EstimatedTime(at) => {
+            Self::AuthTime(at) | Self::EstimatedTime(at) | Self::Proved { auth_time: at, .. } => {
                 Some(at).filter(|at| plausible(*at, now) == *at)
             }
             Self::AfterStored | Self::Renewal | Self::Since(_) | Self::Unranked => None,
@@ -374,12 +405,12 @@ impl Rank {
     }
 
     fn is_dated(self) -> bool {
-        matches!(self, Self::AuthTime(_) | Self::EstimatedTime(_))
+        matches!(self, Self::EstimatedTime(_)) || self.is_alipays()
     }
 
     /// Whether it names a time of Alipay's.
     fn is_alipays(self) -> bool {
-        matches!(self, Self::AuthTime(_))
+        matches!(self, Self::AuthTime(_) | Self::Proved { .. })
     }
 }
 

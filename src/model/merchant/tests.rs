@@ -342,3 +342,50 @@ fn a_confirmed_cancellation_ends_the_token_asked_about_and_no_other() {
     assert_eq!(status, Some(MerchantStatus::Revoked { at: 1001 }));
     assert!(stored("other", 1000).revoke(&confirmed, 5000).is_none());
 }
+
+#[test]
+fn a_cancellation_that_only_says_by_when_outranks_no_token_that_is_proved() {
+    let merchant = stored("t", 1000);
+    let revoked = |estimated| {
+        let revocation = Revocation {
+            estimated,
+            ..Revocation::new(&merchant, Some(3000))
+        };
+        merchant.revoke(&revocation, 3500).expect("newer")
+    };
+    let question = |merchant: &Merchant, token, auth_time| {
+        merchant.rank_if_proved(&authorization(token, Rank::AuthTime(auth_time)))
+    };
+    let by = revoked(true);
+    for (auth_time, is_question) in [(1000, false), (1001, true), (3000, true), (3001, false)] {
+        let over = 3000;
+        let rank = is_question.then_some(Rank::Proved { auth_time, over });
+        assert_eq!(question(&by, "new", auth_time), rank);
+        assert_eq!(question(&by, "t", auth_time), None, "that one ended");
+        assert_eq!(question(&revoked(false), "new", auth_time), None);
+        assert_eq!(question(&merchant, "new", auth_time), None);
+        // Unasked, it stays cancelled.
+        let is_newer = auth_time > over;
+        assert_eq!(
+            token_after(&by, Rank::AuthTime(auth_time), 4000) == "new",
+            is_newer
+        );
+    }
+    let proved = |auth_time, over| Rank::Proved { auth_time, over };
+    for (rank, token) in [
+        (proved(1000, 3000), "t"),
+        (proved(1001, 3000), "new"),
+        (proved(1001, 2999), "t"),
+        (proved(1001, 3001), "t"),
+    ] {
+        assert_eq!(token_after(&by, rank, 4000), token, "{rank:?}");
+        assert_eq!(token_after(&revoked(false), rank, 4000), "t", "{rank:?}");
+    }
+    let given = authorization("new", proved(1001, 3000));
+    let Authorized::Applied(after) = Merchant::authorize(Before::Record(&by), &given, 4000) else {
+        panic!("it is proved");
+    };
+    let found = (after.auth_time, after.auth_time_estimated, after.status);
+    assert_eq!(found, (1001, false, MerchantStatus::Authorized));
+    assert!(!after.revoked_at_estimated);
+}

@@ -190,6 +190,8 @@ pub(super) struct MerchantRecord {
     auth_time_estimated: bool,
     revoked_at: Option<i64>,
     #[serde(default)]
+    revoked_at_estimated: bool,
+    #[serde(default)]
     suspect_at: Option<i64>,
     #[serde(default)]
     doubt: Option<String>,
@@ -226,6 +228,7 @@ impl From<&Merchant> for MerchantRecord {
                 MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => None,
                 MerchantStatus::Revoked { at } => Some(at),
             },
+            revoked_at_estimated: merchant.revoked_at_estimated,
             suspect_at: match merchant.status {
                 MerchantStatus::Authorized | MerchantStatus::Revoked { .. } => None,
                 MerchantStatus::Suspect { at } => Some(at),
@@ -262,6 +265,7 @@ impl TryFrom<MerchantRecord> for Merchant {
                 (None, Some(at)) => MerchantStatus::Suspect { at },
                 (None, None) => MerchantStatus::Authorized,
             },
+            revoked_at_estimated: record.revoked_at_estimated,
             doubt: doubt.transpose().map_err(|()| Unreadable)?,
             refresh_refused: record.refresh_refused,
             source: record.source.parse::<Source>().map_err(|()| Unreadable)?,

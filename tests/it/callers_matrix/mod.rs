@@ -165,6 +165,7 @@ async fn cancel(store: &dyn Store, record: &Record) {
         app_id: AppId::new(APPS[record.app]).expect("an id"),
         auth_app_id: AuthAppId::new(record.auth_app_id).expect("an id"),
         at: Some(3),
+        estimated: false,
         only: None,
     };
     let cancelled = Change::Revoke {

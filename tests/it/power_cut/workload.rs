@@ -183,6 +183,7 @@ impl Writer {
                     app_id: app(),
                     auth_app_id: merchant_app(n),
                     at: Some(at),
+                    estimated: false,
                     only: None,
                 },
                 entry: Some(Box::new(entry)),

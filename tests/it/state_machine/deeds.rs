@@ -208,6 +208,7 @@ impl Pair {
                     app_id,
                     auth_app_id: auth_app_id(merchant),
                     at: at.map(|by| now + by),
+                    estimated: false,
                     only: only.map(|only| self.token(&merchant_app(u32::from(*merchant)), only)),
                 },
                 entry: self.told(*told).map(Box::new),

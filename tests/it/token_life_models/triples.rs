@@ -46,6 +46,7 @@ enum Step {
     Revoke {
         merchant: u32,
         at: Option<i64>,
+        estimated: bool,
     },
     Trust {
         merchant: u32,
@@ -69,6 +70,10 @@ fn step() -> impl Strategy<Value = Step> {
     let rank = prop_oneof![
         5 => time().prop_map(|at| Rank::AuthTime(START + at)),
         2 => time().prop_map(|at| Rank::EstimatedTime(START + at)),
+        3 => (time(), time()).prop_map(|(at, over)| Rank::Proved {
+            auth_time: START + at,
+            over: START + over,
+        }),
         2 => Just(Rank::AfterStored),
         1 => Just(Rank::Unranked),
     ];
@@ -101,11 +106,15 @@ fn step() -> impl Strategy<Value = Step> {
         },
     );
     let trust = (merchant(), 0..5_u8).prop_map(|(merchant, token)| Step::Trust { merchant, token });
-    let revoke = (merchant(), prop::option::of(time()));
+    let revoke = (merchant(), prop::option::of(time()), any::<bool>());
     prop_oneof![
         6 => authorize,
         3 => refused,
-        3 => revoke.prop_map(|(merchant, at)| Step::Revoke { merchant, at }),
+        3 => revoke.prop_map(|(merchant, at, estimated)| Step::Revoke {
+            merchant,
+            at,
+            estimated,
+        }),
         3 => (merchant(), 0..5_u8).prop_map(|(merchant, token)| Step::Worked { merchant, token }),
         2 => trust,
         3 => (1..15_i64).prop_map(Step::Later),
@@ -122,6 +131,8 @@ struct Known {
     time: i64,
     estimated: bool,
     state: State,
+    /// Its cancellation only says by when it was.
+    by: bool,
     /// It counts as cancelled because its token was refused.
     inferred: bool,
     refresh_refused: bool,
@@ -179,7 +190,11 @@ impl Model {
                     None => Outcome::Missing,
                 }
             }
-            Step::Revoke { merchant, at } => self.revoke(*merchant, at.map(|at| START + at), now),
+            Step::Revoke {
+                merchant,
+                at,
+                estimated,
+            } => self.revoke((*merchant, *estimated), at.map(|at| START + at), now),
             Step::Trust { merchant, token } => self.trusted(*merchant, *token),
             Step::Worked { merchant, token } => self.worked(*merchant, *token),
         }
@@ -211,16 +226,26 @@ impl Model {
                 return Outcome::Applied;
             }
             // Nobody's clock is a day ahead.
-            Rank::AuthTime(at) | Rank::EstimatedTime(at) if *at <= now + DAY => Some(*at),
-            Rank::AuthTime(_) | Rank::EstimatedTime(_)
+            Rank::AuthTime(at) | Rank::EstimatedTime(at) | Rank::Proved { auth_time: at, .. }
+                if *at <= now + DAY =>
+            {
+                Some(*at)
+            }
+            Rank::AuthTime(_) | Rank::EstimatedTime(_) | Rank::Proved { .. }
                 if before.as_ref().is_some_and(|k| k.token == *token) =>
             {
                 return Outcome::Stale;
             }
             _ => None,
         };
+        let is_proved = |known: &Known| match rank {
+            Rank::Proved { over, .. } => known.by && known.state == State::Revoked(*over),
+            _ => false,
+        };
         let against = match &before {
-            Some(known) if known.inferred && known.token != *token => Some(known.time),
+            Some(known) if (known.inferred || is_proved(known)) && known.token != *token => {
+                Some(known.time)
+            }
             _ => newest,
         };
         if said.is_some_and(|at| against.is_some_and(|against| at <= against)) {
@@ -238,8 +263,9 @@ impl Model {
             refresh_token: *refresh_token,
             previous,
             time: said.unwrap_or_else(|| newest.map_or(now, |newest| now.max(newest + 1))),
-            estimated: said.is_none() || !matches!(rank, Rank::AuthTime(_)),
+            estimated: said.is_none() || !matches!(rank, Rank::AuthTime(_) | Rank::Proved { .. }),
             state: State::Authorized,
+            by: false,
             inferred: false,
             refresh_refused: before
                 .as_ref()
@@ -264,7 +290,7 @@ impl Model {
         Outcome::Applied
     }
 
-    fn revoke(&mut self, merchant: u32, at: Option<i64>, now: i64) -> Outcome {
+    fn revoke(&mut self, (merchant, by): (u32, bool), at: Option<i64>, now: i64) -> Outcome {
         let newest = self.newest(merchant);
         let at = at.map(|at| if at <= now + DAY { at } else { now });
         let Some(known) = self.merchants.get_mut(&merchant) else {
@@ -283,7 +309,7 @@ impl Model {
             (Some(at), _) => at,
         };
         known.state = State::Revoked(at);
-        known.inferred = false;
+        (known.inferred, known.by) = (false, by);
         Outcome::Applied
     }
 
@@ -397,13 +423,18 @@ fn change(sequence: u32, step: &Step) -> Change {
             let (app_id, auth_app_id) = of(*merchant);
             Change::RemoveMerchant(app_id, auth_app_id)
         }
-        Step::Revoke { merchant, at } => {
+        Step::Revoke {
+            merchant,
+            at,
+            estimated,
+        } => {
             let (app_id, auth_app_id) = of(*merchant);
             Change::Revoke {
                 revocation: Revocation {
                     app_id,
                     auth_app_id,
                     at: at.map(|at| START + at),
+                    estimated: *estimated,
                     only: None,
                 },
                 entry: None,
@@ -481,6 +512,7 @@ async fn known(fixture: &Fixture, sequence: u32, merchant: u32) -> Option<Known>
         time: found.auth_time,
         inferred: matches!(found.status, MerchantStatus::Revoked { .. }) && found.doubt.is_some(),
         estimated: found.auth_time_estimated,
+        by: found.revoked_at_estimated,
         state: match found.status {
             MerchantStatus::Authorized => State::Authorized,
             MerchantStatus::Revoked { at } => State::Revoked(at),

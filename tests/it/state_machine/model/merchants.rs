@@ -143,6 +143,7 @@ impl Merchants {
             Rank::AuthTime(at) => is_new(at).then_some((at, false)),
             Rank::EstimatedTime(at) => is_new(at).then_some((at, true)),
             Rank::Renewal if stored.is_some_and(|s| s.revoked_at().is_some()) => None,
+            Rank::Proved { .. } => unreachable!("token_life_models makes these"),
             Rank::AfterStored | Rank::Renewal | Rank::Since(_) | Rank::Unranked => {
                 Some((after, true))
             }
