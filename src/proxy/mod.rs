@@ -278,7 +278,7 @@ impl Proxy {
         let answer = match admitted {
             Ok(admitted) => {
                 let as_it_is = |_, answer, _| std::future::ready(answer);
-                let story = (story, PolledBy::Anybody);
+                let story = (Arc::new(story), PolledBy::Anybody);
                 let finished = self.finish(admitted, Wanted::NODE, story, as_it_is);
                 finished.await.unwrap_or_else(Err)
             }
@@ -321,9 +321,9 @@ impl Proxy {
         story: Story,
         back: &Back,
     ) -> Response<Full<Bytes>> {
-        let mut to = back.clone();
-        to.sign_type = story.due.get();
-        let late = to.clone();
+        let (mut to, mut late) = (back.clone(), back.clone());
+        let story = Arc::new(story);
+        let so_far = Arc::clone(&story);
         // Its caller may be gone by then.
         let span = story.span.clone();
         let respond = move |proxy: Self, answer, story: Arc<Story>| async move {
@@ -335,7 +335,11 @@ impl Proxy {
         let story = (story, self.polled_by);
         match self.finish(admitted, wanted, story, respond).await {
             Ok(response) => response,
-            Err(error) => self.tell(&error, &late, Place::IfFree).await,
+            Err(error) => {
+                // The call that goes on has told whose it is, where that was found.
+                late.sign_type = so_far.due.get();
+                self.tell(&error, &late, Place::IfFree).await
+            }
         }
     }
 
@@ -374,14 +378,14 @@ impl Proxy {
         &self,
         admitted: Admitted,
         wanted: Wanted,
-        (story, polled_by): (Story, PolledBy),
+        (story, polled_by): (Arc<Story>, PolledBy),
         end: impl FnOnce(Self, Result<Answer, ProxyError>, Arc<Story>) -> F + Send + 'static,
     ) -> Result<T, ProxyError>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send,
     {
-        let (proxy, story) = (self.clone(), Arc::new(story));
+        let proxy = self.clone();
         let (parts, told) = (Arc::clone(&self.parts), Arc::clone(&story));
         let mut admitted = admitted;
         let keeps_users = self.parts.tokens.users().are_kept();

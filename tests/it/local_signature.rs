@@ -349,6 +349,18 @@ async fn an_error_is_signed_by_the_algorithm_that_a_reply_would_be() {
     alipay.answer(Answer::Body(502, "<html>".to_owned()));
     let tagged = Request::post("/m/east/gateway.do?method=alipay.trade.query");
     check(&sidecar.proxy(tagged, "").await, "upstream-invalid", old);
+    // A call that goes on without its caller, who has waited long enough.
+    alipay.answer(Answer::Held);
+    let method = "alipay.open.auth.token.app";
+    let tagged = Request::post(format!("/m/east/gateway.do?method={method}"))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("alipay-timeout", "1s");
+    let code =
+        "biz_content=%7B%22grant_type%22%3A%22authorization_code%22%2C%22code%22%3A%22c%22%7D";
+    let late = sidecar.proxy(tagged, code).await;
+    assert!(text(&late).contains("are stored"), "{}", text(&late));
+    check(&late, "upstream-timeout", old);
+    alipay.release();
 }
 
 #[tokio::test]
