@@ -71,7 +71,7 @@ pub(super) fn span(tracer: &Tracer, entry: &InboxEntry, (target, number): (&Targ
 pub(super) async fn make(client: &Client, attempted: &Try<'_>) -> (Attempt, Reach) {
     let began = Instant::now();
     let outgoing = outgoing::lay_out(attempted.entry, attempted.target.format);
-    let ack = attempted.target.ack(outgoing.format);
+    let ack = attempted.target.ack(outgoing.answered);
     let ((status, error), reason, reach) = match request(attempted, outgoing).await {
         Ok(request) => {
             let answer = client.send(request, attempted.target.timeout).await;

@@ -16,6 +16,9 @@ pub(super) struct Outgoing {
     pub(super) body: Bytes,
     /// Whether it is JSON of ours or Alipay's own form.
     pub(super) format: DeliveryFormat,
+    /// In which format's way it is answered: a notification that is JSON only because of its tokens goes
+    /// to a handler that answers as Alipay is answered.
+    pub(super) answered: DeliveryFormat,
 }
 
 /// Lays `entry` out for a backend that is configured for `format`.
@@ -27,10 +30,12 @@ pub(super) fn lay_out(entry: &InboxEntry, format: DeliveryFormat) -> Outgoing {
             content_type: body.content_type.clone(),
             body: body.bytes.clone(),
             format: DeliveryFormat::Form,
+            answered: DeliveryFormat::Form,
         },
-        (DeliveryForm::Redacted, ..) => {
-            json(&json_form(entry, &redaction::redacted(&params(entry))))
-        }
+        (DeliveryForm::Redacted, ..) => Outgoing {
+            answered: format,
+            ..json(&json_form(entry, &redaction::redacted(&params(entry))))
+        },
         _ => json(&json_form(entry, &params(entry))),
     }
 }
@@ -91,6 +96,7 @@ fn json(value: &impl Serialize) -> Outgoing {
         content_type: "application/json".to_owned(),
         body: body.into(),
         format: DeliveryFormat::Json,
+        answered: DeliveryFormat::Json,
     }
 }
 

@@ -150,9 +150,9 @@ impl Target {
         }
     }
 
-    /// What counts as taken: the rule follows what goes out, unless one is configured.
-    pub(super) fn ack(&self, sent: DeliveryFormat) -> AckRule {
-        self.ack.unwrap_or(match sent {
+    /// What counts as taken of what is answered in the way of that format, unless it is configured.
+    pub(super) fn ack(&self, answered: DeliveryFormat) -> AckRule {
+        self.ack.unwrap_or(match answered {
             DeliveryFormat::Form => AckRule::SuccessBody,
             DeliveryFormat::Json => AckRule::AnySuccessStatus,
         })

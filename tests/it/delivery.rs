@@ -342,6 +342,30 @@ async fn a_body_with_a_token_that_was_not_applied_goes_out_redacted() {
 }
 
 #[tokio::test]
+async fn what_is_json_because_of_its_token_is_answered_like_the_rest_of_its_format() {
+    let mut backend = FakeBackend::new().await;
+    // A form handler doesn't understand it, and says so.
+    backend.answer(200, "fail");
+    let (form, json) = (DeliveryFormat::Form, DeliveryFormat::Json);
+    for (format, error) in [(form, Some(AttemptError::NotSuccess)), (json, None)] {
+        let running = running(DeliveryConfig {
+            format,
+            ..to(&backend)
+        })
+        .await;
+        let mut options = TriggerOptions::default();
+        let version = ("version".to_owned(), "2.0".to_owned());
+        options.params.extend([version]);
+        running.parts.trigger(Event::PluginOrder, options).await;
+        let got = backend.next().await;
+        assert_eq!(got.header("content-type"), "application/json");
+        let id = id_of(got.header("alipay-event-id"));
+        let tried = running.until(id, |d| d.attempts == 1).await;
+        assert_eq!(tried.history[0].error, error);
+    }
+}
+
+#[tokio::test]
 async fn the_first_route_that_fits_takes_it_and_the_rest_waits_without_one() {
     let (mut payments, mut shop) = (FakeBackend::new().await, FakeBackend::new().await);
     let config = DeliveryConfig {
