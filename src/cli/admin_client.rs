@@ -1,5 +1,6 @@
 //! Talks to the admin listener of a running sidecar.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::cli::output;
 use crate::cli::pinned::Trust;
 use crate::cli::problem::Refused;
 use crate::config::Config;
+use crate::config::error::Unread;
 use crate::config::listen::Listen;
 use crate::net::body::BoxError;
 use crate::protocol::secret::Secret;
@@ -50,6 +52,8 @@ enum Way {
         /// Nothing secret is sent, so nobody has to prove who hears it.
         is_probe: bool,
         token: Option<Secret<String>>,
+        /// Why there is none, where its file is there.
+        unread: Option<String>,
     },
 }
 
@@ -57,17 +61,19 @@ impl AdminClient {
     /// The API at `admin.listen`, with `admin.token` or the token a running sidecar left beside
     /// its store.
     pub(crate) fn new(config: &Config) -> Self {
-        let beside_store = || {
-            let path = crate::admin::token::path(&config.store.path);
-            let token = Zeroizing::new(std::fs::read_to_string(path).ok()?);
-            Some(Secret::new(token.trim_end().to_owned()))
+        let (token, unread) = match config.admin.token.clone() {
+            Some(token) => (Some(token), None),
+            None => match beside_store(config) {
+                Ok(token) => (token, None),
+                Err(unread) => (None, Some(unread)),
+            },
         };
-        let token = config.admin.token.clone().or_else(beside_store);
         let way = Way::Listener {
             listen: config.admin.listen.clone(),
             tls_cert: config.admin.tls_cert.clone(),
             is_probe: false,
             token,
+            unread,
         };
         Self { way }
     }
@@ -79,6 +85,7 @@ impl AdminClient {
             tls_cert: config.admin.tls_cert.clone(),
             is_probe: true,
             token: None,
+            unread: None,
         };
         Self { way }
     }
@@ -99,15 +106,20 @@ impl AdminClient {
         context: &Context,
         loaded: &Result<Config, Failure>,
     ) -> Result<Option<Self>, Failure> {
-        let client = match loaded {
-            Ok(config) => Self::new(config),
-            Err(_) => match context.load_to_ask() {
-                Ok(config) => Self::new(&config),
+        let (client, unread) = match loaded {
+            Ok(config) => (Self::new(config), Unread::default()),
+            Err(_) => match context.load_what_is_readable() {
+                Ok((config, unread)) => (Self::new(&config), unread),
                 // Told by whoever loaded it.
                 Err(_) => return Ok(None),
             },
         };
-        Ok(client.is_running().await?.then_some(client))
+        if !client.is_running().await? {
+            return Ok(None);
+        }
+        // It takes nobody without.
+        unread.lacks(|key| key == "admin.token")?;
+        Ok(Some(client))
     }
 
     /// The API in this process, over the store itself, whoever listens elsewhere.
@@ -176,7 +188,7 @@ impl AdminClient {
         if reply.status.is_success() {
             return Ok(reply.body);
         }
-        Err(refusal(&reply).into())
+        Err(self.refusal(&reply).into())
     }
 
     /// `GET path`, for a body that is read as it comes.
@@ -191,7 +203,7 @@ impl AdminClient {
         }
         let reply = whole(reply).await;
         let reply = reply.map_err(|no_reply| self.failure(no_reply))?;
-        Err(refusal(&reply).into())
+        Err(self.refusal(&reply).into())
     }
 
     /// `GET path`, of what takes a sidecar that lives no time.
@@ -254,6 +266,34 @@ impl AdminClient {
         request.map_err(|e| NoReply::Other(e.into()))
     }
 
+    /// What a problem document says, or at least its status.
+    fn refusal(&self, reply: &Reply) -> anyhow::Error {
+        let document: Option<serde_json::Value> = serde_json::from_slice(&reply.body).ok();
+        let member = |name: &str| {
+            let document = document.as_ref()?;
+            document.get(name)?.as_str().map(str::to_owned)
+        };
+        let hint = match (reply.status, &self.way) {
+            (
+                StatusCode::UNAUTHORIZED,
+                Way::Listener {
+                    unread: Some(unread),
+                    ..
+                },
+            ) => format!("; {unread}"),
+            (StatusCode::UNAUTHORIZED, _) => {
+                "; is this the configuration the sidecar runs with?".to_owned()
+            }
+            _ => String::new(),
+        };
+        let text = match (member("detail"), member("code")) {
+            (Some(detail), Some(code)) => format!("the sidecar says {code}: {detail}{hint}"),
+            _ => return anyhow!("the sidecar answered {}{hint}", reply.status),
+        };
+        let document = document.unwrap_or_default();
+        Refused { text, document }.into()
+    }
+
     fn failure(&self, no_reply: NoReply) -> Failure {
         no_reply.into_error("sidecar", &self.way).into()
     }
@@ -294,23 +334,18 @@ async fn whole(reply: Response<AnswerBody>) -> Result<Reply, NoReply> {
     })
 }
 
-/// What a problem document says, or at least its status.
-fn refusal(reply: &Reply) -> anyhow::Error {
-    let document: Option<serde_json::Value> = serde_json::from_slice(&reply.body).ok();
-    let member = |name: &str| {
-        let document = document.as_ref()?;
-        document.get(name)?.as_str().map(str::to_owned)
-    };
-    let hint = match reply.status {
-        StatusCode::UNAUTHORIZED => "; is this the configuration the sidecar runs with?",
-        _ => "",
-    };
-    let text = match (member("detail"), member("code")) {
-        (Some(detail), Some(code)) => format!("the sidecar says {code}: {detail}{hint}"),
-        _ => return anyhow!("the sidecar answered {}{hint}", reply.status),
-    };
-    let document = document.unwrap_or_default();
-    Refused { text, document }.into()
+/// The token that a running sidecar left beside its store, where it left one, or why that can't be
+/// read.
+fn beside_store(config: &Config) -> Result<Option<Secret<String>>, String> {
+    let path = crate::admin::token::path(&config.store.path);
+    match std::fs::read_to_string(&path).map(Zeroizing::new) {
+        Ok(token) => Ok(Some(Secret::new(token.trim_end().to_owned()))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!(
+            "its token {} can't be read: {error}",
+            path.display()
+        )),
+    }
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {

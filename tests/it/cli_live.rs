@@ -538,6 +538,38 @@ fn the_verbs_need_no_secrets_where_a_sidecar_has_them() {
     world.check(&["health"], 0, &["ready"]);
 }
 
+#[test]
+fn an_admin_token_that_cannot_be_read_is_named() {
+    let world = World::start();
+    let (_sidecar, _) = world.run();
+    let verbs = [
+        &["merchant", "list"][..],
+        &["merchant", "link", "--app", "2021000000000001"],
+        &["inbox", "list"],
+        &["store", "stats"],
+        &["store", "backup", "copy.redb"],
+    ];
+    world.check(&["merchant", "list"], 0, &[]);
+    // The one that it left itself; a folder, which root can't read either.
+    let token = world.path().join("data/admin.token");
+    let text = std::fs::read_to_string(&token).expect("a token");
+    std::fs::remove_file(&token).expect("removed");
+    std::fs::create_dir(&token).expect("in the way");
+    for verb in verbs {
+        world.check(verb, 1, &["data/admin.token can't be read"]);
+    }
+    world.check(&["health"], 0, &["ready"]);
+    std::fs::remove_dir(&token).expect("removed");
+    world.check(&["merchant", "list"], 1, &["is this the configuration"]);
+    std::fs::write(&token, text).expect("written");
+    // The configured one.
+    world.edit("[admin]\n", "[admin]\ntoken = \"file:keys/none\"\n");
+    for verb in verbs {
+        world.check(verb, 78, &["`admin.token`", "keys/none"]);
+    }
+    world.check(&["health"], 0, &["ready"]);
+}
+
 /// A health check comes every few seconds, and a key store takes as long as it takes.
 #[test]
 fn health_reads_no_secret_and_runs_no_command() {
