@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use crate::net::pace::Answering;
+use crate::net::answering::Answering;
 use crate::net::room::{Held, NoRoom, Room};
 
 /// A boxed error, as bodies of other libraries give it.

@@ -2,6 +2,7 @@
 
 #![warn(clippy::large_futures)]
 
+mod answering;
 mod at_once;
 pub mod body;
 pub mod client;
@@ -10,6 +11,7 @@ pub mod egress;
 mod handshake;
 pub mod head;
 mod head_bytes;
+mod heads;
 pub mod listener;
 mod pace;
 pub(crate) mod pieces;

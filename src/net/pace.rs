@@ -8,15 +8,14 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use crate::net::head_bytes::{Cut, HeadBytes};
+use crate::net::answering::Answering;
+use crate::net::heads::Heads;
 use crate::net::shutdown::{Ending, Stage};
 use crate::net::terms::Terms;
 
@@ -33,6 +32,7 @@ pub(crate) struct Paced<S> {
     stream: S,
     terms: Terms,
     answering: Answering,
+    heads: Heads,
     ending: Ending,
     /// Until when the first byte has to come.
     silent: Option<Pin<Box<Sleep>>>,
@@ -44,10 +44,6 @@ pub(crate) struct Paced<S> {
     written: Option<Instant>,
     /// Until when what still comes is thrown away; nothing is written any more.
     linger: Option<Pin<Box<Sleep>>>,
-    /// A part of the next head has come while a request was answered.
-    is_ahead: bool,
-    /// What is still to be given of the end of a head that was cut off. Nothing is read any more.
-    end: Option<&'static [u8]>,
 }
 
 /// A write that waits for the peer.
@@ -63,73 +59,6 @@ struct Head {
     /// How many requests had begun and ended before it.
     turn: u64,
     late: Pin<Box<Sleep>>,
-    bytes: HeadBytes,
-}
-
-/// Whether a request is being answered, so that what arrives is no head. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Answering(Arc<Turns>);
-
-#[derive(Debug, Default)]
-struct Turns {
-    /// Each beginning and each end, so that it is odd while one is being answered.
-    count: AtomicU64,
-    /// Whether a part of the last one wasn't read yet.
-    is_unread: AtomicBool,
-    /// Whether the target of the head that came last has a `#`.
-    has_fragment: AtomicBool,
-    /// Whether the head that came last was cut off; nothing comes behind it.
-    is_cut_off: AtomicBool,
-}
-
-impl Answering {
-    /// A head is complete, and there is more to be read, or not. Gives the turn that it has.
-    pub(crate) fn begin(&self, has_body: bool) -> u64 {
-        self.0.is_unread.store(has_body, Ordering::Release);
-        self.0.count.fetch_add(1, Ordering::AcqRel) + 1
-    }
-
-    /// Whether the target of the head that is complete now has a `#`. hyper cuts it off there, and says
-    /// nothing: what stands behind it, a whole `notify_url`, would just be gone. (A request that is
-    /// sent before the one ahead of it is answered, or behind a body that nobody read, isn't looked at.)
-    pub(crate) fn has_fragment(&self) -> bool {
-        self.0.has_fragment.load(Ordering::Acquire)
-    }
-
-    fn note_cut(&self) {
-        self.0.is_cut_off.store(true, Ordering::Release);
-    }
-
-    fn note_fragment(&self, is_there: bool) {
-        self.0.has_fragment.store(is_there, Ordering::Release);
-    }
-
-    /// Whether the head that is complete now is the beginning of one that was too large for hyper. It must
-    /// not be taken for the whole. (What [`has_fragment`](Self::has_fragment) doesn't look at isn't cut
-    /// off: hyper refuses it.)
-    pub(crate) fn is_cut_off(&self) -> bool {
-        self.0.is_cut_off.load(Ordering::Acquire)
-    }
-
-    /// All of the request of that turn was read.
-    pub(crate) fn read(&self, turn: u64) {
-        if self.turn() == turn {
-            self.0.is_unread.store(false, Ordering::Release);
-        }
-    }
-
-    /// The answer is there: what arrives next is another head.
-    pub(crate) fn end(&self) {
-        self.0.count.fetch_add(1, Ordering::AcqRel);
-    }
-
-    fn turn(&self) -> u64 {
-        self.0.count.load(Ordering::Acquire)
-    }
-
-    fn is_unread(&self) -> bool {
-        self.0.is_unread.load(Ordering::Acquire)
-    }
 }
 
 impl<S> Paced<S> {
@@ -140,6 +69,7 @@ impl<S> Paced<S> {
         Self {
             stream,
             terms,
+            heads: Heads::new(answering.clone()),
             answering,
             ending,
             silent,
@@ -148,42 +78,17 @@ impl<S> Paced<S> {
             hurry: None,
             written: None,
             linger: None,
-            is_ahead: false,
-            end: None,
         }
     }
 
-    /// Begins to count for what has just arrived, if that begins a head, and looks at it; tells where too
-    /// much of it begins.
-    fn arrived(&mut self, bytes: &[u8]) -> Option<Cut> {
+    /// Begins to count for what has just arrived, if that begins a head.
+    fn arrived(&mut self) {
         self.silent = None;
-        let (turn, is_unread) = (self.answering.turn(), self.answering.is_unread());
-        if !turn.is_multiple_of(2) {
-            self.is_ahead |= !is_unread;
-        } else if self.head.is_none() {
+        let turn = self.answering.turn();
+        if turn.is_multiple_of(2) && self.head.is_none() {
             let late = Box::pin(tokio::time::sleep(self.terms.head));
-            // It is known to begin here, unless a part of it came before, or what comes is the rest of
-            // a body that nobody read.
-            let bytes = match std::mem::take(&mut self.is_ahead) || is_unread {
-                true => HeadBytes::unknown(),
-                false => HeadBytes::begins(),
-            };
-            self.head = Some(Head { turn, late, bytes });
-            self.answering.note_fragment(false);
+            self.head = Some(Head { turn, late });
         }
-        let found = self.head.as_mut()?.bytes.goes_on(bytes);
-        if found.has_fragment {
-            self.answering.note_fragment(true);
-        }
-        found.cut
-    }
-
-    /// Gives of the end of a head that was cut off as much as there is room for.
-    fn give_end(&mut self, buffer: &mut ReadBuf<'_>) {
-        let end = self.end.unwrap_or_default();
-        let (now, later) = end.split_at(end.len().min(buffer.remaining()));
-        buffer.put_slice(now);
-        self.end = Some(later);
     }
 
     /// Ready once the first byte, or the head, has taken too long.
@@ -222,7 +127,7 @@ impl<S> Paced<S> {
     }
 
     fn note(&mut self, written: &Poll<io::Result<usize>>) {
-        if written.is_ready() && (self.answering.is_unread() || self.end.is_some()) {
+        if written.is_ready() && (self.answering.is_unread() || self.answering.is_cut_off()) {
             self.written = Some(Instant::now());
         }
     }
@@ -283,9 +188,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.end.is_some() {
-            // Then it looks as if the peer had ended, too.
-            this.give_end(buffer);
+        if this.answering.is_cut_off() {
+            this.heads.give_end(buffer);
             return Poll::Ready(Ok(()));
         }
         // The head that was counted is complete once its request was begun, even if nothing was
@@ -296,14 +200,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {
             this.hurry = None;
-            let cut = this.arrived(buffer.filled().get(before..).unwrap_or_default());
-            if let Some(cut) = cut {
-                // Before the end of the head is seen, so that nobody takes it for the whole.
-                this.answering.note_cut();
-                buffer.set_filled(before + cut.at);
-                this.end = Some(cut.end);
-                this.give_end(buffer);
-            }
+            this.arrived();
+            this.heads.arrived(buffer, before);
         }
         if let Poll::Ready(late) = this.poll_late(cx) {
             return Poll::Ready(Err(late));
@@ -340,7 +238,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         if this.linger.is_none() {
             let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
             ready!(this.watched(cx, shut))?;
-            if !this.answering.is_unread() && this.end.is_none() {
+            if !this.answering.is_unread() && !this.answering.is_cut_off() {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -430,34 +328,6 @@ mod tests {
         assert_eq!(paced.read_u8().await.expect("a byte"), b'G');
         let late = paced.read_u8().await.expect_err("no more comes");
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
-    }
-
-    #[tokio::test]
-    async fn a_head_with_too_many_fields_ends_early_however_it_is_read() {
-        use crate::net::head::MOST_FIELDS;
-        let head = |count: usize| format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(count));
-        for size in [1, 3, 16 << 10] {
-            for count in [MOST_FIELDS, MOST_FIELDS + 1, 2 * MOST_FIELDS] {
-                let answering = Answering::default();
-                let (mut client, server) = duplex(16 << 10);
-                let (_hand, mut paced) = paced(server, &answering);
-                let sent = head(count) + "GET";
-                client.write_all(sent.as_bytes()).await.expect("room");
-                drop(client);
-                let (mut read, mut piece) = (Vec::new(), vec![0; size]);
-                while let length @ 1.. = paced.read(&mut piece).await.expect("read") {
-                    read.extend(&piece[..length]);
-                }
-                let is_too_much = count > MOST_FIELDS;
-                assert_eq!(answering.is_cut_off(), is_too_much);
-                let left = if is_too_much { head(MOST_FIELDS) } else { sent };
-                assert_eq!(
-                    String::from_utf8(read).expect("ASCII"),
-                    left,
-                    "{size} {count}"
-                );
-            }
-        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,12 +18,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::net::answering::Answering;
 use crate::net::at_once::at_once;
 use crate::net::body::{BoxError, RequestBody, Within};
 use crate::net::crowd::{Crowd, Member};
 use crate::net::head;
 use crate::net::listener::{Listener, Peer, Stream};
-use crate::net::pace::{Answering, HURRY, Paced};
+use crate::net::pace::{HURRY, Paced};
 use crate::net::shutdown::{Ending, Shutdown, Stage};
 use crate::net::terms::Terms;
 use crate::net::tls::Tls;

@@ -1,0 +1,71 @@
+//! Which request of a connection is being answered: shared by who reads its bytes, who answers, and who reads
+//! a body.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Whether a request is being answered, so that what arrives is no head. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Answering(Arc<Turns>);
+
+#[derive(Debug, Default)]
+struct Turns {
+    /// Each beginning and each end, so that it is odd while one is being answered.
+    count: AtomicU64,
+    /// Whether a part of the last one wasn't read yet.
+    is_unread: AtomicBool,
+    /// Whether the target of the head that came last has a `#`.
+    has_fragment: AtomicBool,
+    /// Whether the head that came last was cut off; nothing comes behind it.
+    is_cut_off: AtomicBool,
+}
+
+impl Answering {
+    /// A head is complete, and there is more to be read, or not. Gives the turn that it has.
+    pub(crate) fn begin(&self, has_body: bool) -> u64 {
+        self.0.is_unread.store(has_body, Ordering::Release);
+        self.0.count.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Whether the target of the head that is complete now has a `#`. hyper cuts it off there, and says
+    /// nothing: what stands behind it, a whole `notify_url`, would just be gone. (A request that is
+    /// sent before the one ahead of it is answered, or behind a body that nobody read, isn't looked at.)
+    pub(crate) fn has_fragment(&self) -> bool {
+        self.0.has_fragment.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn note_cut(&self) {
+        self.0.is_cut_off.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn note_fragment(&self, is_there: bool) {
+        self.0.has_fragment.store(is_there, Ordering::Release);
+    }
+
+    /// Whether the head that is complete now is the beginning of one that was too large for hyper. It must
+    /// not be taken for the whole. (What [`has_fragment`](Self::has_fragment) doesn't look at isn't cut
+    /// off: hyper refuses it.)
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.0.is_cut_off.load(Ordering::Acquire)
+    }
+
+    /// All of the request of that turn was read.
+    pub(crate) fn read(&self, turn: u64) {
+        if self.turn() == turn {
+            self.0.is_unread.store(false, Ordering::Release);
+        }
+    }
+
+    /// The answer is there: what arrives next is another head.
+    pub(crate) fn end(&self) {
+        self.0.count.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn turn(&self) -> u64 {
+        self.0.count.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_unread(&self) -> bool {
+        self.0.is_unread.load(Ordering::Acquire)
+    }
+}
