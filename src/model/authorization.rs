@@ -53,7 +53,8 @@ pub enum Rank {
     Proved {
         /// Alipay's `auth_time`, Unix milliseconds.
         auth_time: i64,
-        /// When the cancellation happened at the latest, Unix milliseconds.
+        /// When the cancellation happened at the latest, Unix milliseconds. (One without a time of its own
+        /// that comes meanwhile leaves this as it is: a revoked record is revoked only once by those.)
         over: i64,
     },
     /// What a refresh by the sidecar itself brings: as [`Self::AfterStored`], but a cancellation that

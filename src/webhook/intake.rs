@@ -14,6 +14,7 @@ use crate::protocol::notification::{AuthorizationPush, Cancellation};
 use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::{Change, MemoKey, MerchantKey};
+use crate::token::error::TokenError;
 use crate::webhook::app_gateway::{Arrival, Origin, Verified};
 use crate::webhook::error::Refusal;
 use crate::webhook::{Inner, Settings};
@@ -311,11 +312,20 @@ impl Intake<'_> {
         }
     }
 
-    /// Whether Alipay says that the token of a push holds; `None` where it can't be asked.
+    /// Whether Alipay says that the token of a push holds; `None` where it can't be asked now.
     async fn holds(&self, given: &Authorization) -> Option<bool> {
         let holds = self.inner.parts.tokens.holds(given);
         match tokio::time::timeout(QUERY_PATIENCE, holds).await {
             Ok(Ok(holds)) => Some(holds),
+            // It won't answer otherwise however often the push comes, which then would be lost.
+            Ok(Err(
+                error @ (TokenError::AppUnknown { .. }
+                | TokenError::Refused { .. }
+                | TokenError::Reply(_)),
+            )) => {
+                tracing::warn!(%error, "Alipay doesn't say whether the token of a push holds");
+                Some(false)
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "whether the token of a push holds could not be checked");
                 None

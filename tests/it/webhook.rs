@@ -647,6 +647,12 @@ async fn a_push_given_before_a_cancellation_was_sent_is_taken_where_its_token_ho
         (described("valid", FIRST_AUTH_APP_ID), true),
         (described("invalid", FIRST_AUTH_APP_ID), false),
         (described("valid", SECOND_AUTH_APP_ID), false),
+        // It would be refused each time.
+        (
+            r#"{"code":"40006","sub_code":"isv.insufficient-isv-permissions"}"#.to_owned(),
+            false,
+        ),
+        (described("", FIRST_AUTH_APP_ID), false),
     ] {
         let parts = cancelled(UNDATED).await;
         let asked = parts.asked(QUERY);
