@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::config::delivery::DeliveryFormat;
 use crate::delivery::redaction;
+use crate::model::event;
 use crate::model::notification::{Body, DeliveryForm, InboxEntry};
 use crate::protocol::notification;
 use crate::protocol::params::{Params, name};
@@ -33,7 +34,11 @@ pub(super) fn lay_out(entry: &InboxEntry, format: DeliveryFormat) -> Outgoing {
             answered: DeliveryFormat::Form,
         },
         (DeliveryForm::Redacted, ..) => Outgoing {
-            answered: format,
+            // Replayed, what was ignored goes out so, too, under the type of an event of ours.
+            answered: match event::is_own(&entry.event_type) {
+                true => DeliveryFormat::Json,
+                false => format,
+            },
             ..json(&json_form(entry, &redaction::redacted(&params(entry))))
         },
         _ => json(&json_form(entry, &params(entry))),
@@ -140,6 +145,28 @@ mod tests {
             }),
             event: None,
             form,
+        }
+    }
+
+    #[test]
+    fn events_of_ours_are_answered_as_json_in_whatever_form_they_go_out() {
+        use DeliveryFormat::{Form, Json};
+        for (event_type, format, answered) in [
+            ("open_app_auth_notify", Form, Form),
+            ("open_app_auth_notify", Json, Json),
+            // An ignored one that is replayed.
+            (event::MERCHANT_AUTHORIZED, Form, Json),
+            (event::MERCHANT_REVOKED, Form, Json),
+            (event::MERCHANT_REVOKED, Json, Json),
+        ] {
+            let mut entry = entry(DeliveryForm::Redacted, "a=1");
+            entry.event_type = event_type.to_owned();
+            let outgoing = lay_out(&entry, format);
+            assert_eq!(
+                (outgoing.format, outgoing.answered),
+                (Json, answered),
+                "{event_type}"
+            );
         }
     }
 

@@ -15,6 +15,11 @@ pub const MERCHANT_REVOKED: &str = "merchant.revoked";
 /// authorise again.
 pub const MERCHANT_SUSPECT: &str = "merchant.suspect";
 
+/// Whether it is the type of one of these.
+pub(crate) fn is_own(event_type: &str) -> bool {
+    [MERCHANT_AUTHORIZED, MERCHANT_REVOKED, MERCHANT_SUSPECT].contains(&event_type)
+}
+
 /// The JSON that the backend gets for an authorisation: contract §5. It never holds a token.
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct AuthorizationEvent {
