@@ -247,6 +247,9 @@ pub enum Effect {
 }
 
 /// The key of something kept for a while: a digest, so that no secret stands in an index.
+///
+/// It isn't keyed, so that whoever has the file can try what he guesses. Of what it is made of, a part can't be
+/// guessed (a code, a state, a notification whole), or all of it is worth nothing: ids, fingerprints of public keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MemoKey(pub [u8; 32]);
 
