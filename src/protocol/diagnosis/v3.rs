@@ -74,7 +74,13 @@ pub fn v3_response(status: u16, message: V3Message<'_>, keys: &Keys) -> Explanat
         Err(V3Error::Unsigned { .. }) => {
             explanation.refuse(V3Cause::HeaderMissing { name: SIGNATURE });
         }
-        Err(_) => explain_response(&mut explanation, message, keys),
+        Err(error) => {
+            explain_response(&mut explanation, message, keys);
+            if explanation.cause().is_none() {
+                // All that is signed fits: what is wrong is a header that isn't.
+                explanation.refuse(V3Cause::HeaderInvalid(error));
+            }
+        }
     }
     explanation
 }

@@ -50,6 +50,17 @@ fn a_good_answer_holds() {
 }
 
 #[test]
+fn a_serial_that_is_no_text_is_named() {
+    let mut headers = headers(BODY.as_bytes());
+    headers.push(("alipay-sn".to_owned(), b"5a\xe67c".to_vec()));
+    check(
+        &explain(&headers, BODY.as_bytes()),
+        &["header-invalid"],
+        &[],
+    );
+}
+
+#[test]
 fn a_trailing_newline() {
     check_body(BODY, format!("{BODY}\n").as_bytes(), &["trailing-newline"]);
     check_body(&format!("{BODY}\n"), BODY.as_bytes(), &["trailing-newline"]);
