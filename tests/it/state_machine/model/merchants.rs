@@ -137,13 +137,17 @@ impl Merchants {
         let after = newest.map_or(now, |newest| now.max(newest + 1));
         let again = stored.is_some_and(|s| s.token == *given.token.app_auth_token.expose());
         match given.rank {
-            Rank::AuthTime(at) | Rank::EstimatedTime(at) if is_absurd(now, at) => {
+            Rank::AuthTime(at) | Rank::EstimatedTime(at) | Rank::Proved { auth_time: at, .. }
+                if is_absurd(now, at) =>
+            {
                 (!again).then_some((after, true))
             }
-            Rank::AuthTime(at) => is_new(at).then_some((at, false)),
+            // Every cancellation here has a time of its own, which a proof doesn't count against.
+            Rank::AuthTime(at) | Rank::Proved { auth_time: at, .. } => {
+                is_new(at).then_some((at, false))
+            }
             Rank::EstimatedTime(at) => is_new(at).then_some((at, true)),
             Rank::Renewal if stored.is_some_and(|s| s.revoked_at().is_some()) => None,
-            Rank::Proved { .. } => unreachable!("token_life_models makes these"),
             Rank::AfterStored | Rank::Renewal | Rank::Since(_) | Rank::Unranked => {
                 Some((after, true))
             }
