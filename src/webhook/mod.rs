@@ -55,6 +55,7 @@ mod receipt;
 pub mod reverify;
 mod second_body;
 mod service_check;
+mod shares;
 mod spi;
 pub mod state;
 mod strangers;
