@@ -42,12 +42,16 @@ pub(super) async fn callback(inner: &Inner, settings: &Settings, head: &Parts) -
     if is_user_login(&params) {
         return user_login(inner, settings, query);
     }
-    let peer = head.extensions.get().copied();
-    let network = peer.and_then(public_network);
-    match authorize(inner, settings, (&params, network)).await {
+    match authorize(inner, settings, (&params, network(head))).await {
         Ok(done) => done,
         Err(page) => refuse(inner, Browser::Callback, page),
     }
+}
+
+/// From which public network a browser comes.
+fn network(head: &Parts) -> Option<IpAddr> {
+    let peer = head.extensions.get().copied();
+    peer.and_then(public_network)
 }
 
 /// Counts and tells of a browser that gets no further than this page: anybody's may come.
@@ -63,8 +67,8 @@ fn tell_of_browser(inner: &Inner, browser: Browser, outcome: &'static str) {
 }
 
 /// A merchant opens our link.
-pub(super) async fn start(inner: &Inner, settings: &Settings, query: &str) -> Answer {
-    match link(inner, settings, query).await {
+pub(super) async fn start(inner: &Inner, settings: &Settings, head: &Parts) -> Answer {
+    match link(inner, settings, head).await {
         Ok(url) => {
             let accepted = Page::Worked.as_str();
             inner.parts.metrics.count_browser(Browser::Start, accepted);
@@ -75,7 +79,8 @@ pub(super) async fn start(inner: &Inner, settings: &Settings, query: &str) -> An
 }
 
 /// Where the link leads.
-async fn link(inner: &Inner, settings: &Settings, query: &str) -> Result<String, Page> {
+async fn link(inner: &Inner, settings: &Settings, head: &Parts) -> Result<String, Page> {
+    let query = head.uri.query().unwrap_or_default();
     let params = Params::from_form(query.as_bytes(), Charset::Utf8);
     let params = params.map_err(|_| Page::Malformed)?;
     let app = app(inner, &params).ok_or(Page::UnknownApp)?;
@@ -87,12 +92,17 @@ async fn link(inner: &Inner, settings: &Settings, query: &str) -> Result<String,
         reference: params.get("ref").map(ToOwned::to_owned),
         lifetime_s: None,
     };
-    let made = settings.links.link(&app, &request).await;
+    let may_keep = || {
+        inner
+            .long_refs
+            .take(network(head), inner.parts.clock.now_ms())
+    };
+    let made = settings.links.link(&app, &request, may_keep).await;
     made.map_err(|error| match error {
         LinkError::NoPublicUrl => Page::NoPublicUrl,
-        LinkError::ReferenceInvalid | LinkError::ReferenceTooLong | LinkError::TypesInvalid => {
-            Page::Malformed
-        }
+        LinkError::ReferenceInvalid | LinkError::TypesInvalid => Page::Malformed,
+        // Counted, not logged: anybody can have that as often as he likes.
+        LinkError::ReferencesFull => Page::TooManyRefs,
         error => {
             tracing::warn!(%error, "no authorisation link could be made");
             Page::Unavailable

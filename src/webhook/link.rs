@@ -83,11 +83,11 @@ pub enum LinkError {
     /// `ref` is too long.
     #[error("ref has more than {LONGEST_REF} characters, or control characters")]
     ReferenceInvalid,
-    /// The state can't carry the `ref`, and the world may store nothing.
+    /// The state can't carry the `ref`, and too many such were kept lately.
     #[error(
-        "a link of /auth/start carries a ref of {LONGEST_REF} letters, digits, - and _, or of 48          bytes of UTF-8; make this one by `merchant link`"
+        "too many refs were kept lately that no link carries itself (up to {LONGEST_REF} letters, digits, - and _, or 48 bytes of UTF-8)"
     )]
-    ReferenceTooLong,
+    ReferencesFull,
     /// The `ref` couldn't be kept.
     #[error("the ref could not be stored")]
     Store(#[from] StoreError),
@@ -126,21 +126,24 @@ impl Links {
         }
     }
 
-    /// Makes a link for `app` with a one-time, expiring `state`, for whoever asks for it: it stores
-    /// nothing, so a `ref` that the state can't carry is refused.
+    /// Makes a link for `app` with a one-time, expiring `state`, for whoever asks for it. It stores
+    /// nothing but a `ref` that the state can't carry, and that only where `may_keep`, asked last of
+    /// all, says so.
     ///
     /// # Errors
     /// [`LinkError`].
-    pub async fn link(&self, app: &SigningApp, request: &LinkRequest) -> Result<String, LinkError> {
-        let reference = request.reference.as_deref().unwrap_or_default();
-        if !StateKey::can_carry(reference) {
-            return Err(LinkError::ReferenceTooLong);
-        }
-        let (url, _) = self.link_with_ticket(app, request).await?;
-        Ok(url)
+    pub async fn link(
+        &self,
+        app: &SigningApp,
+        request: &LinkRequest,
+        may_keep: impl FnOnce() -> bool,
+    ) -> Result<String, LinkError> {
+        let types = types(&request.types)?;
+        let ticket = self.ticket(app, request, (StateKey::make, may_keep));
+        Ok(url(app, request.page, &types, &ticket.await?))
     }
 
-    /// The same, with what the link was made of.
+    /// The same for an operator, with what the link was made of.
     ///
     /// # Errors
     /// [`LinkError`].
@@ -150,7 +153,7 @@ impl Links {
         request: &LinkRequest,
     ) -> Result<(String, Ticket), LinkError> {
         let types = types(&request.types)?;
-        let ticket = self.ticket(app, request, StateKey::make).await?;
+        let ticket = self.ticket(app, request, (StateKey::make, || true)).await?;
         Ok((url(app, request.page, &types, &ticket), ticket))
     }
 
@@ -164,14 +167,18 @@ impl Links {
         app: &SigningApp,
         request: &LinkRequest,
     ) -> Result<Ticket, LinkError> {
-        self.ticket(app, request, StateKey::make_base64).await
+        let make = (StateKey::make_base64, || true);
+        self.ticket(app, request, make).await
     }
 
     async fn ticket(
         &self,
         app: &SigningApp,
         request: &LinkRequest,
-        make: impl FnOnce(&StateKey, &AppId, &Making<'_>) -> Option<String>,
+        (make, may_keep): (
+            impl FnOnce(&StateKey, &AppId, &Making<'_>) -> Option<String>,
+            impl FnOnce() -> bool,
+        ),
     ) -> Result<Ticket, LinkError> {
         let redirect_uri = self.redirect_uri.clone().ok_or(LinkError::NoPublicUrl)?;
         let lifetime_s = request.lifetime_s.unwrap_or(LIFETIME_S);
@@ -196,6 +203,10 @@ impl Links {
         if let Some(reference) = reference
             && StateKey::leaves_in_store(&ticket.state)
         {
+            // Nothing refuses it from here on: what is refused takes nobody's place.
+            if !may_keep() {
+                return Err(LinkError::ReferencesFull);
+            }
             self.keep(&ticket, reference).await?;
         }
         Ok(ticket)

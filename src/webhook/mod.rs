@@ -47,6 +47,7 @@ mod error;
 mod following;
 mod intake;
 pub mod link;
+mod long_refs;
 pub mod metrics;
 pub mod own_address;
 mod pages;
@@ -64,6 +65,7 @@ use app_gateway::{Arrival, Origin};
 use bad_codes::BadCodes;
 use error::{Known, Refusal};
 use link::Links;
+use long_refs::LongRefs;
 use metrics::{Browser, Kind, WebhookMetrics};
 use own_address::{OwnAddressView, OwnMessages};
 use pages::Page;
@@ -121,6 +123,8 @@ struct Inner {
     strangers: Arc<Strangers>,
     /// How many bad codes we have Alipay refuse.
     bad_codes: Arc<BadCodes>,
+    /// How many `ref`s we keep for whoever begins.
+    long_refs: Arc<LongRefs>,
     /// Room for SPI calls that wait for the backend.
     spi_slots: Arc<Semaphore>,
     /// Who isn't answered yet.
@@ -162,6 +166,7 @@ impl Webhook {
             quarantine,
             strangers: Arc::default(),
             bad_codes: Arc::default(),
+            long_refs: Arc::default(),
             ids: Arc::new(EventIds::new()),
             spi_slots: Arc::new(spi::slots()),
             under_way: Gate::new(),
@@ -202,6 +207,7 @@ impl Webhook {
             quarantine: former.quarantine.clone(),
             strangers: Arc::clone(&former.strangers),
             bad_codes: Arc::clone(&former.bad_codes),
+            long_refs: Arc::clone(&former.long_refs),
             ids: Arc::clone(&former.ids),
             spi_slots: Arc::clone(&former.spi_slots),
             under_way: former.under_way.clone(),
@@ -338,7 +344,7 @@ impl Webhook {
             (Route::AuthCallback, Method::GET) => {
                 Box::pin(auth_redirect::callback(&self.0, settings, head)).await
             }
-            (Route::AuthStart, Method::GET) => auth_redirect::start(&self.0, settings, query).await,
+            (Route::AuthStart, Method::GET) => auth_redirect::start(&self.0, settings, head).await,
             (Route::Spi(_), _) => answer::method_not_allowed("GET, POST"),
             (Route::Notification(_), _) => answer::method_not_allowed("POST"),
             (Route::AuthCallback | Route::AuthStart, _) => answer::method_not_allowed("GET"),

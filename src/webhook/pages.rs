@@ -6,7 +6,7 @@ use http::header::{
 use http::{HeaderValue, StatusCode};
 
 use crate::webhook::answer::{self, Answer};
-use crate::webhook::bad_codes;
+use crate::webhook::{bad_codes, long_refs};
 
 /// What a page says: Chinese, English.
 type Words = (&'static str, &'static str);
@@ -34,12 +34,14 @@ pub(super) enum Page {
     StateRefused,
     /// Too many codes were refused lately.
     TooManyCodes,
+    /// Too many `ref`s were kept lately.
+    TooManyRefs,
     /// The store refused, or too much is under way.
     Unavailable,
 }
 
 impl Page {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::CodeRefused,
         Self::ExchangeFailed,
         Self::Malformed,
@@ -48,6 +50,7 @@ impl Page {
         Self::StateMissing,
         Self::StateRefused,
         Self::TooManyCodes,
+        Self::TooManyRefs,
         Self::Unavailable,
         Self::UnknownApp,
         Self::Worked,
@@ -64,6 +67,7 @@ impl Page {
             Self::StateMissing => "state-missing",
             Self::StateRefused => "state-refused",
             Self::TooManyCodes => "too-many-codes",
+            Self::TooManyRefs => "too-many-refs",
             Self::Unavailable => "unavailable",
             Self::UnknownApp => "app-unknown",
             Self::Worked => "accepted",
@@ -78,7 +82,7 @@ impl Page {
             | Self::StateRefused
             | Self::UnknownApp => StatusCode::BAD_REQUEST,
             Self::ExchangeFailed => StatusCode::BAD_GATEWAY,
-            Self::NoPublicUrl | Self::TooManyCodes | Self::Unavailable => {
+            Self::NoPublicUrl | Self::TooManyCodes | Self::TooManyRefs | Self::Unavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::NoUserReturn => StatusCode::NOT_FOUND,
@@ -132,7 +136,7 @@ impl Page {
                     "The link is invalid, used or expired. Please ask your service provider for a new one.",
                 ),
             ),
-            Self::TooManyCodes | Self::Unavailable => (
+            Self::TooManyCodes | Self::TooManyRefs | Self::Unavailable => (
                 FAILED,
                 (
                     "服务暂时不可用。请稍后刷新本页。",
@@ -179,8 +183,10 @@ impl Page {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        if self == Self::TooManyCodes {
-            answer::retry_after(&mut answer, bad_codes::RETRY_AFTER_S);
+        match self {
+            Self::TooManyCodes => answer::retry_after(&mut answer, bad_codes::RETRY_AFTER_S),
+            Self::TooManyRefs => answer::retry_after(&mut answer, long_refs::RETRY_AFTER_S),
+            _ => {}
         }
         answer
     }

@@ -36,6 +36,16 @@ impl<K: Clone + Eq + Hash> Shares<K> {
         self.table().count(whole, whose, now);
     }
 
+    /// Counts one if it may happen.
+    pub(super) fn take(&self, whole: Allowance, whose: Whose<'_, K>, now: i64) -> bool {
+        let mut table = self.table();
+        let may = table.may(whole, whose, now);
+        if may {
+            table.count(whole, whose, now);
+        }
+        may
+    }
+
     /// Nothing that can panic runs under the lock.
     fn table(&self) -> MutexGuard<'_, Table<K>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -3,7 +3,7 @@
 //! Protocol: 第三方应用授权, “授权链接”: at most 100 characters. Ours are all of base64url's
 //! alphabet: 36 for the expiry, a nonce and the MAC, then the `ref` itself where its characters
 //! allow (64 at most, so it just fits), else in base64url where that fits. Any other `ref` waits in
-//! the store under the state. Where
+//! the store under the state: no alphabet that Alipay allows has room for 64 Chinese characters. Where
 //! Alipay insists on base64 by the standard alphabet (an invitation), the same bytes are written as
 //! hexadecimal digits, a multiple of four of them: that is base64, too, and nobody on the way takes
 //! its `+` for a space.
@@ -94,11 +94,6 @@ impl StateKey {
         let head = self.head(app_id, making, (flag, ""))?;
         let digits = head.iter().chain(&[0]).map(|byte| format!("{byte:02x}"));
         Some(digits.collect())
-    }
-
-    /// Whether a state of [`Self::make`] carries `reference` itself.
-    pub(super) fn can_carry(reference: &str) -> bool {
-        tail(reference).0 != STORED
     }
 
     /// Whether the `ref` of a state made here waits in the store.
@@ -313,11 +308,9 @@ mod tests {
         let sixteen = "商".repeat(16);
         for encoded in ["shop 17", "商家", &sixteen] {
             check(Some(encoded), &Reference::Inline(Some(encoded.to_owned())));
-            assert!(StateKey::can_carry(encoded));
         }
         let seventeen = "商".repeat(17);
         check(Some(&seventeen), &Reference::Stored);
-        assert!(!StateKey::can_carry(&seventeen));
         for (reference, is_stored) in [("shop", false), ("商家", false), (&*seventeen, true)] {
             let state = make("2021", Some(reference));
             assert_eq!(StateKey::leaves_in_store(&state), is_stored, "{reference}");

@@ -1,7 +1,9 @@
 //! The authorisation callback and the links that lead to it.
 
+use alipay_sidecar::clock::Clock as _;
 use alipay_sidecar::config::webhook::WebhookConfig;
 use alipay_sidecar::simulator::{DEFAULT_APP_ID, FIRST_AUTH_APP_ID, Fault, FaultKind};
+use alipay_sidecar::store::Store as _;
 use alipay_sidecar::token::TOKEN_METHOD;
 use bytes::Bytes;
 use http::header::LOCATION;
@@ -10,12 +12,22 @@ use http_body_util::Full;
 
 use crate::parts::{Parts, Setting, whole};
 
-async fn parts(change: impl FnOnce(&mut WebhookConfig)) -> Parts {
-    let mut webhook = WebhookConfig {
+/// 64 characters that no state can carry.
+const LONG: (&str, usize) = ("%E5%95%86", 64);
+/// From a public network, and from another.
+const ONE: &str = "203.0.113.7";
+const OTHER: &str = "203.0.113.8";
+
+fn config() -> WebhookConfig {
+    WebhookConfig {
         public_url: Some("https://isv.example.com".to_owned()),
         auth_return_url: Some("https://isv.example.com/done?x=1".to_owned()),
         ..WebhookConfig::default()
-    };
+    }
+}
+
+async fn parts(change: impl FnOnce(&mut WebhookConfig)) -> Parts {
+    let mut webhook = config();
     change(&mut webhook);
     Parts::new(Setting {
         webhook,
@@ -47,6 +59,28 @@ impl Parts {
         parameter(&link, "state").expect("a state").to_owned()
     }
 
+    /// What a browser of that network is told that opens a link with a `ref` of 64 Chinese characters.
+    async fn start_long(&self, network: &str, more: &str) -> StatusCode {
+        let (character, times) = LONG;
+        let path = format!("/alipay/auth/start?ref={}{more}", character.repeat(times));
+        self.get_from(network, &path).await.status()
+    }
+
+    /// How many such a browser of that network may open at once.
+    async fn room(&self, network: &str) -> usize {
+        let mut opened = 0;
+        while self.start_long(network, "").await == StatusCode::FOUND {
+            opened += 1;
+        }
+        opened
+    }
+
+    /// How many memos have expired, and are now gone from the store.
+    async fn prunable_memos(&self) -> u64 {
+        let pruned = self.store.prune(self.clock.now_ms(), 0).await;
+        pruned.expect("pruned").memos
+    }
+
     fn auth_code(&self) -> String {
         let code = self.simulator.app_auth_code(None, &[FIRST_AUTH_APP_ID]);
         code.expect("a merchant")
@@ -63,9 +97,14 @@ impl Parts {
 
 #[tokio::test]
 async fn a_link_leads_through_alipay_to_a_bound_authorisation() {
+    let (character, times) = LONG;
+    let (long, dotted) = (character.repeat(times), "a.".repeat(32));
     for (reference, returned) in [
         ("shop-17", "shop-17"),
         ("%E5%95%86%E5%AE%B6%201", "%E5%95%86%E5%AE%B6%201"),
+        // What no state can carry.
+        (&*long, &*long),
+        (&*dotted, &*dotted),
     ] {
         let parts = parts(|_| ()).await;
         let state = parts.state(reference).await;
@@ -279,14 +318,76 @@ async fn links_open_alipays_pages() {
         let refused = parts.get(&format!("/alipay/auth/start?{bad}")).await;
         assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{bad}");
     }
-    // What a state can't carry would have to be stored, and anybody may come here.
-    for long in ["x".repeat(65), "%E5%95%86".repeat(17), "%20".repeat(49)] {
+    for long in ["x".repeat(65), "%E5%95%86".repeat(65), "%0A".to_owned()] {
         let long = format!("/alipay/auth/start?ref={long}");
         assert_eq!(parts.get(&long).await.status(), StatusCode::BAD_REQUEST);
     }
     parts.reconfigure_webhook(&WebhookConfig::default());
     let unset = parts.get("/alipay/auth/start").await;
     assert_eq!(unset.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn one_network_has_only_so_many_refs_kept_and_leaves_the_others_room() {
+    let mut parts = parts(|_| ()).await;
+    assert_eq!(parts.room(ONE).await, 60);
+    let path = format!("/alipay/auth/start?ref={}", LONG.0.repeat(LONG.1));
+    let full = parts.get_from(ONE, &path).await;
+    assert_eq!(full.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(full.headers()["retry-after"], "10");
+    assert_eq!(
+        parts.count("alipay_sidecar_browsers_total", "too-many-refs"),
+        2.0
+    );
+    // What a state carries needs no room, and others have theirs.
+    let short = parts.get_from(ONE, "/alipay/auth/start?ref=shop-17").await;
+    assert_eq!(short.status(), StatusCode::FOUND);
+    assert_eq!(parts.start_long(OTHER, "").await, StatusCode::FOUND);
+    // Another configuration makes nothing of it.
+    parts.reconfigure_webhook(&config());
+    assert_eq!(parts.room(ONE).await, 0);
+    parts.clock.advance_ms(80_000);
+    assert_eq!(parts.room(ONE).await, 1);
+}
+
+#[tokio::test]
+async fn a_link_that_is_refused_takes_no_room_for_its_ref() {
+    let mut parts = parts(|_| ()).await;
+    for more in ["%E5%95%86", "%0A", "&types=OTHER", "&page=other"] {
+        for _ in 0..10 {
+            let refused = parts.start_long(ONE, more).await;
+            assert_eq!(refused, StatusCode::BAD_REQUEST, "{more}");
+        }
+    }
+    parts.reconfigure_webhook(&WebhookConfig::default());
+    for _ in 0..10 {
+        let nowhere = parts.start_long(ONE, "").await;
+        assert_eq!(nowhere, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(parts.prunable_memos().await, 0);
+    parts.reconfigure_webhook(&config());
+    assert_eq!(parts.room(ONE).await, 60);
+}
+
+#[tokio::test]
+async fn a_ref_that_is_kept_outlives_a_restart_and_not_its_day() {
+    let mut parts = parts(|_| ()).await;
+    let long = LONG.0.repeat(LONG.1);
+    let state = parts.state(&long).await;
+    parts.room(ONE).await;
+    parts.restart_webhook(&config());
+    assert_eq!(parts.start_long(ONE, "").await, StatusCode::FOUND);
+    let done = parts.callback(&parts.auth_code(), Some(&state)).await;
+    assert!(location(&done).ends_with(&format!("&ref={long}")));
+    let late = parts.state(&long).await;
+    parts.clock.advance_ms(30 * 60 * 1000);
+    let refused = parts.callback(&parts.auth_code(), Some(&late)).await;
+    assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+    // A day later the store has forgotten all of them, and there is room for as many.
+    parts.clock.advance_ms(24 * 3600 * 1000 + 1);
+    assert!(parts.prunable_memos().await >= 63);
+    assert_eq!(parts.prunable_memos().await, 0);
+    assert_eq!(parts.room(ONE).await, 60);
 }
 
 #[tokio::test]

@@ -180,6 +180,12 @@ impl Parts {
         self.webhook = self.webhook.reconfigured(parts, webhook, &delivery);
     }
 
+    /// Starts the webhook anew over the same store: what the former one counted is forgotten.
+    pub(crate) fn restart_webhook(&mut self, webhook: &WebhookConfig) {
+        let parts = self.webhook_parts.clone();
+        self.webhook = Webhook::new(parts, webhook, &DeliveryConfig::default());
+    }
+
     /// Posts `body` to the webhook.
     pub(crate) async fn post(&self, path: &str, body: &str) -> (StatusCode, String) {
         let request = Request::post(path)
