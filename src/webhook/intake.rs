@@ -376,6 +376,9 @@ impl Intake<'_> {
         if said.at.is_some() && merchant.revoke(&plain, self.arrival.now).is_some() {
             return Ok(Cancelled::Known(plain));
         }
+        // Its time stays, though this one was sent later: it may be the same cancellation sent again, and what
+        // was given between the two would rank below it, even what Alipay calls good (`Rank::Since`, or
+        // `Rank::Proved` over the time before). What is cancelled of that shows by its first refused call.
         if matches!(merchant.status, MerchantStatus::Revoked { .. }) {
             return Ok(Cancelled::Nothing);
         }
