@@ -14,6 +14,9 @@ use crate::parts::{Parts, Setting, whole};
 
 /// 64 characters that no state can carry.
 const LONG: (&str, usize) = ("%E5%95%86", 64);
+/// How long a link lives, and for how much longer a `ref` that is kept.
+const LINK_MS: i64 = 30 * 60 * 1000;
+const DAY_MS: i64 = 24 * 3600 * 1000;
 /// From a public network, and from another.
 const ONE: &str = "203.0.113.7";
 const OTHER: &str = "203.0.113.8";
@@ -75,9 +78,11 @@ impl Parts {
         opened
     }
 
-    /// How many memos have expired, and are now gone from the store.
-    async fn prunable_memos(&self) -> u64 {
-        let pruned = self.store.prune(self.clock.now_ms(), 0).await;
+    /// How many memos will have expired so long from now; they are gone from the store. The clock stays, so
+    /// nobody gets any room by that.
+    async fn prunable_memos(&self, ahead_ms: i64) -> u64 {
+        let then = self.clock.now_ms() + ahead_ms;
+        let pruned = self.store.prune(then, 0).await;
         pruned.expect("pruned").memos
     }
 
@@ -339,6 +344,11 @@ async fn one_network_has_only_so_many_refs_kept_and_leaves_the_others_room() {
         parts.count("alipay_sidecar_browsers_total", "too-many-refs"),
         2.0
     );
+    for _ in 0..20 {
+        let full = parts.start_long(ONE, "").await;
+        assert_eq!(full, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(parts.prunable_memos(2 * DAY_MS).await, 60);
     // What a state carries needs no room, and others have theirs.
     let short = parts.get_from(ONE, "/alipay/auth/start?ref=shop-17").await;
     assert_eq!(short.status(), StatusCode::FOUND);
@@ -364,9 +374,10 @@ async fn a_link_that_is_refused_takes_no_room_for_its_ref() {
         let nowhere = parts.start_long(ONE, "").await;
         assert_eq!(nowhere, StatusCode::SERVICE_UNAVAILABLE);
     }
-    assert_eq!(parts.prunable_memos().await, 0);
+    assert_eq!(parts.prunable_memos(2 * DAY_MS).await, 0);
     parts.reconfigure_webhook(&config());
     assert_eq!(parts.room(ONE).await, 60);
+    assert_eq!(parts.prunable_memos(2 * DAY_MS).await, 60);
 }
 
 #[tokio::test]
@@ -380,13 +391,14 @@ async fn a_ref_that_is_kept_outlives_a_restart_and_not_its_day() {
     let done = parts.callback(&parts.auth_code(), Some(&state)).await;
     assert!(location(&done).ends_with(&format!("&ref={long}")));
     let late = parts.state(&long).await;
-    parts.clock.advance_ms(30 * 60 * 1000);
+    parts.clock.advance_ms(LINK_MS);
     let refused = parts.callback(&parts.auth_code(), Some(&late)).await;
     assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
-    // A day later the store has forgotten all of them, and there is room for as many.
-    parts.clock.advance_ms(24 * 3600 * 1000 + 1);
-    assert!(parts.prunable_memos().await >= 63);
-    assert_eq!(parts.prunable_memos().await, 0);
+    // A day later the store forgets all of them at once, and there is room for as many.
+    parts.clock.advance_ms(DAY_MS);
+    let of_the_callback = 2;
+    assert_eq!(parts.prunable_memos(0).await, of_the_callback);
+    assert_eq!(parts.prunable_memos(1).await, 63);
     assert_eq!(parts.room(ONE).await, 60);
 }
 
