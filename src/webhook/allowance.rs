@@ -16,11 +16,17 @@ pub(super) struct Used(i64);
 impl Used {
     /// Whether one more may happen.
     pub(super) fn may(&mut self, allowance: Allowance, now: i64) -> bool {
+        self.wait_s(allowance, now) == 0
+    }
+
+    /// After how many seconds, rounded up, one more may happen: 0 where it may now.
+    pub(super) fn wait_s(&mut self, allowance: Allowance, now: i64) -> u32 {
         let most = allowance.most();
         // Not in the past, and not so far in the future that only a clock set back explains it.
         self.0 = self.0.max(now).min(now.saturating_add(most));
         let next = self.0.saturating_add(allowance.interval_ms);
-        next.saturating_sub(now) <= most
+        let wait_ms = next.saturating_sub(now).saturating_sub(most).max(0);
+        u32::try_from(wait_ms.saturating_add(999) / 1000).unwrap_or(u32::MAX)
     }
 
     /// Counts one that has happened.
@@ -70,6 +76,23 @@ mod tests {
         assert_eq!([9000; 4].map(&mut taken), [true, true, true, false]);
         // A clock that was set back doesn't keep anybody waiting for the hours it went.
         assert_eq!([-9_000_000, -8_999_000].map(&mut taken), [false, true]);
+    }
+
+    #[test]
+    fn who_is_told_to_wait_waits_no_longer_than_he_must() {
+        let mut used = Used::default();
+        assert_eq!(used.wait_s(THREE, 5), 0);
+        assert_eq!([5, 5, 5].map(|now| used.take(THREE, now)), [true; 3]);
+        let waits = [5, 6, 1004, 1005].map(|now| used.wait_s(THREE, now));
+        assert_eq!(waits, [1, 1, 1, 0]);
+        let slow = Allowance {
+            burst: 1,
+            interval_ms: 2001,
+        };
+        let mut used = Used::default();
+        assert!(used.take(slow, 0));
+        let waits = [0, 1, 2, 1001, 2000, 2001].map(|now| used.wait_s(slow, now));
+        assert_eq!(waits, [3, 2, 2, 1, 1, 0]);
     }
 
     #[test]

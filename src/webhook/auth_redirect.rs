@@ -93,16 +93,16 @@ async fn link(inner: &Inner, settings: &Settings, head: &Parts) -> Result<String
         lifetime_s: None,
     };
     let may_keep = || {
-        inner
-            .long_refs
-            .take(network(head), inner.parts.clock.now_ms())
+        let now = inner.parts.clock.now_ms();
+        let taken = inner.long_refs.take(network(head), now);
+        taken.map_err(|wait_s| LinkError::ReferencesFull { wait_s })
     };
     let made = settings.links.link(&app, &request, may_keep).await;
     made.map_err(|error| match error {
         LinkError::NoPublicUrl => Page::NoPublicUrl,
         LinkError::ReferenceInvalid | LinkError::TypesInvalid => Page::Malformed,
         // Counted, not logged: anybody can have that as often as he likes.
-        LinkError::ReferencesFull => Page::TooManyRefs,
+        LinkError::ReferencesFull { wait_s } => Page::TooManyRefs { wait_s },
         error => {
             tracing::warn!(%error, "no authorisation link could be made");
             Page::Unavailable
@@ -166,9 +166,9 @@ async fn check_allowance(
     (app, code): (&SigningApp, &Secret<String>),
     asker: Asker<'_>,
 ) -> Result<(), Page> {
-    if inner.bad_codes.may(asker, inner.parts.clock.now_ms()) {
+    let Err(wait_s) = inner.bad_codes.may(asker, inner.parts.clock.now_ms()) else {
         return Ok(());
-    }
+    };
     let is_known = inner.parts.tokens.is_exchanged(app, code).await;
     if is_known.map_err(store_failed)? {
         return Ok(());
@@ -177,7 +177,7 @@ async fn check_allowance(
         app_id, binding, ..
     } = asker;
     tracing::warn!(%app_id, ?binding, "too many codes were refused; one more isn't sent");
-    Err(Page::TooManyCodes)
+    Err(Page::TooManyCodes { wait_s })
 }
 
 /// Counts a code that Alipay refused, whatever for: anybody may bring any, and each is a signed call of

@@ -26,9 +26,6 @@ const BOUND: Allowance = Allowance {
     burst: 60,
     interval_ms: 1000,
 };
-/// When it is worth to come again, seconds: by then there is room for one more, or somebody else
-/// has taken it.
-pub(super) const RETRY_AFTER_S: u32 = 2;
 
 /// How a callback says who began the authorisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,7 +55,10 @@ pub(super) struct BadCodes(Shares<Key>);
 
 impl BadCodes {
     /// Whether Alipay may be asked about one more.
-    pub(super) fn may(&self, asker: Asker<'_>, now: i64) -> bool {
+    ///
+    /// # Errors
+    /// After how many seconds it may, unless others come first.
+    pub(super) fn may(&self, asker: Asker<'_>, now: i64) -> Result<(), u32> {
         let Self(shares) = self;
         shares.may(asker.allowance(), (&asker.key(), asker.network), now)
     }
@@ -96,7 +96,7 @@ mod tests {
             network: network.map(|network| network.parse().expect("an address")),
         };
         let ask = |_: &usize| {
-            let may = codes.may(asker, 0);
+            let may = codes.may(asker, 0).is_ok();
             if may {
                 codes.count(asker, 0);
             }

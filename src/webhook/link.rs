@@ -87,7 +87,10 @@ pub enum LinkError {
     #[error(
         "too many refs were kept lately that no link carries itself (up to {LONGEST_REF} letters, digits, - and _, or 48 bytes of UTF-8)"
     )]
-    ReferencesFull,
+    ReferencesFull {
+        /// After how many seconds one more may be kept, unless others come first.
+        wait_s: u32,
+    },
     /// The `ref` couldn't be kept.
     #[error("the ref could not be stored")]
     Store(#[from] StoreError),
@@ -128,7 +131,7 @@ impl Links {
 
     /// Makes a link for `app` with a one-time, expiring `state`, for whoever asks for it. It stores
     /// nothing but a `ref` that the state can't carry, and that only where `may_keep`, asked last of
-    /// all, says so.
+    /// all, has nothing against it.
     ///
     /// # Errors
     /// [`LinkError`].
@@ -136,7 +139,7 @@ impl Links {
         &self,
         app: &SigningApp,
         request: &LinkRequest,
-        may_keep: impl FnOnce() -> bool,
+        may_keep: impl FnOnce() -> Result<(), LinkError>,
     ) -> Result<String, LinkError> {
         let types = types(&request.types)?;
         let ticket = self.ticket(app, request, (StateKey::make, may_keep));
@@ -153,7 +156,8 @@ impl Links {
         request: &LinkRequest,
     ) -> Result<(String, Ticket), LinkError> {
         let types = types(&request.types)?;
-        let ticket = self.ticket(app, request, (StateKey::make, || true)).await?;
+        let make = (StateKey::make, || Ok(()));
+        let ticket = self.ticket(app, request, make).await?;
         Ok((url(app, request.page, &types, &ticket), ticket))
     }
 
@@ -167,7 +171,7 @@ impl Links {
         app: &SigningApp,
         request: &LinkRequest,
     ) -> Result<Ticket, LinkError> {
-        let make = (StateKey::make_base64, || true);
+        let make = (StateKey::make_base64, || Ok(()));
         self.ticket(app, request, make).await
     }
 
@@ -177,7 +181,7 @@ impl Links {
         request: &LinkRequest,
         (make, may_keep): (
             impl FnOnce(&StateKey, &AppId, &Making<'_>) -> Option<String>,
-            impl FnOnce() -> bool,
+            impl FnOnce() -> Result<(), LinkError>,
         ),
     ) -> Result<Ticket, LinkError> {
         let redirect_uri = self.redirect_uri.clone().ok_or(LinkError::NoPublicUrl)?;
@@ -203,10 +207,9 @@ impl Links {
         if let Some(reference) = reference
             && StateKey::leaves_in_store(&ticket.state)
         {
-            // Nothing refuses it from here on: what is refused takes nobody's place.
-            if !may_keep() {
-                return Err(LinkError::ReferencesFull);
-            }
+            // After all checks: what they refuse takes nobody's place. What the store then fails to
+            // keep does, so that writes, and warnings of those that fail, are bounded, too.
+            may_keep()?;
             self.keep(&ticket, reference).await?;
         }
         Ok(ticket)

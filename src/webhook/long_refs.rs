@@ -6,14 +6,12 @@ use std::net::IpAddr;
 use crate::webhook::allowance::Allowance;
 use crate::webhook::shares::Shares;
 
-/// 480 at once, then six a minute: fewer than 9,400 are kept at any time, which is a few megabytes.
+/// 480 at once, then six a minute. Each is kept for 24.5 h: while the process runs fewer than 9,400 of its own
+/// are there at any time, which is a few megabytes. A start keeps what is there and has all 480 again.
 const KEPT: Allowance = Allowance {
     burst: 480,
     interval_ms: 10_000,
 };
-/// When it is worth to come again, seconds: by then there is room for one more, or somebody else
-/// has taken it.
-pub(super) const RETRY_AFTER_S: u32 = 10;
 
 /// What all, and each network, have used up of that. After a start it is all there again.
 #[derive(Default)]
@@ -21,7 +19,10 @@ pub(super) struct LongRefs(Shares<()>);
 
 impl LongRefs {
     /// Counts one more of that public network, if it may be kept.
-    pub(super) fn take(&self, network: Option<IpAddr>, now: i64) -> bool {
+    ///
+    /// # Errors
+    /// After how many seconds it may, unless others come first.
+    pub(super) fn take(&self, network: Option<IpAddr>, now: i64) -> Result<(), u32> {
         let Self(shares) = self;
         shares.take(KEPT, (&(), network), now)
     }
@@ -36,7 +37,8 @@ mod tests {
         let refs = LongRefs::default();
         let taken = |network: &str, now| {
             let network = network.parse().expect("an address");
-            (0..100).filter(|_| refs.take(Some(network), now)).count()
+            let take = |_: &usize| refs.take(Some(network), now).is_ok();
+            (0..100).filter(take).count()
         };
         assert_eq!(taken("203.0.113.7", 0), 60);
         assert_eq!(taken("203.0.113.8", 0), 60);
@@ -51,9 +53,15 @@ mod tests {
         let refs = LongRefs::default();
         let taken = (0..20).map(|n: u8| {
             let network = IpAddr::from([203, 0, 113, n]);
-            (0..100).filter(|_| refs.take(Some(network), 0)).count()
+            let take = |_: &usize| refs.take(Some(network), 0).is_ok();
+            (0..100).filter(take).count()
         });
         assert_eq!(taken.sum::<usize>(), 480);
-        assert!(!refs.take(None, 0));
+        // Whoever has some of his share left waits for the whole, whoever hasn't for his share.
+        let [full, fresh] = [0, 20].map(|n| Some(IpAddr::from([203, 0, 113, n])));
+        let waits = [None, fresh, full].map(|network| refs.take(network, 0));
+        assert_eq!(waits, [Err(10), Err(10), Err(80)]);
+        assert_eq!(refs.take(full, 79_999), Err(1));
+        assert_eq!(refs.take(full, 80_000), Ok(()));
     }
 }

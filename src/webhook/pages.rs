@@ -6,7 +6,6 @@ use http::header::{
 use http::{HeaderValue, StatusCode};
 
 use crate::webhook::answer::{self, Answer};
-use crate::webhook::{bad_codes, long_refs};
 
 /// What a page says: Chinese, English.
 type Words = (&'static str, &'static str);
@@ -33,14 +32,21 @@ pub(super) enum Page {
     /// The `state` is wrong, used or expired.
     StateRefused,
     /// Too many codes were refused lately.
-    TooManyCodes,
+    TooManyCodes {
+        /// After how many seconds it is worth to come again.
+        wait_s: u32,
+    },
     /// Too many `ref`s were kept lately.
-    TooManyRefs,
+    TooManyRefs {
+        /// The same.
+        wait_s: u32,
+    },
     /// The store refused, or too much is under way.
     Unavailable,
 }
 
 impl Page {
+    /// One of each kind.
     pub(super) const ALL: [Self; 12] = [
         Self::CodeRefused,
         Self::ExchangeFailed,
@@ -49,8 +55,8 @@ impl Page {
         Self::NoUserReturn,
         Self::StateMissing,
         Self::StateRefused,
-        Self::TooManyCodes,
-        Self::TooManyRefs,
+        Self::TooManyCodes { wait_s: 0 },
+        Self::TooManyRefs { wait_s: 0 },
         Self::Unavailable,
         Self::UnknownApp,
         Self::Worked,
@@ -66,8 +72,8 @@ impl Page {
             Self::NoUserReturn => "no-user-return",
             Self::StateMissing => "state-missing",
             Self::StateRefused => "state-refused",
-            Self::TooManyCodes => "too-many-codes",
-            Self::TooManyRefs => "too-many-refs",
+            Self::TooManyCodes { .. } => "too-many-codes",
+            Self::TooManyRefs { .. } => "too-many-refs",
             Self::Unavailable => "unavailable",
             Self::UnknownApp => "app-unknown",
             Self::Worked => "accepted",
@@ -82,9 +88,10 @@ impl Page {
             | Self::StateRefused
             | Self::UnknownApp => StatusCode::BAD_REQUEST,
             Self::ExchangeFailed => StatusCode::BAD_GATEWAY,
-            Self::NoPublicUrl | Self::TooManyCodes | Self::TooManyRefs | Self::Unavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NoPublicUrl
+            | Self::TooManyCodes { .. }
+            | Self::TooManyRefs { .. }
+            | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoUserReturn => StatusCode::NOT_FOUND,
             Self::Worked => StatusCode::OK,
         }
@@ -136,7 +143,7 @@ impl Page {
                     "The link is invalid, used or expired. Please ask your service provider for a new one.",
                 ),
             ),
-            Self::TooManyCodes | Self::TooManyRefs | Self::Unavailable => (
+            Self::TooManyCodes { .. } | Self::TooManyRefs { .. } | Self::Unavailable => (
                 FAILED,
                 (
                     "服务暂时不可用。请稍后刷新本页。",
@@ -183,10 +190,8 @@ impl Page {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        match self {
-            Self::TooManyCodes => answer::retry_after(&mut answer, bad_codes::RETRY_AFTER_S),
-            Self::TooManyRefs => answer::retry_after(&mut answer, long_refs::RETRY_AFTER_S),
-            _ => {}
+        if let Self::TooManyCodes { wait_s } | Self::TooManyRefs { wait_s } = self {
+            answer::retry_after(&mut answer, wait_s);
         }
         answer
     }

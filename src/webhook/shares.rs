@@ -27,7 +27,10 @@ struct Table<K> {
 
 impl<K: Clone + Eq + Hash> Shares<K> {
     /// Whether one more may happen.
-    pub(super) fn may(&self, whole: Allowance, whose: Whose<'_, K>, now: i64) -> bool {
+    ///
+    /// # Errors
+    /// After how many seconds it may, unless others come first.
+    pub(super) fn may(&self, whole: Allowance, whose: Whose<'_, K>, now: i64) -> Result<(), u32> {
         self.table().may(whole, whose, now)
     }
 
@@ -37,13 +40,14 @@ impl<K: Clone + Eq + Hash> Shares<K> {
     }
 
     /// Counts one if it may happen.
-    pub(super) fn take(&self, whole: Allowance, whose: Whose<'_, K>, now: i64) -> bool {
+    ///
+    /// # Errors
+    /// As [`Self::may`].
+    pub(super) fn take(&self, whole: Allowance, whose: Whose<'_, K>, now: i64) -> Result<(), u32> {
         let mut table = self.table();
-        let may = table.may(whole, whose, now);
-        if may {
-            table.count(whole, whose, now);
-        }
-        may
+        table.may(whole, whose, now)?;
+        table.count(whole, whose, now);
+        Ok(())
     }
 
     /// Nothing that can panic runs under the lock.
@@ -62,14 +66,18 @@ impl<K> Default for Shares<K> {
 }
 
 impl<K: Clone + Eq + Hash> Table<K> {
-    fn may(&self, whole: Allowance, (key, network): Whose<'_, K>, now: i64) -> bool {
+    fn may(&self, whole: Allowance, (key, network): Whose<'_, K>, now: i64) -> Result<(), u32> {
         let share = network.and_then(|network| {
             let used = self.networks.get(&(key.clone(), network));
             used.copied()
         });
         let all = self.wholes.get(key).copied();
-        all.unwrap_or_default().may(whole, now)
-            && share.unwrap_or_default().may(share_of(whole), now)
+        let all = all.unwrap_or_default().wait_s(whole, now);
+        let share = share.unwrap_or_default().wait_s(share_of(whole), now);
+        match all.max(share) {
+            0 => Ok(()),
+            wait_s => Err(wait_s),
+        }
     }
 
     fn count(&mut self, whole: Allowance, (key, network): Whose<'_, K>, now: i64) {
