@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use zeroize::Zeroizing;
 
 /// Opens the file at `path` for reading, and waits for nobody: to open a named pipe takes for ever where
 /// nobody writes to it.
@@ -88,6 +89,15 @@ fn is_unnamed(pipe: &File) -> io::Result<bool> {
     Ok(pipe.metadata()?.dev() == unnamed.metadata()?.dev())
 }
 
+/// Reads at most one byte more than a secret may have. There is room for all of it from the
+/// beginning, because a text that grows leaves copies that nobody wipes.
+pub(super) fn read_whole(source: &mut impl Read) -> io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::with_capacity(LONGEST + 2));
+    let most = LONGEST as u64 + 1;
+    source.take(most).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// What is told of a named pipe that was only opened for writing, as by `touch`.
 const EMPTY: &str = "a pipe whose writer closed it without a text, and no other came within 10 s";
 
@@ -96,6 +106,9 @@ const LATE: &str = "no file but a pipe or a device, which didn't give all of its
 
 /// How often a pipe that gives nothing is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// No key, token or chain is longer, bytes.
+pub(super) const LONGEST: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {

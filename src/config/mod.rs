@@ -10,6 +10,7 @@ pub mod delivery;
 mod document;
 pub mod environment;
 pub mod error;
+mod exec;
 pub(crate) mod file;
 pub mod listen;
 mod load;

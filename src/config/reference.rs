@@ -1,17 +1,15 @@
 //! Secrets by reference: the configuration says where a secret is, never what it is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use crate::config::error::Mismatch;
-use crate::config::file::{self, Patient};
+use crate::config::exec;
+use crate::config::file::{self, LONGEST, Patient};
 use crate::config::section::nearest;
 use crate::protocol::secret::Secret;
 
@@ -228,7 +226,7 @@ impl References {
     }
 
     fn command(&self, command: &str) -> Result<Zeroizing<String>, Mismatch> {
-        exec(command, &self.withheld, self.patience)
+        exec::run(command, &self.withheld, self.patience)
     }
 
     fn read_file(&self, path: &Path, readers: Readers) -> Result<Zeroizing<String>, Mismatch> {
@@ -247,7 +245,7 @@ impl<'t> Reference<'t> {
             Some(("cred", name)) => Ok(Self::Credential(name)),
             Some(("env", name)) => Ok(Self::Environment(name)),
             Some(("exec", command)) if command.trim().is_empty() => {
-                Err(Mismatch::new("`exec:` alone", EXEC_EXPECTED))
+                Err(Mismatch::new("`exec:` alone", exec::EXPECTED))
             }
             Some(("exec", command)) => Ok(Self::Exec(command)),
             Some(("file", path)) => Ok(Self::File(path)),
@@ -312,7 +310,7 @@ fn read_file(
         return Err(mismatch.hint(format!("run `chmod 600 {}`", path.display())));
     }
     let mut source = Patient::new(file, patience).map_err(unreadable)?;
-    let text = read_whole(&mut source).map_err(unreadable)?;
+    let text = file::read_whole(&mut source).map_err(unreadable)?;
     if text.len() > LONGEST {
         let found = format!("{}, which is longer than 64 KiB", path.display());
         return Err(Mismatch::new(found, "one secret, key or certificate chain"));
@@ -333,110 +331,14 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Mismatch {
     }
 }
 
-/// Reads at most one byte more than a secret may have. There is room for all of it from the
-/// beginning, because a text that grows leaves copies that nobody wipes.
-fn read_whole(source: &mut impl Read) -> std::io::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(String::with_capacity(LONGEST + 2));
-    let most = LONGEST as u64 + 1;
-    source.take(most).read_to_string(&mut text)?;
-    Ok(text)
-}
-
-/// Runs `command` without a shell, and without the variables `withheld`, and gives what it prints within
-/// `patience`.
-fn exec(
-    command: &str,
-    withheld: &BTreeSet<String>,
-    patience: Duration,
-) -> Result<Zeroizing<String>, Mismatch> {
-    let failed = |why: String| {
-        let program = command.split_whitespace().next().unwrap_or_default();
-        Mismatch::new(format!("`exec:{program} …`, which {why}"), EXEC_EXPECTED).elsewhere()
-    };
-    let mut words = command.split_whitespace();
-    let program = words.next().unwrap_or_default();
-    let mut command = Command::new(program);
-    // What a service manager tells us isn't for our children, and neither are other secrets.
-    for variable in SERVICE_MANAGERS {
-        command.env_remove(variable);
-    }
-    for variable in withheld {
-        command.env_remove(variable);
-    }
-    let mut child = command
-        .args(words)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| failed(format!("can't be started ({error})")))?;
-    let until = Instant::now() + patience;
-    let output = output_of(&mut child, patience);
-    // What has closed its output may still not end.
-    let status = match &output {
-        Some(_) => ended(&mut child, until),
-        None => Ok(None),
-    };
-    let status = status.map_err(|error| failed(format!("got lost ({error})")))?;
-    let Some(status) = status else {
-        // It may have ended by itself meanwhile: either way it is gone.
-        let _ = child.kill();
-        let _ = child.wait();
-        return Err(failed("took longer than 10 s".to_owned()));
-    };
-    match output {
-        None => Err(failed("took longer than 10 s".to_owned())),
-        Some(_) if !status.success() => Err(failed(format!("failed ({status})"))),
-        Some(Ok(text)) if text.len() <= LONGEST => Ok(text),
-        Some(_) => Err(failed("didn't print UTF-8 of at most 64 KiB".to_owned())),
-    }
-}
-
-/// What the child prints until it closes its output; `None`: it took too long.
-fn output_of(child: &mut Child, within: Duration) -> Option<std::io::Result<Zeroizing<String>>> {
-    let mut stdout = child.stdout.take()?;
-    let (done, result) = mpsc::channel();
-    // A thread of its own, because a pipe has no read timeout. If a grandchild keeps the pipe
-    // open it outlives this call and ends with that process.
-    std::thread::spawn(move || {
-        // Nobody listens any more after the time is over.
-        let _ = done.send(read_whole(&mut stdout));
-    });
-    result.recv_timeout(within).ok()
-}
-
-/// How the child ended; `None`: it hasn't by `until`.
-fn ended(child: &mut Child, until: Instant) -> std::io::Result<Option<ExitStatus>> {
-    loop {
-        let status = child.try_wait()?;
-        if status.is_some() || Instant::now() >= until {
-            return Ok(status);
-        }
-        std::thread::sleep(LOOK_AGAIN);
-    }
-}
-
-/// How often a command that has printed all is looked at until it ends.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
-
-const EXEC_EXPECTED: &str = "a command that prints the secret within 10 s";
-
 /// A key store or a pipe that takes longer than this would hold up every restart.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// No key, token or chain is longer, bytes.
-const LONGEST: usize = 64 * 1024;
-
-/// What a service manager sets for the program it starts.
-const SERVICE_MANAGERS: [&str; 4] = [
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-    "LISTEN_PID",
-    "NOTIFY_SOCKET",
-];
 
 #[cfg(test)]
 mod tests {
     use std::io::{Error, ErrorKind};
+    #[cfg(feature = "cli")]
+    use std::process::Command;
 
     use super::*;
 
@@ -476,33 +378,5 @@ mod tests {
         writer.join().expect("no panic").expect("written");
         // A command has its limit whoever is there.
         assert!(late(&unhurried, "exec:sleep 60").contains("took longer"));
-    }
-
-    #[test]
-    fn a_command_that_prints_nothing_is_not_waited_for_any_longer() {
-        let output = |command: &mut Command, within| {
-            let mut child = command.stdout(Stdio::piped()).spawn().expect("started");
-            let output = output_of(&mut child, Duration::from_millis(within));
-            // It may have ended by itself.
-            let _ = child.kill();
-            child.wait().expect("gone");
-            output
-        };
-        let printed = output(Command::new("echo").arg("a-secret"), 30_000);
-        let printed = printed.expect("in time").expect("text");
-        assert_eq!(printed.as_str(), "a-secret\n");
-        assert!(output(Command::new("sleep").arg("60"), 20).is_none());
-    }
-
-    #[test]
-    fn a_command_that_has_printed_all_is_waited_for_as_long_as_it_may_take() {
-        let spawn = |seconds: &str| Command::new("sleep").arg(seconds).spawn();
-        let (mut quick, mut slow) = (spawn("0").expect("sleep"), spawn("60").expect("sleep"));
-        let soon = |ms| Instant::now() + Duration::from_millis(ms);
-        let quick = ended(&mut quick, soon(30_000)).expect("there");
-        assert!(quick.is_some_and(|status| status.success()));
-        assert!(ended(&mut slow, soon(20)).expect("there").is_none());
-        slow.kill().expect("killed");
-        slow.wait().expect("gone");
     }
 }
