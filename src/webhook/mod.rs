@@ -18,7 +18,6 @@ use hyper::body::Body;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::audit::Audit;
-use crate::audit::entry::Entry;
 use crate::clock::Clock;
 use crate::config::delivery::{AuthorizationDelivery, DeliveryConfig};
 use crate::config::webhook::WebhookConfig;
@@ -53,7 +52,9 @@ pub mod own_address;
 mod pages;
 mod quarantine;
 mod receipt;
+mod report;
 pub mod reverify;
+mod route;
 mod second_body;
 mod service_check;
 mod shares;
@@ -63,7 +64,7 @@ mod strangers;
 
 use app_gateway::{Arrival, Origin};
 use bad_codes::BadCodes;
-use error::{Known, Refusal};
+use error::Refusal;
 use link::Links;
 use long_refs::LongRefs;
 use metrics::{Browser, Kind, WebhookMetrics};
@@ -71,6 +72,7 @@ use own_address::{OwnAddressView, OwnMessages};
 use pages::Page;
 use quarantine::Quarantine;
 use receipt::Came;
+use route::{Route, notification_route, route};
 use state::StateKey;
 use strangers::Strangers;
 
@@ -142,17 +144,6 @@ struct Settings {
     authorization: AuthorizationDelivery,
     high_water: u64,
     links: Links,
-}
-
-/// What a path leads to.
-#[derive(Debug, PartialEq, Eq)]
-enum Route<'a> {
-    AuthCallback,
-    AuthStart,
-    /// With the rest of the notify path, empty for the app gateway.
-    Notification(&'a str),
-    /// With the path that the backend is told: `/spi/{name}`.
-    Spi(&'a str),
 }
 
 impl Webhook {
@@ -357,60 +348,6 @@ impl Inner {
     fn room_of(&self, head: &Parts) -> Room {
         self.room.of(head.extensions.get().copied())
     }
-
-    /// Says `fail`, counts and logs why.
-    fn refuse(&self, kind: Kind, refusal: &Refusal, sender: &str) -> answer::Answer {
-        self.report((kind, refusal), sender, None);
-        refusal.answer()
-    }
-
-    /// The same of something whose signature holds.
-    fn refuse_known(
-        &self,
-        (kind, refusal): (Kind, &Refusal),
-        sender: &str,
-        known: &Known,
-    ) -> answer::Answer {
-        self.report((kind, refusal), sender, Some(known));
-        refusal.answer()
-    }
-
-    /// Counts and logs why something of that sender's is refused, and what is `known` of it. Tells whether more may be made of
-    /// it: what strangers send is looked at within bounds.
-    fn report(
-        &self,
-        (kind, refusal): (Kind, &Refusal),
-        sender: &str,
-        known: Option<&Known>,
-    ) -> bool {
-        let outcome = refusal.outcome();
-        self.parts.metrics.count(kind, outcome);
-        let entry = || {
-            Entry::new(kind.event(), kind.as_str(), outcome.as_str())
-                .with("reason", &refusal.to_string())
-        };
-        match known {
-            Some(known) => self.parts.audit.tell_of_repeated(|| known.told_in(entry())),
-            None => self.parts.audit.tell_of_stranger(entry),
-        }
-        let passed_over = match refusal.is_anybodys() {
-            false => Some(0),
-            true => self.strangers.take(sender, self.parts.clock.now_ms()),
-        };
-        let Some(passed_over) = passed_over else {
-            return false;
-        };
-        tracing::warn!(
-            kind = kind.as_str(),
-            outcome = outcome.as_str(),
-            app_id = known.map(|known| known.app_id.as_str()),
-            notify_id = known.and_then(|known| known.notify_id.as_deref()),
-            reason = %refusal,
-            passed_over,
-            "notification refused"
-        );
-        true
-    }
 }
 
 impl Settings {
@@ -443,36 +380,6 @@ fn out_of_service(route: &Route<'_>) -> answer::Answer {
     };
     answer::retry_after(&mut answer, 1);
     answer
-}
-
-/// What `path`, or the route it is an alias of, leads to.
-fn route<'a>(config: &'a WebhookConfig, path: &'a str) -> Option<Route<'a>> {
-    let path = config.aliases.get(path).map_or(path, String::as_str);
-    let below = path.strip_prefix(config.base_path.as_str())?;
-    match below {
-        "/gateway" | "/notify" => Some(Route::Notification("")),
-        "/auth" => Some(Route::AuthCallback),
-        "/auth/start" => Some(Route::AuthStart),
-        other => other
-            .strip_prefix("/notify")
-            .filter(|rest| rest.starts_with('/'))
-            .map(Route::Notification)
-            .or_else(|| spi_name(other).map(|_| Route::Spi(other))),
-    }
-}
-
-/// The route of a notification, with the part that differs left open.
-fn notification_route(notify_path: &str) -> &'static str {
-    match notify_path {
-        "" => "/gateway",
-        _ => "/notify/{path}",
-    }
-}
-
-/// The one segment behind `/spi/`.
-fn spi_name(below: &str) -> Option<&str> {
-    let name = below.strip_prefix("/spi/")?;
-    (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
 /// Refuses what a server before us may have read in another way. `Host` is of no matter here but
@@ -511,50 +418,4 @@ fn sender(extensions: &http::Extensions) -> String {
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     let value = headers.get(name)?.to_str().ok()?;
     Some(value.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(path: &str, expected: Option<Route<'_>>) {
-        let mut config = WebhookConfig::default();
-        config.aliases.insert(
-            "/pay/notify.php".to_owned(),
-            "/alipay/notify/php".to_owned(),
-        );
-        assert_eq!(route(&config, path), expected, "{path}");
-    }
-
-    #[test]
-    fn paths_lead_to_their_routes_and_nowhere_else() {
-        check("/alipay/gateway", Some(Route::Notification("")));
-        check("/alipay/notify", Some(Route::Notification("")));
-        check(
-            "/alipay/notify/orders/42",
-            Some(Route::Notification("/orders/42")),
-        );
-        check("/pay/notify.php", Some(Route::Notification("/php")));
-        check(
-            "/alipay/spi/order.query",
-            Some(Route::Spi("/spi/order.query")),
-        );
-        check("/alipay/auth", Some(Route::AuthCallback));
-        check("/alipay/auth/start", Some(Route::AuthStart));
-        for nowhere in [
-            "/",
-            "/alipay",
-            "/alipay/",
-            "/alipay/gateway/",
-            "/alipay/notifyx",
-            "/gateway",
-            "/alipay/spi",
-            "/alipay/spi/",
-            "/alipay/spi/x/y",
-            "/alipayx/gateway",
-            "/pay/notify.php/x",
-        ] {
-            check(nowhere, None);
-        }
-    }
 }
