@@ -8,12 +8,13 @@ use serde::Serialize;
 use crate::gateway::app::SigningApp;
 use crate::gateway::error::{GatewayError, Outcome};
 use crate::model::id::{AppId, AuthAppId};
+use crate::model::merchant::Merchant;
 use crate::protocol::error::ProtocolError;
 use crate::protocol::secret::Secret;
 use crate::protocol::token_description::TokenDescription;
 use crate::token::calls::{self, QUERY_METHOD};
 use crate::token::error::TokenError;
-use crate::token::{TokenParts, TokenStatus};
+use crate::token::{TokenParts, TokenStatus, Tokens};
 
 /// Alipay's name of the method that asks a merchant again to authorise.
 const INVITE_METHOD: &str = "alipay.open.auth.appauth.invite.create";
@@ -118,6 +119,56 @@ impl AskError {
             Self::Gateway { source, .. } => source.outcome(),
             Self::Reply { .. } | Self::Unavailable { .. } => Outcome::Unknown,
         }
+    }
+}
+
+impl Tokens {
+    /// All that Alipay says of the merchant's token.
+    ///
+    /// # Errors
+    /// [`AskError`] when Alipay couldn't be asked or refused to say.
+    ///
+    /// # Cancel safety
+    /// Safe: a query changes nothing.
+    pub async fn describe(&self, merchant: &Merchant) -> Result<TokenDescription, AskError> {
+        let token = &merchant.token.app_auth_token;
+        let (_, described) = describe(&self.parts, &merchant.app_id, token).await?;
+        Ok(described)
+    }
+
+    /// Asks a merchant again to authorise (`alipay.open.auth.appauth.invite.create`); gives the
+    /// page to send it to. `way_back` is the `redirect_url` and the `state`.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    ///
+    /// # Cancel safety
+    /// Not known: Alipay may have made an invitation that nobody hears of. It binds nobody.
+    pub async fn invite(
+        &self,
+        app: &Arc<SigningApp>,
+        auth_app_id: &AuthAppId,
+        way_back: (&str, &str),
+    ) -> Result<String, AskError> {
+        invite(&self.parts, app, auth_app_id, way_back).await
+    }
+
+    /// Has messages of `topic` sent to the app gateway
+    /// (`alipay.open.app.message.topic.subscribe`): the app's own ones, or those about a merchant.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    ///
+    /// # Cancel safety
+    /// Subscribing again does no harm.
+    pub async fn subscribe(
+        &self,
+        app: &Arc<SigningApp>,
+        topic: &str,
+        merchant: Option<&Merchant>,
+    ) -> Result<(), AskError> {
+        let token = merchant.map(|merchant| &merchant.token.app_auth_token);
+        subscribe(&self.parts, app, topic, token).await
     }
 }
 

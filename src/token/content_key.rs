@@ -11,7 +11,7 @@ use crate::store::error::StoreError;
 use crate::store::{Change, MemoKey, MerchantKey};
 use crate::token::error::TokenError;
 use crate::token::lately::Hold;
-use crate::token::{TokenParts, calls};
+use crate::token::{TokenParts, Tokens, calls};
 
 /// How long Alipay isn't asked again about a merchant after a refusal, or after a key that opened
 /// nothing: anybody with a mini program can have us ask. Milliseconds; as long as an operator who
@@ -62,6 +62,24 @@ impl From<TokenError> for ContentKeyError {
 impl From<StoreError> for ContentKeyError {
     fn from(error: StoreError) -> Self {
         Self::Store(Arc::new(error))
+    }
+}
+
+impl Tokens {
+    /// Asks Alipay for the merchant's AES key (`alipay.open.auth.app.aes.get`), keeps it, and gives
+    /// the record with it. Who asks while that is under way joins.
+    ///
+    /// `merchant` is the record as its caller knew it: where another key is stored by now, Alipay
+    /// isn't asked. After an error it isn't asked about this merchant for a minute.
+    ///
+    /// # Errors
+    /// [`ContentKeyError`].
+    ///
+    /// # Cancel safety
+    /// Safe: the work goes on in a task of its own.
+    pub async fn content_key(&self, merchant: &Merchant) -> Result<Merchant, ContentKeyError> {
+        let parts = Arc::clone(&self.parts);
+        self.content_keys.fetch(parts, merchant.clone()).await
     }
 }
 

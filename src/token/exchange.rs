@@ -9,19 +9,118 @@ use crate::model::authorization::{Rank, Source};
 use crate::model::id::{AppId, AuthAppId};
 use crate::model::merchant::Merchant;
 use crate::protocol::secret::Secret;
+use crate::store::error::StoreError;
 use crate::store::{Change, MemoKey, MerchantKey};
 use crate::token::calls::{self, Grant};
 use crate::token::error::TokenError;
 use crate::token::storing::{self, Found};
-use crate::token::{ExchangeContext, TokenParts};
+use crate::token::{TokenParts, Tokens};
 
 /// How long a code gives the same answer again, milliseconds: as long as Alipay's codes live.
 const REMEMBERED_MS: i64 = 24 * 3600 * 1000;
+/// How many codes are exchanged at once. The callback is open to the world, and whoever sends it
+/// rubbish has us ask Alipay, whose patience with an app is limited, too.
+pub(super) const EXCHANGES: usize = 16;
+/// How long a code that Alipay refused isn't sent again, milliseconds.
+const REFUSED_MS: i64 = 600_000;
+/// How many of those are remembered.
+pub(super) const REFUSED: usize = 10_000;
 /// The longest code that is sent to Alipay, characters; real ones have 32 to 40.
 const LONGEST_CODE: usize = 256;
 
+/// What is known about whose authorisation an exchange is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExchangeContext {
+    /// The ISV's own tenant id, from the link's `ref=`.
+    pub reference: Option<String>,
+    /// Whether a `state` of ours named who began it.
+    pub bound: bool,
+}
+
+impl Tokens {
+    /// Exchanges an `app_auth_code` and stores every token it gives, in one commit.
+    ///
+    /// The same code again gives the same merchants for 24 h without asking Alipay; who asks
+    /// while it is under way joins. A code is good for one exchange, so a lost answer is an error
+    /// whose outcome is unknown, and never a second try.
+    ///
+    /// # Errors
+    /// [`TokenError`]; [`TokenError::may_be_about_code`] tells a bad code from an Alipay that couldn't
+    /// be asked, or doesn't let the app ask.
+    ///
+    /// # Cancel safety
+    /// Safe: the exchange goes on in a task of its own.
+    pub async fn exchange(
+        &self,
+        app: &Arc<SigningApp>,
+        code: &Secret<String>,
+        context: ExchangeContext,
+    ) -> Result<Vec<Merchant>, TokenError> {
+        self.exchange_in(None, (app, code), context).await
+    }
+
+    /// Whether a code was exchanged before, so that it gives its merchants again without a question
+    /// to Alipay.
+    ///
+    /// # Errors
+    /// The store's.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn is_exchanged(
+        &self,
+        app: &SigningApp,
+        code: &Secret<String>,
+    ) -> Result<bool, StoreError> {
+        let (key, now) = (key(&app.app_id, code), self.parts.clock.now_ms());
+        Ok(self.parts.store.recall(key, now).await?.is_some())
+    }
+
+    /// The right to one exchange, for who has something to do first that must not be done in vain.
+    ///
+    /// # Errors
+    /// [`TokenError::Overloaded`].
+    pub fn slot(&self) -> Result<Slot, TokenError> {
+        Slot::take(&self.slots)
+    }
+
+    /// As [`Tokens::exchange`], with the right to it that was taken before, if one was.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn exchange_in(
+        &self,
+        slot: Option<Slot>,
+        (app, code): (&Arc<SigningApp>, &Secret<String>),
+        context: ExchangeContext,
+    ) -> Result<Vec<Merchant>, TokenError> {
+        check_code(code)?;
+        let key = key(&app.app_id, code);
+        let now = self.parts.clock.now_ms();
+        if let Some(error) = self.refused.get(&key, now) {
+            return Err(error);
+        }
+        let (parts, app, code) = (Arc::clone(&self.parts), Arc::clone(app), code.clone());
+        let (slots, refused) = (Arc::clone(&self.slots), self.refused.clone());
+        let work = async move {
+            let result = run(&parts, (&slots, slot), (&app, &code), context).await;
+            if let Err(error) = &result
+                && is_about_code(error)
+            {
+                refused.put(key, error.clone(), now, REFUSED_MS);
+            }
+            result
+        };
+        let landed = self.exchanges.run(key, work);
+        self.unless_unstored(landed).await
+    }
+}
+
 /// Refuses what can't be a code before it costs a signature.
-pub(super) fn check_code(code: &Secret<String>) -> Result<(), TokenError> {
+fn check_code(code: &Secret<String>) -> Result<(), TokenError> {
     let text = code.expose();
     let fits = (1..=LONGEST_CODE).contains(&text.len());
     if fits && text.bytes().all(|b| b.is_ascii_graphic()) {
@@ -34,7 +133,7 @@ pub(super) fn check_code(code: &Secret<String>) -> Result<(), TokenError> {
 }
 
 /// Under what an exchange is known.
-pub(super) fn key(app_id: &AppId, code: &Secret<String>) -> MemoKey {
+fn key(app_id: &AppId, code: &Secret<String>) -> MemoKey {
     MemoKey::new("exchange", &[app_id.as_str(), code.expose()])
 }
 
@@ -45,7 +144,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    pub(super) fn take(slots: &Arc<Semaphore>) -> Result<Self, TokenError> {
+    fn take(slots: &Arc<Semaphore>) -> Result<Self, TokenError> {
         let permit = Arc::clone(slots).try_acquire_owned();
         let slot = permit.map(|permit| Self { _permit: permit });
         slot.map_err(|_| TokenError::Overloaded)
@@ -53,11 +152,11 @@ impl Slot {
 }
 
 /// Whether Alipay refused the code itself: then it refuses it again.
-pub(super) fn is_about_code(error: &TokenError) -> bool {
+fn is_about_code(error: &TokenError) -> bool {
     matches!(error, TokenError::Refused { sub_code, .. } if sub_code.contains("code"))
 }
 
-pub(super) async fn run(
+async fn run(
     parts: &TokenParts,
     (slots, slot): (&Arc<Semaphore>, Option<Slot>),
     (app, code): (&Arc<SigningApp>, &Secret<String>),

@@ -15,9 +15,9 @@ use crate::model::id::AppId;
 use crate::protocol::envelope::Verification;
 use crate::protocol::v3_response::V3Verification;
 use crate::telemetry::span::Span;
-use crate::token::TokenParts;
 use crate::token::asking::AskError;
 use crate::token::calls::{self, QUERY_METHOD};
+use crate::token::{TokenParts, Tokens};
 
 /// A token that nobody ever had: what Alipay says of it doesn't matter.
 const NOBODYS: &str = "201001BB00000000000000000000000000000000";
@@ -49,12 +49,22 @@ pub struct Greeting {
     pub took: Duration,
 }
 
+impl Tokens {
+    /// Asks Alipay something harmless in `dialect` as the app `app_id`: whether it knows the app and takes its key
+    /// shows in the answer, and that there is one shows that replies verify.
+    ///
+    /// # Errors
+    /// [`AskError`] where there is no verified answer.
+    ///
+    /// # Cancel safety
+    /// Safe: a query changes nothing.
+    pub async fn greet(&self, app_id: &AppId, dialect: Dialect) -> Result<Greeting, AskError> {
+        greet(&self.parts, app_id, dialect).await
+    }
+}
+
 /// Asks Alipay, as the app `app_id`, about a token that isn't one.
-pub(super) async fn greet(
-    parts: &TokenParts,
-    app_id: &AppId,
-    dialect: Dialect,
-) -> Result<Greeting, AskError> {
+async fn greet(parts: &TokenParts, app_id: &AppId, dialect: Dialect) -> Result<Greeting, AskError> {
     let failed = |error| AskError::of(QUERY_METHOD, error);
     let app = calls::app(parts, app_id).map_err(failed)?;
     let greeting = match dialect {

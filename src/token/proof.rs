@@ -77,11 +77,20 @@ pub enum ProofError {
     Store(#[from] StoreError),
 }
 
-pub(super) async fn prove(
-    tokens: &Tokens,
-    merchant: &Merchant,
-    mode: ProofMode,
-) -> Result<Proof, ProofError> {
+impl Tokens {
+    /// Proves the record of `merchant` by what Alipay says of its token.
+    ///
+    /// # Errors
+    /// [`ProofError`].
+    ///
+    /// # Cancel safety
+    /// Safe: what was found is stored as a whole or not at all.
+    pub async fn prove(&self, merchant: &Merchant, mode: ProofMode) -> Result<Proof, ProofError> {
+        prove(self, merchant, mode).await
+    }
+}
+
+async fn prove(tokens: &Tokens, merchant: &Merchant, mode: ProofMode) -> Result<Proof, ProofError> {
     let parts = &*tokens.parts;
     let asked_at = parts.clock.now_ms();
     let token = &merchant.token.app_auth_token;

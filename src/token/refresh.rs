@@ -1,17 +1,100 @@
 //! One pair of tokens is replaced by the next.
 
+use std::sync::Arc;
+
 use crate::model::authorization::{Doubt, Rank, Refusal, Source};
 use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::secret::Secret;
-use crate::store::MerchantKey;
 use crate::store::error::StoreError;
+use crate::store::{MemoKey, MerchantKey};
 use crate::token::calls::{self, Grant};
 use crate::token::error::TokenError;
 use crate::token::spent::{SpentReplies, SpentReply};
 use crate::token::storing::{self, Found};
 use crate::token::turn::{Turn, Turns};
-use crate::token::{ExchangeContext, TokenParts, doubt};
+use crate::token::{ExchangeContext, TokenParts, Tokens, doubt};
+
+/// How long a refresh that was refused isn't tried again for calls, milliseconds: every call with a
+/// token that timed out would ask for one.
+const RENEW_EVERY_MS: i64 = 60_000;
+/// The same where it failed in another way: it may work with the next call.
+pub(super) const RENEW_AGAIN_MS: i64 = 1_000;
+/// How many of those are remembered.
+pub(super) const RENEWALS: usize = 10_000;
+
+impl Tokens {
+    /// Buys a new pair with the merchant's `app_refresh_token` and stores it.
+    ///
+    /// It is for the operator: a merchant who has cancelled is revived by it where Alipay agrees.
+    /// `merchant` is the record as its caller knew it: if another refresh has replaced its token
+    /// meanwhile, the record of today is given and Alipay isn't asked. The former pair is kept.
+    ///
+    /// # Errors
+    /// [`TokenError`]; when its outcome is unknown, the stored pair may still be good, and the
+    /// refresh may be asked for again.
+    ///
+    /// # Cancel safety
+    /// Safe: the refresh goes on in a task of its own.
+    pub async fn refresh(&self, merchant: &Merchant) -> Result<Merchant, TokenError> {
+        self.refresh_for(Occasion::Operator, merchant).await
+    }
+
+    /// The same for any occasion.
+    pub(super) async fn refresh_for(
+        &self,
+        occasion: Occasion,
+        merchant: &Merchant,
+    ) -> Result<Merchant, TokenError> {
+        let (app_id, auth_app_id) = (merchant.app_id.as_str(), merchant.auth_app_id.as_str());
+        let key = MemoKey::new("refresh", &[occasion.as_str(), app_id, auth_app_id]);
+        let (parts, merchant) = (Arc::clone(&self.parts), merchant.clone());
+        let (turns, spent) = (self.turns.clone(), self.spent.clone());
+        let work = async move {
+            let result = run(&parts, (&turns, &spent), (&merchant, occasion)).await;
+            if let Some(result) = asked(&result) {
+                parts.metrics.refreshed(&result);
+            }
+            result.map(Refreshed::into_merchant)
+        };
+        let landed = self.refreshes.run(key, work);
+        self.unless_unstored(landed).await
+    }
+
+    /// As [`Tokens::refresh`], for a call whose token has timed out: after a refusal not again for a
+    /// minute, after any other failure not for a second. Where there is nothing to refresh with, the
+    /// merchant becomes suspect.
+    ///
+    /// # Errors
+    /// [`TokenError`], the last one where it isn't tried again.
+    ///
+    /// # Cancel safety
+    /// Safe: the refresh goes on in a task of its own.
+    pub async fn renew(&self, merchant: &Merchant) -> Result<Merchant, TokenError> {
+        let token = merchant.token.app_auth_token.expose().as_str();
+        let (app_id, auth_app_id) = (merchant.app_id.as_str(), merchant.auth_app_id.as_str());
+        let key = MemoKey::new("renew", &[app_id, auth_app_id, token]);
+        let now = self.parts.clock.now_ms();
+        if let Some(error) = self.failed.get(&key, now) {
+            return Err(error);
+        }
+        let renewed = self.refresh_for(Occasion::Sidecar, merchant).await;
+        if let Err(error) = &renewed {
+            let pause = match error.is_refusal() {
+                true => RENEW_EVERY_MS,
+                false => RENEW_AGAIN_MS,
+            };
+            // Counted from the failure: the attempt itself may have taken longer than that.
+            let failed_at = self.parts.clock.now_ms();
+            self.failed.put(key, error.clone(), failed_at, pause);
+            if let TokenError::NoRefreshToken { .. } = error {
+                let refusal = Refusal::new(merchant, Doubt::TokenRefused, now);
+                doubt::note_or_warn(&self.parts, refusal).await;
+            }
+        }
+        renewed
+    }
+}
 
 /// Why a pair is refreshed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +109,7 @@ pub(super) enum Occasion {
 
 impl Occasion {
     /// The word that tells one apart from the others.
-    pub(super) fn as_str(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Operator => "operator",
             Self::Proof => "proof",
@@ -55,7 +138,7 @@ impl Occasion {
 
 /// How a refresh ended well.
 #[derive(Debug, Clone)]
-pub(super) enum Refreshed {
+enum Refreshed {
     /// Somebody else had replaced the token; Alipay wasn't asked.
     Before(Merchant),
     /// Alipay gave a new pair.
@@ -63,7 +146,7 @@ pub(super) enum Refreshed {
 }
 
 impl Refreshed {
-    pub(super) fn into_merchant(self) -> Merchant {
+    fn into_merchant(self) -> Merchant {
         match self {
             Self::Before(merchant) | Self::Now(merchant) => merchant,
         }
@@ -71,7 +154,7 @@ impl Refreshed {
 }
 
 /// What to count: nothing where Alipay wasn't asked because there was no need.
-pub(super) fn asked(result: &Result<Refreshed, TokenError>) -> Option<Result<(), TokenError>> {
+fn asked(result: &Result<Refreshed, TokenError>) -> Option<Result<(), TokenError>> {
     match result {
         Ok(Refreshed::Before(_)) => None,
         Ok(Refreshed::Now(_)) => Some(Ok(())),
@@ -91,7 +174,7 @@ const REFRESHED: ExchangeContext = ExchangeContext {
 /// refresh sends the same refresh token again. If Alipay then calls that one invalid, the lost
 /// refresh has spent it: the old `app_auth_token` goes on being used, the merchant is suspect, and
 /// the refresh token isn't sent a third time.
-pub(super) async fn run(
+async fn run(
     parts: &TokenParts,
     (turns, spent): (&Turns, &SpentReplies),
     (known, occasion): (&Merchant, Occasion),

@@ -14,7 +14,7 @@ use crate::protocol::token_reply::GrantedToken;
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect, MerchantKey};
 use crate::token::error::TokenError;
-use crate::token::{ExchangeContext, TokenParts};
+use crate::token::{ExchangeContext, TokenParts, Tokens};
 
 /// How often a commit is tried while the disk refuses, before that is told. Together with the pause,
 /// below the time a browser waits.
@@ -23,6 +23,8 @@ const TRIES: usize = 5;
 const PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause where nobody waits: the code is spent, so giving up loses the token.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long, beyond the calls to Alipay, an asker waits for what was bought to be stored.
+pub(super) const STORING: Duration = Duration::from_secs(5);
 
 /// Where tokens came from.
 pub(super) struct Found<'a> {
@@ -235,6 +237,23 @@ async fn dated(parts: &TokenParts, mut changes: Vec<Change>, bought_at: i64) -> 
         }
     }
     changes
+}
+
+impl Tokens {
+    /// Whether tokens that are bought now could be stored.
+    #[must_use]
+    pub fn can_be_stored(&self) -> bool {
+        self.parts.store.is_writable()
+    }
+
+    /// Waits for an exchange or a refresh, but not for a store that doesn't take what was bought.
+    pub(super) async fn unless_unstored<T>(
+        &self,
+        landed: impl Future<Output = Option<Result<T, TokenError>>>,
+    ) -> Result<T, TokenError> {
+        let patience = self.parts.timeout.saturating_mul(2) + STORING;
+        until_stored(patience, landed).await
+    }
 }
 
 /// Waits for what is bought and stored in a task of its own, but not for a store that doesn't take it.

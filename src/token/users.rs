@@ -25,10 +25,10 @@ use crate::telemetry::span::Span;
 use crate::token::auth_code::AuthCodes;
 use crate::token::error::TokenError;
 use crate::token::lately::Lately;
-use crate::token::refresh::is_about_refresh_token;
-use crate::token::storing;
+use crate::token::refresh::{RENEW_AGAIN_MS, is_about_refresh_token};
+use crate::token::storing::{self, STORING};
 use crate::token::turn::{Turn, Turns};
-use crate::token::{RENEW_AGAIN_MS, STORING, TokenParts, calls};
+use crate::token::{TokenParts, calls};
 
 /// Alipay's name of the method by which users' tokens are bought.
 pub const USER_TOKEN_METHOD: &str = "alipay.system.oauth.token";
