@@ -3,6 +3,7 @@
 use http::StatusCode;
 
 use crate::gateway::error::{GatewayError, Outcome};
+use crate::net::body::{BodyError, RoomError};
 use crate::protocol::error::ProtocolError;
 use crate::store::error::StoreError;
 
@@ -328,6 +329,19 @@ impl ProxyError {
     }
 }
 
+/// A refusal for which nobody is to blame: it may be asked again soon.
+pub(super) fn overloaded(detail: &str) -> ProxyError {
+    ProxyError::refused(ErrorCode::Overloaded, detail)
+}
+
+/// What is told of a call that a bug ended: what it did nobody knows.
+pub(super) fn bug() -> ProxyError {
+    ProxyError {
+        outcome: Outcome::Unknown,
+        ..ProxyError::refused(ErrorCode::Internal, "the call ended in a bug; see the log")
+    }
+}
+
 impl From<StoreError> for ProxyError {
     fn from(error: StoreError) -> Self {
         Self::refused(ErrorCode::StoreUnavailable, error.to_string())
@@ -342,5 +356,28 @@ impl From<ProtocolError> for ProxyError {
             _ => ErrorCode::ParameterInvalid,
         };
         Self::refused(code, error.to_string())
+    }
+}
+
+impl From<BodyError> for ProxyError {
+    fn from(error: BodyError) -> Self {
+        let code = match error {
+            BodyError::TooLarge(_) => ErrorCode::BodyTooLarge,
+            BodyError::Broken(_) | BodyError::Timeout(_) | BodyError::Trailers => {
+                ErrorCode::BodyInvalid
+            }
+        };
+        Self::refused(code, error.to_string())
+    }
+}
+
+impl From<RoomError> for ProxyError {
+    fn from(error: RoomError) -> Self {
+        match error {
+            RoomError::Body(error) => error.into(),
+            RoomError::Full(_) => overloaded(
+                "the bodies of calls under way take all the room there is; try again in a second",
+            ),
+        }
     }
 }

@@ -21,12 +21,13 @@ use crate::model::id::EventId;
 use crate::net::body::{self, BoxError, Within};
 use crate::net::shutdown::{Gate, Stage};
 use crate::proxy::caller::Who;
-use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::proxy::error::{ErrorCode, ProxyError, overloaded};
+use crate::proxy::limits::OUT_OF_SERVICE;
 use crate::proxy::places::Places;
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route};
 use crate::proxy::story::{EventsDone, Story};
-use crate::proxy::{OUT_OF_SERVICE, Proxy, overloaded, upload, users};
+use crate::proxy::{Proxy, upload, users};
 use crate::store::error::StoreError;
 
 /// The largest body of these requests, bytes: a few short members.

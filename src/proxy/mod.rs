@@ -6,28 +6,21 @@
 
 #![warn(clippy::large_futures)]
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Body;
 
 use crate::audit::Audit;
-use crate::config::Config;
-use crate::gateway::error::Outcome;
 use crate::gateway::metrics::CallMetrics;
 use crate::gateway::{Gateway, VerifiedReply};
-use crate::net::body::{BodyError, BoxError, RoomError};
-use crate::net::room::{Held, Room};
-use crate::net::shutdown::{Ending, Gate};
+use crate::net::body::BoxError;
+use crate::net::room::Held;
 use crate::protocol::signature::SignType;
 use crate::telemetry::span::Tracer;
 use crate::token::Tokens;
-use crate::unbroken::unbroken;
 
 mod admission;
 mod advice;
@@ -42,7 +35,9 @@ mod client_data;
 mod due_sign_type;
 pub mod error;
 pub mod events;
+mod finish;
 pub(crate) mod front_door;
+mod limits;
 pub mod local_call;
 pub mod logins;
 pub mod metrics;
@@ -64,8 +59,10 @@ use admission::{Admitted, Call};
 use call::{Answer, Wanted};
 use caller::{Callers, Who};
 use calls::CallRecords;
-use error::{ErrorCode, ProxyError};
+use error::{ProxyError, bug};
 use events::Events;
+use finish::PolledBy;
+pub use limits::Limits;
 use local_call::LocalCall;
 use logins::Logins;
 use metrics::ProxyMetrics;
@@ -77,27 +74,11 @@ use route::{Route, Target};
 pub use slots::Slots;
 use story::Story;
 
-/// How much the bodies of all calls under way may take, bytes; files of uploads beyond what stays
-/// in memory of them don't count.
-const ROOM: usize = 64 << 20;
-/// How much of that all uploads together may hold of their files, beyond what each may in any case:
-/// what is in no file need not be written, read and removed.
-const SPARE: usize = 4 << 20;
-
 /// The proxy. Clones share everything.
 #[derive(Clone)]
 pub struct Proxy {
     parts: Arc<ProxyParts>,
     polled_by: PolledBy,
-}
-
-/// Who polls what answers a request.
-#[derive(Clone, Copy)]
-enum PolledBy {
-    /// A connection of ours, until there is an answer or nobody wants it: a call is made there.
-    Connection,
-    /// A host, who may keep it and not poll it: a call has a task of its own.
-    Anybody,
 }
 
 /// What a proxy is made of.
@@ -131,62 +112,6 @@ pub struct ProxyParts {
     pub call_metrics: CallMetrics,
     /// Records calls for a collector of traces.
     pub tracer: Tracer,
-}
-
-/// Sizes and deadlines of the proxy.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// `Host` names besides loopback ones.
-    pub allowed_hosts: Vec<String>,
-    /// Slots for calls under way,
-    pub in_flight: Slots,
-    /// and how many there are.
-    pub max_in_flight: usize,
-    /// Counts who holds one.
-    pub calls: Gate,
-    /// Largest JSON or form body, bytes.
-    pub max_body: usize,
-    /// Largest multipart body, bytes.
-    pub max_upload: u64,
-    /// Where bodies are while their calls are under way.
-    pub room: Room,
-    /// Where files of uploads may be that are too large to stay in memory whatever others hold.
-    pub spare: Room,
-    /// Deadline of a call.
-    pub timeout: Duration,
-    /// From `Deaf` on no further call is admitted.
-    pub ending: Ending,
-}
-
-impl Limits {
-    /// The limits of a configuration, until `ending` is `Deaf`.
-    #[must_use]
-    pub fn new(config: &Config, ending: Ending) -> Self {
-        Self {
-            allowed_hosts: config.proxy.allowed_hosts.clone(),
-            in_flight: Slots::default(),
-            max_in_flight: config.proxy.max_in_flight,
-            calls: Gate::new(),
-            max_body: config.proxy.max_body,
-            max_upload: config.proxy.max_upload,
-            room: Room::new(ROOM.max(config.proxy.max_body)),
-            spare: Room::new(SPARE),
-            timeout: config.upstream.timeout,
-            ending,
-        }
-    }
-
-    /// The limits of another configuration for the same calls: those under way count on.
-    #[must_use]
-    pub fn reconfigured(&self, config: &Config) -> Self {
-        Self {
-            in_flight: self.in_flight.clone(),
-            calls: self.calls.clone(),
-            room: self.room.unless(Room::new(ROOM.max(config.proxy.max_body))),
-            spare: self.spare.clone(),
-            ..Self::new(config, self.ending.clone())
-        }
-    }
 }
 
 impl Proxy {
@@ -368,76 +293,6 @@ impl Proxy {
         }
         response
     }
-
-    /// The call itself, which goes on when its caller goes, and `end` made of its answer while it
-    /// still holds its slot.
-    ///
-    /// # Errors
-    /// A bug ended it, or its caller's patience.
-    async fn finish<T, F>(
-        &self,
-        admitted: Admitted,
-        wanted: Wanted,
-        (story, polled_by): (Arc<Story>, PolledBy),
-        end: impl FnOnce(Self, Result<Answer, ProxyError>, Arc<Story>) -> F + Send + 'static,
-    ) -> Result<T, ProxyError>
-    where
-        T: Send + 'static,
-        F: Future<Output = T> + Send,
-    {
-        let proxy = self.clone();
-        let (parts, told) = (Arc::clone(&self.parts), Arc::clone(&story));
-        let mut admitted = admitted;
-        let keeps_users = self.parts.tokens.users().are_kept();
-        let patience = admitted.call.take_patience(keeps_users);
-        // Boxed here: on its way it would be copied several times.
-        let call = Box::pin(async move {
-            let Admitted {
-                call,
-                who,
-                known,
-                slot,
-                in_flight,
-            } = admitted;
-            let answer = match (&call, known) {
-                (Call::V2(call), Some(reply)) => {
-                    Ok(call::tell_known(&proxy.parts, call, *reply, &told))
-                }
-                (Call::V2(call), None) => {
-                    call::make(&proxy.parts, (call, &who), wanted, &told).await
-                }
-                (Call::V3(call), _) => v3::make(&proxy.parts, call, &who, &told).await,
-            };
-            let ended = end(proxy, answer, told).await;
-            drop((slot, in_flight));
-            ended
-        });
-        // What a bug ended is told, whether or not anybody waits.
-        let call = async move {
-            let ended = AssertUnwindSafe(call).catch_unwind().await;
-            ended.map_err(|_| story.broken(&parts, bug()))
-        };
-        match polled_by {
-            PolledBy::Connection => within(patience, unbroken(call)).await,
-            PolledBy::Anybody => {
-                let task = tokio::spawn(call);
-                // It has no bug, so the runtime ends.
-                let done = async { task.await.unwrap_or_else(|_| Err(bug())) };
-                within(patience, done).await
-            }
-        }
-    }
-}
-
-/// Why nothing more is begun.
-const OUT_OF_SERVICE: &str =
-    "the sidecar was taken out of service or stops; ask another one, or again in a second";
-
-/// Why one more isn't begun.
-const TOO_MANY: &str = "`proxy.max_in_flight` calls are under way; try again in a second";
-
-fn overloaded(detail: &str) -> ProxyError {
-    ProxyError::refused(ErrorCode::Overloaded, detail)
 }
 
 impl std::fmt::Debug for Proxy {
@@ -464,61 +319,5 @@ fn shape(target: &Target) -> Shape {
         | Target::Events(_)
         | Target::Unknown
         | Target::V2 { .. } => Shape::Http,
-    }
-}
-
-fn bug() -> ProxyError {
-    ProxyError {
-        outcome: Outcome::Unknown,
-        ..ProxyError::refused(ErrorCode::Internal, "the call ended in a bug; see the log")
-    }
-}
-
-/// What `call` gives, unless that takes longer than its caller waits.
-async fn within<T>(
-    patience: Option<Duration>,
-    call: impl Future<Output = Result<T, ProxyError>>,
-) -> Result<T, ProxyError> {
-    match patience {
-        None => call.await,
-        Some(patience) => match tokio::time::timeout(patience, call).await {
-            Ok(done) => done,
-            Err(_) => Err(goes_on(patience)),
-        },
-    }
-}
-
-/// What is said to a caller who doesn't wait for tokens as long as the sidecar does.
-fn goes_on(patience: Duration) -> ProxyError {
-    let detail = format!(
-        "Alipay didn't answer within {patience:?}, the caller's own deadline (`Alipay-Timeout`); the call \
-         goes on, and the tokens that it brings are stored"
-    );
-    ProxyError {
-        outcome: Outcome::Unknown,
-        ..ProxyError::refused(ErrorCode::UpstreamTimeout, detail)
-    }
-}
-
-impl From<BodyError> for ProxyError {
-    fn from(error: BodyError) -> Self {
-        let code = match error {
-            BodyError::TooLarge(_) => ErrorCode::BodyTooLarge,
-            BodyError::Broken(_) | BodyError::Timeout(_) | BodyError::Trailers => {
-                ErrorCode::BodyInvalid
-            }
-        };
-        Self::refused(code, error.to_string())
-    }
-}
-
-impl From<RoomError> for ProxyError {
-    fn from(error: RoomError) -> Self {
-        match error {
-            RoomError::Body(error) => error.into(),
-            RoomError::Full(_) => overloaded(
-                "the bodies of calls under way take all the room there is; try again in a second",
-            ),
-        }
     }
 }
