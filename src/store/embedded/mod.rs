@@ -355,6 +355,8 @@ fn unavailable(reason: &str) -> StoreError {
 }
 
 #[cfg(test)]
+mod faulty;
+#[cfg(test)]
 mod file_care {
     mod tests;
 }

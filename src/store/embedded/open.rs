@@ -337,3 +337,70 @@ pub(super) fn unavailable(path: &Path, error: &Error) -> StoreError {
         reason: format!("{}: {error}", path.display()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::secret::Secret;
+    use crate::store::embedded::faulty::{authorize, options_in};
+    use crate::store::embedded::{EmbeddedStore, OpenOptions};
+    use crate::store::{Directory, MerchantKey, Store};
+
+    /// Makes the file of `options` one of schema version 2: the digests of its indexes are made with
+    /// keys that are derived from the store key, and it keeps neither those nor damaged records.
+    fn age(options: &OpenOptions, change: impl FnOnce(&WriteTransaction)) {
+        let db = Database::open(&options.path).expect("opened");
+        let tx = db.begin_write().expect("transaction");
+        change(&tx);
+        tx.commit().expect("committed");
+    }
+
+    #[tokio::test]
+    async fn a_file_whose_index_keys_were_derived_gets_them_sealed_and_forgets_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = options_in(&dir, 0);
+        EmbeddedStore::create(&options.path, &options.key).expect("created");
+        age(&options, |tx| {
+            let sealer = Sealer::new(&options.key);
+            write_index_keys(tx, &sealer, sealer.index_keys()).expect("written");
+        });
+        let store = EmbeddedStore::open(options.clone()).expect("opened");
+        let done = store.commit(vec![authorize("1", "a token")]).await;
+        done.expect("committed");
+        drop(store);
+        age(&options, |tx| {
+            tables::write_schema(tx, 2).expect("written");
+            let mut meta = tx.open_table(META).expect("there");
+            meta.remove(INDEX_KEY).expect("removed");
+            drop(meta);
+            tx.delete_table(tables::DAMAGED).expect("deleted");
+        });
+        for _ in 0..2 {
+            let store = EmbeddedStore::open(options.clone()).expect("opened");
+            let key = MerchantKey::Token(Secret::new("a token".to_owned()));
+            let found = store.find(key).await.expect("readable");
+            assert_eq!(found.len(), 1, "the token's digest is the same");
+            let stats = store.stats().await.expect("readable");
+            assert_eq!((stats.schema, stats.damaged), (SCHEMA, 0));
+        }
+        age(&options, |tx| {
+            let mut meta = tx.open_table(META).expect("there");
+            meta.remove(INDEX_KEY).expect("removed");
+        });
+        let opened = EmbeddedStore::open(options.clone());
+        assert!(
+            matches!(&opened, Err(StoreError::DamagedFile { reason, .. }) if reason.contains("index keys")),
+            "new keys would make every digest wrong: {opened:?}"
+        );
+    }
+
+    #[test]
+    fn an_empty_file_is_no_store_and_stays_as_it_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = options_in(&dir, 0);
+        File::create(&options.path).expect("made");
+        let refused = EmbeddedStore::open(options.clone());
+        assert!(matches!(refused, Err(StoreError::DamagedFile { .. })));
+        assert_eq!(options.path.metadata().expect("there").len(), 0);
+    }
+}

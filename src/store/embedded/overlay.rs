@@ -195,6 +195,10 @@ mod tests {
     use redb::backends::InMemoryBackend;
 
     use super::*;
+    use crate::store::embedded::faulty::{authorize, options_in};
+    use crate::store::embedded::{Access, EmbeddedStore};
+    use crate::store::error::StoreError;
+    use crate::store::{Directory, Store};
 
     fn below() -> InMemoryBackend {
         let below = InMemoryBackend::new();
@@ -246,5 +250,32 @@ mod tests {
         overlay.set_len(3 * BLOCK).expect("kept");
         assert_eq!(read(&overlay, BLOCK + 4, 3), [2, 0, 0]);
         assert_eq!(read(&overlay, 2 * BLOCK, 2), [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_without_a_change_to_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = options_in(&dir, 0);
+        EmbeddedStore::create(&options.path, &options.key).expect("created");
+        let store = EmbeddedStore::open(options.clone()).expect("opened");
+        store
+            .commit(vec![authorize("1", "a")])
+            .await
+            .expect("committed");
+        let shared = &store.0.shared;
+        shared.reopen(Access::Reading).expect("readable");
+        let before = std::fs::read(&options.path).expect("readable");
+        assert_eq!(store.merchants(None, 10).await.expect("readable").len(), 1);
+        let again = EmbeddedStore::open(options.clone());
+        assert!(matches!(again, Err(StoreError::Locked { .. })));
+        // Not even closing it writes.
+        shared.reopen(Access::Reading).expect("readable");
+        assert_eq!(std::fs::read(&options.path).expect("readable"), before);
+        shared.reopen(Access::Full).expect("writable");
+        store
+            .commit(vec![authorize("2", "b")])
+            .await
+            .expect("committed");
+        assert_eq!(store.merchants(None, 10).await.expect("readable").len(), 2);
     }
 }

@@ -161,6 +161,8 @@ mod tests {
 
     use super::*;
     use crate::in_memory::tells;
+    use crate::store::embedded::faulty::Faulty;
+    use crate::store::embedded::{EmbeddedStore, OpenOptions};
 
     fn below() -> InMemoryBackend {
         let below = InMemoryBackend::new();
@@ -228,5 +230,98 @@ mod tests {
         // Never half of it.
         assert_eq!(run(|| read(&disk, 6, 3)), None);
         assert_eq!(run(|| read(&disk, 100, 1)), None);
+    }
+
+    #[tokio::test]
+    async fn a_look_up_that_needs_no_disk_is_made_on_the_spot_and_misses_no_commit() {
+        let faulty = Faulty::with_cache(1 << 20);
+        for name in ["one", "two", "three"] {
+            faulty.remember(name).await.expect("committed");
+            // The page is in the cache: it was just written.
+            assert_eq!(faulty.recalls_at_once(name), Some(true), "{name}");
+        }
+        assert_eq!(faulty.recalls_at_once("four"), Some(false));
+        // Nor does it need one that can't be read, or isn't.
+        faulty.switches.reads_fail.store(true, Ordering::SeqCst);
+        assert_eq!(faulty.recalls_at_once("one"), Some(true));
+    }
+
+    #[tokio::test]
+    async fn a_look_up_that_needs_the_disk_is_made_by_a_reading_thread() {
+        let faulty = Faulty::new();
+        for name in ["one", "two", "three"] {
+            faulty.remember(name).await.expect("committed");
+            // What a reading thread finds meanwhile isn't found at once.
+            faulty
+                .switches
+                .reads_hang
+                .is_on
+                .store(true, Ordering::SeqCst);
+            assert_eq!(faulty.recalls_at_once(name), None, "{name}");
+            faulty
+                .switches
+                .reads_hang
+                .is_on
+                .store(false, Ordering::SeqCst);
+            assert!(faulty.recalls(name).await.expect("readable"));
+        }
+    }
+
+    #[tokio::test]
+    async fn look_ups_on_the_spot_go_on_in_a_store_that_was_opened_anew() {
+        let faulty = Faulty::with_cache(1 << 20);
+        faulty.remember("before").await.expect("committed");
+        faulty.switches.writes_fail.store(true, Ordering::SeqCst);
+        faulty.remember("lost").await.expect_err("the disk is full");
+        // The writer opens it again and again, and its cache is empty each time.
+        while faulty.recalls_at_once("lost").is_none() {
+            assert!(faulty.recalls("before").await.expect("readable"));
+        }
+        assert!(!faulty.recalls("lost").await.expect("readable"));
+        faulty.switches.writes_fail.store(false, Ordering::SeqCst);
+        faulty.healed().await;
+        faulty.remember("after").await.expect("committed");
+        assert_eq!(faulty.recalls_at_once("after"), Some(true));
+    }
+
+    #[tokio::test]
+    async fn a_look_up_does_not_wait_for_a_writer_that_is_stuck() {
+        let faulty = Faulty::with_cache(1 << 20);
+        faulty.remember("one").await.expect("committed");
+        let switches = &faulty.switches;
+        for (name, hang) in [
+            ("two", &switches.writes_hang),
+            ("three", &switches.syncs_hang),
+        ] {
+            hang.is_on.store(true, Ordering::SeqCst);
+            let look = async {
+                hang.is_met().await;
+                let found = faulty.recalls_at_once("one");
+                hang.is_on.store(false, Ordering::SeqCst);
+                found
+            };
+            let (committed, found) = tokio::join!(faulty.remember(name), look);
+            committed.expect("committed");
+            assert_eq!(found, Some(true));
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_page_that_the_system_has_in_memory_is_read_on_the_spot() {
+        let mut faulty = Faulty::new();
+        faulty.remember("one").await.expect("committed");
+        let path = faulty.options.path.with_file_name("copy");
+        // So that it is in memory; a copy may be none until it is read.
+        let content = std::fs::read(&faulty.options.path).expect("read");
+        std::fs::write(&path, content).expect("written");
+        let file = File::open(&path).expect("there");
+        let options = OpenOptions {
+            path,
+            ..faulty.options.clone()
+        };
+        faulty.store = EmbeddedStore::open(options).expect("opened");
+        let expected = tells(&file).then_some(true);
+        assert_eq!(faulty.recalls_at_once("one"), expected);
     }
 }

@@ -422,3 +422,43 @@ fn unavailable(reason: &str) -> StoreError {
         reason: reason.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Directory;
+    use crate::store::embedded::faulty::{Faulty, authorize};
+
+    fn commit(changes: Vec<Change>) -> Commit {
+        let (reply, _) = oneshot::channel();
+        Commit { changes, reply }
+    }
+
+    #[tokio::test]
+    async fn commits_refused_within_a_group_leave_no_trace_and_harm_no_neighbour() {
+        let faulty = Faulty::new();
+        let group = [
+            commit(vec![authorize("1", "a")]),
+            // Refused at once, with nothing written.
+            commit(vec![authorize("2", "a")]),
+            // Refused after it has written.
+            commit(vec![authorize("3", "c"), authorize("4", "a")]),
+            // Would be refused if the one before had left its token.
+            commit(vec![authorize("5", "c")]),
+            commit(vec![
+                authorize("6", "d"),
+                authorize("7", "e"),
+                authorize("6", "e"),
+            ]),
+        ];
+        let answers = write_all(&faulty.store.0.shared, &group).expect("written");
+        let taken: Vec<_> = answers
+            .iter()
+            .map(|answer| answer.as_ref().expect("answered").is_ok())
+            .collect();
+        assert_eq!(taken, [true, false, false, true, false]);
+        let merchants = faulty.store.merchants(None, 10).await.expect("readable");
+        let stored: Vec<_> = merchants.iter().map(|m| m.auth_app_id.as_str()).collect();
+        assert_eq!(stored, ["1", "5"]);
+    }
+}
