@@ -280,33 +280,20 @@ impl Client {
             Some(_) => Left::Maybe,
             None => Left::No,
         };
+        let headless = |left, cause| SendError {
+            left,
+            status: None,
+            cause,
+        };
         let began = Instant::now();
         let sent = tokio::time::timeout(deadline, self.pool.request(request)).await;
         let head = match sent {
-            Err(_) => {
-                return Err(SendError {
-                    left: left(),
-                    status: None,
-                    cause: SendCause::Timeout,
-                });
-            }
+            Err(_) => return Err(headless(left(), SendCause::Timeout)),
             Ok(Err(error)) if error.is_connect() => {
-                return Err(SendError {
-                    left: Left::No,
-                    status: None,
-                    cause: SendCause::Connect {
-                        to: to(),
-                        cause: error.into(),
-                    },
-                });
+                let (to, cause) = (to(), error.into());
+                return Err(headless(Left::No, SendCause::Connect { to, cause }));
             }
-            Ok(Err(error)) => {
-                return Err(SendError {
-                    left: left(),
-                    status: None,
-                    cause: SendCause::of_head(to(), error),
-                });
-            }
+            Ok(Err(error)) => return Err(headless(left(), SendCause::of_head(to(), error))),
             Ok(Ok(head)) => head,
         };
         let (head, body) = head.into_parts();
