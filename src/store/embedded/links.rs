@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io::{Error, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 
@@ -49,32 +49,16 @@ pub fn behind_links(path: &Path) -> Result<PathBuf, StoreError> {
             continue;
         }
         let next = resolved.join(name);
-        let found = match fs::symlink_metadata(&next) {
-            Ok(found) => found,
-            Err(error) if error.kind() == ErrorKind::NotFound => match named_by {
-                // What is behind such a link isn't where it should be: a disk that isn't mounted.
-                Some(link) if !rest.is_empty() => {
-                    return Err(StoreError::Unavailable {
-                        reason: format!(
-                            "{} is a link that leads to nothing: there is no {}; mend the link, or \
-                             remove it",
-                            link.display(),
-                            next.display()
-                        ),
-                    });
-                }
-                // The caller says what it means that nothing is there, or makes the folder.
-                _ => {
-                    resolved = next;
-                    continue;
-                }
-            },
-            Err(error) => return Err(unavailable(&next, &error)),
+        let found = match (found_at(&next)?, named_by) {
+            // What is behind such a link isn't where it should be: a disk that isn't mounted.
+            (None, Some(link)) if !rest.is_empty() => return Err(leads_to_nothing(&link, &next)),
+            (found, _) => found.filter(Metadata::is_symlink),
         };
-        if !found.is_symlink() {
+        // The caller says what it means where nothing is there, or makes the folder.
+        let Some(found) = found else {
             resolved = next;
             continue;
-        }
+        };
         #[cfg(unix)]
         if ownership::may_be_anothers_link(&next, &found) {
             return Err(refused(
@@ -97,6 +81,25 @@ pub fn behind_links(path: &Path) -> Result<PathBuf, StoreError> {
     match links {
         0 => Ok(path.to_owned()),
         _ => Ok(resolved),
+    }
+}
+
+/// What stands at `path`, if anything does; of a link, the link.
+fn found_at(path: &Path) -> Result<Option<Metadata>, StoreError> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unavailable(path, &error)),
+    }
+}
+
+fn leads_to_nothing(link: &Path, missing: &Path) -> StoreError {
+    StoreError::Unavailable {
+        reason: format!(
+            "{} is a link that leads to nothing: there is no {}; mend the link, or remove it",
+            link.display(),
+            missing.display()
+        ),
     }
 }
 
