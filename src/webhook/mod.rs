@@ -300,34 +300,9 @@ impl Webhook {
         B: Body<Data = Bytes> + Send,
         B::Error: Into<BoxError>,
     {
-        let query = head.uri.query().unwrap_or_default();
         match (route, head.method.clone()) {
             (Route::Notification(notify_path), Method::POST) => {
-                let came = Came::by(head, notification_route(notify_path));
-                let (limit, room) = (settings.webhook.max_body, self.0.room_of(head));
-                let within = Within::of(&head.extensions);
-                let read = body::read_into(body, limit, within, &room).await;
-                let arrival = read.map_err(Refusal::from).and_then(|(body, held)| {
-                    refuse_encoded(&head.headers)?;
-                    let arrival = Arrival {
-                        notify_path: notify_path.to_owned(),
-                        notify_query: query.to_owned(),
-                        content_type: text(&head.headers, CONTENT_TYPE),
-                        body,
-                        now: self.0.parts.clock.now_ms(),
-                        origin: Origin::Sender(sender(&head.extensions)),
-                        came,
-                    };
-                    Ok((arrival, held))
-                });
-                let (arrival, _held) = match arrival {
-                    Ok(arrival) => arrival,
-                    Err(refusal) => {
-                        let sender = sender(&head.extensions);
-                        return self.0.refuse(Kind::Other, &refusal, &sender);
-                    }
-                };
-                app_gateway::receive(&self.0, settings, &arrival).await
+                self.notification(settings, notify_path, head, body).await
             }
             (Route::Spi(path), Method::GET | Method::POST) => {
                 Box::pin(spi::receive(&self.0, settings, path, head, body)).await
@@ -340,6 +315,43 @@ impl Webhook {
             (Route::Notification(_), _) => answer::method_not_allowed("POST"),
             (Route::AuthCallback | Route::AuthStart, _) => answer::method_not_allowed("GET"),
         }
+    }
+
+    /// Reads a notification whole, and takes it.
+    async fn notification<B>(
+        &self,
+        settings: &Settings,
+        notify_path: &str,
+        head: &Parts,
+        body: B,
+    ) -> answer::Answer
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
+        let came = Came::by(head, notification_route(notify_path));
+        let (limit, room) = (settings.webhook.max_body, self.0.room_of(head));
+        let within = Within::of(&head.extensions);
+        let read = body::read_into(body, limit, within, &room).await;
+        let read = read.map_err(Refusal::from).and_then(|read| {
+            refuse_encoded(&head.headers)?;
+            Ok(read)
+        });
+        let sender = sender(&head.extensions);
+        let (body, _held) = match read {
+            Ok(read) => read,
+            Err(refusal) => return self.0.refuse(Kind::Other, &refusal, &sender),
+        };
+        let arrival = Arrival {
+            notify_path: notify_path.to_owned(),
+            notify_query: head.uri.query().unwrap_or_default().to_owned(),
+            content_type: text(&head.headers, CONTENT_TYPE),
+            body,
+            now: self.0.parts.clock.now_ms(),
+            origin: Origin::Sender(sender),
+            came,
+        };
+        app_gateway::receive(&self.0, settings, &arrival).await
     }
 }
 
