@@ -96,7 +96,7 @@ impl References {
 
     /// The secret that `text` refers to, without one trailing newline.
     ///
-    /// Blocks: `exec:` and a pipe take up to 10 seconds.
+    /// Blocks: `exec:` and a pipe take up to 10 seconds, the latter longer for who awaits pipes.
     ///
     /// # Errors
     /// [`Mismatch`] for plain text (which isn't shown), a file that others can read, and whatever

@@ -1,4 +1,4 @@
-//! From a request to a call that may be made: front door, caller, slot, body, the caller's rules.
+//! From a request to a call that may be made: front door, caller, place, body, slot, the caller's rules.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ use crate::token::TOKEN_METHOD;
 use crate::token::users::USER_TOKEN_METHOD;
 
 impl Proxy {
-    /// Front door, caller, slot, body, local call: everything before the call itself.
+    /// Front door, caller, place, body, slot, local call: everything before the call itself.
     pub(super) async fn admit<B>(
         &self,
         head: &Parts,

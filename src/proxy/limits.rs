@@ -23,7 +23,7 @@ pub struct Limits {
     pub in_flight: Slots,
     /// and how many there are.
     pub max_in_flight: usize,
-    /// Counts who holds one.
+    /// Counts calls from their heads on, before they have a slot, until they have ended.
     pub calls: Gate,
     /// Largest JSON or form body, bytes.
     pub max_body: usize,

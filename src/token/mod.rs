@@ -82,7 +82,7 @@ pub struct TokenParts {
     pub clock: Arc<dyn Clock>,
     /// Deadline of one call to Alipay.
     pub timeout: Duration,
-    /// Counts refreshes.
+    /// Counts refreshes and checks.
     pub metrics: TokenMetrics,
     /// Whether users' tokens are kept.
     pub remember_users: bool,

@@ -346,8 +346,7 @@ mod tests {
     use crate::store::embedded::{EmbeddedStore, OpenOptions};
     use crate::store::{Directory, MerchantKey, Store};
 
-    /// Makes the file of `options` one of schema version 2: the digests of its indexes are made with
-    /// keys that are derived from the store key, and it keeps neither those nor damaged records.
+    /// Changes the file of `options`, which is closed, without the store.
     fn age(options: &OpenOptions, change: impl FnOnce(&WriteTransaction)) {
         let db = Database::open(&options.path).expect("opened");
         let tx = db.begin_write().expect("transaction");
@@ -368,6 +367,7 @@ mod tests {
         let done = store.commit(vec![authorize("1", "a token")]).await;
         done.expect("committed");
         drop(store);
+        // As schema version 2 had it: these keys are kept nowhere, and damaged records neither.
         age(&options, |tx| {
             tables::write_schema(tx, 2).expect("written");
             let mut meta = tx.open_table(META).expect("there");
