@@ -94,9 +94,9 @@ pub struct VerifiedV3Reply {
 enum Opened {
     /// For the caller, whose call the sidecar encrypted.
     Handed(Bytes),
-    /// For ourselves: the caller opens it.
+    /// For ourselves, an error's: the caller opens it.
     Kept(Bytes),
-    /// There is none, or no key of ours opens it.
+    /// There is none, or no key of ours opens it, or it is a success that the caller opens.
     Nothing,
 }
 
@@ -143,19 +143,27 @@ impl VerifiedV3Reply {
         }
     }
 
-    /// What the body says: decrypted wherever the sidecar has the key, whoever encrypted the call.
+    /// What the body says to `app`, which made the call: decrypted wherever that has the key, whoever encrypted
+    /// the call.
     #[must_use]
-    pub fn content(&self) -> &Bytes {
+    pub fn content(&self, app: &SigningApp) -> Bytes {
         match &self.opened {
-            Opened::Handed(opened) | Opened::Kept(opened) => opened,
-            Opened::Nothing => self.response.body(),
+            Opened::Handed(opened) | Opened::Kept(opened) => opened.clone(),
+            Opened::Nothing if self.response.is_ciphertext() => {
+                opened(app, &self.response).unwrap_or_else(|_| self.response.body().clone())
+            }
+            Opened::Nothing => self.response.body().clone(),
         }
     }
 
-    /// The `code` of an error, read from its [`content`](Self::content).
+    /// The `code` of an error: of one that was encrypted, too, wherever the sidecar has the key.
     #[must_use]
     pub fn code(&self) -> Option<String> {
-        self.response.code_in(self.content())
+        let read = match &self.opened {
+            Opened::Handed(opened) | Opened::Kept(opened) => opened,
+            Opened::Nothing => self.response.body(),
+        };
+        self.response.code_in(read)
     }
 
     /// Whether the body is another than the one that Alipay signed.
@@ -443,23 +451,26 @@ fn refuse_foreign(call: &V3Call, response: &VerifiedV3Response) -> Result<(), Ga
     Err(GatewayError::not_alipay(call.host(), reason))
 }
 
-/// Opens an encrypted body. Where the sidecar didn't encrypt the call, its caller may hold the key itself.
+/// Opens an encrypted body where it is known to be needed: for a caller whose call the sidecar encrypted, and
+/// for what an error says of tokens and keys. Any other caller may hold the key itself.
 fn open(call: &V3Call, response: &VerifiedV3Response) -> Result<Opened, GatewayError> {
-    if !response.is_ciphertext() {
+    let is_ours = call.encryption == V3Encryption::Ours;
+    if !response.is_ciphertext() || !(is_ours || response.is_error()) {
         return Ok(Opened::Nothing);
     }
-    let opened = match call.app.content_key() {
-        None => Err(DecryptionError::NoKey),
-        Some(key) => response.open_body(key).map_err(Into::into),
-    };
-    // Wiped with the last that holds it.
-    let held = |opened: Secret<Vec<u8>>| Bytes::from_owner(Zeroizing::new(opened.expose().clone()));
-    match (opened, call.encryption) {
-        (Ok(opened), V3Encryption::Ours) => Ok(Opened::Handed(held(opened))),
-        (Ok(opened), _) => Ok(Opened::Kept(held(opened))),
-        (Err(error), V3Encryption::Ours) => Err(GatewayError::Decryption(error)),
-        (Err(_), _) => Ok(Opened::Nothing),
+    match opened(&call.app, response) {
+        Ok(opened) if is_ours => Ok(Opened::Handed(opened)),
+        Ok(opened) => Ok(Opened::Kept(opened)),
+        Err(error) if is_ours => Err(GatewayError::Decryption(error)),
+        Err(_) => Ok(Opened::Nothing),
     }
+}
+
+fn opened(app: &SigningApp, response: &VerifiedV3Response) -> Result<Bytes, DecryptionError> {
+    let key = app.content_key().ok_or(DecryptionError::NoKey)?;
+    let opened = response.open_body(key)?;
+    // Wiped with the last that holds it.
+    Ok(Bytes::from_owner(Zeroizing::new(opened.expose().clone())))
 }
 
 /// The headers of Alipay's that mean something to a caller.

@@ -238,7 +238,7 @@ async fn keep_login(parts: &ProxyParts, v3: &V3Call, known: &Credentials, reply:
     let response = &reply.response;
     if let (V3Verification::Signed, false) = (response.verification(), response.is_error()) {
         let whose = (&*known.app, known.merchant.as_deref());
-        logins::keep(parts, whose, reply.content()).await;
+        logins::keep(parts, whose, &reply.content(&v3.app)).await;
     }
 }
 
@@ -284,7 +284,8 @@ async fn send_for_tokens(
         let kept = SpentReply::V3((*reply).clone());
         parts.tokens.keep_spent(turn, form, kept);
     }
-    call::absorb(parts, turn, (&v3.app, source), reply.content()).await;
+    let content = reply.content(&v3.app);
+    call::absorb(parts, turn, (&v3.app, source), &content).await;
     Ok(reply)
 }
 

@@ -7,8 +7,8 @@ use alipay_sidecar::protocol::encryption::ContentKey;
 use alipay_sidecar::protocol::params::Params;
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{
-    DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, Fault, FaultKind, SECOND_AUTH_APP_ID, Simulator,
-    TriggerOptions,
+    DEFAULT_APP_ID, DEFAULT_USER_ID, Event, FIRST_AUTH_APP_ID, Fault, FaultKind,
+    SECOND_AUTH_APP_ID, Simulator, TriggerOptions,
 };
 use http::Request;
 
@@ -277,4 +277,27 @@ async fn tokens_that_an_sdk_asked_for_encrypted_are_stored_or_not_asked_for() {
         let reply = sidecar.proxy(request, ORDER).await;
         assert_eq!(json(&reply)["code"], "10000", "{}", text(&reply));
     }
+}
+
+#[tokio::test]
+async fn a_login_that_an_sdk_encrypted_on_v3_is_kept() {
+    let sidecar = TestSidecar::start_before(|simulator, config| {
+        encrypted(simulator, config);
+        config.tokens.remember_users = true;
+    })
+    .await;
+    let code = sidecar.simulator.auth_code(None, None).expect("a code");
+    let grant = format!(r#"{{"grant_type":"authorization_code","code":"{code}"}}"#);
+    let request = Request::post("/v3/alipay/system/oauth/token")
+        .header("alipay-merchant", ALIAS)
+        .header("alipay-encrypt-type", "AES");
+    let ciphertext = key().encrypt(grant.as_bytes()).expect("encrypted");
+    let reply = sidecar.proxy(request, ciphertext).await;
+    assert_eq!(reply.status, 200, "{}", text(&reply));
+    key().decrypt(text(&reply).trim()).expect("as it came");
+    let request = Request::post("/v2/alipay.user.info.share")
+        .header("alipay-merchant", ALIAS)
+        .header("alipay-user", DEFAULT_USER_ID);
+    let reply = sidecar.proxy(request, "{}").await;
+    assert_eq!(json(&reply)["user_id"], DEFAULT_USER_ID, "{}", text(&reply));
 }
