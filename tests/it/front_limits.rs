@@ -130,6 +130,33 @@ async fn too_many_fields_or_too_long_a_target_is_told_as_every_other_refusal() {
 }
 
 #[tokio::test]
+async fn whatever_is_asked_for_the_head_is_looked_at_first() {
+    let sidecar = TestSidecar::start().await;
+    let proxy = "/ /x /calls /calls/1 /events/claim /events/1/ack /gateway.do /m/x/v2/a /v2/a \
+                 /v2/a/order-string /v2/client-data/decrypt /v3/a /verify/return /verify/app-result";
+    let admin = "/ /x /livez /readyz /metrics /words.js /api/apps /api/openapi.json /api/x";
+    for (base, targets) in [(&sidecar.proxy, proxy), (&sidecar.admin, admin)] {
+        for target in targets.split_ascii_whitespace() {
+            for method in ["GET", "POST", "OPTIONS"] {
+                let request = with_fields(target, 600).replace("POST", method);
+                let answer = raw::exchange(base, request.as_bytes()).await;
+                let expected = "alipay-sidecar-error: headers-too-large";
+                assert!(answer.contains(expected), "{method} {target}: {answer}");
+            }
+        }
+    }
+    for target in ["notify", "notify/x", "auth", "auth/start"] {
+        let request = with_fields(&format!("/alipay/{target}"), 600);
+        let answer = raw::exchange(&sidecar.webhook, request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{target}: {answer}");
+    }
+    // As Alipay's demo refuses.
+    let spi = with_fields("/alipay/spi/x", 600);
+    let answer = raw::exchange(&sidecar.webhook, spi.as_bytes()).await;
+    assert!(answer.contains("ISV-VERIFICATION-FAILED"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_head_with_too_many_fields_may_come_in_pieces_and_behind_another() {
     let sidecar = TestSidecar::start().await;
     let first = with_fields("/v2/alipay.trade.pay", 3).replace("close", "keep-alive");

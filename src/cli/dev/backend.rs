@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::{Mutex, mpsc};
 
 use crate::config::listen::Listen;
 use crate::net::body::RequestBody;
+use crate::net::head;
 use crate::net::listener::Listener;
 use crate::net::serve::serve;
 use crate::net::shutdown::{Shutdown, ShutdownTrigger};
@@ -56,6 +57,12 @@ impl Backend {
             let sender = sender.clone();
             async move {
                 let (head, body) = request.into_parts();
+                if head::is_too_large(&head) {
+                    // Of its fields the first are there alone.
+                    let mut answer = Response::new(Full::default());
+                    *answer.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                    return answer;
+                }
                 // A body that breaks off is answered all the same: its sender has gone.
                 if let Ok(body) = body.collect().await {
                     let body = body.to_bytes();
@@ -92,5 +99,33 @@ impl Backend {
     /// Waits for the next delivery, however long.
     pub(crate) async fn next_ever(&self) -> Option<Delivered> {
         self.delivered.lock().await.recv().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_delivery_of_whose_head_a_part_is_gone_is_none() {
+        let backend = Backend::start().await.expect("a port");
+        let url: http::Uri = backend.url().parse().expect("a URL");
+        let address = url.authority().expect("an address").as_str();
+        for (fields, expected) in [(600, "HTTP/1.1 431 "), (9, "HTTP/1.1 200 ")] {
+            let mut stream = TcpStream::connect(address).await.expect("a connection");
+            let more = "a: b\r\n".repeat(fields);
+            let sent = format!(
+                "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{more}n: {fields}\r\n\r\n"
+            );
+            stream.write_all(sent.as_bytes()).await.expect("written");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("an answer");
+            assert!(answer.starts_with(expected), "{answer}");
+        }
+        let delivered = backend.next().await.expect("the second");
+        assert_eq!(delivered.header("n"), "9");
     }
 }
