@@ -5,12 +5,43 @@
 //! `overloaded` instead of waiting without end.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Work that was ordered, and then what came of it.
+trait Job: Send {
+    fn work(&mut self);
+    /// Tells whoever ordered it.
+    fn tell(self: Box<Self>);
+}
+
+struct Order<F, T> {
+    job: Option<F>,
+    /// `None` of one that panicked, too: that its sender is dropped tells it.
+    result: Option<T>,
+    caller: oneshot::Sender<T>,
+}
+
+impl<T: Send, F: FnOnce() -> T + Send> Job for Order<F, T> {
+    fn work(&mut self) {
+        self.result = self.job.take().map(|job| job());
+    }
+
+    fn tell(self: Box<Self>) {
+        if let Some(result) = self.result {
+            // The caller may have gone: then nobody wants it.
+            let _ = self.caller.send(result);
+        }
+    }
+}
+
+/// How many results a thread that stands behind keeps until it tells them, while more work waits. Whoever is
+/// told takes the core from it: once for all of them costs less than once for each, and keeps the first for no
+/// longer than three jobs, where he has just waited for others.
+const TOLD_TOGETHER: usize = 4;
 
 /// A pool of threads with a bounded queue. Dropping the last clone ends the threads once the
 /// queued work is done.
@@ -38,11 +69,12 @@ struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
     capacity: usize,
+    told_together: usize,
 }
 
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<Box<dyn Job>>,
     /// Threads that wait for a job: while all are busy, waking one costs a system call for nothing.
     idle: usize,
     closed: bool,
@@ -54,27 +86,29 @@ impl Workers {
     /// # Errors
     /// The system's, when it can't start a thread.
     pub fn start(name: &str, threads: usize, capacity: usize) -> std::io::Result<Self> {
-        Self::start_as(name, (threads, capacity), || ())
+        Self::start_as(name, (threads, capacity), 1, || ())
     }
 
     /// The same for work that only computes, and for long: whoever else of this process wakes up
-    /// takes the core from it at once.
+    /// takes the core from it at once. While more of it waits, what was done may be told some jobs later.
     ///
     /// # Errors
     /// As [`Self::start`].
     pub fn start_behind(name: &str, threads: usize, capacity: usize) -> std::io::Result<Self> {
-        Self::start_as(name, (threads, capacity), step_back)
+        Self::start_as(name, (threads, capacity), TOLD_TOGETHER, step_back)
     }
 
     fn start_as(
         name: &str,
         (threads, capacity): (usize, usize),
+        told_together: usize,
         begin: fn(),
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue::default()),
             wake: Condvar::new(),
             capacity,
+            told_together,
         });
         let threads = (0..threads.max(1))
             .map(|_| {
@@ -108,12 +142,13 @@ impl Workers {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, WorkError> {
-        let (done, result) = oneshot::channel();
-        self.0.shared.push(Box::new(move || {
-            // The caller may have gone: then nobody wants the result.
-            let _ = done.send(job());
+        let (caller, told) = oneshot::channel();
+        self.0.shared.push(Box::new(Order {
+            job: Some(job),
+            result: None,
+            caller,
         }))?;
-        result.await.map_err(|_| WorkError::Panicked)
+        told.await.map_err(|_| WorkError::Panicked)
     }
 }
 
@@ -124,7 +159,7 @@ impl std::fmt::Debug for Workers {
 }
 
 impl Shared {
-    fn push(&self, job: Job) -> Result<(), WorkError> {
+    fn push(&self, job: Box<dyn Job>) -> Result<(), WorkError> {
         let mut queue = self.lock();
         if queue.jobs.len() >= self.capacity {
             return Err(WorkError::QueueFull);
@@ -139,13 +174,23 @@ impl Shared {
     }
 
     fn work(&self) {
-        while let Some(job) = self.next() {
+        let mut done = Vec::with_capacity(self.told_together);
+        while let Some(mut job) = self.next(&mut done) {
             // A panic ends one job, whose caller hears of it; the thread goes on.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+            let _ = catch_unwind(AssertUnwindSafe(|| job.work()));
+            done.push(job);
+            if done.len() >= self.told_together {
+                tell(&mut done);
+            }
         }
     }
 
-    fn next(&self) -> Option<Job> {
+    /// The next job; before this waits for one, who ordered those that are `done` is told.
+    fn next(&self, done: &mut Vec<Box<dyn Job>>) -> Option<Box<dyn Job>> {
+        if let Some(job) = self.lock().jobs.pop_front() {
+            return Some(job);
+        }
+        tell(done);
         let mut queue = self.lock();
         loop {
             if let Some(job) = queue.jobs.pop_front() {
@@ -167,6 +212,10 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn tell(done: &mut Vec<Box<dyn Job>>) {
+    done.drain(..).for_each(Job::tell);
 }
 
 impl Drop for Pool {
@@ -207,6 +256,8 @@ fn step_back() {}
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     #[tokio::test]
@@ -229,6 +280,45 @@ mod tests {
         // 19 is the lowest there is.
         let expected = 19.min(priority() + BEHIND);
         assert_eq!(behind.run(priority).await, Ok(expected));
+    }
+
+    #[tokio::test]
+    async fn results_are_told_together_while_more_work_waits() {
+        let workers = Workers::start_behind("test", 1, 8).expect("threads");
+        let (go_on, gone_on) = std::sync::mpsc::channel::<()>();
+        let gone_on = Arc::new(Mutex::new(gone_on));
+        let (began, mut begun) = tokio::sync::mpsc::unbounded_channel();
+        let mut running: Vec<_> = (0..TOLD_TOGETHER + 1)
+            .map(|n| {
+                let (began, gone_on) = (began.clone(), Arc::clone(&gone_on));
+                let job = move || {
+                    began.send(n).expect("the test waits");
+                    gone_on.lock().expect("one thread").recv().ok();
+                    n
+                };
+                let workers = workers.clone();
+                Box::pin(async move { workers.run(job).await })
+            })
+            .collect();
+        // All are ordered before the first is done.
+        for order in &mut running {
+            assert_eq!(order.as_mut().now_or_never(), None);
+        }
+        for n in 0..TOLD_TOGETHER {
+            assert_eq!(begun.recv().await, Some(n));
+            for order in &mut running {
+                assert_eq!(order.as_mut().now_or_never(), None, "{n}");
+            }
+            go_on.send(()).expect("the job waits");
+        }
+        // The last has nobody behind it, and the others aren't kept for it.
+        assert_eq!(begun.recv().await, Some(TOLD_TOGETHER));
+        let last = running.pop().expect("the last");
+        for (n, order) in running.into_iter().enumerate() {
+            assert_eq!(order.await, Ok(n));
+        }
+        go_on.send(()).expect("the job waits");
+        assert_eq!(last.await, Ok(TOLD_TOGETHER));
     }
 
     #[tokio::test]
