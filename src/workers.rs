@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -38,10 +39,25 @@ impl<T: Send, F: FnOnce() -> T + Send> Job for Order<F, T> {
     }
 }
 
-/// How many results a thread that stands behind keeps until it tells them, while more work waits. Whoever is
-/// told takes the core from it: once for all of them costs less than once for each, and keeps the first for no
-/// longer than three jobs, where he has just waited for others.
-const TOLD_TOGETHER: usize = 4;
+/// Which results a thread keeps, to tell them together, while all threads work and more waits.
+#[derive(Clone, Copy)]
+struct Keeps {
+    /// So many, less one.
+    most: usize,
+    /// The first of them is no older when another job is begun.
+    no_longer_than: Duration,
+}
+
+/// Each is told at once.
+const NOTHING: Keeps = Keeps {
+    most: 1,
+    no_longer_than: Duration::ZERO,
+};
+/// Of threads that stand behind, whoever is told takes the core: once for some costs less than once for each.
+const SOME: Keeps = Keeps {
+    most: 4,
+    no_longer_than: Duration::from_millis(2),
+};
 
 /// A pool of threads with a bounded queue. Dropping the last clone ends the threads once the
 /// queued work is done.
@@ -69,7 +85,7 @@ struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
     capacity: usize,
-    told_together: usize,
+    keeps: Keeps,
 }
 
 #[derive(Default)]
@@ -86,29 +102,30 @@ impl Workers {
     /// # Errors
     /// The system's, when it can't start a thread.
     pub fn start(name: &str, threads: usize, capacity: usize) -> std::io::Result<Self> {
-        Self::start_as(name, (threads, capacity), 1, || ())
+        Self::start_as(name, (threads, capacity), NOTHING, || ())
     }
 
     /// The same for work that only computes, and for long: whoever else of this process wakes up
-    /// takes the core from it at once. While more of it waits, what was done may be told some jobs later.
+    /// takes the core from it at once. While all threads work and more waits, what was done may be told up to
+    /// three jobs later.
     ///
     /// # Errors
     /// As [`Self::start`].
     pub fn start_behind(name: &str, threads: usize, capacity: usize) -> std::io::Result<Self> {
-        Self::start_as(name, (threads, capacity), TOLD_TOGETHER, step_back)
+        Self::start_as(name, (threads, capacity), SOME, step_back)
     }
 
     fn start_as(
         name: &str,
         (threads, capacity): (usize, usize),
-        told_together: usize,
+        keeps: Keeps,
         begin: fn(),
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue::default()),
             wake: Condvar::new(),
             capacity,
-            told_together,
+            keeps,
         });
         let threads = (0..threads.max(1))
             .map(|_| {
@@ -174,23 +191,29 @@ impl Shared {
     }
 
     fn work(&self) {
-        let mut done = Vec::with_capacity(self.told_together);
+        let mut done = Done::default();
         while let Some(mut job) = self.next(&mut done) {
             // A panic ends one job, whose caller hears of it; the thread goes on.
             let _ = catch_unwind(AssertUnwindSafe(|| job.work()));
-            done.push(job);
-            if done.len() >= self.told_together {
-                tell(&mut done);
+            done.keep(job);
+            if done.jobs.len() >= self.keeps.most {
+                done.tell();
             }
         }
     }
 
-    /// The next job; before this waits for one, who ordered those that are `done` is told.
-    fn next(&self, done: &mut Vec<Box<dyn Job>>) -> Option<Box<dyn Job>> {
-        if let Some(job) = self.lock().jobs.pop_front() {
-            return Some(job);
+    /// The next job. Who ordered those that are `done` is told before this waits for one, or leaves one to another
+    /// thread, or where they were kept for long.
+    fn next(&self, done: &mut Done) -> Option<Box<dyn Job>> {
+        if !done.are_older_than(self.keeps.no_longer_than) {
+            let mut queue = self.lock();
+            if queue.idle == 0
+                && let Some(job) = queue.jobs.pop_front()
+            {
+                return Some(job);
+            }
         }
-        tell(done);
+        done.tell();
         let mut queue = self.lock();
         loop {
             if let Some(job) = queue.jobs.pop_front() {
@@ -214,8 +237,30 @@ impl Shared {
     }
 }
 
-fn tell(done: &mut Vec<Box<dyn Job>>) {
-    done.drain(..).for_each(Job::tell);
+/// What a thread has done, and not told yet.
+#[derive(Default)]
+struct Done {
+    jobs: Vec<Box<dyn Job>>,
+    since: Option<Instant>,
+}
+
+impl Done {
+    fn keep(&mut self, job: Box<dyn Job>) {
+        self.since.get_or_insert_with(Instant::now);
+        self.jobs.push(job);
+    }
+
+    fn are_older_than(&self, time: Duration) -> bool {
+        self.since.is_some_and(|since| since.elapsed() >= time)
+    }
+
+    fn tell(&mut self) {
+        self.since = None;
+        for job in self.jobs.drain(..) {
+            // Whoever is woken isn't ours: a panic of his ends no thread, and the others are told.
+            let _ = catch_unwind(AssertUnwindSafe(|| job.tell()));
+        }
+    }
 }
 
 impl Drop for Pool {
@@ -284,11 +329,15 @@ mod tests {
 
     #[tokio::test]
     async fn results_are_told_together_while_more_work_waits() {
-        let workers = Workers::start_behind("test", 1, 8).expect("threads");
+        let keeps = Keeps {
+            no_longer_than: Duration::MAX,
+            ..SOME
+        };
+        let workers = Workers::start_as("test", (1, 8), keeps, || ()).expect("threads");
         let (go_on, gone_on) = std::sync::mpsc::channel::<()>();
         let gone_on = Arc::new(Mutex::new(gone_on));
         let (began, mut begun) = tokio::sync::mpsc::unbounded_channel();
-        let mut running: Vec<_> = (0..TOLD_TOGETHER + 1)
+        let mut running: Vec<_> = (0..SOME.most + 1)
             .map(|n| {
                 let (began, gone_on) = (began.clone(), Arc::clone(&gone_on));
                 let job = move || {
@@ -304,7 +353,7 @@ mod tests {
         for order in &mut running {
             assert_eq!(order.as_mut().now_or_never(), None);
         }
-        for n in 0..TOLD_TOGETHER {
+        for n in 0..SOME.most {
             assert_eq!(begun.recv().await, Some(n));
             for order in &mut running {
                 assert_eq!(order.as_mut().now_or_never(), None, "{n}");
@@ -312,13 +361,82 @@ mod tests {
             go_on.send(()).expect("the job waits");
         }
         // The last has nobody behind it, and the others aren't kept for it.
-        assert_eq!(begun.recv().await, Some(TOLD_TOGETHER));
+        assert_eq!(begun.recv().await, Some(SOME.most));
         let last = running.pop().expect("the last");
         for (n, order) in running.into_iter().enumerate() {
             assert_eq!(order.await, Ok(n));
         }
         go_on.send(()).expect("the job waits");
-        assert_eq!(last.await, Ok(TOLD_TOGETHER));
+        assert_eq!(last.await, Ok(SOME.most));
+    }
+
+    /// A pool without threads, in which one job waits.
+    fn with_a_job(keeps: Keeps, idle: usize) -> Shared {
+        let shared = Shared {
+            queue: Mutex::new(Queue {
+                idle,
+                ..Queue::default()
+            }),
+            wake: Condvar::new(),
+            capacity: 1,
+            keeps,
+        };
+        shared.push(order().0).expect("room");
+        shared
+    }
+
+    fn order() -> (Box<dyn Job>, oneshot::Receiver<()>) {
+        let (caller, told) = oneshot::channel();
+        let order = Order {
+            job: Some(|| ()),
+            result: None,
+            caller,
+        };
+        (Box::new(order), told)
+    }
+
+    fn keep_one(done: &mut Done) -> oneshot::Receiver<()> {
+        let (mut job, told) = order();
+        job.work();
+        done.keep(job);
+        told
+    }
+
+    #[test]
+    fn nobody_waits_for_a_job_that_an_idle_thread_could_do_or_that_takes_long() {
+        let patient = Keeps {
+            no_longer_than: Duration::MAX,
+            ..SOME
+        };
+        let hasty = Keeps {
+            no_longer_than: Duration::ZERO,
+            ..SOME
+        };
+        for (keeps, idle, is_told) in [(patient, 0, false), (patient, 1, true), (hasty, 0, true)] {
+            let shared = with_a_job(keeps, idle);
+            let mut done = Done::default();
+            let mut told = keep_one(&mut done);
+            assert!(shared.next(&mut done).is_some());
+            assert_eq!(told.try_recv().is_ok(), is_told, "{idle}");
+        }
+    }
+
+    #[test]
+    fn whoever_panics_when_he_is_told_harms_nobody() {
+        struct Panics;
+        impl std::task::Wake for Panics {
+            fn wake(self: Arc<Self>) {
+                panic!("a host's bug");
+            }
+        }
+        let mut done = Done::default();
+        let mut first = keep_one(&mut done);
+        let mut second = keep_one(&mut done);
+        let waker = Arc::new(Panics).into();
+        let polled = first.poll_unpin(&mut std::task::Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        done.tell();
+        assert_eq!(second.try_recv(), Ok(()));
     }
 
     #[tokio::test]

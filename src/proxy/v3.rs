@@ -232,7 +232,7 @@ impl Resendable for Renewable<'_> {
 
 /// Keeps the user's tokens where the reply hands some out.
 async fn keep_login(parts: &ProxyParts, v3: &V3Call, known: &Credentials, reply: &VerifiedV3Reply) {
-    if v3.method() != USER_TOKEN_METHOD {
+    if v3.method() != USER_TOKEN_METHOD || !parts.tokens.users().are_kept() {
         return;
     }
     let response = &reply.response;

@@ -135,7 +135,7 @@ impl Links {
     ///
     /// # Errors
     /// [`LinkError`].
-    pub async fn link(
+    pub(crate) async fn link(
         &self,
         app: &SigningApp,
         request: &LinkRequest,
