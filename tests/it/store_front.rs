@@ -241,6 +241,38 @@ async fn a_row_that_does_not_tell_whose_it_is_stops_what_may_mean_it() {
     assert_eq!(status, 200, "nobody guesses who cancelled: {said}");
 }
 
+#[tokio::test]
+async fn where_the_app_is_known_a_record_is_found_by_its_id_whatever_the_index_says() {
+    let sidecar = TestSidecar::start_built(
+        |config| config.apps.push(app(SECOND_APP_ID)),
+        |config, builder| {
+            let db = Database::open(&config.store.path).expect("opened");
+            let tx = db.begin_write().expect("transaction");
+            let by_id: TableDefinition<'_, Bytes, ()> = TableDefinition::new("by_auth_app_id");
+            let row = format!("{FIRST_AUTH_APP_ID}\0\u{7}");
+            put(&tx, by_id, row.as_bytes(), ());
+            tx.commit().expect("committed");
+            builder
+        },
+    )
+    .await;
+    for (app_id, expected) in [
+        // The row may be that of the second app's, or of the first's.
+        (None, 503),
+        (Some(SECOND_APP_ID), 503),
+        (Some(DEFAULT_APP_ID), 200),
+    ] {
+        let request =
+            Request::post(CALL).header("alipay-merchant", format!("app:{FIRST_AUTH_APP_ID}"));
+        let request = match app_id {
+            Some(app_id) => request.header("alipay-app", app_id),
+            None => request,
+        };
+        let reply = sidecar.proxy(request, r#"{"out_trade_no":"1"}"#).await;
+        assert_eq!(reply.status, expected, "{app_id:?}: {}", parsed(&reply));
+    }
+}
+
 /// Writes a merchant and a notification that nobody can open into a new store.
 fn damage(config: &Config) {
     let entries: TableDefinition<'_, Id, Bytes> = TableDefinition::new("notifications");

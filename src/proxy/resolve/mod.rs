@@ -250,12 +250,15 @@ impl Resolver {
         };
         let mut records = Vec::new();
         for key in keys {
-            let found = self.directory.find_all(key.clone()).await?;
-            let whole = found.merchants.into_iter().map(Arc::new);
-            let whole = whole.filter_map(|merchant| reach.whole(merchant));
-            let damaged = found.damaged.into_iter();
-            let damaged = damaged.filter_map(|merchant| reach.damaged(merchant, &key));
-            records.extend(whole.chain(damaged));
+            let found = match self.exact(&key, app) {
+                Some(exact) => self.find(exact, reach).await?,
+                None => Vec::new(),
+            };
+            // Whatever else has that id is of another app, and doesn't count beside it.
+            records.extend(match found.as_slice() {
+                [Record::Whole(_)] => found,
+                _ => self.find(key, reach).await?,
+            });
         }
         records.retain(|record| match (app, record.app_id()) {
             (Some(app), Some(app_id)) => app.app_id.as_str() == app_id,
@@ -268,6 +271,25 @@ impl Resolver {
             }
             (true, Tag::Token(_)) => Err(reach.missing_token()),
         }
+    }
+
+    /// Under which key the record stands that `key` names, if it is of `app`, or of the only one there is: it is
+    /// found there without an index.
+    fn exact(&self, key: &MerchantKey, app: Option<&Arc<SigningApp>>) -> Option<MerchantKey> {
+        let MerchantKey::AuthAppId(auth_app_id) = key else {
+            return None;
+        };
+        let app = app.cloned().or_else(|| self.apps.only())?;
+        Some(MerchantKey::Exact(app.app_id.clone(), auth_app_id.clone()))
+    }
+
+    async fn find(&self, key: MerchantKey, reach: Reach<'_>) -> Result<Vec<Record>, ProxyError> {
+        let found = self.directory.find_all(key.clone()).await?;
+        let whole = found.merchants.into_iter().map(Arc::new);
+        let whole = whole.filter_map(|merchant| reach.whole(merchant));
+        let damaged = found.damaged.into_iter();
+        let damaged = damaged.filter_map(|merchant| reach.damaged(merchant, &key));
+        Ok(whole.chain(damaged).collect())
     }
 
     /// Has a token proved that no record holds, where that is configured: as the app that the
