@@ -360,7 +360,7 @@ mod tests {
             }
             go_on.send(()).expect("the job waits");
         }
-        // The last has nobody behind it, and the others aren't kept for it.
+        // They are told before the next is done.
         assert_eq!(begun.recv().await, Some(SOME.most));
         let last = running.pop().expect("the last");
         for (n, order) in running.into_iter().enumerate() {

@@ -2,7 +2,8 @@
 
 use alipay_sidecar::config::Config;
 use alipay_sidecar::config::caller::CallerConfig;
-use alipay_sidecar::model::id::EventId;
+use alipay_sidecar::model::authorization::Authorization;
+use alipay_sidecar::model::id::{AppId, EventId};
 use alipay_sidecar::simulator::{
     DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, FIRST_PID, TriggerOptions,
 };
@@ -241,10 +242,11 @@ async fn a_row_that_does_not_tell_whose_it_is_stops_what_may_mean_it() {
     assert_eq!(status, 200, "nobody guesses who cancelled: {said}");
 }
 
-#[tokio::test]
-async fn where_the_app_is_known_a_record_is_found_by_its_id_whatever_the_index_says() {
-    let sidecar = TestSidecar::start_built(
-        |config| config.apps.push(app(SECOND_APP_ID)),
+/// A sidecar of these apps beside the first, with a row by which nobody can tell whose merchant has the id of
+/// the first's.
+async fn with_row_by_id(apps: &'static [&'static str]) -> TestSidecar {
+    TestSidecar::start_built(
+        |config| config.apps.extend(apps.iter().map(|app_id| app(app_id))),
         |config, builder| {
             let db = Database::open(&config.store.path).expect("opened");
             let tx = db.begin_write().expect("transaction");
@@ -255,22 +257,50 @@ async fn where_the_app_is_known_a_record_is_found_by_its_id_whatever_the_index_s
             builder
         },
     )
-    .await;
-    for (app_id, expected) in [
+    .await
+}
+
+/// Calls for whoever the id is of, with these headers, too.
+async fn call_by_id(sidecar: &TestSidecar, headers: &[(&str, &str)]) -> (u16, Value) {
+    let path = format!("/m/app:{FIRST_AUTH_APP_ID}{CALL}");
+    let request = headers
+        .iter()
+        .fold(Request::post(path), |request, (name, value)| {
+            request.header(*name, *value)
+        });
+    let reply = sidecar.proxy(request, r#"{"out_trade_no":"1"}"#).await;
+    (reply.status.as_u16(), parsed(&reply))
+}
+
+#[tokio::test]
+async fn where_the_app_is_known_a_record_is_found_by_its_id_whatever_the_index_says() {
+    let of_two = with_row_by_id(&[SECOND_APP_ID]).await;
+    for (headers, expected) in [
         // The row may be that of the second app's, or of the first's.
-        (None, 503),
-        (Some(SECOND_APP_ID), 503),
-        (Some(DEFAULT_APP_ID), 200),
+        (&[][..], 503),
+        (&[("alipay-app", SECOND_APP_ID)], 503),
+        (&[("alipay-app", DEFAULT_APP_ID)], 200),
     ] {
-        let request =
-            Request::post(CALL).header("alipay-merchant", format!("app:{FIRST_AUTH_APP_ID}"));
-        let request = match app_id {
-            Some(app_id) => request.header("alipay-app", app_id),
-            None => request,
-        };
-        let reply = sidecar.proxy(request, r#"{"out_trade_no":"1"}"#).await;
-        assert_eq!(reply.status, expected, "{app_id:?}: {}", parsed(&reply));
+        let (status, said) = call_by_id(&of_two, headers).await;
+        assert_eq!(status, expected, "{headers:?}: {said}");
     }
+    let of_one = with_row_by_id(&[]).await;
+    let (status, said) = call_by_id(&of_one, &[]).await;
+    assert_eq!(status, 200, "{said}");
+}
+
+#[tokio::test]
+async fn a_record_of_an_app_that_is_gone_counts_only_where_a_tag_says_so() {
+    let sidecar = TestSidecar::start().await;
+    let gone = Authorization {
+        app_id: AppId::new(SECOND_APP_ID).expect("an id"),
+        ..merchant(FIRST_AUTH_APP_ID, FIRST_PID, "of-the-second", Some("gone"))
+    };
+    add_merchant(&*sidecar.sidecar.store(), gone).await;
+    let (status, said) = call_by_id(&sidecar, &[]).await;
+    assert_eq!(status, 200, "{said}");
+    let (_, said) = call_by_id(&sidecar, &[("alipay-merchant", "gone")]).await;
+    assert_eq!(said["code"], "app-unknown", "{said}");
 }
 
 /// Writes a merchant and a notification that nobody can open into a new store.

@@ -123,9 +123,13 @@ impl Resolver {
         app: Option<&Arc<SigningApp>>,
         reach: Reach<'_>,
     ) -> Result<Named, ProxyError> {
+        let tags = self.tags(tags, reach)?;
+        // Records of an app that isn't ours take part in what several tags name together.
+        let only = || self.apps.only().filter(|_| tags.len() == 1);
+        let known = app.cloned().or_else(only);
         let mut named = None;
-        for tag in self.tags(tags, reach)? {
-            let found = self.look_up(tag, app, reach).await?;
+        for tag in tags {
+            let found = self.look_up(tag, (app, known.as_deref()), reach).await?;
             named = Some(match named {
                 None => found,
                 Some(before) => agree(before, found)?,
@@ -234,7 +238,7 @@ impl Resolver {
     async fn look_up(
         &self,
         tag: Tag,
-        app: Option<&Arc<SigningApp>>,
+        (app, known): (Option<&Arc<SigningApp>>, Option<&SigningApp>),
         reach: Reach<'_>,
     ) -> Result<Named, ProxyError> {
         let keys = match &tag {
@@ -250,7 +254,7 @@ impl Resolver {
         };
         let mut records = Vec::new();
         for key in keys {
-            let found = match self.exact(&key, app) {
+            let found = match exact(&key, known) {
                 Some(exact) => self.find(exact, reach).await?,
                 None => Vec::new(),
             };
@@ -271,16 +275,6 @@ impl Resolver {
             }
             (true, Tag::Token(_)) => Err(reach.missing_token()),
         }
-    }
-
-    /// Under which key the record stands that `key` names, if it is of `app`, or of the only one there is: it is
-    /// found there without an index.
-    fn exact(&self, key: &MerchantKey, app: Option<&Arc<SigningApp>>) -> Option<MerchantKey> {
-        let MerchantKey::AuthAppId(auth_app_id) = key else {
-            return None;
-        };
-        let app = app.cloned().or_else(|| self.apps.only())?;
-        Some(MerchantKey::Exact(app.app_id.clone(), auth_app_id.clone()))
     }
 
     async fn find(&self, key: MerchantKey, reach: Reach<'_>) -> Result<Vec<Record>, ProxyError> {
@@ -425,6 +419,14 @@ fn keys(selector: &Selector) -> Vec<MerchantKey> {
         Selector::Own => Vec::new(),
         Selector::Pid(pid) => vec![MerchantKey::Pid(pid.clone())],
     }
+}
+
+/// Under which key the record stands that `key` names, if it is of that app: it is found there without an index.
+fn exact(key: &MerchantKey, app: Option<&SigningApp>) -> Option<MerchantKey> {
+    let (MerchantKey::AuthAppId(auth_app_id), Some(app)) = (key, app) else {
+        return None;
+    };
+    Some(MerchantKey::Exact(app.app_id.clone(), auth_app_id.clone()))
 }
 
 /// Where the tags leave no record.
