@@ -578,6 +578,7 @@ async fn that_something_waits_for_a_route_is_told_every_ten_minutes() {
     let written = log.reopen().expect("a file");
     let lines = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN);
     let lines = lines.with_writer(Arc::new(written)).finish();
+    crate::support::ask_every_subscriber();
     let _lines = tracing::subscriber::set_default(lines);
     let running = running(DeliveryConfig {
         routes: vec![route("/orders/*", &backend.url)],
@@ -1040,6 +1041,7 @@ async fn a_backend_that_never_says_success_is_told_of_once_for_each_route() {
     let lines = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN);
     let lines = lines.with_writer(Arc::new(written)).finish();
     // What the test's own thread says: the dispatcher runs on it.
+    crate::support::ask_every_subscriber();
     let _lines = tracing::subscriber::set_default(lines);
     let config = DeliveryConfig {
         routes: vec![route("/one", &backend.url), route("/other", &backend.url)],

@@ -874,6 +874,7 @@ async fn the_log_tells_of_what_is_signed_who_asked_and_why_it_failed() {
     let written = log.reopen().expect("a file");
     let lines = tracing_subscriber::fmt().with_ansi(false);
     let lines = lines.with_writer(std::sync::Arc::new(written)).finish();
+    crate::support::ask_every_subscriber();
     let _lines = tracing::subscriber::set_default(lines);
     let broken = |_: &_, builder: alipay_sidecar::sidecar::SidecarBuilder| {
         builder.signers(std::sync::Arc::new(BrittleSigner(Failing::Error)))

@@ -375,6 +375,16 @@ pub fn merchant(auth_app_id: &str, pid: &str, token: &str, alias: Option<&str>) 
     }
 }
 
+/// With one subscriber alone, whoever first comes to a line of the log is asked whether it is wanted, and the
+/// answer is kept for all: on the thread of another test it isn't.
+#[cfg(feature = "cli")]
+pub fn ask_every_subscriber() {
+    static ANOTHER: std::sync::LazyLock<tracing::Dispatch> = std::sync::LazyLock::new(|| {
+        tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new())
+    });
+    std::sync::LazyLock::force(&ANOTHER);
+}
+
 /// Stores a merchant.
 pub async fn add_merchant(store: &dyn Store, authorization: Authorization) {
     let change = Change::Authorize {
