@@ -7,17 +7,16 @@ use std::time::{Duration, Instant};
 use redb::{Database, ReadableDatabase, TableHandle, WriteTransaction};
 
 use crate::clock::ManualClock;
-use crate::model::authorization::{Authorization, Rank, Source};
 use crate::model::call::CallId;
 use crate::model::call::CallKey;
 use crate::model::id::{AppId, AuthAppId, EventId};
 use crate::model::notification::InboxEntry;
 use crate::model::notification::{Body, DeliveryForm};
-use crate::model::token::AppAuthToken;
 use crate::model::user_token::UserKey;
 use crate::model::user_token::UserName;
 use crate::protocol::secret::Secret;
 use crate::store::care::Inspection;
+use crate::store::embedded::faulty::authorize;
 use crate::store::embedded::inbox_records::seal_entry;
 use crate::store::embedded::lookup::{delivery_place, entry_place};
 use crate::store::embedded::tables::Tables;
@@ -92,33 +91,6 @@ fn entry(received_at: i64) -> InboxEntry {
         }),
         event: None,
         form: DeliveryForm::AsConfigured,
-    }
-}
-
-fn authorize(auth_app_id: &str, token: &str) -> Change {
-    let authorization = Authorization {
-        app_id: app(),
-        auth_app_id: AuthAppId::new(auth_app_id).expect("an id"),
-        pid: None,
-        alias: None,
-        reference: None,
-        token: AppAuthToken {
-            app_auth_token: Secret::new(token.to_owned()),
-            app_refresh_token: None,
-            stated_expiry: None,
-        },
-        rank: Rank::AfterStored,
-        source: Source::Import,
-        bound: true,
-        is_plugin: false,
-        agent_app_id: None,
-        trigger: None,
-        error: None,
-        encrypt_key: None,
-    };
-    Change::Authorize {
-        authorization: Box::new(authorization),
-        entry: None,
     }
 }
 
