@@ -91,9 +91,32 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Box<dyn Job>>,
-    /// Threads that wait for a job: while all are busy, waking one costs a system call for nothing.
+    /// Threads that wait for a job, and nobody has woken: while there is none, waking one costs a system
+    /// call for nothing.
     idle: usize,
+    /// Threads that were woken, and have not come to it yet. They stand behind, so that can take long.
+    woken: usize,
     closed: bool,
+}
+
+impl Queue {
+    /// Tells whether a thread is to be woken, and counts it as one that comes.
+    fn wake_one(&mut self) -> bool {
+        let somebody_waits = self.idle > 0;
+        if somebody_waits {
+            self.idle -= 1;
+            self.woken += 1;
+        }
+        somebody_waits
+    }
+
+    /// A thread goes on that waited; a system may wake one that nobody meant.
+    fn has_woken(&mut self) {
+        match self.woken {
+            0 => self.idle -= 1,
+            _ => self.woken -= 1,
+        }
+    }
 }
 
 impl Workers {
@@ -182,7 +205,7 @@ impl Shared {
             return Err(WorkError::QueueFull);
         }
         queue.jobs.push_back(job);
-        let somebody_waits = queue.idle > 0;
+        let somebody_waits = queue.wake_one();
         drop(queue);
         if somebody_waits {
             self.wake.notify_one();
@@ -207,7 +230,7 @@ impl Shared {
     fn next(&self, done: &mut Done) -> Option<Box<dyn Job>> {
         if !done.are_older_than(self.keeps.no_longer_than) {
             let mut queue = self.lock();
-            if queue.idle == 0
+            if queue.idle + queue.woken == 0
                 && let Some(job) = queue.jobs.pop_front()
             {
                 return Some(job);
@@ -227,7 +250,7 @@ impl Shared {
                 .wake
                 .wait(queue)
                 .unwrap_or_else(PoisonError::into_inner);
-            queue.idle -= 1;
+            queue.has_woken();
         }
     }
 
@@ -419,6 +442,23 @@ mod tests {
             assert!(shared.next(&mut done).is_some());
             assert_eq!(told.try_recv().is_ok(), is_told, "{idle}");
         }
+    }
+
+    #[test]
+    fn a_thread_that_was_woken_is_not_woken_again() {
+        let mut queue = Queue {
+            idle: 2,
+            ..Queue::default()
+        };
+        assert!(queue.wake_one() && queue.wake_one());
+        assert!(!queue.wake_one());
+        queue.has_woken();
+        assert_eq!((queue.idle, queue.woken), (0, 1));
+        queue.has_woken();
+        queue.idle += 1;
+        // Of itself.
+        queue.has_woken();
+        assert_eq!((queue.idle, queue.woken), (0, 0));
     }
 
     #[test]
