@@ -21,6 +21,8 @@ use super::entry::Entry;
 const MAC: &[u8] = b",\"mac\":\"";
 /// What stands behind it.
 const END: &[u8] = b"\"}";
+/// How much of a line isn't its entry, bytes at the most.
+const AROUND: usize = 192;
 /// What of the store key is used for this and nothing else.
 const PURPOSE: &[u8] = b"alipay-sidecar audit log";
 
@@ -144,18 +146,21 @@ pub(super) fn line(
         prev: &URL_SAFE_NO_PAD.encode(head.digest),
         time: &time_text(time_ms),
     };
-    // Both are objects of texts and numbers, which always serialise.
-    let mut line = serde_json::to_vec(&front).unwrap_or_default();
-    let rest = serde_json::to_vec(entry).unwrap_or_default();
+    let members = entry.members();
+    let mut line = Vec::with_capacity(members.len() + AROUND);
+    // A number and texts always serialise, and memory takes them.
+    let _ = serde_json::to_writer(&mut line, &front);
     line.pop();
     line.push(b',');
-    line.extend(rest.iter().skip(1));
-    if let Some(key) = key {
-        line.pop();
-        let mac = key.mac(&line);
-        line.extend(MAC);
-        line.extend(mac.as_bytes());
-        line.extend(END);
+    line.extend(members);
+    match key {
+        Some(key) => {
+            let mac = key.mac(&line);
+            line.extend(MAC);
+            line.extend(mac.as_bytes());
+            line.extend(END);
+        }
+        None => line.push(b'}'),
     }
     let head = Head {
         seq,
