@@ -11,6 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, reload};
 
 use crate::cli::failure::Failure;
+use crate::cli::log_json::JsonLines;
 use crate::cli::log_lines::{LastLines, Lines};
 use crate::config::telemetry::{LogFormat, TelemetryConfig};
 
@@ -89,7 +90,7 @@ where
         LogFormat::Json => true,
     };
     match is_json {
-        true => Box::new(lines.json().flatten_event(true)),
+        true => Box::new(lines.event_format(JsonLines)),
         false => Box::new(lines),
     }
 }
@@ -170,6 +171,32 @@ mod tests {
                 "{log}: {lines}"
             );
         }
+    }
+
+    #[test]
+    fn a_line_of_json_has_each_field_as_what_it_is() {
+        let line = logged("info", || {
+            tracing::warn!(
+                target: "alipay_sidecar::cli",
+                count = 7,
+                is_so = true,
+                text = "a \"b\"\n\u{1b}",
+                debug = ?Some(1),
+                display = %"shown",
+                absent = Option::<&str>::None,
+                "said"
+            );
+        });
+        assert_eq!(line.matches('\n').count(), 1, "{line}");
+        assert!(line.starts_with(r#"{"timestamp":"20"#), "{line}");
+        let mut told: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
+        let time = told["timestamp"].take();
+        assert!(time.as_str().is_some_and(|time| time.ends_with('Z')));
+        let expected = serde_json::json!({
+            "timestamp": null, "level": "WARN", "message": "said", "count": 7, "is_so": true,
+            "text": "a \"b\"\n\u{1b}", "debug": "Some(1)", "display": "shown",
+        });
+        assert_eq!(told, expected);
     }
 
     #[test]

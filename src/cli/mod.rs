@@ -36,6 +36,7 @@ mod http_text;
 mod inbox;
 mod init;
 mod input;
+mod log_json;
 mod log_lines;
 mod logging;
 mod man;
