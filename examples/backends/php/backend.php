@@ -3,9 +3,15 @@
 // `php -S 127.0.0.1:3000 backend.php`.
 //
 // Routes and environment: ../README.md. Between requests PHP remembers nothing, so orders are kept in a
-// file here; keep yours in a database, and commit before you answer `success`.
+// file here (`ORDERS`, else orders.json in the system's temporary directory); keep yours in a database, and
+// commit before you answer `success`.
 
 declare(strict_types=1);
+
+// What PHP would warn of and go on is an error here, but behind `@`: a file that can't be written is no success.
+set_error_handler(function (int $level, string $text, string $file, int $line): bool {
+    return error_reporting() & $level ? throw new ErrorException($text, 0, $level, $file, $line) : false;
+}, E_NOTICE | E_WARNING);
 
 /** A call that brought no verified answer; `outcome` says whether Alipay may have acted on it. */
 final class Failed extends RuntimeException
@@ -36,15 +42,17 @@ final class Conflict extends RuntimeException
 /** Changes the orders, one request at a time; gives what `$change` gives. */
 function orders(callable $change): mixed
 {
-    $file = fopen(getenv('ORDERS') ?: sys_get_temp_dir() . '/orders.json', 'c+');
-    flock($file, LOCK_EX);
-    $orders = json_decode(stream_get_contents($file) ?: '{}', true);
+    $path = getenv('ORDERS') ?: sys_get_temp_dir() . '/orders.json';
+    // Until it is closed, which the end of this function does.
+    $lock = fopen("$path.lock", 'c');
+    flock($lock, LOCK_EX);
+    $known = $orders = json_decode((is_file($path) ? file_get_contents($path) : '') ?: '{}', true);
     $given = $change($orders);
-    rewind($file);
-    ftruncate($file, 0);
-    fwrite($file, json_encode((object) $orders));
-    fflush($file);
-    flock($file, LOCK_UN);
+    // Whole or not at all: on a disk that is full, what is known stays.
+    if ($orders !== $known) {
+        file_put_contents("$path.new", json_encode((object) $orders));
+        rename("$path.new", $path);
+    }
     return $given;
 }
 
@@ -67,7 +75,7 @@ function call(string $method, ?array $biz, array $params = []): array
     $context = stream_context_create(['http' => [
         'method' => 'POST',
         'header' => ["Alipay-Merchant: $merchant", 'Content-Type: application/json', 'Connection: close'],
-        'content' => $biz === null ? '' : json_encode($biz, JSON_UNESCAPED_UNICODE | JSON_UNESCAPED_SLASHES),
+        'content' => $biz === null ? '' : json_encode($biz, JSON_INVALID_UTF8_SUBSTITUTE | JSON_UNESCAPED_UNICODE),
         // Longer than the sidecar's own deadline (15 s): it knows better what became of a call.
         'timeout' => 20,
         'ignore_errors' => true,
@@ -78,11 +86,11 @@ function call(string $method, ?array $biz, array $params = []): array
         throw new Failed('sidecar-unreachable', 'unknown');
     }
     $head = stream_get_meta_data($stream)['wrapper_data'];
-    $error = header_of($head, 'alipay-sidecar-error');
-    if ($error !== '') {
-        throw new Failed($error, header_of($head, 'alipay-sidecar-outcome') ?: 'unknown');
+    if (!preg_match('~^HTTP/\S+ 200\b~', $head[0])) {
+        $outcome = header_of($head, 'alipay-sidecar-outcome') ?: 'unknown';
+        throw new Failed(header_of($head, 'alipay-sidecar-error'), $outcome);
     }
-    $node = json_decode((string) stream_get_contents($stream), true);
+    $node = json_decode((string) @stream_get_contents($stream), true);
     // It was cut off: it may have been a success.
     if (!is_array($node)) {
         throw new Failed('reply-lost', 'unknown');
@@ -193,7 +201,7 @@ function event(string $kind, array $form): bool
         return true;
     }
     return orders(function (array &$orders) use ($form) {
-        $name = $form['out_trade_no'];
+        $name = $form['out_trade_no'] ?? '';
         if (!isset($orders[$name]) || fen($orders[$name]['amount']) !== fen($form['total_amount'] ?? '')) {
             return false;
         }
@@ -215,12 +223,14 @@ function answer(int $status, array|object $value): void
 
 function asked(string $name): string
 {
-    return $_GET[$name] ?? throw new InvalidArgumentException("$name is missing");
+    $value = $_GET[$name] ?? '';
+    return is_string($value) && $value !== '' ? $value : throw new InvalidArgumentException("$name is missing");
 }
 
-$path = parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH);
+$path = explode('?', $_SERVER['REQUEST_URI'])[0];
+$is_get = $_SERVER['REQUEST_METHOD'] === 'GET';
 $is_post = $_SERVER['REQUEST_METHOD'] === 'POST';
-$order = str_starts_with($path, '/orders/') ? substr($path, strlen('/orders/')) : null;
+$order = preg_match('~^/orders/(.+)$~D', $path, $parts) ? $parts[1] : null;
 try {
     if ($is_post && $path === '/alipay/events' && !is_from_sidecar(file_get_contents('php://input'))) {
         http_response_code(401);
@@ -232,14 +242,14 @@ try {
         http_response_code($taken ? 200 : 500);
         header('Content-Type: text/plain');
         echo $taken ? 'success' : 'fail';
-    } elseif (!$is_post && $path === '/login') {
+    } elseif ($is_get && $path === '/login') {
         answer(200, login(asked('code')));
     } elseif ($is_post && $order !== null) {
         if (fen(asked('amount')) === 0) {
             throw new InvalidArgumentException('amount is none');
         }
         answer(200, create($order, asked('amount'), asked('user')));
-    } elseif ($order !== null && ($known = orders(fn (array &$orders) => $orders[$order] ?? null))) {
+    } elseif ($is_get && $order !== null && ($known = orders(fn (array &$orders) => $orders[$order] ?? null))) {
         answer(200, $known);
     } else {
         answer(404, (object) []);
@@ -252,4 +262,8 @@ try {
     answer(422, ['error' => $refused->error]);
 } catch (Failed $failed) {
     answer(502, ['error' => $failed->error, 'outcome' => $failed->outcome]);
+} catch (Throwable $error) {
+    // Left to PHP it would be 200 where `display_errors` is on, as it is without a php.ini.
+    error_log((string) $error);
+    answer(500, ['error' => 'internal']);
 }

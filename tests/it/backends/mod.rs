@@ -365,6 +365,12 @@ async fn take_nothing_of_strangers(sidecar: &TestSidecar, base: &str, user: &str
             StatusCode::INTERNAL_SERVER_ERROR,
         ),
         (ours, &form("3.00", "1"), StatusCode::INTERNAL_SERVER_ERROR),
+        // Of no order at all.
+        (
+            ours,
+            &"total_amount=3.00&trade_status=TRADE_SUCCESS".to_owned(),
+            StatusCode::INTERNAL_SERVER_ERROR,
+        ),
     ] {
         let status = deliver(sidecar, base, signed, (FORM, form.as_bytes())).await;
         assert_eq!(status, expected, "{signed:?}: {form}");
@@ -456,15 +462,60 @@ async fn java() {
 async fn php() {
     if has("php", "--version") {
         let orders = tempfile::tempdir().expect("a directory");
-        walk(|port| {
-            let mut command = Command::new("php");
-            command.args(["-q", "-S", &format!("127.0.0.1:{port}")]);
-            command.arg(directory("php").join("backend.php"));
-            command.env("ORDERS", orders.path().join("orders.json"));
-            command.stdout(Stdio::null()).stderr(Stdio::null());
-            command
-        })
-        .await;
+        walk(|port| served_by_php(Command::new("php"), port, orders.path())).await;
+    }
+}
+
+/// What `php` runs: without a php.ini, so that warnings and errors would go into answers, and be 200.
+fn served_by_php(mut php: Command, port: u16, orders: &Path) -> Command {
+    php.args(["-n", "-q", "-S", &format!("127.0.0.1:{port}")])
+        .arg(directory("php").join("backend.php"))
+        .env("ORDERS", orders.join("orders.json"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    php
+}
+
+/// It keeps its orders in a file: what can't be written there is no success, and costs none of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn php_on_a_full_disk_refuses_and_keeps_what_it_has() {
+    if !has("php", "--version") {
+        return;
+    }
+    let orders = tempfile::tempdir().expect("a directory");
+    let port = crate::support::free_port();
+    let base = format!("http://127.0.0.1:{port}");
+    let sidecar = TestSidecar::start().await;
+    // No file of its may grow beyond 1 KiB.
+    let mut limited = Command::new("bash");
+    limited.args([
+        "-c",
+        "trap '' XFSZ; ulimit -f 1; exec php \"$@\"",
+        "limited",
+    ]);
+    let mut command = served_by_php(limited, port, orders.path());
+    command
+        .env("SIDECAR", &sidecar.proxy)
+        .env("MERCHANT", ALIAS)
+        .stdin(Stdio::null());
+    let mut backend = Backend(command.spawn().expect("started"));
+    ready(&format!("127.0.0.1:{port}"), &mut backend).await;
+    let mut kept = Vec::new();
+    let refused = loop {
+        let name = format!("order-{}", kept.len());
+        let user = "2088000000000001";
+        let (status, _) = order(&sidecar, &base, user, (&name, "1.00")).await;
+        if status != StatusCode::OK {
+            break status;
+        }
+        kept.push(name);
+        assert!(kept.len() < 100, "they fit into 1 KiB");
+    };
+    assert_eq!(refused, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(!kept.is_empty());
+    for name in kept {
+        let (_, told) = ask(&sidecar, &base, Method::GET, &format!("/orders/{name}")).await;
+        assert!(told["trade_no"].is_string(), "{name}: {told}");
     }
 }
 
