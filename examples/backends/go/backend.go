@@ -38,10 +38,10 @@ var (
 
 // Order is what we know of one.
 type Order struct {
-	Order   string `json:"order"`
-	Amount  string `json:"amount"`
-	TradeNo string `json:"trade_no"`
-	Paid    bool   `json:"paid"`
+	Order   string  `json:"order"`
+	Amount  string  `json:"amount"`
+	TradeNo *string `json:"trade_no"`
+	Paid    bool    `json:"paid"`
 }
 
 // Failed is a call that brought no verified answer; Outcome says whether Alipay may have acted on it.
@@ -124,6 +124,9 @@ func login(code string) (any, error) {
 	if token.UserID == "" {
 		token.UserID = token.OpenID
 	}
+	if token.UserID == "" {
+		return nil, errors.New("neither user_id nor open_id")
+	}
 	return map[string]string{"user": token.UserID}, nil
 }
 
@@ -153,7 +156,7 @@ func create(order, amount, user string) (any, error) {
 		orders[order] = &Order{Order: order, Amount: amount}
 	}
 	known := orders[order]
-	isNumbered := known.TradeNo != ""
+	isNumbered := known.TradeNo != nil
 	lock.Unlock()
 	if fen(known.Amount) != fen(amount) {
 		return nil, errAmount
@@ -177,7 +180,7 @@ func create(order, amount, user string) (any, error) {
 	lock.Lock()
 	defer lock.Unlock()
 	if trade.TradeNo != "" {
-		known.TradeNo = trade.TradeNo
+		known.TradeNo = &trade.TradeNo
 	}
 	return *known, nil
 }
@@ -235,7 +238,7 @@ func event(kind string, form url.Values) bool {
 		return false
 	}
 	// Another merchant may have an order of this name. Before the reply told the trade, let it come again.
-	if order.TradeNo == "" || form.Get("trade_no") != order.TradeNo {
+	if order.TradeNo == nil || form.Get("trade_no") != *order.TradeNo {
 		return false
 	}
 	order.Paid = true
@@ -259,29 +262,44 @@ func takeEvent(w http.ResponseWriter, r *http.Request) {
 }
 
 func answerLogin(w http.ResponseWriter, r *http.Request) {
-	value, err := login(r.URL.Query().Get("code"))
-	answer(w, value, err)
+	code := r.URL.Query().Get("code")
+	switch {
+	case r.Method != http.MethodGet:
+		write(w, http.StatusNotFound, map[string]string{})
+	case code == "":
+		write(w, http.StatusBadRequest, map[string]string{"error": "code is missing"})
+	default:
+		value, err := login(code)
+		answer(w, value, err)
+	}
 }
 
 func answerOrder(w http.ResponseWriter, r *http.Request) {
 	name, query := strings.TrimPrefix(r.URL.Path, "/orders/"), r.URL.Query()
-	if r.Method == http.MethodPost {
-		if fen(query.Get("amount")) == 0 {
-			write(w, http.StatusBadRequest, map[string]string{"error": "amount is missing, or none"})
-			return
-		}
+	switch {
+	case name == "" || r.Method != http.MethodGet && r.Method != http.MethodPost:
+		write(w, http.StatusNotFound, map[string]string{})
+	case r.Method == http.MethodGet:
+		answerKnown(w, name)
+	case fen(query.Get("amount")) == 0:
+		write(w, http.StatusBadRequest, map[string]string{"error": "amount is missing, or none"})
+	case query.Get("user") == "":
+		write(w, http.StatusBadRequest, map[string]string{"error": "user is missing"})
+	default:
 		value, err := create(name, query.Get("amount"), query.Get("user"))
 		answer(w, value, err)
-		return
 	}
+}
+
+func answerKnown(w http.ResponseWriter, name string) {
 	lock.Lock()
-	order, known := orders[name]
+	order := orders[name]
 	var copied Order
-	if known {
+	if order != nil {
 		copied = *order
 	}
 	lock.Unlock()
-	if !known {
+	if order == nil {
 		write(w, http.StatusNotFound, map[string]string{})
 		return
 	}

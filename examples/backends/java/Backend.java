@@ -252,7 +252,8 @@ public final class Backend {
         String json = "application/json";
         try {
             if (path.equals("/login")) {
-                send(exchange, 200, json, login(asked.getOrDefault("code", "")));
+                String code = asked.getOrDefault("code", "");
+                send(exchange, code.isEmpty() ? 400 : 200, json, code.isEmpty() ? "{}" : login(code));
                 return;
             }
             // What goes into JSON by hand must not need escapes.

@@ -157,7 +157,7 @@ async function answer(request) {
   const order = url.pathname.match(/^\/orders\/(.+)$/)?.[1];
   const asked = (name) => {
     const value = url.searchParams.get(name);
-    if (value === null) throw new TypeError(`${name} is missing`);
+    if (!value) throw new TypeError(`${name} is missing`);
     return value;
   };
   if (request.method === 'POST' && url.pathname === '/alipay/events') {

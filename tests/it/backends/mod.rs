@@ -107,6 +107,7 @@ async fn walk(command: impl FnOnce(u16) -> Command) {
     let mut backend = Backend(command.spawn().expect("started"));
     ready(&format!("127.0.0.1:{port}"), &mut backend).await;
     let user = login(&sidecar, &base).await;
+    refuse_what_lacks_something(&sidecar, &base, &user).await;
     // Alipay tells of all three with two decimals.
     for (order, amount) in [("one", "8.80"), ("short", "8.8"), ("whole", "88")] {
         pay(&sidecar, &base, &user, (order, amount)).await;
@@ -135,6 +136,33 @@ async fn login(sidecar: &TestSidecar, base: &str) -> String {
     assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{told}");
     assert_eq!(told["error"], "isv.code-invalid");
     user
+}
+
+/// What is asked for without a code, an amount or a user isn't asked of Alipay, and is no order afterwards.
+async fn refuse_what_lacks_something(sidecar: &TestSidecar, base: &str, user: &str) {
+    let called = sidecar.simulator.requests().len();
+    let no_amount = format!("/orders/lacking?user={user}");
+    for (method, path, expected) in [
+        (Method::GET, "/login", StatusCode::BAD_REQUEST),
+        (Method::GET, "/login?code=", StatusCode::BAD_REQUEST),
+        (Method::POST, &no_amount, StatusCode::BAD_REQUEST),
+        (
+            Method::POST,
+            "/orders/lacking?amount=1",
+            StatusCode::BAD_REQUEST,
+        ),
+        (
+            Method::POST,
+            "/orders/lacking?amount=1&user=",
+            StatusCode::BAD_REQUEST,
+        ),
+        (Method::GET, "/orders/lacking", StatusCode::NOT_FOUND),
+    ] {
+        let request = Request::builder().method(&method).uri(path);
+        let reply = sidecar.send(base, request, Default::default()).await;
+        assert_eq!(reply.status, expected, "{method} {path}");
+    }
+    assert_eq!(sidecar.simulator.requests().len(), called);
 }
 
 /// Orders `order`, which costs `amount`.
@@ -262,6 +290,9 @@ async fn ask_in_vain(sidecar: &TestSidecar, between: &Between, base: &str, user:
         let (status, told) = order(sidecar, base, user, (&name, "1.00")).await;
         assert_eq!(status, StatusCode::BAD_GATEWAY, "{told}");
         assert_eq!(told, json!({"error": error, "outcome": "unknown"}));
+        let (_, told) = ask(sidecar, base, Method::GET, &format!("/orders/{name}")).await;
+        let known = json!({"order": name, "amount": "1.00", "trade_no": null, "paid": false});
+        assert_eq!(told, known);
         let (status, told) = order(sidecar, base, user, (&name, "1.0")).await;
         assert_eq!(status, StatusCode::OK, "{told}");
         assert!(told["trade_no"].is_string(), "{told}");
