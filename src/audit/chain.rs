@@ -319,6 +319,29 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_written_so() {
+        let entry = Entry::new(Event::Call, "v2", "ok")
+            .with("method", "a\"b\\中")
+            .marked("in_process", true)
+            .with_number("claimed", 3)
+            .without("key");
+        let front = concat!(
+            r#"{"seq":1,"prev":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA","time":"2025-11-26T00:42:18.123Z","#,
+            r#""event":"call","kind":"v2","outcome":"ok","method":"a\"b\\中","in_process":true,"claimed":3,"#,
+            r#""key":null"#,
+        );
+        let mac = "d7DGcSNUAD1B6Pn319HUsYBhmCe6Hu3A7QHLnl02NBk";
+        let key = ChainKey::derive(b"key");
+        for (key, expected) in [
+            (Some(&key), format!(r#"{front},"mac":"{mac}"}}"#)),
+            (None, format!("{front}}}")),
+        ] {
+            let (bytes, _) = line(Head::NONE, key, (1_764_117_738_123, &entry));
+            assert_eq!(String::from_utf8(bytes).expect("text"), expected);
+        }
+    }
+
+    #[test]
     fn a_line_without_a_key_says_so() {
         let entry = Entry::new(Event::Audit, "log", "started").without("key");
         let (bytes, _) = line(Head::NONE, None, (0, &entry));
