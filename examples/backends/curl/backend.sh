@@ -65,7 +65,9 @@ case "${1:-} $#" in
     if [[ ! $2 =~ ^[A-Za-z0-9_-]{1,64}$ || ! $(fen "$3") -gt 0 ]]; then echo "no order, or no amount" >&2; exit 2; fi
     # Known before it can be paid: the notification may be quicker than the reply.
     touch "$orders"
-    known=$(sed -n "/^$2 /{s/^$2 \([0-9]*\).*/\1/p;q}" "$orders")
+    # A line that a full disk cut off is marked, and is none.
+    [ -z "$(tail -c 1 "$orders")" ] || echo ' ?' >>"$orders"
+    known=$(sed -n "/^$2 [0-9 ]*\$/{s/^$2 \([0-9]*\).*/\1/p;q}" "$orders")
     if [ "${known:-$(fen "$3")}" != "$(fen "$3")" ]; then echo "the order has another amount" >&2; exit 2; fi
     [ -n "$known" ] || echo "$2 $(fen "$3")" >>"$orders"
     biz="{\"out_trade_no\":\"$2\",\"total_amount\":\"$3\",\"subject\":\"order $2\",\"buyer_id\":\"$4\"}"
@@ -84,7 +86,8 @@ case "${1:-} $#" in
       trade_no=$(member trade_no <<<"$trade")
     fi
     if [ -z "$trade_no" ]; then echo "trade-no-missing: $trade" >&2; exit 3; fi
-    echo "$2 $(fen "$3") $trade_no" >>"$orders"
+    # The trade is there all the same.
+    echo "$2 $(fen "$3") $trade_no" >>"$orders" || { echo "order-not-kept: $trade" >&2; exit 3; }
     echo "$trade_no"
     ;;
   'events 1')

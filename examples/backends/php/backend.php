@@ -46,11 +46,13 @@ function orders(callable $change): mixed
     // Until it is closed, which the end of this function does.
     $lock = fopen("$path.lock", 'c');
     flock($lock, LOCK_EX);
-    $known = $orders = json_decode((is_file($path) ? file_get_contents($path) : '') ?: '{}', true);
+    // A file that is no JSON, or empty, throws: what is left in it isn't written over.
+    $json = is_file($path) ? file_get_contents($path) : '{}';
+    $known = $orders = json_decode($json, true, flags: JSON_THROW_ON_ERROR);
     $given = $change($orders);
     // Whole or not at all: on a disk that is full, what is known stays.
     if ($orders !== $known) {
-        file_put_contents("$path.new", json_encode((object) $orders));
+        file_put_contents("$path.new", json_encode((object) $orders, JSON_THROW_ON_ERROR));
         rename("$path.new", $path);
     }
     return $given;
@@ -159,10 +161,16 @@ function create(string $order, string $amount, string $user): array
             throw new Failed('trade-no-missing', 'unknown');
         }
     }
-    return orders(function (array &$orders) use ($order, $trade) {
-        $orders[$order]['trade_no'] = ($trade['trade_no'] ?? '') ?: $orders[$order]['trade_no'];
-        return $orders[$order];
-    });
+    try {
+        return orders(function (array &$orders) use ($order, $trade) {
+            $orders[$order]['trade_no'] = ($trade['trade_no'] ?? '') ?: $orders[$order]['trade_no'];
+            return $orders[$order];
+        });
+    } catch (Throwable $error) {
+        // The trade is there, and nothing here knows its number.
+        error_log((string) $error);
+        throw new Failed('order-not-kept', 'unknown');
+    }
 }
 
 /** Asks for a trade whose making has an unknown outcome: bytes had left, so it may be there. */
@@ -218,7 +226,7 @@ function answer(int $status, array|object $value): void
 {
     http_response_code($status);
     header('Content-Type: application/json');
-    echo json_encode($value);
+    echo json_encode($value, JSON_INVALID_UTF8_SUBSTITUTE);
 }
 
 function asked(string $name): string

@@ -5,6 +5,7 @@
 //! program: `.ci/run` names those it has installed.
 
 mod between;
+mod full_disk;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -122,12 +123,15 @@ async fn walk(command: impl FnOnce(u16) -> Command) {
     other_events(&sidecar).await;
 }
 
+/// What a user who logs in brings.
+fn code(sidecar: &TestSidecar) -> String {
+    let code = sidecar.simulator.auth_code(Some(FIRST_AUTH_APP_ID), None);
+    code.expect("a code")
+}
+
 /// A user logs in; a code that is none is refused.
 async fn login(sidecar: &TestSidecar, base: &str) -> String {
-    let code = sidecar
-        .simulator
-        .auth_code(Some(FIRST_AUTH_APP_ID), None)
-        .expect("a code");
+    let code = code(sidecar);
     let (status, told) = ask(sidecar, base, Method::GET, &format!("/login?code={code}")).await;
     assert_eq!(status, StatusCode::OK, "{told}");
     let user = told["user"].as_str().expect("a user").to_owned();
@@ -507,49 +511,6 @@ fn served_by_php(mut php: Command, port: u16, orders: &Path) -> Command {
     php
 }
 
-/// It keeps its orders in a file: what can't be written there is no success, and costs none of the others.
-#[tokio::test(flavor = "multi_thread")]
-async fn php_on_a_full_disk_refuses_and_keeps_what_it_has() {
-    if !has("php", "--version") {
-        return;
-    }
-    let orders = tempfile::tempdir().expect("a directory");
-    let port = crate::support::free_port();
-    let base = format!("http://127.0.0.1:{port}");
-    let sidecar = TestSidecar::start().await;
-    // No file of its may grow beyond 1 KiB.
-    let mut limited = Command::new("bash");
-    limited.args([
-        "-c",
-        "trap '' XFSZ; ulimit -f 1; exec php \"$@\"",
-        "limited",
-    ]);
-    let mut command = served_by_php(limited, port, orders.path());
-    command
-        .env("SIDECAR", &sidecar.proxy)
-        .env("MERCHANT", ALIAS)
-        .stdin(Stdio::null());
-    let mut backend = Backend(command.spawn().expect("started"));
-    ready(&format!("127.0.0.1:{port}"), &mut backend).await;
-    let mut kept = Vec::new();
-    let refused = loop {
-        let name = format!("order-{}", kept.len());
-        let user = "2088000000000001";
-        let (status, _) = order(&sidecar, &base, user, (&name, "1.00")).await;
-        if status != StatusCode::OK {
-            break status;
-        }
-        kept.push(name);
-        assert!(kept.len() < 100, "they fit into 1 KiB");
-    };
-    assert_eq!(refused, StatusCode::INTERNAL_SERVER_ERROR);
-    assert!(!kept.is_empty());
-    for name in kept {
-        let (_, told) = ask(&sidecar, &base, Method::GET, &format!("/orders/{name}")).await;
-        assert!(told["trade_no"].is_string(), "{name}: {told}");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn go() {
     if has("go", "version") {
@@ -583,14 +544,11 @@ async fn curl() {
     let between = Between::start(&sidecar.proxy).await;
     let folder = tempfile::tempdir().expect("a directory");
     let script = Script {
+        start: |program| Command::new(program),
         sidecar: between.url.clone(),
         orders: folder.path().join("orders"),
     };
-    let code = sidecar
-        .simulator
-        .auth_code(Some(FIRST_AUTH_APP_ID), None)
-        .expect("a code");
-    let user = script.say(&["login", &code]).await;
+    let user = script.say(&["login", &code(&sidecar)]).await;
     assert!(user.starts_with("2088"), "{user}");
     let first = script.say(&["pay", "one", "8.80", &user]).await;
     assert!(first.starts_with("20"), "{first}");
@@ -660,6 +618,8 @@ async fn curl() {
 
 /// The script of curl, and what it is told by its environment.
 struct Script {
+    /// What begins a program.
+    start: fn(&str) -> Command,
     sidecar: String,
     orders: PathBuf,
 }
@@ -684,7 +644,7 @@ impl Script {
     }
 
     async fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new("bash");
+        let mut command = (self.start)("bash");
         command
             .arg(directory("curl").join("backend.sh"))
             .args(arguments)
