@@ -58,7 +58,7 @@ case "${1:-} $#" in
     token=$(call "alipay.system.oauth.token?grant_type=authorization_code&code=$2" '')
     user=$(member user_id <<<"$token")
     user=${user:-$(member open_id <<<"$token")}
-    if [ -z "$user" ]; then echo "no user: $token" >&2; exit 1; fi
+    if [ -z "$user" ]; then echo "user-missing: $token" >&2; exit 3; fi
     echo "$user"
     ;;
   'pay 4')

@@ -125,7 +125,7 @@ func login(code string) (any, error) {
 		token.UserID = token.OpenID
 	}
 	if token.UserID == "" {
-		return nil, errors.New("neither user_id nor open_id")
+		return nil, &Failed{"user-missing", "unknown"}
 	}
 	return map[string]string{"user": token.UserID}, nil
 }

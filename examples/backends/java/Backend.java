@@ -70,9 +70,9 @@ public final class Backend {
     /** The order is known, with another amount. */
     static final class Conflict extends Exception {}
 
-    /** A member of one of Alipay's nodes, which are flat; use your JSON library in its place. */
+    /** A member of one of Alipay's nodes, which are flat, or null; use your JSON library in its place. */
     static String member(String node, String name) {
-        var found = Pattern.compile("\"" + name + "\"\\s*:\\s*\"([^\"\\\\]*)\"").matcher(node);
+        var found = Pattern.compile("\"" + name + "\"\\s*:\\s*\"([^\"\\\\]+)\"").matcher(node);
         return found.find() ? found.group(1) : null;
     }
 
@@ -124,7 +124,11 @@ public final class Backend {
         var params = Map.of("grant_type", "authorization_code", "code", code);
         String token = call("alipay.system.oauth.token", "", params);
         String user = member(token, "user_id");
-        return "{\"user\":\"%s\"}".formatted(user == null ? member(token, "open_id") : user);
+        user = user == null ? member(token, "open_id") : user;
+        if (user == null) {
+            throw new Failed("user-missing", "unknown");
+        }
+        return "{\"user\":\"%s\"}".formatted(user);
     }
 
     /** An amount in fen, 0 where it is none: Alipay says {@code 8.80} of what was ordered as {@code 8.8}. */
@@ -157,20 +161,15 @@ public final class Backend {
         }
         // A reply may leave it out, as while a payment is under way; what is known stays. Without any, no
         // notification would ever be taken for this order's own.
-        if (tradeNo(trade) == null && ORDERS.get(order).tradeNo == null) {
+        if (member(trade, "trade_no") == null && ORDERS.get(order).tradeNo == null) {
             trade = query(order);
-            if (tradeNo(trade) == null) {
+            if (member(trade, "trade_no") == null) {
                 throw new Failed("trade-no-missing", "unknown");
             }
         }
-        String told = tradeNo(trade);
+        String told = member(trade, "trade_no");
         return ORDERS.computeIfPresent(order, (name, known) ->
                 new Order(name, known.amount, told == null ? known.tradeNo : told, known.paid)).json();
-    }
-
-    static String tradeNo(String trade) {
-        String told = member(trade, "trade_no");
-        return told == null || told.isEmpty() ? null : told;
     }
 
     /** Asks for a trade whose making has an unknown outcome: bytes had left, so it may be there. */

@@ -71,7 +71,9 @@ async function call(method, biz, params = {}) {
 async function login(code) {
   const params = { grant_type: 'authorization_code', code };
   const token = await call('alipay.system.oauth.token', undefined, params);
-  return { user: token.user_id ?? token.open_id };
+  const user = token.user_id || token.open_id;
+  if (!user) throw new Failed('user-missing', 'unknown');
+  return { user };
 }
 
 /** An amount in fen, undefined where it is none: Alipay says `8.80` of what was ordered as `8.8`. */

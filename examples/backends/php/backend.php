@@ -118,7 +118,8 @@ function call(string $method, ?array $biz, array $params = []): array
 function login(string $code): array
 {
     $token = call('alipay.system.oauth.token', null, ['grant_type' => 'authorization_code', 'code' => $code]);
-    return ['user' => $token['user_id'] ?? $token['open_id']];
+    $user = ($token['user_id'] ?? '') ?: ($token['open_id'] ?? '');
+    return $user !== '' ? ['user' => $user] : throw new Failed('user-missing', 'unknown');
 }
 
 /** An amount in fen, 0 where it is none: Alipay says `8.80` of what was ordered as `8.8`. */

@@ -82,7 +82,10 @@ def call(method, biz=None, **params):
 
 def login(code):
     token = call("alipay.system.oauth.token", grant_type="authorization_code", code=code)
-    return token.get("user_id") or token["open_id"]
+    user = token.get("user_id") or token.get("open_id")
+    if not user:
+        raise Failed("user-missing", "unknown")
+    return user
 
 
 def fen(amount):

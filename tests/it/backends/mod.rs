@@ -6,6 +6,7 @@
 
 mod between;
 mod full_disk;
+mod refused;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -113,6 +114,7 @@ async fn walk(command: impl FnOnce(u16) -> Command) {
     for (order, amount) in [("one", "8.80"), ("short", "8.8"), ("whole", "88")] {
         pay(&sidecar, &base, &user, (order, amount)).await;
     }
+    refused::a_token_of_nobody(&sidecar, &between, &base).await;
     lose_an_answer(&sidecar, &base, &user).await;
     ask_where_nothing_is_sure(&sidecar, &between, &base, &user).await;
     ask_in_vain(&sidecar, &between, &base, &user).await;
@@ -550,6 +552,12 @@ async fn curl() {
     };
     let user = script.say(&["login", &code(&sidecar)]).await;
     assert!(user.starts_with("2088"), "{user}");
+    for node in refused::NOBODYS {
+        let verified = "true";
+        between.tell_of(refused::TOKEN, Instead::Node { verified, node });
+        let login = ["login", &code(&sidecar)];
+        script.fail(3, &login, "user-missing").await;
+    }
     let first = script.say(&["pay", "one", "8.80", &user]).await;
     assert!(first.starts_with("20"), "{first}");
     let lost = Fault::once(FaultKind::Reset).on("alipay.trade.create");
