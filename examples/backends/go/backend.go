@@ -246,6 +246,10 @@ func event(kind string, form url.Values) bool {
 }
 
 func takeEvent(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		write(w, http.StatusNotFound, map[string]string{})
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil || !isFromSidecar(r.Header, body) {
 		http.Error(w, "not signed with WEBHOOK_SECRET", http.StatusUnauthorized)
@@ -274,10 +278,13 @@ func answerLogin(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// orderForm is an order's name, of what needs no escapes.
+var orderForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
 func answerOrder(w http.ResponseWriter, r *http.Request) {
-	name, query := strings.TrimPrefix(r.URL.Path, "/orders/"), r.URL.Query()
+	name, query := strings.TrimPrefix(r.URL.EscapedPath(), "/orders/"), r.URL.Query()
 	switch {
-	case name == "" || r.Method != http.MethodGet && r.Method != http.MethodPost:
+	case !orderForm.MatchString(name) || r.Method != http.MethodGet && r.Method != http.MethodPost:
 		write(w, http.StatusNotFound, map[string]string{})
 	case r.Method == http.MethodGet:
 		answerKnown(w, name)

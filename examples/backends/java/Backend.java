@@ -246,26 +246,26 @@ public final class Backend {
 
     static void answer(HttpExchange exchange) throws IOException {
         var asked = decoded(exchange.getRequestURI().getRawQuery());
-        String path = exchange.getRequestURI().getPath();
+        String path = exchange.getRequestURI().getRawPath();
+        // What goes into JSON by hand must not need escapes.
+        boolean isOrder = path.matches("/orders/[A-Za-z0-9_-]{1,64}");
+        String order = isOrder ? path.substring("/orders/".length()) : "";
+        boolean isGet = exchange.getRequestMethod().equals("GET");
         boolean isPost = exchange.getRequestMethod().equals("POST");
         String json = "application/json";
         try {
-            if (path.equals("/login")) {
+            if (isPost && path.equals("/alipay/events")) {
+                takeEvent(exchange);
+            } else if (isGet && path.equals("/login")) {
                 String code = asked.getOrDefault("code", "");
                 send(exchange, code.isEmpty() ? 400 : 200, json, code.isEmpty() ? "{}" : login(code));
-                return;
-            }
-            // What goes into JSON by hand must not need escapes.
-            String order = path.startsWith("/orders/") ? path.substring("/orders/".length()) : "";
-            if (!order.matches("[A-Za-z0-9_-]{1,64}")) {
-                send(exchange, 404, json, "{}");
-            } else if (isPost) {
+            } else if (isPost && isOrder) {
                 String amount = asked.getOrDefault("amount", "");
                 String user = asked.getOrDefault("user", "");
                 boolean isPlain = fen(amount) > 0 && user.matches("[A-Za-z0-9_-]+");
                 send(exchange, isPlain ? 200 : 400, json, isPlain ? create(order, amount, user) : "{}");
             } else {
-                Order known = ORDERS.get(order);
+                Order known = isGet ? ORDERS.get(order) : null;
                 send(exchange, known == null ? 404 : 200, json, known == null ? "{}" : known.json());
             }
         } catch (Conflict conflict) {
@@ -310,7 +310,6 @@ public final class Backend {
     public static void main(String[] arguments) throws IOException {
         var address = new InetSocketAddress("127.0.0.1", Integer.parseInt(env("PORT", "3000")));
         var server = HttpServer.create(address, 0);
-        server.createContext("/alipay/events", Backend::takeEvent);
         server.createContext("/", Backend::answer);
         server.setExecutor(Executors.newCachedThreadPool());
         server.start();

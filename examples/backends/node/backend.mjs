@@ -156,7 +156,8 @@ const json = (status, value) => [status, 'application/json', JSON.stringify(valu
 
 async function answer(request) {
   const url = new URL(request.url, 'http://localhost');
-  const order = url.pathname.match(/^\/orders\/(.+)$/)?.[1];
+  // By what needs no escapes.
+  const order = url.pathname.match(/^\/orders\/([A-Za-z0-9_-]{1,64})$/)?.[1];
   const asked = (name) => {
     const value = url.searchParams.get(name);
     if (!value) throw new TypeError(`${name} is missing`);

@@ -239,7 +239,8 @@ function asked(string $name): string
 $path = explode('?', $_SERVER['REQUEST_URI'])[0];
 $is_get = $_SERVER['REQUEST_METHOD'] === 'GET';
 $is_post = $_SERVER['REQUEST_METHOD'] === 'POST';
-$order = preg_match('~^/orders/(.+)$~D', $path, $parts) ? $parts[1] : null;
+// By what needs no escapes.
+$order = preg_match('~^/orders/([A-Za-z0-9_-]{1,64})$~D', $path, $parts) ? $parts[1] : null;
 try {
     if ($is_post && $path === '/alipay/events' && !is_from_sidecar(file_get_contents('php://input'))) {
         http_response_code(401);

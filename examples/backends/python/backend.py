@@ -167,6 +167,12 @@ def event(kind, form):
         return True
 
 
+def order_of(path):
+    """The order that a path names, by what needs no escapes; None where it is none."""
+    named = re.fullmatch("/orders/([A-Za-z0-9_-]{1,64})", path)
+    return named and named[1]
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -174,28 +180,31 @@ class Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         if url.path == "/login":
             self.answer(lambda: {"user": login(dict(parse_qsl(url.query))["code"])})
-        elif url.path.startswith("/orders/") and (order := orders.get(url.path.removeprefix("/orders/"))):
+        elif order := orders.get(order_of(url.path)):
             self.send(200, json.dumps(order))
         else:
             self.send(404, "{}")
 
     def do_POST(self):
         url, body = urlsplit(self.path), self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if url.path == "/alipay/events" and not is_from_sidecar(self.headers, body):
+        if self.command != "POST":
+            self.send(404, "{}")
+        elif url.path == "/alipay/events" and not is_from_sidecar(self.headers, body):
             self.send(401, "not signed with WEBHOOK_SECRET", "text/plain")
         elif url.path == "/alipay/events":
             # In the charset that Content-Type names; UTF-8 where calls are made in UTF-8, as here.
             taken = event(self.headers["Alipay-Event-Type"], dict(parse_qsl(body.decode(errors="replace"))))
             self.send(200 if taken else 500, "success" if taken else "fail", "text/plain")
-        elif url.path.startswith("/orders/"):
+        elif order := order_of(url.path):
             asked = dict(parse_qsl(url.query))
-            order = url.path.removeprefix("/orders/")
             if fen(asked.get("amount")):
                 self.answer(lambda: create(order, asked["amount"], asked["user"]))
             else:
                 self.send(400, json.dumps({"error": "amount is missing, or none"}))
         else:
             self.send(404, "{}")
+
+    do_DELETE = do_PATCH = do_PUT = do_POST
 
     def answer(self, work):
         try:

@@ -114,6 +114,7 @@ async fn walk(command: impl FnOnce(u16) -> Command) {
     for (order, amount) in [("one", "8.80"), ("short", "8.8"), ("whole", "88")] {
         pay(&sidecar, &base, &user, (order, amount)).await;
     }
+    refused::what_is_no_route(&sidecar, &base, &user).await;
     refused::a_token_of_nobody(&sidecar, &between, &base).await;
     lose_an_answer(&sidecar, &base, &user).await;
     ask_where_nothing_is_sure(&sidecar, &between, &base, &user).await;
