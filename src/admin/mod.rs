@@ -156,8 +156,9 @@ impl Admin {
         }
         if let Some(file) = console::file(path) {
             return match head.method {
-                Method::GET => Ok(file.map(AdminBody::Whole)),
-                _ => Err(Problem::method_not_allowed("GET".to_owned())),
+                // Of an answer to HEAD no body is sent.
+                Method::GET | Method::HEAD => Ok(file.map(AdminBody::Whole)),
+                _ => Err(Problem::method_not_allowed("GET, HEAD".to_owned())),
             };
         }
         let asked = operations::find(&head.method, path)?;

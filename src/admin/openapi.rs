@@ -26,6 +26,9 @@ pub fn document() -> Value {
         let path = paths.entry(operation.path).or_insert_with(|| json!({}));
         let method = operation.method.as_str().to_ascii_lowercase();
         set(path, &method, described(operation, &mut generator));
+        if operation.takes_head() {
+            set(path, "head", without_body(operation, &mut generator));
+        }
     }
     let problem = generator.subschema_for::<problem::Body<'_>>();
     let mut document = json!({
@@ -98,6 +101,22 @@ fn described(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     });
     if let Some(body) = operation.body {
         set(&mut described, "requestBody", request_body(body));
+    }
+    described
+}
+
+/// The same operation asked with HEAD: the answer says what its body would be, and has none.
+fn without_body(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
+    let mut described = described(operation, generator);
+    let name = format!("{:?}Head", operation.does);
+    set(&mut described, "operationId", json!(name));
+    let responses = described
+        .get_mut("responses")
+        .and_then(Value::as_object_mut);
+    let responses = responses.into_iter().flat_map(Map::values_mut);
+    let contents = responses.filter_map(|response| response.get_mut("content")?.as_object_mut());
+    for media in contents.flat_map(Map::values_mut) {
+        *media = json!({});
     }
     described
 }
@@ -397,6 +416,11 @@ mod tests {
         let document = document();
         let paths = document["paths"].as_object().expect("paths");
         let methods = paths.values().filter_map(Value::as_object);
-        assert_eq!(methods.map(Map::len).sum::<usize>(), OPERATIONS.len());
+        let with_head = OPERATIONS.iter().filter(|o| o.takes_head()).count();
+        let all = OPERATIONS.len() + with_head;
+        assert_eq!(methods.clone().map(Map::len).sum::<usize>(), all);
+        let named = methods.flat_map(Map::values).map(|o| &o["operationId"]);
+        let names: std::collections::BTreeSet<_> = named.map(Value::to_string).collect();
+        assert_eq!(names.len(), all);
     }
 }

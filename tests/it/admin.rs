@@ -114,10 +114,44 @@ async fn probes_and_metrics_need_no_token_on_loopback() {
         )
         .await;
     }
+    let posted = ask(&sidecar, Method::POST, "/livez", &Value::Null).await;
+    assert_eq!(header(&posted, "allow"), "GET, HEAD");
     let ready = sidecar.admin(Method::GET, "/readyz", "").await;
     let expected =
         json!({"ready": true, "store_writable": true, "app_usable": true, "draining": false});
     assert_eq!(parsed(&ready), expected);
+}
+
+#[tokio::test]
+async fn head_is_answered_as_get_is_without_the_body() {
+    let sidecar = TestSidecar::start().await;
+    let ask = async |method: Method, path: &str| {
+        let request = Request::builder().method(method).uri(path);
+        sidecar.send(&sidecar.admin, request, "".into()).await
+    };
+    for path in ["/livez", "/readyz", "/metrics", "/", "/console.js"] {
+        let whole = ask(Method::GET, path).await;
+        let head = ask(Method::HEAD, path).await;
+        assert_eq!(head.status, 200, "{path}");
+        assert_eq!(text(&head), "", "{path}");
+        let names = |reply: &Reply| {
+            let names = reply.headers.keys().map(ToString::to_string);
+            names.collect::<BTreeSet<_>>()
+        };
+        assert_eq!(names(&head), names(&whole), "{path}");
+        for name in ["content-type", "cache-control"] {
+            assert_eq!(header(&head, name), header(&whole, name), "{path} {name}");
+        }
+        // What is measured goes on changing between the two.
+        if path != "/metrics" {
+            let length = header(&head, "content-length");
+            assert_eq!(length, whole.body.len().to_string(), "{path}");
+        }
+    }
+    assert_eq!(ask(Method::HEAD, "/api/apps").await.status, 401);
+    let refused = sidecar.admin(Method::HEAD, "/api/apps", "").await;
+    assert_eq!(refused.status, 405);
+    assert_eq!(header(&refused, "allow"), "GET");
 }
 
 #[tokio::test]
@@ -933,7 +967,7 @@ async fn the_console_is_served_whole_and_may_load_nothing_else() {
         let posted = Request::builder().method(Method::POST).uri(path);
         let reply = sidecar.send(&sidecar.admin, posted, Bytes::new()).await;
         assert_eq!(reply.status, StatusCode::METHOD_NOT_ALLOWED);
-        assert_eq!(header(&reply, "allow"), "GET");
+        assert_eq!(header(&reply, "allow"), "GET, HEAD");
     }
 }
 

@@ -146,6 +146,18 @@ impl Operation {
         }
     }
 
+    /// Whether HEAD is taken as well: probes and scrapers ask with it (`wget --spider`). Nobody asks
+    /// so for what is under `/api`.
+    pub(super) fn takes_head(&self) -> bool {
+        self.method == Method::GET && self.admission() != Admission::Operator
+    }
+
+    /// Every method it is asked with.
+    fn methods(&self) -> impl Iterator<Item = &'static Method> + use<> {
+        let head = self.takes_head().then_some(&Method::HEAD);
+        std::iter::once(self.method).chain(head)
+    }
+
     /// The statuses of all errors it may end with.
     pub(super) fn problems(&self) -> Vec<u16> {
         let mut statuses = vec![400];
@@ -200,10 +212,11 @@ pub(super) fn find<'p>(method: &Method, path: &'p str) -> Result<Asked<'p>, Prob
     let template = fitting.map(|o| o.path).min_by_key(|path| names(path));
     let template = template.ok_or_else(Problem::route_unknown)?;
     let here = OPERATIONS.iter().filter(|o| o.path == template);
-    match here.clone().find(|o| o.method == method) {
+    match here.clone().find(|o| o.methods().any(|own| own == method)) {
         Some(operation) => Ok(Asked { operation, path }),
         None => {
-            let methods: Vec<&str> = here.map(|o| o.method.as_str()).collect();
+            let methods = here.flat_map(Operation::methods);
+            let methods: Vec<&str> = methods.map(Method::as_str).collect();
             Err(Problem::method_not_allowed(methods.join(", ")))
         }
     }
@@ -253,7 +266,8 @@ mod tests {
             (Method::POST, "/api/apps/1", Some("GET, PUT, DELETE")),
             (Method::GET, "/api/inbox/prune", Some("POST")),
             (Method::PATCH, "/api/inbox/x", Some("GET")),
-            (Method::OPTIONS, "/livez", Some("GET")),
+            (Method::OPTIONS, "/livez", Some("GET, HEAD")),
+            (Method::HEAD, "/api/inbox", Some("GET")),
             (Method::GET, "/api/apps/1/2/3", None),
             (Method::GET, "/api/", None),
             (Method::GET, "/livez/", None),
