@@ -30,8 +30,10 @@ pub(crate) struct Looks {
     merchants: Vec<VerdictView>,
     /// Whether there are more merchants than were asked about.
     more_merchants: bool,
-    /// How many weren't asked about because their app isn't taken or wasn't reached.
+    /// How many weren't asked about because their app isn't taken, wasn't reached, or isn't there.
     merchants_skipped: usize,
+    /// How many of these have an app that is neither configured nor stored.
+    merchants_without_app: usize,
     public_address: Vec<OwnAddressView>,
     /// Why the public address wasn't looked at.
     public_address_skipped: Option<&'static str>,
@@ -77,6 +79,7 @@ async fn look_through(
         merchants: merchants.verdicts,
         more_merchants: merchants.more,
         merchants_skipped: merchants.skipped,
+        merchants_without_app: merchants.without_app,
         public_address,
         public_address_skipped,
         proxy: config.upstream.proxy.clone(),
@@ -87,6 +90,7 @@ struct Merchants {
     verdicts: Vec<VerdictView>,
     more: bool,
     skipped: usize,
+    without_app: usize,
 }
 
 /// The verdicts on the first merchants whose authorisation stands, of apps that Alipay takes: about
@@ -98,6 +102,7 @@ async fn merchants(client: &AdminClient, apps: &[AppLook]) -> Result<Merchants, 
         let mut looks = apps.iter();
         looks.any(|look| look.app_id == app_id && look.verdict == GOOD)
     };
+    let is_there = |view: &MerchantView| apps.iter().any(|look| look.app_id == view.app_id);
     let has_more = page.next.is_some();
     let standing = page.items.into_iter().filter(stands);
     let (asked, skipped): (Vec<_>, Vec<_>) = standing.partition(|view| is_good(&view.app_id));
@@ -110,6 +115,7 @@ async fn merchants(client: &AdminClient, apps: &[AppLook]) -> Result<Merchants, 
         verdicts,
         more: has_more || asked.len() > MERCHANTS,
         skipped: skipped.len(),
+        without_app: skipped.iter().filter(|view| !is_there(view)).count(),
     })
 }
 
@@ -161,12 +167,15 @@ impl Looks {
         let skipped = self
             .public_address_skipped
             .map(|why| format!("the public address wasn't looked at: {why}"));
-        let merchants = (self.merchants_skipped > 0).then(|| {
-            let count = self.merchants_skipped;
-            format!(
-                "{count} merchants weren't asked about, because Alipay doesn't answer their app"
-            )
-        });
+        let without_app = self.merchants_without_app;
+        let unanswered = self.merchants_skipped.saturating_sub(without_app);
+        let merchants = [
+            (unanswered, "Alipay doesn't answer their app"),
+            (without_app, "their app is neither configured nor stored"),
+        ];
+        let merchants = merchants.into_iter().filter(|(count, _)| *count > 0);
+        let merchants = merchants
+            .map(|(count, why)| format!("{count} merchants weren't asked about, because {why}"));
         skipped.into_iter().chain(merchants).collect()
     }
 

@@ -1,9 +1,11 @@
 //! `merchant import`: JSON lines, or a sealed export.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
 use clap::Args;
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::admin::import::{ImportMode, ImportReport};
@@ -64,15 +66,20 @@ async fn whole(context: &Context, arguments: &ImportArguments) -> Result<ImportR
         true => ImportMode::DryRun,
         false => ImportMode::Store,
     };
-    let imported = Backend::of(context).await?.import(lines, mode).await;
+    let mut named = NamedApps::default();
+    named.count(&lines);
+    let backend = Backend::of(context).await?;
+    let imported = backend.import(lines, mode).await;
     let name = match arguments.file.as_str() {
         "-" => "standard input".to_owned(),
         file => file.to_owned(),
     };
-    imported.map_err(|failure| match failure {
+    let report = imported.map_err(|failure| match failure {
         Failure::Other(error) => Failure::Other(error.context(name)),
         other => other,
-    })
+    })?;
+    named.warn_of_unknown(&backend).await;
+    Ok(report)
 }
 
 /// Opens and checks the whole file first, and then reads it again to store it: what doesn't fit into
@@ -90,11 +97,49 @@ async fn sealed(
     let opener = Opener::from_text(key.expose()).context("--key")?;
     let backend = Backend::of(context).await?;
     let path = Path::new(&arguments.file);
-    let checked = pass(&backend, (path, &opener), ImportMode::DryRun).await?;
-    match arguments.dry_run {
-        true => Ok(checked),
-        false => pass(&backend, (path, &opener), ImportMode::Store).await,
+    let (mut report, named) = pass(&backend, (path, &opener), ImportMode::DryRun).await?;
+    if !arguments.dry_run {
+        (report, _) = pass(&backend, (path, &opener), ImportMode::Store).await?;
     }
+    named.warn_of_unknown(&backend).await;
+    Ok(report)
+}
+
+/// The apps that the records of a file name, each with how many do.
+#[derive(Default)]
+struct NamedApps(BTreeMap<String, usize>);
+
+impl NamedApps {
+    /// What isn't even a record is named by the import itself.
+    fn count(&mut self, lines: &[u8]) {
+        for line in lines.split(|byte| *byte == b'\n') {
+            if let Ok(record) = serde_json::from_slice::<NamesApp>(line) {
+                *self.0.entry(record.app_id).or_default() += 1;
+            }
+        }
+    }
+
+    /// Says for which of them no call can be made: an id that was mistyped is found so.
+    async fn warn_of_unknown(&self, backend: &Backend) {
+        for (app_id, count) in &self.0 {
+            let Ok(id) = app_id.parse() else { continue };
+            if backend.app(&id).await.is_err() {
+                let whose = match count {
+                    1 => "its merchant".to_owned(),
+                    count => format!("its {count} merchants"),
+                };
+                output::complain(format!(
+                    "warning: app {app_id} is neither configured nor stored; no call can be made for {whose} yet"
+                ));
+            }
+        }
+    }
+}
+
+/// All that is read of a record here.
+#[derive(Deserialize)]
+struct NamesApp {
+    app_id: String,
 }
 
 /// Hands the file over in batches.
@@ -102,8 +147,9 @@ async fn pass(
     backend: &Backend,
     (path, opener): (&Path, &Opener),
     mode: ImportMode,
-) -> Result<ImportReport, Failure> {
+) -> Result<(ImportReport, NamedApps), Failure> {
     let mut file = SealedFile::open(path, opener)?;
+    let mut named = NamedApps::default();
     let mut batch = Zeroizing::new(Vec::with_capacity(BATCH));
     let mut report = ImportReport {
         imported: 0,
@@ -119,11 +165,12 @@ async fn pass(
             hand_over(backend, &mut batch, (mode, part.number), &mut report).await?;
             progress.show(part.number);
         }
+        named.count(&part.plain);
         batch.extend_from_slice(&part.plain);
     }
     hand_over(backend, &mut batch, (mode, file.parts() + 1), &mut report).await?;
     progress.end();
-    Ok(report)
+    Ok((report, named))
 }
 
 async fn hand_over(

@@ -176,7 +176,8 @@ fn lines<'s>(said: &'s Value, name: &str) -> Vec<&'s str> {
 fn v3_is_asked_too_and_one_fault_of_the_network_is_told_once() {
     let world = World::start();
     world.check(&["store", "create"], 0, &[]);
-    world.check(&["merchant", "import", "merchants.jsonl"], 0, &[]);
+    let said = world.check(&["merchant", "import", "merchants.jsonl"], 0, &[]);
+    assert!(!said.contains("neither configured"), "{said}");
     let all = [
         &format!("{}: reached, without TLS", world.simulator),
         "clock: ",
@@ -200,7 +201,23 @@ fn v3_is_asked_too_and_one_fault_of_the_network_is_told_once() {
     let said = online(&world, nowhere, nowhere);
     assert_eq!(lines(&said, "faults").len(), 1, "{said}");
     let warnings = lines(&said, "warnings").join("\n");
-    assert!(warnings.contains("2 merchants weren't asked"), "{said}");
+    let unanswered = "2 merchants weren't asked about, because Alipay doesn't answer their app";
+    assert!(warnings.contains(unanswered), "{said}");
+    assert!(!warnings.contains("neither configured"), "{said}");
+
+    let other = "{\"app_id\":\"2021000000000009\",\"auth_app_id\":\"2021000000009001\",\
+                 \"app_auth_token\":\"of-another-app\"}\n";
+    write(world.path(), "other.jsonl", other);
+    world.check(&["merchant", "import", "other.jsonl"], 0, &["1 imported"]);
+    let without_app =
+        "1 merchants weren't asked about, because their app is neither configured nor stored";
+    let said = online(&world, nowhere, nowhere);
+    let warnings = lines(&said, "warnings").join("\n");
+    for expected in [unanswered, without_app] {
+        assert!(warnings.contains(expected), "no `{expected}` in {said}");
+    }
+    let said = world.check(&["check", "--online"], 0, &[without_app]);
+    assert!(!said.contains("doesn't answer"), "{said}");
 }
 
 /// Two apps beside each other, in two environments.

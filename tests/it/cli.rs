@@ -435,6 +435,39 @@ fn merchants_come_and_go_without_a_running_sidecar() {
 }
 
 #[test]
+fn an_import_says_for_which_of_its_apps_no_call_can_be_made() {
+    let directory = initialised();
+    let directory = directory.path();
+    let record = |app: &str, number: u32| {
+        format!(
+            "{{\"app_id\":\"{app}\",\"auth_app_id\":\"{number}\",\"app_auth_token\":\"t{number}\"}}\n"
+        )
+    };
+    let lines = format!(
+        "{}\n{}{}",
+        record("1", 11),
+        record("1", 12),
+        record("2", 13)
+    );
+    std::fs::write(directory.join("lines"), lines).expect("written");
+    for arguments in [
+        &["merchant", "import", "lines", "--dry-run"][..],
+        &["merchant", "import", "lines"],
+    ] {
+        let said = check(
+            directory,
+            arguments,
+            0,
+            &[
+                "warning: app 1 is neither configured nor stored; no call can be made for its 2 merchants yet",
+                "warning: app 2 is neither configured nor stored; no call can be made for its merchant yet",
+            ],
+        );
+        assert_eq!(said.matches("warning: app").count(), 2, "{said}");
+    }
+}
+
+#[test]
 fn an_import_is_all_or_nothing_and_names_the_bad_line() {
     let directory = initialised();
     let directory = directory.path();
