@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::cli::failure::Failure;
+use crate::config::error::Mismatch;
 use crate::config::process_environment;
 use crate::config::reference::References;
 use crate::protocol::secret::Secret;
@@ -17,6 +18,8 @@ pub(crate) fn secret(argument: &str, reference: &str) -> Result<Secret<String>, 
     if reference == "-" {
         return from_stdin(argument);
     }
+    let misused = |mismatch| misused(argument, &mismatch);
+    References::check_secret(reference).map_err(misused)?;
     let secret = references().secret(reference);
     Ok(secret.map_err(|mismatch| anyhow!("{argument}: {mismatch}"))?)
 }
@@ -50,8 +53,15 @@ pub(crate) fn optional_secret(
 
 /// The public text of a reference, or the text itself.
 pub(crate) fn public(argument: &str, reference: &str) -> Result<String, Failure> {
+    let misused = |mismatch| misused(argument, &mismatch);
+    References::check_public(reference).map_err(misused)?;
     let public = references().public(reference);
     Ok(public.map_err(|mismatch| anyhow!("{argument}: {mismatch}"))?)
+}
+
+/// What has no form of a reference is wrong usage; what one names may just not be there.
+fn misused(argument: &str, mismatch: &Mismatch) -> Failure {
+    Failure::Usage(format!("{argument}: {mismatch}"))
 }
 
 /// Those of arguments: relative to the working directory, and patient with pipes where somebody is there.

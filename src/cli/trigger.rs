@@ -43,7 +43,9 @@ const EVENTS: [&str; 8] = [
 ];
 
 pub(crate) async fn execute(arguments: &TriggerArguments) -> Result<(), Failure> {
-    let Some(authority) = arguments.simulator.authority() else {
+    // Without a scheme it is a host and port alone, which say as much.
+    let is_http = matches!(arguments.simulator.scheme_str(), None | Some("http"));
+    let Some(authority) = arguments.simulator.authority().filter(|_| is_http) else {
         let text = format!(
             "--simulator {}: expected http://host:port",
             arguments.simulator

@@ -119,6 +119,21 @@ impl References {
         Ok(public.expose().clone())
     }
 
+    /// Whether `text` has the form of what [`Self::secret`] takes; nothing is read.
+    #[cfg(feature = "cli")]
+    pub(crate) fn check_secret(text: &str) -> Result<(), Mismatch> {
+        Reference::parse(text).map(|_| ())
+    }
+
+    /// Whether `text` has the form of what [`Self::public`] takes; nothing is read.
+    #[cfg(feature = "cli")]
+    pub(crate) fn check_public(text: &str) -> Result<(), Mismatch> {
+        match is_key_text(text) {
+            true => Ok(()),
+            false => Self::check_secret(text),
+        }
+    }
+
     /// The path of a secret file that can be read: `file:` alone. A pipe isn't taken, because whoever
     /// uses the path reads it a second time.
     ///

@@ -125,6 +125,24 @@ fn wrong_usage_is_2_and_help_is_0() {
         2,
         &["plugin-order"],
     );
+    for base in ["65525", "65535", "65536"] {
+        let dev = ["dev", "--tour", "--listen-base", base];
+        check(directory.path(), &dev, 2, &["--listen-base", "65524"]);
+    }
+    for simulator in ["ftp://127.0.0.1:1", "https://127.0.0.1:1", "/x"] {
+        let trigger = ["trigger", "payment", "--simulator", simulator];
+        check(
+            directory.path(),
+            &trigger,
+            2,
+            &["expected http://host:port"],
+        );
+    }
+    // Nobody listens there, which is no fault of how it was written.
+    for simulator in ["http://127.0.0.1:1", "127.0.0.1:1"] {
+        let trigger = ["trigger", "payment", "--simulator", simulator];
+        check(directory.path(), &trigger, 1, &["no simulator listens"]);
+    }
     check(directory.path(), &["--help"], 0, &["Usage"]);
     check(
         directory.path(),
@@ -432,6 +450,47 @@ fn merchants_come_and_go_without_a_running_sidecar() {
         1,
         &["there is no merchant `shop`"],
     );
+}
+
+#[test]
+fn what_is_no_reference_is_wrong_usage_and_what_it_names_may_fail() {
+    let directory = initialised();
+    let directory = directory.path();
+    let add = [
+        "merchant",
+        "add",
+        "--app",
+        "2021000000000001",
+        "--auth-app-id",
+        "2021000000001001",
+        "--token",
+    ];
+    for (arguments, argument) in [
+        (&add[..], "--token"),
+        (&["store", "rekey", "--new-key"], "--new-key"),
+        (
+            &["merchant", "export", "--with-tokens", "--to-key"],
+            "--to-key",
+        ),
+        (&["merchant", "import", "x", "--key"], "--key"),
+        (&["call", "alipay.trade.query", "--token"], "--token"),
+    ] {
+        for (reference, code) in [
+            ("s3cret", 2),
+            ("vault:s3cret", 2),
+            ("file:none", 1),
+            ("env:NONE", 1),
+        ] {
+            let arguments = [arguments, &[reference]].concat();
+            let said = check(
+                directory,
+                &arguments,
+                code,
+                &[&format!("{argument}: found")],
+            );
+            assert!(!said.contains("s3cret"), "{said}");
+        }
+    }
 }
 
 #[test]

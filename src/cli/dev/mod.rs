@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Args;
+use clap::builder::RangedI64ValueParser;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
@@ -28,8 +29,14 @@ pub(crate) struct DevArguments {
     #[arg(long, value_name = "NAME")]
     pub(crate) fault: Option<String>,
     /// The first port: proxy; +1 webhook, +2 admin, +11 simulator; 0: whatever is free
-    #[arg(long, value_name = "PORT", default_value_t = 2088)]
+    #[arg(long, value_name = "PORT", default_value_t = 2088, value_parser = base())]
     pub(crate) listen_base: u16,
+}
+
+/// A port that has room above it for all the others.
+fn base() -> RangedI64ValueParser<u16> {
+    let highest = u16::MAX.saturating_sub(world::HIGHEST);
+    RangedI64ValueParser::new().range(..=i64::from(highest))
 }
 
 pub(crate) fn execute(context: &Context, arguments: &DevArguments) -> Result<(), Failure> {

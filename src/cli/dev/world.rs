@@ -19,6 +19,8 @@ use crate::store::seal::StoreKey;
 
 /// How many times sooner than Alipay's the simulator's retries come.
 const TIME_SCALE: f64 = 240.0;
+/// How far above the first port the last one is, the simulator's.
+pub(super) const HIGHEST: u16 = 11;
 
 /// Everything that runs. It ends with [`World::stop`]; its folder goes with it, however it goes.
 pub(crate) struct World {
@@ -124,7 +126,7 @@ async fn simulator(base: u16, webhook: &str) -> Result<Simulator> {
         .app(app)
         .default_merchants(DEFAULT_APP_ID)
         .time_scale(TIME_SCALE)
-        .listen(&address(base, 11)?)
+        .listen(&address(base, HIGHEST)?)
         .await?;
     Ok(builder.build()?)
 }
