@@ -84,6 +84,7 @@ impl Findings {
         let apps: Vec<_> = apps.collect();
         let now = SystemClock.now_ms();
         self.warnings.extend(check_keys::short_ones(config, &apps));
+        self.warnings.extend(check_keys::same_ones(&apps));
         self.look_at_certificates(&check_certificates::endings(config, &apps), now);
         self.warnings
             .extend(environment::advice(&apps, &config.upstream));
@@ -100,6 +101,7 @@ impl Findings {
             .extend(advice::of_routes(&config.delivery, base_path, Some(&ids)));
         self.warnings
             .extend(without_effect(config).map(ToOwned::to_owned));
+        self.warnings.extend(never_fitting(config));
         match clock(now) {
             Ok(plausible) => self.good.push(plausible),
             Err(wrong) => self.faults.push(wrong),
@@ -222,6 +224,27 @@ fn without_effect(config: &Config) -> impl Iterator<Item = &'static str> {
         ),
     ];
     found.into_iter().flatten()
+}
+
+/// Names and patterns that fit nothing that occurs.
+fn never_fitting(config: &Config) -> Vec<String> {
+    let hosts = config.proxy.allowed_hosts.iter();
+    let hosts = hosts.filter(|host| host.contains('*')).map(|host| {
+        format!("`proxy.allowed_hosts`: \"{host}\" is no pattern, and no host is called so; name each host")
+    });
+    // Only a path has slashes.
+    let is_no_path = |pattern: &&String| pattern.contains('/') && !pattern.starts_with(['/', '*']);
+    let methods = config.callers.iter().flat_map(|caller| {
+        let patterns = caller.methods.iter().filter(is_no_path);
+        patterns.map(|pattern| {
+            format!(
+                "caller {}: methods = \"{pattern}\" can't occur: a v3 path begins with `/`, such as \
+                 /v3/alipay/trade/query",
+                caller.name
+            )
+        })
+    });
+    hosts.chain(methods).collect()
 }
 
 /// 2025-01-01: no release of this program is older.

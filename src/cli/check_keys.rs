@@ -36,6 +36,26 @@ pub(crate) fn short_ones(config: &Config, apps: &[&App]) -> Vec<String> {
     told.collect()
 }
 
+/// The apps whose next key is the one that they have: nothing would change hands.
+pub(crate) fn same_ones(apps: &[&App]) -> Vec<String> {
+    let public = |text: &str| {
+        let key = AppPrivateKey::from_text(text).ok()?;
+        Some(key.public_key().fingerprint())
+    };
+    let is_same = |app: &&&App| {
+        let next = app.private_key_next.as_ref();
+        let next = next.and_then(|next| public(next.expose()));
+        next.is_some() && next == public(app.private_key.expose())
+    };
+    let same = apps.iter().filter(is_same).map(|app| {
+        let app_id = &app.app_id;
+        format!(
+            "the private_key_next of app {app_id} is its private_key, so nothing changes; make a new key"
+        )
+    });
+    same.collect()
+}
+
 fn of_app(app: &App) -> Vec<Found> {
     let app_id = &app.app_id;
     let private = |text: &str| AppPrivateKey::from_text(text).ok().map(|key| key.bits());

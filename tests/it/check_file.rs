@@ -220,6 +220,25 @@ fn v3_is_asked_too_and_one_fault_of_the_network_is_told_once() {
     assert!(!said.contains("doesn't answer"), "{said}");
 }
 
+#[test]
+fn a_next_key_that_is_the_present_one_is_told() {
+    let world = World::start();
+    world.check(&["store", "create"], 0, &[]);
+    let key = "private_key = \"file:keys/app_private_key.pem\"\n";
+    let both = format!("{key}private_key_next = \"file:keys/app_private_key.pem\"\n");
+    world.edit(key, &both);
+    let same = "warning: the private_key_next of app 2021000000000001 is its private_key";
+    world.check(&["check"], 0, &["is good", same]);
+    let next = AppPrivateKey::generate(2048).expect("a key");
+    write(world.path(), "next.pem", next.to_pkcs8_pem().expose());
+    world.edit(
+        "private_key_next = \"file:keys/app_private_key.pem\"",
+        "private_key_next = \"file:next.pem\"",
+    );
+    let said = world.check(&["check"], 0, &["is good"]);
+    assert!(!said.contains("is its private_key"), "{said}");
+}
+
 /// Two apps beside each other, in two environments.
 const SANDBOX: &str = "\n[[app]]\napp_id = \"9021000000000001\"\nenvironment = \"sandbox\"\n\
                        private_key = \"file:keys/app_private_key.pem\"\n\

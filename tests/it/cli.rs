@@ -268,6 +268,34 @@ fn check_warns_of_routes_that_nothing_reaches() {
 }
 
 #[test]
+fn check_warns_of_names_and_patterns_that_fit_nothing() {
+    let directory = initialised();
+    let edit = |from, to| edit(directory.path(), from, to);
+    edit(
+        "\nallowed_hosts = []",
+        "\nallowed_hosts = [\"*.internal\", \"sidecar.internal\"]",
+    );
+    let path = directory.path().join("config.toml");
+    let text = std::fs::read_to_string(&path).expect("read");
+    let caller = "\n[[caller]]\nname = \"shop\"\ntoken = \"exec:echo 0123456789abcdef0123456789abcdef\"\n\
+                  merchants = [\"*\"]\n\
+                  methods = [\"v3/x\", \"/v3/alipay/*\", \"*/query\", \"alipay.trade.*\"]\n";
+    std::fs::write(&path, text + caller).expect("written");
+    let said = check(
+        directory.path(),
+        &["check"],
+        0,
+        &[
+            "warning: `proxy.allowed_hosts`: \"*.internal\" is no pattern",
+            "warning: caller shop: methods = \"v3/x\" can't occur",
+            "is good",
+        ],
+    );
+    assert_eq!(said.matches("no pattern").count(), 1, "{said}");
+    assert_eq!(said.matches("can't occur").count(), 1, "{said}");
+}
+
+#[test]
 fn check_warns_of_settings_that_have_no_effect() {
     let directory = initialised();
     let edit = |from, to| edit(directory.path(), from, to);
