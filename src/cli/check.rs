@@ -16,6 +16,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::proxy::NotifyUrlMode;
 use crate::config::{Config, environment};
 use crate::delivery::advice;
+use crate::net::spool;
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArguments {
@@ -102,6 +103,7 @@ impl Findings {
         self.warnings
             .extend(without_effect(config).map(ToOwned::to_owned));
         self.warnings.extend(never_fitting(config));
+        self.warnings.extend(temporary_files());
         match clock(now) {
             Ok(plausible) => self.good.push(plausible),
             Err(wrong) => self.faults.push(wrong),
@@ -245,6 +247,17 @@ fn never_fitting(config: &Config) -> Vec<String> {
         })
     });
     hosts.chain(methods).collect()
+}
+
+/// What becomes of large uploads where no temporary file can be made.
+fn temporary_files() -> Option<String> {
+    let error = spool::probe().err()?;
+    let folder = std::env::temp_dir();
+    Some(format!(
+        "no temporary file can be written in {}: {error}; calls with large files fail so. Make room \
+         there, let the sidecar write there, or name another folder by TMPDIR",
+        folder.display()
+    ))
 }
 
 /// 2025-01-01: no release of this program is older.

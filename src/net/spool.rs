@@ -247,6 +247,15 @@ async fn read_by_thread(file: Arc<File>, mut chunk: Vec<u8>, at: u64) -> io::Res
     tokio::task::spawn_blocking(read).await?
 }
 
+/// Whether content could go to a file.
+///
+/// # Errors
+/// The system's, when a file can't be made or written.
+#[cfg(feature = "cli")]
+pub(crate) fn probe() -> io::Result<()> {
+    nameless()?.write_all_at(b"x", 0)
+}
+
 /// A file that only we can read and that is gone with its last handle, whatever ends the process.
 fn nameless() -> io::Result<File> {
     let name = format!("alipay-sidecar-{}", uuid::Uuid::now_v7());

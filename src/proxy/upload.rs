@@ -6,7 +6,7 @@
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
@@ -325,8 +325,33 @@ fn invalid(reason: &str) -> ProxyError {
 }
 
 fn no_room(error: &io::Error) -> ProxyError {
+    complain(error);
     ProxyError::refused(
         ErrorCode::Internal,
-        format!("the upload could not be kept in the folder for temporary files: {error}"),
+        format!(
+            "the upload could not be kept in the folder for temporary files: {error}; the call isn't at \
+             fault, the sidecar's machine is: make room there, let the sidecar write there, or name \
+             another folder by TMPDIR"
+        ),
     )
 }
+
+/// Tells whoever can mend it; smaller uploads need no file, so nothing else shows it.
+fn complain(error: &io::Error) {
+    let mut complained = COMPLAINED.lock().unwrap_or_else(PoisonError::into_inner);
+    if complained.is_none_or(|at| at.elapsed() >= COMPLAINTS) {
+        *complained = Some(Instant::now());
+        let folder = std::env::temp_dir();
+        tracing::warn!(
+            folder = %folder.display(),
+            %error,
+            "an upload can't be kept in the folder for temporary files, and is refused; make room there, \
+             let the sidecar write there, or name another folder by TMPDIR"
+        );
+    }
+}
+
+/// When that was told last. All uploads of the process share one folder.
+static COMPLAINED: Mutex<Option<Instant>> = Mutex::new(None);
+/// How often it is told.
+const COMPLAINTS: Duration = Duration::from_secs(60);

@@ -296,6 +296,31 @@ fn check_warns_of_names_and_patterns_that_fit_nothing() {
 }
 
 #[test]
+fn check_warns_where_no_temporary_file_can_be_written() {
+    let directory = initialised();
+    let check = |folder: &Path| {
+        let output = Command::new(env!("CARGO_BIN_EXE_alipay-sidecar"))
+            .arg("check")
+            .current_dir(directory.path())
+            .env_clear()
+            .env("TMPDIR", folder)
+            .output()
+            .expect("started");
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stderr).expect("UTF-8")
+    };
+    let none = directory.path().join("none");
+    let said = check(&none);
+    let expected = format!(
+        "warning: no temporary file can be written in {}",
+        none.display()
+    );
+    assert!(said.contains(&expected), "{said}");
+    let said = check(directory.path());
+    assert!(!said.contains("temporary file"), "{said}");
+}
+
+#[test]
 fn check_warns_of_settings_that_have_no_effect() {
     let directory = initialised();
     let edit = |from, to| edit(directory.path(), from, to);

@@ -199,6 +199,10 @@ fn send(url: &str, roots: Option<&Path>, body: String) -> Result<Reply, String> 
     let request = request
         .body(Full::new(Bytes::from(body)))
         .expect("a request");
+    sent(request, roots)
+}
+
+fn sent(request: Request<Full<Bytes>>, roots: Option<&Path>) -> Result<Reply, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -211,6 +215,36 @@ fn send(url: &str, roots: Option<&Path>, body: String) -> Result<Reply, String> 
         let sent = client.expect("a client").send(request, PATIENCE).await;
         sent.map_err(|error| error.to_string())
     })
+}
+
+/// `internal` says that the program is at fault; here the machine is, and the answer and the log say so.
+#[test]
+fn an_upload_that_finds_no_temporary_folder_says_whose_fault_it_is() {
+    let world = World::start();
+    world.edit("\"unix:proxy.sock\"", "\"127.0.0.1:0\"");
+    let mut run = command(world.path(), &["run", "--create-store"]);
+    run.env("TMPDIR", world.path().join("none"));
+    let process = Process::of(run);
+    let said: serde_json::Value = serde_json::from_str(&process.line("\"serving\"")).expect("JSON");
+    let proxy = said["proxy"].as_str().expect("an address");
+    let file = "x".repeat(6 << 20);
+    let body = format!(
+        "--b\r\nContent-Disposition: form-data; name=\"image_content\"; filename=\"a.png\"\r\n\r\n\
+         {file}\r\n--b--\r\n"
+    );
+    let request = Request::post(format!(
+        "http://{proxy}/v2/alipay.offline.material.image.upload"
+    ))
+    .header("alipay-merchant", "self")
+    .header("content-type", "multipart/form-data; boundary=b")
+    .body(Full::new(Bytes::from(body)))
+    .expect("a request");
+    let reply = sent(request, None).expect("answered");
+    let text = String::from_utf8_lossy(&reply.body).into_owned();
+    assert_eq!(reply.status, StatusCode::INTERNAL_SERVER_ERROR, "{text}");
+    assert!(text.contains("the call isn't at fault"), "{text}");
+    let warned = process.line("an upload can't be kept in the folder for temporary files");
+    assert!(warned.contains("WARN"), "{warned}");
 }
 
 #[test]
