@@ -278,9 +278,17 @@ async fn the_app_must_be_told_where_several_could_be_meant() {
         )
         .await;
     }
-    let token_call = "/v2/alipay.open.auth.token.app";
-    let reply = sidecar.proxy(post(token_call, &[]), "{}").await;
-    check_error(token_call, &reply, refused("merchant-required", 400));
+    // That call is the ISV's own whatever the tag, so none is missing.
+    for (token_call, body) in [
+        ("/v2/alipay.open.auth.token.app", "{}"),
+        ("/v3/alipay/open/auth/token/app", "{}"),
+        ("/gateway.do?method=alipay.open.auth.token.app", ""),
+    ] {
+        for tags in [&[][..], &[(tag, "self")]] {
+            let reply = sidecar.proxy(post(token_call, tags), body).await;
+            check_error(token_call, &reply, refused("app-required", 400));
+        }
+    }
 }
 
 #[tokio::test]

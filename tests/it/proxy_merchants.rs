@@ -316,7 +316,7 @@ async fn a_call_for_tokens_is_stopped_by_no_state_of_whom_it_is_tagged_with() {
         ("/m/shop", "", "app-required"),
         ("/m/self", "", "app-required"),
         ("/m/nobody", "", "merchant-unknown"),
-        ("", "", "merchant-required"),
+        ("", "", "app-required"),
     ] {
         assert_eq!(exchanged(&sidecar, prefix, query).await, code, "{prefix}");
     }

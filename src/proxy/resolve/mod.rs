@@ -156,9 +156,14 @@ impl Resolver {
         }
         let app = match self.app_hint(tags)?.or_else(|| self.apps.only()) {
             Some(app) => app,
-            None => match self.named(tags, None, who).await? {
-                Named::Own => return Err(self.app_required()),
-                Named::Records(records) => self.app_of_all(records)?,
+            None => match self.named(tags, None, who).await {
+                // A tag isn't what is missing: `self` alone wouldn't tell the app either.
+                Err(error) if error.code == ErrorCode::MerchantRequired => {
+                    return Err(self.app_required());
+                }
+                Ok(Named::Own) => return Err(self.app_required()),
+                Ok(Named::Records(records)) => self.app_of_all(records)?,
+                Err(error) => return Err(error),
             },
         };
         Ok(Credentials {

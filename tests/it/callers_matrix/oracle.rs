@@ -119,7 +119,11 @@ fn own(
     let app = match app? {
         Some(app) => app,
         // Whoever they leave, cancelled or not, one or several: the app alone counts.
-        None => app_of_all(&left(caller, (tag, app), reported)?)?,
+        None => match left(caller, (tag, app), reported) {
+            // It is the ISV's whatever the tag: what is missing is the app.
+            Err("merchant-required") => return Err("app-required"),
+            left => app_of_all(&left?)?,
+        },
     };
     Ok(('S', app))
 }
