@@ -1,8 +1,10 @@
 //! Which request of a connection is being answered: shared by who reads its bytes, who answers, and who reads
 //! a body.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::net::head::HeadFault;
 
 /// Whether a request is being answered, so that what arrives is no head. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -16,8 +18,10 @@ struct Turns {
     is_unread: AtomicBool,
     /// Whether the target of the head that came last has a `#`.
     has_fragment: AtomicBool,
-    /// Whether the head that came last was cut off; nothing comes behind it.
-    is_cut_off: AtomicBool,
+    /// Whether the head that came last was cut off, and why; nothing comes behind it.
+    cut_off: OnceLock<HeadFault>,
+    /// Whether what came in the place of a head begins as TLS does.
+    is_tls: AtomicBool,
 }
 
 impl Answering {
@@ -34,19 +38,32 @@ impl Answering {
         self.0.has_fragment.load(Ordering::Acquire)
     }
 
-    pub(crate) fn note_cut(&self) {
-        self.0.is_cut_off.store(true, Ordering::Release);
+    pub(crate) fn note_cut(&self, fault: HeadFault) {
+        // There is no second one.
+        let _ = self.0.cut_off.set(fault);
+    }
+
+    pub(crate) fn note_tls(&self) {
+        self.0.is_tls.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_tls(&self) -> bool {
+        self.0.is_tls.load(Ordering::Acquire)
     }
 
     pub(crate) fn note_fragment(&self, is_there: bool) {
         self.0.has_fragment.store(is_there, Ordering::Release);
     }
 
-    /// Whether the head that is complete now is the beginning of one that was too large for hyper. It must
-    /// not be taken for the whole. (What [`has_fragment`](Self::has_fragment) doesn't look at isn't cut
-    /// off: hyper refuses it.)
+    /// Whether the head that is complete now is the beginning of one that hyper wouldn't have taken.
     pub(crate) fn is_cut_off(&self) -> bool {
-        self.0.is_cut_off.load(Ordering::Acquire)
+        self.cut_off().is_some()
+    }
+
+    /// What stood behind that beginning. It must not be taken for the whole. (What
+    /// [`has_fragment`](Self::has_fragment) doesn't look at isn't cut off: hyper refuses it.)
+    pub(crate) fn cut_off(&self) -> Option<HeadFault> {
+        self.0.cut_off.get().copied()
     }
 
     /// All of the request of that turn was read.

@@ -55,6 +55,13 @@ pub enum HeadFault {
     /// The target is in absolute form and names another authority than `Host`.
     #[error("the request target names another server than `Host`; send the path alone")]
     Target,
+    /// The target has a byte that may not stand in one; nothing from there on was read.
+    #[error(
+        "the request target has a character that may not stand there as it is; percent-encode what \
+         each parameter is: `\"` is `%22`, `<` is `%3C`, a line end `%0A`, and what isn't ASCII its \
+         bytes"
+    )]
+    TargetByte,
     /// It has more than [`LARGEST`] bytes, or more than [`MOST_FIELDS`] fields.
     #[error("the head has more than {LARGEST} bytes, or more than {MOST_FIELDS} fields")]
     TooLarge,
@@ -67,9 +74,9 @@ pub enum HeadFault {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fragment;
 
-/// An extension of a request of whose head only the beginning was read: the rest was too much.
+/// An extension of a request of whose head only the beginning was read, since that stood behind it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct CutOff;
+pub(crate) struct CutOff(pub(crate) HeadFault);
 
 /// Checks a head that came over a connection. `own` are further fields that `Connection` may not
 /// name.
@@ -77,9 +84,7 @@ pub(crate) struct CutOff;
 /// # Errors
 /// The first [`HeadFault`] found.
 pub fn check(head: &Parts, own: &[&'static str]) -> Result<(), HeadFault> {
-    if is_too_large(head) {
-        return Err(HeadFault::TooLarge);
-    }
+    check_whole(head)?;
     if head.method == Method::CONNECT {
         return Err(HeadFault::Connect);
     }
@@ -91,17 +96,23 @@ pub fn check(head: &Parts, own: &[&'static str]) -> Result<(), HeadFault> {
     check_target(head, host(head)?)
 }
 
-/// Whether a head has more than [`LARGEST`] bytes, as it would be written, or came with more fields than
-/// [`MOST_FIELDS`].
-#[must_use]
-pub fn is_too_large(head: &Parts) -> bool {
-    if head.extensions.get::<CutOff>().is_some() {
-        return true;
+/// Checks that all of a head is there, and that it hasn't more than [`LARGEST`] bytes, as it would be
+/// written. What was cut off of one may have been what matters.
+///
+/// # Errors
+/// [`HeadFault::TooLarge`], also of what came with more fields than [`MOST_FIELDS`];
+/// [`HeadFault::TargetByte`].
+pub fn check_whole(head: &Parts) -> Result<(), HeadFault> {
+    if let Some(CutOff(fault)) = head.extensions.get() {
+        return Err(*fault);
     }
     let fields = head.headers.iter();
     let fields: usize = fields.map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
     let target = head.uri.path_and_query();
-    fields + target.map_or(0, |target| target.as_str().len()) > LARGEST
+    match fields + target.map_or(0, |target| target.as_str().len()) > LARGEST {
+        true => Err(HeadFault::TooLarge),
+        false => Ok(()),
+    }
 }
 
 /// The token of `Authorization: Bearer`, whose scheme has no case (RFC 9110); `None` where that isn't

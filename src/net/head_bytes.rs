@@ -1,17 +1,15 @@
 //! A head, as its bytes come: what hyper passes over without a word, a `#` in the target, at which it cuts
 //! that off; and what it answers by itself, with nothing that tells who refused and why: more fields than it
-//! has places for, and a longer target than it takes.
+//! has places for, a longer target than it takes, and a byte in that which may not stand there.
 //!
-//! Of those two hyper is given the beginning, up to what is too much, and an end in its place; so the
-//! request comes to be refused as every other that is too large. It is never taken for what is left of it:
-//! the connection is marked before hyper sees the end, and nothing more is read of it.
+//! Of those hyper is given the beginning, up to what it doesn't take, and an end in its place; so the
+//! request comes to be refused as every other. It is never taken for what is left of it: the connection is
+//! marked before hyper sees the end, and nothing more is read of it.
 
 use memchr::memchr;
 
-use crate::net::head::MOST_FIELDS;
-
-/// The longest target that hyper takes, bytes: with any field a head over the limit.
-const LONGEST_TARGET: usize = 65_534;
+use crate::net::head::{HeadFault, MOST_FIELDS};
+use crate::net::target_bytes::{Stop, Target};
 
 /// How much of a head has come.
 #[derive(Debug)]
@@ -25,8 +23,7 @@ enum Place {
     /// Nothing but line ends, which may stand before it.
     Unbegun,
     Method,
-    /// So many bytes of the target.
-    Target(usize),
+    Target(Target),
     /// The rest of the first line.
     Version,
     /// The beginning of a line.
@@ -40,14 +37,15 @@ enum Place {
 pub(crate) struct Found {
     /// A `#` in its first line.
     pub(crate) has_fragment: bool,
-    /// Too much of something.
+    /// What hyper wouldn't take.
     pub(crate) cut: Option<Cut>,
 }
 
-/// Where too much begins, and how a head goes on there that ends.
+/// Where that begins, what it is, and how a head goes on there that ends.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Cut {
     pub(crate) at: usize,
+    pub(crate) fault: HeadFault,
     pub(crate) end: &'static [u8],
 }
 
@@ -77,19 +75,24 @@ impl HeadBytes {
             self.place = match (self.place, byte) {
                 (Place::Over, _) => return found,
                 (Place::Unbegun, b'\r' | b'\n') => Place::Unbegun,
-                (Place::Unbegun | Place::Method, b' ') => Place::Target(0),
-                (Place::Method | Place::Target(_) | Place::Version, b'\n') => Place::Start,
+                (Place::Unbegun | Place::Method, b' ') => Place::Target(Target::default()),
+                (Place::Method | Place::Version, b'\n') => Place::Start,
                 (Place::Unbegun | Place::Method, _) => Place::Method,
-                (Place::Target(_), b' ') | (Place::Version, _) => Place::Version,
-                (Place::Target(LONGEST_TARGET), _) => {
-                    let end = b" HTTP/1.1\r\n\r\n";
-                    return self.cut(found, Cut { at, end });
-                }
-                (Place::Target(length), _) => Place::Target(length + 1),
+                (Place::Version, _) => Place::Version,
+                (Place::Target(target), _) => match target.next(*byte) {
+                    Ok(target) => Place::Target(target),
+                    Err(Stop::End) => Place::Version,
+                    Err(Stop::Refused) => {
+                        return self.cut(found, (at, HeadFault::TargetByte, target.end()));
+                    }
+                    Err(Stop::TooLong) => {
+                        return self.cut(found, (at, HeadFault::TooLarge, target.end()));
+                    }
+                },
                 (Place::Start, b'\r') => Place::Start,
                 (Place::Start, b'\n') => Place::Over,
                 (Place::Start, _) if self.fields == MOST_FIELDS => {
-                    return self.cut(found, Cut { at, end: b"\r\n" });
+                    return self.cut(found, (at, HeadFault::TooLarge, b"\r\n"));
                 }
                 (Place::Start, _) => {
                     self.fields += 1;
@@ -109,18 +112,17 @@ impl HeadBytes {
         found
     }
 
-    fn cut(&mut self, found: Found, cut: Cut) -> Found {
+    fn cut(&mut self, found: Found, (at, fault, end): (usize, HeadFault, &'static [u8])) -> Found {
         self.place = Place::Over;
-        Found {
-            cut: Some(cut),
-            ..found
-        }
+        let cut = Some(Cut { at, fault, end });
+        Found { cut, ..found }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::target_bytes::LONGEST as LONGEST_TARGET;
 
     /// Reads a head in pieces.
     fn has_fragment(pieces: &[&str]) -> bool {
@@ -180,6 +182,27 @@ mod tests {
                 length,
             );
             assert_eq!(cut, format!("{}\r\n", target(LONGEST_TARGET)));
+        }
+    }
+
+    #[test]
+    fn a_byte_that_may_not_stand_in_a_target_is_cut_off_with_what_is_behind_it() {
+        for length in [1, 3, usize::MAX] {
+            for (head, expected) in [
+                (
+                    "GET /a?b={\"c\":1} HTTP/1.1\r\n",
+                    "GET /a?b={ HTTP/1.1\r\n\r\n",
+                ),
+                ("GET /a?b=\n HTTP/1.1\r\n", "GET /a?b= HTTP/1.1\r\n\r\n"),
+                ("GET /a\r\n", "GET /a HTTP/1.1\r\n\r\n"),
+                ("\r\nGET <a HTTP/1.1\r\n", "\r\nGET / HTTP/1.1\r\n\r\n"),
+            ] {
+                assert_eq!(left(head, length), expected);
+                let cut = HeadBytes::begins().goes_on(head.as_bytes()).cut;
+                assert_eq!(cut.map(|cut| cut.fault), Some(HeadFault::TargetByte));
+            }
+            let whole = "GET /a?b={支} HTTP/1.1\r\nc: \"<\r\n\r\n\"<>";
+            assert_eq!(left(whole, length), whole);
         }
     }
 

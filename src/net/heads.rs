@@ -1,10 +1,13 @@
-//! The heads of a connection, looked at as their bytes come: of one that is too much for hyper the beginning
+//! The heads of a connection, looked at as their bytes come: of one that hyper wouldn't take the beginning
 //! is given on, and an end in place of the rest (see [`head_bytes`](super::head_bytes)).
 
 use tokio::io::ReadBuf;
 
 use crate::net::answering::Answering;
 use crate::net::head_bytes::{Cut, HeadBytes};
+
+/// The first byte of a handshake of TLS; that of a method is a letter.
+const TLS: u8 = 0x16;
 
 /// Looks at what was read of a connection.
 #[derive(Debug)]
@@ -35,12 +38,12 @@ impl Heads {
         }
     }
 
-    /// Looks at what `buffer` has from `before` on, which has just arrived, and cuts off what is too much.
+    /// Looks at what `buffer` has from `before` on, which has just arrived, and cuts off what hyper wouldn't take.
     pub(crate) fn arrived(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
         let bytes = buffer.filled().get(before..).unwrap_or_default();
         if let Some(cut) = self.look(bytes) {
             // Before the end of the head is seen, so that nobody takes it for the whole.
-            self.answering.note_cut();
+            self.answering.note_cut(cut.fault);
             buffer.set_filled(before + cut.at);
             self.end = cut.end;
             self.give_end(buffer);
@@ -55,7 +58,7 @@ impl Heads {
         self.end = later;
     }
 
-    /// Tells where too much of a head begins.
+    /// Tells where that begins which hyper wouldn't take.
     fn look(&mut self, bytes: &[u8]) -> Option<Cut> {
         let (turn, is_unread) = (self.answering.turn(), self.answering.is_unread());
         // The head that was looked at is complete once its request was begun.
@@ -63,6 +66,9 @@ impl Heads {
         if !turn.is_multiple_of(2) {
             self.is_ahead |= !is_unread;
         } else if self.head.is_none() {
+            if bytes.first() == Some(&TLS) {
+                self.answering.note_tls();
+            }
             // It is known to begin here, unless a part of it came before, or what comes is the rest of
             // a body that nobody read.
             let bytes = match std::mem::take(&mut self.is_ahead) || is_unread {

@@ -19,5 +19,6 @@ pub mod room;
 pub mod serve;
 pub mod shutdown;
 pub mod spool;
+mod target_bytes;
 pub mod terms;
 pub mod tls;

@@ -39,7 +39,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves HTTP/1.1 on `listener` until `shutdown`, then lets open requests end, for 30 s at most.
 ///
 /// The request carries its [`Peer`] as an extension. Of a head with more fields, or a longer target, than
-/// is read the handler gets the beginning: it must refuse what [`head::is_too_large`] says is one.
+/// is read, or a target with a byte that may not stand there, the handler gets the beginning: it must refuse
+/// what [`head::check_whole`] says is one.
 pub async fn serve<H, F, B>(listener: Listener, tls: Option<Tls>, handle: H, shutdown: Shutdown)
 where
     H: Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
@@ -94,10 +95,15 @@ async fn serve_erased(listener: Listener, tls: Tls, handle: Handle, ending: Endi
         crowd: Crowd::new(terms.per_network),
         ending: ending.clone(),
         until: None,
-        complained: Mutex::default(),
+        complained: LastTold::default(),
     };
+    let unread = Arc::new(Unread {
+        listener: accepting.listener.address().to_string(),
+        told: LastTold::default(),
+    });
     while let Some((stream, peer, slot)) = accepting.next().await {
         let (tls, handle, ending) = (tls.acceptor(), handle.clone(), ending.clone());
+        let unread = Arc::clone(&unread);
         let terms = terms.towards(peer);
         tokio::spawn(async move {
             let cut = ending.reached(Stage::Cut);
@@ -114,7 +120,7 @@ async fn serve_erased(listener: Listener, tls: Tls, handle: Handle, ending: Endi
                     () = late => return,
                 };
                 if let Ok(Ok(stream)) = secured {
-                    let conversation = converse(stream, (peer, terms), handle, ending);
+                    let conversation = converse(stream, (peer, terms), handle, ending, &unread);
                     at_once(pin!(conversation)).await;
                 }
             };
@@ -142,7 +148,7 @@ struct Accepting {
     /// Until when the backlog is emptied.
     until: Option<Instant>,
     /// When it was last told that all connections are taken.
-    complained: Mutex<Option<Instant>>,
+    complained: LastTold,
 }
 
 impl Accepting {
@@ -166,12 +172,7 @@ impl Accepting {
 
     /// Says that whoever comes next waits: nobody else can tell, since those who do see only silence.
     fn complain(&self) {
-        let mut complained = self
-            .complained
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if complained.is_none_or(|at| at.elapsed() >= COMPLAINTS) {
-            *complained = Some(Instant::now());
+        if self.complained.is_due() {
             tracing::warn!(
                 listener = %self.listener.address(),
                 connections = self.listener.terms().connections,
@@ -203,12 +204,61 @@ impl Accepting {
     }
 }
 
-/// How often it is told that a listener is full.
+/// How often it is told that a listener is full, or that hyper refused what came to it.
 const COMPLAINTS: Duration = Duration::from_secs(60);
 
+/// When something was last told that whoever connects may bring about at any time.
+#[derive(Default)]
+struct LastTold(Mutex<Option<Instant>>);
+
+impl LastTold {
+    /// Whether it is time to tell it again; then it counts as told.
+    fn is_due(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|at| at.elapsed() >= COMPLAINTS);
+        if is_due {
+            *last = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
+/// What hyper answers by itself, 400 or 431 without a word, and no handler sees.
+struct Unread {
+    listener: String,
+    told: LastTold,
+}
+
+impl Unread {
+    fn tell(&self, error: &hyper::Error, peer: Peer, is_tls: bool) {
+        if !self.told.is_due() {
+            return;
+        }
+        let peer = match peer {
+            Peer::Tcp(address) => address.ip().to_canonical().to_string(),
+            Peer::Unix { .. } => "unix".to_owned(),
+        };
+        let message = match is_tls {
+            true => {
+                "a connection begins as TLS does, where plain HTTP is spoken: does its URL begin with \
+                 `https://`? (told once a minute)"
+            }
+            false => "what came over a connection is no request of HTTP/1.1 (told once a minute)",
+        };
+        tracing::info!(listener = %self.listener, peer, %error, "{message}");
+    }
+}
+
 /// Speaks HTTP on one connection until it ends.
-async fn converse(stream: Stream, (peer, terms): (Peer, Terms), handle: Handle, ending: Ending) {
+async fn converse(
+    stream: Stream,
+    (peer, terms): (Peer, Terms),
+    handle: Handle,
+    ending: Ending,
+    unread: &Unread,
+) {
     let answering = Answering::default();
+    let came = answering.clone();
     let stream = Paced::new(stream, terms, answering.clone(), ending.clone());
     let (leaving, closing) = (
         ending.reached(Stage::Leaving),
@@ -219,16 +269,16 @@ async fn converse(stream: Stream, (peer, terms): (Peer, Terms), handle: Handle, 
         if has_fragment {
             request.extensions_mut().insert(head::Fragment);
         }
-        let is_cut_off = answering.is_cut_off();
-        if is_cut_off {
-            request.extensions_mut().insert(head::CutOff);
+        let cut_off = answering.cut_off();
+        if let Some(fault) = cut_off {
+            request.extensions_mut().insert(head::CutOff(fault));
         }
         let turn = answering.begin(!request.body().is_end_stream());
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(Within(terms.body));
         // Whoever sent this may see another end of it than we: nothing more is read behind it.
         let is_unclear =
-            has_fragment || is_cut_off || head::check_framing(request.headers()).is_err();
+            has_fragment || cut_off.is_some() || head::check_framing(request.headers()).is_err();
         let (answer, answering) = (
             (handle.0)(request.map(|body| RequestBody::new(body, answering.clone(), turn))),
             answering.clone(),
@@ -253,19 +303,26 @@ async fn converse(stream: Stream, (peer, terms): (Peer, Terms), handle: Handle, 
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    tokio::select! {
-        biased;
-        _ = connection.as_mut() => return,
-        // Then it is looked at: half of a request isn't waited for any more.
-        () = leaving => {}
+    let ended = async {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return ended,
+            // Then it is looked at: half of a request isn't waited for any more.
+            () = leaving => {}
+        }
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return ended,
+            () = closing => connection.as_mut().graceful_shutdown(),
+        }
+        connection.as_mut().await
+    };
+    // A connection that breaks concerns nobody but its peer.
+    if let Err(error) = ended.await
+        && error.is_parse()
+    {
+        unread.tell(&error, peer, came.is_tls());
     }
-    tokio::select! {
-        biased;
-        // A connection that breaks concerns nobody but its peer.
-        _ = connection.as_mut() => return,
-        () = closing => connection.as_mut().graceful_shutdown(),
-    }
-    let _ = connection.await;
 }
 
 #[cfg(test)]

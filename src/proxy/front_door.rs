@@ -45,10 +45,7 @@ pub(crate) fn check(
     allowed_hosts: &[String],
     visitor: Visitor,
 ) -> Result<(), ProxyError> {
-    if head::is_too_large(head) {
-        let detail = HeadFault::TooLarge.to_string();
-        return Err(ProxyError::refused(ErrorCode::HeadersTooLarge, detail));
-    }
+    head::check_whole(head).map_err(unclear)?;
     if visitor == Visitor::Any {
         check_origin(head, allowed_hosts)?;
     }
@@ -97,22 +94,26 @@ pub(crate) fn check_origin(head: &Parts, allowed_hosts: &[String]) -> Result<(),
 /// # Errors
 /// `body-invalid`, `browser-refused`, `http-method-not-allowed`, `parameter-invalid`.
 fn check_clear(head: &Parts) -> Result<(), ProxyError> {
-    let fault = match head::check(head, &TAGS) {
-        Ok(()) => return Ok(()),
-        Err(fault) => fault,
-    };
-    let code = match fault {
+    match head::check(head, &TAGS) {
         // On a unix socket `Host` says nothing: many clients write whatever comes to mind.
-        HeadFault::Host | HeadFault::Target if is_unix(head) => return Ok(()),
+        Err(HeadFault::Host | HeadFault::Target) if is_unix(head) => Ok(()),
+        checked => checked.map_err(unclear),
+    }
+}
+
+/// How a backend is told of a fault.
+fn unclear(fault: HeadFault) -> ProxyError {
+    let code = match fault {
         HeadFault::Host | HeadFault::Target => ErrorCode::BrowserRefused,
         HeadFault::TooLarge => ErrorCode::HeadersTooLarge,
         HeadFault::Connect => ErrorCode::HttpMethodNotAllowed,
         HeadFault::ContentTypes | HeadFault::TransferEncoding => ErrorCode::BodyInvalid,
-        HeadFault::ConnectionNames(_) | HeadFault::Expectation | HeadFault::Fragment => {
-            ErrorCode::ParameterInvalid
-        }
+        HeadFault::ConnectionNames(_)
+        | HeadFault::Expectation
+        | HeadFault::Fragment
+        | HeadFault::TargetByte => ErrorCode::ParameterInvalid,
     };
-    Err(ProxyError::refused(code, fault.to_string()))
+    ProxyError::refused(code, fault.to_string())
 }
 
 /// Refuses a tag with `_` in the place of `-`: some servers take the two for one.

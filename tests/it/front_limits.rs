@@ -226,6 +226,110 @@ async fn what_stands_behind_a_number_sign_is_not_lost_unsaid() {
 }
 
 #[tokio::test]
+async fn a_target_with_a_byte_that_may_not_stand_there_is_told_so_in_the_shape_of_its_route() {
+    const CODE: &str = "alipay-sidecar-error: parameter-invalid";
+    const ID: &str = "alipay-sidecar-request-id: ";
+    let sidecar = TestSidecar::start().await;
+    let biz = br#"biz_content={"out_trade_no":"1"}"#;
+    let gateway = [b"/gateway.do?method=alipay.trade.query&", &biz[..]].concat();
+    let in_200 = [
+        " 200 ",
+        CODE,
+        r#""sub_code":"sidecar.parameter-invalid""#,
+        ID,
+    ];
+    let problem = [" 400 ", CODE, "application/problem+json", "%22"];
+    let v3 = [" 400 ", CODE, r#""code":"#, ID];
+    for (base, target, expected) in [
+        (&sidecar.proxy, &gateway[..], in_200),
+        (
+            &sidecar.proxy,
+            b"/gateway.do?subject=\xD6\xA7\xB8\xB6",
+            in_200,
+        ),
+        (&sidecar.proxy, b"/gateway.do?subject=\xE6\x94", in_200),
+        (&sidecar.proxy, b"/v2/alipay.trade.query?a=<b>", problem),
+        (&sidecar.proxy, b"/v2/alipay.trade.query?a=\x7F", problem),
+        (&sidecar.proxy, b"/v2/alipay.trade.query?a={\n}", problem),
+        (&sidecar.proxy, b"/v3/alipay/trade/query?a=\"b\"", v3),
+        (&sidecar.proxy, b"`", [" 400 ", CODE, ID, ""]),
+        (&sidecar.admin, b"/api/apps?x=\"", [" 400 ", CODE, ID, ""]),
+        (&sidecar.admin, b"/livez?\"", [" 400 ", CODE, ID, ""]),
+        (
+            &sidecar.webhook,
+            b"/alipay/gateway?\"",
+            [" 400 ", "fail", "", ""],
+        ),
+        (
+            &sidecar.webhook,
+            b"/alipay/auth?state=\"",
+            [" 400 ", "", "", ""],
+        ),
+    ] {
+        let fields =
+            b" HTTP/1.1\r\nHost: localhost\r\nAlipay-Merchant: shop\r\nContent-Length: 2\r\n\r\n{}";
+        let next = with_fields("/livez", 3);
+        let request = [b"POST ", target, fields, next.as_bytes()].concat();
+        let answer = raw::exchange(base, &request).await;
+        let shown = target.escape_ascii();
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{shown}: {answer}");
+        for part in expected {
+            assert!(answer.contains(part), "{shown}: {part} in {answer}");
+        }
+        assert!(answer.contains("connection: close"), "{shown}: {answer}");
+    }
+    let counted =
+        r#"alipay_sidecar_requests_total{api="v2",method="none",outcome="parameter-invalid"}"#;
+    assert!(sidecar.metric(counted).await >= 3.0);
+    // What hyper takes raw is taken as ever.
+    let fine = "POST /v2/alipay.trade.query?a={'|^`}支 HTTP/1.1\r\nHost: localhost\r\n\
+                Alipay-Merchant: nobody\r\nConnection: close\r\nX: \"<>\r\nContent-Length: 2\r\n\r\n{}";
+    let answer = raw::exchange(&sidecar.proxy, fine.as_bytes()).await;
+    assert!(!answer.contains("percent-encode"), "{answer}");
+    assert!(answer.contains("alipay-sidecar-error: "), "{answer}");
+}
+
+#[tokio::test]
+async fn what_is_no_request_at_all_is_told_in_the_log_once_a_minute() {
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let written = log.reopen().expect("a file");
+    let lines = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO);
+    let lines = lines.with_writer(std::sync::Arc::new(written)).finish();
+    crate::support::ask_every_subscriber();
+    let _lines = tracing::subscriber::set_default(lines);
+    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xFC\x03\x03 a\n".to_vec();
+    let with = |rest: &str| format!("POST /x HTTP/1.1\r\nHost: x\r\n{rest}\r\n\r\n").into_bytes();
+    for (sent, said) in [
+        (hello, "begins as TLS does"),
+        (with("Content-Length: 20, 20"), "is no request of HTTP/1.1"),
+        (
+            with("Transfer-Encoding: identity"),
+            "is no request of HTTP/1.1",
+        ),
+        (
+            b"GET / HTTP/2.0\r\n\r\n".to_vec(),
+            "is no request of HTTP/1.1",
+        ),
+        (
+            b"GET /a b HTTP/1.1\r\n\r\n".to_vec(),
+            "is no request of HTTP/1.1",
+        ),
+    ] {
+        let sidecar = TestSidecar::start().await;
+        let before = std::fs::read_to_string(log.path()).expect("text").len();
+        for _ in 0..3 {
+            let answer = raw::exchange(&sidecar.proxy, &sent).await;
+            let shown = sent.escape_ascii();
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{shown}: {answer}");
+        }
+        let log = std::fs::read_to_string(log.path()).expect("text");
+        let log = log.get(before..).unwrap_or_default();
+        assert_eq!(log.matches(said).count(), 1, "{log}");
+        assert!(log.contains("127.0.0.1"), "{log}");
+    }
+}
+
+#[tokio::test]
 async fn more_parameters_than_anybody_needs_are_refused_wherever_they_are_read() {
     let (alipay, sidecar) = watched().await;
     let (many, parts) = (pairs(1001), 101);

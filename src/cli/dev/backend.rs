@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use crate::config::listen::Listen;
 use crate::net::body::RequestBody;
-use crate::net::head;
+use crate::net::head::{self, HeadFault};
 use crate::net::listener::Listener;
 use crate::net::serve::serve;
 use crate::net::shutdown::{Shutdown, ShutdownTrigger};
@@ -57,10 +57,13 @@ impl Backend {
             let sender = sender.clone();
             async move {
                 let (head, body) = request.into_parts();
-                if head::is_too_large(&head) {
-                    // Of its fields the first are there alone.
+                if let Err(fault) = head::check_whole(&head) {
+                    // Perhaps only its beginning is there.
                     let mut answer = Response::new(Full::default());
-                    *answer.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                    *answer.status_mut() = match fault {
+                        HeadFault::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                        _ => StatusCode::BAD_REQUEST,
+                    };
                     return answer;
                 }
                 // A body that breaks off is answered all the same: its sender has gone.
