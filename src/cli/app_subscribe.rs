@@ -113,8 +113,7 @@ async fn put(
 
 fn tell(view: &SubscriptionView, form: &Form) -> Result<(), Failure> {
     if form.json {
-        output::say(serde_json::to_string(view).map_err(anyhow::Error::from)?);
-        return Ok(());
+        return output::say_json_line(view);
     }
     let whose = match &view.auth_app_id {
         Some(id) => format!("{}/{id}", view.app_id),
@@ -124,7 +123,7 @@ fn tell(view: &SubscriptionView, form: &Form) -> Result<(), Failure> {
         None => "subscribed",
         Some(error) => error.as_str(),
     };
-    output::say(format!("{whose}  {}  {what}", view.topic));
+    output::say_line(format!("{whose}  {}  {what}", view.topic));
     Ok(())
 }
 

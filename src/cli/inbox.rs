@@ -1,4 +1,7 @@
 //! `inbox list|show|replay|reverify|prune`.
+//!
+//! Names, values, types and more are what somebody sent, of what was refused a stranger: people read
+//! it by [`output::say_line`] and [`output::say_table`] alone, which keep it from the terminal.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -180,7 +183,7 @@ async fn list(context: &Context, arguments: ListArguments) -> Result<(), Failure
     let header = ["id", "app_id", "type", "state", "attempts", "received_at"];
     output::say_table(header, rows.collect());
     if let Some(next) = page.next {
-        output::say(format!("more: --after {next}"));
+        output::say_line(format!("more: --after {next}"));
     }
     Ok(())
 }
@@ -199,7 +202,7 @@ async fn prune(context: &Context, arguments: &PruneArguments) -> Result<(), Fail
         (removed.users, "names of users with tokens"),
         (removed.memos, "codes and the like"),
     ] {
-        output::say(format!("{count:8} {what}"));
+        output::say_line(format!("{count:8} {what}"));
     }
     Ok(())
 }
@@ -220,7 +223,7 @@ async fn replay(context: &Context, arguments: ReplayArguments) -> Result<(), Fai
     if arguments.form.json {
         return output::say_json(&json!({ "replayed": replayed }));
     }
-    output::say(match &arguments.id {
+    output::say_line(match &arguments.id {
         Some(id) => format!("{id} will be delivered again"),
         None => format!("{replayed} will be delivered again"),
     });
@@ -253,7 +256,7 @@ fn show(view: &EntryView, form: &Form) -> Result<(), Failure> {
         ("auth_app_id", output::or_dash(view.auth_app_id.as_deref())),
     ];
     for (name, value) in lines {
-        output::say(format!("{name:12} {value}"));
+        output::say_line(format!("{name:12} {value}"));
     }
     for attempt in &view.history {
         let result = attempt.error.map_or("taken", |error| error.as_str());
@@ -266,7 +269,7 @@ fn show(view: &EntryView, form: &Form) -> Result<(), Failure> {
             .reason
             .as_deref()
             .map(|why| format!(": {}", output::printable(why)));
-        output::say(format!(
+        output::say_line(format!(
             "attempt      {at} {}{} {status} {result} ({} ms){}",
             attempt.via.as_str(),
             to.unwrap_or_default(),
@@ -284,7 +287,7 @@ fn show(view: &EntryView, form: &Form) -> Result<(), Failure> {
     for variant in &view.variants {
         let at = output::time_of(variant.received_at);
         let differs = variant.differs.join(", ");
-        output::say(format!(
+        output::say_line(format!(
             "also came    {at} under the same notify_id, not delivered; it differs in {differs}"
         ));
         say_params(&variant.params);
@@ -292,11 +295,9 @@ fn show(view: &EntryView, form: &Form) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Names are what somebody sent: nothing in them may reach the terminal as a command. Values are
-/// JSON, which escapes by itself.
 fn say_params(params: &BTreeMap<String, Value>) {
     for (name, value) in params {
-        output::say(format!("  {} = {value}", output::printable(name)));
+        output::say_line(format!("  {} = {value}", output::printable(name)));
     }
 }
 
@@ -312,17 +313,17 @@ fn say_refusal(refusal: &RefusalView) {
         ("body", format!("{} bytes", refusal.body_bytes)),
     ];
     for (name, value) in lines {
-        output::say(format!("{name:12} {value}"));
+        output::say_line(format!("{name:12} {value}"));
     }
 }
 
 fn say_explained(explained: &Explained) {
-    output::say(format!("{:12} {}", "signature", explained.text));
+    output::say_line(format!("{:12} {}", "signature", explained.text));
     for cause in explained.causes.iter().skip(1) {
-        output::say(format!("{:12} [{}] {}", "and", cause.cause, cause.text));
+        output::say_line(format!("{:12} [{}] {}", "and", cause.cause, cause.text));
     }
     for remark in &explained.remarks {
-        output::say(format!(
+        output::say_line(format!(
             "{:12} [{}] {}",
             "remark", remark.cause, remark.text
         ));
@@ -354,9 +355,9 @@ fn say_report(report: &ReverifyReport, form: &Form) -> Result<(), Failure> {
     for item in &report.items {
         let reason = item.reason.as_deref().unwrap_or("it is in the inbox now");
         let (outcome, reason) = (item.outcome.as_str(), output::printable(reason));
-        output::say(format!("{} {outcome}: {reason}", item.id));
+        output::say_line(format!("{} {outcome}: {reason}", item.id));
     }
-    output::say(format!(
+    output::say_line(format!(
         "{} accepted, {} duplicate, {} postponed, {} still refused",
         report.accepted, report.duplicate, report.postponed, report.refused
     ));

@@ -234,7 +234,7 @@ pub(crate) fn show(view: &MerchantView, form: &Form) -> Result<(), Failure> {
         ("token", format!("sha256 {}…", view.token_fingerprint)),
     ];
     for (name, value) in lines {
-        output::say(format!("{name:12} {value}"));
+        output::say_line(format!("{name:12} {value}"));
     }
     Ok(())
 }

@@ -53,7 +53,7 @@ pub(crate) async fn verify(context: &Context, arguments: VerifyArguments) -> Res
     if arguments.form.json {
         output::say_json(&verdict)?;
     } else {
-        output::say(line(&verdict));
+        output::say_line(line(&verdict));
     }
     match is_proved(&verdict) {
         true => Ok(()),
@@ -74,8 +74,8 @@ async fn all(
         unproved += u64::from(!is_proved(&verdict));
         // One line each, as they come: nobody holds a million of them.
         match arguments.form.json {
-            true => output::say(serde_json::to_string(&verdict).map_err(anyhow::Error::from)?),
-            false => output::say(line(&verdict)),
+            true => output::say_json_line(&verdict)?,
+            false => output::say_line(line(&verdict)),
         }
         Ok(())
     };

@@ -244,7 +244,8 @@ fn not_understood(given: &[OsString], error: &clap::Error) -> Outcome {
 }
 
 fn tell_json(problem: &serde_json::Value) {
-    output::say(format!("{problem:#}"));
+    // Texts, numbers and flags always serialise.
+    let _ = output::say_json(problem);
 }
 
 fn execute(context: &Context, verb: Verb) -> Result<(), Failure> {

@@ -23,6 +23,12 @@ pub(crate) fn say(line: impl Display) {
     note(writeln!(io::stdout().lock(), "{line}"));
 }
 
+/// Writes one line that tells what others chose, in part at least: it stays one line, and nothing in
+/// it reaches the terminal as a command.
+pub(crate) fn say_line(line: impl Display) {
+    say(one_line(&line.to_string()));
+}
+
 /// Writes bytes, and a newline where they have none, to standard output.
 pub(crate) fn say_bytes(bytes: &[u8]) {
     let mut stdout = io::stdout().lock();
@@ -72,12 +78,23 @@ pub(crate) fn rewrite(line: impl Display) {
 /// Writes `value` as JSON to standard output.
 pub(crate) fn say_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(anyhow::Error::from)?;
-    say(text);
+    say(visible_json(&text));
     Ok(())
 }
 
-/// Writes a table with aligned columns.
+/// Writes `value` as JSON on a line of its own.
+pub(crate) fn say_json_line(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string(value).map_err(anyhow::Error::from)?;
+    say(visible_json(&text));
+    Ok(())
+}
+
+/// Writes a table with aligned columns, each row one line whatever is in it.
 pub(crate) fn say_table<const N: usize>(header: [&str; N], rows: Vec<[String; N]>) {
+    let rows: Vec<_> = rows
+        .into_iter()
+        .map(|row| row.map(|cell| one_line(&cell)))
+        .collect();
     let mut widths = header.map(|title| title.chars().count());
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -106,6 +123,46 @@ pub(crate) fn printable(text: &str) -> String {
         }
     }
     shown
+}
+
+/// A text on one line, in which what a terminal would obey, and what shows the rest in another order
+/// or not at all, is written out. What [`printable`] made stays what it is.
+fn one_line(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match misleads(c) {
+            true => shown.extend(c.escape_debug()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// The same JSON. What it leaves as it is but a terminal doesn't, is escaped; such characters stand
+/// nowhere but within its strings.
+fn visible_json(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c != '\n' && misleads(c) {
+            let mut buffer = [0; 2];
+            let units = c.encode_utf16(&mut buffer).iter();
+            shown.extend(units.map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Whether a terminal obeys it, hides it, or shows what follows in another order.
+fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 /// What stands for nothing in a table.
@@ -143,5 +200,26 @@ mod tests {
             "a\\n\\u{1b}[31m\\u{202e}"
         );
         assert_eq!(printable("\\n"), "\\\\n");
+    }
+
+    #[test]
+    fn a_line_stays_one_and_commands_nothing() {
+        let sent = "中 é \"a\\\" \n\u{1b}[2J\u{9b}31m\u{7f}\u{202e}\u{200b}\u{e0041}";
+        let shown = "中 é \"a\\\" \\n\\u{1b}[2J\\u{9b}31m\\u{7f}\\u{202e}\\u{200b}\\u{e0041}";
+        assert_eq!(one_line(sent), shown);
+        assert_eq!(one_line(&printable(sent)), printable(sent));
+    }
+
+    #[test]
+    fn json_commands_nothing_and_says_the_same() {
+        let sent = serde_json::json!({
+            "中\u{9b}": ["a\n\u{1b}[2J\u{9b}31m\u{7f}", "\u{202e}\u{e0041}"],
+        });
+        let shown = visible_json(&format!("{sent:#}"));
+        assert!(!shown.chars().any(|c| c != '\n' && misleads(c)), "{shown}");
+        assert!(shown.contains("\\u009b31m\\u007f"), "{shown}");
+        assert!(shown.contains("\\u202e\\udb40\\udc41"), "{shown}");
+        let read: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        assert_eq!(read, sent);
     }
 }

@@ -87,7 +87,8 @@ impl Tally {
 /// for those there is one more.
 pub(crate) fn failed(text: String, unasked: u64, form: &Form) -> Failure {
     if form.json && unasked > 0 {
-        output::say(problem::of(&anyhow!(text.clone()).into()));
+        // Texts, numbers and flags always serialise.
+        let _ = output::say_json_line(&problem::of(&anyhow!(text.clone()).into()));
     }
     Failure::told(text)
 }

@@ -131,9 +131,9 @@ fn show(said: &DescriptionView) {
         ("auth_start", said.auth_start.as_deref()),
         ("auth_end", said.auth_end.as_deref()),
     ] {
-        output::say(format!("{name:12} {}", output::or_dash(value)));
+        output::say_line(format!("{name:12} {}", output::or_dash(value)));
     }
     for method in &said.auth_methods {
-        output::say(format!("{:12} {method}", "may"));
+        output::say_line(format!("{:12} {method}", "may"));
     }
 }

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use sha2::{Digest as _, Sha256};
 
+use crate::audit::entry::is_reordering;
 use crate::model::id::EventId;
 use crate::model::quarantine::{Bounds, Place};
 use crate::model::refused::{RefusalKind, RefusedNotification};
@@ -291,7 +292,10 @@ fn with_claims(refused: RefusedNotification) -> Option<RefusedNotification> {
 
 /// The beginning of a claim, fit for a terminal: nobody vouches for what stands in it.
 fn claim(text: &str) -> String {
-    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let visible = |c: char| match c.is_control() || is_reordering(c) {
+        true => '\u{fffd}',
+        false => c,
+    };
     text.chars().take(LONGEST_CLAIM).map(visible).collect()
 }
 
