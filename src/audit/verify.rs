@@ -100,6 +100,8 @@ pub fn verify_all(
     anchored: Option<Head>,
 ) -> io::Result<Report> {
     let mut verifier = Verifier::new(key, anchored);
+    // Where no file is left, it is this one that is missing.
+    verifier.at.0 = path.to_owned();
     for (name, file, length) in opened::opened(path)? {
         verifier.file(&name, BufReader::new(file.take(length)))?;
     }
@@ -383,7 +385,7 @@ impl<'k> Verifier<'k> {
             return;
         };
         let last = self.last.map_or(0, |head| head.seq);
-        let file = self.report.files.last().cloned().unwrap_or_default();
+        let file = self.report.files.last().unwrap_or(&self.at.0).clone();
         if last < anchored.seq {
             self.at = (file, 0);
             let (from, to) = (last + 1, anchored.seq);

@@ -87,7 +87,9 @@ fn a_log_is_checked_while_the_sidecar_runs_and_after() {
         &["are missing at the end; the store knows them"],
     );
     std::fs::remove_file(log(&world)).expect("removed");
-    world.check(&VERIFY, 1, &["missing at the end"]);
+    let found = world.check(&VERIFY, 1, &["missing at the end"]);
+    let place = found.lines().next().expect("a problem");
+    assert!(place.contains("data/audit.jsonl: lines 1 to"), "{found}");
     world.check(
         &["audit", "verify", "nowhere"],
         2,
