@@ -69,6 +69,20 @@ pub(crate) fn collector(text: &str) -> Result<String, Mismatch> {
     Ok(text.to_owned())
 }
 
+/// A page that a browser is sent to. What stands behind a `#` is for the page: front ends keep their
+/// own address there.
+pub(crate) fn page(text: &str) -> Result<String, Mismatch> {
+    let (address, fragment) = text.split_once('#').unwrap_or((text, ""));
+    any(address)?;
+    // It travels in a header, so it holds what a URL may.
+    let is_plain = |b: u8| b.is_ascii_graphic() && b != b'#';
+    match fragment.bytes().all(is_plain) {
+        true => Ok(text.to_owned()),
+        false => Err(Mismatch::of_text(text, "an http:// or https:// URL")
+            .hint("behind the `#` stand printable ASCII characters alone")),
+    }
+}
+
 /// Any page or endpoint.
 pub(crate) fn any(text: &str) -> Result<String, Mismatch> {
     parse(text, "an http:// or https:// URL").map(|_| text.to_owned())
@@ -98,7 +112,7 @@ fn parse(text: &str, expected: &str) -> Result<Url, Mismatch> {
             .hint("user information isn't allowed in a URL"));
     }
     if text.contains('#') {
-        return Err(wrong());
+        return Err(wrong().hint("it has a fragment (`#…`)"));
     }
     let uri: Uri = text.parse().map_err(|_| wrong())?;
     let scheme = uri.scheme_str().unwrap_or_default();
@@ -166,6 +180,32 @@ mod tests {
     fn user_information_is_refused_and_not_shown() {
         let fault = any("https://user:hunter2@a.example/").expect_err("refused");
         assert!(!fault.to_string().contains("hunter2"), "{fault}");
+    }
+
+    #[test]
+    fn a_fragment_is_for_pages_alone() {
+        for good in [
+            "https://a.example/app?k=v#/done",
+            "https://a.example/#",
+            "https://a/",
+        ] {
+            assert_eq!(page(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "https://a/#a#b",
+            "https://a/#a b",
+            "https://a/#中",
+            "https://a/#\r\nx:1",
+        ] {
+            assert!(page(bad).is_err(), "{bad}");
+        }
+        for bad in ["https://u:p@a/#/", "//a#/", "ftp://a/#/", "#/"] {
+            assert!(page(bad).is_err(), "{bad}");
+        }
+        for other in [any, upstream, public, prefix, collector, egress] {
+            let fault = other("https://a.example/#/done").expect_err("refused");
+            assert!(fault.to_string().contains("fragment"), "{fault}");
+        }
     }
 
     #[test]

@@ -51,8 +51,8 @@ impl WebhookConfig {
         Self {
             listen: Listen::read(section, "listen").unwrap_or(default.listen),
             public_url: section.optional("public_url", url::public),
-            auth_return_url: section.optional("auth_return_url", url::any),
-            user_auth_return_url: section.optional("user_auth_return_url", url::any),
+            auth_return_url: section.optional("auth_return_url", url::page),
+            user_auth_return_url: section.optional("user_auth_return_url", url::page),
             accept_stateless_auth: section
                 .flag("accept_stateless_auth")
                 .unwrap_or(default.accept_stateless_auth),
