@@ -121,17 +121,19 @@ impl NamedApps {
 
     /// Says for which of them no call can be made: an id that was mistyped is found so.
     async fn warn_of_unknown(&self, backend: &Backend) {
-        for (app_id, count) in &self.0 {
-            let Ok(id) = app_id.parse() else { continue };
-            if backend.app(&id).await.is_err() {
-                let whose = match count {
-                    1 => "its merchant".to_owned(),
-                    count => format!("its {count} merchants"),
-                };
-                output::complain(format!(
-                    "warning: app {app_id} is neither configured nor stored; no call can be made for {whose} yet"
-                ));
-            }
+        // Where nobody can tell which there are, nothing is said of them.
+        let Ok(apps) = backend.apps().await else {
+            return;
+        };
+        let is_there = |app_id: &str| apps.items.iter().any(|app| app.app_id == app_id);
+        for (app_id, count) in self.0.iter().filter(|(app_id, _)| !is_there(app_id)) {
+            let whose = match count {
+                1 => "its merchant".to_owned(),
+                count => format!("its {count} merchants"),
+            };
+            output::complain(format!(
+                "warning: app {app_id} is neither configured nor stored; no call can be made for {whose} yet"
+            ));
         }
     }
 }

@@ -58,8 +58,8 @@ pub enum HeadFault {
     /// The target has a byte that may not stand in one; nothing from there on was read.
     #[error(
         "the request target has a character that may not stand there as it is; percent-encode what \
-         each parameter is: `\"` is `%22`, `<` is `%3C`, a line end `%0A`, and what isn't ASCII its \
-         bytes"
+         each parameter is: a space is `%20`, `\"` is `%22`, `<` is `%3C`, a line end `%0A`, and what isn't ASCII \
+         its bytes"
     )]
     TargetByte,
     /// It has more than [`LARGEST`] bytes, or more than [`MOST_FIELDS`] fields.

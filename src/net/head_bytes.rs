@@ -16,7 +16,15 @@ use crate::net::target_bytes::{Stop, Target};
 pub(crate) struct HeadBytes {
     place: Place,
     fields: usize,
+    /// Nothing came before it, so that it is sure to begin where it does. Of a later one, where a part may
+    /// have come with the one before, no byte is judged by what it is: it could be another's.
+    is_first: bool,
 }
+
+/// What a first line goes on with behind its target.
+const VERSION: &[u8] = b"HTTP/";
+/// The same, and how a head ends there.
+const REST: &[u8] = b"HTTP/1.1\r\n\r\n";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
@@ -24,8 +32,8 @@ enum Place {
     Unbegun,
     Method,
     Target(Target),
-    /// The rest of the first line.
-    Version,
+    /// So many bytes of the rest of the first line, as far as these are `VERSION`.
+    Version(usize),
     /// The beginning of a line.
     Start,
     Field,
@@ -55,6 +63,15 @@ impl HeadBytes {
         Self {
             place: Place::Unbegun,
             fields: 0,
+            is_first: false,
+        }
+    }
+
+    /// The same, of which these are the first of a connection.
+    pub(crate) fn first() -> Self {
+        Self {
+            is_first: true,
+            ..Self::begins()
         }
     }
 
@@ -76,12 +93,22 @@ impl HeadBytes {
                 (Place::Over, _) => return found,
                 (Place::Unbegun, b'\r' | b'\n') => Place::Unbegun,
                 (Place::Unbegun | Place::Method, b' ') => Place::Target(Target::default()),
-                (Place::Method | Place::Version, b'\n') => Place::Start,
+                (Place::Method | Place::Version(_), b'\n') => Place::Start,
                 (Place::Unbegun | Place::Method, _) => Place::Method,
-                (Place::Version, _) => Place::Version,
+                // A space in the target, then.
+                (Place::Version(length), _) if self.is_first && !goes_on(length, *byte) => {
+                    let end = REST.get(length..).unwrap_or_default();
+                    return self.cut(found, (at, HeadFault::TargetByte, end));
+                }
+                (Place::Version(length), _) => Place::Version(VERSION.len().min(length + 1)),
                 (Place::Target(target), _) => match target.next(*byte) {
                     Ok(target) => Place::Target(target),
-                    Err(Stop::End) => Place::Version,
+                    Err(Stop::End) => Place::Version(0),
+                    Err(Stop::Refused) if !self.is_first => match byte {
+                        b'\n' => Place::Start,
+                        b' ' => Place::Version(0),
+                        _ => Place::Target(target.passed()),
+                    },
                     Err(Stop::Refused) => {
                         return self.cut(found, (at, HeadFault::TargetByte, target.end()));
                     }
@@ -119,6 +146,11 @@ impl HeadBytes {
     }
 }
 
+/// Whether a version may go on with `byte` after `length` bytes; which version it is, is hyper's to judge.
+fn goes_on(length: usize, byte: u8) -> bool {
+    VERSION.get(length).is_none_or(|expected| *expected == byte)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,7 +173,7 @@ mod tests {
 
     /// What is left of `head`, given in pieces of `length` bytes.
     fn left(head: &str, length: usize) -> String {
-        let (mut read, mut left) = (HeadBytes::begins(), Vec::new());
+        let (mut read, mut left) = (HeadBytes::first(), Vec::new());
         for piece in head.as_bytes().chunks(length) {
             if let Some(cut) = read.goes_on(piece).cut {
                 left.extend(&piece[..cut.at]);
@@ -163,7 +195,7 @@ mod tests {
                 fields(1, "c: d\r\n\r\n"),
             ),
             (
-                format!("\nP / X\n{}", fields(MOST_FIELDS, ":\n")),
+                format!("\nP / HTTP/1.1\n{}", fields(MOST_FIELDS, ":\n")),
                 fields(9, "c:\n"),
             ),
         ] {
@@ -195,14 +227,22 @@ mod tests {
                 ),
                 ("GET /a?b=\n HTTP/1.1\r\n", "GET /a?b= HTTP/1.1\r\n\r\n"),
                 ("GET /a\r\n", "GET /a HTTP/1.1\r\n\r\n"),
+                ("GET /a b HTTP/1.1\r\n", "GET /a HTTP/1.1\r\n\r\n"),
+                ("GET /a HTML HTTP/1.1\r\n", "GET /a HTTP/1.1\r\n\r\n"),
                 ("\r\nGET <a HTTP/1.1\r\n", "\r\nGET / HTTP/1.1\r\n\r\n"),
             ] {
                 assert_eq!(left(head, length), expected);
-                let cut = HeadBytes::begins().goes_on(head.as_bytes()).cut;
+                let cut = HeadBytes::first().goes_on(head.as_bytes()).cut;
                 assert_eq!(cut.map(|cut| cut.fault), Some(HeadFault::TargetByte));
+                let later = HeadBytes::begins().goes_on(head.as_bytes());
+                assert_eq!(later.cut, None, "it may be the rest of another's");
             }
-            let whole = "GET /a?b={支} HTTP/1.1\r\nc: \"<\r\n\r\n\"<>";
-            assert_eq!(left(whole, length), whole);
+            for whole in [
+                "GET /a?b={支} HTTP/1.1\r\nc: \"<\r\n\r\n\"<>",
+                "PRI * HTTP/2.0\r\n\r\n",
+            ] {
+                assert_eq!(left(whole, length), whole);
+            }
         }
     }
 

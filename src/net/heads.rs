@@ -73,6 +73,7 @@ impl Heads {
             // a body that nobody read.
             let bytes = match std::mem::take(&mut self.is_ahead) || is_unread {
                 true => HeadBytes::unknown(),
+                false if turn == 0 => HeadBytes::first(),
                 false => HeadBytes::begins(),
             };
             self.head = Some(Head { turn, bytes });

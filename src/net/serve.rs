@@ -100,6 +100,7 @@ async fn serve_erased(listener: Listener, tls: Tls, handle: Handle, ending: Endi
     let unread = Arc::new(Unread {
         listener: accepting.listener.address().to_string(),
         told: LastTold::default(),
+        told_of_tls: LastTold::default(),
     });
     while let Some((stream, peer, slot)) = accepting.next().await {
         let (tls, handle, ending) = (tls.acceptor(), handle.clone(), ending.clone());
@@ -227,11 +228,16 @@ impl LastTold {
 struct Unread {
     listener: String,
     told: LastTold,
+    told_of_tls: LastTold,
 }
 
 impl Unread {
     fn tell(&self, error: &hyper::Error, peer: Peer, is_tls: bool) {
-        if !self.told.is_due() {
+        let last = match is_tls {
+            true => &self.told_of_tls,
+            false => &self.told,
+        };
+        if !last.is_due() {
             return;
         }
         let peer = match peer {

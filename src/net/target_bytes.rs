@@ -70,7 +70,17 @@ impl Target {
         })
     }
 
-    /// How a head goes on here that ends, in a way that hyper takes.
+    /// Goes on, whatever the byte was.
+    pub(super) fn passed(self) -> Self {
+        Self {
+            length: self.length.saturating_add(1),
+            character: Character::Whole,
+            ..self
+        }
+    }
+
+    /// How a head goes on here that ends, in a way that hyper takes, unless what has come is less than an
+    /// authority.
     pub(super) fn end(self) -> &'static [u8] {
         match self.character {
             Character::Whole if self.length == 0 => b"/ HTTP/1.1\r\n\r\n",
