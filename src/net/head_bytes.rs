@@ -16,8 +16,9 @@ use crate::net::target_bytes::{Stop, Target};
 pub(crate) struct HeadBytes {
     place: Place,
     fields: usize,
-    /// Nothing came before it, so that it is sure to begin where it does. Of a later one, where a part may
-    /// have come with the one before, no byte is judged by what it is: it could be another's.
+    /// Nothing came before it, so that it is sure to begin where it does. Of a later one a part may have come
+    /// with the one before, and what is left be taken for a head: there no byte is refused for what it is.
+    /// (A `#`, and too many fields, are looked for all the same: whoever sends ahead may be refused for these.)
     is_first: bool,
 }
 
