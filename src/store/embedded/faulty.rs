@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use redb::StorageBackend;
@@ -26,6 +27,8 @@ pub(super) const START: i64 = 1_700_000_000_000;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Switches {
     pub(super) writes_fail: Arc<AtomicBool>,
+    /// There is no room left, whatever fails.
+    pub(super) is_full: Arc<AtomicBool>,
     pub(super) writes_hang: Arc<Hang>,
     pub(super) syncs_hang: Arc<Hang>,
     pub(super) reads_fail: Arc<AtomicBool>,
@@ -45,7 +48,9 @@ impl Switches {
                 switches: switches.clone(),
             })
         };
-        EmbeddedStore::open_on(options, disk).expect("opened")
+        let is_full = Arc::clone(&self.is_full);
+        let room = Box::new(move || !is_full.load(Ordering::SeqCst));
+        EmbeddedStore::open_in(options, disk, room).expect("opened")
     }
 }
 
@@ -175,7 +180,7 @@ impl Faulty {
         let change = Change::Remember {
             key: MemoKey::new("test", &[name]),
             value: Secret::new(name.as_bytes().to_vec()),
-            expires_at: i64::MAX,
+            expires_at: START + 1000,
         };
         self.store.commit(vec![change]).await
     }
@@ -216,6 +221,11 @@ impl Faulty {
         self.recalls(name)
             .now_or_never()
             .map(|found| found.expect("readable"))
+    }
+
+    pub(super) async fn healed_within(&self, time: Duration) {
+        let healed = tokio::time::timeout(time, self.healed());
+        healed.await.expect("healed by itself");
     }
 
     /// Waits until the writer has mended the store by itself; its pauses are short.

@@ -52,6 +52,7 @@ mod read_inbox;
 mod records;
 mod rekey;
 mod restore;
+mod room;
 mod rows;
 mod shared;
 mod snapshots;
@@ -74,6 +75,7 @@ use overlay::{Lock, Overlay};
 use read::Reader;
 pub use rekey::RekeyStep;
 pub use restore::{Existing, Restored, restore};
+use room::Room;
 use shared::{Access, Opener, Shared};
 use spot::NoWait;
 use writer::{Job, Writer};
@@ -160,7 +162,8 @@ impl EmbeddedStore {
                 Access::Reading => builder.create_with_backend(open::for_reading(&path)?),
             }
         });
-        Self::open_by(options, opener)
+        let path = options.path.clone();
+        Self::open_by(options, opener, Box::new(move || room::is_left(&path)))
     }
 
     /// Whether the file was migrated when it was opened.
@@ -180,6 +183,15 @@ impl EmbeddedStore {
         options: OpenOptions,
         disk: impl Fn() -> std::io::Result<D> + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
+        Self::open_in(options, disk, Box::new(|| true))
+    }
+
+    /// The same, on a disk of which `room` tells whether it has room left.
+    fn open_in<D: redb::StorageBackend>(
+        options: OpenOptions,
+        disk: impl Fn() -> std::io::Result<D> + Send + Sync + 'static,
+        room: Room,
+    ) -> Result<Self, StoreError> {
         let cache_bytes = options.cache_bytes;
         let opener = Box::new(move |access| {
             let mut builder = redb::Database::builder();
@@ -192,12 +204,12 @@ impl EmbeddedStore {
                 }
             }
         });
-        Self::open_by(options, opener)
+        Self::open_by(options, opener, room)
     }
 
-    fn open_by(options: OpenOptions, opener: Opener) -> Result<Self, StoreError> {
+    fn open_by(options: OpenOptions, opener: Opener, room: Room) -> Result<Self, StoreError> {
         let sealer = Sealer::new(&options.key);
-        let shared = Shared::open(options.path, sealer, options.clock, opener)?;
+        let shared = Shared::open(options.path, sealer, options.clock, opener, room)?;
         let shared = Arc::new(shared);
         let (queue, jobs) = sync_channel(WRITE_QUEUE);
         let writer = Writer::new(Arc::clone(&shared), jobs);

@@ -12,6 +12,7 @@ use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
 
 use super::fault::Fault;
 use super::open::{self, Migrated};
+use super::room::Room;
 use super::snapshots::{Snapshot, Snapshots};
 use crate::clock::Clock;
 use crate::store::Backlog;
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     pub(super) sealer: Sealer,
     path: PathBuf,
     opener: Opener,
+    room: Room,
     /// `None` while it can't be opened after a failure. It is written only to open the database
     /// again, which so waits until the last reader is done.
     db: RwLock<Option<Database>>,
@@ -65,6 +67,7 @@ impl Shared {
         sealer: Sealer,
         clock: Arc<dyn Clock>,
         opener: Opener,
+        room: Room,
     ) -> Result<Self, StoreError> {
         let (db, writable, migrated) = open_somehow(&path, &sealer, &opener)?;
         let keys = open::index_keys(&db, &path, &sealer)?;
@@ -76,6 +79,7 @@ impl Shared {
             sealer,
             path,
             opener,
+            room,
             db: RwLock::new(Some(db)),
             snapshots,
             migrated,
@@ -228,12 +232,17 @@ impl Shared {
         self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the last write succeeded.
+    /// Whether the disk has room left, as far as can be told.
+    pub(super) fn has_room(&self) -> bool {
+        (self.room)()
+    }
+
+    /// Whether the last write succeeded, and the next one is likely to.
     pub(super) fn is_writable(&self) -> bool {
         self.writable.load(Ordering::Acquire)
     }
 
-    /// Says whether the last write succeeded.
+    /// Says whether that is so.
     pub(super) fn set_writable(&self, to: Writable) {
         self.writable.store(to == Writable::Yes, Ordering::Release);
     }
@@ -290,7 +299,7 @@ fn close(db: Option<Database>) {
 /// Whether commits succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Writable {
-    /// The last one failed.
+    /// The last one failed, or one of late did, and there is no room left on the disk.
     No,
     /// The last one succeeded.
     Yes,

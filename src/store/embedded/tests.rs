@@ -1,12 +1,13 @@
 //! What happens when the disk fails, and when the store is dropped.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::*;
 use crate::protocol::secret::Secret;
 use crate::store::embedded::faulty::{Faulty, START};
 use crate::store::embedded::writer::Commit;
-use crate::store::{Change, MemoKey, Store};
+use crate::store::{Change, MemoKey, Pruned, Store};
 
 #[tokio::test]
 async fn a_failed_disk_is_answered_at_once_and_heals_by_itself() {
@@ -29,6 +30,56 @@ async fn a_failed_disk_is_answered_at_once_and_heals_by_itself() {
     // Whether the failed commit is there nobody knows; doing it again is safe.
     faulty.remember("lost").await.expect("committed");
     assert!(faulty.recalls("lost").await.expect("readable"));
+}
+
+#[tokio::test]
+async fn a_full_disk_takes_what_fits_and_is_told_to_be_full_until_there_is_room() {
+    let faulty = Faulty::new();
+    let refuse = async |at| {
+        faulty.switches.failing_sync.store(1, Ordering::SeqCst);
+        let refused = faulty.receive(at).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
+    };
+    let is_full = &faulty.switches.is_full;
+    is_full.store(true, Ordering::SeqCst);
+    faulty.remember("room enough").await.expect("committed");
+    assert!(faulty.store.is_writable(), "nothing failed");
+    for at in 0..3 {
+        refuse(START + at).await;
+        faulty.remember("small").await.expect("committed");
+        assert!(!faulty.store.is_writable());
+    }
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert!(!faulty.store.is_writable(), "it is still full");
+    is_full.store(false, Ordering::SeqCst);
+    // Nobody has to come for it.
+    faulty.healed_within(Duration::from_secs(3)).await;
+    is_full.store(true, Ordering::SeqCst);
+    refuse(START + 4).await;
+    assert!(!faulty.store.is_writable());
+    is_full.store(false, Ordering::SeqCst);
+    // Nor does it matter who comes.
+    let busy = async {
+        while !faulty.store.is_writable() {
+            faulty.remember("small").await.expect("committed");
+        }
+    };
+    let busy = tokio::time::timeout(Duration::from_secs(3), busy);
+    busy.await.expect("looked between commits");
+}
+
+#[tokio::test]
+async fn what_is_forgotten_makes_room_on_a_full_disk() {
+    let faulty = Faulty::new();
+    faulty.remember("old").await.expect("committed");
+    faulty.switches.is_full.store(true, Ordering::SeqCst);
+    faulty.switches.failing_sync.store(1, Ordering::SeqCst);
+    faulty.receive(START).await.expect_err("refused");
+    let prune = async |now| faulty.store.prune(now, 0).await.expect("committed");
+    assert_eq!(prune(START).await, Pruned::default());
+    assert!(!faulty.store.is_writable());
+    assert_eq!(prune(START + 2000).await.memos, 1);
+    assert!(faulty.store.is_writable());
 }
 
 #[tokio::test]

@@ -4,6 +4,9 @@
 //! one. When the disk fails, redb refuses everything until it is opened anew: the writer does that,
 //! again and again with growing pauses, and answers meanwhile at once. Reads go on as long as the
 //! file can be read.
+//!
+//! A full disk takes what fits into the file as it is, and refuses what doesn't. So writes are tried
+//! there, but it isn't told that the store can be written until there is room again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -32,6 +35,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a failed database is tried again: how late a freed disk is noticed, of
 /// the 5 s within which notifications are to be taken again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether a full disk has room again.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What the writer is asked to do.
 pub(super) enum Job {
@@ -75,6 +81,26 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     jobs: Receiver<Job>,
     failure: Option<Failure>,
+    /// Not before this is gone is it told that the store can be written.
+    doubt: Option<Doubt>,
+}
+
+/// Of a disk that failed, until it is mended and has room.
+struct Doubt {
+    /// What was logged of it: a full disk fails again with each notification.
+    told: String,
+    is_full: bool,
+    look_at: Instant,
+}
+
+impl Doubt {
+    fn of(failure: &Failure) -> Self {
+        Self {
+            told: failure.reason.clone(),
+            is_full: false,
+            look_at: failure.retry_at,
+        }
+    }
 }
 
 /// A failure that isn't mended yet.
@@ -95,6 +121,7 @@ impl Writer {
         Self {
             shared,
             jobs,
+            doubt: failure.as_ref().map(Doubt::of),
             failure,
         }
     }
@@ -118,13 +145,20 @@ impl Writer {
         }
     }
 
-    /// The next job; tries to mend a failure whenever its pause is over.
+    /// The next job; tries to mend a failure whenever its pause is over, and looks for room on a full
+    /// disk however many jobs there are.
     fn next(&mut self) -> Option<Job> {
         loop {
-            let Some(failure) = &self.failure else {
-                return self.jobs.recv().ok();
+            let due = match (&self.failure, &self.doubt) {
+                (Some(failure), _) => failure.retry_at,
+                (None, Some(doubt)) => doubt.look_at,
+                (None, None) => return self.jobs.recv().ok(),
             };
-            let pause = failure.retry_at.saturating_duration_since(Instant::now());
+            let pause = due.saturating_duration_since(Instant::now());
+            if pause.is_zero() && self.failure.is_none() {
+                self.look_for_room();
+                continue;
+            }
             match self.jobs.recv_timeout(pause) {
                 Ok(job) => return Some(job),
                 Err(RecvTimeoutError::Disconnected) => return None,
@@ -175,6 +209,13 @@ impl Writer {
             let pruned = prune_batch(&self.shared, &prune);
             pruned.map_err(|reason| self.fail(reason))
         });
+        if answer
+            .as_ref()
+            .is_ok_and(|(pruned, _)| *pruned != Pruned::default())
+        {
+            // There is room within the file by now.
+            self.believe();
+        }
         let _ = prune.reply.send(answer.map_err(|e| unavailable(&e)));
     }
 
@@ -213,13 +254,21 @@ impl Writer {
 
     /// Notes a failure, and tries to mend it at once.
     fn fail(&mut self, reason: String) -> String {
-        tracing::error!(%reason, "the store can't be written; it will be opened again");
+        if self.doubt.as_ref().is_none_or(|doubt| doubt.told != reason) {
+            tracing::error!(%reason, "the store can't be written; it will be opened again");
+        }
         self.shared.set_writable(Writable::No);
-        self.failure = Some(Failure {
+        let failure = Failure {
             reason: reason.clone(),
             retry_at: Instant::now(),
             pause: FIRST_PAUSE,
+        };
+        let is_full = self.doubt.as_ref().is_some_and(|doubt| doubt.is_full);
+        self.doubt = Some(Doubt {
+            is_full,
+            ..Doubt::of(&failure)
         });
+        self.failure = Some(failure);
         self.mend();
         reason
     }
@@ -232,9 +281,8 @@ impl Writer {
         };
         match open_and_probe(&self.shared) {
             Ok(()) => {
-                tracing::info!("the store can be written again");
                 self.failure = None;
-                self.shared.set_writable(Writable::Yes);
+                self.look_for_room();
             }
             Err(reason) => {
                 failure.reason = reason;
@@ -242,6 +290,29 @@ impl Writer {
                 failure.pause = (failure.pause * 2).min(LONGEST_PAUSE);
             }
         }
+    }
+
+    /// Tells that the store can be written, if the disk has room.
+    fn look_for_room(&mut self) {
+        if self.shared.has_room() {
+            self.believe();
+        } else if let Some(doubt) = &mut self.doubt {
+            if !doubt.is_full {
+                tracing::error!(
+                    "the disk of the store is full: what doesn't fit into the file as it is can't be written"
+                );
+            }
+            doubt.is_full = true;
+            doubt.look_at = Instant::now() + LOOK;
+        }
+    }
+
+    /// Tells that the store can be written.
+    fn believe(&mut self) {
+        if self.doubt.take().is_some() {
+            tracing::info!("the store can be written again");
+        }
+        self.shared.set_writable(Writable::Yes);
     }
 }
 
