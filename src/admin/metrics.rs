@@ -57,7 +57,10 @@ impl Metrics {
             "Deliveries owed above which new notifications are refused.",
         )?;
         let ready = gauge("ready", "1 while /readyz says yes.")?;
-        let store_writable = gauge("store_writable", "1 while the store takes writes.")?;
+        let store_writable = gauge(
+            "store_writable",
+            "1 while the store takes writes, and its disk isn’t full.",
+        )?;
         let generation = gauge(
             "config_generation",
             "How often the configuration was loaded.",

@@ -83,8 +83,9 @@ fn why_not(said: &Value) -> Option<String> {
         (is("draining") == Some(true)).then_some(
             "it was taken out of service (`POST /api/drain`), or stops; a start puts it in again",
         ),
-        (is("store_writable") == Some(false))
-            .then_some("its store takes no writes; see to the disk, and to its log"),
+        (is("store_writable") == Some(false)).then_some(
+            "its store takes no writes, or its disk is full; see to the disk, and to its log",
+        ),
         (is("app_usable") == Some(false))
             .then_some("no app can sign; add an `[[app]]` and reload, or use `app add`"),
     ];

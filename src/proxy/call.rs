@@ -379,7 +379,8 @@ pub(super) fn refuse_unstorable(parts: &ProxyParts) -> Result<(), ProxyError> {
     if parts.tokens.can_be_stored() {
         return Ok(());
     }
-    let reason = "it takes no writes at present, so nothing was sent".to_owned();
+    let reason =
+        "it takes no writes at present, or its disk is full, so nothing was sent".to_owned();
     Err(StoreError::Unavailable { reason }.into())
 }
 

@@ -102,7 +102,8 @@ pub trait Store: Directory + Inbox {
         retain_delivered_ms: i64,
     ) -> BoxFuture<'_, Result<Pruned, StoreError>>;
 
-    /// Whether commits succeed at present; doesn't touch the disk.
+    /// Whether commits succeed at present: the last one did, and the disk isn't full. Where this says no, no
+    /// token is bought that would have to be stored. Doesn't touch the disk.
     fn is_writable(&self) -> bool;
 
     /// A copy of everything, sealed as it is, from one snapshot, while commits go on.

@@ -80,7 +80,9 @@ pub enum TokenError {
     )]
     Unstored,
     /// The store takes no writes: nothing is spent that couldn't be stored.
-    #[error("the store takes no writes at present, so nothing was sent; see to its disk")]
+    #[error(
+        "the store takes no writes at present, or its disk is full, so nothing was sent; see to its disk"
+    )]
     Unwritable,
     /// Alipay answered with a fault of its own, or with an error it didn't sign.
     #[error("Alipay could not answer: {sub_code} ({code}); whether it acted is unknown")]

@@ -317,7 +317,8 @@ impl UserTokens {
             return Ok(stored);
         }
         if !self.parts.store.is_writable() {
-            let reason = "it takes no writes at present, so nothing was sent".to_owned();
+            let reason = "it takes no writes at present, or its disk is full, so nothing was sent"
+                .to_owned();
             return Err(StoreError::Unavailable { reason }.into());
         }
         match self.buy(known, refresh_token, merchant).await {

@@ -158,7 +158,7 @@ impl Building {
         let row = Row { key, value };
         if !table.fits(&row) {
             let reason = format!("a row doesn't fit into table `{}`", table.name());
-            return Err(Fault::Broken(reason));
+            return Err(Fault::broken(reason));
         }
         let is_same = self.table.is_some_and(|last| last.name() == table.name());
         if !is_same || self.waiting_bytes >= BATCH {
@@ -179,7 +179,7 @@ impl Building {
         };
         // A row of a fixed width was measured; redb panics over others that can't be one.
         catch_unwind(AssertUnwindSafe(|| table.put(tx, &rows))).unwrap_or_else(|_| {
-            Err(Fault::Broken("a row isn't what its table holds".to_owned()))
+            Err(Fault::broken("a row isn't what its table holds".to_owned()))
         })?;
         if self.uncommitted < self.commit_at {
             return Ok(());

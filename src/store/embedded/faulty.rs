@@ -29,6 +29,8 @@ pub(super) struct Switches {
     pub(super) writes_fail: Arc<AtomicBool>,
     /// There is no room left, whatever fails.
     pub(super) is_full: Arc<AtomicBool>,
+    /// What fails does so for another reason than a disk that is full.
+    pub(super) is_broken: Arc<AtomicBool>,
     pub(super) writes_hang: Arc<Hang>,
     pub(super) syncs_hang: Arc<Hang>,
     pub(super) reads_fail: Arc<AtomicBool>,
@@ -124,7 +126,11 @@ impl StorageBackend for FaultyDisk {
         {
             // What was written stays.
             self.file.sync_data()?;
-            return Err(Error::from(std::io::ErrorKind::StorageFull));
+            let is_broken = self.switches.is_broken.load(Ordering::SeqCst);
+            return Err(Error::from(match is_broken {
+                true => std::io::ErrorKind::Other,
+                false => std::io::ErrorKind::StorageFull,
+            }));
         }
         self.file.sync_data()
     }

@@ -40,6 +40,7 @@ mod left;
 mod links;
 mod listing;
 mod lookup;
+mod mending;
 mod open;
 mod opened;
 mod overlay;
@@ -244,7 +245,7 @@ impl EmbeddedStore {
             Some(Ok(value)) => Ok(value),
             Some(Err(Fault::Refused(error))) => Err(error),
             // Whatever else there is to tell, the reading thread meets it, too.
-            Some(Err(Fault::Broken(_))) | None => self.read(work).await,
+            Some(Err(Fault::Broken { .. })) | None => self.read(work).await,
         }
     }
 

@@ -242,7 +242,7 @@ fn write_check(db: &Database, sealer: &Sealer) -> Result<(), Fault> {
 
 fn read_header(db: &Database, path: &Path, sealer: &Sealer) -> Result<Header, StoreError> {
     let unreadable = |fault: Fault| match fault {
-        Fault::Broken(reason) => damaged(path, &reason),
+        Fault::Broken { reason, .. } => damaged(path, &reason),
         Fault::Refused(error) => error,
     };
     let tx = db.begin_read().map_err(|error| unreadable(error.into()))?;
@@ -303,7 +303,7 @@ pub(super) fn index_keys(
         Ok(Ok(None) | Err(Fault::Refused(_))) => {
             Err(damaged(path, "it has no index keys that open"))
         }
-        Ok(Err(Fault::Broken(reason))) => Err(damaged(path, &reason)),
+        Ok(Err(Fault::Broken { reason, .. })) => Err(damaged(path, &reason)),
         Err(_) => Err(damaged(path, "redb panicked while it read the file")),
     }
 }

@@ -182,7 +182,7 @@ fn refuse_sealed(
 ) -> Result<(), Fault> {
     let listed_open = matches!(sealing, catalogue::Sealing::Nothing);
     if listed_open && sealer.open(Place { table, key }, value).is_ok() {
-        return Err(Fault::Broken(format!(
+        return Err(Fault::broken(format!(
             "table `{table}` holds sealed records but isn't listed so; this is a bug"
         )));
     }

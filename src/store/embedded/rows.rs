@@ -74,7 +74,7 @@ pub(super) fn refuse_unknown(tx: &ReadTransaction) -> Result<(), Fault> {
 
 fn length(bytes: &[u8]) -> Result<[u8; 4], Fault> {
     let length = u32::try_from(bytes.len());
-    let length = length.map_err(|_| Fault::Broken("a row is larger than 4 GiB".to_owned()))?;
+    let length = length.map_err(|_| Fault::broken("a row is larger than 4 GiB".to_owned()))?;
     Ok(length.to_be_bytes())
 }
 

@@ -135,7 +135,7 @@ impl Shared {
             Ok((opened, self.snapshot(db)?))
         })?;
         work(&tx).map_err(|fault| match fault {
-            Fault::Broken(_) if opened != self.opened.load(Ordering::Acquire) => {
+            Fault::Broken { .. } if opened != self.opened.load(Ordering::Acquire) => {
                 Fault::Refused(StoreError::Unavailable {
                     reason: OPENED_ANEW.to_owned(),
                 })

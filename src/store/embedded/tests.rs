@@ -7,7 +7,7 @@ use super::*;
 use crate::protocol::secret::Secret;
 use crate::store::embedded::faulty::{Faulty, START};
 use crate::store::embedded::writer::Commit;
-use crate::store::{Change, MemoKey, Pruned, Store};
+use crate::store::{Change, MemoKey, Store};
 
 #[tokio::test]
 async fn a_failed_disk_is_answered_at_once_and_heals_by_itself() {
@@ -32,21 +32,23 @@ async fn a_failed_disk_is_answered_at_once_and_heals_by_itself() {
     assert!(faulty.recalls("lost").await.expect("readable"));
 }
 
+/// Refuses a notification for want of room; what is written behind it goes through.
+async fn refused_as_full(faulty: &Faulty, at: i64) {
+    faulty.switches.failing_sync.store(1, Ordering::SeqCst);
+    let refused = faulty.receive(at).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
+}
+
 #[tokio::test]
-async fn a_full_disk_takes_what_fits_and_is_told_to_be_full_until_there_is_room() {
+async fn a_full_disk_takes_what_fits_and_counts_as_full_until_there_is_room() {
     let faulty = Faulty::new();
-    let refuse = async |at| {
-        faulty.switches.failing_sync.store(1, Ordering::SeqCst);
-        let refused = faulty.receive(at).await;
-        assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
-    };
     let is_full = &faulty.switches.is_full;
     is_full.store(true, Ordering::SeqCst);
     faulty.remember("room enough").await.expect("committed");
-    assert!(faulty.store.is_writable(), "nothing failed");
+    assert!(faulty.store.is_writable(), "nothing was refused");
     for at in 0..3 {
-        refuse(START + at).await;
-        faulty.remember("small").await.expect("committed");
+        refused_as_full(&faulty, START + at).await;
+        faulty.remember(&format!("small-{at}")).await.expect("fits");
         assert!(!faulty.store.is_writable());
     }
     tokio::time::sleep(Duration::from_millis(2500)).await;
@@ -55,13 +57,16 @@ async fn a_full_disk_takes_what_fits_and_is_told_to_be_full_until_there_is_room(
     // Nobody has to come for it.
     faulty.healed_within(Duration::from_secs(3)).await;
     is_full.store(true, Ordering::SeqCst);
-    refuse(START + 4).await;
+    refused_as_full(&faulty, START + 4).await;
     assert!(!faulty.store.is_writable());
     is_full.store(false, Ordering::SeqCst);
     // Nor does it matter who comes.
     let busy = async {
-        while !faulty.store.is_writable() {
-            faulty.remember("small").await.expect("committed");
+        for n in 0.. {
+            if faulty.store.is_writable() {
+                break;
+            }
+            faulty.remember(&format!("busy-{n}")).await.expect("fits");
         }
     };
     let busy = tokio::time::timeout(Duration::from_secs(3), busy);
@@ -69,17 +74,29 @@ async fn a_full_disk_takes_what_fits_and_is_told_to_be_full_until_there_is_room(
 }
 
 #[tokio::test]
-async fn what_is_forgotten_makes_room_on_a_full_disk() {
+async fn a_disk_that_failed_otherwise_is_believed_as_soon_as_it_takes_a_write() {
     let faulty = Faulty::new();
-    faulty.remember("old").await.expect("committed");
     faulty.switches.is_full.store(true, Ordering::SeqCst);
-    faulty.switches.failing_sync.store(1, Ordering::SeqCst);
-    faulty.receive(START).await.expect_err("refused");
-    let prune = async |now| faulty.store.prune(now, 0).await.expect("committed");
-    assert_eq!(prune(START).await, Pruned::default());
+    faulty.switches.is_broken.store(true, Ordering::SeqCst);
+    refused_as_full(&faulty, START).await;
+    faulty.healed_within(Duration::from_secs(3)).await;
+}
+
+#[tokio::test]
+async fn a_store_on_a_full_disk_counts_as_full_from_the_start() {
+    let mut faulty = Faulty::new();
+    let path = faulty.store.0.shared.path().with_file_name("copy");
+    std::fs::copy(faulty.store.0.shared.path(), &path).expect("copied");
+    faulty.switches.is_full.store(true, Ordering::SeqCst);
+    let options = OpenOptions {
+        path,
+        ..faulty.options.clone()
+    };
+    faulty.store = faulty.switches.open(options);
     assert!(!faulty.store.is_writable());
-    assert_eq!(prune(START + 2000).await.memos, 1);
-    assert!(faulty.store.is_writable());
+    faulty.remember("small").await.expect("fits");
+    faulty.switches.is_full.store(false, Ordering::SeqCst);
+    faulty.healed_within(Duration::from_secs(3)).await;
 }
 
 #[tokio::test]

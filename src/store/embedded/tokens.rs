@@ -48,7 +48,7 @@ impl Applier<'_> {
             let owner = lookup::token_owner(self.tables.by_token.table()?, self.sealer, &digest);
             match owner {
                 Ok(Some(owner)) if owner != *id => {}
-                Err(broken @ Fault::Broken(_)) => return Err(broken),
+                Err(broken @ Fault::Broken { .. }) => return Err(broken),
                 _ => drop(self.tables.by_token.remove(&digest)?),
             }
         }

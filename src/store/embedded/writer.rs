@@ -1,17 +1,13 @@
 //! The writer thread: the only one that writes, many commits in one transaction.
 //!
 //! A durable transaction costs an fdatasync whatever is in it, so all commits that wait go into
-//! one. When the disk fails, redb refuses everything until it is opened anew: the writer does that,
-//! again and again with growing pauses, and answers meanwhile at once. Reads go on as long as the
-//! file can be read.
-//!
-//! A full disk takes what fits into the file as it is, and refuses what doesn't. So writes are tried
-//! there, but it isn't told that the store can be written until there is room again.
+//! one. When the disk fails, redb refuses everything until it is opened anew: the writer has that done
+//! (`mending`), and answers meanwhile at once. Reads go on as long as the file can be read.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use redb::Database;
 use tokio::sync::oneshot;
@@ -19,25 +15,16 @@ use tokio::sync::oneshot;
 use super::apply::Applier;
 use super::aside::Suspect;
 use super::fault::Fault;
+use super::mending::{Failed, Mending, guarded, unavailable};
 use super::prune::Batch;
-use super::shared::{Access, Shared, Writable};
-use super::tables::{META, PROBE_KEY, Tables};
+use super::shared::Shared;
+use super::tables::Tables;
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect, Pruned};
 
 /// How many commits share one transaction at the most: what one fdatasync can be shared by,
 /// without the first of them waiting long for the last.
 const GROUP: usize = 512;
-
-/// The first pause before a failed database is tried again; it doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-
-/// The longest pause before a failed database is tried again: how late a freed disk is noticed, of
-/// the 5 s within which notifications are to be taken again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-
-/// How often it is looked whether a full disk has room again.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// What the writer is asked to do.
 pub(super) enum Job {
@@ -80,49 +67,17 @@ enum Outcome {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     jobs: Receiver<Job>,
-    failure: Option<Failure>,
-    /// Not before this is gone is it told that the store can be written.
-    doubt: Option<Doubt>,
-}
-
-/// Of a disk that failed, until it is mended and has room.
-struct Doubt {
-    /// What was logged of it: a full disk fails again with each notification.
-    told: String,
-    is_full: bool,
-    look_at: Instant,
-}
-
-impl Doubt {
-    fn of(failure: &Failure) -> Self {
-        Self {
-            told: failure.reason.clone(),
-            is_full: false,
-            look_at: failure.retry_at,
-        }
-    }
-}
-
-/// A failure that isn't mended yet.
-struct Failure {
-    reason: String,
-    retry_at: Instant,
-    pause: Duration,
+    mending: Mending,
 }
 
 impl Writer {
     /// A writer for `jobs`.
     pub(super) fn new(shared: Arc<Shared>, jobs: Receiver<Job>) -> Self {
-        let failure = (!shared.is_writable()).then(|| Failure {
-            reason: "the disk took no writes when the store was opened".to_owned(),
-            retry_at: Instant::now() + FIRST_PAUSE,
-            pause: FIRST_PAUSE,
-        });
+        let mending = Mending::new(Arc::clone(&shared));
         Self {
             shared,
             jobs,
-            doubt: failure.as_ref().map(Doubt::of),
-            failure,
+            mending,
         }
     }
 
@@ -145,24 +100,21 @@ impl Writer {
         }
     }
 
-    /// The next job; tries to mend a failure whenever its pause is over, and looks for room on a full
-    /// disk however many jobs there are.
+    /// The next job; meanwhile sees to a failed disk whenever that is due, however many jobs there are.
     fn next(&mut self) -> Option<Job> {
         loop {
-            let due = match (&self.failure, &self.doubt) {
-                (Some(failure), _) => failure.retry_at,
-                (None, Some(doubt)) => doubt.look_at,
-                (None, None) => return self.jobs.recv().ok(),
+            let Some(due) = self.mending.due() else {
+                return self.jobs.recv().ok();
             };
             let pause = due.saturating_duration_since(Instant::now());
-            if pause.is_zero() && self.failure.is_none() {
-                self.look_for_room();
+            if pause.is_zero() {
+                self.mending.go_on();
                 continue;
             }
             match self.jobs.recv_timeout(pause) {
                 Ok(job) => return Some(job),
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => self.mend(),
+                Err(RecvTimeoutError::Timeout) => {}
             }
         }
     }
@@ -171,7 +123,7 @@ impl Writer {
         match job {
             Job::Commit(commit) => self.write_group(vec![commit]),
             Job::Probe(reply) => {
-                self.probe();
+                self.mending.probe();
                 // Whoever asked may have gone.
                 let _ = reply.send(());
             }
@@ -184,9 +136,9 @@ impl Writer {
         if commits.is_empty() {
             return;
         }
-        let answers = self.usable().and_then(|()| {
+        let answers = self.mending.usable().and_then(|()| {
             let written = write_all(&self.shared, &commits);
-            written.map_err(|reason| self.fail(reason))
+            written.map_err(|failed| self.mending.fail(failed))
         });
         match answers {
             Ok(answers) => {
@@ -205,128 +157,26 @@ impl Writer {
     }
 
     fn prune(&mut self, prune: Prune) {
-        let answer = self.usable().and_then(|()| {
+        let answer = self.mending.usable().and_then(|()| {
             let pruned = prune_batch(&self.shared, &prune);
-            pruned.map_err(|reason| self.fail(reason))
+            pruned.map_err(|failed| self.mending.fail(failed))
         });
-        if answer
-            .as_ref()
-            .is_ok_and(|(pruned, _)| *pruned != Pruned::default())
-        {
-            // There is room within the file by now.
-            self.believe();
-        }
         let _ = prune.reply.send(answer.map_err(|e| unavailable(&e)));
     }
 
     fn set_aside(&mut self, suspects: &[Suspect]) {
-        let done = self.usable().and_then(|()| {
+        let done = self.mending.usable().and_then(|()| {
             let moved = set_aside(&self.shared, suspects);
-            moved.map_err(|reason| self.fail(reason))
+            moved.map_err(|failed| self.mending.fail(failed))
         });
         if let Err(reason) = done {
             tracing::warn!(%reason, "damaged records can't be moved aside at present");
         }
     }
-
-    /// Whether a write is worth trying, or why not.
-    fn usable(&mut self) -> Result<(), String> {
-        if self
-            .failure
-            .as_ref()
-            .is_some_and(|f| f.retry_at <= Instant::now())
-        {
-            self.mend();
-        }
-        match &self.failure {
-            Some(failure) => Err(failure.reason.clone()),
-            None => Ok(()),
-        }
-    }
-
-    fn probe(&mut self) {
-        if self.failure.is_none()
-            && let Err(reason) = write_probe(&self.shared)
-        {
-            self.fail(reason);
-        }
-    }
-
-    /// Notes a failure, and tries to mend it at once.
-    fn fail(&mut self, reason: String) -> String {
-        if self.doubt.as_ref().is_none_or(|doubt| doubt.told != reason) {
-            tracing::error!(%reason, "the store can't be written; it will be opened again");
-        }
-        self.shared.set_writable(Writable::No);
-        let failure = Failure {
-            reason: reason.clone(),
-            retry_at: Instant::now(),
-            pause: FIRST_PAUSE,
-        };
-        let is_full = self.doubt.as_ref().is_some_and(|doubt| doubt.is_full);
-        self.doubt = Some(Doubt {
-            is_full,
-            ..Doubt::of(&failure)
-        });
-        self.failure = Some(failure);
-        self.mend();
-        reason
-    }
-
-    /// Opens the database again and tries to write. Where it can't be written (a full disk), it is
-    /// opened for the readers.
-    fn mend(&mut self) {
-        let Some(failure) = &mut self.failure else {
-            return;
-        };
-        match open_and_probe(&self.shared) {
-            Ok(()) => {
-                self.failure = None;
-                self.look_for_room();
-            }
-            Err(reason) => {
-                failure.reason = reason;
-                failure.retry_at = Instant::now() + failure.pause;
-                failure.pause = (failure.pause * 2).min(LONGEST_PAUSE);
-            }
-        }
-    }
-
-    /// Tells that the store can be written, if the disk has room.
-    fn look_for_room(&mut self) {
-        if self.shared.has_room() {
-            self.believe();
-        } else if let Some(doubt) = &mut self.doubt {
-            if !doubt.is_full {
-                tracing::error!(
-                    "the disk of the store is full: what doesn't fit into the file as it is can't be written"
-                );
-            }
-            doubt.is_full = true;
-            doubt.look_at = Instant::now() + LOOK;
-        }
-    }
-
-    /// Tells that the store can be written.
-    fn believe(&mut self) {
-        if self.doubt.take().is_some() {
-            tracing::info!("the store can be written again");
-        }
-        self.shared.set_writable(Writable::Yes);
-    }
-}
-
-fn open_and_probe(shared: &Shared) -> Result<(), String> {
-    shared.reopen(Access::Full).map_err(reason)?;
-    write_probe(shared).inspect_err(|_| {
-        if let Err(error) = shared.reopen(Access::Reading) {
-            tracing::error!(%error, "the store can't be read either");
-        }
-    })
 }
 
 /// Applies all commits that can be, together; gives the reason where the database failed.
-pub(super) fn write_all(shared: &Shared, commits: &[Commit]) -> Result<Answers, String> {
+pub(super) fn write_all(shared: &Shared, commits: &[Commit]) -> Result<Answers, Failed> {
     let mut answers: Answers = commits.iter().map(|_| None).collect();
     loop {
         match guarded(shared, |db| attempt(shared, db, commits, &answers))? {
@@ -438,7 +288,7 @@ fn apply(
     }
 }
 
-fn prune_batch(shared: &Shared, prune: &Prune) -> Result<(Pruned, Batch), String> {
+fn prune_batch(shared: &Shared, prune: &Prune) -> Result<(Pruned, Batch), Failed> {
     guarded(shared, |db| {
         transact(shared, db, prune.now, |applier| {
             let pruned = applier.prune(prune.now, prune.retain_delivered_ms)?;
@@ -447,51 +297,13 @@ fn prune_batch(shared: &Shared, prune: &Prune) -> Result<(Pruned, Batch), String
     })
 }
 
-fn set_aside(shared: &Shared, suspects: &[Suspect]) -> Result<(), String> {
+fn set_aside(shared: &Shared, suspects: &[Suspect]) -> Result<(), Failed> {
     guarded(shared, |db| {
         transact(shared, db, shared.clock.now_ms(), |applier| {
             applier.set_aside(suspects)?;
             Ok((Stands::if_written(applier.has_written()), ()))
         })
     })
-}
-
-/// Writes what nobody reads: the snapshot of the readers stays.
-fn write_probe(shared: &Shared) -> Result<(), String> {
-    guarded(shared, |db| {
-        let mut tx = db.begin_write()?;
-        tx.set_quick_repair(true);
-        let now = shared.clock.now_ms().to_be_bytes();
-        tx.open_table(META)?.insert(PROBE_KEY, now.as_slice())?;
-        Ok(tx.commit()?)
-    })
-}
-
-/// Runs `work` on the database; whatever goes wrong, panics of redb included, is a failure of it.
-fn guarded<T>(
-    shared: &Shared,
-    work: impl FnOnce(&Database) -> Result<T, Fault>,
-) -> Result<T, String> {
-    let done = catch_unwind(AssertUnwindSafe(|| shared.with_database(work)));
-    match done {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(fault)) => Err(reason(fault.into_error())),
-        Err(_) => Err("redb panicked; the file may be damaged".to_owned()),
-    }
-}
-
-/// The error's text, to be wrapped in [`StoreError::Unavailable`] once, not twice.
-fn reason(error: StoreError) -> String {
-    match error {
-        StoreError::Unavailable { reason } => reason,
-        other => other.to_string(),
-    }
-}
-
-fn unavailable(reason: &str) -> StoreError {
-    StoreError::Unavailable {
-        reason: reason.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,282 @@
+//! What becomes of a database that fails: it is opened again, with growing pauses, and the store counts as one
+//! that can't be written until then.
+//!
+//! A full disk takes what fits into the file as it is, and refuses what doesn't: writes are tried there, but
+//! the store counts so until there is room again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redb::Database;
+
+use super::fault::Fault;
+use super::room;
+use super::shared::{Access, Shared, Writable};
+use super::tables::{META, PROBE_KEY};
+use crate::store::error::StoreError;
+
+/// The first pause before a failed database is tried again; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause before a failed database is tried again: how late a freed disk is noticed, of
+/// the 5 s within which notifications are to be taken again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether a full disk has room again.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// After how long without a refused write a disk is believed that has no room left: there may be enough of it
+/// within the file.
+const UNREFUSED: Duration = Duration::from_secs(300);
+
+/// The state of the database, as the writer has met it.
+pub(super) struct Mending {
+    shared: Arc<Shared>,
+    failure: Option<Failure>,
+    full: Option<Full>,
+    /// What was logged of a store that can't be written.
+    told: String,
+}
+
+/// That the disk was full of late: the store counts as one that can't be written until there is room, or
+/// nothing was refused for long.
+struct Full {
+    look_at: Instant,
+    until: Instant,
+    is_told: bool,
+}
+
+impl Full {
+    /// As a write was refused now.
+    fn since_now(is_told: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            look_at: now,
+            until: now + UNREFUSED,
+            is_told,
+        }
+    }
+}
+
+/// Why the database failed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    reason: String,
+    /// The disk has no room left.
+    is_full: bool,
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Broken { reason, is_full } => Self { reason, is_full },
+            Fault::Refused(error) => error.into(),
+        }
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self {
+            reason: reason(error),
+            is_full: false,
+        }
+    }
+}
+
+/// A failure that isn't mended yet.
+struct Failure {
+    reason: String,
+    retry_at: Instant,
+    pause: Duration,
+}
+
+impl Mending {
+    /// Of a store that was just opened.
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let failure = (!shared.is_writable()).then(|| Failure {
+            reason: "the disk took no writes when the store was opened".to_owned(),
+            retry_at: Instant::now() + FIRST_PAUSE,
+            pause: FIRST_PAUSE,
+        });
+        let mut mending = Self {
+            shared,
+            failure,
+            full: Some(Full::since_now(false)),
+            told: String::new(),
+        };
+        if mending.failure.is_none() {
+            mending.look_for_room();
+        }
+        mending
+    }
+
+    /// When [`go_on`](Self::go_on) is to be called, if there is anything to mend.
+    pub(super) fn due(&self) -> Option<Instant> {
+        match (&self.failure, &self.full) {
+            (Some(failure), _) => Some(failure.retry_at),
+            (None, Some(full)) => Some(full.look_at),
+            (None, None) => None,
+        }
+    }
+
+    /// Tries again to mend it, or looks again for room.
+    pub(super) fn go_on(&mut self) {
+        match self.failure {
+            Some(_) => self.mend(),
+            None => self.look_for_room(),
+        }
+    }
+
+    /// Whether a write is worth trying, or why not.
+    pub(super) fn usable(&mut self) -> Result<(), String> {
+        if self
+            .failure
+            .as_ref()
+            .is_some_and(|f| f.retry_at <= Instant::now())
+        {
+            self.mend();
+        }
+        match &self.failure {
+            Some(failure) => Err(failure.reason.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Whoever asks met a failure: see whether the database still works, and mend what can be mended.
+    pub(super) fn probe(&mut self) {
+        if self.failure.is_none()
+            && let Err(failed) = write_probe(&self.shared)
+        {
+            self.fail(failed);
+        }
+    }
+
+    /// Notes a failure, and tries to mend it at once.
+    pub(super) fn fail(&mut self, failed: Failed) -> String {
+        let Failed { reason, is_full } = failed;
+        if self.told != reason {
+            let path = self.shared.path().display();
+            tracing::error!(%reason, %path, "the store can't be written; it will be opened again");
+            self.told.clone_from(&reason);
+        }
+        if is_full {
+            self.note_full();
+        }
+        self.shared.set_writable(Writable::No);
+        self.failure = Some(Failure {
+            reason: reason.clone(),
+            retry_at: Instant::now(),
+            pause: FIRST_PAUSE,
+        });
+        self.mend();
+        reason
+    }
+
+    /// Opens the database again and tries to write. Where it can't be written (a full disk), it is
+    /// opened for the readers.
+    fn mend(&mut self) {
+        let Some(failure) = &mut self.failure else {
+            return;
+        };
+        match open_and_probe(&self.shared) {
+            Ok(()) => {
+                self.failure = None;
+                self.look_for_room();
+            }
+            Err(failed) => {
+                failure.reason = failed.reason;
+                failure.retry_at = Instant::now() + failure.pause;
+                failure.pause = (failure.pause * 2).min(LONGEST_PAUSE);
+                if failed.is_full {
+                    self.note_full();
+                }
+            }
+        }
+    }
+
+    /// Tells that the store can be written, unless its disk was full of late and still is.
+    fn look_for_room(&mut self) {
+        let now = Instant::now();
+        match &mut self.full {
+            Some(full) if now < full.until && !self.shared.has_room() => {
+                full.look_at = now + LOOK;
+                self.shared.set_writable(Writable::No);
+                if !std::mem::replace(&mut full.is_told, true) {
+                    let path = self.shared.path().display();
+                    let wanted_kib = room::ENOUGH >> 10;
+                    tracing::error!(%path, wanted_kib, "there is no room left on the disk of the store");
+                }
+            }
+            _ => self.believe(),
+        }
+    }
+
+    /// A write found no room.
+    fn note_full(&mut self) {
+        let is_told = self.full.as_ref().is_some_and(|full| full.is_told);
+        self.full = Some(Full::since_now(is_told));
+    }
+
+    /// Tells that the store can be written.
+    fn believe(&mut self) {
+        self.full = None;
+        if !self.shared.is_writable() {
+            tracing::info!("the store can be written again");
+        }
+        self.told.clear();
+        self.shared.set_writable(Writable::Yes);
+    }
+}
+
+fn open_and_probe(shared: &Shared) -> Result<(), Failed> {
+    shared.reopen(Access::Full)?;
+    write_probe(shared).inspect_err(|_| {
+        if let Err(error) = shared.reopen(Access::Reading) {
+            tracing::error!(%error, "the store can't be read either");
+        }
+    })
+}
+
+/// Writes what nobody reads: the snapshot of the readers stays.
+fn write_probe(shared: &Shared) -> Result<(), Failed> {
+    guarded(shared, |db| {
+        let mut tx = db.begin_write()?;
+        tx.set_quick_repair(true);
+        let now = shared.clock.now_ms().to_be_bytes();
+        tx.open_table(META)?.insert(PROBE_KEY, now.as_slice())?;
+        Ok(tx.commit()?)
+    })
+}
+
+/// Runs `work` on the database; whatever goes wrong, panics of redb included, is a failure of it.
+pub(super) fn guarded<T>(
+    shared: &Shared,
+    work: impl FnOnce(&Database) -> Result<T, Fault>,
+) -> Result<T, Failed> {
+    let done = catch_unwind(AssertUnwindSafe(|| shared.with_database(work)));
+    match done {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(fault)) => Err(fault.into()),
+        Err(_) => {
+            let reason = "redb panicked; the file may be damaged".to_owned();
+            Err(Fault::broken(reason).into())
+        }
+    }
+}
+
+/// The error's text, to be wrapped in [`StoreError::Unavailable`] once, not twice.
+fn reason(error: StoreError) -> String {
+    match error {
+        StoreError::Unavailable { reason } => reason,
+        other => other.to_string(),
+    }
+}
+
+/// As who asked for a commit hears of it.
+pub(super) fn unavailable(reason: &str) -> StoreError {
+    StoreError::Unavailable {
+        reason: reason.to_owned(),
+    }
+}
