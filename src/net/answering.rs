@@ -10,12 +10,17 @@ use crate::net::head::HeadFault;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Answering(Arc<Turns>);
 
+/// A length that nobody said: the body ends where it says so itself. hyper takes none that is so large.
+const UNSAID: u64 = u64::MAX;
+
 #[derive(Debug, Default)]
 struct Turns {
     /// Each beginning and each end, so that it is odd while one is being answered.
     count: AtomicU64,
-    /// Whether a part of the last one wasn't read yet.
-    is_unread: AtomicBool,
+    /// The turn of that of which a part wasn't read yet; there is none of the turn 0.
+    unread: AtomicU64,
+    /// How long the body of the last one is, or [`UNSAID`].
+    length: AtomicU64,
     /// Whether the target of the head that came last has a `#`.
     has_fragment: AtomicBool,
     /// Whether the head that came last was cut off, and why; nothing comes behind it.
@@ -25,10 +30,23 @@ struct Turns {
 }
 
 impl Answering {
-    /// A head is complete, and there is more to be read, or not. Gives the turn that it has.
-    pub(crate) fn begin(&self, has_body: bool) -> u64 {
-        self.0.is_unread.store(has_body, Ordering::Release);
-        self.0.count.fetch_add(1, Ordering::AcqRel) + 1
+    /// A head is complete, and so much more is to be read, or what says itself where it ends. Gives the
+    /// turn that it has.
+    pub(crate) fn begin(&self, length: Option<u64>) -> u64 {
+        // Nobody else begins, or ends, a turn of this connection meanwhile.
+        let turn = self.turn() + 1;
+        let unread = if length == Some(0) { 0 } else { turn };
+        self.0.unread.store(unread, Ordering::Release);
+        let length = length.unwrap_or(UNSAID);
+        self.0.length.store(length, Ordering::Release);
+        self.0.count.store(turn, Ordering::Release);
+        turn
+    }
+
+    /// How long the body of the request is that began last, where that was said before it.
+    pub(crate) fn length(&self) -> Option<u64> {
+        let length = self.0.length.load(Ordering::Acquire);
+        (length != UNSAID).then_some(length)
     }
 
     /// Whether the target of the head that is complete now has a `#`. hyper cuts it off there, and says
@@ -68,9 +86,12 @@ impl Answering {
 
     /// All of the request of that turn was read.
     pub(crate) fn read(&self, turn: u64) {
-        if self.turn() == turn {
-            self.0.is_unread.store(false, Ordering::Release);
-        }
+        // Whoever reads may come to it only when the next one has begun.
+        let ordering = (Ordering::AcqRel, Ordering::Relaxed);
+        let _ = self
+            .0
+            .unread
+            .compare_exchange(turn, 0, ordering.0, ordering.1);
     }
 
     /// The answer is there: what arrives next is another head.
@@ -83,6 +104,6 @@ impl Answering {
     }
 
     pub(crate) fn is_unread(&self) -> bool {
-        self.0.is_unread.load(Ordering::Acquire)
+        self.0.unread.load(Ordering::Acquire) != 0
     }
 }

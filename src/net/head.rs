@@ -68,6 +68,12 @@ pub enum HeadFault {
     /// `Transfer-Encoding` isn't `chunked` alone.
     #[error("`Transfer-Encoding` is something else than `chunked`; send the body plain")]
     TransferEncoding,
+    /// Behind the target stands no version; nothing from there on was read.
+    #[error(
+        "behind the request target stands something else than `HTTP/1.1`, written like that; percent-encode what \
+         stands within the target: a space is `%20`, `\"` is `%22`"
+    )]
+    Version,
 }
 
 /// An extension of a request whose target was cut off at a `#`.
@@ -101,7 +107,7 @@ pub fn check(head: &Parts, own: &[&'static str]) -> Result<(), HeadFault> {
 ///
 /// # Errors
 /// [`HeadFault::TooLarge`], also of what came with more fields than [`MOST_FIELDS`];
-/// [`HeadFault::TargetByte`].
+/// [`HeadFault::TargetByte`] and [`HeadFault::Version`].
 pub fn check_whole(head: &Parts) -> Result<(), HeadFault> {
     if let Some(CutOff(fault)) = head.extensions.get() {
         return Err(*fault);

@@ -1,6 +1,7 @@
 //! A head, as its bytes come: what hyper passes over without a word, a `#` in the target, at which it cuts
 //! that off; and what it answers by itself, with nothing that tells who refused and why: more fields than it
-//! has places for, a longer target than it takes, and a byte in that which may not stand there.
+//! has places for, a longer target than it takes, a byte in that which may not stand there, and what is no
+//! version behind it.
 //!
 //! Of those hyper is given the beginning, up to what it doesn't take, and an end in its place; so the
 //! request comes to be refused as every other. It is never taken for what is left of it: the connection is
@@ -16,10 +17,8 @@ use crate::net::target_bytes::{Stop, Target};
 pub(crate) struct HeadBytes {
     place: Place,
     fields: usize,
-    /// Nothing came before it, so that it is sure to begin where it does. Of a later one a part may have come
-    /// with the one before, and what is left be taken for a head: there no byte is refused for what it is.
-    /// (A `#`, and too many fields, are looked for all the same: whoever sends ahead may be refused for these.)
-    is_first: bool,
+    /// How many bytes came behind its end, if it is known where that is.
+    behind: Option<u64>,
 }
 
 /// What a first line goes on with behind its target.
@@ -64,15 +63,7 @@ impl HeadBytes {
         Self {
             place: Place::Unbegun,
             fields: 0,
-            is_first: false,
-        }
-    }
-
-    /// The same, of which these are the first of a connection.
-    pub(crate) fn first() -> Self {
-        Self {
-            is_first: true,
-            ..Self::begins()
+            behind: Some(0),
         }
     }
 
@@ -80,8 +71,28 @@ impl HeadBytes {
     pub(crate) fn unknown() -> Self {
         Self {
             place: Place::Over,
-            ..Self::begins()
+            fields: 0,
+            behind: None,
         }
+    }
+
+    /// Whether just `length` bytes came behind its end.
+    pub(crate) fn is_followed_by(&self, length: u64) -> bool {
+        self.place == Place::Over && self.behind == Some(length)
+    }
+
+    /// `bytes` came when hyper had seen its end.
+    pub(crate) fn is_followed(&mut self, bytes: &[u8]) {
+        match self.place {
+            Place::Over => self.count(bytes),
+            // We don't see the end where hyper does.
+            _ => *self = Self::unknown(),
+        }
+    }
+
+    fn count(&mut self, bytes: &[u8]) {
+        let count = bytes.len() as u64;
+        self.behind = self.behind.map(|behind| behind.saturating_add(count));
     }
 
     /// Goes on with `bytes`.
@@ -91,25 +102,22 @@ impl HeadBytes {
         while let Some(byte) = bytes.get(at) {
             found.has_fragment |= *byte == b'#' && self.place < Place::Start;
             self.place = match (self.place, byte) {
-                (Place::Over, _) => return found,
+                (Place::Over, _) => {
+                    self.count(bytes.get(at..).unwrap_or_default());
+                    return found;
+                }
                 (Place::Unbegun, b'\r' | b'\n') => Place::Unbegun,
                 (Place::Unbegun | Place::Method, b' ') => Place::Target(Target::default()),
                 (Place::Method | Place::Version(_), b'\n') => Place::Start,
                 (Place::Unbegun | Place::Method, _) => Place::Method,
-                // A space in the target, then.
-                (Place::Version(length), _) if self.is_first && !goes_on(length, *byte) => {
+                (Place::Version(length), _) if !goes_on(length, *byte) => {
                     let end = REST.get(length..).unwrap_or_default();
-                    return self.cut(found, (at, HeadFault::TargetByte, end));
+                    return self.cut(found, (at, HeadFault::Version, end));
                 }
                 (Place::Version(length), _) => Place::Version(VERSION.len().min(length + 1)),
                 (Place::Target(target), _) => match target.next(*byte) {
                     Ok(target) => Place::Target(target),
                     Err(Stop::End) => Place::Version(0),
-                    Err(Stop::Refused) if !self.is_first => match byte {
-                        b'\n' => Place::Start,
-                        b' ' => Place::Version(0),
-                        _ => Place::Target(target.passed()),
-                    },
                     Err(Stop::Refused) => {
                         return self.cut(found, (at, HeadFault::TargetByte, target.end()));
                     }
@@ -174,7 +182,7 @@ mod tests {
 
     /// What is left of `head`, given in pieces of `length` bytes.
     fn left(head: &str, length: usize) -> String {
-        let (mut read, mut left) = (HeadBytes::first(), Vec::new());
+        let (mut read, mut left) = (HeadBytes::begins(), Vec::new());
         for piece in head.as_bytes().chunks(length) {
             if let Some(cut) = read.goes_on(piece).cut {
                 left.extend(&piece[..cut.at]);
@@ -228,15 +236,18 @@ mod tests {
                 ),
                 ("GET /a?b=\n HTTP/1.1\r\n", "GET /a?b= HTTP/1.1\r\n\r\n"),
                 ("GET /a\r\n", "GET /a HTTP/1.1\r\n\r\n"),
-                ("GET /a b HTTP/1.1\r\n", "GET /a HTTP/1.1\r\n\r\n"),
-                ("GET /a HTML HTTP/1.1\r\n", "GET /a HTTP/1.1\r\n\r\n"),
                 ("\r\nGET <a HTTP/1.1\r\n", "\r\nGET / HTTP/1.1\r\n\r\n"),
+                ("GET  /a HTTP/1.1\r\n", "GET / HTTP/1.1\r\n\r\n"),
             ] {
                 assert_eq!(left(head, length), expected);
-                let cut = HeadBytes::first().goes_on(head.as_bytes()).cut;
+                let cut = HeadBytes::begins().goes_on(head.as_bytes()).cut;
                 assert_eq!(cut.map(|cut| cut.fault), Some(HeadFault::TargetByte));
-                let later = HeadBytes::begins().goes_on(head.as_bytes());
-                assert_eq!(later.cut, None, "it may be the rest of another's");
+            }
+            for behind in ["b HTTP/1.1", "HTML HTTP/1.1", "http/1.1", "HTTP"] {
+                let head = format!("GET /a {behind}\r\n");
+                assert_eq!(left(&head, length), "GET /a HTTP/1.1\r\n\r\n");
+                let cut = HeadBytes::begins().goes_on(head.as_bytes()).cut;
+                assert_eq!(cut.map(|cut| cut.fault), Some(HeadFault::Version));
             }
             for whole in [
                 "GET /a?b={支} HTTP/1.1\r\nc: \"<\r\n\r\n\"<>",
@@ -245,6 +256,27 @@ mod tests {
                 assert_eq!(left(whole, length), whole);
             }
         }
+    }
+
+    #[test]
+    fn what_comes_behind_the_end_is_counted_however_it_is_divided() {
+        let whole = b"\r\nGET /#x HTTP/1.1\r\nX: #\r\n\r\n\n{\"}#";
+        for at in 0..whole.len() {
+            let (begun, rest) = whole.split_at(at);
+            let mut head = HeadBytes::begins();
+            head.goes_on(begun);
+            assert!(!head.is_followed_by(5), "{at}");
+            head.goes_on(rest);
+            assert!(head.is_followed_by(5), "{at}");
+            head.is_followed(b"#");
+            assert!(head.is_followed_by(6), "{at}");
+        }
+        // Where we see no end, it isn't known how much comes behind it.
+        let mut head = HeadBytes::begins();
+        head.goes_on(b"GET / HTTP/1.1\r\n");
+        head.is_followed(b"\r\n");
+        assert!((0..9).all(|length| !head.is_followed_by(length)));
+        assert_eq!(head.goes_on(b"GET /#\""), Found::default());
     }
 
     #[test]

@@ -9,13 +9,17 @@ use crate::net::head_bytes::{Cut, HeadBytes};
 /// The first byte of a handshake of TLS; that of a method is a letter.
 const TLS: u8 = 0x16;
 
+/// A line end, and a line with nothing in it, which ends a head; the `\r` may be missing.
+const EMPTY_LINE: &[u8; 3] = b"\n\r\n";
+
 /// Looks at what was read of a connection.
 #[derive(Debug)]
 pub(crate) struct Heads {
     answering: Answering,
+    /// The last that began.
     head: Option<Head>,
-    /// A part of the next head has come while a request was answered.
-    is_ahead: bool,
+    /// The last bytes that came; a connection begins as if behind an empty line.
+    last: [u8; 3],
     /// What is still to be given of the end of a head that was cut off. Nothing is read any more.
     end: &'static [u8],
 }
@@ -33,7 +37,7 @@ impl Heads {
         Self {
             answering,
             head: None,
-            is_ahead: false,
+            last: *EMPTY_LINE,
             end: b"",
         }
     }
@@ -60,30 +64,64 @@ impl Heads {
 
     /// Tells where that begins which hyper wouldn't take.
     fn look(&mut self, bytes: &[u8]) -> Option<Cut> {
-        let (turn, is_unread) = (self.answering.turn(), self.answering.is_unread());
-        // The head that was looked at is complete once its request was begun.
-        self.head.take_if(|head| head.turn != turn);
-        if !turn.is_multiple_of(2) {
-            self.is_ahead |= !is_unread;
-        } else if self.head.is_none() {
-            if bytes.first() == Some(&TLS) {
-                self.answering.note_tls();
-            }
-            // It is known to begin here, unless a part of it came before, or what comes is the rest of
-            // a body that nobody read.
-            let bytes = match std::mem::take(&mut self.is_ahead) || is_unread {
-                true => HeadBytes::unknown(),
-                false if turn == 0 => HeadBytes::first(),
-                false => HeadBytes::begins(),
-            };
-            self.head = Some(Head { turn, bytes });
-            self.answering.note_fragment(false);
+        let turn = self.answering.turn();
+        let is_answered = turn.is_multiple_of(2);
+        if is_answered && self.head.as_ref().is_none_or(|head| head.turn != turn) {
+            self.begin(turn, bytes);
         }
-        let found = self.head.as_mut()?.bytes.goes_on(bytes);
+        self.note_last(bytes);
+        let head = self.head.as_mut()?;
+        if !is_answered {
+            head.bytes.is_followed(bytes);
+            return None;
+        }
+        let found = head.bytes.goes_on(bytes);
         if found.has_fragment {
             self.answering.note_fragment(true);
         }
         found.cut
+    }
+
+    /// `bytes` are the first that came since all requests were answered.
+    fn begin(&mut self, turn: u64, bytes: &[u8]) {
+        let is_sure = self.is_at_beginning(turn);
+        if is_sure && bytes.first() == Some(&TLS) {
+            self.answering.note_tls();
+        }
+        let bytes = match is_sure {
+            true => HeadBytes::begins(),
+            false => HeadBytes::unknown(),
+        };
+        self.head = Some(Head { turn, bytes });
+        self.answering.note_fragment(false);
+    }
+
+    /// Whether what comes next is sure to begin a head: whether hyper has used all that came, but for line
+    /// ends. Otherwise a part of a head may have come with what was before it, or more of a body may come.
+    fn is_at_beginning(&self, turn: u64) -> bool {
+        // The body of the last request has come, and not a byte more.
+        let length = self.answering.length();
+        let is_counted = self.head.as_ref().is_some_and(|head| {
+            let is_last = turn == head.turn + 2;
+            is_last && length.is_some_and(|length| head.bytes.is_followed_by(length))
+        });
+        // hyper reads more for a head only where what it has is none yet; and what ends with an empty line, and
+        // isn't line ends alone, would be one. (So it is known behind a body that tells its end itself.)
+        is_counted || self.is_behind_empty_line() && !self.answering.is_unread()
+    }
+
+    fn is_behind_empty_line(&self) -> bool {
+        self.last == *EMPTY_LINE || self.last.ends_with(b"\n\n")
+    }
+
+    fn note_last(&mut self, bytes: &[u8]) {
+        for byte in bytes
+            .iter()
+            .skip(bytes.len().saturating_sub(self.last.len()))
+        {
+            let [_, second, third] = self.last;
+            self.last = [second, third, *byte];
+        }
     }
 }
 
@@ -127,6 +165,108 @@ mod tests {
                 let left = if is_too_much { head(MOST_FIELDS) } else { sent };
                 assert_eq!(found, left, "{size} {count}");
             }
+        }
+    }
+
+    /// What happens to a connection.
+    enum Then {
+        Came(&'static str),
+        /// A head is complete, whose body has that length.
+        Begun(Option<u64>),
+        /// All of its body was read.
+        Read,
+        Answered,
+    }
+
+    use Then::{Answered, Begun, Came, Read};
+
+    /// Whether that which comes then is looked at.
+    fn is_looked_at(events: &[Then]) -> bool {
+        let answering = Answering::default();
+        let mut heads = Heads::new(answering.clone());
+        for event in events {
+            match event {
+                Came(bytes) => assert_eq!(heads.look(bytes.as_bytes()), None),
+                Begun(length) => {
+                    answering.begin(*length);
+                }
+                Read => answering.read(answering.turn()),
+                Answered => answering.end(),
+            }
+        }
+        let found = heads.look(b"GET /#\x7F");
+        assert_eq!(found.is_some(), answering.has_fragment());
+        found.is_some()
+    }
+
+    const GET: &str = "GET / HTTP/1.1\r\nX: #\r\n\r\n";
+    const AHEAD: &str = "GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nX: ";
+    const POST: &str = "POST / HTTP/1.1\r\nX: #\r\n\r\nbody";
+    const NO_BODY: Then = Begun(Some(0));
+    const ENDLESS: Then = Begun(None);
+
+    #[test]
+    fn what_comes_is_looked_at_where_it_is_sure_to_begin_a_head() {
+        let told = |length| Begun(Some(length));
+        for events in [
+            &[][..],
+            &[Came("\r\n")],
+            &[Came(GET), NO_BODY, Answered],
+            &[Came("GET / HTTP/1.1\n"), Came("\n"), NO_BODY, Answered],
+            &[Came(POST), told(4), Read, Answered],
+            &[Came(POST), told(6), Came("#\""), Read, Answered],
+            // All of it has come, though nobody read it.
+            &[Came(POST), told(4), Answered],
+            &[
+                Came(POST),
+                ENDLESS,
+                Came("#\r\n0\r\n"),
+                Came("\r\n"),
+                Read,
+                Answered,
+            ],
+            // Both were there, and nothing behind them.
+            &[
+                Came(AHEAD),
+                NO_BODY,
+                Answered,
+                Came("#\r\n\r\n"),
+                NO_BODY,
+                Answered,
+            ],
+            &[Came(GET), Came(GET), NO_BODY, Answered, NO_BODY, Answered],
+        ] {
+            assert!(is_looked_at(events));
+        }
+    }
+
+    #[test]
+    fn what_may_be_the_rest_of_something_is_not_looked_at() {
+        let told = |length| Begun(Some(length));
+        for events in [
+            &[Came(AHEAD), NO_BODY, Answered][..],
+            &[Came(GET), Came("G"), NO_BODY, Answered],
+            &[Came(AHEAD), NO_BODY, Answered, Came("a\r\n")],
+            &[
+                Came(AHEAD),
+                NO_BODY,
+                Answered,
+                Came("a\r\n\r\nG"),
+                NO_BODY,
+                Answered,
+            ],
+            // The rest of a body, or a part of what is behind it.
+            &[Came(POST), told(5), Answered],
+            &[Came(POST), told(6), Came("\n\n"), Came("\n\n"), Answered],
+            &[Came(POST), told(3), Read, Answered],
+            &[Came(POST), told(4), Came("G"), Read, Answered],
+            &[Came(POST), told(9), Came("\n\r\n"), Answered],
+            &[Came(POST), ENDLESS, Came("\n\r\n"), Answered],
+            &[Came(POST), ENDLESS, Came("\r\n0\r\n\r\nG"), Read, Answered],
+            // Two were begun: it isn't the first whose body came.
+            &[Came(POST), told(4), Read, Answered, told(4), Read, Answered],
+        ] {
+            assert!(!is_looked_at(events));
         }
     }
 }

@@ -306,14 +306,14 @@ mod tests {
             assert_eq!(read.expect("a byte"), b'T');
         }
         // Who has asked for all, or for nothing, is left alone.
-        answering.begin(false);
+        answering.begin(Some(0));
         let asked = tokio::time::timeout(HURRY * 2, paced.read_u8()).await;
         asked.expect_err("it is being answered");
         answering.end();
         let idle = tokio::time::timeout(HURRY * 2, paced.read_u8()).await;
         idle.expect_err("it is idle");
         // Of this one a body is to come.
-        answering.begin(true);
+        answering.begin(None);
         let began = Instant::now();
         let late = paced.read_u8().await.expect_err("nothing comes");
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
@@ -339,7 +339,7 @@ mod tests {
         assert!(idle.is_err(), "an idle connection is left alone");
         client.write_all(b"G").await.expect("room");
         assert_eq!(paced.read_u8().await.expect("a byte"), b'G');
-        answering.begin(false);
+        answering.begin(Some(0));
         let busy = tokio::time::timeout(LIMIT * 9, paced.read_u8()).await;
         assert!(
             busy.is_err(),
@@ -366,7 +366,7 @@ mod tests {
         let mut paced = Paced::new(server, terms, answering.clone(), ending);
         client.write_all(b"G").await.expect("room");
         assert_eq!(paced.read_u8().await.expect("a byte"), b'G');
-        answering.begin(false);
+        answering.begin(Some(0));
         answering.end();
         let idle = tokio::time::timeout(LIMIT * 9, paced.read_u8()).await;
         assert!(idle.is_err(), "an idle connection is left alone");
@@ -380,7 +380,7 @@ mod tests {
         client.write_all(b"G").await.expect("room");
         assert_eq!(paced.read_u8().await.expect("a byte"), b'G');
         // Answered without a read in between, as hyper does.
-        answering.begin(false);
+        answering.begin(Some(0));
         answering.end();
         let idle = tokio::time::timeout(LIMIT * 9, paced.read_u8()).await;
         assert!(idle.is_err(), "an idle connection is left alone");
@@ -416,7 +416,7 @@ mod tests {
         let (mut client, server) = duplex(64);
         let answering = Answering::default();
         let (_hand, mut paced) = paced(server, &answering);
-        answering.begin(true);
+        answering.begin(None);
         answering.end();
         let began = Instant::now();
         let sent = async {
@@ -439,7 +439,7 @@ mod tests {
             let (_client, server) = duplex(64);
             let answering = Answering::default();
             let (_hand, mut paced) = paced(server, &answering);
-            answering.begin(is_unread);
+            answering.begin((!is_unread).then_some(0));
             answering.end();
             let began = Instant::now();
             paced.shutdown().await.expect("shut");
@@ -449,7 +449,7 @@ mod tests {
         let (_client, server) = duplex(64);
         let answering = Answering::default();
         let (_hand, mut paced) = paced(server, &answering);
-        answering.begin(true);
+        answering.begin(None);
         paced.write_all(b"answer").await.expect("written");
         answering.end();
         tokio::time::advance(LINGER).await;

@@ -39,8 +39,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves HTTP/1.1 on `listener` until `shutdown`, then lets open requests end, for 30 s at most.
 ///
 /// The request carries its [`Peer`] as an extension. Of a head with more fields, or a longer target, than
-/// is read, or a target with a byte that may not stand there, the handler gets the beginning: it must refuse
-/// what [`head::check_whole`] says is one.
+/// is read, or a target with a byte that may not stand there or no version behind it, the handler gets the
+/// beginning: it must refuse what [`head::check_whole`] says is one.
 pub async fn serve<H, F, B>(listener: Listener, tls: Option<Tls>, handle: H, shutdown: Shutdown)
 where
     H: Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
@@ -279,7 +279,7 @@ async fn converse(
         if let Some(fault) = cut_off {
             request.extensions_mut().insert(head::CutOff(fault));
         }
-        let turn = answering.begin(!request.body().is_end_stream());
+        let turn = answering.begin(request.body().size_hint().exact());
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(Within(terms.body));
         // Whoever sent this may see another end of it than we: nothing more is read behind it.

@@ -53,7 +53,8 @@ impl Target {
     pub(super) fn next(self, byte: u8) -> Result<Self, Stop> {
         let character = self.character.next(byte).ok_or(Stop::Refused)?;
         if byte == b' ' {
-            return Err(Stop::End);
+            let is_there = self.length > 0;
+            return Err(if is_there { Stop::End } else { Stop::Refused });
         }
         if !self.part.takes(byte) {
             return Err(Stop::Refused);
@@ -68,15 +69,6 @@ impl Target {
             part: self.part.next(byte),
             character,
         })
-    }
-
-    /// Goes on, whatever the byte was.
-    pub(super) fn passed(self) -> Self {
-        Self {
-            length: self.length.saturating_add(1),
-            character: Character::Whole,
-            ..self
-        }
     }
 
     /// How a head goes on here that ends, in a way that hyper takes, unless what has come is less than an
@@ -220,6 +212,7 @@ mod tests {
                 check(&[before, &[byte], behind].concat()).await;
             }
         }
+        check(b"").await;
         check(b"*").await;
         check(b"h:1").await;
     }

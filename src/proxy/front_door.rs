@@ -111,7 +111,8 @@ fn unclear(fault: HeadFault) -> ProxyError {
         HeadFault::ConnectionNames(_)
         | HeadFault::Expectation
         | HeadFault::Fragment
-        | HeadFault::TargetByte => ErrorCode::ParameterInvalid,
+        | HeadFault::TargetByte
+        | HeadFault::Version => ErrorCode::ParameterInvalid,
     };
     ProxyError::refused(code, fault.to_string())
 }

@@ -86,6 +86,8 @@ mod front_limits;
 mod key_change;
 #[cfg(feature = "cli")]
 mod kill;
+#[cfg(feature = "simulator")]
+mod later_heads;
 mod layering;
 #[cfg(feature = "cli")]
 mod lifecycle;
