@@ -50,8 +50,8 @@ impl Answering {
     }
 
     /// Whether the target of the head that is complete now has a `#`. hyper cuts it off there, and says
-    /// nothing: what stands behind it, a whole `notify_url`, would just be gone. (A request that is
-    /// sent before the one ahead of it is answered, or behind a body that nobody read, isn't looked at.)
+    /// nothing: what stands behind it, a whole `notify_url`, would just be gone. (Where it isn't sure that a
+    /// head begins isn't looked: see [`Heads`](super::heads::Heads).)
     pub(crate) fn has_fragment(&self) -> bool {
         self.0.has_fragment.load(Ordering::Acquire)
     }
@@ -78,8 +78,8 @@ impl Answering {
         self.cut_off().is_some()
     }
 
-    /// What stood behind that beginning. It must not be taken for the whole. (What
-    /// [`has_fragment`](Self::has_fragment) doesn't look at isn't cut off: hyper refuses it.)
+    /// What stood behind that beginning. It must not be taken for the whole. (Of what isn't looked at hyper
+    /// refuses the same by itself.)
     pub(crate) fn cut_off(&self) -> Option<HeadFault> {
         self.0.cut_off.get().copied()
     }

@@ -76,9 +76,20 @@ impl HeadBytes {
         }
     }
 
-    /// Whether just `length` bytes came behind its end.
-    pub(crate) fn is_followed_by(&self, length: u64) -> bool {
-        self.place == Place::Over && self.behind == Some(length)
+    /// What comes next goes on with a head somewhere, or begins it: its end can be seen, and how many fields
+    /// there are till then.
+    pub(crate) fn goes_on_somewhere() -> Self {
+        Self {
+            place: Place::Field,
+            fields: 0,
+            behind: Some(0),
+        }
+    }
+
+    /// How many bytes more than `length` came behind its end, if that can be said.
+    pub(crate) fn more_than(&self, length: u64) -> Option<u64> {
+        let behind = self.behind.filter(|_| self.place == Place::Over)?;
+        behind.checked_sub(length)
     }
 
     /// `bytes` came when hyper had seen its end.
@@ -108,7 +119,8 @@ impl HeadBytes {
                 }
                 (Place::Unbegun, b'\r' | b'\n') => Place::Unbegun,
                 (Place::Unbegun | Place::Method, b' ') => Place::Target(Target::default()),
-                (Place::Method | Place::Version(_), b'\n') => Place::Start,
+                (Place::Method, b'\n') => Place::Start,
+                (Place::Version(length), b'\n') if length == VERSION.len() => Place::Start,
                 (Place::Unbegun | Place::Method, _) => Place::Method,
                 (Place::Version(length), _) if !goes_on(length, *byte) => {
                     let end = REST.get(length..).unwrap_or_default();
@@ -243,11 +255,13 @@ mod tests {
                 let cut = HeadBytes::begins().goes_on(head.as_bytes()).cut;
                 assert_eq!(cut.map(|cut| cut.fault), Some(HeadFault::TargetByte));
             }
-            for behind in ["b HTTP/1.1", "HTML HTTP/1.1", "http/1.1", "HTTP"] {
-                let head = format!("GET /a {behind}\r\n");
-                assert_eq!(left(&head, length), "GET /a HTTP/1.1\r\n\r\n");
-                let cut = HeadBytes::begins().goes_on(head.as_bytes()).cut;
-                assert_eq!(cut.map(|cut| cut.fault), Some(HeadFault::Version));
+            for behind in ["b HTTP/1.1", "HTML HTTP/1.1", "http/1.1", "HTTP", ""] {
+                for line_end in ["\r\n", "\n"] {
+                    let head = format!("GET /a {behind}{line_end}");
+                    assert_eq!(left(&head, length), "GET /a HTTP/1.1\r\n\r\n");
+                    let cut = HeadBytes::begins().goes_on(head.as_bytes()).cut;
+                    assert_eq!(cut.map(|cut| cut.fault), Some(HeadFault::Version));
+                }
             }
             for whole in [
                 "GET /a?b={支} HTTP/1.1\r\nc: \"<\r\n\r\n\"<>",
@@ -265,18 +279,31 @@ mod tests {
             let (begun, rest) = whole.split_at(at);
             let mut head = HeadBytes::begins();
             head.goes_on(begun);
-            assert!(!head.is_followed_by(5), "{at}");
+            assert!(head.more_than(5).is_none(), "{at}");
             head.goes_on(rest);
-            assert!(head.is_followed_by(5), "{at}");
+            assert_eq!(head.more_than(5), Some(0), "{at}");
             head.is_followed(b"#");
-            assert!(head.is_followed_by(6), "{at}");
+            assert_eq!(head.more_than(5), Some(1), "{at}");
         }
         // Where we see no end, it isn't known how much comes behind it.
         let mut head = HeadBytes::begins();
         head.goes_on(b"GET / HTTP/1.1\r\n");
         head.is_followed(b"\r\n");
-        assert!((0..9).all(|length| !head.is_followed_by(length)));
+        assert_eq!(head.more_than(0), None);
         assert_eq!(head.goes_on(b"GET /#\""), Found::default());
+    }
+
+    #[test]
+    fn a_head_that_began_somewhere_ends_at_an_empty_line_and_may_have_as_many_fields() {
+        for begun in ["GET /#\" HTTP/1.1\r\n", "#\"\r\n", "TP/1.1\r\n"] {
+            let mut head = HeadBytes::goes_on_somewhere();
+            let rest = format!("{begun}{}\r\n{{}}", "a: b\r\n".repeat(MOST_FIELDS));
+            assert_eq!(head.goes_on(rest.as_bytes()), Found::default());
+            assert_eq!(head.more_than(2), Some(0));
+            let rest = format!("{begun}{}\r\n{{}}", "a: b\r\n".repeat(MOST_FIELDS + 1));
+            let cut = HeadBytes::goes_on_somewhere().goes_on(rest.as_bytes()).cut;
+            assert_eq!(cut.map(|cut| cut.fault), Some(HeadFault::TooLarge));
+        }
     }
 
     #[test]

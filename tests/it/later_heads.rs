@@ -360,11 +360,11 @@ async fn ask(base: &str, sent: &[Sent], cuts: &[Index]) {
         let answer = asking.answer(true).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{sent:?}: {answer}");
     }
-    let plain = "POST /All HTTP/1.1\r\nHost: x\r\n\r\n";
+    let plain = "POST /All HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}";
     asking.write([plain]).await;
     let answer = asking.answer(true).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{sent:?}: {answer}");
-    // Where nothing was sent ahead, it is sure where the next begins.
+    // Behind one that wasn't sent ahead, it is sure where the next begins.
     asking.write(["GET /\"< HTTP/1.1\r\n"]).await;
     let answer = asking.answer(true).await;
     assert!(answer.starts_with("HTTP/1.1 422 "), "{sent:?}: {answer}");
