@@ -16,6 +16,7 @@ use crate::model::id::{AppId, AuthAppId, EventId};
 use crate::model::notification::{DeliveryForm, InboxEntry};
 use crate::model::token::AppAuthToken;
 use crate::protocol::secret::Secret;
+use crate::store::embedded::room::Place;
 use crate::store::embedded::{EmbeddedStore, OpenOptions};
 use crate::store::error::StoreError;
 use crate::store::seal::StoreKey;
@@ -29,6 +30,8 @@ pub(super) struct Switches {
     pub(super) writes_fail: Arc<AtomicBool>,
     /// There is no room left, whatever fails.
     pub(super) is_full: Arc<AtomicBool>,
+    /// The file isn't at its path any more.
+    pub(super) is_gone: Arc<AtomicBool>,
     /// What fails does so for another reason than a disk that is full.
     pub(super) is_broken: Arc<AtomicBool>,
     pub(super) writes_hang: Arc<Hang>,
@@ -51,8 +54,12 @@ impl Switches {
             })
         };
         let is_full = Arc::clone(&self.is_full);
-        let room = Box::new(move || !is_full.load(Ordering::SeqCst));
-        EmbeddedStore::open_in(options, disk, room).expect("opened")
+        let is_gone = Arc::clone(&self.is_gone);
+        let place = Place::new(
+            move || !is_full.load(Ordering::SeqCst),
+            move || !is_gone.load(Ordering::SeqCst),
+        );
+        EmbeddedStore::open_in(options, disk, place).expect("opened")
     }
 }
 
