@@ -1,9 +1,9 @@
 //! The bearer token of `/api`: made at start where none is configured, and left in a file beside
 //! the store, so that the command line of the same user can read it.
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -22,34 +22,134 @@ pub fn generate() -> io::Result<Secret<String>> {
     Ok(Secret::new(URL_SAFE_NO_PAD.encode(bytes)))
 }
 
-/// Where the token of a sidecar with this store stands.
+/// Where the token of a sidecar with this store stands, unless another one's stands there.
 #[must_use]
 pub fn path(store: &Path) -> PathBuf {
     store.with_file_name("admin.token")
 }
 
-/// Writes `token` so that only its owner can read it, from the first moment.
+/// Where it stands then.
+fn path_of_its_own(store: &Path) -> PathBuf {
+    let mut name = store.file_name().unwrap_or_default().to_owned();
+    name.push(".admin-token");
+    store.with_file_name(name)
+}
+
+/// Where the token of the sidecar that runs with this store is to be read.
+#[must_use]
+pub fn find(store: &Path) -> PathBuf {
+    let own = path_of_its_own(store);
+    match own.symlink_metadata() {
+        Ok(_) => own,
+        Err(_) => path(store),
+    }
+}
+
+/// A token's file, locked: as long as this lives, no other sidecar puts its token in its place.
+#[derive(Debug)]
+pub struct LeftToken {
+    path: PathBuf,
+    _locked: File,
+}
+
+impl LeftToken {
+    /// Where it stands.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Leaves `token` beside `store`, so that only its owner can read it, from the first moment: where the
+/// `former` one of the same sidecar stands, or at [`path`], or, where a sidecar that runs with another
+/// store of the same folder has that, in a file named after the store.
 ///
 /// # Errors
-/// The system's.
-pub fn write(path: &Path, token: &Secret<String>) -> io::Result<()> {
+/// The system's, which names the file.
+pub fn leave(
+    store: &Path,
+    token: &Secret<String>,
+    former: Option<&LeftToken>,
+) -> io::Result<LeftToken> {
+    let (shared, own) = (path(store), path_of_its_own(store));
+    // It is held until the new one is in its place, which whoever begins meanwhile finds locked.
+    let (path, _claim) = match former.map(|former| former.path.clone()) {
+        Some(former) => (former, None),
+        None => match claim(&shared) {
+            Claim::Free(held) => (shared, held),
+            Claim::Taken => (own.clone(), None),
+        },
+    };
+    let named = |error: io::Error| {
+        let text = format!("{}: {error}", path.display());
+        io::Error::new(error.kind(), text)
+    };
+    let locked = write(&path, token).map_err(named)?;
+    if path != own {
+        // One of an earlier run, which `find` would prefer.
+        let _ = std::fs::remove_file(&own);
+    }
+    Ok(LeftToken {
+        path,
+        _locked: locked,
+    })
+}
+
+/// Whether a token's file may be replaced.
+enum Claim {
+    /// It may; what stood there is locked meanwhile, where something did and can be.
+    Free(Option<File>),
+    /// A sidecar that runs has it.
+    Taken,
+}
+
+fn claim(path: &Path) -> Claim {
+    let identity = |file: std::fs::Metadata| (file.dev(), file.ino());
+    loop {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        // A pipe would have nobody come back from here.
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+        let Ok(there) = options.open(path) else {
+            return Claim::Free(None);
+        };
+        match there.try_lock() {
+            Err(TryLockError::WouldBlock) => return Claim::Taken,
+            // There are file systems without locks.
+            Err(TryLockError::Error(_)) => return Claim::Free(None),
+            Ok(()) => {}
+        }
+        let opened = there.metadata().map(identity).ok();
+        // Another may have replaced it between the two.
+        if opened == path.metadata().map(identity).ok() {
+            return Claim::Free(Some(there));
+        }
+    }
+}
+
+/// Writes `token`, and gives its file, locked.
+fn write(path: &Path, token: &Secret<String>) -> io::Result<File> {
     let fresh = path.with_extension(format!("{}.tmp", std::process::id()));
     let _ = std::fs::remove_file(&fresh);
-    let written = write_new(&fresh, token).and_then(|()| std::fs::rename(&fresh, path));
+    let written = write_new(&fresh, token);
+    let written = written.and_then(|file| std::fs::rename(&fresh, path).map(|()| file));
     // A program that is started over and over on a full disk would leave one each time.
     written.inspect_err(|_| {
         let _ = std::fs::remove_file(&fresh);
     })
 }
 
-fn write_new(path: &Path, token: &Secret<String>) -> io::Result<()> {
+fn write_new(path: &Path, token: &Secret<String>) -> io::Result<File> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(token.expose().as_bytes())
+    // Nobody else knows it yet; where there are no locks, nobody else asks for them either.
+    let _ = file.try_lock();
+    file.write_all(token.expose().as_bytes())?;
+    Ok(file)
 }
 
 /// Whether `given` is the token, in a time that doesn't tell how much of it was right.
@@ -88,17 +188,82 @@ mod tests {
     #[test]
     fn a_token_that_is_not_written_leaves_no_file() {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("admin.token");
+        let store = directory.path().join("sidecar.redb");
+        let path = path(&store);
         let token = Secret::new("token".to_owned());
         std::fs::create_dir(&path).expect("created");
-        write(&path, &token).expect_err("a directory stands there");
+        let error = leave(&store, &token, None).expect_err("a directory stands there");
+        assert!(error.to_string().contains("admin.token"), "{error}");
         let names = || directory.path().read_dir().expect("readable").count();
         assert_eq!(names(), 1);
         std::fs::remove_dir(&path).expect("empty");
-        write(&path, &token).expect("written");
+        leave(&store, &token, None).expect("written");
         assert_eq!(
             (names(), std::fs::read(&path).expect("there")),
             (1, b"token".to_vec())
         );
+    }
+
+    #[test]
+    fn the_token_of_a_sidecar_that_runs_stays() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let stores = ["one.redb", "two.redb"].map(|name| directory.path().join(name));
+        let [one, two] = &stores;
+        let leave = |store, text: &str, former: Option<&LeftToken>| {
+            leave(store, &Secret::new(text.to_owned()), former).expect("left")
+        };
+        let check = |expected: [&str; 2], names: usize| {
+            let read = |store| std::fs::read_to_string(find(store)).expect("a token");
+            assert_eq!(stores.each_ref().map(|store| read(store)), expected);
+            let there = directory.path().read_dir().expect("readable").count();
+            assert_eq!(there, names);
+        };
+        drop(leave(one, "an earlier one", None));
+        let first = leave(one, "first", None);
+        let second = leave(two, "second", None);
+        assert_eq!(second.path(), directory.path().join("two.redb.admin-token"));
+        check(["first", "second"], 2);
+        // A reload stays where it is.
+        let first = leave(one, "first again", Some(&first));
+        drop(second);
+        let second = leave(two, "second again", None);
+        check(["first again", "second again"], 2);
+        drop(first);
+        let second = leave(two, "second at last", Some(&second));
+        check(["first again", "second at last"], 2);
+        drop(second);
+        // Alone again, it has the name that everybody knows.
+        let second = leave(two, "alone", None);
+        assert_eq!(second.path(), path(two));
+        check(["alone", "alone"], 1);
+    }
+
+    #[test]
+    fn of_many_that_begin_at_once_each_has_its_own() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = |index: usize| directory.path().join(format!("{index}.redb"));
+        drop(leave(&store(0), &Secret::new("earlier".to_owned()), None));
+        for _ in 0..20 {
+            let all = std::sync::Barrier::new(8);
+            let left: Vec<LeftToken> = std::thread::scope(|scope| {
+                let begin = |index: usize| {
+                    let (all, store) = (&all, store(index));
+                    scope.spawn(move || {
+                        all.wait();
+                        leave(&store, &Secret::new(index.to_string()), None).expect("left")
+                    })
+                };
+                let threads: Vec<_> = (0..8).map(begin).collect();
+                let threads = threads.into_iter();
+                threads
+                    .map(|thread| thread.join().expect("ended"))
+                    .collect()
+            });
+            for index in 0..8 {
+                let read = std::fs::read_to_string(find(&store(index)));
+                assert_eq!(read.expect("a token"), index.to_string());
+            }
+            drop(left);
+        }
     }
 }

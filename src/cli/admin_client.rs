@@ -337,7 +337,7 @@ async fn whole(reply: Response<AnswerBody>) -> Result<Reply, NoReply> {
 /// The token that a running sidecar left beside its store, where it left one, or why that can't be
 /// read.
 fn beside_store(config: &Config) -> Result<Option<Secret<String>>, String> {
-    let path = crate::admin::token::path(&config.store.path);
+    let path = crate::admin::token::find(&config.store.path);
     match std::fs::read_to_string(&path).map(Zeroizing::new) {
         Ok(token) => Ok(Some(Secret::new(token.trim_end().to_owned()))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

@@ -1,7 +1,7 @@
 //! From a configuration to a sidecar that is ready to run.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus::Registry;
@@ -302,6 +302,7 @@ impl SidecarBuilder {
             traces,
             hook: Arc::default(),
             is_bound: AtomicBool::new(false),
+            left_token: Mutex::default(),
             without_audit: self.without_audit,
             clock: Arc::clone(clock),
             store,

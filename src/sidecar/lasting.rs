@@ -1,7 +1,8 @@
 //! What outlives every configuration: the store, the logs, the dispatcher, whatever counts or waits.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -9,14 +10,17 @@ use futures_util::future::BoxFuture;
 use crate::admin::configuration::{ConfigView, Configuration, ReloadError, Reloaded};
 use crate::admin::drain::Drain;
 use crate::admin::metrics::Metrics;
+use crate::admin::token::{self, LeftToken};
 use crate::audit::Audit;
 use crate::audit::metrics::AuditMetrics;
 use crate::certificates::metrics::CertificateMetrics;
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::delivery::Dispatcher;
 use crate::gateway::diagnosis::Diagnostics;
 use crate::gateway::metrics::CallMetrics;
 use crate::net::shutdown::Ending;
+use crate::protocol::secret::Secret;
 use crate::proxy::calls::CallRecords;
 use crate::proxy::events::Events;
 use crate::proxy::logins::Logins;
@@ -50,6 +54,8 @@ pub(super) struct Lasting {
     pub(super) hook: Arc<Hook>,
     /// Listeners of ours are bound, and the admin token stands beside the store.
     pub(super) is_bound: AtomicBool,
+    /// Where that stands.
+    pub(super) left_token: Mutex<Option<LeftToken>>,
     /// No audit log is kept, whatever is configured.
     pub(super) without_audit: bool,
 }
@@ -57,6 +63,32 @@ pub(super) struct Lasting {
 impl Lasting {
     pub(super) fn is_bound(&self) -> bool {
         self.is_bound.load(Ordering::Acquire)
+    }
+
+    /// Leaves `token` beside the store where none is configured. Only a sidecar with a store of its
+    /// own does: a host that hands in a store configures the token.
+    pub(super) fn leave_admin_token(
+        &self,
+        config: &Config,
+        token: &Secret<String>,
+    ) -> io::Result<()> {
+        let left = self.left_token.lock();
+        let mut left = left.unwrap_or_else(PoisonError::into_inner);
+        if config.admin.token.is_some() || config.store.key.is_none() {
+            *left = None;
+            return Ok(());
+        }
+        let store = &config.store.path;
+        let now = token::leave(store, token, left.as_ref())?;
+        if left.is_none() && now.path() != token::path(store) {
+            tracing::warn!(
+                path = %now.path().display(),
+                "the admin token of another sidecar stands in the folder of the store; ours is in a \
+                 file of its own, where the command line finds it"
+            );
+        }
+        *left = Some(now);
+        Ok(())
     }
 }
 
@@ -93,7 +125,7 @@ impl Configuration for Hook {
         match self.sidecar() {
             Some(sidecar) => sidecar.configuration(),
             // Nobody asks a sidecar that is gone.
-            None => ConfigView::new(&crate::config::Config::default(), "", 0, 0),
+            None => ConfigView::new(&Config::default(), "", 0, 0),
         }
     }
 

@@ -291,7 +291,7 @@ impl Sidecar {
     pub fn bind_on(&self, listeners: Listeners) -> Result<Bound, std::io::Error> {
         let (current, lasting) = (self.current(), &self.parts.lasting);
         lasting.tls.set(Identities::read(&current.config)?);
-        reload::leave_admin_token(&current.config, &current.admin_token)?;
+        lasting.leave_admin_token(&current.config, &current.admin_token)?;
         lasting.is_bound.store(true, Ordering::Release);
         Ok(Bound {
             sidecar: self.clone(),

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::configuration::{ConfigView, ReloadError, Reloaded};
-use crate::admin::token;
 use crate::audit::entry::{Entry, Event};
 use crate::config::Config;
 use crate::config::error::{ConfigErrors, Fault};
@@ -150,7 +149,8 @@ impl Sidecar {
         if self.parts.lasting.is_bound() {
             // Last: where anything above fails, the command line goes on with the former one.
             let (config, token) = (next.config.clone(), next.admin_token.clone());
-            let leaving = move || leave_admin_token(&config, &token);
+            let sidecar = self.clone();
+            let leaving = move || sidecar.parts.lasting.leave_admin_token(&config, &token);
             let left = tokio::task::spawn_blocking(leaving).await;
             left.map_err(|_| bug())?.map_err(|e| failed(&e))?;
         }
@@ -291,17 +291,6 @@ impl Sidecar {
             }
         }
     }
-}
-
-/// Leaves `token` beside the store where none is configured. Only a sidecar with a store of its own
-/// does: a host that hands in a store configures the token.
-pub(super) fn leave_admin_token(config: &Config, token: &Secret<String>) -> std::io::Result<()> {
-    if config.admin.token.is_some() || config.store.key.is_none() {
-        return Ok(());
-    }
-    let path = token::path(&config.store.path);
-    token::write(&path, token)
-        .map_err(|e| std::io::Error::new(e.kind(), format!("{}: {e}", path.display())))
 }
 
 /// The faults, each with the place of its key; `None`: there is none.

@@ -604,6 +604,26 @@ fn an_admin_token_that_cannot_be_read_is_named() {
     world.check(&["health"], 0, &["ready"]);
 }
 
+#[test]
+fn sidecars_whose_stores_share_a_folder_each_keep_their_command_line() {
+    let world = World::start();
+    let (_first, _) = world.run();
+    let text = std::fs::read_to_string(world.path().join("config.toml")).expect("read");
+    let text = text.replace("sidecar.redb", "second.redb");
+    let text = text.replace("proxy.sock", "proxy2.sock");
+    let text = text.replace("admin.sock", "admin2.sock");
+    let text = text + "[audit]\nfile = \"data/second.jsonl\"\n";
+    std::fs::write(world.path().join("second.toml"), text).expect("written");
+    let second = |verb: &[&'static str]| [&["-c", "second.toml"], verb].concat();
+    let process = Process::start(world.path(), &second(&["run", "--create-store"]));
+    process.line("\"serving\"");
+    world.check(&second(&["merchant", "list"]), 0, &[]);
+    world.check(&["merchant", "list"], 0, &[]);
+    let token = world.path().join("data/second.redb.admin-token");
+    let mode = std::fs::metadata(&token).expect("there").permissions();
+    assert_eq!(mode.mode() & 0o777, 0o600);
+}
+
 /// A health check comes every few seconds, and a key store takes as long as it takes.
 #[test]
 fn health_reads_no_secret_and_runs_no_command() {
