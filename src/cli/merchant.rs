@@ -125,6 +125,21 @@ pub(crate) async fn execute(context: &Context, verb: MerchantVerb) -> Result<(),
     }
 }
 
+/// Says that no call can be made for a merchant of `app` yet, or why nobody can tell: it is stored all
+/// the same.
+async fn warn_of_unusable(backend: &Backend, app: &AppId) {
+    match backend.apps().await {
+        Ok(apps) if apps.items.iter().any(|view| view.app_id == app.as_str()) => {}
+        Ok(_) => output::complain(format!(
+            "warning: app {app} is neither configured nor stored; no call can be made for it yet"
+        )),
+        Err(failure) => output::complain(format!(
+            "warning: the merchant is stored, and whether app {app} is there can't be told: {}",
+            failure.text()
+        )),
+    }
+}
+
 async fn add(context: &Context, arguments: AddArguments) -> Result<(), Failure> {
     let token = input::secret("--token", &arguments.token)?;
     let refresh = input::optional_secret("--refresh-token", arguments.refresh_token.as_deref())?;
@@ -141,12 +156,7 @@ async fn add(context: &Context, arguments: AddArguments) -> Result<(), Failure> 
     let view = backend
         .put_merchant(key, body.to_string().into_bytes())
         .await?;
-    if backend.app(&arguments.app).await.is_err() {
-        let app = &arguments.app;
-        output::complain(format!(
-            "warning: app {app} is neither configured nor stored; no call can be made for it yet"
-        ));
-    }
+    warn_of_unusable(&backend, &arguments.app).await;
     show(&view, &arguments.form)
 }
 

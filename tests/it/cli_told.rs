@@ -133,6 +133,18 @@ fn whom_nobody_could_ask_about_is_told_as_json_too() {
     let address = listener.local_addr().expect("bound").to_string();
     world.edit("unix:admin.sock", &address);
     std::thread::spawn(move || list_and_nothing_else(&listener, &listed));
+    let added = [
+        &["merchant", "add", "--app", "2021000000000001"][..],
+        &[
+            "--auth-app-id",
+            "2021000000001001",
+            "--token",
+            "exec:echo t",
+        ],
+    ];
+    let unknown = "whether app 2021000000000001 is there can't be told: the sidecar answered 503";
+    let said = world.check(&added.concat(), 0, &["2021000000001001", unknown]);
+    assert!(!said.contains("neither"), "{said}");
     for (verb, text) in [
         (["merchant", "verify"], "2 of 2 records aren't proved"),
         (["app", "subscribe"], "2 subscriptions weren't taken"),
@@ -351,8 +363,10 @@ fn the_simulator_says_where_it_has_put_a_config_that_led_elsewhere() {
     assert_eq!(kept.expect("kept"), edited);
 }
 
-/// Has the merchants of an admin listener, and can do nothing with them.
+/// Has the merchants of an admin listener, takes the first of them again, and can do nothing with them.
 fn list_and_nothing_else(listener: &TcpListener, listed: &str) {
+    let page: Value = serde_json::from_str(listed).expect("JSON");
+    let first = page["items"][0].to_string();
     for stream in listener.incoming() {
         let mut stream: TcpStream = stream.expect("a connection");
         let mut seen = [0; 4096];
@@ -361,6 +375,7 @@ fn list_and_nothing_else(listener: &TcpListener, listed: &str) {
         let (status, body) = match head.split(' ').nth(1).unwrap_or_default() {
             "/livez" => ("200 OK", "{}"),
             path if path.starts_with("/api/merchants?") => ("200 OK", listed),
+            path if path.starts_with("/api/merchants/") => ("200 OK", first.as_str()),
             _ => ("503 Not now", "{}"),
         };
         let length = body.len();
