@@ -386,12 +386,14 @@ impl std::fmt::Debug for Webhook {
 
 /// The answer once nothing more is taken: Alipay sends again, a browser is told so.
 fn out_of_service(route: &Route<'_>) -> answer::Answer {
-    let mut answer = match route {
-        Route::Notification(_) | Route::Spi(_) => answer::fail(StatusCode::SERVICE_UNAVAILABLE),
+    match route {
+        Route::Notification(_) | Route::Spi(_) => {
+            let mut answer = answer::fail(StatusCode::SERVICE_UNAVAILABLE);
+            answer::retry_after(&mut answer, 1);
+            answer
+        }
         Route::AuthCallback | Route::AuthStart => Page::Unavailable.answer(),
-    };
-    answer::retry_after(&mut answer, 1);
-    answer
+    }
 }
 
 /// Refuses what a server before us may have read in another way. `Host` is of no matter here but

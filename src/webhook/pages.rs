@@ -190,8 +190,12 @@ impl Page {
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
-        if let Self::TooManyCodes { wait_s } | Self::TooManyRefs { wait_s } = self {
-            answer::retry_after(&mut answer, wait_s);
+        match self {
+            Self::TooManyCodes { wait_s } | Self::TooManyRefs { wait_s } => {
+                answer::retry_after(&mut answer, wait_s);
+            }
+            Self::Unavailable => answer::retry_after(&mut answer, 1),
+            _ => {}
         }
         answer
     }

@@ -406,6 +406,10 @@ async fn a_full_disk_refuses_notifications_and_lets_calls_go_on() {
         (reply.status.as_u16(), text(&reply).as_str()),
         (503, "fail")
     );
+    let path = format!("/alipay/auth?app_id={DEFAULT_APP_ID}&app_auth_code=a-code");
+    let page = sidecar.webhook(Request::get(path), "").await;
+    assert_eq!(page.status, 503);
+    assert_eq!(page.headers["retry-after"], "1");
     let sent = sidecar.simulator.trigger(Event::Payment, &options).await;
     sent.expect("sent");
     assert!(sidecar.backend.is_quiet().await);
