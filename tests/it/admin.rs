@@ -23,6 +23,16 @@ use crate::support::{ADMIN_TOKEN, ALIAS, TestSidecar, header, json as parsed, ke
 
 const FIRST: &str = "/api/merchants/2021000000000001/2021000000001001";
 const SECOND: &str = "/api/merchants/2021000000000001/2021000000001002";
+/// The metrics of the process.
+const PROCESS: [&str; 7] = [
+    "cpu_seconds_total",
+    "max_fds",
+    "open_fds",
+    "resident_memory_bytes",
+    "start_time_seconds",
+    "threads",
+    "virtual_memory_bytes",
+];
 
 async fn ask(sidecar: &TestSidecar, method: Method, path: &str, body: &Value) -> Reply {
     let body = if body.is_null() {
@@ -900,7 +910,17 @@ async fn metrics_have_their_names_and_closed_label_sets() {
             "{name}: {metrics}"
         );
     }
-    assert!(names.contains("process_cpu_seconds_total"));
+    for name in PROCESS {
+        assert!(names.contains(format!("process_{name}").as_str()), "{name}");
+    }
+    // Whole seconds tell no rate.
+    let used = metrics.lines();
+    let mut used = used.filter_map(|line| line.strip_prefix("process_cpu_seconds_total "));
+    let used: f64 = used.next().expect("there").parse().expect("a number");
+    assert!(
+        (0.001..3600.0).contains(&used) && used.fract() > 0.0,
+        "{used}"
+    );
     for phase in ["resolve", "sign", "upstream", "verify", "total"] {
         let series = format!(r#"request_duration_seconds_count{{api="v2",phase="{phase}"}}"#);
         assert!(metrics.contains(&series), "{series}");
