@@ -1,6 +1,8 @@
 //! `check`: everything that can be known without asking Alipay; with `--online`, by asking too. The
 //! file is judged first, and by itself.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -16,6 +18,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::proxy::NotifyUrlMode;
 use crate::config::{Config, environment};
 use crate::delivery::advice;
+use crate::model::app::App;
 use crate::net::spool;
 
 #[derive(Debug, Args)]
@@ -64,6 +67,25 @@ pub(crate) async fn execute(context: &Context, arguments: &CheckArguments) -> Re
     report.tell(is_good, &arguments.form)
 }
 
+/// What of the settings that `run` begins with is worth a word in its log: what this verb says of them,
+/// too. `stored` are the apps of the store, where it could tell.
+pub(crate) fn doubts(config: &Config, stored: Option<&[App]>) -> Vec<String> {
+    let apps: Vec<_> = config
+        .apps
+        .iter()
+        .chain(stored.unwrap_or_default())
+        .collect();
+    let ids: BTreeSet<_> = apps.iter().map(|app| app.app_id.to_string()).collect();
+    let ids: Vec<_> = ids.into_iter().collect();
+    let mut findings = Findings::default();
+    findings.look_at_settings(config, (&apps, stored.map(|_| &*ids)));
+    // Certificates that have ended are no reason not to run.
+    let Findings {
+        warnings, faults, ..
+    } = findings;
+    faults.into_iter().chain(warnings).collect()
+}
+
 /// What was found so far, one line each.
 #[derive(Default)]
 struct Findings {
@@ -83,31 +105,38 @@ impl Findings {
         }
         let apps = config.apps.iter().chain(stored.apps.iter().flatten());
         let apps: Vec<_> = apps.collect();
-        let now = SystemClock.now_ms();
-        self.warnings.extend(check_keys::short_ones(config, &apps));
-        self.warnings.extend(check_keys::same_ones(&apps));
-        self.look_at_certificates(&check_certificates::endings(config, &apps), now);
-        self.warnings
-            .extend(environment::advice(&apps, &config.upstream));
+        let ids = stored.fault.is_none().then(|| stored.app_ids(config));
+        self.look_at_settings(config, (&apps, ids.as_deref()));
         let mixtures = stored.apps.iter().flatten();
         let mixtures = mixtures.filter_map(|app| environment::mixture(app, &config.upstream));
         self.faults
             .extend(mixtures.map(|(key, mismatch)| format!("`upstream.{key}`: {mismatch}")));
-        let ids = stored.app_ids(config);
-        if ids.is_empty() && stored.fault.is_none() {
-            self.warnings.push(NO_APP.to_owned());
-        }
-        let base_path = &config.webhook.base_path;
-        self.warnings
-            .extend(advice::of_routes(&config.delivery, base_path, Some(&ids)));
-        self.warnings
-            .extend(without_effect(config).map(ToOwned::to_owned));
-        self.warnings.extend(never_fitting(config));
-        self.warnings.extend(temporary_files());
+        let now = SystemClock.now_ms();
         match clock(now) {
             Ok(plausible) => self.good.push(plausible),
             Err(wrong) => self.faults.push(wrong),
         }
+    }
+
+    /// What is doubtful, or over, without anything forbidding it; `ids` are those of all apps, where they
+    /// are known.
+    fn look_at_settings(&mut self, config: &Config, (apps, ids): (&[&App], Option<&[String]>)) {
+        let now = SystemClock.now_ms();
+        self.warnings.extend(check_keys::short_ones(config, apps));
+        self.warnings.extend(check_keys::same_ones(apps));
+        self.look_at_certificates(&check_certificates::endings(config, apps), now);
+        self.warnings
+            .extend(environment::advice(apps, &config.upstream));
+        if ids.is_some_and(<[String]>::is_empty) {
+            self.warnings.push(NO_APP.to_owned());
+        }
+        let base_path = &config.webhook.base_path;
+        self.warnings
+            .extend(advice::of_routes(&config.delivery, base_path, ids));
+        self.warnings
+            .extend(without_effect(config).map(ToOwned::to_owned));
+        self.warnings.extend(never_fitting(config));
+        self.warnings.extend(temporary_files());
     }
 
     fn look_at_certificates(&mut self, endings: &[Ending], now: i64) {

@@ -16,7 +16,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::logging::Log;
 use crate::cli::service_manager::ServiceManager;
-use crate::cli::{logging, service_manager, signals, store};
+use crate::cli::{check, logging, service_manager, signals, store};
 use crate::config::Config;
 use crate::config::error::Mismatch;
 use crate::config::value;
@@ -63,6 +63,7 @@ pub(crate) fn execute(context: &Context, arguments: &RunArguments) -> Result<(),
         false => hand_over(&config),
     };
     let patience = arguments.wait_for_store.unwrap_or(hand_over);
+    let begun_with = config.clone();
     context.serve(async {
         let mut ended = std::pin::pin!(ended);
         let sidecar = tokio::select! {
@@ -72,8 +73,19 @@ pub(crate) fn execute(context: &Context, arguments: &RunArguments) -> Result<(),
                 return Ok(());
             }
         };
+        tell_doubts(&sidecar, begun_with).await;
         serve(&sidecar, activation, (ended, hang_ups)).await
     })
+}
+
+/// Tells the log what `check` warns of, in the background: keys are read, and calls needn't wait.
+async fn tell_doubts(sidecar: &Sidecar, config: Config) {
+    let stored = sidecar.store().apps().await.ok();
+    tokio::task::spawn_blocking(move || {
+        for doubt in check::doubts(&config, stored.as_deref()) {
+            tracing::warn!(doubt, "the configuration may not do what is meant");
+        }
+    });
 }
 
 /// How long the program before this one may have the store: its configuration is taken to be the

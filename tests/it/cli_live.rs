@@ -624,6 +624,18 @@ fn sidecars_whose_stores_share_a_folder_each_keep_their_command_line() {
     assert_eq!(mode.mode() & 0o777, 0o600);
 }
 
+#[test]
+fn what_check_warns_of_run_tells_its_log() {
+    let world = World::start();
+    world.edit("[[app]]\n", "[audit]\nfile = \"\"\n\n[[app]]\n");
+    let text = "`audit.file` is empty: calls and changes are told nowhere";
+    let process = Process::start(world.path(), &["run", "--create-store"]);
+    let line = process.line(text);
+    assert!(line.contains("\"WARN\""), "{line}");
+    drop(process);
+    world.check(&["check"], 0, &[&format!("warning: {text}")]);
+}
+
 /// A health check comes every few seconds, and a key store takes as long as it takes.
 #[test]
 fn health_reads_no_secret_and_runs_no_command() {
