@@ -258,6 +258,12 @@ fn show(view: &EntryView, form: &Form) -> Result<(), Failure> {
     for (name, value) in lines {
         output::say_line(format!("{name:12} {value}"));
     }
+    if view.waits_for_route {
+        output::say_line(format!(
+            "{:12} a [[delivery.route]] that fits it",
+            "waits for"
+        ));
+    }
     for attempt in &view.history {
         let result = attempt.error.map_or("taken", |error| error.as_str());
         let status = attempt

@@ -21,6 +21,9 @@ pub struct Delivery {
     pub owed_since: i64,
     /// When the next attempt is due, Unix milliseconds; meaningful while pending.
     pub next_attempt_at: i64,
+    /// Whether it was put off because no route fits it: then nothing is attempted at that time, it is
+    /// looked at again.
+    pub parked: bool,
     /// Who claimed it last has it until then, or had it and never said what became of it.
     pub lease: Option<Lease>,
     /// The last attempts, oldest first.

@@ -538,6 +538,13 @@ async fn what_has_no_route_is_looked_at_again_without_a_write() {
     dispatcher.wake();
     let hour = NOW + 3_600_000;
     running.until(id, |d| d.next_attempt_at == hour).await;
+    let shown = async || {
+        let shown = alipay_sidecar::admin::inbox::show(store.as_ref(), &id.to_string()).await;
+        let shown = shown.expect("kept");
+        (shown.next_attempt_at, shown.waits_for_route)
+    };
+    // Nothing is attempted in an hour: it is looked at again.
+    assert_eq!(shown().await, (None, true));
     let mut passed = 0;
     let mut look = async |ms: i64| {
         running.later(ms);
@@ -567,6 +574,7 @@ async fn what_has_no_route_is_looked_at_again_without_a_write() {
     running.later(600_000);
     let got = backend.next().await;
     assert_eq!(got.header("alipay-event-id"), id.to_string());
+    assert!(!shown().await.1, "it has one");
 }
 
 /// It isn't read meanwhile, and whoever runs this must see all the same that it waits.

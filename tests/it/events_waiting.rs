@@ -72,6 +72,7 @@ fn owed() -> (InboxEntry, Delivery) {
         attempts: 1,
         owed_since: START,
         next_attempt_at: START,
+        parked: false,
         lease: None,
         history: Vec::new(),
     };

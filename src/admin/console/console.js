@@ -413,6 +413,7 @@ async function entry(item, back) {
     facts([['id', view.id], ['notify_id', dash(view.notify_id)], [words.type, dash(view.type)], [words.state, pill(view.state)], ['app_id', dash(view.app_id)],
       [words.merchant, `${dash(view.user_id)} / ${dash(view.auth_app_id)}`], [words.received, time(view.received_at)],
       view.next_attempt_at && [words.next, time(view.next_attempt_at)],
+      view.waits_for_route && [words.waitsFor, words.aRoute],
       view.refusal && [words.reason, reason(view)],
       view.refusal && [words.peer, view.refusal.peer], view.refusal && [words.times, view.refusal.times]]),
     view.explanation && [el('h2', {}, words.diagnosis), diagnosis(view.explanation)],

@@ -262,6 +262,7 @@ impl DeliveryRecord {
             attempts: self.attempts,
             owed_since: self.owed_since,
             next_attempt_at: self.next_attempt_at,
+            parked: self.parked && self.state == DeliveryState::Pending,
             lease: self.lease,
             history: self.history,
         }

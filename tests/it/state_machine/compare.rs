@@ -223,6 +223,7 @@ fn shown_owed(owed: &Owed) -> (Shown, Delivery) {
         attempts: owed.attempts,
         owed_since: owed.owed_since,
         next_attempt_at: owed.next_at,
+        parked: owed.parked && owed.is_pending(),
         history: owed.history.clone(),
         lease: owed.lease,
     };

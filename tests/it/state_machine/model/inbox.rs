@@ -27,14 +27,14 @@ pub(in super::super) struct Owed {
     pub(in super::super) history: Vec<Attempt>,
     pub(in super::super) lease: Option<Lease>,
     pub(in super::super) variants: Vec<Variant>,
-    parked: bool,
+    pub(in super::super) parked: bool,
     /// No route fitted it when it was last looked at.
     apart: bool,
     settled_at: i64,
 }
 
 impl Owed {
-    fn is_pending(&self) -> bool {
+    pub(in super::super) fn is_pending(&self) -> bool {
         self.state == DeliveryState::Pending
     }
 
