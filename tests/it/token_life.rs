@@ -647,6 +647,19 @@ async fn a_refresh_through_the_proxy_whose_answer_was_lost_is_asked_again() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_given_again_without_its_refresh_token_is_still_refreshed() {
+    let sidecar = TestSidecar::start().await;
+    let put = format!(r#"{{"app_auth_token":"{FIRST_APP_AUTH_TOKEN}","ref":"tenant-17"}}"#);
+    let path = crate::authorizations::FIRST;
+    let put = sidecar.admin(Method::PUT, path, put).await;
+    assert_eq!(json(&put)["ref"], "tenant-17", "{}", text(&put));
+    let late = Fault::once(FaultKind::TokenTimeout).on("alipay.trade.create");
+    sidecar.simulator.fault(late);
+    let reply = sidecar.post("/v2/alipay.trade.create", ORDER).await;
+    assert_eq!(header(&reply, "alipay-code"), "10000", "{}", text(&reply));
+}
+
+#[tokio::test]
 async fn the_store_keeps_what_a_restart_must_know_of_a_refused_refresh_token() {
     let parts = parts().await;
     let merchant = parts.exchanged().await;

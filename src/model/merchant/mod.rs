@@ -109,7 +109,8 @@ impl Merchant {
     ///
     /// Protocol: plugins, authorisation message: apply only if `auth_time` is newer. The very
     /// same message again (same time, same token) is stale, too, so applying is idempotent.
-    /// What an authorisation doesn't say (PID, alias, reference) the record keeps.
+    /// What an authorisation doesn't say (PID, alias, reference; of the same token also its refresh
+    /// token and stated end) the record keeps.
     #[must_use]
     pub fn authorize(before: Before<'_>, authorization: &Authorization, now: i64) -> Authorized {
         let stored = before.record();
@@ -208,8 +209,8 @@ impl Merchant {
 
     /// The record with everything that `authorization` says, and what it doesn't kept.
     fn authorized_by(stored: Option<&Self>, authorization: &Authorization, now: i64) -> Self {
-        let same_refresh_token =
-            |m: &Self| m.token.app_refresh_token == authorization.token.app_refresh_token;
+        let token = authorization.token_over(stored);
+        let same_refresh_token = |m: &Self| m.token.app_refresh_token == token.app_refresh_token;
         Self {
             app_id: authorization.app_id.clone(),
             auth_app_id: authorization.auth_app_id.clone(),
@@ -225,14 +226,14 @@ impl Merchant {
                 .reference
                 .clone()
                 .or_else(|| stored.and_then(|m| m.reference.clone())),
-            token: authorization.token.clone(),
+            refresh_refused: stored.is_some_and(|m| m.refresh_refused && same_refresh_token(m)),
+            token,
             previous_token: stored.map(|m| m.token.clone()),
             auth_time: now,
             auth_time_estimated: true,
             status: MerchantStatus::Authorized,
             revoked_at_estimated: false,
             doubt: None,
-            refresh_refused: stored.is_some_and(|m| m.refresh_refused && same_refresh_token(m)),
             source: authorization.source,
             encrypt_key: authorization
                 .encrypt_key
@@ -415,6 +416,22 @@ impl Rank {
 }
 
 impl Authorization {
+    /// The pair it brings. Of the token that is stored already it may say less than is known.
+    fn token_over(&self, stored: Option<&Merchant>) -> AppAuthToken {
+        let mut token = self.token.clone();
+        let known = stored.map(|m| &m.token);
+        if let Some(known) = known.filter(|known| known.app_auth_token == token.app_auth_token) {
+            let AppAuthToken {
+                app_refresh_token,
+                stated_expiry,
+                ..
+            } = known.clone();
+            token.app_refresh_token = token.app_refresh_token.or(app_refresh_token);
+            token.stated_expiry = token.stated_expiry.or(stated_expiry);
+        }
+        token
+    }
+
     /// Whether it claims a time that can't be, and brings the token that is stored already.
     fn repeats_absurdly(&self, stored: Option<&Merchant>) -> bool {
         let same = |m: &Merchant| m.token.app_auth_token == self.token.app_auth_token;

@@ -264,6 +264,53 @@ fn a_refused_refresh_token_stays_refused_until_there_is_another() {
 }
 
 #[test]
+fn a_token_given_again_keeps_the_refresh_token_that_is_not_said_and_another_does_not() {
+    let pair = |token: &str, refresh_token: Option<&str>, stated_expiry| AppAuthToken {
+        app_auth_token: Secret::new(token.to_owned()),
+        app_refresh_token: refresh_token.map(|text| Secret::new(text.to_owned())),
+        stated_expiry,
+    };
+    let mut merchant = stored("t", 1000);
+    merchant.token = pair("t", Some("r"), Some(9000));
+    merchant.refresh_refused = true;
+    let revocation = Revocation::new(&merchant, None);
+    let revoked = merchant.revoke(&revocation, 1500).expect("newer");
+    for (given, expected, is_refused) in [
+        (("t", None, None), (Some("r"), Some(9000)), true),
+        (
+            ("t", Some("other"), None),
+            (Some("other"), Some(9000)),
+            false,
+        ),
+        (("t", None, Some(8000)), (Some("r"), Some(8000)), true),
+        (("new", None, None), (None, None), false),
+        (("new", Some("other"), None), (Some("other"), None), false),
+    ] {
+        for (before, rank) in [
+            (&merchant, Rank::AfterStored),
+            (&merchant, Rank::AuthTime(1001)),
+            (&revoked, Rank::AuthTime(1600)),
+        ] {
+            let given = Authorization {
+                token: pair(given.0, given.1, given.2),
+                ..authorization("", rank)
+            };
+            let after = match Merchant::authorize(Before::Record(before), &given, 2000) {
+                Authorized::Applied(merchant) => *merchant,
+                other => panic!("{other:?}"),
+            };
+            let refresh_token = after.token.app_refresh_token.as_ref();
+            let refresh_token = refresh_token.map(|token| token.expose().as_str());
+            let found = (
+                (refresh_token, after.token.stated_expiry),
+                after.refresh_refused,
+            );
+            assert_eq!(found, (expected, is_refused), "{given:?}");
+        }
+    }
+}
+
+#[test]
 fn only_a_refresh_leaves_something_to_fall_back_to() {
     let merchant = stored("old", 1000);
     let after = |source| {

@@ -31,7 +31,7 @@ enum Step {
         source: Source,
         rank: Rank,
         token: u8,
-        refresh_token: u8,
+        refresh_token: Option<u8>,
     },
     Later(i64),
     Refused {
@@ -87,7 +87,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Evidence::None),
         1 => Just(Evidence::WorkedSince),
     ];
-    let authorize = (merchant(), source, rank, 0..5_u8, 0..3_u8).prop_map(
+    let refresh_token = prop::option::weighted(0.7, 0..3_u8);
+    let authorize = (merchant(), source, rank, 0..5_u8, refresh_token).prop_map(
         |(merchant, source, rank, token, refresh_token)| Step::Authorize {
             merchant,
             source,
@@ -126,7 +127,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
     token: u8,
-    refresh_token: u8,
+    refresh_token: Option<u8>,
     previous: Option<u8>,
     time: i64,
     estimated: bool,
@@ -258,9 +259,12 @@ impl Model {
             true => k.previous,
             false => Some(k.token),
         });
+        // Of the same token, what isn't said is kept.
+        let same = before.as_ref().filter(|k| k.token == *token);
+        let refresh_token = refresh_token.or(same.and_then(|k| k.refresh_token));
         let known = Known {
             token: *token,
-            refresh_token: *refresh_token,
+            refresh_token,
             previous,
             time: said.unwrap_or_else(|| newest.map_or(now, |newest| now.max(newest + 1))),
             estimated: said.is_none() || !matches!(rank, Rank::AuthTime(_) | Rank::Proved { .. }),
@@ -269,7 +273,7 @@ impl Model {
             inferred: false,
             refresh_refused: before
                 .as_ref()
-                .is_some_and(|k| k.refresh_refused && k.refresh_token == *refresh_token),
+                .is_some_and(|k| k.refresh_refused && k.refresh_token == refresh_token),
             source: source.as_str(),
         };
         // The same again, without a time of Alipay's, is no newer than it was.
@@ -389,7 +393,7 @@ fn change(sequence: u32, step: &Step) -> Change {
             authorization: Box::new(Authorization {
                 token: AppAuthToken {
                     app_auth_token: text("t", sequence, *token),
-                    app_refresh_token: Some(text("r", sequence, *refresh_token)),
+                    app_refresh_token: refresh_token.map(|n| text("r", sequence, n)),
                     stated_expiry: None,
                 },
                 source: *source,
@@ -504,7 +508,7 @@ async fn known(fixture: &Fixture, sequence: u32, merchant: u32) -> Option<Known>
     let refresh_token = found.token.app_refresh_token.as_ref();
     Some(Known {
         token: number(&found.token.app_auth_token),
-        refresh_token: number(refresh_token.expect("always given")),
+        refresh_token: refresh_token.map(number),
         previous: found
             .previous_token
             .as_ref()
