@@ -41,10 +41,20 @@ pub struct Authorization {
 /// How an authorisation ranks against the stored one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rank {
-    /// By now: `max(now, stored + 1)`. What an operator, an exchange or a refresh brings.
+    /// By now: `max(now, stored + 1)`. What an operator brings.
     AfterStored,
     /// By Alipay's `auth_time`, Unix milliseconds.
     AuthTime(i64),
+    /// By when it was bought: `max(at, stored + 1)`. What an exchange or a refresh brings.
+    Bought {
+        /// What was made of what.
+        purchase: Purchase,
+        /// When, Unix milliseconds: what is given later is newer, however late this one is stored.
+        at: i64,
+        /// What was stored by then ranked at that, where the store has failed since: of what it has
+        /// stored meanwhile, the newest wins. `None`: it ranks after whatever is stored.
+        over: Option<i64>,
+    },
     /// By a time that another sidecar once estimated, Unix milliseconds: what an export brings.
     EstimatedTime(i64),
     /// By Alipay's `auth_time`, of a token that holds, as Alipay says: the cancellation that ranks at
@@ -57,15 +67,23 @@ pub enum Rank {
         /// that comes meanwhile leaves this as it is: a revoked record is revoked only once by those.)
         over: i64,
     },
-    /// What a refresh by the sidecar itself brings: as [`Self::AfterStored`], but a cancellation that
-    /// came meanwhile stands.
-    Renewal,
     /// A token that is good since the given Unix millisecond, as Alipay says
     /// (`tokens.unknown = "learn"`): it only counts where there is no record, or where one was
     /// cancelled before that.
     Since(i64),
     /// A token that is good, and nobody knows since when: it only counts where there is no record.
     Unranked,
+}
+
+/// How a pair was bought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purchase {
+    /// With a code; or by a backend itself, with whatever.
+    Exchange,
+    /// By a refresh of the sidecar's own: a cancellation that came meanwhile stands.
+    Renewal,
+    /// By a refresh that the operator asked for: it undoes a cancellation.
+    Revival,
 }
 
 /// Where an authorisation came from.

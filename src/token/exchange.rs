@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::gateway::app::SigningApp;
-use crate::model::authorization::{Rank, Source};
+use crate::model::authorization::{Purchase, Source};
 use crate::model::id::{AppId, AuthAppId};
 use crate::model::merchant::Merchant;
 use crate::protocol::secret::Secret;
@@ -185,7 +185,7 @@ async fn run(
     let found = Found {
         app_id: &app.app_id,
         source: Source::Callback,
-        rank: Rank::AfterStored,
+        purchase: Purchase::Exchange,
         context: &context,
     };
     storing::store(parts, &found, granted, Some(remember)).await

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::authorization::{Doubt, Rank, Refusal, Source};
+use crate::model::authorization::{Doubt, Purchase, Refusal, Source};
 use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::secret::Secret;
@@ -128,10 +128,10 @@ impl Occasion {
         }
     }
 
-    fn rank(self) -> Rank {
+    fn purchase(self) -> Purchase {
         match self {
-            Self::Operator => Rank::AfterStored,
-            Self::Proof | Self::Sidecar => Rank::Renewal,
+            Self::Operator => Purchase::Revival,
+            Self::Proof | Self::Sidecar => Purchase::Renewal,
         }
     }
 }
@@ -207,7 +207,7 @@ async fn run(
     let found = Found {
         app_id: &stored.app_id,
         source: Source::Refresh,
-        rank: occasion.rank(),
+        purchase: occasion.purchase(),
         context,
     };
     let merchants = storing::store(parts, &found, granted, None).await?;

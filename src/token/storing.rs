@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::authorization::{Authorization, Rank, Source};
+use crate::model::authorization::{Authorization, Purchase, Rank, Source};
 use crate::model::event::MERCHANT_AUTHORIZED;
 use crate::model::id::{AppId, AuthAppId, Pid};
 use crate::model::merchant::Merchant;
@@ -16,7 +16,7 @@ use crate::store::{Change, Effect, MerchantKey};
 use crate::token::error::TokenError;
 use crate::token::{ExchangeContext, TokenParts, Tokens};
 
-/// How often a commit is tried while the disk refuses, before that is told. Together with the pause,
+/// How often a commit of what wasn't bought is tried while the disk refuses, before that is told. Together with the pause,
 /// below the time a browser waits.
 const TRIES: usize = 5;
 /// The pause between two tries.
@@ -30,7 +30,7 @@ pub(super) const STORING: Duration = Duration::from_secs(5);
 pub(super) struct Found<'a> {
     pub(super) app_id: &'a AppId,
     pub(super) source: Source,
-    pub(super) rank: Rank,
+    pub(super) purchase: Purchase,
     pub(super) context: &'a ExchangeContext,
 }
 
@@ -140,11 +140,10 @@ pub(super) async fn commit_bought(
     parts: &TokenParts,
     changes: Vec<Change>,
 ) -> Result<Vec<Effect>, StoreError> {
-    let bought_at = parts.clock.now_ms();
-    // Before the store may fail: what comes in while it is tried is newer.
-    let dated = dated(parts, changes.clone(), bought_at).await;
-    match commit(parts, changes).await {
-        Err(StoreError::Unavailable { .. }) => commit_at_last(parts, dated).await,
+    // Before the store may fail: what it stores while this is tried again may be newer.
+    let late = late(parts, changes.clone()).await;
+    match parts.store.commit(changes).await {
+        Err(error @ StoreError::Unavailable { .. }) => commit_at_last(parts, late, error).await,
         settled => settled,
     }
 }
@@ -204,26 +203,29 @@ async fn rest(error: &StoreError, pause: Duration) -> Duration {
     pause.saturating_mul(2).min(LONGEST_PAUSE)
 }
 
-/// Commits as soon as the store takes it.
+/// Commits as soon as the store takes it, which has failed with `error`: by their ids the entries make
+/// what it did store known.
 async fn commit_at_last(
     parts: &TokenParts,
     changes: Vec<Change>,
+    mut error: StoreError,
 ) -> Result<Vec<Effect>, StoreError> {
     let mut pause = PAUSE;
     loop {
+        pause = rest(&error, pause).await;
         match parts.store.commit(changes.clone()).await {
-            Err(error @ StoreError::Unavailable { .. }) => pause = rest(&error, pause).await,
+            Err(again @ StoreError::Unavailable { .. }) => error = again,
             settled => return settled,
         }
     }
 }
 
-/// The changes, ranked by when they were bought: what comes while the store is awaited is newer. What
-/// stood in the store by then is older, whatever the two clocks say.
-async fn dated(parts: &TokenParts, mut changes: Vec<Change>, bought_at: i64) -> Vec<Change> {
+/// The changes as they rank once the store has failed: what it stores meanwhile may be newer. What
+/// stands in it now is older, whatever the two clocks say.
+async fn late(parts: &TokenParts, mut changes: Vec<Change>) -> Vec<Change> {
     for change in &mut changes {
         if let Change::Authorize { authorization, .. } = change
-            && authorization.rank == Rank::AfterStored
+            && let Rank::Bought { over, .. } = &mut authorization.rank
         {
             let whose = (
                 authorization.app_id.clone(),
@@ -232,8 +234,7 @@ async fn dated(parts: &TokenParts, mut changes: Vec<Change>, bought_at: i64) -> 
             // What can't be read now ranks by the clock alone.
             let stored = parts.store.find(MerchantKey::Exact(whose.0, whose.1)).await;
             let stored = stored.ok().and_then(|mut found| found.pop());
-            let newest = stored.map_or(i64::MIN, |stored| stored.newest_change());
-            authorization.rank = Rank::EstimatedTime(bought_at.max(newest.saturating_add(1)));
+            *over = Some(stored.map_or(i64::MIN, |stored| stored.newest_change()));
         }
     }
     changes
@@ -288,7 +289,11 @@ fn authorization(found: &Found<'_>, granted: GrantedToken, now: i64) -> Option<A
             app_auth_token: granted.app_auth_token,
             app_refresh_token: granted.app_refresh_token,
         },
-        rank: found.rank,
+        rank: Rank::Bought {
+            purchase: found.purchase,
+            at: now,
+            over: None,
+        },
         source: found.source,
         bound: found.context.bound,
         is_plugin: false,

@@ -188,6 +188,8 @@ mod token_life;
 #[cfg(feature = "simulator")]
 mod token_life_models;
 #[cfg(feature = "simulator")]
+mod token_meanwhile;
+#[cfg(feature = "simulator")]
 mod traces;
 #[cfg(feature = "simulator")]
 mod unreachable;

@@ -1,7 +1,7 @@
 //! The triple PID – auth_app_id – app_auth_token, and what changes it.
 
 use crate::model::authorization::{
-    Authorization, Doubt, Evidence, Rank, Refusal, Revocation, Source,
+    Authorization, Doubt, Evidence, Purchase, Rank, Refusal, Revocation, Source,
 };
 use crate::model::id::{Alias, AppId, AuthAppId, Pid};
 use crate::model::token::AppAuthToken;
@@ -130,8 +130,7 @@ impl Merchant {
             (Some(at), _) => at,
             // What claims a time that can't be would otherwise be new each time it comes.
             (None, _) if authorization.repeats_absurdly(stored) => return Authorized::Stale,
-            (None, Some(newest)) => now.max(newest.saturating_add(1)),
-            (None, None) => now,
+            (None, newest) => authorization.rank.after(newest, now),
         };
         Authorized::Applied(Box::new(Self {
             auth_time,
@@ -149,9 +148,9 @@ impl Merchant {
             Rank::Unranked => None,
             Rank::AfterStored
             | Rank::AuthTime(_)
+            | Rank::Bought { .. }
             | Rank::EstimatedTime(_)
-            | Rank::Proved { .. }
-            | Rank::Renewal => return false,
+            | Rank::Proved { .. } => return false,
         };
         match self.status {
             MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => true,
@@ -204,7 +203,8 @@ impl Merchant {
 
     /// Whether a cancellation stands that something of that rank doesn't undo.
     fn has_ended(&self, rank: Rank) -> bool {
-        rank == Rank::Renewal && matches!(self.status, MerchantStatus::Revoked { .. })
+        rank.purchase() == Some(Purchase::Renewal)
+            && matches!(self.status, MerchantStatus::Revoked { .. })
     }
 
     /// The record with everything that `authorization` says, and what it doesn't kept.
@@ -389,13 +389,32 @@ impl<'a> Before<'a> {
 }
 
 impl Rank {
-    /// The time it names, where that can be true.
+    /// When something counts from that ranks after what is stored, which ranks at `newest`.
+    fn after(self, newest: Option<i64>, now: i64) -> i64 {
+        let at = match self {
+            Self::Bought { at, .. } => plausible(at, now),
+            _ => now,
+        };
+        newest.map_or(at, |newest| at.max(newest.saturating_add(1)))
+    }
+
+    fn purchase(self) -> Option<Purchase> {
+        match self {
+            Self::Bought { purchase, .. } => Some(purchase),
+            _ => None,
+        }
+    }
+
+    /// The time that what is stored must be older than, where that can be true.
     fn plausible(self, now: i64) -> Option<i64> {
         match self {
+            Self::Bought {
+                over: Some(over), ..
+            } => Some(self.after(Some(over), now)),
             Self::AuthTime(at) | Self::EstimatedTime(at) | Self::Proved { auth_time: at, .. } => {
                 Some(at).filter(|at| plausible(*at, now) == *at)
             }
-            Self::AfterStored | Self::Renewal | Self::Since(_) | Self::Unranked => None,
+            Self::AfterStored | Self::Bought { .. } | Self::Since(_) | Self::Unranked => None,
         }
     }
 

@@ -370,15 +370,60 @@ fn a_learned_token_replaces_nothing_that_stands() {
     }
 }
 
+fn bought(purchase: Purchase, at: i64, over: Option<i64>) -> Rank {
+    Rank::Bought { purchase, at, over }
+}
+
+const PURCHASES: [Purchase; 3] = [Purchase::Exchange, Purchase::Renewal, Purchase::Revival];
+
 #[test]
 fn a_refresh_of_the_sidecars_own_undoes_no_cancellation() {
     let merchant = stored("t", 1000);
-    let renewed = authorization("new", Rank::Renewal);
-    assert_eq!(token_after(&merchant, Rank::Renewal, 5000), "new");
     let revoked = merchant.revoke(&Revocation::new(&merchant, None), 5000);
     let revoked = revoked.expect("newer");
-    let after = Merchant::authorize(Before::Record(&revoked), &renewed, 6000);
-    assert!(matches!(after, Authorized::Stale));
+    for purchase in PURCHASES {
+        let undoes = purchase != Purchase::Renewal;
+        for over in [None, Some(5000)] {
+            let rank = bought(purchase, 5500, over);
+            assert_eq!(token_after(&merchant, rank, 6000), "new", "{rank:?}");
+            let found = token_after(&revoked, rank, 6000);
+            assert_eq!(found == "new", undoes, "{rank:?}");
+        }
+        // What came after it was bought, while the store failed, stands in any case.
+        let rank = bought(purchase, 4000, Some(1000));
+        assert_eq!(token_after(&revoked, rank, 6000), "t", "{rank:?}");
+    }
+}
+
+#[test]
+fn what_was_bought_ranks_by_when_that_was_however_late_it_is_stored() {
+    let after = |merchant: &Merchant, rank| match Merchant::authorize(
+        Before::Record(merchant),
+        &authorization("new", rank),
+        9000,
+    ) {
+        Authorized::Applied(merchant) => Some((merchant.auth_time, merchant.auth_time_estimated)),
+        _ => None,
+    };
+    let merchant = stored("old", 5000);
+    for purchase in PURCHASES {
+        for (at, over, expected) in [
+            (6000, None, Some(6000)),
+            // Whatever the two clocks say.
+            (4000, None, Some(5001)),
+            (4000, Some(5000), Some(5001)),
+            // The store has failed since, and 5000 came meanwhile.
+            (6000, Some(3000), Some(6000)),
+            (5000, Some(3000), None),
+            (4000, Some(i64::MIN), None),
+            (9001 + AHEAD_MS, None, Some(9000)),
+            (9001 + AHEAD_MS, Some(3000), Some(9000)),
+        ] {
+            let rank = bought(purchase, at, over);
+            let expected = expected.map(|at| (at, true));
+            assert_eq!(after(&merchant, rank), expected, "{rank:?}");
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What a step of a history means now: the changes that are committed.
 
-use alipay_sidecar::model::authorization::{Doubt, Evidence, Rank, Refusal, Revocation, Source};
+use alipay_sidecar::model::authorization::{
+    Doubt, Evidence, Purchase, Rank, Refusal, Revocation, Source,
+};
 use alipay_sidecar::model::delivery::{
     Attempt, AttemptError, DeliveryState, Lease, Settlement, Via,
 };
@@ -285,12 +287,15 @@ impl Pair {
 }
 
 fn rank(kind: u8, at: i64) -> Rank {
+    let bought = |purchase, over| Rank::Bought { purchase, at, over };
     match kind {
         0 => Rank::AfterStored,
         1 => Rank::EstimatedTime(at),
-        2 => Rank::Renewal,
+        2 => bought(Purchase::Renewal, None),
         3 => Rank::Since(at),
         4 => Rank::Unranked,
+        6 => bought(Purchase::Revival, Some(at - 2)),
+        7 => bought(Purchase::Exchange, Some(at + 1)),
         _ => Rank::AuthTime(at),
     }
 }

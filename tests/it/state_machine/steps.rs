@@ -276,7 +276,7 @@ fn token() -> impl Strategy<Value = Option<u8>> {
 
 fn merchants() -> impl Strategy<Value = Step> {
     let alias = || option::weighted(0.3, 0..ALIASES);
-    let who = (0..MERCHANTS, 0..TOKENS, 0..6_u8, -3..3_i64, 0..3_u8);
+    let who = (0..MERCHANTS, 0..TOKENS, 0..8_u8, -3..3_i64, 0..3_u8);
     let what = (
         alias(),
         option::of(0..PIDS),

@@ -47,6 +47,8 @@ pub struct BrittleStore {
     scratched: Arc<AtomicBool>,
     /// How often it was asked what may be claimed.
     looks: Arc<AtomicUsize>,
+    /// How many commits it refused because nothing could be written.
+    refused: Arc<AtomicUsize>,
 }
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -71,12 +73,18 @@ impl BrittleStore {
             buggy_refusals: Arc::default(),
             scratched: Arc::default(),
             looks: Arc::default(),
+            refused: Arc::default(),
         }
     }
 
     /// How often it was asked what may be claimed.
     pub fn looks(&self) -> usize {
         self.looks.load(Ordering::Relaxed)
+    }
+
+    /// How many commits it refused because nothing could be written.
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// From now on everything fails.
@@ -128,6 +136,7 @@ impl BrittleStore {
 impl Store for BrittleStore {
     fn commit(&self, changes: Vec<Change>) -> Answer<'_, Vec<Effect>> {
         if self.full.load(Ordering::Relaxed) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             let reason = "no space left on device".to_owned();
             return Box::pin(async { Err(StoreError::Unavailable { reason }) });
         }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use alipay_sidecar::clock::Clock as _;
 use alipay_sidecar::model::authorization::{
-    Authorization, Doubt, Evidence, Rank, Refusal, Revocation, Source,
+    Authorization, Doubt, Evidence, Purchase, Rank, Refusal, Revocation, Source,
 };
 use alipay_sidecar::model::merchant::MerchantStatus;
 use alipay_sidecar::model::token::AppAuthToken;
@@ -67,6 +67,17 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Source::Push),
         Just(Source::Refresh)
     ];
+    let purchase = prop_oneof![
+        Just(Purchase::Exchange),
+        Just(Purchase::Renewal),
+        Just(Purchase::Revival)
+    ];
+    let bought = (purchase, time(), prop::option::of(time()));
+    let bought = bought.prop_map(|(purchase, at, over)| Rank::Bought {
+        purchase,
+        at: START + at,
+        over: over.map(|over| START + over),
+    });
     let rank = prop_oneof![
         5 => time().prop_map(|at| Rank::AuthTime(START + at)),
         2 => time().prop_map(|at| Rank::EstimatedTime(START + at)),
@@ -76,6 +87,7 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         2 => Just(Rank::AfterStored),
         1 => Just(Rank::Unranked),
+        3 => bought,
     ];
     let doubt = prop_oneof![
         Just(Doubt::NewTokenRefused),
@@ -220,7 +232,22 @@ impl Model {
         // A token that was only learned replaces no pair, and undoes no cancellation.
         let is_known = before.is_some();
         let newest = self.newest(*merchant);
+        let is_revoked = |known: &Known| matches!(known.state, State::Revoked(_));
+        if let Rank::Bought { purchase, .. } = rank
+            && *purchase == Purchase::Renewal
+            && before.as_ref().is_some_and(is_revoked)
+        {
+            return Outcome::Stale;
+        }
+        // Nobody buys in days to come.
+        let bought_at = match rank {
+            Rank::Bought { at, .. } if *at <= now + DAY => *at,
+            _ => now,
+        };
         let said = match rank {
+            Rank::Bought {
+                over: Some(over), ..
+            } => Some(bought_at.max(over + 1)),
             Rank::Unranked if is_known && is_foreign => return Outcome::Conflict,
             Rank::Unranked if is_known => {
                 self.owners.insert(*token, *merchant);
@@ -266,7 +293,8 @@ impl Model {
             token: *token,
             refresh_token,
             previous,
-            time: said.unwrap_or_else(|| newest.map_or(now, |newest| now.max(newest + 1))),
+            time: said
+                .unwrap_or_else(|| newest.map_or(bought_at, |newest| bought_at.max(newest + 1))),
             estimated: said.is_none() || !matches!(rank, Rank::AuthTime(_) | Rank::Proved { .. }),
             state: State::Authorized,
             by: false,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use alipay_sidecar::model::authorization::{
-    Authorization, Doubt, Evidence, Rank, Refusal, Revocation, Source,
+    Authorization, Doubt, Evidence, Purchase, Rank, Refusal, Revocation, Source,
 };
 use alipay_sidecar::model::delivery::DeliveryState;
 use alipay_sidecar::model::merchant::MerchantStatus;
@@ -147,10 +147,16 @@ impl Merchants {
                 is_new(at).then_some((at, false))
             }
             Rank::EstimatedTime(at) => is_new(at).then_some((at, true)),
-            Rank::Renewal if stored.is_some_and(|s| s.revoked_at().is_some()) => None,
-            Rank::AfterStored | Rank::Renewal | Rank::Since(_) | Rank::Unranked => {
-                Some((after, true))
+            Rank::Bought {
+                purchase: Purchase::Renewal,
+                ..
+            } if stored.is_some_and(|s| s.revoked_at().is_some()) => None,
+            Rank::Bought { at, over, .. } => {
+                let at = plausible(now, at);
+                let at = at.max(over.or(newest).map_or(at, |older| older + 1));
+                (over.is_none() || is_new(at)).then_some((at, true))
             }
+            Rank::AfterStored | Rank::Since(_) | Rank::Unranked => Some((after, true)),
         }
     }
 
