@@ -217,6 +217,7 @@ pub(super) fn kind_of_store(error: &StoreError) -> &'static str {
 fn status_of(kind: &str) -> u16 {
     match kind {
         "app-unknown" | "body-invalid" | "parameter-invalid" => 400,
+        "merchant-unknown" => 404,
         "public-url-missing" | "token-conflict" => 409,
         "alipay-refused" | "token-refused" => 422,
         "internal" => 500,

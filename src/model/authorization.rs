@@ -78,12 +78,23 @@ pub enum Rank {
 /// How a pair was bought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purchase {
-    /// With a code; or by a backend itself, with whatever.
+    /// With a code; or by a backend itself, with whatever. It makes a record where there is none.
     Exchange,
-    /// By a refresh of the sidecar's own: a cancellation that came meanwhile stands.
+    /// By a refresh of the sidecar's own: a cancellation that came meanwhile stands, and a merchant that
+    /// was removed meanwhile stays removed.
     Renewal,
-    /// By a refresh that the operator asked for: it undoes a cancellation.
+    /// By a refresh that the operator asked for: it undoes a cancellation, but no removal.
     Revival,
+}
+
+impl Purchase {
+    /// Whether it goes on with a record, so that it makes none.
+    pub(crate) fn is_refresh(self) -> bool {
+        match self {
+            Self::Exchange => false,
+            Self::Renewal | Self::Revival => true,
+        }
+    }
 }
 
 /// Where an authorisation came from.

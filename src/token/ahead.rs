@@ -13,6 +13,7 @@ use crate::net::shutdown::Shutdown;
 use crate::store::MemoKey;
 use crate::store::error::StoreError;
 use crate::token::Tokens;
+use crate::token::error::TokenError;
 use crate::token::refresh::Occasion;
 
 /// How long before its stated expiry a pair is renewed at the latest, milliseconds: time enough for
@@ -115,6 +116,8 @@ impl Walk<'_> {
                 self.failures = 0;
                 self.pace.step
             }
+            // Since its page was read.
+            Err(TokenError::Removed { .. }) => self.pace.step,
             Err(error) => {
                 tracing::warn!(%error, %auth_app_id, "a token could not be renewed ahead of its stated expiry");
                 match error.is_refusal() {

@@ -61,6 +61,14 @@ pub enum TokenError {
         /// Which.
         auth_app_id: String,
     },
+    /// The merchant was removed meanwhile: nothing is bought for it, and what was isn't stored.
+    #[error("merchant {auth_app_id} was removed, so its token is not refreshed")]
+    Removed {
+        /// Which.
+        auth_app_id: String,
+        /// Whether Alipay had given a new pair by then.
+        bought: bool,
+    },
     /// Alipay's reply was signed, and can't be read.
     #[error("Alipay's reply can't be used")]
     Reply(#[source] ProtocolError),
@@ -107,6 +115,7 @@ impl TokenError {
             | Self::RefreshTokenRefused { .. }
             | Self::Refused { .. }
             | Self::Revoked { .. } => "token-refused",
+            Self::Removed { .. } => "merchant-unknown",
             Self::Overloaded => "overloaded",
             Self::Reply(_) | Self::Unavailable { .. } => "upstream-invalid",
             Self::Store(error) if matches!(**error, StoreError::TokenConflict { .. }) => {
@@ -127,10 +136,12 @@ impl TokenError {
             | Self::Overloaded
             | Self::RefreshTokenRefused { .. }
             | Self::Refused { .. }
+            | Self::Removed { bought: false, .. }
             | Self::Revoked { .. }
             | Self::Unwritable => Outcome::NotSent,
             Self::Gateway(error) => error.outcome(),
             Self::Internal
+            | Self::Removed { bought: true, .. }
             | Self::Reply(_)
             | Self::Store(_)
             | Self::Unavailable { .. }

@@ -6,6 +6,7 @@ use crate::model::authorization::{Doubt, Purchase, Refusal, Source};
 use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::secret::Secret;
+use crate::protocol::token_reply::GrantedToken;
 use crate::store::error::StoreError;
 use crate::store::{MemoKey, MerchantKey};
 use crate::token::calls::{self, Grant};
@@ -156,7 +157,7 @@ impl Refreshed {
 /// What to count: nothing where Alipay wasn't asked because there was no need.
 fn asked(result: &Result<Refreshed, TokenError>) -> Option<Result<(), TokenError>> {
     match result {
-        Ok(Refreshed::Before(_)) => None,
+        Ok(Refreshed::Before(_)) | Err(TokenError::Removed { bought: false, .. }) => None,
         Ok(Refreshed::Now(_)) => Some(Ok(())),
         Err(error) => Some(Err(error.clone())),
     }
@@ -168,7 +169,8 @@ const REFRESHED: ExchangeContext = ExchangeContext {
     bound: true,
 };
 
-/// Refreshes the pair that `known` had, unless it has been replaced since.
+/// Refreshes the pair that `known` had, unless it has been replaced since, or the merchant removed: what
+/// is bought while that happens is forgotten, too.
 ///
 /// Where the answer is lost (late, broken off, unsigned), the stored pair stays, and the next
 /// refresh sends the same refresh token again. If Alipay then calls that one invalid, the lost
@@ -180,7 +182,7 @@ async fn run(
     (known, occasion): (&Merchant, Occasion),
 ) -> Result<Refreshed, TokenError> {
     let (turn, stored) = in_turn(parts, turns, known).await?;
-    let stored = stored.unwrap_or_else(|| known.clone());
+    let stored = stored.ok_or_else(|| removed(known, false))?;
     occasion.check(&stored)?;
     if stored.token.app_auth_token != known.token.app_auth_token {
         return Ok(Refreshed::Before(stored));
@@ -203,6 +205,8 @@ async fn run(
         other => other?,
     };
     let granted = bought.granted()?;
+    let is_own = |granted: &GrantedToken| granted.auth_app_id == stored.auth_app_id.as_str();
+    let is_given = granted.iter().any(is_own);
     let context = &REFRESHED;
     let found = Found {
         app_id: &stored.app_id,
@@ -215,10 +219,11 @@ async fn run(
         let reply = SpentReply::V2(bought.reply);
         spent.keep(turn.key(), bought.form, reply, parts.clock.now_ms());
     }
-    let missing = || {
-        TokenError::Reply(ProtocolError::TokenReplyInvalid {
+    let missing = || match is_given {
+        true => removed(&stored, true),
+        false => TokenError::Reply(ProtocolError::TokenReplyInvalid {
             reason: "it has no token for the merchant that was refreshed".to_owned(),
-        })
+        }),
     };
     let mut merchants = merchants.into_iter();
     let refreshed = merchants.find(|m| m.auth_app_id == stored.auth_app_id);
@@ -226,6 +231,15 @@ async fn run(
     // The merchant may have cancelled meanwhile.
     occasion.check(&refreshed)?;
     Ok(Refreshed::Now(refreshed))
+}
+
+/// The error where the merchant was removed: by then, Alipay had given a new pair or not.
+fn removed(merchant: &Merchant, bought: bool) -> TokenError {
+    let auth_app_id = merchant.auth_app_id.to_string();
+    TokenError::Removed {
+        auth_app_id,
+        bought,
+    }
 }
 
 /// The merchant's record as it is now, with the turn of the refresh token that stands in it, unless

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alipay_sidecar::clock::ManualClock;
-use alipay_sidecar::model::authorization::{Authorization, Rank, Revocation, Source};
+use alipay_sidecar::model::authorization::{Authorization, Purchase, Rank, Revocation, Source};
 use alipay_sidecar::model::delivery::{DeliveryState, Settlement};
 use alipay_sidecar::model::id::{Alias, AuthAppId, EventId};
 use alipay_sidecar::model::merchant::Merchant;
@@ -321,6 +321,31 @@ async fn a_damaged_merchant_stops_nobody_and_a_new_authorisation_heals_it() {
     drop(store);
     let inspection = closed.inspect();
     assert!(inspection.is_clean(), "{:?}", inspection.findings);
+}
+
+#[tokio::test]
+async fn what_a_refresh_bought_takes_the_place_of_a_damaged_merchant_and_not_of_a_removed_one() {
+    let closed = Closed::new().await;
+    closed.flip_merchant(1);
+    let store = closed.open();
+    store
+        .commit(vec![Change::RemoveMerchant(app(), merchant_app(2))])
+        .await
+        .expect("committed");
+    for (n, is_stored) in [(1, true), (2, false)] {
+        let rank = Rank::Bought {
+            purchase: Purchase::Renewal,
+            at: START + 1,
+            over: None,
+        };
+        let given = authorization(n, &format!("token-new-{n}"), rank);
+        let effects = store.commit(vec![authorize(given, None)]).await;
+        let is_applied = matches!(effects.expect("committed")[..], [Effect::Applied]);
+        assert_eq!(is_applied, is_stored, "{n}");
+        let key = MerchantKey::Exact(app(), merchant_app(n));
+        let found = store.find(key).await.expect("readable");
+        assert_eq!(found.len(), usize::from(is_stored), "{n}");
+    }
 }
 
 /// Whose records can't be read of those that `key` names.

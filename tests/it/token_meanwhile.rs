@@ -1,16 +1,97 @@
-//! What happens to a merchant between two steps of its token's life: authorised anew while a pair waits
-//! for the disk.
+//! What happens to a merchant between two steps of its token's life: removed, or authorised anew.
 
 use std::time::Duration;
 
+use alipay_sidecar::model::authorization::Revocation;
 use alipay_sidecar::model::merchant::Merchant;
+use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{
     DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, Fault, FaultKind, TriggerOptions,
 };
-use alipay_sidecar::store::MerchantKey;
-use alipay_sidecar::token::TOKEN_METHOD;
+use alipay_sidecar::store::{Change, MerchantKey, Store as _};
+use alipay_sidecar::token::error::TokenError;
+use alipay_sidecar::token::{ExchangeContext, TOKEN_METHOD};
 
+use crate::parts::{Parts, Setting};
 use crate::support::TestSidecar;
+
+/// Parts with the first merchant, whose token came by an exchange.
+async fn exchanged() -> (Parts, Merchant) {
+    let parts = Parts::new(Setting::default()).await;
+    let code = parts
+        .simulator
+        .app_auth_code(None, &[FIRST_AUTH_APP_ID])
+        .expect("a known merchant");
+    let context = ExchangeContext::default();
+    let exchanged = parts
+        .tokens
+        .exchange(&parts.app(), &Secret::new(code), context)
+        .await;
+    let merchant = exchanged.expect("a good code").remove(0);
+    (parts, merchant)
+}
+
+async fn remove(parts: &Parts, merchant: &Merchant) {
+    let (app_id, auth_app_id) = (merchant.app_id.clone(), merchant.auth_app_id.clone());
+    let change = Change::RemoveMerchant(app_id, auth_app_id);
+    parts.store.commit(vec![change]).await.expect("stored");
+}
+
+async fn check_stays_removed(parts: &Parts, case: &str, refreshed: Result<Merchant, TokenError>) {
+    let error = refreshed.expect_err(case);
+    assert!(
+        matches!(error, TokenError::Removed { .. }),
+        "{case}: {error}"
+    );
+    assert!(parts.merchant(FIRST_AUTH_APP_ID).await.is_none(), "{case}");
+    let told = parts.inbox().await;
+    assert_eq!(told.len(), 1, "{case}: nothing but the exchange");
+}
+
+#[tokio::test]
+async fn a_removed_merchant_is_not_refreshed() {
+    let (parts, before) = exchanged().await;
+    let asked = parts.asked(TOKEN_METHOD);
+    remove(&parts, &before).await;
+    let renewed = parts.tokens.renew(&before).await;
+    check_stays_removed(&parts, "by the sidecar", renewed).await;
+    let refreshed = parts.tokens.refresh(&before).await;
+    check_stays_removed(&parts, "by hand", refreshed).await;
+    assert_eq!(parts.asked(TOKEN_METHOD), asked);
+}
+
+#[tokio::test]
+async fn a_merchant_removed_while_it_is_refreshed_stays_removed() {
+    for is_by_hand in [false, true] {
+        let (parts, before) = exchanged().await;
+        let asked = parts.asked(TOKEN_METHOD);
+        let late = Fault::once(FaultKind::Slow).delay(Duration::from_secs(1));
+        parts.simulator.fault(late.on(TOKEN_METHOD));
+        let refreshing = async {
+            match is_by_hand {
+                true => parts.tokens.refresh(&before).await,
+                false => parts.tokens.renew(&before).await,
+            }
+        };
+        let removing = async {
+            while parts.asked(TOKEN_METHOD) == asked {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            remove(&parts, &before).await;
+            // Of a merchant without a record, a cancellation is kept by itself.
+            let cancelled = Change::Revoke {
+                revocation: Revocation::new(&before, Some(1)),
+                entry: None,
+            };
+            if is_by_hand {
+                parts.store.commit(vec![cancelled]).await.expect("stored");
+            }
+        };
+        let (refreshed, ()) = tokio::join!(refreshing, removing);
+        let case = format!("by hand: {is_by_hand}");
+        check_stays_removed(&parts, &case, refreshed).await;
+    }
+}
 
 async fn first(sidecar: &TestSidecar) -> Merchant {
     let app_id = DEFAULT_APP_ID.parse().expect("an id");

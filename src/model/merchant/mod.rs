@@ -87,6 +87,8 @@ pub enum Before<'a> {
     /// No record, but a cancellation at the given Unix millisecond that came before what it
     /// cancels.
     Cancelled(i64),
+    /// A record that can't be read; whatever comes takes its place.
+    Damaged,
     /// Nothing.
     Nothing,
     /// The merchant's record.
@@ -100,7 +102,8 @@ pub enum Authorized {
     Applied(Box<Merchant>),
     /// An authorisation stands; the token only becomes known as this record's.
     Known,
-    /// A newer authorisation or cancellation is stored: nothing changes.
+    /// A newer authorisation or cancellation is stored, or the merchant was removed while its token was
+    /// refreshed: nothing changes.
     Stale,
 }
 
@@ -117,7 +120,12 @@ impl Merchant {
         if stored.is_some_and(|m| m.knows_better(authorization)) {
             return Authorized::Known;
         }
-        if stored.is_some_and(|m| m.has_ended(authorization.rank)) {
+        let is_refresh = authorization
+            .rank
+            .purchase()
+            .is_some_and(Purchase::is_refresh);
+        let is_removed = is_refresh && matches!(before, Before::Cancelled(_) | Before::Nothing);
+        if is_removed || stored.is_some_and(|m| m.has_ended(authorization.rank)) {
             return Authorized::Stale;
         }
         let newest = before.newest_change();
@@ -375,14 +383,14 @@ impl<'a> Before<'a> {
     fn record(self) -> Option<&'a Merchant> {
         match self {
             Self::Record(merchant) => Some(merchant),
-            Self::Cancelled(_) | Self::Nothing => None,
+            Self::Cancelled(_) | Self::Damaged | Self::Nothing => None,
         }
     }
 
     fn newest_change(self) -> Option<i64> {
         match self {
             Self::Cancelled(at) => Some(at),
-            Self::Nothing => None,
+            Self::Damaged | Self::Nothing => None,
             Self::Record(merchant) => Some(merchant.newest_change()),
         }
     }

@@ -396,6 +396,21 @@ fn a_refresh_of_the_sidecars_own_undoes_no_cancellation() {
 }
 
 #[test]
+fn a_refresh_makes_no_record_where_there_is_none() {
+    for purchase in PURCHASES {
+        for before in [Before::Nothing, Before::Cancelled(1000), Before::Damaged] {
+            let is_expected = purchase == Purchase::Exchange || matches!(before, Before::Damaged);
+            for over in [None, Some(2000)] {
+                let given = authorization("new", bought(purchase, 5000, over));
+                let after = Merchant::authorize(before, &given, 6000);
+                let is_made = matches!(after, Authorized::Applied(_));
+                assert_eq!(is_made, is_expected, "{given:?} {before:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_was_bought_ranks_by_when_that_was_however_late_it_is_stored() {
     let after = |merchant: &Merchant, rank| match Merchant::authorize(
         Before::Record(merchant),

@@ -73,9 +73,11 @@ impl Applier<'_> {
         let stored = self.merchant_if_whole(&id)?;
         let before = match &stored {
             Some(stored) => Before::Record(stored),
-            None => self
-                .cancelled(&id)?
-                .map_or(Before::Nothing, Before::Cancelled),
+            None => match self.cancelled(&id)? {
+                Some(at) => Before::Cancelled(at),
+                None if self.is_aside(&id)? => Before::Damaged,
+                None => Before::Nothing,
+            },
         };
         let mut merchant = match Merchant::authorize(before, authorization, self.now) {
             Authorized::Applied(merchant) => *merchant,

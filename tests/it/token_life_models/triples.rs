@@ -233,10 +233,17 @@ impl Model {
         let is_known = before.is_some();
         let newest = self.newest(*merchant);
         let is_revoked = |known: &Known| matches!(known.state, State::Revoked(_));
-        if let Rank::Bought { purchase, .. } = rank
-            && *purchase == Purchase::Renewal
-            && before.as_ref().is_some_and(is_revoked)
-        {
+        // A refresh makes no record, and the sidecar's own undoes no cancellation.
+        let is_over = match rank {
+            Rank::Bought { purchase, .. } => match (purchase, &before) {
+                (Purchase::Exchange, _) => false,
+                (_, None) => true,
+                (Purchase::Renewal, Some(known)) => is_revoked(known),
+                (Purchase::Revival, Some(_)) => false,
+            },
+            _ => false,
+        };
+        if is_over {
             return Outcome::Stale;
         }
         // Nobody buys in days to come.

@@ -151,6 +151,10 @@ impl Merchants {
                 purchase: Purchase::Renewal,
                 ..
             } if stored.is_some_and(|s| s.revoked_at().is_some()) => None,
+            Rank::Bought {
+                purchase: Purchase::Renewal | Purchase::Revival,
+                ..
+            } if stored.is_none() => None,
             Rank::Bought { at, over, .. } => {
                 let at = plausible(now, at);
                 let at = at.max(over.or(newest).map_or(at, |older| older + 1));
