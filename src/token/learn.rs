@@ -2,7 +2,8 @@
 //!
 //! Anybody who reaches the proxy can send rubbish here, so there are bounds: one query for each
 //! token at a time, what Alipay calls invalid isn't asked about again for ten minutes, and no app
-//! asks more than once a second on the average.
+//! asks more than once a second on the average. Of tokens that are held already, and whose merchant has
+//! cancelled, half of that.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,9 @@ const UNDESCRIBED_MS: i64 = 60_000;
 const MOST: usize = 10_000;
 /// How many tokens an app may ask about within [`WINDOW_MS`].
 const QUERIES: u32 = 60;
+/// How many of those may have been asked about by then for one that is held to be asked about: of merchants
+/// who have cancelled backends may go on using many, and new ones must find room.
+const QUERIES_AGAIN: u32 = QUERIES / 2;
 /// The time that [`QUERIES`] counts for, milliseconds.
 const WINDOW_MS: i64 = 60_000;
 /// The longest token that is asked about, characters; real ones have about 40.
@@ -63,6 +67,8 @@ pub enum LearnError {
 pub(super) struct Learning {
     flights: Flights<MemoKey, Result<(), LearnError>>,
     refused: Lately<MemoKey, LearnError>,
+    /// Held tokens that were asked about again.
+    again: Lately<MemoKey, ()>,
     used: Arc<Mutex<HashMap<AppId, Window>>>,
 }
 
@@ -77,6 +83,7 @@ impl Learning {
         Self {
             flights: Flights::new(),
             refused: Lately::new(MOST),
+            again: Lately::new(MOST),
             used: Arc::default(),
         }
     }
@@ -86,8 +93,8 @@ impl Learning {
         self.flights.landed().await;
     }
 
-    /// Takes the right to one query.
-    fn take(&self, app_id: &AppId, now: i64) -> Result<(), LearnError> {
+    /// Takes the right to one query, unless there were `most` lately.
+    fn take(&self, app_id: &AppId, most: u32, now: i64) -> Result<(), LearnError> {
         // Held for a look-up; a poisoned one still is such a map.
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || Window {
@@ -99,7 +106,7 @@ impl Learning {
         if !(window.began..window.began.saturating_add(WINDOW_MS)).contains(&now) {
             *window = fresh();
         }
-        if window.queries >= QUERIES {
+        if window.queries >= most {
             return Err(LearnError::TooMany);
         }
         window.queries += 1;
@@ -124,8 +131,41 @@ impl Tokens {
         app: &Arc<SigningApp>,
         app_auth_token: &Secret<String>,
     ) -> Result<(), LearnError> {
+        self.learn_within(QUERIES, app, app_auth_token).await
+    }
+
+    /// Proves a token once more that is held, and isn't the one in force of its merchant, who counts as
+    /// cancelled: where the authorisation that it is of began after that, it is the one in force
+    /// afterwards. If not, or Alipay can't be asked, nothing changes, and it isn't asked about again for a
+    /// while.
+    ///
+    /// # Cancel safety
+    /// Safe: it goes on in a task of its own.
+    pub async fn learn_again(&self, app: &Arc<SigningApp>, app_auth_token: &Secret<String>) {
+        let (again, key) = (&self.learning.again, key(app, app_auth_token));
+        let now = self.parts.clock.now_ms();
+        if again.get(&key, now).is_some() {
+            return;
+        }
+        let learned = self.learn_within(QUERIES_AGAIN, app, app_auth_token).await;
+        let for_ms = match &learned {
+            Err(LearnError::TooMany | LearnError::Unproved(_)) => UNDESCRIBED_MS,
+            _ => INVALID_MS,
+        };
+        again.put(key, (), now, for_ms);
+        if let Err(error) = learned {
+            tracing::debug!(%error, app_id = %app.app_id, "a token of a merchant who has cancelled was not proved");
+        }
+    }
+
+    async fn learn_within(
+        &self,
+        most: u32,
+        app: &Arc<SigningApp>,
+        app_auth_token: &Secret<String>,
+    ) -> Result<(), LearnError> {
         check_form(app_auth_token)?;
-        let key = MemoKey::new("learn", &[app.app_id.as_str(), app_auth_token.expose()]);
+        let key = key(app, app_auth_token);
         let now = self.parts.clock.now_ms();
         let learning = self.learning.clone();
         if let Some(refused) = learning.refused.get(&key, now) {
@@ -134,7 +174,7 @@ impl Tokens {
         let (parts, app) = (Arc::clone(&self.parts), Arc::clone(app));
         let (token, flights) = (app_auth_token.clone(), learning.flights.clone());
         let work = async move {
-            learning.take(&app.app_id, now)?;
+            learning.take(&app.app_id, most, now)?;
             let learned = prove(&parts, &app, token).await;
             let for_ms = match &learned {
                 Err(LearnError::Invalid) => INVALID_MS,
@@ -149,6 +189,10 @@ impl Tokens {
         let learned = flights.run(key, work).await;
         learned.unwrap_or(Err(LearnError::Unproved(TokenError::Internal)))
     }
+}
+
+fn key(app: &SigningApp, app_auth_token: &Secret<String>) -> MemoKey {
+    MemoKey::new("learn", &[app.app_id.as_str(), app_auth_token.expose()])
 }
 
 /// Refuses what can't be a token before it costs a signature.
@@ -180,7 +224,7 @@ async fn prove(
     let auth_app_id = authorization.auth_app_id.clone();
     let stored = storing::store_one(parts, authorization).await;
     stored.map_err(|error| LearnError::Unproved(error.into()))?;
-    tracing::info!(app_id = %app.app_id, %auth_app_id, "a token never held was proved and its merchant stored");
+    tracing::info!(app_id = %app.app_id, %auth_app_id, "a token was proved at Alipay, and is held as its merchant's");
     Ok(())
 }
 
@@ -245,13 +289,17 @@ mod tests {
     fn rubbish_is_asked_about_within_bounds() {
         let learning = Learning::new();
         let app = |n: u32| AppId::new(&format!("202100000000000{n}")).expect("an id");
-        for _ in 0..QUERIES {
-            learning.take(&app(1), 1000).expect("within bounds");
+        let take = |n, now| learning.take(&app(n), QUERIES, now);
+        for queries in 0..QUERIES {
+            let again = learning.take(&app(3), QUERIES_AGAIN, 1000);
+            assert_eq!(again.is_ok(), queries < QUERIES_AGAIN);
+            take(1, 1000).expect("within bounds");
         }
-        assert!(learning.take(&app(1), 1000 + WINDOW_MS - 1).is_err());
-        assert!(learning.take(&app(2), 1000).is_ok());
-        assert!(learning.take(&app(1), 1000 + WINDOW_MS).is_ok());
-        assert!(learning.take(&app(1), 500).is_ok());
+        assert!(take(1, 1000 + WINDOW_MS - 1).is_err());
+        assert!(take(2, 1000).is_ok());
+        assert!(take(3, 1000).is_ok());
+        assert!(take(1, 1000 + WINDOW_MS).is_ok());
+        assert!(take(1, 500).is_ok());
     }
 
     #[test]

@@ -1,19 +1,26 @@
-//! What happens to a merchant between two steps of its token's life: removed, or authorised anew.
+//! What happens to a merchant between two steps of its token's life: removed, authorised anew, or
+//! cancelled while nobody tells.
 
 use std::time::Duration;
 
+use alipay_sidecar::config::token::UnknownToken;
 use alipay_sidecar::model::authorization::Revocation;
-use alipay_sidecar::model::merchant::Merchant;
+use alipay_sidecar::model::merchant::{Merchant, MerchantStatus};
+use alipay_sidecar::net::client::Reply;
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{
-    DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, Fault, FaultKind, TriggerOptions,
+    DEFAULT_APP_ID, Event, FIRST_APP_AUTH_TOKEN, FIRST_AUTH_APP_ID, Fault, FaultKind,
+    TriggerOptions,
 };
 use alipay_sidecar::store::{Change, MerchantKey, Store as _};
 use alipay_sidecar::token::error::TokenError;
 use alipay_sidecar::token::{ExchangeContext, TOKEN_METHOD};
+use http::Method;
 
 use crate::parts::{Parts, Setting};
-use crate::support::TestSidecar;
+use crate::support::{TestSidecar, header, text};
+
+const QUERY: &str = "alipay.open.auth.token.app.query";
 
 /// Parts with the first merchant, whose token came by an exchange.
 async fn exchanged() -> (Parts, Merchant) {
@@ -148,4 +155,71 @@ async fn what_is_authorised_while_a_bought_pair_waits_for_the_store_is_newer() {
             assert_eq!(*token, authorised, "by hand: {is_by_hand}");
         }
     }
+}
+
+/// How often Alipay was asked what a token is.
+fn queries(sidecar: &TestSidecar) -> usize {
+    let requests = sidecar.simulator.requests().into_iter();
+    requests.filter(|request| request.method == QUERY).count()
+}
+
+/// A call tagged by a token.
+async fn call_with(sidecar: &TestSidecar, token: &str) -> Reply {
+    let uri = format!(
+        "/gateway.do?method=alipay.trade.query&app_auth_token={token}&biz_content=%7B%22out_trade_no%22%3A%221%22%7D"
+    );
+    let request = http::Request::builder().method(Method::POST).uri(uri);
+    sidecar.proxy(request, "").await
+}
+
+#[tokio::test]
+async fn a_held_token_of_a_cancelled_merchant_is_proved_again() {
+    let sidecar = TestSidecar::start_with(|config| {
+        config.tokens.unknown = UnknownToken::Learn;
+    })
+    .await;
+    // The merchant cancels and authorises anew, and neither message arrives.
+    sidecar.simulator.revoke(None, None).expect("one merchant");
+    let options = TriggerOptions {
+        attempts: Some(1),
+        wait: true,
+        url: Some("http://127.0.0.1:9/".to_owned()),
+        ..TriggerOptions::default()
+    };
+    let pushed = sidecar.simulator.trigger(Event::ReAuthorize, &options);
+    pushed.await.expect("the simulator knows how");
+    let authorised = newest_token(&sidecar);
+
+    // It holds, but the record's own stands, until Alipay refuses that.
+    let refused = text(&call_with(&sidecar, &authorised).await);
+    assert!(refused.contains("aop.invalid-app-auth-token"), "{refused}");
+    sidecar
+        .wait_for_metric(r#"alipay_sidecar_merchants{state="revoked"}"#, 1.0)
+        .await;
+    let reply = call_with(&sidecar, &authorised).await;
+    assert!(
+        text(&reply).contains("ACQ.TRADE_NOT_EXIST"),
+        "{}",
+        text(&reply)
+    );
+    let stored = first(&sidecar).await;
+    assert_eq!(stored.token.app_auth_token.expose(), &authorised);
+    assert_eq!(stored.status, MerchantStatus::Authorized);
+    // Asked: what the new one is, whether the old one holds, what the new one is.
+    assert_eq!(queries(&sidecar), 3);
+
+    // Of what stays bad Alipay is asked once, the token that is in force not even that.
+    sidecar.simulator.revoke(None, None).expect("one merchant");
+    let cancelled = Change::Revoke {
+        revocation: Revocation::new(&stored, None),
+        entry: None,
+    };
+    let store = sidecar.sidecar.store();
+    store.commit(vec![cancelled]).await.expect("stored");
+    for token in [FIRST_APP_AUTH_TOKEN, &authorised].repeat(3) {
+        let reply = call_with(&sidecar, token).await;
+        let error = header(&reply, "alipay-sidecar-error");
+        assert_eq!(error, "merchant-unauthorized", "{}", text(&reply));
+    }
+    assert_eq!(queries(&sidecar), 3 + 1);
 }

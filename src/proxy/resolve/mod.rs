@@ -291,7 +291,7 @@ impl Resolver {
         Ok(whole.chain(damaged).collect())
     }
 
-    /// Has a token proved that no record holds, where that is configured: as the app that the
+    /// Has a token proved that no record holds, or one that has cancelled, where that is configured: as the app that the
     /// request names, or as the only one. Every app in turn would be asked about rubbish, and each
     /// but one would call a good token invalid.
     async fn learn_if_unknown(
@@ -303,12 +303,33 @@ impl Resolver {
             return Ok(());
         };
         let key = MerchantKey::Token(token.clone());
-        if !self.directory.find(key).await?.is_empty() {
+        if let Some(holder) = self.directory.find(key).await?.pop() {
+            self.learn_again(tokens, &holder, (token, app)).await;
             return Ok(());
         }
         let app = app.cloned().or_else(|| self.apps.only());
         let app = app.ok_or_else(|| self.app_required())?;
         tokens.learn(&app, token).await.map_err(not_learned)
+    }
+
+    /// Has a token proved again that is another name of a merchant who has cancelled: it became that while
+    /// the record's own token stood, and may be of a later authorisation. What comes of it, the record
+    /// tells.
+    async fn learn_again(
+        &self,
+        tokens: &Tokens,
+        holder: &Merchant,
+        (token, app): (&Secret<String>, Option<&Arc<SigningApp>>),
+    ) {
+        let is_revoked = matches!(holder.status, MerchantStatus::Revoked { .. });
+        if !is_revoked || holder.token.app_auth_token == *token {
+            return;
+        }
+        let own = self.apps.get(&holder.app_id);
+        let is_named = |own: &Arc<SigningApp>| app.is_none_or(|app| app.app_id == own.app_id);
+        if let Some(own) = own.filter(is_named) {
+            tokens.learn_again(&own, token).await;
+        }
     }
 
     fn own(&self, app: Option<Arc<SigningApp>>) -> Result<Credentials, ProxyError> {
