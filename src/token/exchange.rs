@@ -76,6 +76,12 @@ impl Tokens {
         Ok(self.parts.store.recall(key, now).await?.is_some())
     }
 
+    /// Whether Alipay would be asked about `code`: what can't be one is refused at once.
+    #[must_use]
+    pub fn may_be_code(code: &Secret<String>) -> bool {
+        check_code(code).is_ok()
+    }
+
     /// The right to one exchange, for who has something to do first that must not be done in vain.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect, MemoKey};
 use crate::token::error::TokenError;
-use crate::token::{ExchangeContext, Slot};
+use crate::token::{ExchangeContext, Slot, Tokens};
 use crate::webhook::answer::{self, Answer};
 use crate::webhook::bad_codes::{Asker, Binding};
 use crate::webhook::link::{self, LinkError, LinkRequest};
@@ -136,17 +136,21 @@ async fn authorize(
     if state.is_some_and(|state| !is_ours(state)) {
         return Err(Page::StateRefused);
     }
+    // Nor does what can't be a code, and that binds no state: nothing would bound how many are kept.
+    if !Tokens::may_be_code(&code) {
+        return Err(Page::CodeRefused);
+    }
     check_allowance(inner, (&app, &code), asker).await?;
     let (context, slot) = match state {
         Some(state) => bound(inner, &app.app_id, state, &code).await?,
         None if settings.webhook.accept_stateless_auth => (ExchangeContext::default(), None),
         None => return Err(Page::StateMissing),
     };
-    let reference = context.reference.clone();
+    let (reference, binds) = (context.reference.clone(), slot.is_some());
     let tokens = &inner.parts.tokens;
     let exchanged = tokens.exchange_in(slot, (&app, &code), context).await;
     let merchants = exchanged.map_err(|error| {
-        count_bad(inner, asker, &error);
+        count_bad(inner, asker, (&error, binds));
         failed(&app.app_id, &error)
     })?;
     tell(inner, &app.app_id, &merchants, reference.as_deref());
@@ -181,9 +185,10 @@ async fn check_allowance(
 }
 
 /// Counts a code that Alipay refused, whatever for: anybody may bring any, and each is a signed call of
-/// our app. A network that failed is nobody's fault.
-fn count_bad(inner: &Inner, asker: Asker<'_>, error: &TokenError) {
-    if matches!(error, TokenError::Refused { .. }) {
+/// our app. A network that failed is nobody's fault; but where a state was bound for it (`binds`), that
+/// stays in the store for a day, and anybody may have as many states as he likes.
+fn count_bad(inner: &Inner, asker: Asker<'_>, (error, binds): (&TokenError, bool)) {
+    if binds || matches!(error, TokenError::Refused { .. }) {
         inner.bad_codes.count(asker, inner.parts.clock.now_ms());
     }
 }

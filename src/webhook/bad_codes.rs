@@ -1,8 +1,9 @@
-//! How many codes that are none we have Alipay refuse.
+//! How many codes that are none we have Alipay refuse, and how many states are bound for nothing.
 //!
 //! The callback is open to the world, isn't signed, and a code can't be judged but by asking Alipay,
-//! whose patience with an app is limited. Codes that are good cost nothing here, nor does what Alipay
-//! refuses for another reason than the code; bad ones do, and where an app's are used up, nothing is asked for a while: who was wrongly turned
+//! whose patience with an app is limited. Codes that are good cost nothing here; those that Alipay
+//! refuses do, whatever for, and so does a state that is bound to a code that then isn't exchanged, since
+//! that is kept for a day. Where an app's are used up, nothing is asked for a while: who was wrongly turned
 //! away comes again with the same code, which lives for a day.
 //!
 //! Each public network has an eighth of it, so that whoever sends rubbish keeps himself out and nobody
@@ -21,7 +22,7 @@ const UNBOUND: Allowance = Allowance {
     burst: 30,
     interval_ms: 2000,
 };
-/// Refused codes with one of ours: 60 a minute.
+/// Refused codes with one of ours, and states bound for nothing: 60 a minute.
 const BOUND: Allowance = Allowance {
     burst: 60,
     interval_ms: 1000,
@@ -63,7 +64,7 @@ impl BadCodes {
         shares.may(asker.allowance(), (&asker.key(), asker.network), now)
     }
 
-    /// Counts one that Alipay refused.
+    /// Counts one that Alipay refused, or that left a state bound for nothing.
     pub(super) fn count(&self, asker: Asker<'_>, now: i64) {
         let Self(shares) = self;
         shares.count(asker.allowance(), (&asker.key(), asker.network), now);

@@ -416,6 +416,54 @@ async fn a_state_is_bound_to_nothing_while_no_exchange_can_be_made() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_a_code_binds_no_state() {
+    let parts = parts(|_| ()).await;
+    let long = "x".repeat(257);
+    let state = parts.state("shop").await;
+    for bad in ["%20", "a%20b", "%E4%BB%A3", &long] {
+        let refused = parts.callback(bad, Some(&state)).await;
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{bad}");
+    }
+    let prunable = parts.prunable_memos(2 * DAY_MS).await;
+    assert_eq!((prunable, parts.asked(TOKEN_METHOD)), (0, 0));
+    let done = parts.callback(&parts.auth_code(), Some(&state)).await;
+    assert_eq!(done.status(), StatusCode::FOUND);
+}
+
+#[tokio::test]
+async fn states_that_are_bound_while_alipay_cannot_be_asked_are_bounded() {
+    let parts = parts(|_| ()).await;
+    parts
+        .simulator
+        .fault(Fault::once(FaultKind::Html).times(200));
+    for number in 0..100 {
+        let (state, code) = (parts.state("a").await, format!("code-{number}"));
+        let failed = parts.callback(&code, Some(&state)).await;
+        let expected = match number >= 60 {
+            true => StatusCode::SERVICE_UNAVAILABLE,
+            false => StatusCode::BAD_GATEWAY,
+        };
+        assert_eq!(failed.status(), expected, "{number}");
+    }
+    assert_eq!(parts.prunable_memos(2 * DAY_MS).await, 60);
+}
+
+#[tokio::test]
+async fn a_page_that_is_reloaded_while_alipay_cannot_be_asked_costs_nobody_anything() {
+    let parts = parts(|_| ()).await;
+    parts
+        .simulator
+        .fault(Fault::once(FaultKind::Html).times(100));
+    let (state, code) = (parts.state("a").await, parts.auth_code());
+    for _ in 0..100 {
+        let failed = parts.callback(&code, Some(&state)).await;
+        assert_eq!(failed.status(), StatusCode::BAD_GATEWAY);
+    }
+    let done = parts.callback(&code, Some(&state)).await;
+    assert_eq!(done.status(), StatusCode::FOUND);
+}
+
+#[tokio::test]
 async fn a_code_that_alipay_refused_is_not_sent_again_for_a_while() {
     let parts = parts(|_| ()).await;
     let mut pages = Vec::new();
