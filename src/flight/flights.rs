@@ -51,6 +51,11 @@ where
         drop(self.join(key, work));
     }
 
+    /// Whether some is under way for `key`.
+    pub(crate) fn is_under_way(&self, key: &K) -> bool {
+        self.lock().contains_key(key)
+    }
+
     /// Ends once nothing is under way.
     pub(crate) async fn landed(&self) {
         loop {

@@ -43,6 +43,9 @@ async fn work_goes_on_when_its_caller_leaves() {
     }));
     assert!((&mut caller).now_or_never().is_none());
     drop(caller);
+    assert!(flights.is_under_way(&key));
     go.send(()).expect("the work waits");
     tells.await.expect("the work ended");
+    flights.landed().await;
+    assert!(!flights.is_under_way(&key));
 }

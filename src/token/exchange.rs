@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::gateway::app::SigningApp;
@@ -37,6 +39,43 @@ pub struct ExchangeContext {
     pub bound: bool,
 }
 
+/// With what a code came that was exchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CameWith {
+    /// Without a `state`, or by an operator.
+    Nothing,
+    /// With the `state` of this digest.
+    State(MemoKey),
+    /// Nobody knows: it is under way, or was noted by a version that didn't note this.
+    Unknown,
+}
+
+/// What a code gave.
+#[derive(Debug, Clone)]
+pub struct Exchanged {
+    /// Who authorised.
+    pub merchants: Vec<Merchant>,
+    /// With what the code came when it was exchanged.
+    pub came_with: CameWith,
+}
+
+impl Exchanged {
+    /// Whether it may be answered to who brings the code with `state`: what others brought it with names
+    /// another tenant, or none.
+    #[must_use]
+    pub fn answers(&self, state: CameWith) -> bool {
+        self.came_with == CameWith::Unknown || self.came_with == state
+    }
+
+    /// What a backend's own exchange gave: of its code nothing is known.
+    pub(super) fn by_somebody(merchants: Vec<Merchant>) -> Self {
+        Self {
+            merchants,
+            came_with: CameWith::Unknown,
+        }
+    }
+}
+
 impl Tokens {
     /// Exchanges an `app_auth_code` and stores every token it gives, in one commit.
     ///
@@ -56,7 +95,9 @@ impl Tokens {
         code: &Secret<String>,
         context: ExchangeContext,
     ) -> Result<Vec<Merchant>, TokenError> {
-        self.exchange_in(None, (app, code), context).await
+        let how = (context, CameWith::Nothing);
+        let exchanged = self.exchange_in(None, (app, code), how).await?;
+        Ok(exchanged.merchants)
     }
 
     /// Whether a code was exchanged before, so that it gives its merchants again without a question
@@ -76,6 +117,26 @@ impl Tokens {
         Ok(self.parts.store.recall(key, now).await?.is_some())
     }
 
+    /// With what a code came that was exchanged before, or is being exchanged; `None`: it wasn't, and isn't.
+    ///
+    /// # Errors
+    /// The store's.
+    ///
+    /// # Cancel safety
+    /// Safe: it only reads.
+    pub async fn came_with(
+        &self,
+        app: &SigningApp,
+        code: &Secret<String>,
+    ) -> Result<Option<CameWith>, StoreError> {
+        let (key, now) = (key(&app.app_id, code), self.parts.clock.now_ms());
+        // First: what ends meanwhile is remembered then.
+        let is_under_way = self.exchanges.is_under_way(&key);
+        let kept = self.parts.store.recall(key, now).await?;
+        let kept = kept.map(|kept| CameWith::of_memo(&text(&kept)));
+        Ok(kept.or_else(|| is_under_way.then_some(CameWith::Unknown)))
+    }
+
     /// Whether Alipay would be asked about `code`: what can't be one is refused at once.
     #[must_use]
     pub fn may_be_code(code: &Secret<String>) -> bool {
@@ -90,7 +151,8 @@ impl Tokens {
         Slot::take(&self.slots)
     }
 
-    /// As [`Tokens::exchange`], with the right to it that was taken before, if one was.
+    /// As [`Tokens::exchange`], with the right to it that was taken before, if one was; and tells with what
+    /// the code came that was exchanged: maybe it was somebody else's.
     ///
     /// # Errors
     /// As there.
@@ -101,8 +163,8 @@ impl Tokens {
         &self,
         slot: Option<Slot>,
         (app, code): (&Arc<SigningApp>, &Secret<String>),
-        context: ExchangeContext,
-    ) -> Result<Vec<Merchant>, TokenError> {
+        how: (ExchangeContext, CameWith),
+    ) -> Result<Exchanged, TokenError> {
         check_code(code)?;
         let key = key(&app.app_id, code);
         let now = self.parts.clock.now_ms();
@@ -112,7 +174,7 @@ impl Tokens {
         let (parts, app, code) = (Arc::clone(&self.parts), Arc::clone(app), code.clone());
         let (slots, refused) = (Arc::clone(&self.slots), self.refused.clone());
         let work = async move {
-            let result = run(&parts, (&slots, slot), (&app, &code), context).await;
+            let result = run(&parts, (&slots, slot), (&app, &code), how).await;
             if let Err(error) = &result
                 && is_about_code(error)
             {
@@ -166,12 +228,12 @@ async fn run(
     parts: &TokenParts,
     (slots, slot): (&Arc<Semaphore>, Option<Slot>),
     (app, code): (&Arc<SigningApp>, &Secret<String>),
-    context: ExchangeContext,
-) -> Result<Vec<Merchant>, TokenError> {
+    (context, came_with): (ExchangeContext, CameWith),
+) -> Result<Exchanged, TokenError> {
     let key = key(&app.app_id, code);
     let now = parts.clock.now_ms();
     if let Some(known) = parts.store.recall(key, now).await? {
-        return known_merchants(parts, &app.app_id, &known).await;
+        return remembered(parts, &app.app_id, &text(&known)).await;
     }
     let _slot = match slot {
         Some(slot) => slot,
@@ -182,10 +244,11 @@ async fn run(
         code: code.expose(),
     };
     let granted = calls::buy(parts, app, &grant).await?.granted()?;
-    let ids: Vec<&str> = granted.iter().map(|g| g.auth_app_id.as_str()).collect();
+    let ids = granted.iter().map(|g| g.auth_app_id.clone());
+    let words: Vec<String> = ids.chain(came_with.word()).collect();
     let remember = Change::Remember {
         key,
-        value: Secret::new(ids.join(" ").into_bytes()),
+        value: Secret::new(words.join(" ").into_bytes()),
         expires_at: now.saturating_add(REMEMBERED_MS),
     };
     let found = Found {
@@ -194,25 +257,59 @@ async fn run(
         purchase: Purchase::Exchange,
         context: &context,
     };
-    storing::store(parts, &found, granted, Some(remember)).await
+    let merchants = storing::store(parts, &found, granted, Some(remember)).await?;
+    Ok(Exchanged {
+        merchants,
+        came_with,
+    })
 }
 
-/// The merchants of an exchange that was made before: what is remembered are their ids.
-async fn known_merchants(
+/// An exchange that was made before: what is remembered are the merchants' ids, and with what the code came.
+async fn remembered(
     parts: &TokenParts,
     app_id: &AppId,
-    ids: &Secret<Vec<u8>>,
-) -> Result<Vec<Merchant>, TokenError> {
-    let ids = String::from_utf8_lossy(ids.expose());
+    memo: &str,
+) -> Result<Exchanged, TokenError> {
     let mut merchants = Vec::new();
-    for id in ids
-        .split_ascii_whitespace()
-        .filter_map(|id| AuthAppId::new(id).ok())
-    {
+    // What isn't an id is the word behind them.
+    for id in memo.split(' ').filter_map(|id| AuthAppId::new(id).ok()) {
         let key = MerchantKey::Exact(app_id.clone(), id);
         merchants.extend(parts.store.find(key).await?);
     }
-    Ok(merchants)
+    Ok(Exchanged {
+        merchants,
+        came_with: CameWith::of_memo(memo),
+    })
+}
+
+fn text(memo: &Secret<Vec<u8>>) -> String {
+    String::from_utf8_lossy(memo.expose()).into_owned()
+}
+
+/// What stands behind the ids where a code came without a state.
+const NOTHING: &str = "-";
+
+impl CameWith {
+    /// What is remembered of it, behind the ids: none has its form, so that a version that knows of ids alone
+    /// passes it over.
+    fn word(self) -> Option<String> {
+        match self {
+            Self::Nothing => Some(NOTHING.to_owned()),
+            Self::State(MemoKey(digest)) => Some(URL_SAFE_NO_PAD.encode(digest)),
+            Self::Unknown => None,
+        }
+    }
+
+    fn of_memo(memo: &str) -> Self {
+        let last = memo.rsplit(' ').next().unwrap_or_default();
+        if last == NOTHING {
+            return Self::Nothing;
+        }
+        // The digest has more characters than an id may have.
+        let digest = URL_SAFE_NO_PAD.decode(last).ok();
+        let digest = digest.and_then(|digest| digest.try_into().ok());
+        digest.map_or(Self::Unknown, |digest| Self::State(MemoKey(digest)))
+    }
 }
 
 #[cfg(test)]
@@ -225,6 +322,22 @@ mod tests {
         assert!(check("ca34ea491e7146cc87d25fca24c4cD11").is_ok());
         for bad in ["", "a b", "a\n", "代码", &"x".repeat(257)] {
             assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_memo_tells_with_what_its_code_came() {
+        let longest = "A".repeat(32);
+        let state = CameWith::State(MemoKey::new("auth-state", &["x"]));
+        for came_with in [CameWith::Nothing, CameWith::Unknown, state] {
+            for ids in [vec![], vec!["2021000000001001"], vec!["1", &longest]] {
+                let words = ids.iter().map(|id| (*id).to_owned());
+                let words: Vec<_> = words.chain(came_with.word()).collect();
+                let memo = words.join(" ");
+                assert_eq!(CameWith::of_memo(&memo), came_with, "{memo}");
+                let found = memo.split(' ').filter(|id| AuthAppId::new(id).is_ok());
+                assert_eq!(found.collect::<Vec<_>>(), ids, "{memo}");
+            }
         }
     }
 }

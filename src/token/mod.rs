@@ -59,7 +59,7 @@ pub use asking::AskError;
 pub use calls::TokenStatus;
 pub use content_key::ContentKeyError;
 pub use doubt::{SecondChoice, TokenVerdict};
-pub use exchange::{ExchangeContext, Slot};
+pub use exchange::{CameWith, ExchangeContext, Exchanged, Slot};
 pub use greeting::{Dialect, Greeting};
 pub use learn::LearnError;
 pub use proof::{Proof, ProofError, ProofMode, Verdict};
@@ -94,7 +94,7 @@ pub struct TokenParts {
 #[derive(Clone)]
 pub struct Tokens {
     parts: Arc<TokenParts>,
-    exchanges: Flights<MemoKey, Result<Vec<Merchant>, TokenError>>,
+    exchanges: Flights<MemoKey, Result<Exchanged, TokenError>>,
     slots: Arc<Semaphore>,
     refused: Lately<MemoKey, TokenError>,
     refreshes: Flights<MemoKey, Result<Merchant, TokenError>>,

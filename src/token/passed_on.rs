@@ -13,7 +13,7 @@ use crate::token::error::TokenError;
 use crate::token::spent::{SpentForm, SpentReply};
 use crate::token::storing::{self, STORING};
 use crate::token::turn::{Turn, Turns};
-use crate::token::{ExchangeContext, Tokens};
+use crate::token::{ExchangeContext, Exchanged, Tokens};
 
 impl Tokens {
     /// Waits for the right to send `refresh_token` to Alipay. Who passes on somebody else's call of
@@ -100,8 +100,10 @@ impl Tokens {
             };
             let stored = storing::store(&parts, &found, granted, None).await;
             drop(turn);
-            stored
+            stored.map(Exchanged::by_somebody)
         };
-        storing::until_stored(STORING, self.exchanges.run(key, work)).await
+        let landed = self.exchanges.run(key, work);
+        let stored = storing::until_stored(STORING, landed).await;
+        stored.map(|exchanged| exchanged.merchants)
     }
 }

@@ -21,7 +21,7 @@ use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect, MemoKey};
 use crate::token::error::TokenError;
-use crate::token::{ExchangeContext, Slot, Tokens};
+use crate::token::{CameWith, ExchangeContext, Slot, Tokens};
 use crate::webhook::answer::{self, Answer};
 use crate::webhook::bad_codes::{Asker, Binding};
 use crate::webhook::link::{self, LinkError, LinkRequest};
@@ -142,17 +142,29 @@ async fn authorize(
     }
     check_allowance(inner, (&app, &code), asker).await?;
     let (context, slot) = match state {
-        Some(state) => bound(inner, &app.app_id, state, &code).await?,
+        Some(state) => bound(inner, &app, state, &code).await?,
         None if settings.webhook.accept_stateless_auth => (ExchangeContext::default(), None),
         None => return Err(Page::StateMissing),
     };
     let (reference, binds) = (context.reference.clone(), slot.is_some());
+    let came_with = state.map_or(CameWith::Nothing, |state| CameWith::State(state_key(state)));
     let tokens = &inner.parts.tokens;
-    let exchanged = tokens.exchange_in(slot, (&app, &code), context).await;
-    let merchants = exchanged.map_err(|error| {
-        count_bad(inner, asker, (&error, binds));
-        failed(&app.app_id, &error)
-    })?;
+    let exchanged = tokens
+        .exchange_in(slot, (&app, &code), (context, came_with))
+        .await;
+    let merchants = match exchanged {
+        Ok(exchanged) if exchanged.answers(came_with) => exchanged.merchants,
+        // It came with another's, maybe a moment ago, or with none.
+        Ok(_) => {
+            count_bad(inner, asker, binds);
+            return Err(state.map_or(Page::StateMissing, |_| Page::StateRefused));
+        }
+        Err(error) => {
+            let is_refused = matches!(error, TokenError::Refused { .. });
+            count_bad(inner, asker, binds || is_refused);
+            return Err(failed(&app.app_id, &error));
+        }
+    };
     tell(inner, &app.app_id, &merchants, reference.as_deref());
     Ok(match &settings.webhook.auth_return_url {
         Some(url) => {
@@ -185,10 +197,10 @@ async fn check_allowance(
 }
 
 /// Counts a code that Alipay refused, whatever for: anybody may bring any, and each is a signed call of
-/// our app. A network that failed is nobody's fault; but where a state was bound for it (`binds`), that
-/// stays in the store for a day, and anybody may have as many states as he likes.
-fn count_bad(inner: &Inner, asker: Asker<'_>, (error, binds): (&TokenError, bool)) {
-    if binds || matches!(error, TokenError::Refused { .. }) {
+/// our app. A network that failed is nobody's fault; but where a state was bound for it, or for a code
+/// that was another's, that stays in the store for a day, and anybody may have as many states as he likes.
+fn count_bad(inner: &Inner, asker: Asker<'_>, is_bad: bool) {
+    if is_bad {
         inner.bad_codes.count(asker, inner.parts.clock.now_ms());
     }
 }
@@ -201,47 +213,35 @@ fn app(inner: &Inner, params: &Params) -> Option<Arc<SigningApp>> {
     }
 }
 
-/// Checks a state and binds it to the first code it comes with; gives the right to the exchange that
-/// was taken for that.
+/// Checks a state, and that its code came with no other; gives the right to the exchange that was taken where
+/// it had to be bound.
 ///
-/// What was bound before is looked up first: the same code again goes on even after the state
-/// has expired, another code never does. A state may be bound and its exchange fail for want of
+/// What is known of the two is looked up first: the same code again goes on even after the state
+/// has expired, another code never does, nor does another state with the same code: it would be told whose code
+/// that was, by a `ref` of its own. A state may be bound and its exchange fail for want of
 /// Alipay: then the same two can come again.
 async fn bound(
     inner: &Inner,
-    app_id: &AppId,
+    app: &SigningApp,
     state: &str,
     code: &Secret<String>,
 ) -> Result<(ExchangeContext, Option<Slot>), Page> {
-    let read = inner.parts.state_key.read(app_id, state);
+    let read = inner.parts.state_key.read(&app.app_id, state);
     let State {
         expires_at,
         reference,
     } = read.ok_or(Page::StateRefused)?;
     let now = inner.parts.clock.now_ms();
-    let (key, digest) = (MemoKey::new("auth-state", &[state]), code_digest(code));
-    let known = inner
-        .parts
-        .store
-        .recall(key, now)
-        .await
-        .map_err(store_failed)?;
-    let mut slot = None;
-    let known = match known {
-        Some(known) => Some(known),
-        None if now.div_euclid(1000) >= expires_at => return Err(Page::StateRefused),
-        None => {
-            // Anybody can come with a fresh state and rubbish: nothing is written for what isn't
-            // going to be exchanged.
-            let taken = inner.parts.tokens.slot();
-            slot = Some(taken.map_err(|error| failed(app_id, &error))?);
-            let bound = bind(inner, key, digest.clone(), now).await;
-            bound.map_err(store_failed)?
+    // First: what is under way was bound before it began.
+    let came_with = inner.parts.tokens.came_with(app, code).await;
+    let slot = match came_with.map_err(store_failed)? {
+        Some(CameWith::State(its)) if its == state_key(state) => None,
+        Some(CameWith::State(_) | CameWith::Nothing) => return Err(Page::StateRefused),
+        unsure => {
+            let may_bind = unsure.is_none() && now.div_euclid(1000) < expires_at;
+            bind(inner, &app.app_id, (state, code), (may_bind, now)).await?
         }
     };
-    if known.is_some_and(|known| known != digest) {
-        return Err(Page::StateRefused);
-    }
     let reference = match reference {
         Reference::Inline(reference) => reference,
         Reference::Stored => stored_reference(inner, state, now).await?,
@@ -253,8 +253,36 @@ async fn bound(
     Ok((context, slot))
 }
 
-/// Binds a state; gives what somebody else bound it to in the meantime.
+/// Binds a state to the first code it comes with, unless it is bound to that already; with the right to the
+/// exchange where it wasn't.
 async fn bind(
+    inner: &Inner,
+    app_id: &AppId,
+    (state, code): (&str, &Secret<String>),
+    (may_bind, now): (bool, i64),
+) -> Result<Option<Slot>, Page> {
+    let (key, digest) = (state_key(state), code_digest(code));
+    let known = inner.parts.store.recall(key, now).await;
+    let (known, slot) = match known.map_err(store_failed)? {
+        Some(known) => (Some(known), None),
+        None if !may_bind => return Err(Page::StateRefused),
+        None => {
+            // Anybody can come with a fresh state and rubbish: nothing is written for what isn't
+            // going to be exchanged.
+            let slot = inner.parts.tokens.slot();
+            let slot = slot.map_err(|error| failed(app_id, &error))?;
+            let known = commit_bound(inner, key, digest.clone(), now).await;
+            (known.map_err(store_failed)?, Some(slot))
+        }
+    };
+    match known {
+        Some(known) if known != digest => Err(Page::StateRefused),
+        _ => Ok(slot),
+    }
+}
+
+/// Keeps what a state is bound to; gives what somebody else bound it to in the meantime.
+async fn commit_bound(
     inner: &Inner,
     key: MemoKey,
     value: Secret<Vec<u8>>,
@@ -278,6 +306,11 @@ async fn stored_reference(inner: &Inner, state: &str, now: i64) -> Result<Option
     // Without it the authorisation would be bound to nobody.
     let kept = kept.ok_or(Page::StateRefused)?;
     Ok(String::from_utf8(kept.expose().clone()).ok())
+}
+
+/// Under what it is kept to which code a state is bound; by this it is known to that code's exchange, too.
+fn state_key(state: &str) -> MemoKey {
+    MemoKey::new("auth-state", &[state])
 }
 
 fn code_digest(code: &Secret<String>) -> Secret<Vec<u8>> {

@@ -1,9 +1,12 @@
 //! The authorisation callback and the links that lead to it.
 
+use std::time::Duration;
+
 use alipay_sidecar::clock::Clock as _;
 use alipay_sidecar::config::webhook::WebhookConfig;
+use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{DEFAULT_APP_ID, FIRST_AUTH_APP_ID, Fault, FaultKind};
-use alipay_sidecar::store::Store as _;
+use alipay_sidecar::store::{Change, MemoKey, Store as _};
 use alipay_sidecar::token::TOKEN_METHOD;
 use bytes::Bytes;
 use http::header::LOCATION;
@@ -17,6 +20,8 @@ const LONG: (&str, usize) = ("%E5%95%86", 64);
 /// How long a link lives, and for how much longer a `ref` that is kept.
 const LINK_MS: i64 = 30 * 60 * 1000;
 const DAY_MS: i64 = 24 * 3600 * 1000;
+/// How long a slow exchange takes.
+const SLOW: Duration = Duration::from_secs(1);
 /// From a public network, and from another.
 const ONE: &str = "203.0.113.7";
 const OTHER: &str = "203.0.113.8";
@@ -475,4 +480,155 @@ async fn a_code_that_alipay_refused_is_not_sent_again_for_a_while() {
     parts.clock.advance_ms(600_000);
     parts.callback("rubbish", None).await;
     assert_eq!(parts.asked(TOKEN_METHOD), 2);
+}
+
+/// All that a browser is told by.
+async fn told(answer: Response<Full<Bytes>>) -> (StatusCode, Option<String>, String) {
+    let location = answer.headers().get(LOCATION);
+    let location = location.map(|to| to.to_str().expect("ASCII").to_owned());
+    let (status, page) = whole(answer).await;
+    (status, location, page)
+}
+
+#[tokio::test]
+async fn a_code_is_answered_again_to_the_state_alone_that_it_came_with() {
+    let mut parts = parts(|_| ()).await;
+    let (own, other) = (parts.state("own").await, parts.state("other").await);
+    let code = parts.auth_code();
+    let done = told(parts.callback(&code, Some(&own)).await).await;
+    assert_eq!(done.0, StatusCode::FOUND);
+    for _ in 0..2 {
+        for state in [Some(&*other), None] {
+            let refused = told(parts.callback(&code, state).await).await;
+            assert_eq!((refused.0, refused.1), (StatusCode::BAD_REQUEST, None));
+        }
+        let again = told(parts.callback(&code, Some(&own)).await).await;
+        assert_eq!(again, done);
+        parts.restart_webhook(&config());
+        parts.clock.advance_ms(DAY_MS / 3);
+    }
+    let of_the_callback = 2;
+    assert_eq!(parts.prunable_memos(2 * DAY_MS).await, of_the_callback);
+    assert_eq!(parts.asked(TOKEN_METHOD), 1);
+}
+
+#[tokio::test]
+async fn a_code_that_came_without_a_state_names_nobody_by_a_later_one() {
+    let parts = parts(|_| ()).await;
+    let (state, code) = (parts.state("shop").await, parts.auth_code());
+    let done = told(parts.callback(&code, None).await).await;
+    assert_eq!(done.0, StatusCode::FOUND);
+    let refused = parts.callback(&code, Some(&state)).await;
+    assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(told(parts.callback(&code, None).await).await, done);
+    // The state was bound to nothing by that.
+    let good = parts.callback(&parts.auth_code(), Some(&state)).await;
+    assert!(location(&good).ends_with("&ref=shop"));
+}
+
+#[tokio::test]
+async fn who_joins_an_exchange_is_judged_as_who_comes_later() {
+    let parts = parts(|_| ()).await;
+    for is_bound in [true, false] {
+        let slow = Fault::once(FaultKind::Slow);
+        parts.simulator.fault(slow.delay(SLOW));
+        let (own, other) = (parts.state("own").await, parts.state("other").await);
+        let (own, code) = (is_bound.then_some(&*own), parts.auth_code());
+        let meanwhile = |state| {
+            let (parts, code) = (&parts, &code);
+            async move {
+                tokio::time::sleep(SLOW / 4).await;
+                told(parts.callback(code, state).await).await
+            }
+        };
+        let third = parts.state("third").await;
+        let elsewhere = (!is_bound).then_some(&*third);
+        let (first, joined, foreign, without) = tokio::join!(
+            parts.callback(&code, own),
+            meanwhile(own),
+            meanwhile(Some(&*other)),
+            meanwhile(elsewhere),
+        );
+        let first = told(first).await;
+        assert_eq!(first.0, StatusCode::FOUND);
+        assert_eq!(joined, first);
+        for refused in [foreign, without] {
+            assert_eq!((refused.0, refused.1), (StatusCode::BAD_REQUEST, None));
+        }
+    }
+    // Two exchanges, and one state.
+    assert_eq!(parts.prunable_memos(2 * DAY_MS).await, 3);
+    assert_eq!(parts.asked(TOKEN_METHOD), 2);
+}
+
+#[tokio::test]
+async fn of_those_who_come_at_once_with_one_code_one_is_answered() {
+    let parts = parts(|_| ()).await;
+    for n in 1..=4 {
+        let (one, other) = (parts.state("one").await, parts.state("other").await);
+        let code = parts.auth_code();
+        let (one, other, none) = tokio::join!(
+            parts.callback(&code, Some(&one)),
+            parts.callback(&code, Some(&other)),
+            parts.callback(&code, None),
+        );
+        let answers = [one, other, none];
+        let mut found: Vec<_> = answers.iter().map(Response::status).collect();
+        found.sort();
+        let refused = StatusCode::BAD_REQUEST;
+        assert_eq!(found, [StatusCode::FOUND, refused, refused]);
+        assert_eq!(parts.asked(TOKEN_METHOD), n);
+        let event = parts.inbox().await.pop().expect("an event").0;
+        let reference = event.event.expect("an event").reference;
+        let answer = answers.iter().find(|a| a.status() == StatusCode::FOUND);
+        let answer = location(answer.expect("one"));
+        assert_eq!(parameter(&answer, "ref"), reference.as_deref());
+    }
+}
+
+#[tokio::test]
+async fn a_code_that_was_not_exchanged_goes_on_with_its_state_and_then_with_no_other() {
+    let parts = parts(|_| ()).await;
+    let (own, other) = (parts.state("own").await, parts.state("other").await);
+    let code = parts.auth_code();
+    parts.simulator.fault(Fault::once(FaultKind::Html).times(2));
+    for _ in 0..2 {
+        let failed = parts.callback(&code, Some(&own)).await;
+        assert_eq!(failed.status(), StatusCode::BAD_GATEWAY);
+    }
+    let done = location(&parts.callback(&code, Some(&own)).await);
+    assert!(done.ends_with("&ref=own"));
+    let refused = parts.callback(&code, Some(&other)).await;
+    assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn what_was_remembered_without_its_state_is_answered_to_what_is_bound_to_it() {
+    let parts = parts(|_| ()).await;
+    parts.callback(&parts.auth_code(), None).await;
+    let (own, other) = (parts.state("own").await, parts.state("other").await);
+    let code = "of-the-version-before";
+    let MemoKey(digest) = MemoKey::new("auth-code", &[code]);
+    let remember = |key, value: &[u8]| Change::Remember {
+        key,
+        value: Secret::new(value.to_vec()),
+        expires_at: parts.clock.now_ms() + DAY_MS,
+    };
+    let kept = vec![
+        remember(MemoKey::new("auth-state", &[&own]), &digest),
+        remember(
+            MemoKey::new("exchange", &[DEFAULT_APP_ID, code]),
+            FIRST_AUTH_APP_ID.as_bytes(),
+        ),
+    ];
+    parts.store.commit(kept).await.expect("kept");
+    for _ in 0..2 {
+        let done = location(&parts.callback(code, Some(&own)).await);
+        assert!(done.ends_with(&format!("&auth_app_id={FIRST_AUTH_APP_ID}&ref=own")));
+        let done = location(&parts.callback(code, None).await);
+        assert!(done.ends_with(&format!("&auth_app_id={FIRST_AUTH_APP_ID}")));
+        let refused = parts.callback(code, Some(&other)).await;
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(parts.asked(TOKEN_METHOD), 1);
 }

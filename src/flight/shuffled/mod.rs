@@ -80,6 +80,7 @@ fn different_keys_dont_wait_for_each_other_and_all_land() {
             });
         }
         block_on(flights.landed());
+        assert!(!flights.is_under_way(&"a") && !flights.is_under_way(&"b"));
         // The second of "a" joined the first, or came after it.
         assert!((2..=3).contains(&landed.load(Ordering::SeqCst)));
         let again = block_on(flights.run("a", async {}));
