@@ -28,7 +28,7 @@ mod tls;
 pub mod token;
 pub mod unsupported;
 pub mod upstream;
-mod url;
+pub(crate) mod url;
 pub(crate) mod value;
 mod view;
 pub mod webhook;

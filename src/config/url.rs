@@ -117,9 +117,7 @@ fn parse(text: &str, expected: &str) -> Result<Url, Mismatch> {
     let uri: Uri = text.parse().map_err(|_| wrong())?;
     let scheme = uri.scheme_str().unwrap_or_default();
     let host = uri.host().unwrap_or_default();
-    // What stands where a port should but isn't one would be left out, and the standard one meant.
-    let has_port = |a: &Authority| a.port().is_some() || a.as_str() == a.host();
-    let is_whole = uri.authority().is_some_and(has_port);
+    let is_whole = uri.authority().is_some_and(is_whole);
     if !matches!(scheme, "http" | "https") || host.is_empty() || !is_whole {
         return Err(wrong());
     }
@@ -129,6 +127,19 @@ fn parse(text: &str, expected: &str) -> Result<Url, Mismatch> {
         path: uri.path().to_owned(),
         query: uri.query().is_some(),
     })
+}
+
+/// Whether behind the host stands nothing, or `:` and a port. `http` takes any text there: what isn't a number
+/// below 65536 it gives back as none, so that the standard port would be meant, and `+80` as 80.
+pub(crate) fn is_whole(authority: &Authority) -> bool {
+    let text = authority.as_str();
+    let address = text.rsplit_once('@').map_or(text, |(_, address)| address);
+    let is_port = |port: &str| {
+        let is_number = port.bytes().all(|b| b.is_ascii_digit());
+        is_number && port.parse::<u16>().is_ok()
+    };
+    let behind = address.strip_prefix(authority.host());
+    behind.is_some_and(|rest| rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
 }
 
 /// Whether what goes to `url` stays on this host, or is encrypted.
@@ -167,6 +178,8 @@ mod tests {
             "https://a/#f",
             "https://a:65536",
             "https://a:",
+            "https://a:+443",
+            "https://a:443x",
             "//a",
             "a",
             "",

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 use zeroize::Zeroizing;
 
+use crate::config::url::is_whole;
 use crate::net::body::BoxError;
 
 /// The longest answer to CONNECT that is read, bytes: what servers accept as the head of a request.
@@ -76,9 +77,7 @@ impl HttpProxy {
         let wrong = || NoProxy { found: found() };
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let is_bare = uri.path() == "/" && uri.query().is_none() && !url.contains(['@', '#']);
-        // A port that isn't a number below 65536 is none to `http`, which would then mean 80.
-        let has_port = |a: &http::uri::Authority| a.port().is_some() || a.as_str() == a.host();
-        let is_whole = uri.authority().is_some_and(has_port);
+        let is_whole = uri.authority().is_some_and(is_whole);
         if uri.scheme_str() != Some("http") || !is_bare || !is_whole {
             return Err(wrong());
         }

@@ -11,6 +11,8 @@ use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Method, Version};
 
+use crate::config::url::is_whole;
+
 /// The fields that say where a message ends and how it is to be read; a server that removes one of
 /// them, because `Connection` names it, sees another message than we.
 const FRAMING: [HeaderName; 5] = [
@@ -181,10 +183,9 @@ pub fn host(head: &Parts) -> Result<Option<Authority>, HeadFault> {
 /// Whether an authority is a name or an address, with or without a port, and nothing else.
 fn is_plain(authority: &Authority) -> bool {
     let text = authority.as_str();
-    // The parser takes any text for a port, and gives it back as none.
-    let has_port = text.strip_prefix(authority.host()).unwrap_or(text);
-    let is_port = |port: &str| port.is_empty() || authority.port_u16().is_some();
-    has_port.is_empty() || has_port.strip_prefix(':').is_some_and(is_port)
+    // A `Host` may have an empty port (RFC 9110).
+    let has_empty_port = text.strip_prefix(authority.host()) == Some(":");
+    has_empty_port || (!text.contains('@') && is_whole(authority))
 }
 
 /// Whether a field stands there more than once.
@@ -309,6 +310,7 @@ mod tests {
             &[("host", "u@127.0.0.1")],
             &[("host", "127.0.0.1:x")],
             &[("host", "127.0.0.1:99999")],
+            &[("host", "127.0.0.1:+2088")],
             &[("host", "127.0.0.1:1:2")],
             &[("host", "a b")],
             &[("host", "")],

@@ -6,6 +6,7 @@
 use http::Uri;
 
 use crate::config::proxy::NotifyUrlMode;
+use crate::config::url::is_whole;
 use crate::proxy::error::{ErrorCode, ProxyError};
 
 /// What a `notify_url` may be.
@@ -136,7 +137,8 @@ impl Absolute {
             .host()
             .filter(|host| !host.is_empty())?
             .to_ascii_lowercase();
-        let port = uri.port_u16().unwrap_or(default_port);
+        let authority = uri.authority().filter(|authority| is_whole(authority))?;
+        let port = authority.port_u16().unwrap_or(default_port);
         Some(Self {
             scheme,
             host,
@@ -228,6 +230,12 @@ mod tests {
             "javascript:alert(1)",
             "https://",
             "https://user@isv.example.com/x",
+            "https://isv.example.com:8443x/hook",
+            "https://isv.example.com:99999/hook",
+            "https://isv.example.com:/hook",
+            "https://isv.example.com:abc/hook",
+            "https://isv.example.com:+443/hook",
+            "https://isv.example.com:443:8443/hook",
             "https://isv.example.com/a/../b",
             "https:\\\\evil.example",
             "orders/42",
