@@ -57,17 +57,21 @@ pub enum CallOutcome {
     Ok,
     /// Bytes had left, and no verified reply came: only a query tells.
     Unknown,
+    /// Alipay answered, and signed that, in a ciphertext that nothing here opens: its caller has the
+    /// key.
+    Unopened,
     /// Alipay's error, which it didn't sign: as good as unknown.
     UnsignedError,
 }
 
 impl CallOutcome {
     /// Every one.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::BusinessError,
         Self::NotSent,
         Self::Ok,
         Self::Unknown,
+        Self::Unopened,
         Self::UnsignedError,
     ];
 
@@ -79,6 +83,7 @@ impl CallOutcome {
             Self::NotSent => "not-sent",
             Self::Ok => "ok",
             Self::Unknown => "unknown",
+            Self::Unopened => "unopened",
             Self::UnsignedError => "unsigned-error",
         }
     }

@@ -433,6 +433,8 @@ impl From<&VerifiedReply> for Said {
     fn from(reply: &VerifiedReply) -> Self {
         let outcome = match (reply.envelope.verification(), reply.envelope.code()) {
             (Verification::UnsignedError, _) => "unsigned-error",
+            // No code is seen where there may be one.
+            _ if reply.envelope.is_ciphertext() => "unopened",
             (_, None | Some("10000" | "10003")) => "ok",
             (_, Some(_)) => "business-error",
         };

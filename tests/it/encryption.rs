@@ -144,6 +144,42 @@ async fn a_ciphertext_without_a_key_is_refused_but_passes_to_who_may_have_one() 
     assert!(json(&reply)["alipay_trade_create_response"].is_string());
 }
 
+#[tokio::test]
+async fn what_alipay_says_where_nobody_here_can_read_it_counts_as_no_success() {
+    for (here, expected) in [
+        (None, "unopened"),
+        (Some("EBESExQVFhcYGRobHB0eHw=="), "unopened"),
+        (Some(KEY), "business-error"),
+    ] {
+        let sidecar = TestSidecar::start_before(|simulator, config| {
+            encrypted(simulator, config);
+            config.apps[0].encrypt_key = here.map(|key| Secret::new(key.to_owned()));
+        })
+        .await;
+        let mut form = Params::new();
+        form.set("method", "alipay.trade.close");
+        form.set("encrypt_type", "AES");
+        let asked = key().encrypt(br#"{"out_trade_no":"nobodys"}"#);
+        form.set("biz_content", asked.expect("encrypted"));
+        let body = form.to_form(Charset::Utf8).expect("UTF-8");
+        let request = Request::post("/gateway.do").header("alipay-merchant", ALIAS);
+        let reply = sidecar.proxy(request, body).await;
+        let node = &json(&reply)["alipay_trade_close_response"];
+        let opened = key().decrypt(node.as_str().expect("a ciphertext"));
+        let opened = String::from_utf8(opened.expect("opened").expose().clone());
+        assert!(opened.expect("UTF-8").contains("40004"));
+        let id = header(&reply, "alipay-sidecar-request-id").to_owned();
+        let became = Request::get(format!("/calls/{id}"));
+        let became = json(&sidecar.proxy(became, "").await);
+        assert_eq!(became["outcome"], expected);
+        assert_eq!(&became["reply"], node);
+        let series = format!(
+            r#"alipay_sidecar_requests_total{{api="gateway",method="alipay.trade.close",outcome="{expected}"}}"#
+        );
+        assert!((sidecar.metric(&series).await - 1.0).abs() < f64::EPSILON);
+    }
+}
+
 async fn trigger(sidecar: &TestSidecar, event: Event) {
     let options = TriggerOptions {
         encrypted: true,
