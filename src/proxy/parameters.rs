@@ -39,8 +39,7 @@ pub(crate) fn method(text: &str) -> Result<String, ProxyError> {
 /// `parameter-invalid`, `parameter-duplicate`, `parameter-reserved`.
 pub(crate) fn check_parameter(parameter: &str) -> Result<(), ProxyError> {
     check_name(parameter)?;
-    let is = |name: &str| parameter.eq_ignore_ascii_case(name);
-    if is(name::METHOD) || is(name::BIZ_CONTENT) {
+    if is_said(parameter) {
         return Err(ProxyError::refused(
             ErrorCode::ParameterDuplicate,
             format!(
@@ -57,6 +56,12 @@ pub(crate) fn check_parameter(parameter: &str) -> Result<(), ProxyError> {
         ));
     }
     Ok(())
+}
+
+/// Whether it says what is called, or with which contents.
+fn is_said(parameter: &str) -> bool {
+    let said = [name::METHOD, name::BIZ_CONTENT];
+    said.iter().any(|name| parameter.eq_ignore_ascii_case(name))
 }
 
 /// The same parameters with those that the sidecar reads or sets spelled as Alipay spells them: a
@@ -162,6 +167,12 @@ pub(super) fn check_files(parameters: &Params, files: &[FilePart]) -> Result<(),
             ));
         }
         let twice = |(name, _): (&str, &str)| name.eq_ignore_ascii_case(&file.name);
+        if is_said(&file.name) {
+            return Err(ProxyError::refused(
+                ErrorCode::ParameterDuplicate,
+                format!("`{}` says what is called; it can't be a file", file.name),
+            ));
+        }
         if parameters.iter().any(twice) {
             return Err(ProxyError::refused(
                 ErrorCode::ParameterDuplicate,

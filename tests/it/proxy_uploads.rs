@@ -185,6 +185,8 @@ async fn unusable_uploads_are_refused_and_nothing_is_sent() {
         (upload(&[text("app_auth_token", 1)]), "parameter-reserved"),
         (upload(&[file("sign", 1)]), "parameter-reserved"),
         (upload(&[text("method", 1)]), "parameter-duplicate"),
+        (upload(&[file("Method", 1)]), "parameter-duplicate"),
+        (upload(&[file("biz_content", 1)]), "parameter-duplicate"),
         (upload(&[file("a b", 1)]), "parameter-invalid"),
         (upload(&[part("x=\"y\"", b"")]), "body-invalid"),
         (upload(&[part("name=\"a\"", b"\xff")]), "body-invalid"),
@@ -196,6 +198,12 @@ async fn unusable_uploads_are_refused_and_nothing_is_sent() {
         assert_eq!(header(&reply, "alipay-sidecar-error"), code);
         assert_eq!(header(&reply, "alipay-sidecar-outcome"), "not-sent");
     }
+    let body = upload(&[file("biz_content", 1)]);
+    let reply = post(&sidecar, "/gateway.do?method=a.b", body).await;
+    assert_eq!(
+        header(&reply, "alipay-sidecar-error"),
+        "parameter-duplicate"
+    );
     let page = upload(&[file("f", 1)]);
     let reply = post(&sidecar, &format!("/v2/{METHOD}/page-form"), page).await;
     assert_eq!(header(&reply, "alipay-sidecar-error"), "body-invalid");
