@@ -48,6 +48,8 @@ pub(super) enum Repetition {
 pub(super) struct Tries {
     left: usize,
     outcome: Outcome,
+    /// How the one before failed.
+    failed: Option<GatewayError>,
 }
 
 impl Tries {
@@ -58,6 +60,19 @@ impl Tries {
                 Repetition::Never => 1,
             },
             outcome: Outcome::NotSent,
+            failed: None,
+        }
+    }
+
+    /// What is told of a call whose next try could not be made: if bytes had left, how the one before
+    /// failed, since that alone says so.
+    pub(super) fn instead_of(&mut self, error: GatewayError) -> GatewayError {
+        match self.failed.take() {
+            Some(failed) if self.outcome == Outcome::Unknown => {
+                tracing::warn!(%error, "a query that failed on its way could not be tried again");
+                failed
+            }
+            _ => error,
         }
     }
 
@@ -157,6 +172,7 @@ impl Outgoing {
             return Err(error);
         }
         tries.outcome = error.outcome();
+        tries.failed = Some(error);
         Ok(None)
     }
 

@@ -348,7 +348,7 @@ impl Gateway {
                 outcome,
             };
             let signed = signing.await.map_err(late)?;
-            let outgoing = signed.map_err(|error| error.no_better_than(outcome))?;
+            let outgoing = signed.map_err(|error| tries.instead_of(error))?;
             let began = Instant::now();
             let sent = outgoing
                 .send_once(&self.client, (deadline, &mut tries))

@@ -1,5 +1,7 @@
 //! `/v3/…`: Alipay's REST protocol without its `Authorization`.
 
+use std::sync::Arc;
+
 use alipay_sidecar::net::client::Reply;
 use alipay_sidecar::protocol::encryption::ContentKey;
 use alipay_sidecar::protocol::secret::Secret;
@@ -9,6 +11,7 @@ use alipay_sidecar::simulator::{
 use bytes::Bytes;
 use http::Request;
 
+use crate::support::brittle::TiringSigner;
 use crate::support::{ALIAS, TestSidecar, header, json, text};
 
 const ORDER: &str = r#"{"out_trade_no":"1","total_amount":"8.80","subject":"茶"}"#;
@@ -235,6 +238,23 @@ async fn a_reply_that_isnt_verified_never_reaches_the_caller() {
         );
         assert!(!text(&reply).contains("trade_no"), "{fault:?}");
     }
+}
+
+#[tokio::test]
+async fn a_query_that_left_is_unknown_though_another_try_could_not_be_signed() {
+    let sidecar = TestSidecar::start_built(
+        |_| (),
+        |_, builder| builder.signers(Arc::new(TiringSigner(1))),
+    )
+    .await;
+    sidecar.simulator.fault(Fault::once(FaultKind::Reset));
+    let query = ("POST", "/v3/alipay/trade/query");
+    let tag = [("alipay-merchant", ALIAS)];
+    let reply = send(&sidecar, query, &tag, r#"{"out_trade_no":"1"}"#).await;
+    check_error(&reply, 502, "upstream-unreachable", "unknown");
+    assert_eq!(sidecar.simulator.requests().len(), 1);
+    let never = send(&sidecar, query, &tag, r#"{"out_trade_no":"1"}"#).await;
+    check_error(&never, 503, "overloaded", "not-sent");
 }
 
 #[tokio::test]

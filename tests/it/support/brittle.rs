@@ -19,6 +19,7 @@ use alipay_sidecar::model::merchant::Merchant;
 use alipay_sidecar::model::notification::InboxEntry;
 use alipay_sidecar::model::refused::{RefusedNotification, Variant};
 use alipay_sidecar::model::user_token::{UserKey, UserToken};
+use alipay_sidecar::protocol::key::AppPrivateKey;
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::store::embedded::{EmbeddedStore, OpenOptions};
@@ -308,6 +309,39 @@ pub enum Failing {
     Overloaded,
     /// As a bug.
     Panic,
+}
+
+/// Signs that many requests, and then nothing more.
+pub struct TiringSigner(pub usize);
+
+struct Tiring {
+    key: AppPrivateKey,
+    left: AtomicUsize,
+}
+
+impl Signers for TiringSigner {
+    fn signer(&self, _: &App, key: &SigningKey) -> Arc<dyn Signer> {
+        Arc::new(Tiring {
+            key: key.private.clone(),
+            left: AtomicUsize::new(self.0),
+        })
+    }
+}
+
+impl Signer for Tiring {
+    fn sign(
+        &self,
+        sign_type: SignType,
+        content: Vec<u8>,
+    ) -> BoxFuture<'_, Result<String, SignError>> {
+        let is_tired = self.left.load(Ordering::Relaxed) == 0;
+        if is_tired {
+            return Box::pin(async { Err(SignError::Overloaded) });
+        }
+        self.left.fetch_sub(1, Ordering::Relaxed);
+        let signed = self.key.sign(sign_type, &content).map_err(SignError::from);
+        Box::pin(async { signed })
+    }
 }
 
 /// Signs nothing, ever.
