@@ -178,6 +178,9 @@ impl Proxy {
                 .notification(&app, None, query);
             invalid(&error)
         })?;
+        if verified.is_return_put_together_anew() {
+            return Err(put_together_anew());
+        }
         Ok((app, verified.params().clone()))
     }
 
@@ -245,6 +248,14 @@ fn fields(params: &Params) -> Bytes {
 
 fn invalid(error: &ProtocolError) -> ProxyError {
     ProxyError::refused(ErrorCode::ResponseSignatureInvalid, error.to_string())
+}
+
+fn put_together_anew() -> ProxyError {
+    ProxyError::refused(
+        ErrorCode::ResponseSignatureInvalid,
+        "one of Alipay's parameters holds another, so that it isn't the query that Alipay wrote, \
+         although the signature fits both; send it as it came, decoded nowhere",
+    )
 }
 
 fn not_ours() -> ProxyError {

@@ -128,6 +128,54 @@ async fn a_return_that_isnt_alipays_is_refused() {
     }
 }
 
+/// A signed query in which a pair was put into the value of the one that stands before it in what is signed.
+fn merged(query: &str, into: &str, hidden: &str) -> String {
+    let mut all = Params::from_form(query.as_bytes(), Charset::Utf8).expect("a form");
+    let taken = all.remove(hidden).expect("there");
+    let value = format!("{}&{hidden}={taken}", all.get(into).expect("there"));
+    all.set(into, value);
+    all.to_form(Charset::Utf8).expect("UTF-8")
+}
+
+#[tokio::test]
+async fn a_parameter_of_a_payments_return_is_hidden_in_no_other() {
+    let sidecar = TestSidecar::start().await;
+    let own = [
+        ("t", "a=1&trade=2"),
+        ("next", "/pay?method=alipay.trade.page.pay&total_amount=1"),
+        ("trade_no", "2026112522001"),
+        ("version", "1.0"),
+        ("zone", "a&b"),
+    ];
+    let query = returned(Charset::Utf8, &own);
+    let reply = post(&sidecar, "/verify/return", &query).await;
+    assert_eq!(reply.status, StatusCode::OK, "{}", text(&reply));
+    assert_eq!(json(&reply)["next"], own[1].1);
+    for (into, hidden) in [
+        ("t", "timestamp"),
+        ("timestamp", "total_amount"),
+        ("next", "out_trade_no"),
+        ("charset", "method"),
+        ("total_amount", "trade_no"),
+        ("trade_no", "version"),
+        ("version", "zone"),
+    ] {
+        let reply = post(&sidecar, "/verify/return", &merged(&query, into, hidden)).await;
+        let code = match into {
+            "charset" => "charset-unsupported",
+            _ => "response-signature-invalid",
+        };
+        is_refused(&reply, code, hidden);
+    }
+    // Of another product it isn't known what its return must have.
+    let other = [
+        ("method", "alipay.user.agreement.page.sign.return"),
+        ("next", "/cart?a=1&trade_no=2"),
+    ];
+    let reply = post(&sidecar, "/verify/return", &returned(Charset::Utf8, &other)).await;
+    assert_eq!(reply.status, StatusCode::OK, "{}", text(&reply));
+}
+
 /// An app's result around `node`, signed over its bytes in `charset`.
 fn result(node: &str, charset: Charset) -> String {
     let sign = sign(&charset.encode(node).expect("encodable"));

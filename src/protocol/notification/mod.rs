@@ -4,6 +4,7 @@
 
 mod authorization;
 mod candidates;
+mod page_return;
 
 #[cfg(test)]
 mod tests;
@@ -216,11 +217,7 @@ impl Notification {
     #[must_use]
     pub fn is_genuine(&self) -> bool {
         let has = |name: &str| self.text(name).is_some();
-        let is_signed = |name: &str| {
-            let is_it = |(found, value): (&str, &str)| found == name && !is_blank(value);
-            let mut pieces = self.sign_content.split('&');
-            pieces.any(|piece| piece.split_once('=').is_some_and(is_it))
-        };
+        let is_signed = |name: &str| self.signed(name).next().is_some();
         let marks = [
             name::NOTIFY_ID,
             name::NOTIFY_TYPE,
@@ -233,6 +230,14 @@ impl Notification {
         let is_another = hides(name::NOTIFY_ID) || self.text(name::NOTIFY_ID).is_some_and(swallows);
         let hides_time = has(name::MSG_METHOD) && hides(name::UTC_TIMESTAMP);
         !is_other && !is_another && !hides_time
+    }
+
+    /// Lists what is signed for a name, wherever it stands: nothing is escaped there.
+    fn signed(&self, name: &str) -> impl Iterator<Item = &str> {
+        let pieces = self.sign_content.split('&');
+        let pairs = pieces.filter_map(|piece| piece.split_once('='));
+        let said = pairs.filter(move |(found, value)| *found == name && !is_blank(value));
+        said.map(|(_, value)| value)
     }
 
     /// Tells whether `biz_content` is a ciphertext that nobody has opened.

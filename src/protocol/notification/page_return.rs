@@ -1,0 +1,109 @@
+//! The query that a browser brings back from a payment page (`return_url`).
+//!
+//! Its customer holds it, and nothing is escaped in what is signed: a pair can be put into the value of
+//! the one before it, and the signature still holds. What Alipay puts there is known, so that shows.
+//! The merchant's own parameters, which his `return_url` had, may hold anything, and so may returns of
+//! other products: of those nothing is sure.
+
+use super::Notification;
+use crate::protocol::params::name;
+
+/// What Alipay puts into the return of a payment: numbers, a date, names; an `&` stands in none of them.
+///
+/// Protocol: alipay.trade.page.pay and alipay.trade.wap.pay, “页面跳转同步参数”.
+const PLAIN: [&str; 9] = [
+    name::APP_ID,
+    name::AUTH_APP_ID,
+    name::CHARSET,
+    name::METHOD,
+    "seller_id",
+    name::TIMESTAMP,
+    "total_amount",
+    "trade_no",
+    name::VERSION,
+];
+
+impl Notification {
+    /// Tells whether it is the return of a payment in which a parameter of Alipay's stands in the value
+    /// of another, or has another in its own.
+    #[must_use]
+    pub fn is_return_put_together_anew(&self) -> bool {
+        let is_payment = |method: &str| {
+            let is_trade = method.starts_with("alipay.trade.");
+            is_trade && method.ends_with(".return")
+        };
+        if !self.signed(name::METHOD).any(is_payment) {
+            return false;
+        }
+        let is_hidden =
+            |name: &str| self.text(name).is_none() && self.signed(name).next().is_some();
+        let swallows = |name: &str| self.text(name).is_some_and(|value| value.contains('&'));
+        let swallowed = PLAIN
+            .into_iter()
+            .any(|name| is_hidden(name) || swallows(name));
+        swallowed || is_hidden(name::OUT_TRADE_NO)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::charset::Charset;
+    use crate::protocol::params::Params;
+    use crate::protocol::sign_content::{EmptyValues, Scheme, notification_without};
+
+    fn check(query: &str, expected: bool) {
+        let params = Params::from_form(query.as_bytes(), Charset::Utf8).expect("a form");
+        let scheme = Scheme::V1;
+        let notification = Notification {
+            sign_content: notification_without(&params, scheme, EmptyValues::Dropped, None),
+            params,
+            charset: Charset::Utf8,
+            is_opened: false,
+            scheme,
+        };
+        let found = notification.is_return_put_together_anew();
+        assert_eq!(found, expected, "{query}");
+    }
+
+    const PAID: &str =
+        "app_id=1&auth_app_id=1&charset=utf-8&method=alipay.trade.wap.pay.return&out_trade_no=T";
+    const REST: &str =
+        "seller_id=2&timestamp=2026-11-25+10%3A20%3A30&total_amount=8.80&trade_no=3&version=1.0";
+
+    #[test]
+    fn what_alipay_gave_passes_whatever_the_merchants_own_parameters_hold() {
+        for own in [
+            "",
+            "&next=%2Fpay%3Fa%3D1%26total_amount%3D2%26out_trade_no%3D4",
+            "&a=%26&z=x%26y%3D",
+            "&empty=",
+        ] {
+            check(&format!("{PAID}&{REST}{own}"), false);
+        }
+        // An order's number is its merchant's, and what need not be there may be missing.
+        check(&format!("{PAID}%261&trade_no=3"), false);
+        // Nothing is known of other products.
+        check(
+            "app_id=1&method=alipay.user.agreement.page.sign.return&z=%26app_id%3D2%26trade_no%3D1",
+            false,
+        );
+        check("app_id=1&timestamp=x%26total_amount%3D1", false);
+    }
+
+    #[test]
+    fn a_pair_put_into_the_value_before_it_shows() {
+        let whole = format!("{PAID}&{REST}&zone=9");
+        let pairs: Vec<&str> = whole.split('&').collect();
+        for at in 1..pairs.len() {
+            let mut merged = pairs.clone();
+            let hidden = merged.remove(at).replace('=', "%3D");
+            let joined = format!("{}%26{hidden}", merged[at - 1]);
+            merged[at - 1] = &joined;
+            check(&merged.join("&"), true);
+            // Beside one that says nothing, which isn't signed.
+            let blank = pairs[at].split('=').next().expect("a name");
+            check(&format!("{}&{blank}=", merged.join("&")), true);
+        }
+    }
+}
