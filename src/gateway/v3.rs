@@ -68,6 +68,17 @@ pub enum V3Body {
     },
 }
 
+impl V3Body {
+    /// The text of it, which is what is signed.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        match self {
+            Self::Plain(text) => text,
+            Self::Upload { data, .. } => data.as_bytes(),
+        }
+    }
+}
+
 /// Who encrypts the body of a v3 call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum V3Encryption {

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
-use serde::Deserialize;
 
 use crate::gateway::app::SigningApp;
 use crate::gateway::metrics::{Api, Phase};
@@ -26,6 +25,7 @@ use crate::proxy::advice::Advice;
 use crate::proxy::caller::Who;
 use crate::proxy::calls;
 use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::proxy::grant::Grant;
 use crate::proxy::local_call::LocalCall;
 use crate::proxy::logins::{self, Login, Spent};
 use crate::proxy::reply::{self, Shape};
@@ -445,23 +445,11 @@ fn v2_call(
 /// The refresh token a call of [`TOKEN_METHOD`] would spend.
 fn refresh_token(v2: &V2Call) -> Result<Option<Secret<String>>, ProxyError> {
     let content = v2.parameters.get(name::BIZ_CONTENT).unwrap_or_default();
-    if v2.parameters.get(name::ENCRYPT_TYPE).is_none() {
-        return Ok(spent(content.as_bytes()));
-    }
-    let opened = opened(&v2.app, content)?;
-    Ok(spent(opened.expose()))
-}
-
-/// The refresh token in the content of a call of [`TOKEN_METHOD`]. SDKs send an empty one with a code.
-pub(super) fn spent(content: &[u8]) -> Option<Secret<String>> {
-    #[derive(Deserialize)]
-    struct Spent {
-        grant_type: String,
-        refresh_token: String,
-    }
-    let spent: Spent = serde_json::from_slice(content).ok()?;
-    let is_refresh = spent.grant_type == "refresh_token" && !spent.refresh_token.is_empty();
-    is_refresh.then(|| Secret::new(spent.refresh_token))
+    let grant = match v2.parameters.get(name::ENCRYPT_TYPE) {
+        None => Grant::of_json(content.as_bytes()),
+        Some(_) => Grant::of_json(opened(&v2.app, content)?.expose()),
+    };
+    Ok(grant?.or_of(&v2.parameters)?.refresh_token())
 }
 
 /// What a caller has encrypted in a call of [`TOKEN_METHOD`]: a refresh of the same token from two

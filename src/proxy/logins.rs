@@ -7,19 +7,19 @@ use std::time::Instant;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
-use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use crate::gateway::VerifiedReply;
 use crate::gateway::app::SigningApp;
 use crate::gateway::error::Outcome;
 use crate::gateway::v2::V2Call;
-use crate::gateway::v3::{V3Body, V3Call, V3Encryption, VerifiedV3Reply};
+use crate::gateway::v3::{V3Call, V3Encryption, VerifiedV3Reply};
 use crate::model::merchant::Merchant;
 use crate::protocol::secret::Secret;
 use crate::proxy::ProxyParts;
 use crate::proxy::call;
 use crate::proxy::error::{ErrorCode, ProxyError, bug};
+use crate::proxy::grant::Grant;
 use crate::proxy::resolve::Credentials;
 use crate::store::MemoKey;
 use crate::token::Turn;
@@ -45,30 +45,29 @@ impl Spent {
     }
 
     /// What a call of v3 spends. What its caller has encrypted, and we can't open, nobody sees.
-    pub(super) fn of_v3(v3: &V3Call) -> Option<Self> {
-        #[derive(Default, Deserialize)]
-        #[serde(default)]
-        struct Body {
-            grant_type: Option<String>,
-            code: Option<String>,
-            refresh_token: Option<String>,
+    ///
+    /// # Errors
+    /// `body-invalid`, `parameter-duplicate`.
+    pub(super) fn of_v3(v3: &V3Call) -> Result<Option<Self>, ProxyError> {
+        let method = v3.method();
+        if method != USER_TOKEN_METHOD {
+            return Ok(None);
         }
-        let V3Body::Plain(body) = &v3.body else {
-            return None;
-        };
-        let opened = match v3.encryption {
+        let content = v3.body.text();
+        let grant = match v3.encryption {
             V3Encryption::Callers => {
-                let ciphertext = String::from_utf8_lossy(body);
-                v3.app.content_key()?.decrypt(ciphertext.trim()).ok()?
+                let ciphertext = String::from_utf8_lossy(content);
+                let key = v3.app.content_key();
+                let opened = key.and_then(|key| key.decrypt(ciphertext.trim()).ok());
+                let Some(opened) = opened else {
+                    return Ok(None);
+                };
+                Grant::of_json(opened.expose())
             }
-            V3Encryption::None | V3Encryption::Ours => Secret::new(body.to_vec()),
-        };
-        let body: Body = serde_json::from_slice(opened.expose()).ok()?;
-        Self::among(&v3.method(), |name| match name {
-            "grant_type" => body.grant_type.clone(),
-            "code" => body.code.clone(),
-            _ => body.refresh_token.clone(),
-        })
+            V3Encryption::None | V3Encryption::Ours => Grant::of_json(content),
+        }?;
+        let value = |name: &str| grant.get(name).map(ToOwned::to_owned);
+        Ok(Self::among(&method, value))
     }
 
     fn among(method: &str, value: impl Fn(&str) -> Option<String>) -> Option<Self> {

@@ -37,6 +37,7 @@ pub mod error;
 pub mod events;
 mod finish;
 pub(crate) mod front_door;
+mod grant;
 mod limits;
 pub mod local_call;
 pub mod logins;

@@ -22,6 +22,7 @@ use crate::proxy::call::{self, Answer};
 use crate::proxy::caller::{SdkSignature, SentV3, Who};
 use crate::proxy::calls;
 use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::proxy::grant::Grant;
 use crate::proxy::local_call::{self, APP_AUTH_TOKEN, Sent, is_empty, single};
 use crate::proxy::logins::{self, Login, Spent};
 use crate::proxy::resolve::{Credentials, Tags};
@@ -99,15 +100,11 @@ impl LocalV3Call {
 
     /// The signature that an SDK made, if it made one.
     pub(super) fn signature(&self) -> Option<SdkSignature> {
-        let body = match &self.body {
-            V3Body::Plain(body) => body,
-            V3Body::Upload { data, .. } => data.as_bytes(),
-        };
         let sent = SentV3 {
             authorization: self.authorization.as_ref()?,
             method: &self.http_method,
             targets: [&self.target, &self.whole_target],
-            body,
+            body: self.body.text(),
             app_auth_token: self.app_auth_token.as_deref(),
         };
         Some(SdkSignature::of_v3(&sent))
@@ -166,7 +163,7 @@ async fn send(
         users::inject_v3(&mut v3, user)?;
     }
     let login = Login {
-        spent: Spent::of_v3(&v3),
+        spent: Spent::of_v3(&v3)?,
         known: &known,
         route: "v3",
         until,
@@ -187,7 +184,7 @@ async fn send_renewed(
         return Box::pin(send_for_tokens(parts, v3)).await;
     }
     // As on v2.
-    if Spent::of_v3(&v3).is_none() {
+    if let Ok(None) = Spent::of_v3(&v3) {
         v3.timeout = until.saturating_duration_since(Instant::now());
     }
     let whose = (known.merchant.as_deref(), user);
@@ -211,7 +208,7 @@ impl Resendable for Renewable<'_> {
     type Reply = VerifiedV3Reply;
 
     fn is_single(&self) -> bool {
-        matches!(Spent::of_v3(&self.v3), Some(Spent::AuthCode(_)))
+        matches!(Spent::of_v3(&self.v3), Ok(Some(Spent::AuthCode(_))))
     }
 
     fn set_merchant_token(&mut self, token: Secret<String>, timeout: Duration) {
@@ -310,16 +307,15 @@ fn v3_call(
 
 /// The refresh token that a call of [`TOKEN_METHOD`] would spend.
 fn refresh_token(v3: &V3Call) -> Result<Option<Secret<String>>, ProxyError> {
-    let V3Body::Plain(body) = &v3.body else {
-        return Ok(None);
+    let content = v3.body.text();
+    let grant = match v3.encryption {
+        V3Encryption::Callers => {
+            let ciphertext = String::from_utf8_lossy(content);
+            Grant::of_json(call::opened(&v3.app, ciphertext.trim())?.expose())
+        }
+        V3Encryption::None | V3Encryption::Ours => Grant::of_json(content),
     };
-    if v3.encryption != V3Encryption::Callers {
-        return Ok(call::spent(body));
-    }
-    let ciphertext = String::from_utf8_lossy(body);
-    Ok(call::spent(
-        call::opened(&v3.app, ciphertext.trim())?.expose(),
-    ))
+    Ok(grant?.refresh_token())
 }
 
 /// What servers divide a path at, plain or percent-encoded: segments, and Java's path parameters.

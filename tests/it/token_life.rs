@@ -611,6 +611,82 @@ async fn refreshes_of_one_token_that_meet_get_one_reply_byte_for_byte() {
 }
 
 #[tokio::test]
+async fn a_refresh_whose_token_is_a_parameter_of_its_own_takes_the_same_turn() {
+    let sidecar = TestSidecar::start().await;
+    let token = FIRST_APP_REFRESH_TOKEN;
+    let top = format!("grant_type=refresh_token&refresh_token={token}");
+    let path = format!("/v2/{TOKEN_METHOD}");
+    let one = sidecar.post(&path, refresh(token)).await;
+    assert_eq!(header(&one, "alipay-code"), "10000", "{}", text(&one));
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    for (path, body) in [
+        (format!("{path}?{top}"), String::new()),
+        (format!("{path}?{top}"), refresh(token)),
+        (format!("{path}?grant_type=refresh_token"), refresh(token)),
+        (
+            format!("/gateway.do?method={TOKEN_METHOD}&{top}"),
+            String::new(),
+        ),
+        (format!("/gateway.do?method={TOKEN_METHOD}"), top.clone()),
+    ] {
+        let request = Request::post(&path).header(form[0].0, form[0].1);
+        let same = sidecar.proxy(request, body).await;
+        assert!(
+            text(&same).contains(text(&one).as_str()),
+            "{path}: {}",
+            text(&same)
+        );
+    }
+    assert_eq!(sidecar.simulator.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_spent_stands_once_or_nothing_is_sent() {
+    let sidecar = TestSidecar::start().await;
+    let path = format!("/v2/{TOKEN_METHOD}");
+    let v3 = "/v3/alipay/open/auth/token/app".to_owned();
+    let login = "/v3/alipay/system/oauth/token".to_owned();
+    let twice = r#"{"grant_type":"refresh_token","refresh_token":"R","refresh_tok\u0065n":"R"}"#;
+    let coded = r#"{"grant_type":"authorization_code","code":"C","code":"C"}"#;
+    let granted =
+        r#"{"grant_type":"authorization_code","grant_type":"refresh_token","refresh_token":"R"}"#;
+    let form = |content: &str| {
+        let pairs = [("biz_content", content)];
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.extend_pairs(pairs).finish()
+    };
+    let gateway = format!("/gateway.do?method={TOKEN_METHOD}");
+    let mut sent = Vec::new();
+    for body in [twice, coded, granted] {
+        sent.push((path.clone(), body.to_owned(), "parameter-duplicate"));
+        sent.push((gateway.clone(), form(body), "parameter-duplicate"));
+        sent.push((v3.clone(), body.to_owned(), "parameter-duplicate"));
+        sent.push((login.clone(), body.to_owned(), "parameter-duplicate"));
+    }
+    let other = format!("{path}?refresh_token=S");
+    sent.push((other, refresh("R"), "parameter-duplicate"));
+    for body in ["{'refresh_token':'R'}", "[]", "x"] {
+        sent.push((gateway.clone(), form(body), "body-invalid"));
+        sent.push((v3.clone(), body.to_owned(), "body-invalid"));
+        sent.push((login.clone(), body.to_owned(), "body-invalid"));
+    }
+    for (path, body, code) in sent {
+        let content_type = match path.starts_with("/gateway.do") {
+            true => "application/x-www-form-urlencoded",
+            false => "application/json",
+        };
+        let request = Request::post(&path)
+            .header("alipay-merchant", ALIAS)
+            .header("content-type", content_type);
+        let reply = sidecar.proxy(request, body.clone()).await;
+        let error = header(&reply, "alipay-sidecar-error");
+        assert_eq!(error, code, "{path} {body}: {}", text(&reply));
+        assert_eq!(header(&reply, "alipay-sidecar-outcome"), "not-sent");
+    }
+    assert_eq!(sidecar.simulator.requests().len(), 0);
+}
+
+#[tokio::test]
 async fn a_refresh_of_the_sidecars_own_answers_one_through_the_proxy() {
     let sidecar = TestSidecar::start().await;
     let key = MerchantKey::Token(Secret::new(FIRST_APP_AUTH_TOKEN.to_owned()));
