@@ -194,7 +194,7 @@ where
     if let Err(error) = &result
         && error.outcome == Outcome::NotSent
     {
-        codes.give_back(spending).await;
+        codes.give_back_by(login.until, spending).await;
     }
     result
 }

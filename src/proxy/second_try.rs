@@ -278,7 +278,7 @@ pub(super) async fn other_token(
     until: Instant,
 ) -> Option<SecondChoice> {
     match verdict {
-        TokenVerdict::Invalid => another(parts, merchant).await,
+        TokenVerdict::Invalid => another(parts, merchant, until).await,
         TokenVerdict::TimedOut => renewed(parts, merchant, until).await,
     }
 }
@@ -305,12 +305,19 @@ async fn renewed(parts: &ProxyParts, merchant: &Merchant, until: Instant) -> Opt
 }
 
 /// Today's token, or the one before it; where there is none, the merchant is doubtful.
-async fn another(parts: &ProxyParts, merchant: &Merchant) -> Option<SecondChoice> {
-    let choice = parts.tokens.second_choice(merchant).await;
-    let choice = choice.unwrap_or_else(|error| {
-        tracing::warn!(%error, "no other token could be looked for");
-        None
-    });
+async fn another(parts: &ProxyParts, merchant: &Merchant, until: Instant) -> Option<SecondChoice> {
+    let looking = parts.tokens.second_choice(merchant);
+    let choice = match tokio::time::timeout_at(until.into(), looking).await {
+        Ok(Ok(choice)) => choice,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "no other token could be looked for");
+            None
+        }
+        Err(_) => {
+            tracing::warn!("no other token was found within the deadline");
+            None
+        }
+    };
     if choice.is_none() {
         parts.tokens.refused(merchant);
     }

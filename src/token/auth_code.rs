@@ -98,10 +98,12 @@ impl AuthCodes {
         tokio::spawn(async move {
             let spent = codes.spend(&app_id, &code).await;
             // Nobody waits any more, and nothing was sent.
-            if let Err(Ok(spending)) = taken.send(spent) {
-                codes.give_back(spending).await;
+            if let Err(spent) = taken.send(spent) {
+                if let Ok(spending) = spent {
+                    codes.give_back(spending).await;
+                }
+                codes.lock().noting.remove(&key);
             }
-            codes.lock().noting.remove(&key);
         });
         let spent = match tokio::time::timeout_at(until.into(), &mut right).await {
             Ok(spent) => spent.ok(),
@@ -163,6 +165,25 @@ impl AuthCodes {
                 Err(error.into())
             }
         }
+    }
+
+    /// Gives the right back, and waits for that until then: nothing was sent.
+    ///
+    /// # Cancel safety
+    /// Safe: it is given back all the same.
+    pub(crate) async fn give_back_by(&self, until: Instant, spending: Spending) {
+        if !self.parts.remember_users {
+            return self.give_back(spending).await;
+        }
+        let (codes, key) = (self.clone(), spending.0);
+        // Who sends it meanwhile isn't told that it was sent.
+        codes.lock().noting.insert(key);
+        let giving = tokio::spawn(async move {
+            codes.give_back(spending).await;
+            codes.lock().noting.remove(&key);
+        });
+        // It goes on by itself.
+        let _ = tokio::time::timeout_at(until.into(), giving).await;
     }
 
     /// Gives the right back: nothing was sent.

@@ -21,6 +21,7 @@ use http::{Method, Request};
 
 use crate::parts::{NOW, Parts, Setting};
 use crate::support::brittle::BrittleStore;
+use crate::support::upstream::{Answer, FakeAlipay};
 use crate::support::{ALIAS, TestSidecar, add_merchant, header, json, merchant, text};
 
 const QUERY: &str = "alipay.open.auth.token.app.query";
@@ -541,6 +542,28 @@ async fn a_new_token_that_is_refused_leaves_the_one_before_in_use_until_it_works
     sidecar.post("/v2/alipay.trade.create", ORDER).await;
     sidecar.sidecar.tokens().idle().await;
     assert!(methods().len() <= made + 2, "no resend");
+}
+
+#[tokio::test]
+async fn another_token_is_looked_for_within_the_deadline_of_the_call() {
+    let alipay = FakeAlipay::start().await;
+    let (sidecar, brittle) = crate::calls::brittle_with(|config| {
+        config.upstream.gateway = Some(alipay.gateway());
+        config.upstream.timeout = Duration::from_secs(1);
+    })
+    .await;
+    let node = r#"{"code":"20001","sub_code":"aop.invalid-app-auth-token"}"#;
+    alipay.answer(Answer::HeldNode(node.to_owned()));
+    let answered = async {
+        alipay.next().await;
+        brittle.stop_finds();
+        alipay.release();
+    };
+    let call = sidecar.post("/v2/alipay.trade.create", ORDER);
+    let call = tokio::time::timeout(Duration::from_secs(5), call);
+    let (reply, ()) = tokio::join!(call, answered);
+    brittle.heal();
+    assert_eq!(text(&reply.expect("not held up")), node);
 }
 
 #[tokio::test]

@@ -672,6 +672,39 @@ async fn a_code_that_the_store_took_no_note_of_in_time_is_neither_sent_nor_spent
 }
 
 #[tokio::test]
+async fn a_code_that_never_left_is_given_back_however_long_the_store_takes() {
+    let (sidecar, brittle) = crate::calls::brittle_with(|config| {
+        remembering(config);
+        config.upstream.timeout = Duration::from_secs(1);
+        config.upstream.gateway = Some("http://127.0.0.1:9/gateway.do".to_owned());
+    })
+    .await;
+    brittle.stop_returns();
+    let began = std::time::Instant::now();
+    let failed = tokio::time::timeout(PATIENCE, sidecar.send_code("c")).await;
+    check_refused(&failed.expect("not held up"), "upstream-unreachable");
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "within its deadline"
+    );
+    let noted = sidecar.send_code("c").await;
+    check_refused(&noted, "store-unavailable");
+    brittle.heal();
+    let sent = async {
+        loop {
+            let again = sidecar.send_code("c").await;
+            if header(&again, "alipay-sidecar-error") == "upstream-unreachable" {
+                break;
+            }
+            check_refused(&again, "store-unavailable");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, sent).await;
+    waited.expect("the code is good");
+}
+
+#[tokio::test]
 async fn a_code_whose_call_failed_is_spent_and_one_that_never_left_is_not() {
     let sidecar = started().await;
     let code = sidecar.user_code();

@@ -40,6 +40,10 @@ pub struct BrittleStore {
     full: Arc<AtomicBool>,
     /// Commits wait.
     stuck: Arc<AtomicBool>,
+    /// Commits wait that forget what was remembered.
+    keeping: Arc<AtomicBool>,
+    /// Whoever looks for a merchant waits.
+    lost: Arc<AtomicBool>,
     /// The next commit of records of calls panics.
     buggy: Arc<AtomicBool>,
     /// The next commit of refused notifications panics.
@@ -70,6 +74,8 @@ impl BrittleStore {
             broken: Arc::default(),
             full: Arc::default(),
             stuck: Arc::default(),
+            keeping: Arc::default(),
+            lost: Arc::default(),
             buggy: Arc::default(),
             buggy_refusals: Arc::default(),
             scratched: Arc::default(),
@@ -98,6 +104,16 @@ impl BrittleStore {
         self.full.store(true, Ordering::Relaxed);
     }
 
+    /// From now on whoever gives something back waits until it works again.
+    pub fn stop_returns(&self) {
+        self.keeping.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on a merchant is looked for until it works again.
+    pub fn stop_finds(&self) {
+        self.lost.store(true, Ordering::Relaxed);
+    }
+
     /// From now on a commit waits until it works again.
     pub fn stop_commits(&self) {
         self.stuck.store(true, Ordering::Relaxed);
@@ -122,6 +138,8 @@ impl BrittleStore {
     pub fn heal(&self) {
         self.full.store(false, Ordering::Relaxed);
         self.stuck.store(false, Ordering::Relaxed);
+        self.keeping.store(false, Ordering::Relaxed);
+        self.lost.store(false, Ordering::Relaxed);
         self.broken.store(false, Ordering::Relaxed);
     }
 
@@ -149,8 +167,12 @@ impl Store for BrittleStore {
         if are_records && self.buggy.swap(false, Ordering::Relaxed) {
             return Box::pin(async { panic!("a bug of the store") });
         }
+        let gives_back = matches!(changes.as_slice(), [Change::Unremember(_)]);
         let committed = self.unless_broken(self.inner.commit(changes));
-        let stuck = Arc::clone(&self.stuck);
+        let stuck = match gives_back && self.keeping.load(Ordering::Relaxed) {
+            true => Arc::clone(&self.keeping),
+            false => Arc::clone(&self.stuck),
+        };
         Box::pin(async move {
             while stuck.load(Ordering::Relaxed) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -194,7 +216,14 @@ impl Directory for BrittleStore {
             let record = "merchants/a-scratched-one".to_owned();
             return Box::pin(async { Err(StoreError::Damaged { record }) });
         }
-        self.unless_broken(self.inner.find(key))
+        let lost = Arc::clone(&self.lost);
+        let found = self.unless_broken(self.inner.find(key));
+        Box::pin(async move {
+            while lost.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            found.await
+        })
     }
 
     fn find_all(&self, key: MerchantKey) -> Answer<'_, Found> {
