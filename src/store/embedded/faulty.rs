@@ -16,7 +16,6 @@ use crate::model::id::{AppId, AuthAppId, EventId};
 use crate::model::notification::{DeliveryForm, InboxEntry};
 use crate::model::token::AppAuthToken;
 use crate::protocol::secret::Secret;
-use crate::store::embedded::room::Place;
 use crate::store::embedded::{EmbeddedStore, OpenOptions};
 use crate::store::error::StoreError;
 use crate::store::seal::StoreKey;
@@ -30,8 +29,6 @@ pub(super) struct Switches {
     pub(super) writes_fail: Arc<AtomicBool>,
     /// There is no room left, whatever fails.
     pub(super) is_full: Arc<AtomicBool>,
-    /// The file isn't at its path any more.
-    pub(super) is_gone: Arc<AtomicBool>,
     /// What fails does so for another reason than a disk that is full.
     pub(super) is_broken: Arc<AtomicBool>,
     pub(super) writes_hang: Arc<Hang>,
@@ -54,12 +51,8 @@ impl Switches {
             })
         };
         let is_full = Arc::clone(&self.is_full);
-        let is_gone = Arc::clone(&self.is_gone);
-        let place = Place::new(
-            move || !is_full.load(Ordering::SeqCst),
-            move || !is_gone.load(Ordering::SeqCst),
-        );
-        EmbeddedStore::open_in(options, disk, place).expect("opened")
+        let room = Box::new(move || !is_full.load(Ordering::SeqCst));
+        EmbeddedStore::open_in(options, disk, room).expect("opened")
     }
 }
 

@@ -30,17 +30,11 @@ const LOOK: Duration = Duration::from_secs(1);
 /// within the file.
 const UNREFUSED: Duration = Duration::from_secs(300);
 
-/// Why nothing is written to a file that isn't at its path any more.
-const MISSING: &str = "the file of the store was taken away: put it back, or save what is in it by `store backup` \
-                       before the sidecar is stopped";
-
 /// The state of the database, as the writer has met it.
 pub(super) struct Mending {
     shared: Arc<Shared>,
     failure: Option<Failure>,
     full: Option<Full>,
-    /// No file stands at the path of the store; then it is looked for.
-    missing: Option<Instant>,
     /// What was logged of a store that can't be written.
     told: String,
 }
@@ -110,7 +104,6 @@ impl Mending {
             shared,
             failure,
             full: Some(Full::since_now(false)),
-            missing: None,
             told: String::new(),
         };
         if mending.failure.is_none() {
@@ -121,17 +114,18 @@ impl Mending {
 
     /// When [`go_on`](Self::go_on) is to be called, if there is anything to mend.
     pub(super) fn due(&self) -> Option<Instant> {
-        let failure = self.failure.as_ref().map(|failure| failure.retry_at);
-        let full = self.full.as_ref().map(|full| full.look_at);
-        failure.or(self.missing).or(full)
+        match (&self.failure, &self.full) {
+            (Some(failure), _) => Some(failure.retry_at),
+            (None, Some(full)) => Some(full.look_at),
+            (None, None) => None,
+        }
     }
 
     /// Tries again to mend it, or looks again for room.
     pub(super) fn go_on(&mut self) {
-        match (&self.failure, self.missing) {
-            (Some(_), _) => self.mend(),
-            (None, Some(_)) => self.look_for_file(),
-            (None, None) => self.look_for_room(),
+        match self.failure {
+            Some(_) => self.mend(),
+            None => self.look_for_room(),
         }
     }
 
@@ -144,12 +138,8 @@ impl Mending {
         {
             self.mend();
         }
-        if let Some(failure) = &self.failure {
-            return Err(failure.reason.clone());
-        }
-        self.look_for_file();
-        match self.missing {
-            Some(_) => Err(MISSING.to_owned()),
+        match &self.failure {
+            Some(failure) => Err(failure.reason.clone()),
             None => Ok(()),
         }
     }
@@ -210,7 +200,7 @@ impl Mending {
     fn look_for_room(&mut self) {
         let now = Instant::now();
         match &mut self.full {
-            Some(full) if now < full.until && !self.shared.place().has_room() => {
+            Some(full) if now < full.until && !self.shared.has_room() => {
                 full.look_at = now + LOOK;
                 self.shared.set_writable(Writable::No);
                 if !std::mem::replace(&mut full.is_told, true) {
@@ -220,27 +210,6 @@ impl Mending {
                 }
             }
             _ => self.believe(),
-        }
-    }
-
-    /// Whether the file is where the next start will look for it: nothing is acknowledged that would be gone
-    /// with this process. What is in it can still be read, and backed up.
-    fn look_for_file(&mut self) {
-        let is_there = self.shared.place().is_there();
-        match (is_there, self.missing) {
-            (true, None) => {}
-            (true, Some(_)) => {
-                self.missing = None;
-                self.look_for_room();
-            }
-            (false, was_missing) => {
-                if was_missing.is_none() {
-                    let path = self.shared.path().display();
-                    tracing::error!(%path, "{MISSING}");
-                }
-                self.missing = Some(Instant::now() + LOOK);
-                self.shared.set_writable(Writable::No);
-            }
         }
     }
 

@@ -76,7 +76,7 @@ use overlay::{Lock, Overlay};
 use read::Reader;
 pub use rekey::RekeyStep;
 pub use restore::{Existing, Restored, restore};
-use room::Place;
+use room::Room;
 use shared::{Access, Opener, Shared};
 use spot::NoWait;
 use writer::{Job, Writer};
@@ -164,7 +164,7 @@ impl EmbeddedStore {
             }
         });
         let path = options.path.clone();
-        Self::open_by(options, opener, Place::of(path))
+        Self::open_by(options, opener, Box::new(move || room::is_left(&path)))
     }
 
     /// Whether the file was migrated when it was opened.
@@ -184,14 +184,14 @@ impl EmbeddedStore {
         options: OpenOptions,
         disk: impl Fn() -> std::io::Result<D> + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
-        Self::open_in(options, disk, Place::new(|| true, || true))
+        Self::open_in(options, disk, Box::new(|| true))
     }
 
-    /// The same, where `place` tells of the disk what a system would.
+    /// The same, on a disk of which `room` tells whether it has room left.
     fn open_in<D: redb::StorageBackend>(
         options: OpenOptions,
         disk: impl Fn() -> std::io::Result<D> + Send + Sync + 'static,
-        place: Place,
+        room: Room,
     ) -> Result<Self, StoreError> {
         let cache_bytes = options.cache_bytes;
         let opener = Box::new(move |access| {
@@ -205,12 +205,12 @@ impl EmbeddedStore {
                 }
             }
         });
-        Self::open_by(options, opener, place)
+        Self::open_by(options, opener, room)
     }
 
-    fn open_by(options: OpenOptions, opener: Opener, place: Place) -> Result<Self, StoreError> {
+    fn open_by(options: OpenOptions, opener: Opener, room: Room) -> Result<Self, StoreError> {
         let sealer = Sealer::new(&options.key);
-        let shared = Shared::open(options.path, sealer, options.clock, opener, place)?;
+        let shared = Shared::open(options.path, sealer, options.clock, opener, room)?;
         let shared = Arc::new(shared);
         let (queue, jobs) = sync_channel(WRITE_QUEUE);
         let writer = Writer::new(Arc::clone(&shared), jobs);

@@ -12,7 +12,7 @@ use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
 
 use super::fault::Fault;
 use super::open::{self, Migrated};
-use super::room::Place;
+use super::room::Room;
 use super::snapshots::{Snapshot, Snapshots};
 use crate::clock::Clock;
 use crate::store::Backlog;
@@ -43,7 +43,7 @@ pub(super) struct Shared {
     pub(super) sealer: Sealer,
     path: PathBuf,
     opener: Opener,
-    place: Place,
+    room: Room,
     /// `None` while it can't be opened after a failure. It is written only to open the database
     /// again, which so waits until the last reader is done.
     db: RwLock<Option<Database>>,
@@ -67,7 +67,7 @@ impl Shared {
         sealer: Sealer,
         clock: Arc<dyn Clock>,
         opener: Opener,
-        place: Place,
+        room: Room,
     ) -> Result<Self, StoreError> {
         let (db, writable, migrated) = open_somehow(&path, &sealer, &opener)?;
         let keys = open::index_keys(&db, &path, &sealer)?;
@@ -79,7 +79,7 @@ impl Shared {
             sealer,
             path,
             opener,
-            place,
+            room,
             db: RwLock::new(Some(db)),
             snapshots,
             migrated,
@@ -232,9 +232,9 @@ impl Shared {
         self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the file stands.
-    pub(super) fn place(&self) -> &Place {
-        &self.place
+    /// Whether the disk has room left, as far as can be told.
+    pub(super) fn has_room(&self) -> bool {
+        (self.room)()
     }
 
     /// Whether the last write succeeded, and the next one is likely to.

@@ -100,23 +100,6 @@ async fn a_store_on_a_full_disk_counts_as_full_from_the_start() {
 }
 
 #[tokio::test]
-async fn nothing_is_acknowledged_into_a_file_that_was_taken_away() {
-    let faulty = Faulty::new();
-    faulty.remember("before").await.expect("committed");
-    faulty.switches.is_gone.store(true, Ordering::SeqCst);
-    for _ in 0..2 {
-        let refused = faulty.receive(START).await.expect_err("refused");
-        assert!(refused.to_string().contains("taken away"), "{refused}");
-        assert!(!faulty.store.is_writable());
-    }
-    assert!(faulty.recalls("before").await.expect("readable"));
-    faulty.switches.is_gone.store(false, Ordering::SeqCst);
-    // It was put back.
-    faulty.healed_within(Duration::from_secs(3)).await;
-    faulty.receive(START).await.expect("committed");
-}
-
-#[tokio::test]
 async fn the_backlog_is_known_without_a_look_at_the_disk() {
     let faulty = Faulty::new();
     assert_eq!(faulty.pending().await, 0);
