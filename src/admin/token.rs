@@ -152,13 +152,15 @@ fn write_new(path: &Path, token: &Secret<String>) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether `given` is the token, in a time that doesn't tell how much of it was right.
+/// Whether `given` is the token, in a time that doesn't tell how much of it was right. Nothing is
+/// never a token.
 #[must_use]
 pub fn matches(token: &Secret<String>, given: &str) -> bool {
     use sha2::{Digest, Sha256};
     let digest = |text: &str| Sha256::digest(text.as_bytes());
     let (ours, theirs) = (digest(token.expose()), digest(given));
-    aws_lc_rs::constant_time::verify_slices_are_equal(&ours, &theirs).is_ok()
+    let is_equal = aws_lc_rs::constant_time::verify_slices_are_equal(&ours, &theirs).is_ok();
+    is_equal && !given.is_empty()
 }
 
 #[cfg(test)]
@@ -172,6 +174,7 @@ mod tests {
         for other in ["", "toke", "tokens", "Token", "token "] {
             assert!(!matches(&token, other), "{other:?}");
         }
+        assert!(!matches(&Secret::new(String::new()), ""));
     }
 
     #[test]

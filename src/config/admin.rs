@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::config::error::Mismatch;
 use crate::config::listen::Listen;
+use crate::config::misfits::Given;
 use crate::config::section::Section;
 use crate::config::tls;
 use crate::config::view;
@@ -40,6 +41,15 @@ impl AdminConfig {
         config
     }
 
+    pub(super) fn judge(&self, mut given: Given<'_>) {
+        let token = match &self.token {
+            None if self.listen.is_local() => Ok(()),
+            None => Err(Mismatch::new("nothing", TOKEN_NEEDED)),
+            Some(token) => check_token(token),
+        };
+        given.check("token", token);
+    }
+
     pub(crate) fn view(&self) -> Value {
         json!({
             "listen": self.listen.to_string(),
@@ -51,10 +61,10 @@ impl AdminConfig {
 }
 
 /// What is expected off loopback.
-pub(crate) const TOKEN_NEEDED: &str = "a bearer token, because `admin.listen` isn't loopback";
+const TOKEN_NEEDED: &str = "a bearer token, because `admin.listen` isn't loopback";
 
 /// What can't stand in the header, or not as it is, could never be given, and would lock out everybody.
-pub(crate) fn check_token(token: &Secret<String>) -> Result<(), Mismatch> {
+fn check_token(token: &Secret<String>) -> Result<(), Mismatch> {
     let token = token.expose();
     let can_stand = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
     match !token.is_empty() && token.bytes().all(can_stand) && token.trim() == *token {

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::config::document::Item;
 use crate::config::error::Mismatch;
 use crate::config::listen::Listen;
+use crate::config::misfits::Given;
 use crate::config::proxy::selector;
 use crate::config::section::{Reading, Section};
 use crate::config::{value, view};
@@ -39,26 +40,50 @@ impl CallerConfig {
             let caller = Self::read(&section, proxy);
             section.finish();
             let Some(caller) = caller else { continue };
-            if callers.iter().any(|other| other.name == caller.name) {
-                let mismatch = Mismatch::of_text(&caller.name, "a name no other caller has");
-                section.fault("name", mismatch);
-            }
-            if let Some(other) = callers
-                .iter()
-                .find(|other| other.identity == caller.identity)
-            {
-                let found = format!("the identity of caller \"{}\"", other.name);
-                let mismatch = Mismatch::new(found, "one that no other caller has");
-                section.fault(caller.identity.key(), mismatch);
+            for (key, mismatch) in caller.taken_by(&callers) {
+                section.fault(key, mismatch);
             }
             callers.push(caller);
         }
         callers
     }
 
+    /// What it has that one of `others` has, too, by its key.
+    fn taken_by(&self, others: &[Self]) -> impl Iterator<Item = (&'static str, Mismatch)> {
+        let name = others.iter().find(|other| other.name == self.name);
+        let name = name.map(|other| {
+            let mismatch = Mismatch::of_text(&other.name, "a name no other caller has");
+            ("name", mismatch)
+        });
+        let identity = others.iter().find(|other| other.identity == self.identity);
+        let identity = identity.map(|other| {
+            let found = format!("the identity of caller \"{}\"", other.name);
+            let mismatch = Mismatch::new(found, "one that no other caller has");
+            (self.identity.key(), mismatch)
+        });
+        name.into_iter().chain(identity)
+    }
+
+    /// A uid is no fault beside a TCP listener of ours: a host may have a unix socket of its own.
+    pub(super) fn judge_all(callers: &[Self], mut root: Given<'_>) {
+        for (at, caller) in callers.iter().enumerate() {
+            let mut given = root.list_item("caller", at);
+            if caller.name.is_empty() {
+                given.fault("name", Mismatch::new("nothing", NAME_NEEDED));
+            }
+            given.check(caller.identity.key(), caller.identity.check());
+            for method in &caller.methods {
+                given.check("methods", value::glob(method));
+            }
+            for (key, mismatch) in caller.taken_by(callers.get(..at).unwrap_or_default()) {
+                given.fault(key, mismatch);
+            }
+        }
+    }
+
     fn read(section: &Section<'_>, proxy: &Listen) -> Option<Self> {
         let name = section.optional("name", |text| Ok(text.to_owned()));
-        section.require("name", "a name for the log");
+        section.require("name", NAME_NEEDED);
         let identity = CallerIdentity::read(section, proxy);
         // Neither has a default: who forgets one would have allowed everything.
         let merchants = section.list("merchants", merchant);
@@ -102,6 +127,9 @@ impl CallerConfig {
         })
     }
 }
+
+/// What is expected of a caller's `name`.
+const NAME_NEEDED: &str = "a name for the log";
 
 /// Whom a caller may call for, as one item of its list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,6 +220,16 @@ impl CallerIdentity {
         u32::try_from(uid).ok().map(Self::Uid)
     }
 
+    /// Of a digest only that it is none of the empty token, which anybody has.
+    fn check(&self) -> Result<(), Mismatch> {
+        match self {
+            Self::Token(digest) if digest.is_of_nothing() => {
+                check_token(&Secret::new(String::new()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Its key in the file.
     fn key(&self) -> &'static str {
         match self {
@@ -231,6 +269,11 @@ impl TokenDigest {
     #[must_use]
     pub fn of(token: &str) -> Self {
         Self(Sha256::digest(token.as_bytes()).into())
+    }
+
+    /// Whether it is that of the empty token.
+    fn is_of_nothing(&self) -> bool {
+        *self == Self::of("")
     }
 
     /// For a MAC alone: of a short token the digest would tell the token.

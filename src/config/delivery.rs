@@ -1,5 +1,6 @@
 //! `[delivery]`: how notifications reach the backend.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use base64::alphabet;
@@ -8,6 +9,7 @@ use base64::engine::{DecodePaddingMode, Engine};
 use serde_json::{Value, json};
 
 use crate::config::error::Mismatch;
+use crate::config::misfits::Given;
 use crate::config::proxy::selector;
 use crate::config::section::Section;
 use crate::config::{url, value, view};
@@ -81,7 +83,7 @@ impl DeliveryConfig {
     }
 
     /// What is wrong where tokens would go unencrypted, and off this host.
-    pub(crate) fn tells_tokens(&self) -> Option<Mismatch> {
+    fn tells_tokens(&self) -> Option<Mismatch> {
         if self.authorization == AuthorizationDelivery::Event {
             return None;
         }
@@ -90,6 +92,22 @@ impl DeliveryConfig {
         let found = format!("tokens, in clear text to {}", open.next()?);
         let hint = "or an https:// URL: Alipay's own messages carry app_auth_tokens";
         Some(Mismatch::new(found, "\"event\", which holds none").hint(hint))
+    }
+
+    /// Entries may be kept for ever, and none be taken (`high_water`).
+    pub(super) fn judge(&mut self, mut given: Given<'_>) {
+        given.texts("url", &mut self.url, url::any);
+        given.check("timeout", value::deadline(self.timeout));
+        given.check("concurrency", value::within(self.concurrency, &AT_ONCE));
+        given.check("give_up_after", value::above_zero(self.give_up_after));
+        // Under an empty one anybody could sign.
+        let secret = self.signing_secret.as_ref().map(check_signing_secret);
+        given.check("signing_secret", secret.unwrap_or(Ok(())));
+        let tells = self.tells_tokens();
+        given.check("authorization", tells.map_or(Ok(()), Err));
+        for (index, route) in self.routes.iter_mut().enumerate() {
+            route.judge(given.list_item("route", index));
+        }
     }
 
     pub(crate) fn view(&self) -> Value {
@@ -129,7 +147,7 @@ const UNPADDED_TOO: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// A typing mistake must not become another key.
-pub(crate) fn check_signing_secret(secret: &Secret<String>) -> Result<(), Mismatch> {
+fn check_signing_secret(secret: &Secret<String>) -> Result<(), Mismatch> {
     let wrong = || {
         let found = "an empty secret, or whsec_ with no base64 behind it";
         Mismatch::new(found, "whsec_ and base64, or any other text")
@@ -138,12 +156,12 @@ pub(crate) fn check_signing_secret(secret: &Secret<String>) -> Result<(), Mismat
 }
 
 fn concurrency(section: &Section<'_>) -> Option<usize> {
-    let given = section.integer("concurrency", 1..=MOST_AT_ONCE)?;
+    let given = section.integer("concurrency", AT_ONCE)?;
     usize::try_from(given).ok()
 }
 
-/// Enough for any backend: each attempt is a connection, and a body in memory.
-const MOST_AT_ONCE: i64 = 1024;
+/// Up to enough for any backend: each attempt is a connection, and a body in memory.
+const AT_ONCE: RangeInclusive<i64> = 1..=1024;
 
 fn ack(section: &Section<'_>) -> Option<AckRule> {
     let is_unset = section.item("ack").and_then(|item| item.text()) == Some("");
@@ -196,15 +214,12 @@ pub struct DeliveryRoute {
 impl DeliveryRoute {
     fn read(section: &Section<'_>) -> Self {
         let url = section.optional("url", url::any);
-        section.require(
-            "url",
-            "where this route delivers to, an http:// or https:// URL",
-        );
+        section.require("url", ROUTE_NEEDS);
         let route = Self {
             url: url.unwrap_or_default(),
             event_type: section.optional("match", value::glob),
             app: section.optional("app", app),
-            merchant: section.optional("merchant", |text| selector(text).map(|_| text.to_owned())),
+            merchant: section.optional("merchant", merchant),
             path: section.optional("path", value::glob),
             format: section.word("format", &FORMATS),
             ack: ack(section),
@@ -213,6 +228,21 @@ impl DeliveryRoute {
         };
         section.finish();
         route
+    }
+
+    fn judge(&mut self, mut given: Given<'_>) {
+        match self.url.is_empty() {
+            true => given.fault("url", Mismatch::new("nothing", ROUTE_NEEDS)),
+            false => given.texts("url", [&mut self.url], url::any),
+        }
+        given.texts("match", &mut self.event_type, value::glob);
+        given.texts("app", &mut self.app, app);
+        given.texts("merchant", &mut self.merchant, merchant);
+        given.texts("path", &mut self.path, value::glob);
+        let timeout = self.timeout.map(value::deadline);
+        given.check("timeout", timeout.unwrap_or(Ok(())));
+        let at_once = self.concurrency.map(|given| value::within(given, &AT_ONCE));
+        given.check("concurrency", at_once.unwrap_or(Ok(1)));
     }
 
     /// What holds for it: its own, else what `all` say.
@@ -230,6 +260,13 @@ impl DeliveryRoute {
             "concurrency": self.concurrency.unwrap_or(all.concurrency),
         })
     }
+}
+
+/// What is expected of a route's `url`.
+const ROUTE_NEEDS: &str = "where this route delivers to, an http:// or https:// URL";
+
+fn merchant(text: &str) -> Result<String, Mismatch> {
+    selector(text).map(|_| text.to_owned())
 }
 
 fn app(text: &str) -> Result<String, Mismatch> {

@@ -1,42 +1,96 @@
 //! What a configuration that a program made itself is refused for: what is dangerous, or can't be
-//! served. Reading a file refuses the same, and more, each at its place.
+//! served. Its values are judged by the rules that reading a file goes by, each in its section's file.
 
 use crate::config::Config;
-use crate::config::admin::{self, AdminConfig};
-use crate::config::delivery::{self, DeliveryConfig};
+use crate::config::caller::CallerConfig;
 use crate::config::error::{Fault, Mismatch};
 use crate::config::tls;
 
 impl Config {
-    /// What of these values is dangerous or can't be served, whoever set them: an admin listener off
-    /// loopback without a token, or a token that no header can hold; half of a certificate's pair; tokens
-    /// in clear text; a signing secret that is none. One that was read has nothing of it. Of what they
-    /// name nothing is looked at, and what reading a file would put into another form is none of it.
+    /// What of these values is dangerous or can't be served, whoever set them, by its key in the file:
+    /// addresses of Alipay's in clear text, off loopback; tokens that go out so; credentials that
+    /// anybody has, or nobody can give; limits and deadlines of nothing, or that no clock reaches. One
+    /// that was read has nothing of it. Of what they name nothing is looked at, and what reading a file
+    /// would put into another form is none of it.
     #[must_use]
     pub fn misfits(&self) -> Vec<Fault> {
-        let faults = of_admin(&self.admin).into_iter();
-        let faults = faults.chain(of_delivery(&self.delivery));
-        faults.chain(halves(self)).collect()
+        self.clone().put_into_form()
+    }
+
+    /// Puts the values into the form that reading a file gives them, such as `webhook.base_path`
+    /// without a slash at its end. One that was read has it.
+    ///
+    /// It gives what is wrong: [`Self::misfits`].
+    pub(crate) fn put_into_form(&mut self) -> Vec<Fault> {
+        let mut faults = halves(self);
+        let mut root = Given {
+            path: String::new(),
+            faults: &mut faults,
+        };
+        self.proxy.judge(root.section("proxy"));
+        self.webhook.judge(root.section("webhook"));
+        self.admin.judge(root.section("admin"));
+        self.upstream.judge(root.section("upstream"));
+        self.delivery.judge(root.section("delivery"));
+        self.telemetry.judge(root.section("telemetry"));
+        CallerConfig::judge_all(&self.callers, root);
+        faults
     }
 }
 
-fn of_admin(admin: &AdminConfig) -> Option<Fault> {
-    let mismatch = match &admin.token {
-        None if admin.listen.is_local() => return None,
-        None => Mismatch::new("nothing", admin::TOKEN_NEEDED),
-        Some(token) => admin::check_token(token).err()?,
-    };
-    Some(Fault::of_key("admin.token", mismatch))
+/// The values of one section as a program gave them.
+pub(super) struct Given<'f> {
+    path: String,
+    faults: &'f mut Vec<Fault>,
 }
 
-fn of_delivery(delivery: &DeliveryConfig) -> Vec<Fault> {
-    let tells = delivery.tells_tokens();
-    let tells = tells.map(|mismatch| Fault::of_key("delivery.authorization", mismatch));
-    // Under an empty one anybody could sign.
-    let secret = delivery.signing_secret.as_ref();
-    let secret = secret.and_then(|secret| delivery::check_signing_secret(secret).err());
-    let secret = secret.map(|mismatch| Fault::of_key("delivery.signing_secret", mismatch));
-    tells.into_iter().chain(secret).collect()
+impl Given<'_> {
+    /// The section at `index` of its list `name`.
+    pub(super) fn list_item(&mut self, name: &str, index: usize) -> Given<'_> {
+        self.section(&format!("{name}[{}]", index + 1))
+    }
+
+    fn section(&mut self, name: &str) -> Given<'_> {
+        Given {
+            path: self.key(name),
+            faults: self.faults,
+        }
+    }
+
+    /// Records what is wrong with `key`.
+    pub(super) fn fault(&mut self, key: &str, mismatch: Mismatch) {
+        let key = self.key(key);
+        self.faults.push(Fault::of_key(&key, mismatch));
+    }
+
+    /// Records what was found wrong with `key`, if it was.
+    pub(super) fn check<T>(&mut self, key: &str, judged: Result<T, Mismatch>) {
+        if let Err(mismatch) = judged {
+            self.fault(key, mismatch);
+        }
+    }
+
+    /// Puts the texts of `key` into the form that `parse` gives them.
+    pub(super) fn texts<'v>(
+        &mut self,
+        key: &str,
+        texts: impl IntoIterator<Item = &'v mut String>,
+        parse: impl Fn(&str) -> Result<String, Mismatch>,
+    ) {
+        for text in texts {
+            match parse(text) {
+                Ok(in_form) => *text = in_form,
+                Err(mismatch) => self.fault(key, mismatch),
+            }
+        }
+    }
+
+    fn key(&self, key: &str) -> String {
+        match self.path.as_str() {
+            "" => key.to_owned(),
+            path => format!("{path}.{key}"),
+        }
+    }
 }
 
 /// Of a certificate and its key one alone: the listener would speak plain HTTP.

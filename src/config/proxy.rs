@@ -1,11 +1,13 @@
 //! `[proxy]`: the listener for backends.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
 use crate::config::error::Mismatch;
 use crate::config::listen::Listen;
+use crate::config::misfits::Given;
 use crate::config::section::Section;
 use crate::config::{tls, url, value, view};
 use crate::model::selector::Selector;
@@ -63,7 +65,7 @@ impl ProxyConfig {
                 .text("max_upload", value::size)
                 .unwrap_or(default.max_upload),
             max_in_flight: section
-                .integer("max_in_flight", 1..=MOST_IN_FLIGHT)
+                .integer("max_in_flight", IN_FLIGHT)
                 .and_then(|calls| usize::try_from(calls).ok())
                 .unwrap_or(default.max_in_flight),
             notify_url_allow: section
@@ -79,6 +81,15 @@ impl ProxyConfig {
             );
         }
         config
+    }
+
+    /// Of `max_upload` nothing is wrong: none at all, or any, can be served.
+    pub(super) fn judge(&mut self, mut given: Given<'_>) {
+        given.texts("allowed_hosts", &mut self.allowed_hosts, value::host);
+        given.texts("notify_url_allow", &mut self.notify_url_allow, url::prefix);
+        given.check("max_body", value::memory(self.max_body));
+        let in_flight = value::within(self.max_in_flight, &IN_FLIGHT);
+        given.check("max_in_flight", in_flight);
     }
 
     pub(crate) fn view(&self) -> Value {
@@ -119,8 +130,8 @@ const REPLY_SIGNATURES: [(&str, ReplySignature); 2] = [
     ("local", ReplySignature::Local),
 ];
 
-/// More calls at once than any machine signs.
-const MOST_IN_FLIGHT: i64 = 1_000_000;
+/// Up to more calls at once than any machine signs.
+const IN_FLIGHT: RangeInclusive<i64> = 1..=1_000_000;
 
 /// What happens to a `notify_url` that is neither below `public_url` nor allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use crate::config::document::{Item, Place, Table, Value};
 use crate::config::error::{ConfigErrors, Fault, Mismatch, quoted};
 use crate::config::origin::Origins;
 use crate::config::reference::References;
+use crate::config::value;
 use crate::protocol::secret::Secret;
 
 /// The prefix of the environment variables that stand over the file.
@@ -332,14 +333,9 @@ impl<'r> Section<'r> {
     /// An integer within `range`.
     pub(crate) fn integer(&self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
         let item = self.item(key)?.typed();
-        let expected = format!("an integer from {} to {}", range.start(), range.end());
         match item.value {
-            Value::Integer(integer) if range.contains(&integer) => Some(integer),
-            Value::Integer(integer) => {
-                let mismatch = Mismatch::new(integer.to_string(), expected);
-                self.parsed(key, &item, Err(mismatch))
-            }
-            _ => self.wrong_kind(key, &item, &expected),
+            Value::Integer(integer) => self.parsed(key, &item, value::within(integer, &range)),
+            _ => self.wrong_kind(key, &item, &value::integer_from(&range)),
         }
     }
 

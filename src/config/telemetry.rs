@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::config::error::Mismatch;
+use crate::config::misfits::Given;
 use crate::config::section::Section;
 use crate::config::{url, value, view};
 
@@ -50,6 +51,13 @@ impl TelemetryConfig {
                 .word("log_format", &LOG_FORMATS)
                 .unwrap_or(default.log_format),
             otlp_endpoint: telemetry.optional("otlp_endpoint", url::collector),
+        }
+    }
+
+    /// Who doesn't trace refuses every address (`unsupported`). The log is the host's own.
+    pub(super) fn judge(&mut self, mut telemetry: Given<'_>) {
+        if cfg!(feature = "otlp") {
+            telemetry.texts("otlp_endpoint", &mut self.otlp_endpoint, url::collector);
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::config::error::Mismatch;
+use crate::config::misfits::Given;
 use crate::config::section::Section;
 use crate::config::{url, value, view};
 use crate::model::app::Environment;
@@ -89,6 +90,15 @@ impl UpstreamConfig {
             proxy_credentials,
             ca_file: section.public_file("ca_file"),
         }
+    }
+
+    /// Of `proxy` and `ca_file` the client is made, which tells what is wrong with them.
+    pub(super) fn judge(&mut self, mut given: Given<'_>) {
+        given.texts("gateway", &mut self.gateway, url::upstream);
+        given.texts("v3", &mut self.v3, url::upstream_origin);
+        given.texts("authorize", &mut self.authorize, url::upstream_origin);
+        given.check("connect_timeout", value::deadline(self.connect_timeout));
+        given.check("timeout", value::deadline(self.timeout));
     }
 
     pub(crate) fn view(&self) -> Value {

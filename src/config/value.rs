@@ -1,8 +1,11 @@
 //! The small forms that values take: durations, sizes, globs, hosts, paths.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::config::error::Mismatch;
+use crate::config::view;
 
 /// `"15s"`, `"500ms"`, `"72h"`, `"7d"`.
 pub(crate) fn duration(text: &str) -> Result<Duration, Mismatch> {
@@ -15,7 +18,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Mismatch> {
         .filter(|ms| *ms <= LONGEST_MS);
     total
         .map(Duration::from_millis)
-        .ok_or_else(|| Mismatch::of_text(text, "a duration of at most 3650d"))
+        .ok_or_else(|| Mismatch::of_text(text, TOO_LONG))
 }
 
 /// How long a unit of a duration is.
@@ -32,9 +35,24 @@ pub(crate) fn milliseconds(unit: &str) -> Option<u64> {
 
 /// A [`duration`] that isn't zero.
 pub(crate) fn positive_duration(text: &str) -> Result<Duration, Mismatch> {
-    match duration(text)? {
-        Duration::ZERO => Err(Mismatch::of_text(text, "a duration above zero")),
-        duration => Ok(duration),
+    let duration = duration(text)?;
+    above_zero(duration).map(|()| duration)
+}
+
+/// A duration after which something comes, however it was set.
+pub(crate) fn above_zero(duration: Duration) -> Result<(), Mismatch> {
+    match duration.is_zero() {
+        true => Err(Mismatch::of_text("0s", "a duration above zero")),
+        false => Ok(()),
+    }
+}
+
+/// The same of one that is added to the time.
+pub(crate) fn deadline(duration: Duration) -> Result<(), Mismatch> {
+    above_zero(duration)?;
+    match duration.as_millis() > u128::from(LONGEST_MS) {
+        true => Err(Mismatch::of_text(&view::duration(duration), TOO_LONG)),
+        false => Ok(()),
     }
 }
 
@@ -63,6 +81,29 @@ pub(crate) fn size(text: &str) -> Result<u64, Mismatch> {
 pub(crate) fn memory_size(text: &str) -> Result<usize, Mismatch> {
     let wrong = |_| Mismatch::of_text(text, "a size that fits this machine's memory");
     usize::try_from(size(text)?).map_err(wrong)
+}
+
+/// The same of one that was set as a number.
+pub(crate) fn memory(bytes: usize) -> Result<(), Mismatch> {
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    size(&view::size(bytes)).map(drop)
+}
+
+/// An integer within `range`, however it was set.
+pub(crate) fn within<N>(number: N, range: &RangeInclusive<i64>) -> Result<i64, Mismatch>
+where
+    N: Copy + Display + TryInto<i64>,
+{
+    let integer = number
+        .try_into()
+        .ok()
+        .filter(|integer| range.contains(integer));
+    integer.ok_or_else(|| Mismatch::new(number.to_string(), integer_from(range)))
+}
+
+/// What is expected of an integer.
+pub(crate) fn integer_from(range: &RangeInclusive<i64>) -> String {
+    format!("an integer from {} to {}", range.start(), range.end())
 }
 
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {
@@ -132,6 +173,7 @@ pub(crate) fn log_directives(text: &str) -> Result<String, Mismatch> {
 
 /// Ten years: longer is a typing mistake.
 const LONGEST_MS: u64 = 3650 * 24 * 3600 * 1000;
+const TOO_LONG: &str = "a duration of at most 3650d";
 
 /// Bytes; more is a typing mistake.
 const LARGEST: u64 = 1 << 40;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::config::error::Mismatch;
 use crate::config::listen::Listen;
+use crate::config::misfits::Given;
 use crate::config::section::Section;
 use crate::config::{tls, url, value, view};
 use crate::protocol::signed_answer::SpiShape;
@@ -68,6 +69,23 @@ impl WebhookConfig {
             tls_cert,
             tls_key,
         }
+    }
+
+    pub(super) fn judge(&mut self, mut given: Given<'_>) {
+        given.texts("base_path", [&mut self.base_path], |text| match text {
+            // The form of `/`.
+            "" => Ok(String::new()),
+            text => base_path(text),
+        });
+        for (old, route) in &self.aliases {
+            given.check("aliases", alias(old, route, &self.base_path));
+        }
+        given.texts("public_url", &mut self.public_url, url::public);
+        given.texts("auth_return_url", &mut self.auth_return_url, url::page);
+        let user_page = &mut self.user_auth_return_url;
+        given.texts("user_auth_return_url", user_page, url::page);
+        given.texts("auth_redirect_uri", &mut self.auth_redirect_uri, url::any);
+        given.check("max_body", value::memory(self.max_body));
     }
 
     pub(crate) fn view(&self) -> Value {

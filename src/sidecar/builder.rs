@@ -185,8 +185,9 @@ impl SidecarBuilder {
         if self.without_audit {
             self.config.telemetry.audit_file = None;
         }
+        let faults = self.faults();
         let config = &self.config;
-        if let Some(errors) = placed(config, self.faults()) {
+        if let Some(errors) = placed(config, faults) {
             return Err(errors.into());
         }
         let store = match &self.store {
@@ -232,11 +233,12 @@ impl SidecarBuilder {
         Ok(Sidecar::assemble(lasting, generation, self.source))
     }
 
-    /// What is wrong with the configuration by itself, and with the files that it names. Blocks.
-    fn faults(&self) -> Vec<Fault> {
+    /// What is wrong with the configuration by itself, which is put into its form, and with the files
+    /// that it names. Blocks.
+    fn faults(&mut self) -> Vec<Fault> {
+        let mut faults = self.config.unsupported();
+        faults.extend(self.config.put_into_form());
         let config = &self.config;
-        let mut faults = config.unsupported();
-        faults.extend(config.misfits());
         // Who only answers itself has no listener, and needn't be able to read its key.
         if self.audit_by.is_none() {
             faults.extend(unusable_files(config));

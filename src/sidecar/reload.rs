@@ -195,7 +195,7 @@ impl Sidecar {
             config.telemetry.audit_file = None;
         }
         let mut faults = config.unsupported();
-        faults.extend(config.misfits());
+        faults.extend(config.put_into_form());
         faults.extend(former.config.unreloadable(&config));
         faults.extend(unusable_files(&config));
         faults.extend(audit::unusable(&lasting.audit, &config));

@@ -114,6 +114,18 @@ fn settled(
 
 const UNAUTHENTICATED: ErrorCode = ErrorCode::CallerUnauthenticated;
 
+/// A host's own configuration may have got past the check of it.
+#[test]
+fn no_token_at_all_is_nobodys_whatever_is_configured() {
+    let nothing = CallerIdentity::Token(TokenDigest::of(""));
+    let configured = [config("empty", nothing, CallerMode::Enforce)];
+    let callers = Callers::new(&configured, &metrics());
+    for given in ["Bearer ", "Bearer", "bearer   ", ""] {
+        let found = bearer(&callers, &[given], &v2());
+        assert_eq!(found, Err(UNAUTHENTICATED), "{given:?}");
+    }
+}
+
 #[test]
 fn a_bearer_token_proves_its_caller_and_a_wrong_one_is_never_none() {
     let callers = callers();
