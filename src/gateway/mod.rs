@@ -5,10 +5,12 @@
 
 #![warn(clippy::large_futures)]
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE};
 use http::{HeaderMap, StatusCode};
 use time::OffsetDateTime;
@@ -43,6 +45,7 @@ use diagnosis::Diagnostics;
 use error::{DecryptionError, GatewayError, Outcome};
 use metrics::{Api, CallMetrics, Phase};
 use platform::{Asker, CertificateRefusal, CertificateSource, Choice, DOWNLOAD_METHOD, NoSource};
+use signer::SignError;
 use signing::{Forgotten, KeyInUse, Promotions};
 use v2::{Encryption, V2Call};
 
@@ -130,7 +133,7 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`] when signing fails; the outcome is always [`Outcome::NotSent`].
     pub async fn sign(&self, call: &V2Call) -> Result<SignedParams, GatewayError> {
-        self.sign_with(call, call.app.signing.in_force()).await
+        unsent(self.sign_with(call, call.app.signing.in_force())).await
     }
 
     /// Signs, sends and verifies one call within its timeout.
@@ -190,7 +193,8 @@ impl Gateway {
         key: &KeyInUse,
         deadline: Instant,
     ) -> Result<(SignedParams, RawReply), GatewayError> {
-        let signing = tokio::time::timeout(left(deadline), self.sign_with(call, key));
+        let signing = unsent(self.sign_with(call, key));
+        let signing = tokio::time::timeout(left(deadline), signing);
         let signed = signing.await.map_err(|_| GatewayError::Timeout {
             host: call.host(),
             outcome: Outcome::NotSent,
@@ -373,6 +377,15 @@ impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Gateway")
     }
+}
+
+/// What `signing` gives; a bug of the signer, or of the clock, which may be a host's, ends it before
+/// anything is sent.
+async fn unsent<T>(
+    signing: impl Future<Output = Result<T, GatewayError>>,
+) -> Result<T, GatewayError> {
+    let signed = AssertUnwindSafe(signing).catch_unwind().await;
+    signed.unwrap_or_else(|_| Err(SignError::Failed("a bug ended it".to_owned()).into()))
 }
 
 /// What a reply is verified with.

@@ -11,13 +11,13 @@ use http::{HeaderMap, HeaderValue, Method};
 use zeroize::Zeroizing;
 
 use crate::gateway::app::SigningApp;
-use crate::gateway::error::{DecryptionError, GatewayError};
+use crate::gateway::error::{DecryptionError, GatewayError, Outcome};
 use crate::gateway::metrics::{Api, Phase};
 use crate::gateway::outgoing::{Outgoing, Repetition, Tries, host_of};
 use crate::gateway::signing::KeyInUse;
 use crate::gateway::upload::{FilePart, UploadBody};
 use crate::gateway::v2::is_pure_query;
-use crate::gateway::{Gateway, Keys, header, left, refuse_encoded};
+use crate::gateway::{Gateway, Keys, header, left, refuse_encoded, unsent};
 use crate::net::client::Reply;
 use crate::protocol::authorization::AuthString;
 use crate::protocol::secret::Secret;
@@ -352,8 +352,14 @@ impl Gateway {
             false => Repetition::Never,
         });
         loop {
-            let signing = tokio::time::timeout(left(deadline), self.sign_v3(call, key));
             let outcome = tries.outcome();
+            let signing = async {
+                match outcome {
+                    Outcome::NotSent => unsent(self.sign_v3(call, key)).await,
+                    Outcome::Unknown => self.sign_v3(call, key).await,
+                }
+            };
+            let signing = tokio::time::timeout(left(deadline), signing);
             let late = |_| GatewayError::Timeout {
                 host: call.host(),
                 outcome,

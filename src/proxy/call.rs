@@ -33,7 +33,7 @@ use crate::proxy::reply_signature::ReplySigner;
 use crate::proxy::resolve::{Credentials, Tags};
 use crate::proxy::route::{Action, Target};
 use crate::proxy::second_try::{self, Resendable};
-use crate::proxy::story::Story;
+use crate::proxy::story::{Departure, Story};
 use crate::proxy::users;
 use crate::store::error::StoreError;
 use crate::token::error::TokenError;
@@ -253,7 +253,7 @@ async fn send(
         until,
     };
     // Handed on by its place: it is large, and would be copied each time.
-    let sending = pin!(send_renewed(parts, (v2, until), &known, user));
+    let sending = pin!(send_renewed(parts, (v2, until), (&known, story), user));
     logins::once(parts, login, sending).await
 }
 
@@ -262,11 +262,11 @@ async fn send(
 async fn send_renewed(
     parts: &ProxyParts,
     (mut v2, until): (V2Call, Instant),
-    known: &Credentials,
+    (known, story): (&Credentials, &Story),
     user: Option<UserToken>,
 ) -> Result<Box<VerifiedReply>, ProxyError> {
     if v2.method == TOKEN_METHOD {
-        return Box::pin(send_for_tokens(parts, &v2)).await;
+        return Box::pin(send_for_tokens(parts, &v2, &story.departure)).await;
     }
     // What came before took of the same deadline. What a call buys for a code or a refresh token would
     // be lost with a late answer: once sent, it has the whole.
@@ -274,6 +274,7 @@ async fn send_renewed(
         v2.timeout = until.saturating_duration_since(Instant::now());
     }
     let whose = (known.merchant.as_deref(), user);
+    story.departure.begin();
     let reply = second_try::send(parts, (&mut v2, until), whose).await?;
     keep_login(parts, known, &reply).await;
     Ok(reply)
@@ -330,6 +331,7 @@ async fn send_once(parts: &ProxyParts, v2: &V2Call) -> Result<Box<VerifiedReply>
 async fn send_for_tokens(
     parts: &ProxyParts,
     v2: &V2Call,
+    departure: &Departure,
 ) -> Result<Box<VerifiedReply>, ProxyError> {
     let refresh_token = refresh_token(v2)?;
     let (began, form) = (Instant::now(), SpentForm::v2(v2));
@@ -353,6 +355,7 @@ async fn send_for_tokens(
         timeout,
         ..v2.clone()
     };
+    departure.begin();
     let reply = send_once(parts, v2).await?;
     let signed = reply.envelope.verification() == Verification::Signed;
     if !signed || reply.envelope.code().is_some_and(|code| code != "10000") {

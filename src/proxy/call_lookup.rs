@@ -11,7 +11,7 @@ use crate::model::call::{CallKey, CallRecord, KeptReply};
 use crate::protocol::charset::Charset;
 use crate::protocol::params::Params;
 use crate::proxy::calls::{Begun, Found};
-use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::proxy::error::{ErrorCode, ProxyError, caught};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route};
 use crate::proxy::story::Story;
@@ -51,7 +51,8 @@ impl Proxy {
         id: &str,
     ) -> Response<Full<Bytes>> {
         let mut story = Story::new(head, route);
-        let mut response = match self.looked_up(head, (route, id), &mut story).await {
+        let looked_up = caught(self.looked_up(head, (route, id), &mut story)).await;
+        let mut response = match looked_up {
             Ok(found) => {
                 story.tell_looked_up(&self.parts);
                 reply::json_text(view(&found))

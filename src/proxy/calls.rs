@@ -6,7 +6,7 @@
 //! counted.
 
 use std::collections::{HashMap, VecDeque};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::gateway::v3::VerifiedV3Reply;
 use crate::model::call::{CallId, CallKey, CallOutcome, CallRecord, KeptReply};
 pub use crate::proxy::call_metrics::CallRecordMetrics;
 use crate::proxy::error::ProxyError;
-use crate::proxy::story::{Said, Story};
+use crate::proxy::story::{Departure, Said, Story};
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect, Store};
 
@@ -93,10 +93,12 @@ pub(super) struct Begun {
     caller_request_id: Option<String>,
 }
 
-/// A call under way. Dropped without an end, it is recorded as one whose outcome is unknown.
+/// A call under way. Dropped without an end, it is recorded as one that a bug ended, whose outcome is
+/// unknown once bytes may have left.
 pub(super) struct Recording {
     records: CallRecords,
     begun: Option<Arc<Begun>>,
+    departure: Departure,
 }
 
 impl Recording {
@@ -139,6 +141,7 @@ impl CallRecords {
         Recording {
             records: self.clone(),
             begun,
+            departure: story.departure.clone(),
         }
     }
 
@@ -212,9 +215,8 @@ impl CallRecords {
             || state.waiting_bytes.saturating_add(size) > QUEUE_BYTES
             || tokio::runtime::Handle::try_current().is_err();
         if is_full {
-            state.known.remove(&id);
             drop(state);
-            self.0.metrics.count("lost", 1);
+            self.lose(id);
             return;
         }
         let record = Arc::new(record);
@@ -224,6 +226,12 @@ impl CallRecords {
         state.taken += 1;
         drop(state);
         self.see_to_writing();
+    }
+
+    /// Keeps no record of a call.
+    fn lose(&self, id: CallId) {
+        self.lock().known.remove(&id);
+        self.0.metrics.count("lost", 1);
     }
 
     /// Has somebody write, if nobody does.
@@ -409,6 +417,13 @@ impl Recording {
         reply: Option<KeptReply>,
     ) {
         let reply = reply.filter(|reply| reply.body.len() <= LONGEST_REPLY);
+        // A host's clock may have a bug, and another one may be what ends the call: two at once would
+        // end the process.
+        let now = catch_unwind(AssertUnwindSafe(|| self.records.0.clock.now_ms()));
+        let Ok(completed_at) = now else {
+            self.records.lose(begun.request_id);
+            return;
+        };
         self.records.end(CallRecord {
             request_id: begun.request_id,
             caller: begun.caller.clone(),
@@ -416,7 +431,7 @@ impl Recording {
             method: begun.method.clone(),
             outcome,
             error: error.map(ToOwned::to_owned),
-            completed_at: self.records.0.clock.now_ms(),
+            completed_at,
             reply,
         });
     }
@@ -425,7 +440,8 @@ impl Recording {
 impl Drop for Recording {
     fn drop(&mut self) {
         if let Some(begun) = self.begun.take() {
-            self.record(&begun, CallOutcome::Unknown, Some("internal"), None);
+            let outcome = self.departure.outcome().into();
+            self.record(&begun, outcome, Some("internal"), None);
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::protocol::envelope::VerifiedEnvelope;
 use crate::protocol::error::{EnvelopeError, ProtocolError};
 use crate::protocol::notification::UnverifiedNotification;
 use crate::protocol::params::{self, Params, name};
-use crate::proxy::error::{ErrorCode, ProxyError};
+use crate::proxy::error::{ErrorCode, ProxyError, caught};
 use crate::proxy::reply::{self, Shape};
 use crate::proxy::route::{self, Route, Target};
 use crate::proxy::story::Story;
@@ -68,7 +68,7 @@ impl Proxy {
     /// # Cancel safety
     /// Safe: it changes nothing.
     pub async fn verify_return(&self, query: &str) -> Result<Params, ProxyError> {
-        let (_, params) = self.returned(query.as_bytes()).await?;
+        let (_, params) = caught(self.returned(query.as_bytes())).await?;
         Ok(params)
     }
 
@@ -85,7 +85,7 @@ impl Proxy {
         app: Option<&str>,
         result: &str,
     ) -> Result<Bytes, ProxyError> {
-        let checked = self.app_result(app, result.as_bytes()).await?;
+        let checked = caught(self.app_result(app, result.as_bytes())).await?;
         Ok(checked.body)
     }
 
@@ -101,7 +101,7 @@ impl Proxy {
         B::Error: Into<BoxError>,
     {
         let mut story = Story::new(head, &route);
-        let checked = self.checked(head, (&route, &mut story), body).await;
+        let checked = caught(self.checked(head, (&route, &mut story), body)).await;
         story.tell_checked(&self.parts, checked.as_ref());
         let mut response = match &checked {
             Ok(checked) => reply::checked(checked),

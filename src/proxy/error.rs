@@ -1,8 +1,12 @@
 //! The errors born in the sidecar: contract §3's table.
 
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
 use http::StatusCode;
 
 use crate::gateway::error::{GatewayError, Outcome};
+use crate::gateway::signer::SignError;
 use crate::net::body::{BodyError, RoomError};
 use crate::protocol::error::ProtocolError;
 use crate::store::error::StoreError;
@@ -308,9 +312,7 @@ impl ProxyError {
             GatewayError::NotAlipay { .. } => ErrorCode::UpstreamInvalid,
             GatewayError::Timeout { .. } => ErrorCode::UpstreamTimeout,
             GatewayError::Unreachable { .. } => ErrorCode::UpstreamUnreachable,
-            GatewayError::Sign(crate::gateway::signer::SignError::Overloaded) => {
-                ErrorCode::Overloaded
-            }
+            GatewayError::Sign(SignError::Overloaded) => ErrorCode::Overloaded,
             GatewayError::Encryption(_) | GatewayError::Request(_) | GatewayError::Sign(_) => {
                 ErrorCode::Internal
             }
@@ -336,10 +338,27 @@ pub(super) fn overloaded(detail: &str) -> ProxyError {
 
 /// What is told of a call that a bug ended: what it did nobody knows.
 pub(super) fn bug() -> ProxyError {
+    ended_by_bug(Outcome::Unknown)
+}
+
+/// What is told of a call that a bug ended, ours or of a part that a host handed in.
+pub(super) fn ended_by_bug(outcome: Outcome) -> ProxyError {
+    let detail = match outcome {
+        Outcome::NotSent => "the call ended in a bug, before anything was sent; see the log",
+        Outcome::Unknown => "the call ended in a bug; see the log",
+    };
     ProxyError {
-        outcome: Outcome::Unknown,
-        ..ProxyError::refused(ErrorCode::Internal, "the call ended in a bug; see the log")
+        outcome,
+        ..ProxyError::refused(ErrorCode::Internal, detail)
     }
+}
+
+/// What `work` gives, by which nothing is sent: where a bug ends it, an error that says so.
+pub(super) async fn caught<T>(
+    work: impl Future<Output = Result<T, ProxyError>>,
+) -> Result<T, ProxyError> {
+    let ended = AssertUnwindSafe(work).catch_unwind().await;
+    ended.unwrap_or_else(|_| Err(ended_by_bug(Outcome::NotSent)))
 }
 
 impl From<StoreError> for ProxyError {

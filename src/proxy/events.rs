@@ -21,7 +21,7 @@ use crate::model::id::EventId;
 use crate::net::body::{self, BoxError, Within};
 use crate::net::shutdown::{Gate, Stage};
 use crate::proxy::caller::Who;
-use crate::proxy::error::{ErrorCode, ProxyError, overloaded};
+use crate::proxy::error::{ErrorCode, ProxyError, caught, overloaded};
 use crate::proxy::limits::OUT_OF_SERVICE;
 use crate::proxy::places::Places;
 use crate::proxy::reply::{self, Shape};
@@ -185,7 +185,7 @@ impl Proxy {
         B::Error: Into<BoxError>,
     {
         let mut story = Story::new(head, route);
-        let done = self.pulled(head, (route, event, &mut story), body).await;
+        let done = caught(self.pulled(head, (route, event, &mut story), body)).await;
         let claimed = match &done {
             Ok(Done::Claimed(events)) => u64::try_from(events.len()).ok(),
             _ => None,

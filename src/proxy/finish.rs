@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use crate::gateway::error::Outcome;
 use crate::proxy::admission::{Admitted, Call};
 use crate::proxy::call::{self, Answer, Wanted};
-use crate::proxy::error::{ErrorCode, ProxyError, bug};
+use crate::proxy::error::{ErrorCode, ProxyError, bug, ended_by_bug};
 use crate::proxy::story::Story;
 use crate::proxy::{Proxy, v3};
 use crate::unbroken::unbroken;
@@ -70,7 +70,8 @@ impl Proxy {
         // What a bug ended is told, whether or not anybody waits.
         let call = async move {
             let ended = AssertUnwindSafe(call).catch_unwind().await;
-            ended.map_err(|_| story.broken(&parts, bug()))
+            let error = |_| ended_by_bug(story.departure.outcome());
+            ended.map_err(|bug| story.broken(&parts, error(bug)))
         };
         match polled_by {
             PolledBy::Connection => within(patience, unbroken(call)).await,

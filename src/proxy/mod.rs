@@ -6,9 +6,12 @@
 
 #![warn(clippy::large_futures)]
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Body;
@@ -60,7 +63,7 @@ use admission::{Admitted, Call};
 use call::{Answer, Wanted};
 use caller::{Callers, Who};
 use calls::CallRecords;
-use error::{ProxyError, bug};
+use error::{ProxyError, bug, caught};
 use events::Events;
 use finish::PolledBy;
 pub use limits::Limits;
@@ -150,6 +153,18 @@ impl Proxy {
     {
         let (head, body) = request.into_parts();
         let route = Route::of(head.uri.path());
+        let shape = shape(&route.target);
+        let answer = AssertUnwindSafe(self.answer((head, route), body))
+            .catch_unwind()
+            .await;
+        answer.unwrap_or_else(|_| broken(shape))
+    }
+
+    async fn answer<B>(&self, (head, route): (Parts, Route), body: B) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<BoxError>,
+    {
         if matches!(route.target, Target::Check(_)) {
             return Box::pin(self.check(&head, route, body)).await;
         }
@@ -169,7 +184,7 @@ impl Proxy {
         if self.signs_anew(&route.target) {
             story.due.read_head(&self.parts.resolver, &head);
         }
-        let admitted = self.admit(&head, (&route, &mut story), body).await;
+        let admitted = caught(self.admit(&head, (&route, &mut story), body)).await;
         let mut response = match admitted {
             Ok(admitted) => {
                 let wanted = Wanted::on(&route.target);
@@ -309,6 +324,15 @@ struct Back {
     request_id: String,
     /// By which algorithm the caller verifies an error.
     sign_type: SignType,
+}
+
+/// What is answered where a bug ended even the telling of one.
+fn broken(shape: Shape) -> Response<Full<Bytes>> {
+    let request_id = uuid::Uuid::now_v7().to_string();
+    tracing::error!(request_id, "a bug ended a request; what it did isn't known");
+    let mut response = reply::error(&bug(), shape, &request_id);
+    reply::identify(&mut response, &request_id);
+    response
 }
 
 fn shape(target: &Target) -> Shape {

@@ -19,7 +19,7 @@ use crate::proxy::ProxyParts;
 use crate::proxy::caller::Who;
 use crate::proxy::check::Checked;
 use crate::proxy::due_sign_type::DueSignType;
-use crate::proxy::error::ProxyError;
+use crate::proxy::error::{ErrorCode, ProxyError};
 use crate::proxy::parameters;
 use crate::proxy::resolve::Credentials;
 use crate::proxy::route::{Route, Target};
@@ -47,6 +47,27 @@ pub(super) struct Story {
     is_told: AtomicBool,
     /// By which algorithm what goes back is signed anew.
     pub(super) due: DueSignType,
+    /// Whether it is on its way.
+    pub(super) departure: Departure,
+}
+
+/// Whether bytes of a call may have left for Alipay, for who is told that a bug ended it. Clones
+/// share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Departure(Arc<AtomicBool>);
+
+impl Departure {
+    /// From here on they may have.
+    pub(super) fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
+        match self.0.load(Ordering::Relaxed) {
+            true => Outcome::Unknown,
+            false => Outcome::NotSent,
+        }
+    }
 }
 
 impl Story {
@@ -84,6 +105,7 @@ impl Story {
             is_internal: false,
             is_told: AtomicBool::new(false),
             due: DueSignType::default(),
+            departure: Departure::default(),
         }
     }
 
@@ -117,6 +139,7 @@ impl Story {
             is_internal: true,
             is_told: AtomicBool::new(false),
             due: DueSignType::default(),
+            departure: Departure::default(),
         }
     }
 
@@ -287,8 +310,9 @@ impl Story {
                 )
             };
         }
-        // Money may have moved without a verified answer: somebody must look, whatever else is silent.
-        match may_have_acted {
+        // Money may have moved without a verified answer, or there is a bug: somebody must look, whatever
+        // else is silent.
+        match may_have_acted || error.copied().is_some_and(is_bug) {
             true => line!(warn),
             false => line!(info),
         }
@@ -309,20 +333,29 @@ impl Story {
                 .with_some("sub_code", known.and_then(|c| c.sub_code.as_deref()))
         };
         self.audit(parts, entry);
-        tracing::info!(
-            request_id = self.request_id,
-            caller_request_id = self.caller_request_id,
-            w3c_trace_id = self.w3c_trace_id(),
-            caller = self.caller.as_deref(),
-            api = self.api,
-            app_id = known.map(|checked| checked.app.app_id.as_str()),
-            auth_app_id = known.and_then(|checked| checked.auth_app_id.as_deref()),
-            outcome,
-            sub_code = known.and_then(|checked| checked.sub_code.as_deref()),
-            error = checked.err().map(|error| error.detail.as_str()),
-            duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "checked"
-        );
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    request_id = self.request_id,
+                    caller_request_id = self.caller_request_id,
+                    w3c_trace_id = self.w3c_trace_id(),
+                    caller = self.caller.as_deref(),
+                    api = self.api,
+                    app_id = known.map(|checked| checked.app.app_id.as_str()),
+                    auth_app_id = known.and_then(|checked| checked.auth_app_id.as_deref()),
+                    outcome,
+                    sub_code = known.and_then(|checked| checked.sub_code.as_deref()),
+                    error = checked.err().map(|error| error.detail.as_str()),
+                    duration_ms =
+                        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    "checked"
+                )
+            };
+        }
+        match checked.err().is_some_and(is_bug) {
+            true => line!(warn),
+            false => line!(info),
+        }
     }
 
     /// Counts and logs a request for events. A claim that gave none changed nothing, and isn't
@@ -345,19 +378,28 @@ impl Story {
         if error.is_some() || done.claimed != Some(0) {
             self.audit(parts, entry);
         }
-        // A backend that waits for events asks all day.
-        tracing::debug!(
-            request_id = self.request_id,
-            caller_request_id = self.caller_request_id,
-            w3c_trace_id = self.w3c_trace_id(),
-            caller = self.caller.as_deref(),
-            api = self.api,
-            claimed,
-            outcome,
-            error = error.map(|error| error.detail.as_str()),
-            duration_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "events"
-        );
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    request_id = self.request_id,
+                    caller_request_id = self.caller_request_id,
+                    w3c_trace_id = self.w3c_trace_id(),
+                    caller = self.caller.as_deref(),
+                    api = self.api,
+                    claimed,
+                    outcome,
+                    error = error.map(|error| error.detail.as_str()),
+                    duration_ms =
+                        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    "events"
+                )
+            };
+        }
+        match error.is_some_and(is_bug) {
+            true => line!(warn),
+            // A backend that waits for events asks all day.
+            false => line!(debug),
+        }
     }
 
     /// Counts and logs a call that was signed and not sent.
@@ -396,6 +438,10 @@ impl Story {
             "call signed"
         );
     }
+}
+
+fn is_bug(error: &ProxyError) -> bool {
+    error.code == ErrorCode::Internal
 }
 
 /// Says by which word it failed, or was refused where that is its caller's fault.

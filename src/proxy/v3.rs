@@ -27,7 +27,7 @@ use crate::proxy::local_call::{self, APP_AUTH_TOKEN, Sent, is_empty, single};
 use crate::proxy::logins::{self, Login, Spent};
 use crate::proxy::resolve::{Credentials, Tags};
 use crate::proxy::second_try::{self, Resendable};
-use crate::proxy::story::Story;
+use crate::proxy::story::{Departure, Story};
 use crate::proxy::users;
 use crate::token::users::USER_TOKEN_METHOD;
 use crate::token::{SpentForm, SpentReply, TOKEN_METHOD};
@@ -168,7 +168,8 @@ async fn send(
         route: "v3",
         until,
     };
-    let sending = pin!(send_renewed(parts, (v3, until), (call, &known), user));
+    let of_call = (call, &known, story);
+    let sending = pin!(send_renewed(parts, (v3, until), of_call, user));
     logins::once_v3(parts, login, sending).await
 }
 
@@ -177,11 +178,11 @@ async fn send(
 async fn send_renewed(
     parts: &ProxyParts,
     (mut v3, until): (V3Call, Instant),
-    (call, known): (&LocalV3Call, &Credentials),
+    (call, known, story): (&LocalV3Call, &Credentials, &Story),
     user: Option<UserToken>,
 ) -> Result<Box<VerifiedV3Reply>, ProxyError> {
     if v3.method() == TOKEN_METHOD {
-        return Box::pin(send_for_tokens(parts, v3)).await;
+        return Box::pin(send_for_tokens(parts, v3, &story.departure)).await;
     }
     // As on v2.
     if let Ok(None) = Spent::of_v3(&v3) {
@@ -192,6 +193,7 @@ async fn send_renewed(
         v3,
         bare: &call.target,
     };
+    story.departure.begin();
     let reply = second_try::send(parts, (&mut renewable, until), whose).await?;
     keep_login(parts, &renewable.v3, known, &reply).await;
     Ok(reply)
@@ -249,6 +251,7 @@ async fn send_once(parts: &ProxyParts, v3: &V3Call) -> Result<Box<VerifiedV3Repl
 async fn send_for_tokens(
     parts: &ProxyParts,
     mut v3: V3Call,
+    departure: &Departure,
 ) -> Result<Box<VerifiedV3Reply>, ProxyError> {
     let refresh_token = refresh_token(&v3)?;
     let (began, form) = (Instant::now(), SpentForm::v3(&v3));
@@ -268,6 +271,7 @@ async fn send_for_tokens(
     }
     call::refuse_unstorable(parts)?;
     v3.timeout = v3.timeout.saturating_sub(began.elapsed());
+    departure.begin();
     let reply = send_once(parts, &v3).await?;
     let is_signed = reply.response.verification() == V3Verification::Signed;
     if !is_signed || reply.response.is_error() {

@@ -7,9 +7,11 @@
 
 #![warn(clippy::large_futures)]
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -67,7 +69,7 @@ use bad_codes::BadCodes;
 use error::Refusal;
 use link::Links;
 use long_refs::LongRefs;
-use metrics::{Browser, Kind, WebhookMetrics};
+use metrics::{Browser, Kind, Outcome, WebhookMetrics};
 use own_address::{OwnAddressView, OwnMessages};
 use pages::Page;
 use quarantine::Quarantine;
@@ -267,10 +269,38 @@ impl Webhook {
         if self.0.parts.ending.stage() >= Stage::Deaf {
             return out_of_service(&route);
         }
-        if let Err(fault) = check_clear(&head) {
-            return self.unclear(&route, &head, fault);
+        let answer = async {
+            match check_clear(&head) {
+                Err(fault) => self.unclear(&route, &head, fault),
+                Ok(()) => self.answer(settings, &route, &head, body).await,
+            }
+        };
+        let answer = AssertUnwindSafe(answer).catch_unwind().await;
+        answer.unwrap_or_else(|_| self.broken(&route))
+    }
+
+    /// What is answered where a bug ended it, ours or of a part that a host handed in: Alipay sends
+    /// again what wasn't acked. Nothing of the host's is asked here, because it would fail again.
+    fn broken(&self, route: &Route<'_>) -> answer::Answer {
+        let metrics = &self.0.parts.metrics;
+        let kind = match route {
+            Route::AuthCallback => Browser::Callback.as_str(),
+            Route::AuthStart => Browser::Start.as_str(),
+            Route::Notification(_) => "notification",
+            Route::Spi(_) => Kind::Spi.as_str(),
+        };
+        let page = Page::Unavailable.as_str();
+        match route {
+            Route::AuthCallback => metrics.count_browser(Browser::Callback, page),
+            Route::AuthStart => metrics.count_browser(Browser::Start, page),
+            Route::Notification(_) => metrics.count(Kind::Other, Outcome::Unavailable),
+            Route::Spi(_) => metrics.count(Kind::Spi, Outcome::Unavailable),
         }
-        self.answer(settings, route, &head, body).await
+        tracing::error!(
+            kind,
+            "a bug ended a request to the webhook; Alipay sends again what wasn't acked"
+        );
+        out_of_service(route)
     }
 
     /// What a head is answered that a server before us may have read in another way.
@@ -292,7 +322,7 @@ impl Webhook {
     async fn answer<B>(
         &self,
         settings: &Settings,
-        route: Route<'_>,
+        route: &Route<'_>,
         head: &Parts,
         body: B,
     ) -> answer::Answer

@@ -69,6 +69,8 @@ mod egress;
 #[cfg(feature = "simulator")]
 mod embedding;
 #[cfg(feature = "simulator")]
+mod embedding_bugs;
+#[cfg(feature = "simulator")]
 mod embedding_config;
 #[cfg(feature = "simulator")]
 mod encryption;

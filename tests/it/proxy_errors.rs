@@ -853,7 +853,7 @@ async fn a_signer_that_fails_is_internal_and_nothing_is_sent() {
     for (failing, expected) in [
         (Failing::Error, refused("internal", 500)),
         (Failing::Overloaded, refused("overloaded", 503)),
-        (Failing::Panic, unknown("internal", 500)),
+        (Failing::Panic, refused("internal", 500)),
     ] {
         let sidecar = TestSidecar::start_built(
             |_| (),

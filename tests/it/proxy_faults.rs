@@ -208,7 +208,7 @@ async fn a_query_by_get_is_tried_three_times_in_all() {
 }
 
 /// An Alipay of v3 that closes each connection unanswered, and the heads that came.
-async fn broken_alipay() -> (String, Arc<Mutex<Vec<String>>>) {
+pub(crate) async fn broken_alipay() -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
     let heads = Arc::new(Mutex::new(Vec::new()));

@@ -48,6 +48,8 @@ pub struct BrittleStore {
     buggy: Arc<AtomicBool>,
     /// The next commit of refused notifications panics.
     buggy_refusals: Arc<AtomicBool>,
+    /// All that requests ask of it panics.
+    panicking: Arc<AtomicBool>,
     /// Merchants' records can't be read back.
     scratched: Arc<AtomicBool>,
     /// How often it was asked what may be claimed.
@@ -78,6 +80,7 @@ impl BrittleStore {
             lost: Arc::default(),
             buggy: Arc::default(),
             buggy_refusals: Arc::default(),
+            panicking: Arc::default(),
             scratched: Arc::default(),
             looks: Arc::default(),
             refused: Arc::default(),
@@ -129,6 +132,17 @@ impl BrittleStore {
         self.buggy_refusals.store(true, Ordering::Relaxed);
     }
 
+    /// From now on all that requests ask of it panics, until it works again.
+    pub fn panic_on_requests(&self) {
+        self.panicking.store(true, Ordering::Relaxed);
+    }
+
+    fn panic_if_told(&self) {
+        if self.panicking.load(Ordering::Relaxed) {
+            panic!("a bug of the store");
+        }
+    }
+
     /// From now on every merchant's record is damaged.
     pub fn scratch_merchants(&self) {
         self.scratched.store(true, Ordering::Relaxed);
@@ -136,6 +150,7 @@ impl BrittleStore {
 
     /// From now on it works again.
     pub fn heal(&self) {
+        self.panicking.store(false, Ordering::Relaxed);
         self.full.store(false, Ordering::Relaxed);
         self.stuck.store(false, Ordering::Relaxed);
         self.keeping.store(false, Ordering::Relaxed);
@@ -158,6 +173,9 @@ impl Store for BrittleStore {
             self.refused.fetch_add(1, Ordering::Relaxed);
             let reason = "no space left on device".to_owned();
             return Box::pin(async { Err(StoreError::Unavailable { reason }) });
+        }
+        if matches!(changes.as_slice(), [Change::Receive(_), ..]) {
+            self.panic_if_told();
         }
         let are_records = matches!(changes.as_slice(), [Change::RecordCalls { .. }]);
         let are_refusals = matches!(changes.as_slice(), [Change::Refuse(_), ..]);
@@ -186,6 +204,7 @@ impl Store for BrittleStore {
     }
 
     fn call(&self, key: CallKey, now: i64) -> Answer<'_, Option<CallRecord>> {
+        self.panic_if_told();
         self.unless_broken(self.inner.call(key, now))
     }
 
@@ -212,6 +231,7 @@ impl Directory for BrittleStore {
     }
 
     fn find(&self, key: MerchantKey) -> Answer<'_, Vec<Merchant>> {
+        self.panic_if_told();
         if self.scratched.load(Ordering::Relaxed) {
             let record = "merchants/a-scratched-one".to_owned();
             return Box::pin(async { Err(StoreError::Damaged { record }) });
@@ -227,6 +247,7 @@ impl Directory for BrittleStore {
     }
 
     fn find_all(&self, key: MerchantKey) -> Answer<'_, Found> {
+        self.panic_if_told();
         if self.scratched.load(Ordering::Relaxed) {
             let record = "merchants/a-scratched-one".to_owned();
             return Box::pin(async { Err(StoreError::Damaged { record }) });
@@ -320,6 +341,7 @@ impl Inbox for BrittleStore {
         at_most: (i64, usize),
         but: HashSet<EventId>,
     ) -> Answer<'_, Due> {
+        self.panic_if_told();
         self.looks.fetch_add(1, Ordering::Relaxed);
         self.unless_broken(self.inner.claimable_after(after, at_most, but))
     }

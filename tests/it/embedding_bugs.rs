@@ -1,0 +1,202 @@
+//! Parts that a host handed in, and that have a bug: nobody but who asked hears of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use alipay_sidecar::clock::{Clock, SystemClock};
+use alipay_sidecar::gateway::app::Signers;
+use alipay_sidecar::gateway::signer::{SignError, Signer};
+use alipay_sidecar::model::app::App;
+use alipay_sidecar::model::app_keys::SigningKey;
+use alipay_sidecar::protocol::key::AppPrivateKey;
+use alipay_sidecar::protocol::signature::SignType;
+use alipay_sidecar::sidecar::Sidecar;
+use alipay_sidecar::simulator::{Event, TriggerOptions};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tower_service::Service;
+
+use crate::calls::brittle_with;
+use crate::support::{ALIAS, TestSidecar, header, json, text, until};
+
+const UNAVAILABLE: &str =
+    r#"alipay_sidecar_notifications_total{kind="other",outcome="unavailable"}"#;
+
+/// What an answer of the proxy says, in words.
+fn told(response: &Response<Full<Bytes>>) -> (u16, String, String) {
+    let said = |name: &str| {
+        let value = response.headers().get(name);
+        let value = value.and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_owned()
+    };
+    let (code, outcome) = ("alipay-sidecar-error", "alipay-sidecar-outcome");
+    (response.status().as_u16(), said(code), said(outcome))
+}
+
+fn not_sent(status: u16) -> (u16, String, String) {
+    (status, "internal".to_owned(), "not-sent".to_owned())
+}
+
+async fn ask_proxy(sidecar: &Sidecar, method: &str, path: &str) -> Response<Full<Bytes>> {
+    let request = Request::builder().method(method).uri(path);
+    let request = request.header("host", "localhost");
+    let request = match path.starts_with("/calls") || path.starts_with("/events") {
+        true => request,
+        false => request.header("alipay-merchant", ALIAS),
+    };
+    let body = if method == "GET" { "" } else { "{}" };
+    let request = request.body(Full::new(Bytes::from(body)));
+    let answer = sidecar
+        .proxy_service()
+        .call(request.expect("a request"))
+        .await;
+    answer.expect("infallible")
+}
+
+async fn ask_webhook(sidecar: &Sidecar, request: http::request::Builder) -> (StatusCode, String) {
+    let form = "app_id=2021000000000001&sign=x&sign_type=RSA2&notify_type=t";
+    let request = request.body(Full::new(Bytes::from(form)));
+    let answer = sidecar
+        .webhook_service()
+        .call(request.expect("a request"))
+        .await;
+    let (head, body) = answer.expect("infallible").into_parts();
+    let body = body.collect().await.expect("a body").to_bytes();
+    (head.status, String::from_utf8_lossy(&body).into_owned())
+}
+
+#[tokio::test]
+async fn a_store_that_panics_is_an_answer_and_alipay_sends_again() {
+    let (sidecar, brittle) = brittle_with(|config| config.delivery.url = None).await;
+    brittle.panic_on_requests();
+    for (method, path) in [
+        ("POST", "/v2/alipay.trade.create"),
+        ("POST", "/v2/alipay.trade.app.pay/order-string"),
+        ("POST", "/v3/alipay/trade/create"),
+        ("GET", "/calls/01938b2e-0000-7000-8000-000000000001"),
+        ("POST", "/events/claim"),
+    ] {
+        let response = ask_proxy(&sidecar.sidecar, method, path).await;
+        assert_eq!(told(&response), not_sent(500), "{path}");
+    }
+    let call = sidecar.sidecar.request("alipay.trade.create");
+    let error = call.merchant(ALIAS).send().await.expect_err("a bug");
+    assert_eq!(error.outcome.as_str(), "not-sent");
+    assert!(sidecar.simulator.requests().is_empty());
+    let options = TriggerOptions::default();
+    for answer in [(Some(503), "fail"), (Some(200), "success")] {
+        let sent = sidecar.simulator.trigger(Event::Payment, &options);
+        let id = sent.await.expect("sent").notify_id;
+        let first = || {
+            let sent = sidecar.simulator.notifications().into_iter();
+            let mut sent = sent.filter(|sent| sent.notify_id == id);
+            let attempts = sent.next().expect("sent").attempts;
+            attempts.into_iter().next().filter(|it| it.status.is_some())
+        };
+        until("it is answered", || first().is_some()).await;
+        let first = first().expect("answered");
+        assert_eq!((first.status, &*first.answer), answer);
+        brittle.heal();
+    }
+    assert!(sidecar.metric(UNAVAILABLE).await >= 1.0);
+}
+
+/// A clock of a host's that has a bug once it is told so.
+#[derive(Default)]
+struct BrittleClock(AtomicBool);
+
+impl Clock for BrittleClock {
+    fn now_ms(&self) -> i64 {
+        assert!(!self.0.load(Ordering::Relaxed), "a bug of the clock");
+        SystemClock.now_ms()
+    }
+}
+
+/// A call that may have changed something is recorded at its end, by the clock: a second panic there
+/// would end the process.
+#[tokio::test]
+async fn a_clock_that_panics_is_an_answer() {
+    let sidecar = TestSidecar::start().await;
+    let clock = Arc::new(BrittleClock::default());
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut config = sidecar.config.clone();
+    config.telemetry.audit_file = Some(folder.path().join("audit.jsonl"));
+    let builder = Sidecar::builder(config).store(sidecar.sidecar.store());
+    let built = builder.clock(clock.clone()).build().await.expect("built");
+    clock.0.store(true, Ordering::Relaxed);
+    for (method, path) in [
+        ("POST", "/v2/alipay.trade.create"),
+        ("POST", "/v2/alipay.trade.app.pay/order-string"),
+        ("POST", "/v3/alipay/trade/create"),
+        ("GET", "/calls/01938b2e-0000-7000-8000-000000000001"),
+    ] {
+        let response = ask_proxy(&built, method, path).await;
+        assert_eq!(told(&response), not_sent(500), "{path}");
+    }
+    assert!(sidecar.simulator.requests().is_empty());
+    let fail = (StatusCode::SERVICE_UNAVAILABLE, "fail".to_owned());
+    for path in ["/alipay/notify/x", "/alipay/spi/x"] {
+        let answer = ask_webhook(&built, Request::post(path)).await;
+        assert_eq!(answer, fail, "{path}");
+    }
+    let (status, page) = ask_webhook(&built, Request::get("/alipay/auth/start")).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{page}");
+    assert!(page.contains("<html"), "{page}");
+    // The next one is answered as ever.
+    clock.0.store(false, Ordering::Relaxed);
+    let response = ask_proxy(&built, "POST", "/v2/alipay.trade.query").await;
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+/// Signs so often, and then has a bug.
+#[derive(Clone)]
+struct TiredSigner(Arc<AtomicUsize>);
+
+impl Signers for TiredSigner {
+    fn signer(&self, _: &App, _: &SigningKey) -> Arc<dyn Signer> {
+        Arc::new(self.clone())
+    }
+}
+
+impl Signer for TiredSigner {
+    fn sign(&self, _: SignType, content: Vec<u8>) -> BoxFuture<'_, Result<String, SignError>> {
+        let left = self.0.fetch_sub(1, Ordering::Relaxed);
+        assert!(left > 0, "a bug of the signer");
+        let key = AppPrivateKey::from_text(&crate::support::keys::private("app2048"));
+        let signed = key.expect("a key").sign(SignType::Rsa2, &content);
+        Box::pin(async { Ok(signed?) })
+    }
+}
+
+#[tokio::test]
+async fn what_a_signer_that_panics_left_behind_is_said_as_it_is() {
+    let (alipay, _) = crate::proxy_faults::broken_alipay().await;
+    for (signatures, outcome) in [(0, "not-sent"), (1, "unknown")] {
+        let signer = TiredSigner(Arc::new(AtomicUsize::new(signatures)));
+        let sidecar = TestSidecar::start_built(
+            |config| config.upstream.v3 = Some(alipay.clone()),
+            |_, builder| builder.signers(Arc::new(signer)),
+        )
+        .await;
+        // A pure query is signed anew for each try.
+        let request = Request::get("/v3/alipay/trade/query?out_trade_no=1");
+        let request = request.header("alipay-merchant", ALIAS);
+        let reply = sidecar.proxy(request, "").await;
+        assert_eq!(header(&reply, "alipay-sidecar-error"), "internal");
+        let said = header(&reply, "alipay-sidecar-outcome");
+        assert_eq!(said, outcome, "{}", text(&reply));
+    }
+    let signer = TiredSigner(Arc::default());
+    let sidecar =
+        TestSidecar::start_built(|_| (), |_, builder| builder.signers(Arc::new(signer))).await;
+    let reply = sidecar.post("/v2/alipay.trade.create", "{}").await;
+    assert_eq!(header(&reply, "alipay-sidecar-outcome"), "not-sent");
+    let id = header(&reply, "alipay-sidecar-request-id");
+    let found = sidecar
+        .proxy(Request::get(format!("/calls/{id}")), "")
+        .await;
+    let recorded = &json(&found)["outcome"];
+    assert_eq!(recorded, "not-sent", "{}", text(&found));
+}
