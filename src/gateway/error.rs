@@ -151,7 +151,7 @@ impl GatewayError {
             | Self::CertificateUnnamed
             | Self::ResponseSignature(_)
             | Self::V3Signature(_) => "response-signature-invalid",
-            Self::Sign(SignError::Overloaded) => "overloaded",
+            Self::Sign(SignError::Overloaded | SignError::Unavailable(_)) => "overloaded",
             Self::Timeout { .. } => "upstream-timeout",
             Self::Unreachable { .. } => "upstream-unreachable",
         }

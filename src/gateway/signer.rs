@@ -1,5 +1,6 @@
 //! Who holds the private key: the seam where a KMS or an HSM can stand.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -35,7 +36,7 @@ pub trait Signer: Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignError {
-    /// The signer failed.
+    /// The signer failed, and would again.
     #[error("the request could not be signed: {0}")]
     Failed(String),
     /// The key can't make this kind of signature.
@@ -44,6 +45,21 @@ pub enum SignError {
     /// Too many requests wait for a signature.
     #[error("too many requests wait for a signature")]
     Overloaded,
+    /// The signer can't be asked at present, as a KMS that is down, or that says “later”: the same
+    /// call may be made again soon.
+    #[error("the signer is not available at present: {}", chain(.0.as_ref()))]
+    Unavailable(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// What `error` says, and what each of its sources does: who is told has the text alone.
+fn chain(error: &(dyn Error + Send + Sync + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
 }
 
 /// Signs with parsed keys on threads of its own, so that nobody waits for an async worker that
@@ -170,6 +186,29 @@ mod tests {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(2).enable_io().build();
         runtime.expect("a runtime")
+    }
+
+    /// Whoever is told has no chain of errors, but the text.
+    #[test]
+    fn why_a_signer_is_not_available_is_told_with_what_caused_it() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the KMS did not answer")]
+        struct Silent(#[source] std::io::Error);
+        let silent = Silent(std::io::Error::other("connection refused"));
+        let error = SignError::Unavailable(Box::new(silent));
+        let expected =
+            "the signer is not available at present: the KMS did not answer: connection refused";
+        assert_eq!(error.to_string(), expected);
+        assert!(
+            error
+                .source()
+                .is_some_and(|source| source.source().is_some())
+        );
+        let error = SignError::Unavailable("throttled".into());
+        assert_eq!(
+            error.to_string(),
+            "the signer is not available at present: throttled"
+        );
     }
 
     /// The worker that watched for what arrives is the one that computes then.

@@ -312,7 +312,9 @@ impl ProxyError {
             GatewayError::NotAlipay { .. } => ErrorCode::UpstreamInvalid,
             GatewayError::Timeout { .. } => ErrorCode::UpstreamTimeout,
             GatewayError::Unreachable { .. } => ErrorCode::UpstreamUnreachable,
-            GatewayError::Sign(SignError::Overloaded) => ErrorCode::Overloaded,
+            GatewayError::Sign(SignError::Overloaded | SignError::Unavailable(_)) => {
+                ErrorCode::Overloaded
+            }
             GatewayError::Encryption(_) | GatewayError::Request(_) | GatewayError::Sign(_) => {
                 ErrorCode::Internal
             }

@@ -136,7 +136,8 @@ impl SidecarBuilder {
         self
     }
 
-    /// What signs; default: threads of our own with the configured keys.
+    /// What signs; default: threads of our own with the configured keys. One that can't be asked at
+    /// present says [`SignError::Unavailable`](crate::gateway::signer::SignError::Unavailable).
     pub fn signers(mut self, signers: Arc<dyn Signers>) -> Self {
         self.signers = Some(signers);
         self

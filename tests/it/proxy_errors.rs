@@ -854,6 +854,7 @@ async fn a_signer_that_fails_is_internal_and_nothing_is_sent() {
         (Failing::Error, refused("internal", 500)),
         (Failing::Overloaded, refused("overloaded", 503)),
         (Failing::Panic, refused("internal", 500)),
+        (Failing::Unavailable, refused("overloaded", 503)),
     ] {
         let sidecar = TestSidecar::start_built(
             |_| (),

@@ -360,6 +360,8 @@ pub enum Failing {
     Overloaded,
     /// As a bug.
     Panic,
+    /// As a KMS that is down for a while.
+    Unavailable,
 }
 
 /// Signs that many requests, and then nothing more.
@@ -411,6 +413,10 @@ impl Signer for BrittleSigner {
                 Failing::Error => Err(SignError::Failed("the KMS is gone".to_owned())),
                 Failing::Overloaded => Err(SignError::Overloaded),
                 Failing::Panic => panic!("a bug of the signer"),
+                Failing::Unavailable => {
+                    let cause = std::io::Error::other("connection refused");
+                    Err(SignError::Unavailable(Box::new(cause)))
+                }
             }
         })
     }
