@@ -33,7 +33,8 @@ enum Socket {
     },
 }
 
-/// Who is at the other end of a connection.
+/// Who is at the other end of a connection. Our listeners put it into the extensions of each request; a
+/// host with a server of its own does, too, if callers are to be known by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
     /// A TCP address.

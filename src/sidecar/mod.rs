@@ -189,12 +189,37 @@ impl Sidecar {
     }
 
     /// What the proxy listener serves, to be mounted in a host's own server.
+    ///
+    /// Who may reach it is the host's business. Without a `[[caller]]` ([`Config::callers`]) whoever does
+    /// may call, for every merchant: `proxy.listen` is judged for the listener of our own, and says
+    /// nothing of the host's. Name callers where others than one's own backend come this far.
+    ///
+    /// The rules of the front door hold as they do there. A request with `Origin` or `Sec-Fetch-Site`, or
+    /// whose `Host` is neither a loopback name nor in `proxy.allowed_hosts`, is refused, unless it has
+    /// the bearer token of a caller.
+    ///
+    /// Who is connected tells the [`Peer`](crate::net::listener::Peer) that the host puts into the request's extensions. By it alone a
+    /// caller with a `uid` is known, and a request from a unix socket let in whatever its `Host`; without
+    /// it neither is. It must be what the system says of the connection, never what a request says of
+    /// itself.
+    ///
+    /// A bug ends its own request alone, be it ours or that of a part that was handed in: it is answered
+    /// with `internal`.
     #[must_use]
     pub fn proxy_service(&self) -> ProxyService {
         ProxyService(self.clone())
     }
 
-    /// What the webhook listener serves, to be mounted in a host's own server.
+    /// What the webhook listener serves, to be mounted in a host's own server; its paths begin with
+    /// `webhook.base_path`.
+    ///
+    /// Everybody may reach it, since Alipay has to: what isn't signed is refused, and any `Host` will do.
+    /// How much is made of what strangers send is bounded for each address and each public network. Both
+    /// are told by the [`Peer`](crate::net::listener::Peer) that the host puts into the request's extensions; without it all are one
+    /// sender. What was taken is delivered by [`background`](Self::background), or [`run`](Self::run).
+    ///
+    /// A bug ends its own request alone, be it ours or that of a part that was handed in: it is answered
+    /// with 503 and `fail`, so that Alipay sends again.
     #[must_use]
     pub fn webhook_service(&self) -> WebhookService {
         WebhookService(self.clone())
@@ -404,12 +429,12 @@ async fn bind(
     Listener::bind(listen).await.map_err(named)
 }
 
-/// The proxy as a [`tower_service::Service`]; each request is answered by the configuration in force
+/// The proxy as a [`tower_service::Service`]; who may reach it, [`Sidecar::proxy_service`] says. Each request is answered by the configuration in force
 /// when it comes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ProxyService(Sidecar);
 
-/// The webhook as a [`tower_service::Service`]; each request is answered by the configuration in force
+/// The webhook as a [`tower_service::Service`]; see [`Sidecar::webhook_service`]. Each request is answered by the configuration in force
 /// when it comes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WebhookService(Sidecar);
