@@ -102,10 +102,11 @@ pub struct EntryView {
     pub params: BTreeMap<String, Value>,
     /// The event, where it is one of our own.
     pub event: Option<AuthorizationEvent>,
-    /// When the next attempt is due, Unix milliseconds; only while pending, and not while it waits for a route.
+    /// When the next attempt is due, Unix milliseconds; only while pending. With
+    /// `waits_for_route` it is looked at again then, and attempted where a route fits by then.
     pub next_attempt_at: Option<i64>,
-    /// Whether it was put off because no `[[delivery.route]]` fits it. (A hundred that have no `out_trade_no`
-    /// or the like aren't put off: they are due, and passed over.)
+    /// Whether it was put off because no `[[delivery.route]]` fitted when it was last looked at; it can be pulled
+    /// all the same. (A hundred that have no `out_trade_no` or the like aren't put off: they are due, and passed over.)
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub waits_for_route: bool,
     /// When the lease of whoever pulled it ends or ended, Unix milliseconds; only while pending.
@@ -287,7 +288,7 @@ pub async fn show(store: &dyn Store, id: &str) -> Result<EntryView, AdminError> 
         content_type: entry.body.as_ref().map(|body| body.content_type.clone()),
         params: entry.body.as_ref().map(params_of).unwrap_or_default(),
         event: entry.event,
-        next_attempt_at: (is_pending && !delivery.parked).then_some(delivery.next_attempt_at),
+        next_attempt_at: is_pending.then_some(delivery.next_attempt_at),
         waits_for_route: delivery.parked,
         lease_until: delivery.lease.filter(|_| is_pending).map(|l| l.until),
         history: delivery.history,

@@ -260,7 +260,7 @@ fn show(view: &EntryView, form: &Form) -> Result<(), Failure> {
     }
     if view.waits_for_route {
         output::say_line(format!(
-            "{:12} a [[delivery.route]] that fits it",
+            "{:12} a [[delivery.route]]: none fitted when it was last looked at",
             "waits for"
         ));
     }

@@ -544,7 +544,7 @@ async fn what_has_no_route_is_looked_at_again_without_a_write() {
         (shown.next_attempt_at, shown.waits_for_route)
     };
     // Nothing is attempted in an hour: it is looked at again.
-    assert_eq!(shown().await, (None, true));
+    assert_eq!(shown().await, (Some(hour), true));
     let mut passed = 0;
     let mut look = async |ms: i64| {
         running.later(ms);

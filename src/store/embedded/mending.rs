@@ -100,16 +100,12 @@ impl Mending {
             retry_at: Instant::now() + FIRST_PAUSE,
             pause: FIRST_PAUSE,
         });
-        let mut mending = Self {
+        Self {
             shared,
             failure,
-            full: Some(Full::since_now(false)),
+            full: None,
             told: String::new(),
-        };
-        if mending.failure.is_none() {
-            mending.look_for_room();
         }
-        mending
     }
 
     /// When [`go_on`](Self::go_on) is to be called, if there is anything to mend.

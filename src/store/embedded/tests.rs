@@ -83,23 +83,6 @@ async fn a_disk_that_failed_otherwise_is_believed_as_soon_as_it_takes_a_write() 
 }
 
 #[tokio::test]
-async fn a_store_on_a_full_disk_counts_as_full_from_the_start() {
-    let mut faulty = Faulty::new();
-    let path = faulty.store.0.shared.path().with_file_name("copy");
-    std::fs::copy(faulty.store.0.shared.path(), &path).expect("copied");
-    faulty.switches.is_full.store(true, Ordering::SeqCst);
-    let options = OpenOptions {
-        path,
-        ..faulty.options.clone()
-    };
-    faulty.store = faulty.switches.open(options);
-    assert!(!faulty.store.is_writable());
-    faulty.remember("small").await.expect("fits");
-    faulty.switches.is_full.store(false, Ordering::SeqCst);
-    faulty.healed_within(Duration::from_secs(3)).await;
-}
-
-#[tokio::test]
 async fn the_backlog_is_known_without_a_look_at_the_disk() {
     let faulty = Faulty::new();
     assert_eq!(faulty.pending().await, 0);
