@@ -15,6 +15,7 @@ use crate::delivery::{Inner, Plan, claim, outgoing, schedule, signed_anew};
 use crate::model::delivery::{Attempt, AttemptError, Delivery, DeliveryState, Lease, Settlement};
 use crate::model::id::EventId;
 use crate::model::notification::InboxEntry;
+use crate::net::hang_up::Watch;
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect};
 
@@ -94,6 +95,16 @@ impl Puller {
     /// # Cancel safety
     /// What was claimed when the future is dropped comes again when its lease ends.
     pub async fn claim(&self, wanted: Claim, whose: &Whose) -> Result<Vec<Pulled>, StoreError> {
+        self.claim_for(wanted, whose, Watch::default()).await
+    }
+
+    /// The same for who may hang up while it waits: then it ends, and claims nothing.
+    pub(crate) async fn claim_for(
+        &self,
+        wanted: Claim,
+        whose: &Whose,
+        mut watch: Watch,
+    ) -> Result<Vec<Pulled>, StoreError> {
         let mut news = self.0.news.subscribe();
         let end = Instant::now() + wanted.wait;
         loop {
@@ -117,9 +128,15 @@ impl Puller {
                 self.rest(end.min(now + REST)).await;
             }
             tokio::select! {
+                biased;
+                () = watch.over() => {}
                 // The sender lives as long as this does.
                 _ = news.changed() => {}
                 () = tokio::time::sleep_until(end.min(now + sleep)) => {}
+            }
+            // Asked again: what woke it may have overtaken the news of that.
+            if watch.is_over() {
+                return Ok(Vec::new());
             }
         }
     }

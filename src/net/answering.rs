@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::net::hang_up::Asked;
 use crate::net::head::HeadFault;
 
 /// Whether a request is being answered, so that what arrives is no head. Clones share it.
@@ -27,6 +28,8 @@ struct Turns {
     cut_off: OnceLock<HeadFault>,
     /// Whether what came in the place of a head begins as TLS does.
     is_tls: AtomicBool,
+    /// Whether whoever answers asked for the socket.
+    asked: Asked,
 }
 
 impl Answering {
@@ -97,6 +100,10 @@ impl Answering {
     /// The answer is there: what arrives next is another head.
     pub(crate) fn end(&self) {
         self.0.count.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn asked(&self) -> &Asked {
+        &self.0.asked
     }
 
     pub(crate) fn turn(&self) -> u64 {

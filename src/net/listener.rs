@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -13,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::listen::Listen;
+use crate::net::hang_up;
 use crate::net::terms::Terms;
 
 /// A bound listener.
@@ -242,6 +244,18 @@ impl Stream {
             }
             (stream, _) => Ok(stream),
         }
+    }
+}
+
+impl hang_up::Socket for Stream {
+    fn once_more(&self) -> io::Result<OwnedFd> {
+        let socket = match self {
+            Self::Tcp(s) => s.as_fd(),
+            Self::Tls(s) => s.get_ref().0.as_fd(),
+            Self::Unix(s) => s.as_fd(),
+            Self::UnixTls(s) => s.get_ref().0.as_fd(),
+        };
+        socket.try_clone_to_owned()
     }
 }
 

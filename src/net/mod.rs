@@ -9,6 +9,7 @@ pub mod client;
 pub(crate) mod crowd;
 pub mod egress;
 mod handshake;
+pub(crate) mod hang_up;
 pub mod head;
 mod head_bytes;
 mod heads;

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::net::answering::Answering;
+use crate::net::hang_up::Socket;
 use crate::net::heads::Heads;
 use crate::net::shutdown::{Ending, Stage};
 use crate::net::terms::Terms;
@@ -215,7 +216,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+impl<S: AsyncRead + AsyncWrite + Socket + Unpin> AsyncWrite for Paced<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -229,6 +230,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // hyper does this each time that it is polled, also while somebody answers.
+        this.answering.asked().hand_out(&this.stream);
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
         this.watched(cx, flushed)
     }
@@ -272,6 +275,12 @@ mod tests {
     use crate::net::shutdown::EndingHand;
 
     const LIMIT: Duration = Duration::from_secs(30);
+
+    impl Socket for tokio::io::DuplexStream {
+        fn once_more(&self) -> io::Result<std::os::fd::OwnedFd> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
 
     fn paced(
         server: tokio::io::DuplexStream,

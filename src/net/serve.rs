@@ -22,6 +22,7 @@ use crate::net::answering::Answering;
 use crate::net::at_once::at_once;
 use crate::net::body::{BoxError, RequestBody, Within};
 use crate::net::crowd::{Crowd, Member};
+use crate::net::hang_up::Line;
 use crate::net::head;
 use crate::net::listener::{Listener, Peer, Stream};
 use crate::net::pace::{HURRY, Paced};
@@ -281,6 +282,7 @@ async fn converse(
         }
         let turn = answering.begin(request.body().size_hint().exact());
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(Line(answering.clone()));
         request.extensions_mut().insert(Within(terms.body));
         // Whoever sent this may see another end of it than we: nothing more is read behind it.
         let is_unclear =

@@ -19,6 +19,7 @@ use crate::config::value;
 use crate::delivery::pull::{Claim, PullError, Pulled, Puller};
 use crate::model::id::EventId;
 use crate::net::body::{self, BoxError, Within};
+use crate::net::hang_up::Watch;
 use crate::net::shutdown::{Gate, Stage};
 use crate::proxy::caller::Who;
 use crate::proxy::error::{ErrorCode, ProxyError, caught, overloaded};
@@ -117,13 +118,17 @@ impl Events {
         &self.under_way
     }
 
-    async fn claim(&self, body: &[u8], who: &Who) -> Result<Done, ProxyError> {
+    async fn claim(&self, (head, body): (&Parts, &[u8]), who: &Who) -> Result<Done, ProxyError> {
         let wanted = read_claim(body)?;
         let waits = !wanted.wait.is_zero();
         let shares = [who.places(), Some(&self.places)];
         let shares = shares.into_iter().flatten().filter(|_| waits);
         let _waiting = shares.map(Places::wait).collect::<Result<Vec<_>, _>>()?;
-        let claimed = self.puller.claim(wanted, &who.whose()).await?;
+        let watch = waits.then(|| Watch::of(&head.extensions));
+        let claimed = self
+            .puller
+            .claim_for(wanted, &who.whose(), watch.unwrap_or_default())
+            .await?;
         if let Some(by_rule) = who.whose_by_rule() {
             report(who, self.puller.are_beyond(&claimed, &by_rule).await);
         }
@@ -239,7 +244,7 @@ impl Proxy {
         match event {
             // Nothing new is begun; what is on lease can still be finished.
             Event::Claim if leaving => Err(overloaded(OUT_OF_SERVICE)),
-            Event::Claim => events.claim(&body, &who).await,
+            Event::Claim => events.claim((head, &body), &who).await,
             Event::Extend(id) => events.extend(events.given(id, &who).await?, &body).await,
             Event::Ack(id) => {
                 nothing(&body)?;

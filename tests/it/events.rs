@@ -18,10 +18,12 @@ use alipay_sidecar::store::Change;
 use bytes::Bytes;
 use http::{Method, Request};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::local_signature::{backends_keys, local};
 use crate::store::{START, entry, merchant_app};
 use crate::support::brittle::BrittleStore;
+use crate::support::raw;
 use crate::support::{PATIENCE, TestSidecar, header, json, text};
 
 const CLAIMED: &str = "alipay_sidecar_events_claimed_total";
@@ -474,7 +476,71 @@ async fn claims_that_wait_take_no_slot_of_calls_and_are_bounded() {
         .await;
     assert_eq!(call.status, 200);
     assert!(sidecar.claim("").await.is_empty(), "one that doesn't wait");
+    // Their places are free long before their minute is over.
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    let free = async {
+        let wait = r#"{"wait":"1ms"}"#;
+        while sidecar.event("/events/claim", wait).await.status == 503 {}
+    };
+    let free = tokio::time::timeout(PATIENCE, free).await;
+    free.expect("nobody waits any more");
+}
+
+/// How a client leaves.
+#[derive(Debug, Clone, Copy)]
+enum Leaving {
+    Closes,
+    Resets,
+    /// It may still read.
+    EndsItsSide,
+}
+
+#[tokio::test]
+async fn a_claim_that_waits_takes_nothing_for_who_has_left() {
+    let (sidecar, store) = crate::calls::brittle_with(|config| config.delivery.url = None).await;
+    let body = r#"{"wait":"60s"}"#;
+    let request = format!(
+        "POST /events/claim HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n\r\n{body}",
+        raw::authority(&sidecar.proxy),
+        body.len()
+    );
+    let options = TriggerOptions {
+        attempts: Some(1),
+        wait: true,
+        ..TriggerOptions::default()
+    };
+    for leaving in [Leaving::Closes, Leaving::Resets, Leaving::EndsItsSide] {
+        let looked = store.looks();
+        let mut client = raw::open(&sidecar.proxy, request.as_bytes()).await;
+        let looks = async {
+            while store.looks() == looked {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let looks = tokio::time::timeout(PATIENCE, looks).await;
+        looks.expect("it looks at once, and waits then");
+        match leaving {
+            Leaving::Closes => drop(client),
+            Leaving::Resets => {
+                client.set_zero_linger().expect("a socket");
+                drop(client);
+            }
+            Leaving::EndsItsSide => {
+                client.shutdown().await.expect("ended");
+                let mut answer = String::new();
+                let read = client.read_to_string(&mut answer);
+                let read = tokio::time::timeout(PATIENCE, read).await;
+                read.expect("not the whole minute").expect("an answer");
+                assert!(answer.ends_with("{\"items\":[]}"), "{answer}");
+            }
+        }
+        let sent = sidecar.simulator.trigger(Event::Payment, &options).await;
+        sent.expect("sent");
+        let claimed = sidecar.claim(r#"{"wait":"3s"}"#).await;
+        assert_eq!(claimed.len(), 1, "{leaving:?}");
+        assert_eq!(claimed[0]["attempt"], 1, "{leaving:?}");
+        sidecar.say(&id_of(&claimed[0]), "ack", "").await;
+    }
 }
 
 #[tokio::test]
