@@ -24,7 +24,6 @@ use crate::net::body::{self, BoxError, Within};
 use crate::net::client::Client;
 use crate::net::head::{self, HeadFault};
 use crate::net::listener::Peer;
-use crate::protocol::secret::Secret;
 use crate::proxy::front_door;
 use crate::store::Store;
 use crate::token::Tokens;
@@ -65,6 +64,7 @@ use metrics::Metrics;
 use operations::{Admission, Does};
 use problem::Problem;
 use store::AdminBody;
+use token::TokenInForce;
 
 /// The largest body taken: an import of a hundred thousand merchants.
 const MAX_BODY: usize = 64 << 20;
@@ -86,7 +86,7 @@ pub struct AdminParts {
     /// Renders `/metrics`.
     pub metrics: Metrics,
     /// The bearer token of `/api`.
-    pub token: Secret<String>,
+    pub token: TokenInForce,
     /// `Host` names besides loopback ones, for whoever has no token yet.
     pub allowed_hosts: Vec<String>,
     /// Whether only this host can reach the listener: then `/metrics` needs no token.
@@ -187,7 +187,7 @@ impl Admin {
 
     fn authenticate(&self, head: &Parts) -> Result<(), Problem> {
         match head::bearer(&head.headers) {
-            Some(given) if token::matches(&self.parts.token, given) => Ok(()),
+            Some(given) if token::matches(&self.parts.token.get(), given) => Ok(()),
             _ => Err(Problem::unauthenticated()),
         }
     }

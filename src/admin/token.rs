@@ -2,21 +2,48 @@
 //! the store, so that the command line of the same user can read it.
 
 use std::fs::{File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::protocol::secret::Secret;
+
+/// How many random bytes a token has.
+const BYTES: usize = 32;
+
+/// The token that is in force. Clones share it.
+#[derive(Debug, Clone)]
+pub struct TokenInForce(Arc<ArcSwap<Secret<String>>>);
+
+impl TokenInForce {
+    /// This one is.
+    #[must_use]
+    pub fn new(token: Secret<String>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(token)))
+    }
+
+    /// Which one is.
+    #[must_use]
+    pub fn get(&self) -> Arc<Secret<String>> {
+        self.0.load_full()
+    }
+
+    pub(crate) fn set(&self, token: Secret<String>) {
+        self.0.store(Arc::new(token));
+    }
+}
 
 /// A new random token.
 ///
 /// # Errors
 /// When the system has no random numbers to give: then there is no token rather than a weak one.
 pub fn generate() -> io::Result<Secret<String>> {
-    let mut bytes = [0_u8; 32];
+    let mut bytes = [0_u8; BYTES];
     aws_lc_rs::rand::fill(&mut bytes)
         .map_err(|_| io::Error::other("the system gave no random numbers"))?;
     Ok(Secret::new(URL_SAFE_NO_PAD.encode(bytes)))
@@ -95,6 +122,68 @@ pub fn leave(
     })
 }
 
+/// Whether that is why a token wasn't left: a disk that is full, a quota, or a limit of the process.
+pub(crate) fn is_want_of_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+/// The token that stands where [`leave`] would have left one, for want of room: the `former` one of the
+/// same sidecar, or one of an earlier run. Only one that nobody else can read, and that is whole.
+pub(crate) fn keep(store: &Path, former: Option<LeftToken>) -> Option<(LeftToken, Secret<String>)> {
+    if let Some(former) = former {
+        let file = open(&former.path).ok()?;
+        let token = read_private(&file, &former.path)?;
+        return Some((former, token));
+    }
+    let (shared, own) = (path(store), path_of_its_own(store));
+    for path in [&shared, &own] {
+        let Claim::Free(Some(held)) = claim(path) else {
+            continue;
+        };
+        if let Some(token) = read_private(&held, path) {
+            if *path == shared {
+                // As `leave` does.
+                let _ = std::fs::remove_file(&own);
+            }
+            let left = LeftToken {
+                path: path.clone(),
+                _locked: held,
+            };
+            return Some((left, token));
+        }
+    }
+    None
+}
+
+/// The token in `file`, which stands at `path`, if it is one that [`generate`] made and is the secret of
+/// this user alone.
+fn read_private(file: &File, path: &Path) -> Option<Secret<String>> {
+    let about = file.metadata().ok()?;
+    let is_private = about.uid() == rustix::process::geteuid().as_raw()
+        && about.mode() & 0o077 == 0
+        && path.symlink_metadata().ok()?.is_file();
+    if !is_private {
+        return None;
+    }
+    let mut text = String::new();
+    let longest = u64::try_from(2 * BYTES).ok()?;
+    file.take(longest).read_to_string(&mut text).ok()?;
+    let token = Secret::new(text);
+    let bytes = URL_SAFE_NO_PAD.decode(token.expose()).ok()?;
+    (bytes.len() == BYTES).then_some(token)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    // A pipe would have nobody come back from here.
+    options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    options.open(path)
+}
+
 /// Whether a token's file may be replaced.
 enum Claim {
     /// It may; what stood there is locked meanwhile, where something did and can be.
@@ -106,11 +195,7 @@ enum Claim {
 fn claim(path: &Path) -> Claim {
     let identity = |file: std::fs::Metadata| (file.dev(), file.ino());
     loop {
-        let mut options = OpenOptions::new();
-        options.read(true);
-        // A pipe would have nobody come back from here.
-        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
-        let Ok(there) = options.open(path) else {
+        let Ok(there) = open(path) else {
             return Claim::Free(None);
         };
         match there.try_lock() {

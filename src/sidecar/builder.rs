@@ -8,7 +8,7 @@ use prometheus::Registry;
 
 use crate::admin::drain::{Drain, DrainParts};
 use crate::admin::metrics::Metrics;
-use crate::admin::token;
+use crate::admin::token::{self, TokenInForce};
 use crate::audit::OpenError;
 use crate::audit::metrics::AuditMetrics;
 use crate::certificates::metrics::CertificateMetrics;
@@ -210,7 +210,7 @@ impl SidecarBuilder {
         let mut all = config.apps.clone();
         all.extend(store.apps().await?);
         apps.replace(&all, &config.upstream)?;
-        let admin_token = admin_token(config)?;
+        let admin_token = TokenInForce::new(admin_token(config)?);
         let promotions = KeptPromotions::new(Arc::clone(&store), Arc::clone(&self.clock));
         promotions.recall(&apps.all()).await?;
         let ours = Registration::default();
@@ -306,6 +306,7 @@ impl SidecarBuilder {
             hook: Arc::default(),
             is_bound: AtomicBool::new(false),
             left_token: Mutex::default(),
+            owes_token: AtomicBool::default(),
             without_audit: self.without_audit,
             clock: Arc::clone(clock),
             store,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::admin::drain::Work;
 use crate::admin::health::Health;
+use crate::admin::token::TokenInForce;
 use crate::admin::{Admin, AdminParts};
 use crate::certificates::{CertificateParts, Certificates};
 use crate::config::Config;
@@ -16,7 +17,6 @@ use crate::config::token::UnknownToken;
 use crate::gateway::Gateway;
 use crate::gateway::app::Apps;
 use crate::gateway::platform::CertificateSource;
-use crate::protocol::secret::Secret;
 use crate::proxy::caller::Callers;
 use crate::proxy::notify_url::NotifyUrlRule;
 use crate::proxy::reply_signature::ReplySigner;
@@ -43,7 +43,7 @@ pub(super) struct Generation {
     pub(super) proxy: Proxy,
     pub(super) webhook: Webhook,
     pub(super) admin: Admin,
-    pub(super) admin_token: Secret<String>,
+    pub(super) admin_token: TokenInForce,
 }
 
 /// What a generation is made of, all of it checked.
@@ -51,7 +51,7 @@ pub(super) struct Making {
     pub(super) config: Config,
     pub(super) means: Means,
     pub(super) apps: Apps,
-    pub(super) admin_token: Secret<String>,
+    pub(super) admin_token: TokenInForce,
 }
 
 impl Generation {

@@ -1,6 +1,7 @@
 //! What outlives every configuration: the store, the logs, the dispatcher, whatever counts or waits.
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
@@ -10,7 +11,7 @@ use futures_util::future::BoxFuture;
 use crate::admin::configuration::{ConfigView, Configuration, ReloadError, Reloaded};
 use crate::admin::drain::Drain;
 use crate::admin::metrics::Metrics;
-use crate::admin::token::{self, LeftToken};
+use crate::admin::token::{self, LeftToken, TokenInForce};
 use crate::audit::Audit;
 use crate::audit::metrics::AuditMetrics;
 use crate::certificates::metrics::CertificateMetrics;
@@ -20,7 +21,6 @@ use crate::delivery::Dispatcher;
 use crate::gateway::diagnosis::Diagnostics;
 use crate::gateway::metrics::CallMetrics;
 use crate::net::shutdown::Ending;
-use crate::protocol::secret::Secret;
 use crate::proxy::calls::CallRecords;
 use crate::proxy::events::Events;
 use crate::proxy::logins::Logins;
@@ -56,6 +56,8 @@ pub(super) struct Lasting {
     pub(super) is_bound: AtomicBool,
     /// Where that stands.
     pub(super) left_token: Mutex<Option<LeftToken>>,
+    /// It stands nowhere yet, for want of room.
+    pub(super) owes_token: AtomicBool,
     /// No audit log is kept, whatever is configured.
     pub(super) without_audit: bool,
 }
@@ -66,20 +68,32 @@ impl Lasting {
     }
 
     /// Leaves `token` beside the store where none is configured. Only a sidecar with a store of its
-    /// own does: a host that hands in a store configures the token.
+    /// own does: a host that hands in a store configures the token. Where there is no room for it, calls
+    /// go on all the same: the one that stands there stays in force, or none is left for now.
     pub(super) fn leave_admin_token(
         &self,
         config: &Config,
-        token: &Secret<String>,
+        token: &TokenInForce,
     ) -> io::Result<()> {
         let left = self.left_token.lock();
         let mut left = left.unwrap_or_else(PoisonError::into_inner);
         if config.admin.token.is_some() || config.store.key.is_none() {
             *left = None;
+            self.owes_token.store(false, Ordering::Release);
             return Ok(());
         }
         let store = &config.store.path;
-        let now = token::leave(store, token, left.as_ref())?;
+        let now = match token::leave(store, &token.get(), left.as_ref()) {
+            Ok(now) => now,
+            Err(error) if token::is_want_of_room(&error) => {
+                self.keep_token(store, token, &mut left, &error);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if self.owes_token.swap(false, Ordering::AcqRel) {
+            tracing::info!("there is room for the admin token now: the command line is let in");
+        }
         if left.is_none() && now.path() != token::path(store) {
             tracing::warn!(
                 path = %now.path().display(),
@@ -89,6 +103,34 @@ impl Lasting {
         }
         *left = Some(now);
         Ok(())
+    }
+
+    /// What becomes of the admin token where there is no room for a new one.
+    fn keep_token(
+        &self,
+        store: &Path,
+        token: &TokenInForce,
+        left: &mut Option<LeftToken>,
+        error: &io::Error,
+    ) {
+        if let Some((kept, standing)) = token::keep(store, left.take()) {
+            self.owes_token.store(false, Ordering::Release);
+            tracing::warn!(
+                %error,
+                "there is no room for a new admin token; the one that stands there stays in force"
+            );
+            token.set(standing);
+            *left = Some(kept);
+        } else if !self.owes_token.swap(true, Ordering::AcqRel) {
+            tracing::warn!(
+                %error,
+                "there is no room for the admin token: the command line isn't let in until there is"
+            );
+        }
+    }
+
+    pub(super) fn owes_token(&self) -> bool {
+        self.owes_token.load(Ordering::Acquire)
     }
 }
 

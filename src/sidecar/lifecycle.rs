@@ -98,6 +98,7 @@ impl Sidecar {
                 self.prune(&signal),
                 async { self.current().webhook.report_refused().await },
                 self.keep_ahead(&signal),
+                self.make_up_for_token(&signal),
                 lasting.traces.run(&signal)
             );
             let current = self.current();

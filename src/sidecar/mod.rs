@@ -60,6 +60,8 @@ pub use tls::unusable_files;
 
 /// How often what is old enough is removed from the store.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
+/// How often it is tried to leave the admin token, where there was no room.
+const ROOM_EVERY: Duration = Duration::from_secs(5);
 
 /// Who opened an audit log that no sidecar which serves opened.
 #[cfg(feature = "cli")]
@@ -270,7 +272,7 @@ impl Sidecar {
     /// A change that was begun may be made although its caller left; each is atomic.
     pub async fn ask_admin(&self, mut request: Request<Full<Bytes>>) -> Response<AdminBody> {
         let current = self.current();
-        let bearer = format!("Bearer {}", current.admin_token.expose());
+        let bearer = format!("Bearer {}", current.admin_token.get().expose());
         if let Ok(bearer) = HeaderValue::from_str(&bearer) {
             request.headers_mut().insert(header::AUTHORIZATION, bearer);
         }
@@ -352,6 +354,32 @@ impl Sidecar {
                 () = walk => {}
                 // The sender lives as long as `self`.
                 _ = generations.changed() => {}
+            }
+        }
+    }
+
+    /// Leaves the admin token once there is room, where there was none.
+    async fn make_up_for_token(&self, shutdown: &Shutdown) {
+        let mut generations = self.parts.generations.subscribe();
+        while !shutdown.is_given() {
+            if !self.parts.lasting.owes_token() {
+                tokio::select! {
+                    // The sender lives as long as `self`.
+                    _ = generations.changed() => continue,
+                    () = shutdown.wait() => return,
+                }
+            }
+            // The pause ends early on shutdown.
+            let _ = tokio::time::timeout(ROOM_EVERY, shutdown.wait()).await;
+            let sidecar = self.clone();
+            let leaving = move || {
+                let current = sidecar.current();
+                let lasting = &sidecar.parts.lasting;
+                lasting.leave_admin_token(&current.config, &current.admin_token)
+            };
+            match tokio::task::spawn_blocking(leaving).await {
+                Ok(Ok(())) | Err(_) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "the admin token isn't left yet"),
             }
         }
     }

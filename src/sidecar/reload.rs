@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::configuration::{ConfigView, ReloadError, Reloaded};
+use crate::admin::token::TokenInForce;
 use crate::audit::entry::{Entry, Event};
 use crate::config::Config;
 use crate::config::error::{ConfigErrors, Fault};
 use crate::net::shutdown::Stage;
-use crate::protocol::secret::Secret;
 use crate::sidecar::audit::AuditBeside;
 use crate::sidecar::builder::{BuildError, admin_token};
 use crate::sidecar::generation::{Generation, Making};
@@ -40,7 +40,7 @@ struct Prepared {
     config: Config,
     means: Means,
     identities: Identities,
-    admin_token: Secret<String>,
+    admin_token: TokenInForce,
 }
 
 impl Sidecar {
@@ -207,7 +207,7 @@ impl Sidecar {
         // A token that was made stays: the command line holds it.
         let admin_token = match (&config.admin.token, &former.config.admin.token) {
             (None, None) => former.admin_token.clone(),
-            _ => admin_token(&config).map_err(refused)?,
+            _ => TokenInForce::new(admin_token(&config).map_err(refused)?),
         };
         Ok(Prepared {
             config,

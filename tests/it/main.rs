@@ -86,6 +86,8 @@ mod explain;
 mod export;
 #[cfg(feature = "simulator")]
 mod front_limits;
+#[cfg(feature = "cli")]
+mod full_disk;
 #[cfg(feature = "simulator")]
 mod key_change;
 #[cfg(feature = "cli")]

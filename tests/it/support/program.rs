@@ -207,6 +207,11 @@ impl Program {
         line.and_then(|value| value.trim().parse().ok())
     }
 
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `kill -9`; returns when there is nothing left of it.
     pub fn kill(mut self) {
         self.child.kill().expect("it ran");
