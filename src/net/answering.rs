@@ -2,7 +2,9 @@
 //! a body.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use hyper::body::Incoming;
 
 use crate::net::hang_up::Asked;
 use crate::net::head::HeadFault;
@@ -30,6 +32,15 @@ struct Turns {
     is_tls: AtomicBool,
     /// Whether whoever answers asked for the socket.
     asked: Asked,
+    rest: Mutex<Rest>,
+}
+
+/// What nobody read of a body.
+#[derive(Debug, Default)]
+struct Rest {
+    body: Option<Incoming>,
+    /// Whose was asked for: whatever is given up later isn't kept.
+    asked: u64,
 }
 
 impl Answering {
@@ -95,6 +106,22 @@ impl Answering {
             .0
             .unread
             .compare_exchange(turn, 0, ordering.0, ordering.1);
+    }
+
+    /// Keeps what nobody reads of the request of that turn, as long as it is being answered. (What was
+    /// dropped hyper doesn't read, and then it has to close the connection.)
+    pub(crate) fn leave(&self, turn: u64, body: Incoming) {
+        let mut rest = self.0.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.turn() == turn && rest.asked != turn {
+            rest.body = Some(body);
+        }
+    }
+
+    /// What nobody read of the request that is being answered, where nobody reads it still.
+    pub(crate) fn take_rest(&self) -> Option<Incoming> {
+        let mut rest = self.0.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        rest.asked = self.turn();
+        rest.body.take()
     }
 
     /// The answer is there: what arrives next is another head.

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use crate::net::answering::Answering;
@@ -33,7 +33,8 @@ impl Within {
 /// connection is closed.
 #[derive(Debug)]
 pub struct RequestBody {
-    body: Incoming,
+    /// There until it is dropped, or breaks off.
+    body: Option<Incoming>,
     answering: Answering,
     turn: u64,
 }
@@ -41,9 +42,20 @@ pub struct RequestBody {
 impl RequestBody {
     pub(crate) fn new(body: Incoming, answering: Answering, turn: u64) -> Self {
         Self {
-            body,
+            body: Some(body),
             answering,
             turn,
+        }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if self.answering.turn() == self.turn
+            && self.answering.is_unread()
+            && let Some(body) = self.body.take()
+        {
+            self.answering.leave(self.turn, body);
         }
     }
 }
@@ -56,20 +68,61 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if frame.is_none() || self.body.is_end_stream() {
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
+        if frame.is_none() || body.is_end_stream() {
             self.answering.read(self.turn);
+        }
+        if matches!(frame, Some(Err(_))) {
+            // What comes then is no rest of it.
+            self.body = None;
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let hint = self.body.as_ref().map(Body::size_hint);
+        hint.unwrap_or_default()
     }
+}
+
+/// How much of a body that nobody reads is read all the same, bytes, and how long it may take to come:
+/// it is on its way as a rule, and then the connection can go on.
+const SMALL_REST: (u64, Duration) = (64 << 10, Duration::from_millis(250));
+
+/// Whether something stays unread of a request that nobody reads any more. Where it `may_go_on`, and that is
+/// little, it is read first.
+pub(crate) async fn stays_unread(answering: &Answering, may_go_on: bool) -> bool {
+    let (most, within) = SMALL_REST;
+    // Taken in any case: hyper goes on once it is dropped.
+    let Some(rest) = answering.take_rest() else {
+        return answering.is_unread();
+    };
+    if !may_go_on || rest.size_hint().lower() > most {
+        return true;
+    }
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let mut rest = std::pin::pin!(Limited::new(rest, most));
+    let reading = async {
+        loop {
+            match rest.frame().await {
+                None => return true,
+                Some(Ok(_)) => {}
+                Some(Err(_)) => return false,
+            }
+        }
+    };
+    let is_read = tokio::time::timeout(within, reading).await.unwrap_or(false);
+    if is_read {
+        answering.read(answering.turn());
+    }
+    !is_read
 }
 
 /// Why a body couldn't be read.

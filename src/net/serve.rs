@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, EXPECT};
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::net::answering::Answering;
 use crate::net::at_once::at_once;
-use crate::net::body::{BoxError, RequestBody, Within};
+use crate::net::body::{BoxError, RequestBody, Within, stays_unread};
 use crate::net::crowd::{Crowd, Member};
 use crate::net::hang_up::Line;
 use crate::net::head;
@@ -280,7 +280,10 @@ async fn converse(
         if let Some(fault) = cut_off {
             request.extensions_mut().insert(head::CutOff(fault));
         }
+        let has_body = !request.body().is_end_stream();
         let turn = answering.begin(request.body().size_hint().exact());
+        // Who waits to be told to send sends nothing of what is refused.
+        let waits = has_body && request.headers().contains_key(EXPECT);
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(Line(answering.clone()));
         request.extensions_mut().insert(Within(terms.body));
@@ -294,8 +297,10 @@ async fn converse(
         let ending = ending.clone();
         async move {
             let mut answer = answer.await;
+            let may_go_on = !is_unclear && !waits;
+            let is_unread = answering.is_unread() && stays_unread(&answering, may_go_on).await;
             answering.end();
-            if is_unclear || ending.stage() >= Stage::Leaving {
+            if is_unclear || is_unread || ending.stage() >= Stage::Leaving {
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(CONNECTION, close);
             }

@@ -331,6 +331,93 @@ async fn whoever_sends_ahead_is_answered_however_his_heads_are_divided() {
     assert_eq!(answers(&sidecar.admin, &[&many]).await, 600);
 }
 
+/// The head of the next answer of a connection, in lower case; none where that has ended.
+async fn next_head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    let read = async {
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.ok()?);
+        }
+        let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+        let length = head.split_once("content-length: ").expect("a length").1;
+        let length = length.split("\r\n").next().expect("a line");
+        let mut body = vec![0; length.parse().expect("a number")];
+        stream.read_exact(&mut body).await.ok()?;
+        Some(head)
+    };
+    let read = tokio::time::timeout(PATIENCE, read).await;
+    read.expect("an answer, or the end")
+}
+
+/// What is refused before its body has come.
+type Refusal<'a> = (&'a str, &'a str, &'a str, u16);
+
+/// A body of `length` bytes; what has come of it comes after the head.
+async fn refused(
+    (base, target, headers, status): Refusal<'_>,
+    length: usize,
+    came: &[u8],
+) -> (TcpStream, bool) {
+    let head = format!(
+        "POST {target} HTTP/1.1\r\nhost: {}\r\n{headers}content-length: {length}\r\n\r\n",
+        raw::authority(base)
+    );
+    let mut stream = raw::open(base, head.as_bytes()).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    stream.write_all(came).await.expect("written");
+    let first = next_head(&mut stream).await.expect("an answer");
+    let expected = format!("http/1.1 {status} ");
+    assert!(first.starts_with(&expected), "{target}: {first}");
+    let is_told = first.contains("\r\nconnection: close\r\n");
+    if !is_told {
+        let again = [head.as_bytes(), came].concat();
+        stream.write_all(&again).await.expect("written");
+        let second = next_head(&mut stream).await;
+        let second = second.unwrap_or_else(|| panic!("{target}: it ended unsaid"));
+        assert!(second.starts_with(&expected), "{target}: {second}");
+    }
+    (stream, is_told)
+}
+
+#[tokio::test]
+async fn who_is_refused_before_his_body_has_come_may_ask_again_or_is_told() {
+    let sidecar = TestSidecar::start().await;
+    let (proxy, webhook, admin) = (&*sidecar.proxy, &*sidecar.webhook, &*sidecar.admin);
+    let of_page = "origin: https://x.example\r\n";
+    let waits = "expect: 100-continue\r\n";
+    let (call, notify) = ("/v2/alipay.trade.query", "/alipay/notify");
+    let served = [
+        (proxy, "/nix", "", 404),
+        (proxy, call, of_page, 403),
+        (webhook, "/nix", "", 404),
+        (admin, "/api/reload", "", 401),
+    ];
+    let drained = [(proxy, call, "", 503), (webhook, notify, "", 503)];
+    for refusals in [&served[..], &drained] {
+        if refusals == &drained[..] {
+            let drain = sidecar.admin(Method::POST, "/api/drain?wait=0s", "").await;
+            assert_eq!(drain.status, StatusCode::ACCEPTED);
+        }
+        for &refusal in refusals {
+            // It comes at once, as far as that can be said.
+            let mut tries = 0;
+            while refused(refusal, 2, b"{}").await.1 {
+                tries += 1;
+                assert!(tries < 10, "{refusal:?}: never kept");
+            }
+            let (base, target, _, status) = refusal;
+            for (refusal, length) in [(refusal, 2), (refusal, 1 << 20)] {
+                let (mut stream, is_told) = refused(refusal, length, b"{").await;
+                assert!(is_told, "{refusal:?}");
+                assert_eq!(next_head(&mut stream).await, None);
+            }
+            if refusal.2.is_empty() {
+                assert!(refused((base, target, waits, status), 2, b"").await.1);
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_request_at_all_is_told_in_the_log_once_a_minute() {
     let log = tempfile::NamedTempFile::new().expect("a file");
