@@ -15,7 +15,6 @@
 //! | the files and the store put back to an earlier state, both | not found | not found | not found |
 
 use std::os::unix::fs::MetadataExt;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -23,7 +22,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, LastKnown};
 use crate::store::Store;
 use crate::store::error::StoreError;
 
@@ -251,10 +250,7 @@ impl Audit {
     /// Tells what `entry` makes.
     pub fn tell(&self, entry: impl FnOnce() -> Entry) {
         if let Some(log) = &*self.0.load() {
-            match log.now() {
-                Some(now) => log.queue.tell((now, entry())),
-                None => log.queue.lose(1),
-            }
+            log.queue.tell((log.clock.now_ms(), entry()));
         }
     }
 
@@ -270,10 +266,8 @@ impl Audit {
 
     fn tell_some(&self, entry: impl FnOnce() -> Entry, per_minute: u32) {
         if let Some(log) = &*self.0.load() {
-            match log.now() {
-                Some(now) => log.queue.tell_some((now, entry()), per_minute),
-                None => log.queue.lose(1),
-            }
+            let now = log.clock.now_ms();
+            log.queue.tell_some((now, entry()), per_minute);
         }
     }
 
@@ -314,7 +308,8 @@ impl Log {
     fn new(options: &AuditOptions, layout: Layout, anchor: Arc<Anchor>) -> Self {
         Self {
             queue: Arc::new(Queue::new(layout.places, options.metrics.clone())),
-            clock: Arc::clone(&options.clock),
+            // Neither who tells something nor the writer is to meet a bug of the host's.
+            clock: Arc::new(LastKnown::new(Arc::clone(&options.clock))),
             anchor,
             limits: Arc::new(ArcSwap::from_pointee(Limits::new(
                 options.retain,
@@ -324,11 +319,6 @@ impl Log {
             path: options.path.clone(),
             writer: Mutex::default(),
         }
-    }
-
-    /// `None`: the clock, a host's, has a bug, of which whoever tells something is to hear nothing.
-    fn now(&self) -> Option<i64> {
-        std::panic::catch_unwind(AssertUnwindSafe(|| self.clock.now_ms())).ok()
     }
 
     /// Writes from now on, behind the head `anchored`.

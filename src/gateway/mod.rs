@@ -385,7 +385,13 @@ async fn unsent<T>(
     signing: impl Future<Output = Result<T, GatewayError>>,
 ) -> Result<T, GatewayError> {
     let signed = AssertUnwindSafe(signing).catch_unwind().await;
-    signed.unwrap_or_else(|_| Err(SignError::Failed("a bug ended it".to_owned()).into()))
+    let signed =
+        signed.unwrap_or_else(|_| Err(SignError::Failed("a bug ended it".to_owned()).into()));
+    if let Err(GatewayError::Sign(SignError::Unavailable(error))) = &signed {
+        let error = signer::chain(error.as_ref());
+        tracing::warn!(%error, "the signer is not available");
+    }
+    signed
 }
 
 /// What a reply is verified with.
