@@ -42,11 +42,12 @@ pub struct ExchangeContext {
 /// With what a code came that was exchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CameWith {
-    /// Without a `state`, or by an operator.
+    /// Without a `state`.
     Nothing,
     /// With the `state` of this digest.
     State(MemoKey),
-    /// Nobody knows: it is under way, or was noted by a version that didn't note this.
+    /// Nobody knows: it is under way, an operator brought it, or it was noted by a version that didn't note
+    /// this.
     Unknown,
 }
 
@@ -95,7 +96,8 @@ impl Tokens {
         code: &Secret<String>,
         context: ExchangeContext,
     ) -> Result<Vec<Merchant>, TokenError> {
-        let how = (context, CameWith::Nothing);
+        // An operator's word is of no browser: one whose state is bound to the code may still come back.
+        let how = (context, CameWith::Unknown);
         let exchanged = self.exchange_in(None, (app, code), how).await?;
         Ok(exchanged.merchants)
     }

@@ -5,9 +5,11 @@ use std::time::Duration;
 use alipay_sidecar::clock::Clock as _;
 use alipay_sidecar::config::webhook::WebhookConfig;
 use alipay_sidecar::protocol::secret::Secret;
-use alipay_sidecar::simulator::{DEFAULT_APP_ID, FIRST_AUTH_APP_ID, Fault, FaultKind};
+use alipay_sidecar::simulator::{
+    DEFAULT_APP_ID, FIRST_AUTH_APP_ID, Fault, FaultKind, SECOND_AUTH_APP_ID,
+};
 use alipay_sidecar::store::{Change, MemoKey, Store as _};
-use alipay_sidecar::token::TOKEN_METHOD;
+use alipay_sidecar::token::{ExchangeContext, TOKEN_METHOD};
 use bytes::Bytes;
 use http::header::LOCATION;
 use http::{Response, StatusCode};
@@ -25,6 +27,8 @@ const SLOW: Duration = Duration::from_secs(1);
 /// From a public network, and from another.
 const ONE: &str = "203.0.113.7";
 const OTHER: &str = "203.0.113.8";
+/// An app that the simulator doesn't know.
+const UNKNOWN_APP_ID: &str = "2021000199999999";
 
 fn config() -> WebhookConfig {
     WebhookConfig {
@@ -97,12 +101,50 @@ impl Parts {
     }
 
     async fn callback(&self, code: &str, state: Option<&str>) -> Response<Full<Bytes>> {
-        let state = state.map(|s| format!("&state={s}")).unwrap_or_default();
-        self.get(&format!(
-            "/alipay/auth?app_id={DEFAULT_APP_ID}&source=alipay_app_auth&app_auth_code={code}{state}"
-        ))
-        .await
+        self.get(&path_back(DEFAULT_APP_ID, code, state)).await
     }
+
+    /// Waits until Alipay has been asked about so many codes.
+    async fn until_asked(&self, times: usize) {
+        let asked = async {
+            while self.asked(TOKEN_METHOD) < times {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let asked = tokio::time::timeout(Duration::from_secs(20), asked).await;
+        asked.expect("asked");
+    }
+
+    /// An operator exchanges a code himself.
+    async fn operator(&self, code: &str) {
+        let context = ExchangeContext {
+            reference: Some("shop".to_owned()),
+            bound: true,
+        };
+        let code = Secret::new(code.to_owned());
+        let merchants = self.tokens.exchange(&self.app(), &code, context).await;
+        assert_eq!(merchants.expect("exchanged").len(), 1);
+    }
+
+    /// A state and a code that is bound to it, and wasn't exchanged.
+    async fn bound_pair(&self) -> (String, String) {
+        let (own, code) = (self.state("own").await, self.auth_code());
+        self.simulator.fault(Fault::once(FaultKind::Html));
+        let failed = self.callback(&code, Some(&own)).await;
+        assert_eq!(failed.status(), StatusCode::BAD_GATEWAY);
+        (own, code)
+    }
+
+    async fn is_refused(&self, code: &str, state: Option<&str>) {
+        let (status, location, _) = told(self.callback(code, state).await).await;
+        assert_eq!((status, location), (StatusCode::BAD_REQUEST, None));
+    }
+}
+
+/// Where a browser comes back to.
+fn path_back(app_id: &str, code: &str, state: Option<&str>) -> String {
+    let state = state.map(|s| format!("&state={s}")).unwrap_or_default();
+    format!("/alipay/auth?app_id={app_id}&source=alipay_app_auth&app_auth_code={code}{state}")
 }
 
 #[tokio::test]
@@ -529,7 +571,7 @@ async fn a_code_that_came_without_a_state_names_nobody_by_a_later_one() {
 #[tokio::test]
 async fn who_joins_an_exchange_is_judged_as_who_comes_later() {
     let parts = parts(|_| ()).await;
-    for is_bound in [true, false] {
+    for (is_bound, asked) in [(true, 1), (false, 2)] {
         let slow = Fault::once(FaultKind::Slow);
         parts.simulator.fault(slow.delay(SLOW));
         let (own, other) = (parts.state("own").await, parts.state("other").await);
@@ -537,7 +579,7 @@ async fn who_joins_an_exchange_is_judged_as_who_comes_later() {
         let meanwhile = |state| {
             let (parts, code) = (&parts, &code);
             async move {
-                tokio::time::sleep(SLOW / 4).await;
+                parts.until_asked(asked).await;
                 told(parts.callback(code, state).await).await
             }
         };
@@ -587,6 +629,120 @@ async fn of_those_who_come_at_once_with_one_code_one_is_answered() {
 }
 
 #[tokio::test]
+async fn of_two_states_that_come_at_once_with_one_code_the_one_that_is_answered_is_bound() {
+    let parts = parts(|_| ()).await;
+    for n in 1..=8 {
+        let (one, other) = (parts.state("one").await, parts.state("other").await);
+        let code = parts.auth_code();
+        let answers = tokio::join!(
+            parts.callback(&code, Some(&one)),
+            parts.callback(&code, Some(&other)),
+        );
+        let (won, lost, done) = match answers.0.status() {
+            StatusCode::FOUND => (("one", one), (other, answers.1), answers.0),
+            _ => (("other", other), (one, answers.0), answers.1),
+        };
+        let (lost, refused) = lost;
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(parts.asked(TOKEN_METHOD), n);
+        let ((reference, won), done) = (won, location(&done));
+        assert_eq!(parameter(&done, "ref"), Some(reference));
+        let event = parts.inbox().await.pop().expect("an event").0;
+        let event = event.event.expect("an event");
+        assert_eq!(event.reference.as_deref(), Some(reference));
+        assert!(event.bound);
+        parts.is_refused(&code, Some(&lost)).await;
+        assert_eq!(location(&parts.callback(&code, Some(&won)).await), done);
+    }
+}
+
+#[tokio::test]
+async fn what_an_operator_exchanged_is_answered_to_the_state_that_was_bound_before() {
+    let mut parts = parts(|_| ()).await;
+    let (own, code) = parts.bound_pair().await;
+    let other = parts.state("other").await;
+    parts.operator(&code).await;
+    for _ in 0..2 {
+        let done = location(&parts.callback(&code, Some(&own)).await);
+        assert!(done.ends_with("&ref=own"));
+        parts.is_refused(&code, Some(&other)).await;
+        let done = location(&parts.callback(&code, None).await);
+        assert_eq!(parameter(&done, "ref"), None);
+        parts.restart_webhook(&config());
+        parts.clock.advance_ms(LINK_MS);
+    }
+    let failed_and_done = 2;
+    assert_eq!(parts.asked(TOKEN_METHOD), failed_and_done);
+}
+
+#[tokio::test]
+async fn who_joins_an_operators_exchange_is_answered_by_the_state_that_was_bound_before() {
+    let parts = parts(|_| ()).await;
+    let (own, code) = parts.bound_pair().await;
+    let other = parts.state("other").await;
+    let slow = Fault::once(FaultKind::Slow);
+    parts.simulator.fault(slow.delay(SLOW));
+    let meanwhile = async {
+        let failed_and_slow = 2;
+        parts.until_asked(failed_and_slow).await;
+        parts.is_refused(&code, Some(&other)).await;
+        location(&parts.callback(&code, Some(&own)).await)
+    };
+    let ((), done) = tokio::join!(parts.operator(&code), meanwhile);
+    assert!(done.ends_with("&ref=own"));
+    assert_eq!(location(&parts.callback(&code, Some(&own)).await), done);
+    parts.is_refused(&code, Some(&other)).await;
+}
+
+#[tokio::test]
+async fn an_operator_gets_what_came_with_a_state_and_takes_nothing_from_it() {
+    let parts = parts(|_| ()).await;
+    let (own, code) = (parts.state("own").await, parts.auth_code());
+    let done = location(&parts.callback(&code, Some(&own)).await);
+    parts.operator(&code).await;
+    assert_eq!(location(&parts.callback(&code, Some(&own)).await), done);
+    parts.is_refused(&code, None).await;
+}
+
+#[tokio::test]
+async fn a_code_that_came_without_a_state_is_refused_while_none_may() {
+    let mut parts = parts(|_| ()).await;
+    let (state, code) = (parts.state("shop").await, parts.auth_code());
+    let done = location(&parts.callback(&code, None).await);
+    parts.reconfigure_webhook(&WebhookConfig {
+        accept_stateless_auth: false,
+        ..config()
+    });
+    parts.is_refused(&code, None).await;
+    parts.is_refused(&code, Some(&state)).await;
+    parts.reconfigure_webhook(&config());
+    assert_eq!(location(&parts.callback(&code, None).await), done);
+    assert_eq!(parts.asked(TOKEN_METHOD), 1);
+}
+
+#[tokio::test]
+async fn a_code_is_known_to_its_app_alone() {
+    let parts = parts(|_| ()).await;
+    let (own, code) = (parts.state("own").await, parts.auth_code());
+    let done = location(&parts.callback(&code, Some(&own)).await);
+    parts.add_app(UNKNOWN_APP_ID);
+    let link = format!("/alipay/auth/start?ref=own&app_id={UNKNOWN_APP_ID}");
+    let link = location(&parts.get(&link).await);
+    let theirs = parameter(&link, "state").expect("a state");
+    for (app_id, state, asked) in [
+        (DEFAULT_APP_ID, theirs, 1),
+        (UNKNOWN_APP_ID, &*own, 1),
+        (UNKNOWN_APP_ID, theirs, 2),
+    ] {
+        let path = path_back(app_id, &code, Some(state));
+        let refused = parts.get(&path).await;
+        assert!(refused.headers().get(LOCATION).is_none(), "{path}");
+        assert_eq!(parts.asked(TOKEN_METHOD), asked, "{path}");
+    }
+    assert_eq!(location(&parts.callback(&code, Some(&own)).await), done);
+}
+
+#[tokio::test]
 async fn a_code_that_was_not_exchanged_goes_on_with_its_state_and_then_with_no_other() {
     let parts = parts(|_| ()).await;
     let (own, other) = (parts.state("own").await, parts.state("other").await);
@@ -605,30 +761,34 @@ async fn a_code_that_was_not_exchanged_goes_on_with_its_state_and_then_with_no_o
 #[tokio::test]
 async fn what_was_remembered_without_its_state_is_answered_to_what_is_bound_to_it() {
     let parts = parts(|_| ()).await;
-    parts.callback(&parts.auth_code(), None).await;
-    let (own, other) = (parts.state("own").await, parts.state("other").await);
-    let code = "of-the-version-before";
-    let MemoKey(digest) = MemoKey::new("auth-code", &[code]);
-    let remember = |key, value: &[u8]| Change::Remember {
-        key,
-        value: Secret::new(value.to_vec()),
-        expires_at: parts.clock.now_ms() + DAY_MS,
-    };
-    let kept = vec![
-        remember(MemoKey::new("auth-state", &[&own]), &digest),
-        remember(
-            MemoKey::new("exchange", &[DEFAULT_APP_ID, code]),
-            FIRST_AUTH_APP_ID.as_bytes(),
-        ),
-    ];
-    parts.store.commit(kept).await.expect("kept");
-    for _ in 0..2 {
-        let done = location(&parts.callback(code, Some(&own)).await);
-        assert!(done.ends_with(&format!("&auth_app_id={FIRST_AUTH_APP_ID}&ref=own")));
-        let done = location(&parts.callback(code, None).await);
-        assert!(done.ends_with(&format!("&auth_app_id={FIRST_AUTH_APP_ID}")));
-        let refused = parts.callback(code, Some(&other)).await;
-        assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+    let both = [FIRST_AUTH_APP_ID, SECOND_AUTH_APP_ID];
+    let code = parts.simulator.app_auth_code(None, &both);
+    parts.callback(&code.expect("merchants"), None).await;
+    for ids in [&both[..1], &both] {
+        let (own, other) = (parts.state("own").await, parts.state("other").await);
+        let code = format!("of-the-version-before-{}", ids.len());
+        let MemoKey(digest) = MemoKey::new("auth-code", &[&code]);
+        let remember = |key, value: &[u8]| Change::Remember {
+            key,
+            value: Secret::new(value.to_vec()),
+            expires_at: parts.clock.now_ms() + DAY_MS,
+        };
+        let kept = vec![
+            remember(MemoKey::new("auth-state", &[&own]), &digest),
+            remember(
+                MemoKey::new("exchange", &[DEFAULT_APP_ID, &code]),
+                ids.join(" ").as_bytes(),
+            ),
+        ];
+        parts.store.commit(kept).await.expect("kept");
+        let expected = format!("&auth_app_id={}", ids.join("%2C"));
+        for _ in 0..2 {
+            let done = location(&parts.callback(&code, Some(&own)).await);
+            assert!(done.ends_with(&format!("{expected}&ref=own")), "{done}");
+            let done = location(&parts.callback(&code, None).await);
+            assert!(done.ends_with(&expected), "{done}");
+            parts.is_refused(&code, Some(&other)).await;
+        }
     }
     assert_eq!(parts.asked(TOKEN_METHOD), 1);
 }

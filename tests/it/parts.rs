@@ -217,6 +217,19 @@ impl Parts {
         replaced.expect("good keys");
     }
 
+    /// Another app is ours, too.
+    pub(crate) fn add_app(&self, app_id: &str) {
+        let first = app(self.simulator.platform_public_key());
+        let second = App {
+            app_id: AppId::new(app_id).expect("id"),
+            ..first.clone()
+        };
+        let replaced = self
+            .apps
+            .replace(&[first, second], &upstream(&self.simulator));
+        replaced.expect("good keys");
+    }
+
     pub(crate) fn app(&self) -> Arc<SigningApp> {
         self.apps.only().expect("one app")
     }
