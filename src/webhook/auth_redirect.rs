@@ -277,7 +277,9 @@ async fn bind(
     };
     match known {
         Some(known) if known != digest => Err(Page::StateRefused),
-        _ => Ok(slot),
+        // Maybe a moment ago, by who came with the same two: then it is counted there.
+        Some(_) => Ok(None),
+        None => Ok(slot),
     }
 }
 

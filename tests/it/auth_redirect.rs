@@ -27,6 +27,8 @@ const SLOW: Duration = Duration::from_secs(1);
 /// From a public network, and from another.
 const ONE: &str = "203.0.113.7";
 const OTHER: &str = "203.0.113.8";
+/// How many bad codes, and how many states bound for nothing, a public network has at once.
+const SHARE: u64 = 8;
 /// An app that the simulator doesn't know.
 const UNKNOWN_APP_ID: &str = "2021000199999999";
 
@@ -102,6 +104,16 @@ impl Parts {
 
     async fn callback(&self, code: &str, state: Option<&str>) -> Response<Full<Bytes>> {
         self.get(&path_back(DEFAULT_APP_ID, code, state)).await
+    }
+
+    /// The same from a public network.
+    async fn callback_from(
+        &self,
+        network: &str,
+        (code, state): (&str, &str),
+    ) -> Response<Full<Bytes>> {
+        let path = path_back(DEFAULT_APP_ID, code, Some(state));
+        self.get_from(network, &path).await
     }
 
     /// Waits until Alipay has been asked about so many codes.
@@ -493,6 +505,28 @@ async fn states_that_are_bound_while_alipay_cannot_be_asked_are_bounded() {
         assert_eq!(failed.status(), expected, "{number}");
     }
     assert_eq!(parts.prunable_memos(2 * DAY_MS).await, 60);
+}
+
+#[tokio::test]
+async fn one_pair_that_comes_twice_at_once_counts_once() {
+    let parts = parts(|_| ()).await;
+    parts
+        .simulator
+        .fault(Fault::once(FaultKind::Html).times(100));
+    for number in 0..=SHARE {
+        let (state, code) = (parts.state("a").await, parts.auth_code());
+        let (one, other) = tokio::join!(
+            parts.callback_from(ONE, (&code, &state)),
+            parts.callback_from(ONE, (&code, &state)),
+        );
+        let expected = match number == SHARE {
+            true => StatusCode::SERVICE_UNAVAILABLE,
+            false => StatusCode::BAD_GATEWAY,
+        };
+        let found = [one.status(), other.status()];
+        assert_eq!(found, [expected; 2], "{number}");
+    }
+    assert_eq!(parts.prunable_memos(2 * DAY_MS).await, SHARE);
 }
 
 #[tokio::test]
