@@ -142,7 +142,7 @@ async fn authorize(
     }
     check_allowance(inner, (&app, &code), asker).await?;
     let (context, slot) = match state {
-        Some(state) => bound(inner, &app, state, &code).await?,
+        Some(state) => bound(inner, (&app, asker), (state, &code)).await?,
         None if settings.webhook.accept_stateless_auth => (ExchangeContext::default(), None),
         None => return Err(Page::StateMissing),
     };
@@ -156,12 +156,12 @@ async fn authorize(
         Ok(exchanged) if exchanged.answers(came_with) => exchanged.merchants,
         // It came with another's, maybe a moment ago, or with none.
         Ok(_) => {
-            count_bad(inner, asker, binds);
+            count_bad(inner, asker, (false, binds));
             return Err(state.map_or(Page::StateMissing, |_| Page::StateRefused));
         }
         Err(error) => {
             let is_refused = matches!(error, TokenError::Refused { .. });
-            count_bad(inner, asker, binds || is_refused);
+            count_bad(inner, asker, (is_refused, binds));
             return Err(failed(&app.app_id, &error));
         }
     };
@@ -198,11 +198,15 @@ async fn check_allowance(
 
 /// Counts a code that Alipay refused, whatever for: anybody may bring any, and each is a signed call of
 /// our app. A network that failed is nobody's fault; but where a state was bound for it, or for a code
-/// that was another's, that stays in the store for a day, and anybody may have as many states as he likes.
-fn count_bad(inner: &Inner, asker: Asker<'_>, is_bad: bool) {
-    if is_bad {
-        inner.bad_codes.count(asker, inner.parts.clock.now_ms());
-    }
+/// that was another's, that stays in the store for a day, and anybody may have as many states as he likes:
+/// it counts among those.
+fn count_bad(inner: &Inner, asker: Asker<'_>, (is_refused, binds): (bool, bool)) {
+    let counted = match (is_refused, binds) {
+        (true, _) => asker,
+        (false, true) => asker.in_vain(),
+        (false, false) => return,
+    };
+    inner.bad_codes.count(counted, inner.parts.clock.now_ms());
 }
 
 /// The app that the callback or the link is for: where there is only one, it is implied.
@@ -222,9 +226,8 @@ fn app(inner: &Inner, params: &Params) -> Option<Arc<SigningApp>> {
 /// Alipay: then the same two can come again.
 async fn bound(
     inner: &Inner,
-    app: &SigningApp,
-    state: &str,
-    code: &Secret<String>,
+    (app, asker): (&SigningApp, Asker<'_>),
+    (state, code): (&str, &Secret<String>),
 ) -> Result<(ExchangeContext, Option<Slot>), Page> {
     let read = inner.parts.state_key.read(&app.app_id, state);
     let State {
@@ -239,7 +242,7 @@ async fn bound(
         Some(CameWith::State(_) | CameWith::Nothing) => return Err(Page::StateRefused),
         unsure => {
             let may_bind = unsure.is_none() && now.div_euclid(1000) < expires_at;
-            bind(inner, &app.app_id, (state, code), (may_bind, now)).await?
+            bind(inner, asker, (state, code), (may_bind, now)).await?
         }
     };
     let reference = match reference {
@@ -257,7 +260,7 @@ async fn bound(
 /// exchange where it wasn't.
 async fn bind(
     inner: &Inner,
-    app_id: &AppId,
+    asker: Asker<'_>,
     (state, code): (&str, &Secret<String>),
     (may_bind, now): (bool, i64),
 ) -> Result<Option<Slot>, Page> {
@@ -268,9 +271,10 @@ async fn bind(
         None if !may_bind => return Err(Page::StateRefused),
         None => {
             // Anybody can come with a fresh state and rubbish: nothing is written for what isn't
-            // going to be exchanged.
+            // going to be exchanged, nor where too much of it was in vain.
+            check_in_vain(inner, asker, now)?;
             let slot = inner.parts.tokens.slot();
-            let slot = slot.map_err(|error| failed(app_id, &error))?;
+            let slot = slot.map_err(|error| failed(asker.app_id, &error))?;
             let known = commit_bound(inner, key, digest.clone(), now).await;
             (known.map_err(store_failed)?, Some(slot))
         }
@@ -281,6 +285,15 @@ async fn bind(
         Some(_) => Ok(None),
         None => Ok(slot),
     }
+}
+
+/// Refuses to bind one more state while too many were bound for nothing. What is bound goes on.
+fn check_in_vain(inner: &Inner, asker: Asker<'_>, now: i64) -> Result<(), Page> {
+    inner.bad_codes.may(asker.in_vain(), now).map_err(|wait_s| {
+        let app_id = asker.app_id;
+        tracing::warn!(%app_id, "too many states were bound for nothing; one more isn't");
+        Page::TooManyCodes { wait_s }
+    })
 }
 
 /// Keeps what a state is bound to; gives what somebody else bound it to in the meantime.

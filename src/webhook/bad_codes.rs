@@ -2,9 +2,10 @@
 //!
 //! The callback is open to the world, isn't signed, and a code can't be judged but by asking Alipay,
 //! whose patience with an app is limited. Codes that are good cost nothing here; those that Alipay
-//! refuses do, whatever for, and so does a state that is bound to a code that then isn't exchanged, since
-//! that is kept for a day. Where an app's are used up, nothing is asked for a while: who was wrongly turned
-//! away comes again with the same code, which lives for a day.
+//! refuses do, whatever for. Where an app's are used up, nothing is asked for a while: who was wrongly turned
+//! away comes again with the same code, which lives for a day. So does a state that is bound to a code that
+//! then isn't exchanged, since that is kept for a day, but of an allowance of its own: an Alipay that can't
+//! be asked uses that up, and those whose state is bound must go on as soon as it can.
 //!
 //! Each public network has an eighth of it, so that whoever sends rubbish keeps himself out and nobody
 //! else; behind an ingress everybody has the same address, and all that there is. Callbacks without
@@ -22,19 +23,21 @@ const UNBOUND: Allowance = Allowance {
     burst: 30,
     interval_ms: 2000,
 };
-/// Refused codes with one of ours, and states bound for nothing: 60 a minute.
+/// Refused codes with one of ours, and as many states bound for nothing: 60 a minute.
 const BOUND: Allowance = Allowance {
     burst: 60,
     interval_ms: 1000,
 };
 
-/// How a callback says who began the authorisation.
+/// How a callback says who began the authorisation: as what a bad one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Binding {
     /// By a `state` of ours.
     Bound,
     /// Not at all.
     Unbound,
+    /// By one of ours that is bound for nothing: no code is known to be bad by that.
+    InVain,
 }
 
 /// Whose a code is.
@@ -55,7 +58,7 @@ type Key = (AppId, Binding);
 pub(super) struct BadCodes(Shares<Key>);
 
 impl BadCodes {
-    /// Whether Alipay may be asked about one more.
+    /// Whether Alipay may be asked about one more, or one more state be bound.
     ///
     /// # Errors
     /// After how many seconds it may, unless others come first.
@@ -72,13 +75,21 @@ impl BadCodes {
 }
 
 impl Asker<'_> {
+    /// The same whose state is bound for nothing.
+    pub(super) fn in_vain(self) -> Self {
+        Self {
+            binding: Binding::InVain,
+            ..self
+        }
+    }
+
     fn key(&self) -> Key {
         (self.app_id.clone(), self.binding)
     }
 
     fn allowance(&self) -> Allowance {
         match self.binding {
-            Binding::Bound => BOUND,
+            Binding::Bound | Binding::InVain => BOUND,
             Binding::Unbound => UNBOUND,
         }
     }

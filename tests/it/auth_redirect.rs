@@ -494,17 +494,31 @@ async fn states_that_are_bound_while_alipay_cannot_be_asked_are_bounded() {
     let parts = parts(|_| ()).await;
     parts
         .simulator
-        .fault(Fault::once(FaultKind::Html).times(200));
+        .fault(Fault::once(FaultKind::Html).times(60));
+    let mut pairs = Vec::new();
     for number in 0..100 {
-        let (state, code) = (parts.state("a").await, format!("code-{number}"));
+        let (state, code) = (parts.state("a").await, parts.auth_code());
         let failed = parts.callback(&code, Some(&state)).await;
         let expected = match number >= 60 {
             true => StatusCode::SERVICE_UNAVAILABLE,
             false => StatusCode::BAD_GATEWAY,
         };
         assert_eq!(failed.status(), expected, "{number}");
+        pairs.push((state, code));
     }
-    assert_eq!(parts.prunable_memos(2 * DAY_MS).await, 60);
+    // What is bound goes on as soon as Alipay can be asked; what isn't has to wait.
+    for (state, code) in pairs.iter().take(10) {
+        let done = parts.callback(code, Some(state)).await;
+        assert_eq!(done.status(), StatusCode::FOUND);
+    }
+    let (state, code) = pairs.last().expect("some");
+    let expected = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::FOUND];
+    for expected in expected {
+        let answer = parts.callback(code, Some(state)).await;
+        assert_eq!(answer.status(), expected);
+        parts.clock.advance_ms(1000);
+    }
+    assert_eq!(parts.prunable_memos(2 * DAY_MS).await, 61 + 11);
 }
 
 #[tokio::test]
