@@ -705,6 +705,29 @@ async fn of_two_states_that_come_at_once_with_one_code_the_one_that_is_answered_
 }
 
 #[tokio::test]
+async fn a_state_that_was_bound_to_the_code_of_another_counts() {
+    let parts = parts(|_| ()).await;
+    let mut exchanged = 0;
+    loop {
+        let (one, other) = (parts.state("one").await, parts.state("other").await);
+        let code = parts.auth_code();
+        let (one, other) = tokio::join!(
+            parts.callback_from(ONE, (&code, &one)),
+            parts.callback_from(ONE, (&code, &other)),
+        );
+        let found = [one.status(), other.status()];
+        if found.contains(&StatusCode::SERVICE_UNAVAILABLE) {
+            break;
+        }
+        exchanged += 1;
+        assert!(exchanged <= 50, "none of those who lost was counted");
+    }
+    // Of each exchange its memo and the state that won.
+    let bound = parts.prunable_memos(2 * DAY_MS).await - 2 * exchanged;
+    assert_eq!(bound, SHARE);
+}
+
+#[tokio::test]
 async fn what_an_operator_exchanged_is_answered_to_the_state_that_was_bound_before() {
     let mut parts = parts(|_| ()).await;
     let (own, code) = parts.bound_pair().await;
