@@ -68,7 +68,8 @@ impl Exchanged {
         self.came_with == CameWith::Unknown || self.came_with == state
     }
 
-    /// What a backend's own exchange gave: of its code nothing is known.
+    /// What was bought by a backend's own call, which brings no code that a callback asks for: its flight has
+    /// a name of another kind, so that no callback joins it and is answered by this.
     pub(super) fn by_somebody(merchants: Vec<Merchant>) -> Self {
         Self {
             merchants,

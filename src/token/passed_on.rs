@@ -84,6 +84,7 @@ impl Tokens {
         node: &[u8],
     ) -> Result<Vec<Merchant>, TokenError> {
         let granted = token_reply::parse(node).map_err(TokenError::Reply)?;
+        // Of a kind of its own: no callback's exchange joins this.
         let key = MemoKey::new("absorb", &[&String::from_utf8_lossy(node)]);
         let (parts, app_id) = (Arc::clone(&self.parts), app.app_id.clone());
         let work = async move {
