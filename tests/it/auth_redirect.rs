@@ -657,6 +657,7 @@ async fn of_those_who_come_at_once_with_one_code_one_is_answered() {
     for n in 1..=4 {
         let (one, other) = (parts.state("one").await, parts.state("other").await);
         let code = parts.auth_code();
+        parts.clock.advance_ms(1);
         let (one, other, none) = tokio::join!(
             parts.callback(&code, Some(&one)),
             parts.callback(&code, Some(&other)),
@@ -682,6 +683,8 @@ async fn of_two_states_that_come_at_once_with_one_code_the_one_that_is_answered_
     for n in 1..=8 {
         let (one, other) = (parts.state("one").await, parts.state("other").await);
         let code = parts.auth_code();
+        // Of one moment events have no order.
+        parts.clock.advance_ms(1);
         let answers = tokio::join!(
             parts.callback(&code, Some(&one)),
             parts.callback(&code, Some(&other)),
