@@ -441,6 +441,7 @@ fn merchant() -> anyhow::Result<Authorization> {
         bound: true,
         is_plugin: false,
         agent_app_id: None,
+        renews: None,
         trigger: None,
         error: None,
         encrypt_key: None,

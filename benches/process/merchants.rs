@@ -185,6 +185,7 @@ fn change(number: u32) -> anyhow::Result<Change> {
             bound: true,
             is_plugin: false,
             agent_app_id: None,
+            renews: None,
             trigger: None,
             error: None,
             encrypt_key: None,

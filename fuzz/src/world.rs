@@ -371,6 +371,7 @@ async fn add_merchants(store: &dyn Store) {
         bound: true,
         is_plugin: false,
         agent_app_id: None,
+        renews: None,
         trigger: None,
         error: None,
         encrypt_key: None,

@@ -187,6 +187,7 @@ impl MerchantRecord {
             bound: true,
             is_plugin: false,
             agent_app_id: None,
+            renews: None,
             trigger: None,
             error: None,
             encrypt_key: self

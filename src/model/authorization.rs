@@ -22,6 +22,9 @@ pub struct Authorization {
     pub token: AppAuthToken,
     /// How it ranks against what is stored.
     pub rank: Rank,
+    /// The app_auth_token that a refresh bought it for. While that is in force, it takes its place
+    /// whatever the times say; where another has replaced it, [`Rank::Bought`]'s `at` decides alone.
+    pub renews: Option<Secret<String>>,
     /// Where it came from.
     pub source: Source,
     /// Whether a `state` of ours named who began it (a push always is bound).
@@ -49,7 +52,8 @@ pub enum Rank {
     Bought {
         /// What was made of what.
         purchase: Purchase,
-        /// When, Unix milliseconds: what is given later is newer, however late this one is stored.
+        /// When (of a refresh: when it was sent), Unix milliseconds: what is given later is newer, however
+        /// late this one is stored.
         at: i64,
         /// What was stored by then ranked at that, where the store has failed since: of what it has
         /// stored meanwhile, the newest wins. `None`: it ranks after whatever is stored.

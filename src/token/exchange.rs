@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::gateway::app::SigningApp;
-use crate::model::authorization::{Purchase, Source};
+use crate::model::authorization::Source;
 use crate::model::id::{AppId, AuthAppId};
 use crate::model::merchant::Merchant;
 use crate::protocol::secret::Secret;
@@ -257,7 +257,7 @@ async fn run(
     let found = Found {
         app_id: &app.app_id,
         source: Source::Callback,
-        purchase: Purchase::Exchange,
+        renewal: None,
         context: &context,
     };
     let merchants = storing::store(parts, &found, granted, Some(remember)).await?;

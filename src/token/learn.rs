@@ -268,6 +268,7 @@ fn authorization(
         bound: false,
         is_plugin: false,
         agent_app_id: None,
+        renews: None,
         trigger: None,
         error: None,
         encrypt_key: None,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::gateway::app::SigningApp;
-use crate::model::authorization::{Purchase, Source};
+use crate::model::authorization::Source;
 use crate::model::merchant::Merchant;
 use crate::protocol::secret::Secret;
 use crate::protocol::token_reply;
@@ -96,7 +96,7 @@ impl Tokens {
             let found = storing::Found {
                 app_id: &app_id,
                 source,
-                purchase: Purchase::Exchange,
+                renewal: None,
                 context: &context,
             };
             let stored = storing::store(&parts, &found, granted, None).await;

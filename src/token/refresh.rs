@@ -12,7 +12,7 @@ use crate::store::{MemoKey, MerchantKey};
 use crate::token::calls::{self, Grant};
 use crate::token::error::TokenError;
 use crate::token::spent::{SpentReplies, SpentReply};
-use crate::token::storing::{self, Found};
+use crate::token::storing::{self, Found, Renewal};
 use crate::token::turn::{Turn, Turns};
 use crate::token::{ExchangeContext, TokenParts, Tokens, doubt};
 
@@ -193,6 +193,7 @@ async fn run(
     let grant = Grant::RefreshToken {
         refresh_token: refresh_token.expose(),
     };
+    let sent_at = parts.clock.now_ms();
     let bought = match calls::buy(parts, &app, &grant).await {
         Err(TokenError::Refused { sub_code, code }) => {
             if is_about_refresh_token(&sub_code) && occasion != Occasion::Proof {
@@ -211,7 +212,11 @@ async fn run(
     let found = Found {
         app_id: &stored.app_id,
         source: Source::Refresh,
-        purchase: occasion.purchase(),
+        renewal: Some(Renewal {
+            purchase: occasion.purchase(),
+            of: &stored,
+            sent_at,
+        }),
         context,
     };
     let merchants = storing::store(parts, &found, granted, None).await?;

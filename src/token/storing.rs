@@ -30,8 +30,18 @@ pub(super) const STORING: Duration = Duration::from_secs(5);
 pub(super) struct Found<'a> {
     pub(super) app_id: &'a AppId,
     pub(super) source: Source,
-    pub(super) purchase: Purchase,
+    /// The refresh of the sidecar's own that brought them.
+    pub(super) renewal: Option<Renewal<'a>>,
     pub(super) context: &'a ExchangeContext,
+}
+
+/// What a refresh goes on with.
+pub(super) struct Renewal<'a> {
+    pub(super) purchase: Purchase,
+    /// The record as it was when the refresh was sent.
+    pub(super) of: &'a Merchant,
+    /// When it was sent: what is authorised or removed after that is newer.
+    pub(super) sent_at: i64,
 }
 
 /// Stores `granted` and gives the records as they are then; `further` is part of the commit.
@@ -225,6 +235,8 @@ async fn commit_at_last(
 async fn late(parts: &TokenParts, mut changes: Vec<Change>) -> Vec<Change> {
     for change in &mut changes {
         if let Change::Authorize { authorization, .. } = change
+            // A refresh knows what it goes on with.
+            && authorization.renews.is_none()
             && let Rank::Bought { over, .. } = &mut authorization.rank
         {
             let whose = (
@@ -278,6 +290,8 @@ pub(super) fn check_writable(parts: &TokenParts) -> Result<(), TokenError> {
 
 fn authorization(found: &Found<'_>, granted: GrantedToken, now: i64) -> Option<Authorization> {
     let auth_app_id = AuthAppId::new(&granted.auth_app_id).ok()?;
+    let is_of = |renewal: &&Renewal<'_>| renewal.of.auth_app_id == auth_app_id;
+    let renewal = found.renewal.as_ref().filter(is_of);
     Some(Authorization {
         app_id: found.app_id.clone(),
         auth_app_id,
@@ -290,10 +304,12 @@ fn authorization(found: &Found<'_>, granted: GrantedToken, now: i64) -> Option<A
             app_refresh_token: granted.app_refresh_token,
         },
         rank: Rank::Bought {
-            purchase: found.purchase,
-            at: now,
+            // What else a refresh may bring goes on with nothing.
+            purchase: renewal.map_or(Purchase::Exchange, |renewal| renewal.purchase),
+            at: renewal.map_or(now, |renewal| renewal.sent_at),
             over: None,
         },
+        renews: renewal.map(|renewal| renewal.of.token.app_auth_token.clone()),
         source: found.source,
         bound: found.context.bound,
         is_plugin: false,

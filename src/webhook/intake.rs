@@ -282,6 +282,7 @@ impl Intake<'_> {
             bound: true,
             is_plugin: push.is_plugin,
             agent_app_id: push.agent_app_id,
+            renews: None,
             trigger: push.trigger,
             error: push.error,
             encrypt_key: None,

@@ -140,6 +140,7 @@ fn change(merchant: usize, step: &Step) -> Change {
                 bound: true,
                 is_plugin: false,
                 agent_app_id: None,
+                renews: None,
                 trigger: None,
                 error: None,
                 encrypt_key: key.then(|| Secret::new(KEY.to_owned())),

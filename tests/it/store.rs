@@ -161,6 +161,7 @@ pub(crate) fn authorization(n: u32, token: &str, rank: Rank) -> Authorization {
         bound: true,
         is_plugin: false,
         agent_app_id: None,
+        renews: None,
         trigger: None,
         error: None,
         encrypt_key: None,

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use alipay_sidecar::config::token::UnknownToken;
-use alipay_sidecar::model::authorization::Revocation;
+use alipay_sidecar::model::authorization::{Authorization, Rank, Revocation};
 use alipay_sidecar::model::merchant::{Merchant, MerchantStatus};
+use alipay_sidecar::model::token::AppAuthToken;
 use alipay_sidecar::net::client::Reply;
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::{
@@ -18,7 +19,8 @@ use alipay_sidecar::token::{ExchangeContext, TOKEN_METHOD};
 use http::Method;
 
 use crate::parts::{Parts, Setting};
-use crate::support::{TestSidecar, header, text};
+use crate::support::brittle::BrittleStore;
+use crate::support::{TestSidecar, header, merchant, text};
 
 const QUERY: &str = "alipay.open.auth.token.app.query";
 
@@ -100,6 +102,110 @@ async fn a_merchant_removed_while_it_is_refreshed_stays_removed() {
     }
 }
 
+/// The operator gives `token` to the merchant of `before`.
+fn added(before: &Merchant, token: &AppAuthToken) -> Change {
+    let auth_app_id = before.auth_app_id.as_str();
+    let given = Authorization {
+        rank: Rank::AfterStored,
+        token: token.clone(),
+        ..merchant(auth_app_id, "2088102146225135", "replaced", None)
+    };
+    Change::Authorize {
+        authorization: Box::new(given),
+        entry: None,
+    }
+}
+
+#[tokio::test]
+async fn a_merchant_removed_and_added_anew_while_it_is_refreshed_keeps_what_it_was_given() {
+    for is_by_hand in [false, true] {
+        let (parts, before) = exchanged().await;
+        let asked = parts.asked(TOKEN_METHOD);
+        let late = Fault::once(FaultKind::Slow).delay(Duration::from_secs(1));
+        parts.simulator.fault(late.on(TOKEN_METHOD));
+        let refreshing = async {
+            match is_by_hand {
+                true => parts.tokens.refresh(&before).await,
+                false => parts.tokens.renew(&before).await,
+            }
+        };
+        let adding = async {
+            while parts.asked(TOKEN_METHOD) == asked {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            parts.clock.advance_ms(50);
+            remove(&parts, &before).await;
+            let token = AppAuthToken {
+                app_auth_token: Secret::new("given-by-the-operator".to_owned()),
+                ..before.token.clone()
+            };
+            let added = parts.store.commit(vec![added(&before, &token)]).await;
+            added.expect("stored");
+            // The reply comes later than that.
+            parts.clock.advance_ms(50);
+        };
+        let (refreshed, ()) = tokio::join!(refreshing, adding);
+        let stored = parts.merchant(FIRST_AUTH_APP_ID).await.expect("added");
+        for merchant in [refreshed.expect("the record of today"), stored] {
+            let token = merchant.token.app_auth_token.expose();
+            assert_eq!(token, "given-by-the-operator", "by hand: {is_by_hand}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bought_pair_that_waits_for_the_store_outlives_its_own_token_given_again() {
+    for is_by_hand in [false, true] {
+        let (sidecar, brittle) = crate::calls::brittle().await;
+        let before = first(&sidecar).await;
+        answer_late(&sidecar);
+        let tokens = sidecar.sidecar.tokens();
+        let refreshing = async {
+            match is_by_hand {
+                true => tokens.refresh(&before).await,
+                false => tokens.renew(&before).await,
+            }
+        };
+        let adding = async {
+            fail_once(&sidecar, &brittle).await;
+            let store = sidecar.sidecar.store();
+            let again = store.commit(vec![added(&before, &before.token)]).await;
+            again.expect("stored");
+        };
+        let (refreshed, ()) = tokio::join!(refreshing, adding);
+        let bought = newest_token(&sidecar);
+        let stored = first(&sidecar).await;
+        assert!(stored.token.app_refresh_token.is_some());
+        for merchant in [refreshed.expect("stored at last"), stored] {
+            let token = merchant.token.app_auth_token.expose();
+            assert_eq!(*token, bought, "by hand: {is_by_hand}");
+        }
+    }
+}
+
+/// The next answer to what buys tokens takes a while, so that the store can be broken meanwhile.
+fn answer_late(sidecar: &TestSidecar) {
+    let late = Fault::once(FaultKind::Slow).delay(Duration::from_millis(300));
+    sidecar.simulator.fault(late.on(TOKEN_METHOD));
+}
+
+/// Once something was sent, the store refuses one commit.
+async fn fail_once(sidecar: &TestSidecar, brittle: &BrittleStore) {
+    while sidecar.simulator.requests().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    refuse_once(brittle).await;
+}
+
+/// The store refuses one commit.
+async fn refuse_once(brittle: &BrittleStore) {
+    brittle.break_commits();
+    while brittle.refused() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    brittle.heal();
+}
+
 async fn first(sidecar: &TestSidecar) -> Merchant {
     let app_id = DEFAULT_APP_ID.parse().expect("an id");
     let auth_app_id = FIRST_AUTH_APP_ID.parse().expect("an id");
@@ -121,8 +227,7 @@ async fn what_is_authorised_while_a_bought_pair_waits_for_the_store_is_newer() {
     for is_by_hand in [false, true] {
         let (sidecar, brittle) = crate::calls::brittle().await;
         let before = first(&sidecar).await;
-        let late = Fault::once(FaultKind::Slow).delay(Duration::from_millis(300));
-        sidecar.simulator.fault(late.on(TOKEN_METHOD));
+        answer_late(&sidecar);
         let tokens = sidecar.sidecar.tokens();
         let refreshing = async {
             match is_by_hand {
@@ -131,14 +236,7 @@ async fn what_is_authorised_while_a_bought_pair_waits_for_the_store_is_newer() {
             }
         };
         let authorising = async {
-            while sidecar.simulator.requests().is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            brittle.break_commits();
-            while brittle.refused() == 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            brittle.heal();
+            fail_once(&sidecar, &brittle).await;
             let options = TriggerOptions {
                 wait: true,
                 ..TriggerOptions::default()

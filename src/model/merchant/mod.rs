@@ -102,8 +102,8 @@ pub enum Authorized {
     Applied(Box<Merchant>),
     /// An authorisation stands; the token only becomes known as this record's.
     Known,
-    /// A newer authorisation or cancellation is stored, or the merchant was removed while its token was
-    /// refreshed: nothing changes.
+    /// A newer authorisation or cancellation is stored, or the merchant was removed (and maybe added
+    /// anew) while its token was refreshed: nothing changes.
     Stale,
 }
 
@@ -129,7 +129,7 @@ impl Merchant {
             return Authorized::Stale;
         }
         let newest = before.newest_change();
-        let plausible = authorization.rank.plausible(now);
+        let plausible = authorization.own_time(stored, now);
         let against = stored.map(|m| m.newest_against(authorization)).or(newest);
         let auth_time = match (plausible, newest) {
             (Some(at), _) if against.is_some_and(|against| at <= against) => {
@@ -457,6 +457,18 @@ impl Authorization {
             token.stated_expiry = token.stated_expiry.or(stated_expiry);
         }
         token
+    }
+
+    /// The time that what is stored must be older than. A pair that was bought for the very token in
+    /// force has none: nobody has replaced that, though it may have been given again meanwhile.
+    fn own_time(&self, stored: Option<&Merchant>, now: i64) -> Option<i64> {
+        match (&self.renews, stored) {
+            (None, _) => self.rank.plausible(now),
+            (Some(of), Some(stored)) if stored.token.app_auth_token != *of => {
+                Some(self.rank.after(None, now))
+            }
+            (Some(_), _) => None,
+        }
     }
 
     /// Whether it claims a time that can't be, and brings the token that is stored already.

@@ -19,6 +19,7 @@ fn authorization(token: &str, rank: Rank) -> Authorization {
         bound: true,
         is_plugin: true,
         agent_app_id: None,
+        renews: None,
         trigger: None,
         error: None,
         encrypt_key: None,
@@ -437,6 +438,33 @@ fn what_was_bought_ranks_by_when_that_was_however_late_it_is_stored() {
             let rank = bought(purchase, at, over);
             let expected = expected.map(|at| (at, true));
             assert_eq!(after(&merchant, rank), expected, "{rank:?}");
+        }
+    }
+}
+
+#[test]
+fn a_refresh_goes_on_with_the_token_it_was_bought_for_whatever_the_times_say() {
+    let after = |merchant: &Merchant, purchase, at| {
+        let renews = Some(Secret::new("renewed".to_owned()));
+        let given = Authorization {
+            renews,
+            ..authorization("new", bought(purchase, at, None))
+        };
+        match Merchant::authorize(Before::Record(merchant), &given, 9000) {
+            Authorized::Applied(merchant) => Some(merchant.auth_time),
+            _ => None,
+        }
+    };
+    for purchase in [Purchase::Renewal, Purchase::Revival] {
+        // Given again while the refresh was under way, it still is what the refresh goes on with.
+        for (at, expected) in [(4000, 5001), (6000, 6000), (9001 + AHEAD_MS, 9000)] {
+            let found = after(&stored("renewed", 5000), purchase, at);
+            assert_eq!(found, Some(expected), "{purchase:?} {at}");
+        }
+        // Another that was authorised after the refresh was sent is newer.
+        for (at, expected) in [(4999, None), (5000, None), (5001, Some(5001))] {
+            let found = after(&stored("authorised", 5000), purchase, at);
+            assert_eq!(found, expected, "{purchase:?} {at}");
         }
     }
 }

@@ -259,6 +259,7 @@ pub(super) fn authorize(auth_app_id: &str, token: &str) -> Change {
         bound: true,
         is_plugin: false,
         agent_app_id: None,
+        renews: None,
         trigger: None,
         error: None,
         encrypt_key: None,

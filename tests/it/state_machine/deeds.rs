@@ -165,6 +165,13 @@ impl Pair {
                 given.encrypt_key = key.map(|n| secret(&format!("given{n}")));
                 let sources = [Source::Import, Source::Push, Source::Refresh];
                 given.source = sources[usize::from(*source)];
+                // A refresh goes on with the token in force, or one that has been replaced.
+                let in_force = self.model.merchants.all.get(given.auth_app_id.as_str());
+                given.renews = match kind {
+                    2 => in_force.map(|triple| secret(&triple.token)),
+                    6 => Some(secret(&token_text(0))),
+                    _ => None,
+                };
                 authorize(given, self.told(*told))
             }
             Step::Doubt {

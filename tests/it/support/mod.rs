@@ -369,6 +369,7 @@ pub fn merchant(auth_app_id: &str, pid: &str, token: &str, alias: Option<&str>) 
         bound: true,
         is_plugin: false,
         agent_app_id: None,
+        renews: None,
         trigger: None,
         error: None,
         encrypt_key: None,

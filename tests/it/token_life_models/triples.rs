@@ -32,6 +32,8 @@ enum Step {
         rank: Rank,
         token: u8,
         refresh_token: Option<u8>,
+        /// The token that a refresh bought it for.
+        renews: Option<u8>,
     },
     Later(i64),
     Refused {
@@ -100,13 +102,15 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Evidence::WorkedSince),
     ];
     let refresh_token = prop::option::weighted(0.7, 0..3_u8);
-    let authorize = (merchant(), source, rank, 0..5_u8, refresh_token).prop_map(
-        |(merchant, source, rank, token, refresh_token)| Step::Authorize {
+    let renews = prop::option::of(0..5_u8);
+    let authorize = (merchant(), source, rank, 0..5_u8, (refresh_token, renews)).prop_map(
+        |(merchant, source, rank, token, (refresh_token, renews))| Step::Authorize {
             merchant,
             source,
             rank,
             token,
             refresh_token,
+            renews: renews.filter(|_| is_refresh(rank)),
         },
     );
     let refused = (merchant(), 0..5_u8, doubt, (time(), evidence)).prop_map(
@@ -133,6 +137,13 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (1..15_i64).prop_map(Step::Later),
         1 => merchant().prop_map(Step::Remove),
     ]
+}
+
+fn is_refresh(rank: Rank) -> bool {
+    match rank {
+        Rank::Bought { purchase, .. } => purchase != Purchase::Exchange,
+        _ => false,
+    }
 }
 
 /// What the backend and the proxy may rely on, of one merchant.
@@ -220,6 +231,7 @@ impl Model {
             rank,
             token,
             refresh_token,
+            renews,
         } = step
         else {
             unreachable!("only called with one");
@@ -252,6 +264,11 @@ impl Model {
             _ => now,
         };
         let said = match rank {
+            // The pair that it goes on with stands, or another has replaced it.
+            Rank::Bought { .. } if renews.is_some() => {
+                let stands = before.as_ref().map(|k| k.token) == *renews;
+                (!stands).then_some(bought_at)
+            }
             Rank::Bought {
                 over: Some(over), ..
             } => Some(bought_at.max(over + 1)),
@@ -424,6 +441,7 @@ fn change(sequence: u32, step: &Step) -> Change {
             rank,
             token,
             refresh_token,
+            renews,
         } => Change::Authorize {
             authorization: Box::new(Authorization {
                 token: AppAuthToken {
@@ -432,6 +450,7 @@ fn change(sequence: u32, step: &Step) -> Change {
                     stated_expiry: None,
                 },
                 source: *source,
+                renews: renews.map(|n| text("t", sequence, n)),
                 ..authorization(id(sequence, *merchant), "replaced", *rank)
             }),
             entry: None,

@@ -157,6 +157,12 @@ impl Merchants {
             } if stored.is_none() => None,
             Rank::Bought { at, over, .. } => {
                 let at = plausible(now, at);
+                let renews = given.renews.as_ref().map(|renews| renews.expose());
+                let is_replaced = renews.is_some_and(|of| stored.is_none_or(|s| s.token != *of));
+                if is_replaced {
+                    return is_new(at).then_some((at, true));
+                }
+                let over = over.filter(|_| renews.is_none());
                 let at = at.max(over.or(newest).map_or(at, |older| older + 1));
                 (over.is_none() || is_new(at)).then_some((at, true))
             }
