@@ -104,15 +104,30 @@ async fn commit_granted(
             authorization: Box::new(authorization),
         })
         .collect();
-    let all = changes.iter().cloned().chain(further.clone()).collect();
-    let mut conflict = match commit_bought(parts, all).await {
+    let late = late(parts, changes.clone()).await;
+    let with_further =
+        |changes: &[Change]| changes.iter().cloned().chain(further.clone()).collect();
+    let all = Dated {
+        changes: with_further(&changes),
+        late: with_further(&late),
+    };
+    let (settled, mut has_waited) = settle(parts, all).await;
+    let mut conflict = match settled {
         Ok(_) => return Ok(ids),
         Err(conflict @ StoreError::TokenConflict { .. }) if ids.len() > 1 => conflict,
         Err(error) => return Err(error),
     };
     let mut stored = Vec::new();
-    for (id, change) in ids.into_iter().zip(changes) {
-        match commit_bought(parts, vec![change]).await {
+    for (id, (change, late)) in ids.into_iter().zip(changes.into_iter().zip(late)) {
+        // Once the store has failed, what it has stored since may be newer in this round, too.
+        let first = if has_waited { late.clone() } else { change };
+        let one = Dated {
+            changes: vec![first],
+            late: vec![late],
+        };
+        let (settled, waited) = settle(parts, one).await;
+        has_waited |= waited;
+        match settled {
             Ok(_) => stored.push(id),
             Err(error @ StoreError::TokenConflict { .. }) => {
                 tracing::error!(%error, auth_app_id = %id, "a granted token was not stored");
@@ -152,9 +167,23 @@ pub(super) async fn commit_bought(
 ) -> Result<Vec<Effect>, StoreError> {
     // Before the store may fail: what it stores while this is tried again may be newer.
     let late = late(parts, changes.clone()).await;
-    match parts.store.commit(changes).await {
-        Err(error @ StoreError::Unavailable { .. }) => commit_at_last(parts, late, error).await,
-        settled => settled,
+    settle(parts, Dated { changes, late }).await.0
+}
+
+/// Changes that store what was bought.
+struct Dated {
+    changes: Vec<Change>,
+    /// The same as they rank once the store has failed.
+    late: Vec<Change>,
+}
+
+/// Commits what was bought, however long the store takes, and tells whether it had to be tried again.
+async fn settle(parts: &TokenParts, dated: Dated) -> (Result<Vec<Effect>, StoreError>, bool) {
+    match parts.store.commit(dated.changes).await {
+        Err(error @ StoreError::Unavailable { .. }) => {
+            (commit_at_last(parts, dated.late, error).await, true)
+        }
+        settled => (settled, false),
     }
 }
 

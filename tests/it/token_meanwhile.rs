@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use alipay_sidecar::config::token::UnknownToken;
-use alipay_sidecar::model::authorization::{Authorization, Rank, Revocation};
+use alipay_sidecar::model::authorization::{Authorization, Rank, Revocation, Source};
 use alipay_sidecar::model::merchant::{Merchant, MerchantStatus};
 use alipay_sidecar::model::token::AppAuthToken;
 use alipay_sidecar::net::client::Reply;
@@ -181,6 +181,35 @@ async fn a_bought_pair_that_waits_for_the_store_outlives_its_own_token_given_aga
             assert_eq!(*token, bought, "by hand: {is_by_hand}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_waited_for_the_store_is_no_newer_where_another_token_of_its_reply_is_refused() {
+    let (sidecar, brittle) = crate::calls::brittle().await;
+    let before = first(&sidecar).await;
+    // The same app of ours.
+    let parts = Parts::new(Setting::default()).await;
+    let app = parts.app();
+    let node = format!(
+        r#"{{"code":"10000","tokens":[{{"auth_app_id":"{FIRST_AUTH_APP_ID}","app_auth_token":"bought"}},
+        {{"auth_app_id":"2021000000000999","app_auth_token":"{FIRST_APP_AUTH_TOKEN}"}}]}}"#
+    );
+    let tokens = sidecar.sidecar.tokens();
+    let storing = tokens.absorb(&app, node.as_bytes(), Source::Callback);
+    let authorising = async {
+        refuse_once(&brittle).await;
+        let token = AppAuthToken {
+            app_auth_token: Secret::new("authorised".to_owned()),
+            ..before.token.clone()
+        };
+        let store = sidecar.sidecar.store();
+        let authorised = store.commit(vec![added(&before, &token)]).await;
+        authorised.expect("stored");
+    };
+    let ((), absorbed) = tokio::join!(authorising, storing);
+    assert_eq!(absorbed.expect("told of one").len(), 1);
+    let stored = first(&sidecar).await;
+    assert_eq!(stored.token.app_auth_token.expose(), "authorised");
 }
 
 /// The next answer to what buys tokens takes a while, so that the store can be broken meanwhile.
