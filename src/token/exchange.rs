@@ -260,9 +260,9 @@ async fn run(
         renewal: None,
         context: &context,
     };
-    let merchants = storing::store(parts, &found, granted, Some(remember)).await?;
+    let stored = storing::store(parts, &found, granted, Some(remember)).await?;
     Ok(Exchanged {
-        merchants,
+        merchants: stored.merchants,
         came_with,
     })
 }

@@ -101,7 +101,7 @@ impl Tokens {
             };
             let stored = storing::store(&parts, &found, granted, None).await;
             drop(turn);
-            stored.map(Exchanged::by_somebody)
+            stored.map(|stored| Exchanged::by_somebody(stored.merchants))
         };
         let landed = self.exchanges.run(key, work);
         let stored = storing::until_stored(STORING, landed).await;

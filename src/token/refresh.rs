@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::authorization::{Doubt, Purchase, Refusal, Source};
+use crate::model::id::AuthAppId;
 use crate::model::merchant::{Merchant, MerchantStatus};
 use crate::protocol::error::ProtocolError;
 use crate::protocol::secret::Secret;
@@ -12,7 +13,7 @@ use crate::store::{MemoKey, MerchantKey};
 use crate::token::calls::{self, Grant};
 use crate::token::error::TokenError;
 use crate::token::spent::{SpentReplies, SpentReply};
-use crate::token::storing::{self, Found, Renewal};
+use crate::token::storing::{self, Found, Renewal, Stored};
 use crate::token::turn::{Turn, Turns};
 use crate::token::{ExchangeContext, TokenParts, Tokens, doubt};
 
@@ -219,23 +220,34 @@ async fn run(
         }),
         context,
     };
-    let merchants = storing::store(parts, &found, granted, None).await?;
+    let outcome = storing::store(parts, &found, granted, None).await?;
     if let Some(turn) = &turn {
         let reply = SpentReply::V2(bought.reply);
         spent.keep(turn.key(), bought.form, reply, parts.clock.now_ms());
     }
-    let missing = || match is_given {
-        true => removed(&stored, true),
-        false => TokenError::Reply(ProtocolError::TokenReplyInvalid {
-            reason: "it has no token for the merchant that was refreshed".to_owned(),
-        }),
-    };
-    let mut merchants = merchants.into_iter();
-    let refreshed = merchants.find(|m| m.auth_app_id == stored.auth_app_id);
-    let refreshed = refreshed.ok_or_else(missing)?;
+    let refreshed = own(&stored, outcome, is_given)?;
     // The merchant may have cancelled meanwhile.
     occasion.check(&refreshed)?;
     Ok(Refreshed::Now(refreshed))
+}
+
+/// The record that was refreshed as it is now, or why there is none.
+fn own(before: &Merchant, outcome: Stored, is_given: bool) -> Result<Merchant, TokenError> {
+    let Stored {
+        merchants,
+        conflicts,
+    } = outcome;
+    let is_own = |id: &AuthAppId| *id == before.auth_app_id;
+    let stored = merchants.into_iter().find(|m| is_own(&m.auth_app_id));
+    let conflict = conflicts.into_iter().find(|(id, _)| is_own(id));
+    match (stored, conflict) {
+        (Some(stored), _) => Ok(stored),
+        (None, Some((_, conflict))) => Err(conflict.into()),
+        (None, None) if is_given => Err(removed(before, true)),
+        (None, None) => Err(TokenError::Reply(ProtocolError::TokenReplyInvalid {
+            reason: "it has no token for the merchant that was refreshed".to_owned(),
+        })),
+    }
 }
 
 /// The error where the merchant was removed: by then, Alipay had given a new pair or not.
@@ -300,6 +312,7 @@ pub(super) fn is_about_refresh_token(sub_code: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::storing::tests::merchant;
 
     #[test]
     fn only_what_names_the_refresh_token_is_about_it() {
@@ -314,6 +327,33 @@ mod tests {
         for sub_code in ["isv.invalid-signature", "isv.app-call-limited", ""] {
             assert!(!is_about_refresh_token(sub_code), "{sub_code}");
         }
+    }
+
+    #[test]
+    fn a_merchant_counts_as_removed_only_where_its_record_is_gone() {
+        let before = merchant("2021000000000101");
+        let other = merchant("2021000000000102");
+        let kind = |stored: &[&Merchant], conflict: Option<&Merchant>, is_given| {
+            let refused = |of: &Merchant| {
+                let owner = "another".to_owned();
+                let conflict = StoreError::TokenConflict { owner };
+                (of.auth_app_id.clone(), conflict)
+            };
+            let outcome = Stored {
+                merchants: stored.iter().copied().cloned().collect(),
+                conflicts: conflict.map(refused).into_iter().collect(),
+            };
+            match own(&before, outcome, is_given) {
+                Ok(found) => found.auth_app_id.as_str().to_owned(),
+                Err(error) => error.kind().to_owned(),
+            }
+        };
+        let both = [&other, &before];
+        assert_eq!(kind(&both, None, true), "2021000000000101");
+        assert_eq!(kind(&[&other], None, true), "merchant-unknown");
+        assert_eq!(kind(&[&other], Some(&before), true), "token-conflict");
+        assert_eq!(kind(&[], Some(&other), true), "merchant-unknown");
+        assert_eq!(kind(&[&other], None, false), "upstream-invalid");
     }
 
     #[test]

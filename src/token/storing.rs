@@ -44,13 +44,21 @@ pub(super) struct Renewal<'a> {
     pub(super) sent_at: i64,
 }
 
+/// What became of tokens that were bought.
+pub(super) struct Stored {
+    /// Their merchants' records as they are then.
+    pub(super) merchants: Vec<Merchant>,
+    /// Whose token is another record's, so that it wasn't stored.
+    pub(super) conflicts: Vec<(AuthAppId, StoreError)>,
+}
+
 /// Stores `granted` and gives the records as they are then; `further` is part of the commit.
 pub(super) async fn store(
     parts: &TokenParts,
     found: &Found<'_>,
     granted: Vec<GrantedToken>,
     further: Option<Change>,
-) -> Result<Vec<Merchant>, TokenError> {
+) -> Result<Stored, TokenError> {
     let now = parts.clock.now_ms();
     let authorizations: Vec<_> = granted
         .into_iter()
@@ -61,14 +69,17 @@ pub(super) async fn store(
             reason: "no `auth_app_id` has the form of one".to_owned(),
         }));
     }
-    let ids = commit_granted(parts, (authorizations, further), now).await?;
+    let (ids, conflicts) = commit_granted(parts, (authorizations, further), now).await?;
     parts.wake.notify_one();
     let mut merchants = Vec::new();
     for id in ids {
         let key = MerchantKey::Exact(found.app_id.clone(), id);
         merchants.extend(parts.store.find(key).await?);
     }
-    Ok(merchants)
+    Ok(Stored {
+        merchants,
+        conflicts,
+    })
 }
 
 /// Stores one authorisation, with its event.
@@ -87,12 +98,13 @@ pub(super) async fn store_one(
 }
 
 /// Commits all at once; if one token turns out to be another record's, each by itself, because the
-/// code is spent and the others must not be lost with it. Gives whose tokens were stored.
+/// code is spent and the others must not be lost with it. Gives whose tokens were stored, and whose
+/// weren't.
 async fn commit_granted(
     parts: &TokenParts,
     (authorizations, further): (Vec<Authorization>, Option<Change>),
     now: i64,
-) -> Result<Vec<AuthAppId>, StoreError> {
+) -> Result<(Vec<AuthAppId>, Vec<(AuthAppId, StoreError)>), StoreError> {
     let ids: Vec<_> = authorizations
         .iter()
         .map(|a| a.auth_app_id.clone())
@@ -112,12 +124,15 @@ async fn commit_granted(
         late: with_further(&late),
     };
     let (settled, mut has_waited) = settle(parts, all).await;
-    let mut conflict = match settled {
-        Ok(_) => return Ok(ids),
-        Err(conflict @ StoreError::TokenConflict { .. }) if ids.len() > 1 => conflict,
+    match settled {
+        Ok(effects) => {
+            tell_forgotten(&ids, &effects);
+            return Ok((ids, Vec::new()));
+        }
+        Err(StoreError::TokenConflict { .. }) if ids.len() > 1 => {}
         Err(error) => return Err(error),
-    };
-    let mut stored = Vec::new();
+    }
+    let (mut stored, mut conflicts) = (Vec::new(), Vec::new());
     for (id, (change, late)) in ids.into_iter().zip(changes.into_iter().zip(late)) {
         // Once the store has failed, what it has stored since may be newer in this round, too.
         let first = if has_waited { late.clone() } else { change };
@@ -128,21 +143,38 @@ async fn commit_granted(
         let (settled, waited) = settle(parts, one).await;
         has_waited |= waited;
         match settled {
-            Ok(_) => stored.push(id),
+            Ok(effects) => {
+                tell_forgotten(std::slice::from_ref(&id), &effects);
+                stored.push(id);
+            }
             Err(error @ StoreError::TokenConflict { .. }) => {
                 tracing::error!(%error, auth_app_id = %id, "a granted token was not stored");
-                conflict = error;
+                conflicts.push((id, error));
             }
             Err(error) => return Err(error),
         }
     }
-    if stored.is_empty() {
+    if stored.is_empty()
+        && let Some((_, conflict)) = conflicts.pop()
+    {
         return Err(conflict);
     }
     if let Some(further) = further {
         commit_bought(parts, vec![further]).await?;
     }
-    Ok(stored)
+    Ok((stored, conflicts))
+}
+
+/// Tells whose tokens were bought and aren't kept: each change of `ids` has its effect.
+fn tell_forgotten(ids: &[AuthAppId], effects: &[Effect]) {
+    for (id, effect) in ids.iter().zip(effects) {
+        if matches!(effect, Effect::Stale) {
+            tracing::warn!(
+                auth_app_id = %id,
+                "a token that was bought isn't kept: its merchant was removed, has cancelled or authorised anew meanwhile"
+            );
+        }
+    }
 }
 
 /// Commits, again and again while the store is unavailable: by their ids the entries make what an
@@ -362,5 +394,69 @@ fn event_entry(authorization: &Authorization, now: i64) -> InboxEntry {
     InboxEntry {
         pid: authorization.pid.clone(),
         ..InboxEntry::of_merchant(MERCHANT_AUTHORIZED, whose, now)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::model::merchant::{Authorized, Before};
+    use crate::protocol::secret::Secret;
+
+    const CONTEXT: ExchangeContext = ExchangeContext {
+        reference: None,
+        bound: true,
+    };
+
+    fn granted(auth_app_id: &str) -> GrantedToken {
+        GrantedToken {
+            auth_app_id: auth_app_id.to_owned(),
+            user_id: None,
+            app_auth_token: Secret::new(format!("of-{auth_app_id}")),
+            app_refresh_token: None,
+            expires_in: None,
+            re_expires_in: None,
+        }
+    }
+
+    fn given(renewal: Option<Renewal<'_>>, auth_app_id: &str) -> Authorization {
+        let found = Found {
+            app_id: &AppId::new("2021000000000001").expect("an id"),
+            source: Source::Refresh,
+            renewal,
+            context: &CONTEXT,
+        };
+        authorization(&found, granted(auth_app_id), 5000).expect("an id")
+    }
+
+    /// A record with a token.
+    pub(in crate::token) fn merchant(auth_app_id: &str) -> Merchant {
+        match Merchant::authorize(Before::Nothing, &given(None, auth_app_id), 5000) {
+            Authorized::Applied(merchant) => *merchant,
+            _ => panic!("nothing is stored that could be newer"),
+        }
+    }
+
+    #[test]
+    fn what_else_a_refresh_brings_is_no_refresh_of_it() {
+        let of = merchant("2021000000000101");
+        let renewal = || {
+            Some(Renewal {
+                purchase: Purchase::Renewal,
+                of: &of,
+                sent_at: 4000,
+            })
+        };
+        let own = given(renewal(), "2021000000000101");
+        assert_eq!(own.renews.as_ref(), Some(&of.token.app_auth_token));
+        let bought = |purchase, at| Rank::Bought {
+            purchase,
+            at,
+            over: None,
+        };
+        assert_eq!(own.rank, bought(Purchase::Renewal, 4000));
+        let other = given(renewal(), "2021000000000102");
+        assert!(other.renews.is_none());
+        assert_eq!(other.rank, bought(Purchase::Exchange, 5000));
     }
 }
