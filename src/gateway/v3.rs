@@ -203,7 +203,7 @@ impl V3Call {
     /// Whether making it twice does no more than making it once: contract §3.
     #[must_use]
     pub fn is_pure_query(&self) -> bool {
-        self.http_method == Method::GET || is_pure_query(&self.method())
+        is_pure_query_of(&self.http_method, &self.method())
     }
 
     /// Who is asked.
@@ -431,6 +431,16 @@ impl Gateway {
             response,
         })
     }
+}
+
+/// The methods that buy tokens: what they spend may stand in a query, and is good for one call.
+const BUYING: [&str; 2] = ["alipay.open.auth.token.app", "alipay.system.oauth.token"];
+
+/// Whether making a call of `method`, Alipay's v2 name, twice does no more than making it once.
+#[must_use]
+pub fn is_pure_query_of(http_method: &Method, method: &str) -> bool {
+    let is_read = http_method == Method::GET && !BUYING.contains(&method);
+    is_read || is_pure_query(method)
 }
 
 /// Alipay's v2 name of what a v3 target calls. Segments that can't be part of a name, such as an

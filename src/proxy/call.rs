@@ -25,7 +25,7 @@ use crate::proxy::advice::Advice;
 use crate::proxy::caller::Who;
 use crate::proxy::calls;
 use crate::proxy::error::{ErrorCode, ProxyError};
-use crate::proxy::grant::Grant;
+use crate::proxy::grant::{Grant, Guarded};
 use crate::proxy::local_call::LocalCall;
 use crate::proxy::logins::{self, Login, Spent};
 use crate::proxy::reply::{self, Shape};
@@ -448,11 +448,12 @@ fn v2_call(
 /// The refresh token a call of [`TOKEN_METHOD`] would spend.
 fn refresh_token(v2: &V2Call) -> Result<Option<Secret<String>>, ProxyError> {
     let content = v2.parameters.get(name::BIZ_CONTENT).unwrap_or_default();
+    let read = |content: &[u8]| Grant::read(Guarded::Merchants, content, &v2.parameters);
     let grant = match v2.parameters.get(name::ENCRYPT_TYPE) {
-        None => Grant::of_json(content.as_bytes()),
-        Some(_) => Grant::of_json(opened(&v2.app, content)?.expose()),
+        None => read(content.as_bytes()),
+        Some(_) => read(opened(&v2.app, content)?.expose()),
     };
-    Ok(grant?.or_of(&v2.parameters)?.refresh_token())
+    Ok(grant?.refresh_token())
 }
 
 /// What a caller has encrypted in a call of [`TOKEN_METHOD`]: a refresh of the same token from two

@@ -9,19 +9,44 @@ use crate::protocol::params::Params;
 use crate::protocol::secret::Secret;
 use crate::proxy::error::{ErrorCode, ProxyError};
 
-/// The members that say what is spent.
+/// The members that say what is spent, and how.
 const NAMES: [&str; 3] = ["grant_type", "code", "refresh_token"];
+
+/// What a method spends that is guarded here; what it says besides concerns Alipay alone.
+#[derive(Clone, Copy)]
+pub(super) enum Guarded {
+    /// Merchants' refresh tokens. An `app_auth_code` isn't: Alipay refuses it the second time.
+    Merchants,
+    /// Users' codes and refresh tokens.
+    Users,
+}
 
 /// What is granted, and for what; those of [`NAMES`] that say something.
 #[derive(Default)]
 pub(super) struct Grant(Vec<(&'static str, Secret<String>)>);
 
 impl Grant {
-    /// Reads the contents of a call; empty ones say nothing.
+    /// Reads the contents of a call, and what is said beside them by parameters of their own: old SDKs
+    /// send those, and v3 may have a query. It says nothing where nothing guarded is named.
     ///
     /// # Errors
-    /// `body-invalid`, `parameter-duplicate`.
-    pub(super) fn of_json(content: &[u8]) -> Result<Self, ProxyError> {
+    /// `body-invalid`; `parameter-duplicate`, also where the two say different things.
+    pub(super) fn read(
+        guarded: Guarded,
+        content: &[u8],
+        beside: &Params,
+    ) -> Result<Self, ProxyError> {
+        let is_beside = |name: &str| beside.get(name).is_some_and(|value| !value.is_empty());
+        let names = guarded.names();
+        let is_named = names.iter().any(|name| is_beside(name)) || could_name(content, names);
+        match is_named {
+            true => Self::of_json(content)?.or_of(beside),
+            false => Ok(Self::default()),
+        }
+    }
+
+    /// Empty contents say nothing.
+    fn of_json(content: &[u8]) -> Result<Self, ProxyError> {
         let mut grant = Self::default();
         if content.trim_ascii().is_empty() {
             return Ok(grant);
@@ -40,11 +65,7 @@ impl Grant {
         Ok(grant)
     }
 
-    /// The same where it is said by parameters of their own, too: old SDKs send them.
-    ///
-    /// # Errors
-    /// `parameter-duplicate` where the two say different things.
-    pub(super) fn or_of(mut self, parameters: &Params) -> Result<Self, ProxyError> {
+    fn or_of(mut self, parameters: &Params) -> Result<Self, ProxyError> {
         for name in NAMES {
             let beside = parameters.get(name).filter(|value| !value.is_empty());
             match (self.get(name), beside) {
@@ -76,6 +97,35 @@ impl Grant {
         let said = value.filter(|value| !value.expose().is_empty());
         self.0.extend(said.map(|value| (name, value)));
     }
+}
+
+impl Guarded {
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Merchants => &["refresh_token"],
+            Self::Users => &["code", "refresh_token"],
+        }
+    }
+}
+
+/// The parameters in the query of a v3 call.
+///
+/// # Errors
+/// Contract §3's 400s.
+pub(super) fn query_of(target: &str) -> Result<Params, ProxyError> {
+    let (_, query) = target.split_once('?').unwrap_or_default();
+    Ok(Params::from_form(query.as_bytes(), Charset::Utf8)?)
+}
+
+/// Whether any reader could find one of the names there: behind a `\` may stand any character, and in
+/// UTF-16 every second byte is 0.
+fn could_name(content: &[u8], names: &[&str]) -> bool {
+    let stands = |name: &&str| {
+        let mut places = content.windows(name.len());
+        places.any(|place| place == name.as_bytes())
+    };
+    let is_veiled = content.iter().any(|byte| matches!(byte, b'\\' | 0));
+    is_veiled || names.iter().any(stands)
 }
 
 /// The text of a value. Alipay takes a number for its digits; nothing else is a token or a code.
@@ -116,7 +166,7 @@ mod tests {
         for (name, value) in beside {
             parameters.push(*name, *value).expect("once");
         }
-        let grant = Grant::of_json(content.as_bytes()).and_then(|g| g.or_of(&parameters));
+        let grant = Grant::read(Guarded::Merchants, content.as_bytes(), &parameters);
         let found = match &grant {
             Ok(grant) => Ok(grant.refresh_token().map(|token| token.expose().clone())),
             Err(error) => Err(error.code),
@@ -151,6 +201,10 @@ mod tests {
                 &[],
                 None,
             ),
+            // What names no refresh token spends none, however it is read.
+            (r#"{"code":"C","code":null}"#, &[], None),
+            ("{'grant_type':'authorization_code'}", &[], None),
+            ("x", &[refresh], None),
             (
                 r#"{"x":1,"x":2,"refresh_token":"R"}"#,
                 &[refresh],
@@ -171,7 +225,7 @@ mod tests {
                 ErrorCode::ParameterDuplicate,
             ),
             (
-                r#"{"code":"C","\u0063ode":null}"#,
+                r#"{"refresh_token":"R","grant_type":"x","grant_type":"y"}"#,
                 &[],
                 ErrorCode::ParameterDuplicate,
             ),
@@ -180,12 +234,27 @@ mod tests {
                 &[token],
                 ErrorCode::ParameterDuplicate,
             ),
-            (r#"["R"]"#, &[], ErrorCode::BodyInvalid),
+            (r#"["R"]"#, &[token], ErrorCode::BodyInvalid),
+            ("x", &[token], ErrorCode::BodyInvalid),
+            (r"{'refresh_tok\u0065n':'R'}", &[], ErrorCode::BodyInvalid),
             ("{'refresh_token':'R'}", &[], ErrorCode::BodyInvalid),
             (r#"{"refresh_token":"\ud800"}"#, &[], ErrorCode::BodyInvalid),
-            ("{} {}", &[], ErrorCode::BodyInvalid),
+            ("{} {}", &[token], ErrorCode::BodyInvalid),
         ] {
             check(content, beside, Err(expected));
         }
+    }
+
+    #[test]
+    fn a_code_is_looked_at_where_it_is_guarded() {
+        let none = Params::new();
+        let read = |content: &str| Grant::read(Guarded::Users, content.as_bytes(), &none);
+        let refused = |content: &str| read(content).err().map(|error| error.code);
+        let duplicate = r#"{"code":"C","\u0063ode":null}"#;
+        assert_eq!(refused(duplicate), Some(ErrorCode::ParameterDuplicate));
+        assert_eq!(refused("{'code':'C'}"), Some(ErrorCode::BodyInvalid));
+        let grant = read(r#"{"code":"C"}"#).expect("readable");
+        assert_eq!(grant.get("code"), Some("C"));
+        assert_eq!(refused("x"), None);
     }
 }

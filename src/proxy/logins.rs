@@ -19,7 +19,7 @@ use crate::protocol::secret::Secret;
 use crate::proxy::ProxyParts;
 use crate::proxy::call;
 use crate::proxy::error::{ErrorCode, ProxyError, bug};
-use crate::proxy::grant::Grant;
+use crate::proxy::grant::{self, Grant, Guarded};
 use crate::proxy::resolve::Credentials;
 use crate::store::MemoKey;
 use crate::token::Turn;
@@ -47,24 +47,26 @@ impl Spent {
     /// What a call of v3 spends. What its caller has encrypted, and we can't open, nobody sees.
     ///
     /// # Errors
-    /// `body-invalid`, `parameter-duplicate`.
+    /// `body-invalid`, `parameter-duplicate`, `parameter-invalid`, `charset-…` of its query.
     pub(super) fn of_v3(v3: &V3Call) -> Result<Option<Self>, ProxyError> {
         let method = v3.method();
         if method != USER_TOKEN_METHOD {
             return Ok(None);
         }
         let content = v3.body.text();
+        let query = grant::query_of(&v3.target)?;
+        let read = |content: &[u8]| Grant::read(Guarded::Users, content, &query);
         let grant = match v3.encryption {
             V3Encryption::Callers => {
                 let ciphertext = String::from_utf8_lossy(content);
                 let key = v3.app.content_key();
                 let opened = key.and_then(|key| key.decrypt(ciphertext.trim()).ok());
-                let Some(opened) = opened else {
-                    return Ok(None);
-                };
-                Grant::of_json(opened.expose())
+                match opened {
+                    Some(opened) => read(opened.expose()),
+                    None => read(b""),
+                }
             }
-            V3Encryption::None | V3Encryption::Ours => Grant::of_json(content),
+            V3Encryption::None | V3Encryption::Ours => read(content),
         }?;
         let value = |name: &str| grant.get(name).map(ToOwned::to_owned);
         Ok(Self::among(&method, value))

@@ -10,7 +10,9 @@ use http::request::Parts;
 use http::{HeaderMap, Method};
 
 use crate::gateway::metrics::{Api, Phase};
-use crate::gateway::v3::{V3Body, V3Call, V3Encryption, VerifiedV3Reply, method_of};
+use crate::gateway::v3::{
+    V3Body, V3Call, V3Encryption, VerifiedV3Reply, is_pure_query_of, method_of,
+};
 use crate::model::authorization::Source;
 use crate::model::user_token::UserToken;
 use crate::protocol::authorization::Authorization;
@@ -20,9 +22,8 @@ use crate::proxy::ProxyParts;
 use crate::proxy::advice::Advice;
 use crate::proxy::call::{self, Answer};
 use crate::proxy::caller::{SdkSignature, SentV3, Who};
-use crate::proxy::calls;
 use crate::proxy::error::{ErrorCode, ProxyError};
-use crate::proxy::grant::Grant;
+use crate::proxy::grant::{self, Grant, Guarded};
 use crate::proxy::local_call::{self, APP_AUTH_TOKEN, Sent, is_empty, single};
 use crate::proxy::logins::{self, Login, Spent};
 use crate::proxy::resolve::{Credentials, Tags};
@@ -127,7 +128,7 @@ pub(super) async fn make(
     let mut advice = Advice {
         configured: parts.limits.timeout,
         asked: call.timeout,
-        is_query: call.http_method == Method::GET || calls::is_query(&call.method()),
+        is_query: is_pure_query_of(&call.http_method, &call.method()),
         recorded: None,
     };
     let time = crate::gateway::deadline(parts.limits.timeout, call.timeout);
@@ -312,12 +313,14 @@ fn v3_call(
 /// The refresh token that a call of [`TOKEN_METHOD`] would spend.
 fn refresh_token(v3: &V3Call) -> Result<Option<Secret<String>>, ProxyError> {
     let content = v3.body.text();
+    let query = grant::query_of(&v3.target)?;
+    let read = |content: &[u8]| Grant::read(Guarded::Merchants, content, &query);
     let grant = match v3.encryption {
         V3Encryption::Callers => {
             let ciphertext = String::from_utf8_lossy(content);
-            Grant::of_json(call::opened(&v3.app, ciphertext.trim())?.expose())
+            read(call::opened(&v3.app, ciphertext.trim())?.expose())
         }
-        V3Encryption::None | V3Encryption::Ours => Grant::of_json(content),
+        V3Encryption::None | V3Encryption::Ours => read(content),
     };
     Ok(grant?.refresh_token())
 }

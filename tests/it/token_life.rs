@@ -681,14 +681,25 @@ async fn what_is_spent_stands_once_or_nothing_is_sent() {
     let gateway = format!("/gateway.do?method={TOKEN_METHOD}");
     let mut sent = Vec::new();
     for body in [twice, coded, granted] {
+        sent.push((login.clone(), body.to_owned(), "parameter-duplicate"));
+    }
+    for body in [twice, granted] {
         sent.push((path.clone(), body.to_owned(), "parameter-duplicate"));
         sent.push((gateway.clone(), form(body), "parameter-duplicate"));
         sent.push((v3.clone(), body.to_owned(), "parameter-duplicate"));
-        sent.push((login.clone(), body.to_owned(), "parameter-duplicate"));
+    }
+    for query in ["refresh_token=S", "refresh_token=R&refresh_tok%65n=R"] {
+        for path in [&v3, &login] {
+            sent.push((
+                format!("{path}?{query}"),
+                refresh("R"),
+                "parameter-duplicate",
+            ));
+        }
     }
     let other = format!("{path}?refresh_token=S");
     sent.push((other, refresh("R"), "parameter-duplicate"));
-    for body in ["{'refresh_token':'R'}", "[]", "x"] {
+    for body in ["{'refresh_token':'R'}", r#"["refresh_token"]"#] {
         sent.push((gateway.clone(), form(body), "body-invalid"));
         sent.push((v3.clone(), body.to_owned(), "body-invalid"));
         sent.push((login.clone(), body.to_owned(), "body-invalid"));
@@ -707,6 +718,54 @@ async fn what_is_spent_stands_once_or_nothing_is_sent() {
         assert_eq!(header(&reply, "alipay-sidecar-outcome"), "not-sent");
     }
     assert_eq!(sidecar.simulator.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn what_spends_nothing_guarded_goes_out_as_it_is_written() {
+    let sidecar = TestSidecar::start().await;
+    let lenient = "{'grant_type':'authorization_code','code':'C'}";
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    let form = form.append_pair("biz_content", lenient).finish();
+    let twice = r#"{"grant_type":"authorization_code","code":"C","code":"C"}"#;
+    for (path, content_type, body) in [
+        (
+            format!("/gateway.do?method={TOKEN_METHOD}"),
+            "application/x-www-form-urlencoded",
+            form,
+        ),
+        (
+            format!("/v2/{TOKEN_METHOD}"),
+            "application/json",
+            twice.to_owned(),
+        ),
+    ] {
+        let request = Request::post(&path).header("content-type", content_type);
+        let reply = sidecar.proxy(request, body).await;
+        let error = header(&reply, "alipay-sidecar-error");
+        assert_eq!(error, "", "{path}: {}", text(&reply));
+    }
+    assert_eq!(sidecar.simulator.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_refresh_of_v3_that_stands_in_its_query_takes_the_same_turn() {
+    let sidecar = TestSidecar::start().await;
+    let token = FIRST_APP_REFRESH_TOKEN;
+    let path = "/v3/alipay/open/auth/token/app";
+    let target = format!("{path}?grant_type=refresh_token&refresh_token={token}");
+    let slow = Fault::once(FaultKind::Slow).delay(Duration::from_millis(600));
+    sidecar.simulator.fault(slow);
+    let own = format!("/v2/{TOKEN_METHOD}");
+    let first = sidecar.post(&own, refresh(token));
+    let second = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let request = Request::post(&target).header("alipay-timeout", "200ms");
+        let late = sidecar.proxy(request, "").await;
+        (late, sidecar.simulator.requests().len())
+    };
+    let (_, (late, sent)) = tokio::join!(first, second);
+    let error = header(&late, "alipay-sidecar-error");
+    assert_eq!((error, sent), ("upstream-timeout", 1), "{}", text(&late));
 }
 
 #[tokio::test]

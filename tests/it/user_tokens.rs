@@ -705,6 +705,21 @@ async fn a_code_that_never_left_is_given_back_however_long_the_store_takes() {
 }
 
 #[tokio::test]
+async fn a_login_of_v3_may_have_its_code_in_the_query() {
+    let sidecar = started().await;
+    let code = sidecar.user_code();
+    let query = format!("grant_type=authorization_code&code={code}");
+    let target = format!("/v3/alipay/system/oauth/token?{query}");
+    let get = || Request::get(&target).header("alipay-merchant", ALIAS);
+    sidecar.simulator.fault(Fault::once(FaultKind::Reset));
+    let lost = sidecar.proxy(get(), "").await;
+    assert_eq!(header(&lost, "alipay-sidecar-outcome"), "unknown");
+    assert_eq!(sidecar.simulator.requests().len(), 1, "not repeated");
+    check_refused(&sidecar.proxy(get(), "").await, "parameter-invalid");
+    assert_eq!(sidecar.simulator.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn a_code_whose_call_failed_is_spent_and_one_that_never_left_is_not() {
     let sidecar = started().await;
     let code = sidecar.user_code();
