@@ -167,6 +167,22 @@ async fn a_parameter_of_a_payments_return_is_hidden_in_no_other() {
         };
         is_refused(&reply, code, hidden);
     }
+    // The merchant's own `next` says it; what Alipay says is put behind it, or into the next name.
+    let own = [("next", "/x&out_trade_no=OTHER"), ("page", "1")];
+    let query = returned(Charset::Utf8, &own);
+    let mut all = Params::from_form(query.as_bytes(), Charset::Utf8).expect("a form");
+    all.set("next", "/x");
+    let order = all.get("out_trade_no").expect("there").to_owned();
+    let mut behind = all.clone();
+    behind.set("out_trade_no", format!("OTHER&out_trade_no={order}"));
+    all.set("out_trade_no", "OTHER");
+    all.remove("page");
+    all.set(format!("out_trade_no={order}&page"), "1");
+    for forged in [behind, all] {
+        let forged = forged.to_form(Charset::Utf8).expect("UTF-8");
+        let reply = post(&sidecar, "/verify/return", &forged).await;
+        is_refused(&reply, "response-signature-invalid", &forged);
+    }
     // Of another product it isn't known what its return must have.
     let other = [
         ("method", "alipay.user.agreement.page.sign.return"),

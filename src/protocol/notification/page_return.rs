@@ -1,7 +1,7 @@
 //! The query that a browser brings back from a payment page (`return_url`).
 //!
 //! Its customer holds it, and nothing is escaped in what is signed: a pair can be put into the value of
-//! the one before it, and the signature still holds. What Alipay puts there is known, so that shows.
+//! the one before it, or into the name of the one behind it, and the signature still holds. What Alipay puts there is known, so that shows.
 //! The merchant's own parameters, which his `return_url` had, may hold anything, and so may returns of
 //! other products: of those nothing is sure.
 
@@ -25,7 +25,7 @@ const PLAIN: [&str; 9] = [
 
 impl Notification {
     /// Tells whether it is the return of a payment in which a parameter of Alipay's stands in the value
-    /// of another, or has another in its own.
+    /// of another or in a name, or has another in its own.
     #[must_use]
     pub fn is_return_put_together_anew(&self) -> bool {
         let is_payment = |method: &str| {
@@ -41,7 +41,14 @@ impl Notification {
         let swallowed = PLAIN
             .into_iter()
             .any(|name| is_hidden(name) || swallows(name));
-        swallowed || is_hidden(name::OUT_TRADE_NO)
+        // An `&` may stand in an order's number, what Alipay puts behind one may not.
+        let pair = |name: &str| format!("&{name}=");
+        let order = self.text(name::OUT_TRADE_NO).unwrap_or_default();
+        let mut given = PLAIN.into_iter().chain([name::OUT_TRADE_NO]);
+        let is_merged = given.any(|name| order.contains(&pair(name)));
+        let mut names = self.params.iter().map(|(name, _)| name);
+        let is_split = names.any(|name| name.contains(['&', '=']));
+        swallowed || is_merged || is_split || is_hidden(name::OUT_TRADE_NO)
     }
 }
 
@@ -89,6 +96,15 @@ mod tests {
             false,
         );
         check("app_id=1&timestamp=x%26total_amount%3D1", false);
+    }
+
+    #[test]
+    fn a_pair_put_into_the_name_behind_it_shows() {
+        let first = PAID.replace("out_trade_no=T", "next=%2Fx&out_trade_no=OTHER");
+        check(&format!("{first}&out_trade_no%3DT%26page=1&{REST}"), true);
+        check(&format!("{first}%26out_trade_no%3DT&{REST}"), true);
+        check(&format!("{first}%26total_amount%3D1&{REST}"), true);
+        check(&format!("{first}%26page%3D1&{REST}"), false);
     }
 
     #[test]
