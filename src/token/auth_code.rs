@@ -4,9 +4,10 @@
 //! leaves, so that no crash makes it be sent twice. Where they aren't, it is remembered in memory
 //! alone: then a login needs no store, and a code sent again after a crash is refused by Alipay.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -20,6 +21,9 @@ use crate::token::TokenParts;
 const REMEMBERED_MS: i64 = 24 * 3600 * 1000;
 /// How many codes are remembered in memory; the oldest go beyond that.
 const IN_MEMORY: usize = 100_000;
+/// How long a call waits at least for its code to be given back: most often its deadline has passed
+/// then, and who sends the code again at once should find it.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A code can't be sent.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +52,17 @@ struct Sent {
     known: HashSet<MemoKey>,
     /// By the time until which they are remembered.
     order: VecDeque<(i64, MemoKey)>,
-    /// Those that nobody waits for any more, and that are still being noted or given back.
-    noting: HashSet<MemoKey>,
+    /// Those that nobody waits for any more, and that are still being noted or given back, each with how
+    /// often: see [`Mark`].
+    noting: HashMap<MemoKey, u32>,
+}
+
+/// Says, once it is set and until it is dropped, that a code is being noted or given back. Never dropped
+/// under the lock.
+struct Mark {
+    sent: Arc<Mutex<Sent>>,
+    key: MemoKey,
+    is_set: AtomicBool,
 }
 
 /// A code that may be sent, once.
@@ -95,26 +108,26 @@ impl AuthCodes {
         let key = key(app_id, code);
         let (codes, app_id, code) = (self.clone(), app_id.clone(), code.clone());
         let (taken, mut right) = oneshot::channel();
+        let mark = Arc::new(Mark::new(&self.sent, key));
+        let kept = Arc::clone(&mark);
         tokio::spawn(async move {
+            let _kept = kept;
             let spent = codes.spend(&app_id, &code).await;
             // Nobody waits any more, and nothing was sent.
-            if let Err(spent) = taken.send(spent) {
-                if let Ok(spending) = spent {
-                    codes.give_back(spending).await;
-                }
-                codes.lock().noting.remove(&key);
+            if let Err(Ok(spending)) = taken.send(spent) {
+                codes.give_back(spending).await;
             }
         });
         let spent = match tokio::time::timeout_at(until.into(), &mut right).await {
             Ok(spent) => spent.ok(),
             Err(_) => {
-                // Under the lock, so that the mark is made before it is taken away.
+                // Under the lock, so that who sends the code meanwhile finds the mark.
                 let mut sent = self.lock();
                 right.close();
                 // It may have come in this very moment.
                 let spent = right.try_recv().ok();
                 if spent.is_none() {
-                    sent.noting.insert(key);
+                    mark.set(&mut sent);
                 }
                 spent
             }
@@ -139,7 +152,7 @@ impl AuthCodes {
         let expires_at = now.saturating_add(REMEMBERED_MS);
         {
             let mut sent = self.lock();
-            if sent.noting.contains(&key) {
+            if sent.noting.contains_key(&key) {
                 let reason = "whether this auth_code may be sent is still being noted".to_owned();
                 return Err(StoreError::Unavailable { reason }.into());
             }
@@ -167,7 +180,7 @@ impl AuthCodes {
         }
     }
 
-    /// Gives the right back, and waits for that until then: nothing was sent.
+    /// Gives the right back, and waits for that until then, a moment at least: nothing was sent.
     ///
     /// # Cancel safety
     /// Safe: it is given back all the same.
@@ -175,14 +188,16 @@ impl AuthCodes {
         if !self.parts.remember_users {
             return self.give_back(spending).await;
         }
-        let (codes, key) = (self.clone(), spending.0);
+        let codes = self.clone();
         // Who sends it meanwhile isn't told that it was sent.
-        codes.lock().noting.insert(key);
+        let mark = Mark::new(&self.sent, spending.0);
+        mark.set(&mut self.lock());
         let giving = tokio::spawn(async move {
+            let _mark = mark;
             codes.give_back(spending).await;
-            codes.lock().noting.remove(&key);
         });
         // It goes on by itself.
+        let until = until.max(Instant::now() + GRACE);
         let _ = tokio::time::timeout_at(until.into(), giving).await;
     }
 
@@ -212,6 +227,38 @@ fn key(app_id: &AppId, code: &Secret<String>) -> MemoKey {
 impl std::fmt::Debug for AuthCodes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("AuthCodes")
+    }
+}
+
+impl Mark {
+    fn new(sent: &Arc<Mutex<Sent>>, key: MemoKey) -> Self {
+        Self {
+            sent: Arc::clone(sent),
+            key,
+            is_set: AtomicBool::new(false),
+        }
+    }
+
+    fn set(&self, sent: &mut Sent) {
+        if !self.is_set.swap(true, Ordering::Relaxed) {
+            *sent.noting.entry(self.key).or_default() += 1;
+        }
+    }
+}
+
+/// Takes its own mark away, also where what was done for it panicked.
+impl Drop for Mark {
+    fn drop(&mut self) {
+        if !*self.is_set.get_mut() {
+            return;
+        }
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(marks) = sent.noting.get_mut(&self.key) {
+            *marks -= 1;
+            if *marks == 0 {
+                sent.noting.remove(&self.key);
+            }
+        }
     }
 }
 
@@ -256,6 +303,21 @@ mod tests {
         sent.remove(&key(1));
         assert!(sent.insert(key(1), (11, 21)));
         assert_eq!((sent.known.len(), sent.order.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_mark_is_taken_away_by_whom_it_was_set_alone() {
+        let sent = Arc::new(Mutex::new(Sent::default()));
+        let is_marked = || sent.lock().expect("whole").noting.contains_key(&key(1));
+        let [one, other, unset] = [(); 3].map(|()| Mark::new(&sent, key(1)));
+        one.set(&mut sent.lock().expect("whole"));
+        one.set(&mut sent.lock().expect("whole"));
+        other.set(&mut sent.lock().expect("whole"));
+        drop(unset);
+        drop(other);
+        assert!(is_marked());
+        drop(one);
+        assert!(!is_marked());
     }
 
     #[test]

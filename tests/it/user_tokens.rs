@@ -19,6 +19,7 @@ use alipay_sidecar::store::Change;
 use alipay_sidecar::token::TOKEN_METHOD;
 use http::{Method, Request};
 
+use crate::support::brittle::{BrittleSigner, BrittleStore, Failing};
 use crate::support::upstream::{Answer, FakeAlipay};
 use crate::support::{ALIAS, PATIENCE, TestSidecar, add_merchant, header, json, merchant, text};
 
@@ -702,6 +703,44 @@ async fn a_code_that_never_left_is_given_back_however_long_the_store_takes() {
     };
     let waited = tokio::time::timeout(PATIENCE, sent).await;
     waited.expect("the code is good");
+}
+
+#[tokio::test]
+async fn a_code_whose_call_hung_before_it_left_is_good_again_when_that_is_told() {
+    let mut brittle = None;
+    let change = |config: &mut Config| {
+        remembering(config);
+        config.upstream.timeout = Duration::from_secs(1);
+    };
+    let sidecar = TestSidecar::start_built(change, |config, builder| {
+        let store = BrittleStore::open(config);
+        brittle = Some(store.clone());
+        let builder = builder.store(Arc::new(store));
+        builder.signers(Arc::new(BrittleSigner(Failing::Hang)))
+    })
+    .await;
+    let brittle = brittle.expect("built");
+    brittle.stop_returns();
+    let healed = async {
+        tokio::time::sleep(Duration::from_millis(1300)).await;
+        brittle.heal();
+    };
+    let (late, ()) = tokio::join!(sidecar.send_code("c"), healed);
+    check_refused(&late, "upstream-timeout");
+    assert_eq!(header(&late, "alipay-sidecar-outcome"), "not-sent");
+    check_refused(&sidecar.send_code("c").await, "upstream-timeout");
+}
+
+#[tokio::test]
+async fn a_code_that_a_bug_kept_from_being_given_back_counts_as_sent() {
+    let (sidecar, brittle) = crate::calls::brittle_with(|config| {
+        remembering(config);
+        config.upstream.gateway = Some("http://127.0.0.1:9/gateway.do".to_owned());
+    })
+    .await;
+    brittle.panic_on_returns();
+    check_refused(&sidecar.send_code("c").await, "upstream-unreachable");
+    check_refused(&sidecar.send_code("c").await, "parameter-invalid");
 }
 
 #[tokio::test]

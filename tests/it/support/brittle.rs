@@ -42,6 +42,8 @@ pub struct BrittleStore {
     stuck: Arc<AtomicBool>,
     /// Commits wait that forget what was remembered.
     keeping: Arc<AtomicBool>,
+    /// The next commit panics that forgets what was remembered.
+    buggy_returns: Arc<AtomicBool>,
     /// Whoever looks for a merchant waits.
     lost: Arc<AtomicBool>,
     /// The next commit of records of calls panics.
@@ -77,6 +79,7 @@ impl BrittleStore {
             full: Arc::default(),
             stuck: Arc::default(),
             keeping: Arc::default(),
+            buggy_returns: Arc::default(),
             lost: Arc::default(),
             buggy: Arc::default(),
             buggy_refusals: Arc::default(),
@@ -110,6 +113,11 @@ impl BrittleStore {
     /// From now on whoever gives something back waits until it works again.
     pub fn stop_returns(&self) {
         self.keeping.store(true, Ordering::Relaxed);
+    }
+
+    /// The next who gives something back finds a bug.
+    pub fn panic_on_returns(&self) {
+        self.buggy_returns.store(true, Ordering::Relaxed);
     }
 
     /// From now on a merchant is looked for until it works again.
@@ -186,6 +194,9 @@ impl Store for BrittleStore {
             return Box::pin(async { panic!("a bug of the store") });
         }
         let gives_back = matches!(changes.as_slice(), [Change::Unremember(_)]);
+        if gives_back && self.buggy_returns.swap(false, Ordering::Relaxed) {
+            return Box::pin(async { panic!("a bug of the store") });
+        }
         let committed = self.unless_broken(self.inner.commit(changes));
         let stuck = match gives_back && self.keeping.load(Ordering::Relaxed) {
             true => Arc::clone(&self.keeping),
@@ -358,6 +369,8 @@ pub enum Failing {
     Error,
     /// As a full queue.
     Overloaded,
+    /// As a KMS that doesn't answer.
+    Hang,
     /// As a bug.
     Panic,
     /// As a KMS that is down for a while.
@@ -412,6 +425,7 @@ impl Signer for BrittleSigner {
             match self.0 {
                 Failing::Error => Err(SignError::Failed("the KMS is gone".to_owned())),
                 Failing::Overloaded => Err(SignError::Overloaded),
+                Failing::Hang => std::future::pending().await,
                 Failing::Panic => panic!("a bug of the signer"),
                 Failing::Unavailable => {
                     let cause = std::io::Error::other("connection refused");
