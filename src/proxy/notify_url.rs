@@ -137,7 +137,12 @@ impl Absolute {
             .host()
             .filter(|host| !host.is_empty())?
             .to_ascii_lowercase();
-        let authority = uri.authority().filter(|authority| is_whole(authority))?;
+        let authority = uri.authority()?;
+        // An empty port is the standard one (RFC 3986 §3.2.3).
+        let is_bare = authority.as_str().strip_suffix(':') == Some(authority.host());
+        if !is_bare && !is_whole(authority) {
+            return None;
+        }
         let port = authority.port_u16().unwrap_or(default_port);
         Some(Self {
             scheme,
@@ -204,6 +209,7 @@ mod tests {
         for url in [
             "https://isv.example.com/alipay/notify/1?a=b",
             "https://ISV.example.com:443/x",
+            "https://isv.example.com:/hook",
             "https://old.example.com/pay/notify.php",
         ] {
             check(NotifyUrlMode::Enforce, PUBLIC, url, url);
@@ -232,7 +238,7 @@ mod tests {
             "https://user@isv.example.com/x",
             "https://isv.example.com:8443x/hook",
             "https://isv.example.com:99999/hook",
-            "https://isv.example.com:/hook",
+            "https://isv.example.com::/hook",
             "https://isv.example.com:abc/hook",
             "https://isv.example.com:+443/hook",
             "https://isv.example.com:443:8443/hook",
