@@ -131,7 +131,7 @@ impl Tokens {
         app: &Arc<SigningApp>,
         app_auth_token: &Secret<String>,
     ) -> Result<(), LearnError> {
-        self.learn_within(QUERIES, app, app_auth_token).await
+        self.learn_as(Asked::First, app, app_auth_token).await
     }
 
     /// Proves a token once more that is held, and isn't the one in force of its merchant, who counts as
@@ -142,25 +142,20 @@ impl Tokens {
     /// # Cancel safety
     /// Safe: it goes on in a task of its own.
     pub async fn learn_again(&self, app: &Arc<SigningApp>, app_auth_token: &Secret<String>) {
-        let (again, key) = (&self.learning.again, key(app, app_auth_token));
         let now = self.parts.clock.now_ms();
-        if again.get(&key, now).is_some() {
+        let again = self.learning.again.get(&key(app, app_auth_token), now);
+        if again.is_some() {
             return;
         }
-        let learned = self.learn_within(QUERIES_AGAIN, app, app_auth_token).await;
-        let for_ms = match &learned {
-            Err(LearnError::TooMany | LearnError::Unproved(_)) => UNDESCRIBED_MS,
-            _ => INVALID_MS,
-        };
-        again.put(key, (), now, for_ms);
+        let learned = self.learn_as(Asked::Again, app, app_auth_token).await;
         if let Err(error) = learned {
             tracing::debug!(%error, app_id = %app.app_id, "a token of a merchant who has cancelled was not proved");
         }
     }
 
-    async fn learn_within(
+    async fn learn_as(
         &self,
-        most: u32,
+        asked: Asked,
         app: &Arc<SigningApp>,
         app_auth_token: &Secret<String>,
     ) -> Result<(), LearnError> {
@@ -174,8 +169,14 @@ impl Tokens {
         let (parts, app) = (Arc::clone(&self.parts), Arc::clone(app));
         let (token, flights) = (app_auth_token.clone(), learning.flights.clone());
         let work = async move {
-            learning.take(&app.app_id, most, now)?;
-            let learned = prove(&parts, &app, token).await;
+            let learned = match learning.take(&app.app_id, asked.most(), now) {
+                Ok(()) => prove(&parts, &app, token).await,
+                Err(error) => Err(error),
+            };
+            // Here, since whoever asked may have left by now.
+            if asked == Asked::Again {
+                learning.again.put(key, (), now, held_for(&learned));
+            }
             let for_ms = match &learned {
                 Err(LearnError::Invalid) => INVALID_MS,
                 Err(LearnError::Undescribed { .. }) => UNDESCRIBED_MS,
@@ -188,6 +189,33 @@ impl Tokens {
         };
         let learned = flights.run(key, work).await;
         learned.unwrap_or(Err(LearnError::Unproved(TokenError::Internal)))
+    }
+}
+
+/// Which time it is that a token is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// It was never held.
+    First,
+    /// It is held, and its merchant has cancelled.
+    Again,
+}
+
+impl Asked {
+    /// How many queries its app may have made by then.
+    fn most(self) -> u32 {
+        match self {
+            Self::First => QUERIES,
+            Self::Again => QUERIES_AGAIN,
+        }
+    }
+}
+
+/// How long a token that is held isn't asked about once more.
+fn held_for(learned: &Result<(), LearnError>) -> i64 {
+    match learned {
+        Err(LearnError::TooMany | LearnError::Unproved(_)) => UNDESCRIBED_MS,
+        _ => INVALID_MS,
     }
 }
 

@@ -350,3 +350,17 @@ async fn a_held_token_of_a_cancelled_merchant_is_proved_again() {
     }
     assert_eq!(queries(&sidecar), 3 + 1);
 }
+
+#[tokio::test]
+async fn a_held_token_is_asked_about_once_though_nobody_waits_for_the_answer() {
+    let (parts, merchant) = exchanged().await;
+    let (app, token) = (parts.app(), &merchant.token.app_auth_token);
+    let late = Fault::once(FaultKind::Slow).delay(Duration::from_millis(300));
+    parts.simulator.fault(late.on(QUERY));
+    let asking = parts.tokens.learn_again(&app, token);
+    let left = tokio::time::timeout(Duration::from_millis(100), asking).await;
+    assert!(left.is_err(), "the answer takes longer");
+    parts.tokens.idle().await;
+    parts.tokens.learn_again(&app, token).await;
+    assert_eq!(parts.asked(QUERY), 1);
+}
