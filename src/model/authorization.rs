@@ -73,7 +73,7 @@ pub enum Rank {
     },
     /// A token that is good since the given Unix millisecond, as Alipay says
     /// (`tokens.unknown = "learn"`): it only counts where there is no record, or where one was
-    /// cancelled before that.
+    /// cancelled before that. It ranks at that time: `max(at, stored + 1)`.
     Since(i64),
     /// A token that is good, and nobody knows since when: it only counts where there is no record.
     Unranked,

@@ -132,12 +132,15 @@ impl Merchant {
         let plausible = authorization.own_time(stored, now);
         let against = stored.map(|m| m.newest_against(authorization)).or(newest);
         let auth_time = match (plausible, newest) {
+            (Some(at), _) if stored.is_some_and(|m| m.is_dated_by(authorization, at)) => at,
             (Some(at), _) if against.is_some_and(|against| at <= against) => {
                 return Authorized::Stale;
             }
             (Some(at), _) => at,
             // What claims a time that can't be would otherwise be new each time it comes.
             (None, _) if authorization.repeats_absurdly(stored) => return Authorized::Stale,
+            // It counts from when it began: its own message, which brings more, may yet come.
+            (None, _) if authorization.rank.is_since() => authorization.rank.after(against, now),
             (None, newest) => authorization.rank.after(newest, now),
         };
         Authorized::Applied(Box::new(Self {
@@ -168,6 +171,16 @@ impl Merchant {
         }
     }
 
+    /// Whether Alipay's message of the token in force says when that was given, and `at` is just what
+    /// was taken for it: then the message is news where it may bring the refresh token.
+    fn is_dated_by(&self, authorization: &Authorization, at: i64) -> bool {
+        let is_own = self.token.app_auth_token == authorization.token.app_auth_token;
+        let is_guess = self.auth_time_estimated && self.newest_change() == at;
+        let is_revoked = matches!(self.status, MerchantStatus::Revoked { .. });
+        let lacks = self.token.app_refresh_token.is_none();
+        is_own && is_guess && lacks && authorization.rank.is_alipays() && !is_revoked
+    }
+
     /// Whether it counts as cancelled because its token was refused, and nothing said so.
     fn is_inferred(&self) -> bool {
         matches!(self.status, MerchantStatus::Revoked { .. }) && self.doubt.is_some()
@@ -176,9 +189,14 @@ impl Merchant {
     /// What an authorisation with a time of its own must be newer than. Where a cancellation was only
     /// learned from a token that Alipay called invalid, its time is when we asked: it says nothing of
     /// another token, whose message may have been sent before and come after. Nor does one that only
-    /// says by when it was, of a token that Alipay says holds.
+    /// says by when it was, of a token that Alipay says holds. Where what Alipay called invalid has a time
+    /// of ours alone, such a token wins whenever it began.
     fn newest_against(&self, authorization: &Authorization) -> i64 {
         let is_other = self.token.app_auth_token != authorization.token.app_auth_token;
+        let is_since = authorization.rank.is_since();
+        if is_since && is_other && self.is_inferred() && self.auth_time_estimated {
+            return i64::MIN;
+        }
         let is_proved = match authorization.rank {
             Rank::Proved { over, .. } => self.is_estimated_at(over),
             _ => false,
@@ -400,7 +418,7 @@ impl Rank {
     /// When something counts from that ranks after what is stored, which ranks at `newest`.
     fn after(self, newest: Option<i64>, now: i64) -> i64 {
         let at = match self {
-            Self::Bought { at, .. } => plausible(at, now),
+            Self::Bought { at, .. } | Self::Since(at) => plausible(at, now),
             _ => now,
         };
         newest.map_or(at, |newest| at.max(newest.saturating_add(1)))
@@ -434,6 +452,10 @@ impl Rank {
 
     fn is_dated(self) -> bool {
         matches!(self, Self::EstimatedTime(_)) || self.is_alipays()
+    }
+
+    fn is_since(self) -> bool {
+        matches!(self, Self::Since(_))
     }
 
     /// Whether it names a time of Alipay's.

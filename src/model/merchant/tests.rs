@@ -371,6 +371,63 @@ fn a_learned_token_replaces_nothing_that_stands() {
     }
 }
 
+#[test]
+fn what_is_learned_again_ranks_by_when_it_began_so_that_its_own_message_still_counts() {
+    let apply = |before: Before<'_>, given: &Authorization| match Merchant::authorize(
+        before, given, 9000,
+    ) {
+        Authorized::Applied(merchant) => Some(*merchant),
+        _ => None,
+    };
+    let cancelled = |auth_time, estimated| {
+        let merchant = Merchant {
+            auth_time_estimated: estimated,
+            ..stored("t", auth_time)
+        };
+        let refusal = Refusal {
+            evidence: Evidence::Invalid,
+            ..Refusal::new(&merchant, Doubt::TokenRefused, 8000)
+        };
+        merchant.doubted(&refusal, 8000).expect("news")
+    };
+    let learned = authorization("learned", Rank::Since(5000));
+    for (revoked, is_taken) in [
+        (cancelled(1000, false), true),
+        (cancelled(5000, false), false),
+        // When that was given, nobody knows.
+        (cancelled(7000, true), true),
+    ] {
+        let found = apply(Before::Record(&revoked), &learned);
+        assert_eq!(
+            found.as_ref().map(|m| m.auth_time),
+            is_taken.then_some(5000)
+        );
+        for auth_time in found.iter().flat_map(|_| [5000, 5400]) {
+            let given = Authorization {
+                token: AppAuthToken {
+                    app_refresh_token: Some(Secret::new("refresh".to_owned())),
+                    ..learned.token.clone()
+                },
+                rank: Rank::AuthTime(auth_time),
+                ..learned.clone()
+            };
+            let known = found.as_ref().expect("taken");
+            let pushed = apply(Before::Record(known), &given).expect("news");
+            assert!(pushed.token.app_refresh_token.is_some());
+            assert!(!pushed.auth_time_estimated);
+            assert!(apply(Before::Record(&pushed), &given).is_none(), "again");
+        }
+    }
+    let time = |before, since| {
+        let learned = authorization("learned", Rank::Since(since));
+        apply(before, &learned).map(|m| m.auth_time)
+    };
+    assert_eq!(time(Before::Nothing, 5000), Some(5000));
+    assert_eq!(time(Before::Nothing, 9001 + AHEAD_MS), Some(9000));
+    assert_eq!(time(Before::Cancelled(4000), 5000), Some(5000));
+    assert_eq!(time(Before::Cancelled(6000), 5000), Some(6001));
+}
+
 fn bought(purchase: Purchase, at: i64, over: Option<i64>) -> Rank {
     Rank::Bought { purchase, at, over }
 }

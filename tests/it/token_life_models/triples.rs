@@ -300,7 +300,18 @@ impl Model {
             }
             _ => newest,
         };
-        if said.is_some_and(|at| against.is_some_and(|against| at <= against)) {
+        // Alipay says of the token in force just what was guessed, and may bring what it lacks.
+        let is_dated = match (rank, &before) {
+            (Rank::AuthTime(at) | Rank::Proved { auth_time: at, .. }, Some(known)) => {
+                let is_guess = known.estimated && known.time == *at;
+                is_guess
+                    && known.refresh_token.is_none()
+                    && known.token == *token
+                    && !is_revoked(known)
+            }
+            _ => false,
+        };
+        if !is_dated && said.is_some_and(|at| against.is_some_and(|against| at <= against)) {
             return Outcome::Stale;
         }
         if is_foreign {

@@ -53,6 +53,14 @@ impl Triple {
         }
     }
 
+    /// The same for a token that Alipay says holds: a guess of ours doesn't count where Alipay refused it.
+    fn newest_against_since(&self, token: &str) -> i64 {
+        match self.is_inferred() && self.token != token && self.estimated {
+            true => i64::MIN,
+            false => self.newest_against(token),
+        }
+    }
+
     /// Whether it differs in its times alone, which nobody but we has set.
     fn says(&self, other: &Self) -> bool {
         let timeless = |triple: &Self| Self {
@@ -96,7 +104,7 @@ impl Merchants {
         let is_learned = match (given.rank, &stored) {
             (Rank::Unranked, Some(_)) => true,
             (Rank::Since(since), Some(stored)) => {
-                stored.revoked_at().is_none() || since <= stored.newest_against(token)
+                stored.revoked_at().is_none() || since <= stored.newest_against_since(token)
             }
             _ => false,
         };
@@ -166,7 +174,12 @@ impl Merchants {
                 let at = at.max(over.or(newest).map_or(at, |older| older + 1));
                 (over.is_none() || is_new(at)).then_some((at, true))
             }
-            Rank::AfterStored | Rank::Since(_) | Rank::Unranked => Some((after, true)),
+            Rank::Since(since) => {
+                let against = stored.map(|stored| stored.newest_against_since(token));
+                let against = against.or(newest).unwrap_or(i64::MIN);
+                Some((plausible(now, since).max(against + 1), true))
+            }
+            Rank::AfterStored | Rank::Unranked => Some((after, true)),
         }
     }
 
