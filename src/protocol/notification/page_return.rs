@@ -48,7 +48,14 @@ impl Notification {
         let is_merged = given.any(|name| order.contains(&pair(name)));
         let mut names = self.params.iter().map(|(name, _)| name);
         let is_split = names.any(|name| name.contains(['&', '=']));
-        swallowed || is_merged || is_split || is_hidden(name::OUT_TRADE_NO)
+        // Behind it stands, in a parameter of the merchant's, what Alipay may have written of it.
+        let is_said_again = |name: &str| {
+            let own = self.text(name).and_then(|own| own.split('&').next());
+            own.is_some() && own != self.signed(name).last()
+        };
+        let mut given = PLAIN.into_iter().chain([name::OUT_TRADE_NO]);
+        let is_pushed_behind = given.any(is_said_again);
+        swallowed || is_merged || is_split || is_pushed_behind || is_hidden(name::OUT_TRADE_NO)
     }
 }
 
@@ -84,6 +91,7 @@ mod tests {
             "",
             "&next=%2Fpay%3Fa%3D1%26total_amount%3D2%26out_trade_no%3D4",
             "&a=%26&z=x%26y%3D",
+            "&b=%26total_amount%3D2",
             "&empty=",
         ] {
             check(&format!("{PAID}&{REST}{own}"), false);
@@ -105,6 +113,33 @@ mod tests {
         check(&format!("{first}%26out_trade_no%3DT&{REST}"), true);
         check(&format!("{first}%26total_amount%3D1&{REST}"), true);
         check(&format!("{first}%26page%3D1&{REST}"), false);
+    }
+
+    #[test]
+    fn all_of_it_put_into_a_value_behind_it_shows() {
+        let paid = |own: &str, order: &str, rest: &str| {
+            let paid = PAID.replace("out_trade_no=T", &format!("{own}out_trade_no={order}"));
+            format!("{paid}&{rest}")
+        };
+        check(&paid("next=%2Fx&", "T", REST), false);
+        check(&paid("next=%2Fx%26out_trade_no%3DOTHER&", "T", REST), false);
+        let other = REST.replace("8.80", "9999");
+        let hidden = format!(
+            "w=1%26out_trade_no%3DT%26{}",
+            REST.replace('=', "%3D").replace('&', "%26")
+        );
+        check(
+            &format!("{}&{hidden}", paid("next=%2Fx&", "OTHER", &other)),
+            true,
+        );
+        check(
+            &format!("{}&w=1%26total_amount%3D1", paid("", "T", REST)),
+            true,
+        );
+        check(
+            &format!("{}&ozone=1%26out_trade_no%3DT", paid("", "OTHER", REST)),
+            true,
+        );
     }
 
     #[test]
