@@ -220,8 +220,17 @@ async fn run(
         }),
         context,
     };
+    let given = granted.iter().find(|granted| is_own(granted));
+    let given = given.map(|granted| granted.app_auth_token.clone());
     let outcome = storing::store(parts, &found, granted, None).await?;
-    if let Some(turn) = &turn {
+    // What gave way to something newer nobody holds: no backend is handed it.
+    let is_in_force = |merchant: &Merchant| {
+        let own = merchant.auth_app_id == stored.auth_app_id;
+        let given = given.as_ref().map(|token| token.expose());
+        own && given == Some(merchant.token.app_auth_token.expose())
+    };
+    let is_held = outcome.merchants.iter().any(is_in_force);
+    if let Some(turn) = turn.as_ref().filter(|_| is_held) {
         let reply = SpentReply::V2(bought.reply);
         spent.keep(turn.key(), bought.form, reply, parts.clock.now_ms());
     }
