@@ -139,15 +139,12 @@ pub(crate) fn keep(store: &Path, former: Option<LeftToken>) -> Option<(LeftToken
         return Some((former, token));
     }
     let (shared, own) = (path(store), path_of_its_own(store));
-    for path in [&shared, &own] {
+    // `leave` removes the latter where it has the former.
+    for path in [&own, &shared] {
         let Claim::Free(Some(held)) = claim(path) else {
             continue;
         };
         if let Some(token) = read_private(&held, path) {
-            if *path == shared {
-                // As `leave` does.
-                let _ = std::fs::remove_file(&own);
-            }
             let left = LeftToken {
                 path: path.clone(),
                 _locked: held,
