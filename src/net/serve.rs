@@ -297,8 +297,10 @@ async fn converse(
         let ending = ending.clone();
         async move {
             let mut answer = answer.await;
-            let may_go_on = !is_unclear && !waits;
-            let is_unread = answering.is_unread() && stays_unread(&answering, may_go_on).await;
+            let may_go_on = !is_unclear && !waits && ending.stage() < Stage::Leaving;
+            // In a box, because hyper keeps the place of this future for as long as the connection lives.
+            let is_unread =
+                answering.is_unread() && Box::pin(stays_unread(&answering, may_go_on)).await;
             answering.end();
             if is_unclear || is_unread || ending.stage() >= Stage::Leaving {
                 let close = HeaderValue::from_static("close");
