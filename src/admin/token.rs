@@ -211,8 +211,8 @@ fn claim(path: &Path) -> Claim {
 
 /// Writes `token`, and gives its file, locked.
 fn write(path: &Path, token: &Secret<String>) -> io::Result<File> {
-    let fresh = path.with_extension(format!("{}.tmp", std::process::id()));
-    let _ = std::fs::remove_file(&fresh);
+    // Of nobody else's, either: in two containers both may have the same process id.
+    let fresh = path.with_extension(format!("{}.tmp", uuid::Uuid::now_v7().simple()));
     let written = write_new(&fresh, token);
     let written = written.and_then(|file| std::fs::rename(&fresh, path).map(|()| file));
     // A program that is started over and over on a full disk would leave one each time.
