@@ -167,6 +167,8 @@ struct Line<'a> {
     auth_time_estimated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     revoked_at: Option<i64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    revoked_at_estimated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     suspect_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -202,6 +204,8 @@ impl<'a> From<&'a Merchant> for Line<'a> {
                 MerchantStatus::Revoked { at } => Some(at),
                 MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => None,
             },
+            revoked_at_estimated: merchant.revoked_at_estimated
+                && matches!(merchant.status, MerchantStatus::Revoked { .. }),
             suspect_at: match merchant.status {
                 MerchantStatus::Suspect { at } => Some(at),
                 MerchantStatus::Authorized | MerchantStatus::Revoked { .. } => None,

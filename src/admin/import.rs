@@ -10,7 +10,7 @@ use crate::admin::error::{AdminError, BadLines};
 use crate::admin::json::invalid;
 use crate::admin::merchant_record::MerchantRecord;
 use crate::model::id::Alias;
-use crate::model::merchant::{Authorized, Before, Merchant, MerchantStatus};
+use crate::model::merchant::{Authorized, Before, Merchant};
 use crate::store::error::StoreError;
 use crate::store::{Change, Effect, MemoKey, MerchantKey, Store};
 
@@ -140,12 +140,6 @@ async fn would_apply(
                 let revoked = stored.as_ref().and_then(|m| m.revoke(&revocation, now));
                 applied |= revoked.is_some();
             }
-            Change::Doubt { entry: Some(_), .. } => {
-                let is_revoked = |m: &Merchant| matches!(m.status, MerchantStatus::Revoked { .. });
-                applied |= stored
-                    .as_ref()
-                    .is_some_and(|merchant| !is_revoked(merchant));
-            }
             _ => {}
         }
     }
@@ -168,12 +162,9 @@ async fn cancelled(
     Ok(at.map(i64::from_be_bytes))
 }
 
-/// Whether its effect tells that a record was new. (What is known of an old one may be kept again.)
+/// Whether its effect tells that a record was new, by itself.
 fn tells(change: &Change) -> bool {
-    !matches!(
-        change,
-        Change::Doubt { entry: None, .. } | Change::FetchedKey { .. }
-    )
+    !matches!(change, Change::IfApplied(_))
 }
 
 fn parse_lines(lines: &[u8]) -> Result<Vec<(usize, MerchantRecord)>, AdminError> {

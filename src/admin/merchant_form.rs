@@ -78,6 +78,11 @@ const MEMBERS: &[Member] = &[
     ),
     member("revoked_at", Form::Time, "When it cancelled"),
     member(
+        "revoked_at_estimated",
+        Form::Flag,
+        "Whether `revoked_at` is only by when",
+    ),
+    member(
         "stated_expiry",
         Form::Time,
         "When the token ends, as Alipay says",

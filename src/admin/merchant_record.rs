@@ -39,6 +39,7 @@ struct Exported {
     doubt: Option<Doubt>,
     refresh_refused: bool,
     revoked_at: Option<i64>,
+    revoked_at_estimated: bool,
     stated_expiry: Option<i64>,
     suspect_at: Option<i64>,
 }
@@ -56,6 +57,7 @@ impl Exported {
                 .transpose()?,
             refresh_refused: members.flag("refresh_refused")?,
             revoked_at: members.integer("revoked_at")?,
+            revoked_at_estimated: members.flag("revoked_at_estimated")?,
             stated_expiry: members.integer("stated_expiry")?,
             suspect_at: members.integer("suspect_at")?,
         })
@@ -70,6 +72,7 @@ impl Exported {
         self.check_doubt()?;
         match (auth_time, self.revoked_at) {
             (None, _) if dated => Err(missing("auth_time")),
+            (_, None) if self.revoked_at_estimated => Err(missing("revoked_at")),
             (Some(given), Some(revoked)) if revoked <= given => {
                 Err(invalid("`revoked_at` isn't later than `auth_time`"))
             }
@@ -216,21 +219,23 @@ impl MerchantRecord {
             // Of an authorisation that ended long ago the backend hears the end alone.
             Some(_) => changes.push(silently(authorization.clone())),
         }
-        changes.extend(self.doubts(&authorization));
-        let revoked_at = self.exported.revoked_at;
-        changes.extend(revoked_at.map(|at| self.end(&authorization, at, now)));
-        if let Some(encrypt_key) = self
-            .encrypt_key
-            .clone()
-            .filter(|_| self.exported.encrypt_key_fetched)
-        {
-            changes.push(Change::FetchedKey {
-                app_id: self.app_id.clone(),
-                auth_app_id: self.auth_app_id.clone(),
-                encrypt_key,
-            });
-        }
+        let mut told = self.doubts(&authorization);
+        told.extend(self.fetched_key());
+        let (end, dated) = self.end(&authorization, now);
+        told.extend(end);
+        changes.push(Change::IfApplied(told));
+        changes.extend(dated);
         Some(changes)
+    }
+
+    fn fetched_key(&self) -> Option<Change> {
+        let fetched = self.exported.encrypt_key_fetched;
+        let encrypt_key = self.encrypt_key.clone().filter(|_| fetched)?;
+        Some(Change::FetchedKey {
+            app_id: self.app_id.clone(),
+            auth_app_id: self.auth_app_id.clone(),
+            encrypt_key,
+        })
     }
 
     /// The token in force.
@@ -260,28 +265,33 @@ impl MerchantRecord {
         spent.into_iter().chain(suspect).map(silently).collect()
     }
 
-    /// The end of the authorisation: a cancellation, or a refusal that proved one.
-    fn end(&self, authorization: &Authorization, at: i64, now: i64) -> Change {
+    /// The end of the authorisation: a cancellation, or a refusal that proved one. What says by itself
+    /// when it was comes second: it counts whatever becomes of the authorisation.
+    fn end(&self, authorization: &Authorization, now: i64) -> (Option<Change>, Option<Change>) {
+        let Some(at) = self.exported.revoked_at else {
+            return (None, None);
+        };
         let entry = Some(Box::new(entry(authorization, MERCHANT_REVOKED, now)));
-        match self.exported.doubt {
-            None => Change::Revoke {
-                revocation: Revocation {
-                    app_id: self.app_id.clone(),
-                    auth_app_id: self.auth_app_id.clone(),
-                    // One that can't be true still holds, and must not rank with the authorisation.
-                    at: Some(at).filter(|at| plausible(*at, now) == *at),
-                    estimated: false,
-                    only: None,
-                },
-                entry,
-            },
-            Some(doubt) => Change::Doubt {
-                refusal: Refusal {
-                    evidence: Evidence::Invalid,
-                    ..refusal(authorization, doubt, at)
-                },
-                entry,
-            },
+        if let Some(doubt) = self.exported.doubt {
+            let refusal = Refusal {
+                evidence: Evidence::Invalid,
+                ..refusal(authorization, doubt, at)
+            };
+            return (Some(Change::Doubt { refusal, entry }), None);
+        }
+        // One that can't be true still holds, and must not rank with the authorisation.
+        let at = Some(at).filter(|at| plausible(*at, now) == *at);
+        let revocation = Revocation {
+            app_id: self.app_id.clone(),
+            auth_app_id: self.auth_app_id.clone(),
+            at,
+            estimated: at.is_some() && self.exported.revoked_at_estimated,
+            only: None,
+        };
+        let end = Some(Change::Revoke { revocation, entry });
+        match at {
+            None => (end, None),
+            Some(_) => (None, end),
         }
     }
 

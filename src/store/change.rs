@@ -81,6 +81,9 @@ pub enum Change {
         /// Only if it was obtained no later than this, else it is stale; milliseconds since 1970.
         obtained_until: Option<i64>,
     },
+    /// What is told of an authorisation together with it: made where the change before it in the same
+    /// commit was applied, else all of it is stale.
+    IfApplied(Vec<Self>),
     /// Keeps a platform certificate, in the place of one with the same name.
     KeepCertificate(Box<KeptCertificate>),
     /// Keeps a user's tokens in the place of those kept before.

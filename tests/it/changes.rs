@@ -28,6 +28,7 @@ kinds! {
     FetchedKey
     FillPid
     ForgetUser
+    IfApplied
     KeepCertificate
     KeepUserToken
     KeepVariant

@@ -11,7 +11,7 @@ use alipay_sidecar::model::authorization::{
     Authorization, Doubt, Evidence, Rank, Refusal, Revocation, Source,
 };
 use alipay_sidecar::model::id::{Alias, AppId, AuthAppId, Pid};
-use alipay_sidecar::model::merchant::Merchant;
+use alipay_sidecar::model::merchant::{Merchant, MerchantStatus};
 use alipay_sidecar::model::token::AppAuthToken;
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::simulator::DEFAULT_APP_ID;
@@ -41,7 +41,11 @@ enum Step {
         expiry: Option<i64>,
         key: bool,
     },
-    Cancel(Option<i64>),
+    /// When, and whether only by when.
+    Cancel {
+        time: Option<i64>,
+        by: bool,
+    },
     FetchKey,
     Refuse {
         token: u8,
@@ -92,7 +96,7 @@ fn step() -> impl Strategy<Value = Step> {
     );
     prop_oneof![
         4 => authorize,
-        1 => time().prop_map(Step::Cancel),
+        1 => (time(), any::<bool>()).prop_map(|(time, by)| Step::Cancel { time, by }),
         1 => Just(Step::FetchKey),
         3 => refuse(),
         2 => any::<u8>().prop_map(|token| Step::Work(token % 4)),
@@ -150,12 +154,12 @@ fn change(merchant: usize, step: &Step) -> Change {
                 entry: None,
             }
         }
-        Step::Cancel(time) => Change::Revoke {
+        Step::Cancel { time, by } => Change::Revoke {
             revocation: Revocation {
                 app_id,
                 auth_app_id,
                 at: time.map(|time| NOW + time),
-                estimated: false,
+                estimated: *by && time.is_some(),
                 only: None,
             },
             entry: None,
@@ -219,6 +223,7 @@ fn carried(merchant: &Merchant) -> String {
         merchant.auth_time,
         merchant.auth_time_estimated,
         merchant.status,
+        merchant.revoked_at_estimated,
     );
     let ids = (&merchant.app_id, &merchant.auth_app_id);
     let doubts = (merchant.doubt, merchant.refresh_refused);
@@ -290,6 +295,89 @@ fn an_export_read_back_equals_what_was_exported() {
             runtime.block_on(check(&merchants, &opener))
         })
         .expect("every store comes back");
+}
+
+#[tokio::test]
+async fn an_older_export_leaves_alone_what_came_since() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = store(directory.path());
+    let line = |merchant: usize, token: &str, more: Value| {
+        let (app_id, auth_app_id) = ids(merchant);
+        let mut line = json!({"app_id": app_id.as_str(), "auth_app_id": auth_app_id.as_str(),
+            "app_auth_token": format!("{token}-{merchant}"), "auth_time": NOW - 5000});
+        let more = more.as_object().expect("an object").clone();
+        line.as_object_mut().expect("an object").extend(more);
+        line.to_string()
+    };
+    let key = |byte: u8| {
+        use base64::Engine;
+        base64::engine::general_purpose::STANDARD.encode([byte; 16])
+    };
+    let fetched = |byte| json!({"encrypt_key": key(byte), "encrypt_key_fetched": true});
+    // What an earlier export says: ended by a refusal, spent, suspect, with a key of then, and all at once.
+    let older = [
+        line(
+            0,
+            "t",
+            json!({"revoked_at": NOW - 4000, "doubt": "token-refused"}),
+        ),
+        line(
+            1,
+            "t",
+            json!({"app_refresh_token": "r1", "refresh_refused": true}),
+        ),
+        line(
+            2,
+            "t",
+            json!({"suspect_at": NOW - 4000, "doubt": "token-refused"}),
+        ),
+        line(3, "t", fetched(1)),
+        line(4, "t", json!({"revoked_at": i64::MAX})),
+    ];
+    let newer = [
+        line(0, "t", json!({"auth_time": NOW - 3000})),
+        line(
+            1,
+            "t",
+            json!({"auth_time": NOW - 3000, "app_refresh_token": "r2"}),
+        ),
+        line(2, "t", json!({"auth_time": NOW - 3000})),
+        line(
+            3,
+            "t",
+            fetched(2)
+                .as_object()
+                .map(|key| {
+                    let mut all = key.clone();
+                    all.insert("auth_time".to_owned(), json!(NOW - 3000));
+                    Value::Object(all)
+                })
+                .expect("an object"),
+        ),
+        line(4, "t", json!({"auth_time": NOW + 1000})),
+    ];
+    let (older, newer) = (older.join("\n"), newer.join("\n"));
+    let read = async |lines: &str, mode| {
+        let report = import(&store, NOW, lines.as_bytes(), mode)
+            .await
+            .expect("read");
+        (report.imported, report.stale)
+    };
+    assert_eq!(read(&older, ImportMode::Store).await, (5, 0));
+    let first = store.merchants(None, 10).await.expect("read");
+    assert!(first[1].refresh_refused && first[2].doubt.is_some());
+    assert_eq!(first[0].status, MerchantStatus::Revoked { at: NOW - 4000 });
+    assert_eq!(read(&newer, ImportMode::DryRun).await, (5, 0));
+    assert_eq!(read(&newer, ImportMode::Store).await, (5, 0));
+    let before = all(&store).await;
+    for merchant in store.merchants(None, 10).await.expect("read") {
+        assert_eq!(merchant.status, MerchantStatus::Authorized);
+        assert!(!merchant.refresh_refused && merchant.doubt.is_none());
+    }
+    for mode in [ImportMode::DryRun, ImportMode::Store] {
+        assert_eq!(read(&older, mode).await, (0, 5));
+        assert_eq!(all(&store).await, before);
+    }
 }
 
 #[tokio::test]

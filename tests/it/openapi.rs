@@ -155,7 +155,7 @@ fn whole_bodies() -> Vec<(&'static str, &'static str, Value)> {
         "auth_time_estimated": false, "encrypt_key_fetched": false,
         "previous_app_auth_token": "v", "previous_app_refresh_token": "w",
         "doubt": "token-refused", "refresh_refused": false, "revoked_at": null,
-        "stated_expiry": 9, "suspect_at": 8,
+        "revoked_at_estimated": false, "stated_expiry": 9, "suspect_at": 8,
     });
     vec![
         (

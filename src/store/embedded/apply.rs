@@ -72,6 +72,7 @@ impl<'t> Applier<'t> {
         for change in changes {
             let effect = match change {
                 Change::Accompany(entry) => self.accompany(entry, effects.last())?,
+                Change::IfApplied(changes) => self.if_applied(changes, effects.last())?,
                 // Nothing was written since it was looked up.
                 Change::Receive(entry) if effects.is_empty() => self.take_in(entry)?,
                 change => self.apply(change)?,
@@ -94,6 +95,17 @@ impl<'t> Applier<'t> {
         Ok(Effect::Applied)
     }
 
+    /// Makes what shares the fate of the change before it.
+    fn if_applied(&mut self, changes: &[Change], before: Option<&Effect>) -> Result<Effect, Fault> {
+        if !matches!(before, Some(Effect::Applied)) {
+            return Ok(Effect::Stale);
+        }
+        for change in changes {
+            self.apply(change)?;
+        }
+        Ok(Effect::Applied)
+    }
+
     /// The effect that a change has because it was made before.
     fn known(&self, change: &Change) -> Result<Option<Effect>, Fault> {
         match change {
@@ -103,6 +115,10 @@ impl<'t> Applier<'t> {
             | Change::Revoke { entry, .. } => entry
                 .as_deref()
                 .map_or(Ok(None), |entry| self.known_entry(entry)),
+            Change::IfApplied(changes) => {
+                let mut known = changes.iter().map(|change| self.known(change));
+                known.find_map(Result::transpose).transpose()
+            }
             Change::Remember { key, .. } => Ok(self.remembered(*key)?.map(Effect::Remembered)),
             Change::Claim { .. }
             | Change::Extend { .. }
@@ -169,6 +185,7 @@ impl<'t> Applier<'t> {
                 only,
                 obtained_until,
             } => self.forget_user(key, only.as_ref(), *obtained_until),
+            Change::IfApplied(changes) => self.if_applied(changes, None),
             Change::KeepCertificate(certificate) => self.keep_certificate(certificate),
             Change::KeepUserToken { token, replaces } => {
                 self.keep_user_token(token, replaces.as_ref())

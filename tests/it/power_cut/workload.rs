@@ -252,11 +252,13 @@ impl Writer {
             alias: Some(alias(&format!("shop{n}"))),
         };
         self.commit(vec![name, Change::Accompany(Box::new(companion))]);
-        self.commit(vec![Change::FetchedKey {
-            app_id: own_app,
-            auth_app_id: merchant,
-            encrypt_key: secret(&format!("key-{round}")),
-        }]);
+        let fetched = |name: &str| Change::FetchedKey {
+            app_id: own_app.clone(),
+            auth_app_id: merchant.clone(),
+            encrypt_key: secret(&format!("{name}-{round}")),
+        };
+        let after = Change::IfApplied(vec![fetched("key")]);
+        self.commit(vec![fetched("earlier-key"), after]);
         let pid = pid();
         self.commit(vec![Change::FillPid {
             app_id,

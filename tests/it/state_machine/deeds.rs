@@ -29,6 +29,7 @@ impl Pair {
                 Some(known) => Change::Receive(Box::new(known.clone())),
                 None => Change::Receive(Box::new(self.receive(None, None))),
             },
+            Step::IfApplied(step) => Change::IfApplied(vec![self.merchant(step)]),
             Step::Claim { .. }
             | Step::Extend { .. }
             | Step::PutOff { .. }

@@ -83,6 +83,8 @@ pub(super) enum Step {
         /// Only what was obtained this long ago.
         before: Option<i64>,
     },
+    /// What is learned, together with the step before it.
+    IfApplied(Box<Step>),
     KeepCertificate {
         app: u8,
         sn: u8,
@@ -231,6 +233,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => memo(),
         6 => merchants(),
         5 => learned(),
+        2 => learned().prop_map(|step| Step::IfApplied(Box::new(step))),
         6 => quarantine(),
         6 => kept(),
     ]

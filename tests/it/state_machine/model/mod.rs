@@ -104,6 +104,7 @@ impl Model {
             | Change::Revoke { entry, .. } => {
                 entry.as_ref().and_then(|entry| self.inbox.known(entry))
             }
+            Change::IfApplied(changes) => changes.iter().find_map(|change| self.known(change)),
             Change::Remember { key, .. } => {
                 let kept = self.kept.remembered(key, self.now);
                 kept.map(Answer::Remembered)
@@ -154,6 +155,13 @@ impl Model {
                 only,
                 obtained_until,
             } => self.kept.forget_user(key, only.as_ref(), *obtained_until),
+            Change::IfApplied(changes) => {
+                let is_applied = before == Some(&Answer::Applied);
+                for change in changes.iter().filter(|_| is_applied) {
+                    self.apply(change, None)?;
+                }
+                [Answer::Stale, Answer::Applied][usize::from(is_applied)].clone()
+            }
             Change::KeepCertificate(certificate) => self.kept.keep_certificate(certificate),
             Change::KeepUserToken { token, replaces } => {
                 self.kept.keep_user(token, replaces.as_ref())
