@@ -176,7 +176,7 @@ pub(crate) struct AuditView {
 
 async fn audit_head(parts: &AdminParts) -> AuditView {
     // What was told until now counts: a tail that was cut off a moment ago shows.
-    parts.audit.finished().await;
+    parts.audit.settled().await;
     let head = parts.audit.kept_head().await;
     AuditView {
         head: head.map(|head| STANDARD.encode(head.to_bytes())),

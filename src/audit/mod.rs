@@ -44,7 +44,7 @@ use entry::Entry;
 use error::AuditError;
 pub use files::{all as all_files, probe, probe_alone};
 use metrics::AuditMetrics;
-use queue::Queue;
+use queue::{Asker, Queue};
 use retire::Limits;
 use writer::{Making, Writer};
 
@@ -58,6 +58,9 @@ const FEWEST: u64 = 8;
 const OF_STRANGERS: u32 = 5;
 /// The same of what only genuine messages cause, which anybody who has one can send again, though.
 const OF_REPEATED: u32 = 1200;
+
+/// How long who looks at the log waits for what was told before.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// The audit log, or none. Clones share it; the last one dropped waits until all is written.
 #[derive(Clone, Default)]
@@ -223,10 +226,17 @@ impl Audit {
         let mut head = None;
         if let Some(former) = former {
             let is_abandoned = former.writer().is_none();
+            if !is_abandoned {
+                if next.is_some() {
+                    former.queue.hand_on();
+                }
+                head = Arc::clone(&former).end().await;
+            }
             match &next {
-                Some(next) if is_abandoned => next.queue.inherit(&former.queue),
+                // What the former one's disk refused, if anything.
+                Some(next) => next.queue.inherit(&former.queue),
                 None if is_abandoned => former.queue.give_up(),
-                _ => head = former.end().await,
+                None => {}
             }
         }
         let Some(((next, options), anchor)) = next.zip(options).zip(anchor) else {
@@ -278,7 +288,20 @@ impl Audit {
     /// Safe: it only hurries and watches.
     pub async fn finished(&self) {
         if let Some(log) = self.0.load_full() {
-            log.queue.written().await;
+            log.queue.written(Asker::Ends).await;
+            log.anchor().await;
+        }
+    }
+
+    /// The same for who only looks: what the disk refuses goes on waiting, and he doesn't for long.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub async fn settled(&self) {
+        if let Some(log) = self.0.load_full() {
+            let written = log.queue.written(Asker::Looks);
+            // What isn't written by then isn't in the file, either.
+            let _ = tokio::time::timeout(LOOK, written).await;
             log.anchor().await;
         }
     }

@@ -40,8 +40,12 @@ struct State {
     asked: u64,
     /// Up to which of these it was done.
     answered: u64,
+    /// The last of these who is waiting for the end, not only looking.
+    ending: u64,
     /// Nobody tells anything any more.
     is_closed: bool,
+    /// What the disk refuses then is for another queue.
+    is_handed_on: bool,
     /// What is safe on disk.
     head: Option<Head>,
 }
@@ -51,6 +55,15 @@ struct Fold {
     minute: i64,
     told: u32,
     more: u64,
+}
+
+/// Who asks that all be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// Who is about to go: for him, what the disk refuses is given up.
+    Ends,
+    /// Who only looks, and may leave before it is done.
+    Looks,
 }
 
 /// What the writer is to do.
@@ -163,11 +176,32 @@ impl Queue {
         self.wake.notify_one();
     }
 
+    /// The same, but what the disk refuses goes on waiting, for [`Self::inherit`].
+    pub(super) fn hand_on(&self) {
+        self.lock().is_handed_on = true;
+        self.close();
+    }
+
+    pub(super) fn is_handed_on(&self) -> bool {
+        self.lock().is_handed_on
+    }
+
+    /// What was taken waits again, before all else.
+    pub(super) fn put_back(&self, entries: Vec<Told>, lost: u64) {
+        let mut state = self.lock();
+        let later = std::mem::replace(&mut state.waiting, entries.into());
+        state.waiting.extend(later);
+        state.lost += lost;
+    }
+
     /// Ends once all that was told before is written, or lost.
-    pub(super) async fn written(&self) {
+    pub(super) async fn written(&self, asker: Asker) {
         let asked = {
             let mut state = self.lock();
             state.asked += 1;
+            if asker == Asker::Ends {
+                state.ending = state.asked;
+            }
             state.asked
         };
         self.wake.notify_one();
@@ -188,13 +222,18 @@ impl Queue {
         let _ = self.wake.wait_timeout_while(self.lock(), patience, idle);
     }
 
-    /// Waits for the end of a pause, or for somebody who is in a hurry.
+    /// Waits for the end of a pause, or for somebody who waits for the end.
     pub(super) fn pause(&self, patience: Duration) {
-        let idle = |state: &mut State| !state.is_closed && !state.is_asked();
+        let idle = |state: &mut State| !state.is_ending();
         let _ = self.wake.wait_timeout_while(self.lock(), patience, idle);
     }
 
-    /// Whether there is somebody who waits for the end of the writing.
+    /// Whether there is somebody who waits for the end of the writing, and for no disk.
+    pub(super) fn is_ending(&self) -> bool {
+        self.lock().is_ending()
+    }
+
+    /// Whether there is somebody who waits for what is told now.
     pub(super) fn is_hurried(&self) -> bool {
         let state = self.lock();
         state.is_closed || state.is_asked()
@@ -257,6 +296,10 @@ impl Queue {
 impl State {
     fn is_asked(&self) -> bool {
         self.answered < self.asked
+    }
+
+    fn is_ending(&self) -> bool {
+        self.is_closed || self.answered < self.ending
     }
 
     /// The lines of what was counted in minutes that are over, or until now.

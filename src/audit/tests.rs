@@ -67,7 +67,12 @@ impl World {
 
     pub(super) async fn try_open(&self) -> Result<(Audit, AuditMetrics), OpenError> {
         let metrics = AuditMetrics::register(&Registry::new()).expect("registered");
-        let options = AuditOptions {
+        let options = self.options(&metrics);
+        Ok((Audit::open_as(options, self.layout).await?, metrics))
+    }
+
+    fn options(&self, metrics: &AuditMetrics) -> AuditOptions {
+        AuditOptions {
             path: self.path(),
             retain: Duration::from_hours(24 * 3),
             max_size: self.max_size,
@@ -76,8 +81,7 @@ impl World {
             clock: Arc::new(self.clock.clone()),
             metrics: metrics.clone(),
             store: Arc::clone(&self.store),
-        };
-        Ok((Audit::open_as(options, self.layout).await?, metrics))
+        }
     }
 
     pub(super) async fn open(&self) -> Audit {
@@ -330,6 +334,48 @@ async fn an_end_does_not_wait_for_a_disk_that_refuses() {
     audit.finished().await;
     assert_eq!(metrics.lost.get(), 1);
     drop(audit);
+}
+
+#[tokio::test]
+async fn who_only_looks_has_nothing_given_up() {
+    let world = World::new();
+    let (audit, metrics) = world.try_open().await.expect("opened");
+    audit.finished().await;
+    let away = world.path().with_extension("jsonl.away");
+    fs::rename(world.path(), &away).expect("renamed");
+    fs::create_dir(world.path()).expect("in the way");
+    audit.tell(|| entry(1));
+    audit.settled().await;
+    audit.tell(|| entry(2));
+    assert_eq!(metrics.lost.get(), 0);
+    fs::remove_dir(world.path()).expect("removed");
+    fs::rename(&away, world.path()).expect("renamed");
+    audit.finished().await;
+    assert_eq!(metrics.lost.get(), 0);
+    assert_eq!(world.text().matches("\"event\":\"call\"").count(), 2);
+    world.is_good().await;
+}
+
+#[tokio::test]
+async fn what_a_disk_refused_is_written_where_the_log_moves_to() {
+    let world = World::new();
+    let (audit, metrics) = world.try_open().await.expect("opened");
+    audit.finished().await;
+    fs::remove_file(world.path()).expect("removed");
+    fs::create_dir(world.path()).expect("in the way");
+    for call in 0..2000 {
+        audit.tell(|| entry(call));
+    }
+    let next = world.path().with_file_name("next.jsonl");
+    let options = AuditOptions {
+        path: next.clone(),
+        ..world.options(&metrics)
+    };
+    audit.move_to(Some(&options)).await.expect("moved");
+    audit.finished().await;
+    assert_eq!(metrics.lost.get(), 0);
+    let text = fs::read_to_string(next).expect("readable");
+    assert_eq!(text.matches("\"event\":\"call\"").count(), 2000);
 }
 
 #[tokio::test]

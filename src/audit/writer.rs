@@ -67,6 +67,15 @@ pub(super) struct Making {
     pub(super) beginning: Beginning,
 }
 
+/// What became of lines.
+#[derive(PartialEq, Eq)]
+enum Written {
+    /// They are written, or lost.
+    OrLost,
+    /// They wait for the writer of another file.
+    ByAnother,
+}
+
 impl Writer {
     /// Opens the log where it ended. A disk that only refuses for now is waited for later.
     pub(super) fn open(making: Making) -> Result<Self, AuditError> {
@@ -192,7 +201,9 @@ impl Writer {
                 thread::sleep(LINGER);
             }
             let mut work = queue.take(self.clock.now_ms(), BATCH);
-            self.write(&mut work);
+            if self.write(&mut work) == Written::ByAnother {
+                return;
+            }
             if let Some(asked) = work.asked {
                 queue.answer(asked);
             }
@@ -214,21 +225,29 @@ impl Writer {
     }
 
     /// Writes `work`, however long the disk refuses, unless somebody waits for the end.
-    fn write(&mut self, work: &mut Work) {
+    fn write(&mut self, work: &mut Work) -> Written {
+        let told = work.entries.len();
         let retired = self.retire(work);
         while let Err(error) = self.try_write(work) {
             if !std::mem::replace(&mut self.is_failing, true) {
                 tracing::error!(%error, "audit lines can't be written; they wait while there is room");
             }
             let (pause, most) = LAST_TRIES;
-            if !self.queue.is_hurried() {
+            if !self.queue.is_ending() {
+                self.last_tries = 0;
                 self.queue.pause(PAUSE);
             } else if self.last_tries < most {
                 self.last_tries += 1;
                 thread::sleep(pause);
+            } else if self.queue.is_handed_on() {
+                // What would have been removed stays, and that it was isn't told.
+                work.entries.truncate(told);
+                let entries = std::mem::take(&mut work.entries);
+                self.queue.put_back(entries, work.lost);
+                return Written::ByAnother;
             } else {
                 self.give_up(work);
-                return;
+                return Written::OrLost;
             }
         }
         self.last_tries = 0;
@@ -236,6 +255,7 @@ impl Writer {
             tracing::info!("audit lines are written again");
         }
         retired.remove(self.queue.metrics());
+        Written::OrLost
     }
 
     /// What was taken is lost.
