@@ -98,20 +98,16 @@ pub fn leave(
     token: &Secret<String>,
     former: Option<&LeftToken>,
 ) -> io::Result<LeftToken> {
-    let (shared, own) = (path(store), path_of_its_own(store));
-    // It is held until the new one is in its place, which whoever begins meanwhile finds locked.
-    let (path, _claim) = match former.map(|former| former.path.clone()) {
-        Some(former) => (former, None),
-        None => match claim(&shared) {
-            Claim::Free(held) => (shared, held),
-            Claim::Taken => (own.clone(), None),
-        },
+    let own = path_of_its_own(store);
+    let (path, written) = match former.map(|former| former.path.clone()) {
+        Some(former) => written_to(former, token, put_over),
+        None => write_where_none_runs(path(store), own.clone(), token),
     };
     let named = |error: io::Error| {
         let text = format!("{}: {error}", path.display());
         io::Error::new(error.kind(), text)
     };
-    let locked = write(&path, token).map_err(named)?;
+    let locked = written.map_err(named)?;
     if path != own {
         // One of an earlier run, which `find` would prefer.
         let _ = std::fs::remove_file(&own);
@@ -120,6 +116,27 @@ pub fn leave(
         path,
         _locked: locked,
     })
+}
+
+/// At `shared`, or where a sidecar that runs has that, at `own`.
+fn write_where_none_runs(
+    shared: PathBuf,
+    own: PathBuf,
+    token: &Secret<String>,
+) -> (PathBuf, io::Result<File>) {
+    if matches!(claim(&shared), Claim::Absent) {
+        // Of several that begin where none had been, the first has it.
+        let (path, written) = written_to(shared.clone(), token, put_first);
+        if !matches!(&written, Err(error) if error.kind() == io::ErrorKind::AlreadyExists) {
+            return (path, written);
+        }
+    }
+    match claim(&shared) {
+        Claim::Taken => written_to(own, token, put_over),
+        // What is held is so until the new one is in its place, which whoever begins meanwhile finds
+        // locked. What is absent and in the way all the same is a link that leads nowhere.
+        Claim::Free(_) | Claim::Absent => written_to(shared, token, put_over),
+    }
 }
 
 /// Whether that is why a token wasn't left: a disk that is full, a quota, or a limit of the process.
@@ -183,8 +200,10 @@ fn open(path: &Path) -> io::Result<File> {
 
 /// Whether a token's file may be replaced.
 enum Claim {
-    /// It may; what stood there is locked meanwhile, where something did and can be.
+    /// It may; it is locked meanwhile, where that can be.
     Free(Option<File>),
+    /// There is none.
+    Absent,
     /// A sidecar that runs has it.
     Taken,
 }
@@ -192,8 +211,10 @@ enum Claim {
 fn claim(path: &Path) -> Claim {
     let identity = |file: std::fs::Metadata| (file.dev(), file.ino());
     loop {
-        let Ok(there) = open(path) else {
-            return Claim::Free(None);
+        let there = match open(path) {
+            Ok(there) => there,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Claim::Absent,
+            Err(_) => return Claim::Free(None),
         };
         match there.try_lock() {
             Err(TryLockError::WouldBlock) => return Claim::Taken,
@@ -209,16 +230,35 @@ fn claim(path: &Path) -> Claim {
     }
 }
 
-/// Writes `token`, and gives its file, locked.
-fn write(path: &Path, token: &Secret<String>) -> io::Result<File> {
+/// Writes `token`, and gives its file, locked, and where `put` has put it: at `path`.
+fn written_to(
+    path: PathBuf,
+    token: &Secret<String>,
+    put: fn(&Path, &Path) -> io::Result<()>,
+) -> (PathBuf, io::Result<File>) {
     // Of nobody else's, either: in two containers both may have the same process id.
     let fresh = path.with_extension(format!("{}.tmp", uuid::Uuid::now_v7().simple()));
     let written = write_new(&fresh, token);
-    let written = written.and_then(|file| std::fs::rename(&fresh, path).map(|()| file));
+    let written = written.and_then(|file| put(&fresh, &path).map(|()| file));
     // A program that is started over and over on a full disk would leave one each time.
-    written.inspect_err(|_| {
+    let written = written.inspect_err(|_| {
         let _ = std::fs::remove_file(&fresh);
-    })
+    });
+    (path, written)
+}
+
+fn put_over(fresh: &Path, path: &Path) -> io::Result<()> {
+    std::fs::rename(fresh, path)
+}
+
+/// Where nothing stands at `path`, or [`io::ErrorKind::AlreadyExists`].
+fn put_first(fresh: &Path, path: &Path) -> io::Result<()> {
+    match std::fs::hard_link(fresh, path) {
+        Ok(()) => std::fs::remove_file(fresh),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        // There are file systems without links.
+        Err(_) => std::fs::rename(fresh, path),
+    }
 }
 
 fn write_new(path: &Path, token: &Secret<String>) -> io::Result<File> {
@@ -282,6 +322,7 @@ mod tests {
         let names = || directory.path().read_dir().expect("readable").count();
         assert_eq!(names(), 1);
         std::fs::remove_dir(&path).expect("empty");
+        std::os::unix::fs::symlink("nowhere", &path).expect("linked");
         leave(&store, &token, None).expect("written");
         assert_eq!(
             (names(), std::fs::read(&path).expect("there")),
@@ -327,8 +368,11 @@ mod tests {
     fn of_many_that_begin_at_once_each_has_its_own() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = |index: usize| directory.path().join(format!("{index}.redb"));
-        drop(leave(&store(0), &Secret::new("earlier".to_owned()), None));
-        for _ in 0..20 {
+        for round in 0..40 {
+            // In every other round none had ever been there.
+            if round % 2 == 0 {
+                drop(leave(&store(0), &Secret::new("earlier".to_owned()), None));
+            }
             let all = std::sync::Barrier::new(8);
             let left: Vec<LeftToken> = std::thread::scope(|scope| {
                 let begin = |index: usize| {
@@ -349,6 +393,9 @@ mod tests {
                 assert_eq!(read.expect("a token"), index.to_string());
             }
             drop(left);
+            for file in directory.path().read_dir().expect("readable") {
+                std::fs::remove_file(file.expect("a file").path()).expect("removed");
+            }
         }
     }
 }

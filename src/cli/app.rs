@@ -82,6 +82,7 @@ pub(crate) async fn execute(context: &Context, verb: AppVerb) -> Result<(), Fail
         AppVerb::Remove { app_id, form } => {
             let backend = Backend::of(context).await?;
             backend.remove_app(&app_id).await?;
+            warn_of_configured(&backend, &app_id).await;
             if form.json {
                 return output::say_json(&json!({ "app_id": app_id.as_str(), "removed": true }));
             }
@@ -119,7 +120,19 @@ async fn add(context: &Context, arguments: AddArguments) -> Result<(), Failure> 
     let view = backend
         .put_app(app_id, body.to_string().into_bytes())
         .await?;
+    warn_of_configured(&backend, app_id).await;
     show(&view, &arguments.form)
+}
+
+/// What the store has, or has no more, makes no difference where the configuration has an app.
+async fn warn_of_configured(backend: &Backend, app_id: &AppId) {
+    let used = backend.app(app_id).await;
+    if used.is_ok_and(|view| view.origin == AppOrigin::Config) {
+        output::complain(format!(
+            "warning: the configuration has app {app_id}, and goes before the store: calls are made with \
+             what stands there"
+        ));
+    }
 }
 
 fn public(argument: &str, references: &[String]) -> Result<Vec<String>, Failure> {

@@ -14,6 +14,8 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 
+use crate::support::keys;
+
 /// How long a process may take to start, answer or end.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -284,6 +286,19 @@ fn the_verbs_talk_to_a_running_sidecar() {
     world.check(&["app", "list"], 0, &["2021000000000001", "config"]);
     world.check(&["app", "show", "2021000000000001"], 0, &["应用公钥"]);
     world.check(&["app", "remove", "2021000000000001"], 1, &["app-unknown"]);
+    for (name, text) in [
+        ("new.pem", keys::private("app2048")),
+        ("new.txt", keys::public("alipay2048")),
+    ] {
+        let path = world.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("set");
+    }
+    let add = "app add --app-id 2021000000000001 --private-key file:new.pem --alipay-public-key file:new.txt";
+    let add: Vec<&str> = add.split(' ').collect();
+    let hidden = "warning: the configuration has app 2021000000000001, and goes before the store";
+    world.check(&add, 0, &[hidden]);
+    world.check(&["app", "remove", "2021000000000001"], 0, &[hidden]);
     world.check(
         &["inbox", "list", "--limit", "0"],
         1,
