@@ -7,11 +7,21 @@ use std::path::{Path, PathBuf};
 use crate::config::error::{ConfigErrors, Mismatch};
 
 /// A configuration's text, and where it stands.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Source {
     path: PathBuf,
     /// The system's reason where there is none.
     text: Result<String, Unreadable>,
+}
+
+impl std::fmt::Debug for Source {
+    /// Without the text, which may hold a secret that doesn't belong there.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source")
+            .field("path", &self.path)
+            .field("text", &self.text.as_ref().map(String::len))
+            .finish()
+    }
 }
 
 impl Source {

@@ -44,7 +44,6 @@ pub struct Claim {
 }
 
 /// One entry that was claimed, as a push would have posted it.
-#[derive(Debug)]
 pub struct Pulled {
     /// The entry.
     pub entry: InboxEntry,
@@ -56,6 +55,19 @@ pub struct Pulled {
     pub content_type: String,
     /// The body.
     pub body: Bytes,
+}
+
+impl std::fmt::Debug for Pulled {
+    /// Without the body: a notification that is handed on as it came may hold a token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pulled")
+            .field("entry", &self.entry)
+            .field("attempt", &self.attempt)
+            .field("lease_until", &self.lease_until)
+            .field("content_type", &self.content_type)
+            .field("body_len", &self.body.len())
+            .finish()
+    }
 }
 
 /// Why something about a claim wasn't done.

@@ -98,6 +98,7 @@ pub struct Apps {
 /// An app that can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("app {app_id}: {source}")]
+#[non_exhaustive]
 pub struct AppError {
     /// Which.
     pub app_id: AppId,

@@ -345,6 +345,7 @@ impl EnvelopeError {
 /// Says where a text stops being JSON.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("{what} at byte {at}")]
+#[non_exhaustive]
 pub struct JsonError {
     /// What was found or missed.
     pub what: &'static str,

@@ -3,6 +3,8 @@
 //! Each is written in two steps, so that the signing may happen elsewhere: first the bytes that are
 //! signed, then the whole answer around *the same* bytes.
 
+use std::fmt;
+
 use super::{
     charset::Charset,
     error::{JsonError, ProtocolError},
@@ -15,10 +17,20 @@ use super::{
 ///
 /// Protocol: 生活号, “开发者网关验证”, and `AlipaySignature.encryptAndSign` of the Java SDK (vectors
 /// `xml` of `replies.json`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct XmlAnswer {
     inner: Vec<u8>,
     charset: Charset,
+}
+
+impl fmt::Debug for XmlAnswer {
+    /// Without the text, which is a backend's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("XmlAnswer")
+            .field("len", &self.inner.len())
+            .field("charset", &self.charset)
+            .finish()
+    }
 }
 
 impl XmlAnswer {
@@ -86,10 +98,20 @@ pub enum SpiShape {
 ///
 /// Protocol: SPI接入指南, “返回签名” (vectors `spi` of `replies.json`). The signature covers the text
 /// of the response, so that is embedded as it came and never written anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SpiAnswer {
     response: Vec<u8>,
     charset: Charset,
+}
+
+impl fmt::Debug for SpiAnswer {
+    /// Without the response, which is a backend's.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SpiAnswer")
+            .field("len", &self.response.len())
+            .field("charset", &self.charset)
+            .finish()
+    }
 }
 
 impl SpiAnswer {

@@ -13,6 +13,7 @@ use crate::store::error::StoreError;
 
 /// What a backend is told went wrong; the same word in every shape of reply, log and metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ErrorCode {
     /// Which of several apps can't be told.
     AppRequired,
@@ -263,6 +264,7 @@ impl ErrorCode {
 /// An error born in the sidecar.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}: {detail}", .code.as_str())]
+#[non_exhaustive]
 pub struct ProxyError {
     /// Which.
     pub code: ErrorCode,

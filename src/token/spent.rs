@@ -28,8 +28,15 @@ pub enum SpentReply {
 }
 
 /// In which form a request was made: a reply in one is none to a request in another.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SpentForm(String);
+
+impl std::fmt::Debug for SpentForm {
+    /// Without the target of a v3 call, in whose query a user's token may stand.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SpentForm(..)")
+    }
+}
 
 impl SpentForm {
     /// The form of a v2 call.
@@ -81,6 +88,12 @@ impl SpentReplies {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_form_does_not_print_its_target() {
+        let form = SpentForm("v3 1 /v3/x?auth_token=canary".to_owned());
+        assert_eq!(format!("{form:?}"), "SpentForm(..)");
+    }
 
     #[test]
     fn a_request_is_encrypted_by_its_caller_by_us_or_not_at_all() {

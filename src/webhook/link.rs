@@ -55,7 +55,7 @@ pub struct LinkRequest {
 }
 
 /// What an authorisation is begun with, on whatever page.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Ticket {
     /// Where the merchant comes back to.
     pub redirect_uri: String,
@@ -63,6 +63,16 @@ pub struct Ticket {
     pub state: String,
     /// Until when it may be used, Unix milliseconds.
     pub expires_at: i64,
+}
+
+impl std::fmt::Debug for Ticket {
+    /// Without the state: who has it can have his authorisation taken for the merchant's.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket")
+            .field("redirect_uri", &self.redirect_uri)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A link wasn't made.

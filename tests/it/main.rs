@@ -110,6 +110,7 @@ mod overload;
 #[cfg(feature = "simulator")]
 mod parts;
 mod power_cut;
+mod printed;
 mod properties;
 mod protocol;
 mod protocol_more;
