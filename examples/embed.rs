@@ -17,7 +17,6 @@ use alipay_sidecar::store::embedded::EmbeddedStore;
 use alipay_sidecar::store::seal::StoreKey;
 use alipay_sidecar::{Config, Sidecar};
 use anyhow::{Context, ensure};
-use tokio::sync::oneshot;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -28,20 +27,14 @@ async fn main() -> anyhow::Result<()> {
         .await?;
 
     // Deliveries to the backend and the removal of old records go on beside the host's own work,
-    // until the host says that it ends.
-    let (stop, stopped) = oneshot::channel::<()>();
-    let background = tokio::spawn({
-        let sidecar = sidecar.clone();
-        async move {
-            let stopped = async { drop(stopped.await) };
-            sidecar.background(stopped).await
-        }
-    });
+    // until the drain.
+    let background = tokio::spawn(sidecar.background(std::future::pending()));
 
     authorise(&simulator, &sidecar).await?;
     call(&sidecar).await?;
 
-    drop(stop);
+    // Before the runtime ends: what is under way would be lost with it.
+    sidecar.drain().await?;
     background.await??;
     Ok(())
 }

@@ -39,13 +39,16 @@ async fn main() -> anyhow::Result<()> {
     let server = axum::serve(listener, router(&sidecar))
         .with_graceful_shutdown(async { drop(stopped.await) });
     let server = tokio::spawn(server.into_future());
-    // A program that mounts the services itself also runs `sidecar.background(…)`, as
-    // `examples/embed.rs` does: without it notifications are stored, but never delivered.
+    // Without it notifications are stored, but never delivered.
+    let background = tokio::spawn(sidecar.background(std::future::pending()));
 
     call(&url).await?;
 
+    // First nothing new comes, then all that came ends.
     drop(stop);
     server.await??;
+    sidecar.drain().await?;
+    background.await??;
     Ok(())
 }
 

@@ -47,6 +47,13 @@ pub enum UncleanEnd {
     /// The store couldn't be written at the end.
     #[error("whether the last writes are durable isn't known")]
     Store(#[from] StoreError),
+    /// Something is still under way at the bound of a [`Sidecar::drain`], which breaks nothing off.
+    #[error(
+        "what is still under way after {} s goes on until its runtime ends; what becomes of it isn't \
+         known here",
+        .0.as_secs()
+    )]
+    UnderWay(Duration),
 }
 
 impl Sidecar {
@@ -66,25 +73,67 @@ impl Sidecar {
     /// Delivers notifications, removes what is old and, where that is configured, renews tokens ahead
     /// of their expiry, until `shutdown` or a drain: for a host that mounts the services itself. At
     /// first it tells in the log what would come of [`reverify`](Self::reverify), at last it
-    /// writes what became of the calls that are over, and sends their spans.
+    /// writes what became of the calls that are over, and sends their spans. Calls and exchanges that
+    /// are under way it doesn't wait for: a host that ends as a whole has [`drain`](Self::drain) end both.
     ///
     /// Until then the store hears how far the audit log has come. After a drain it goes on hearing so
     /// in [`Bound::run`] alone: what operators do then through a service that the host mounted is
     /// written to the log, but that it was cut off later wouldn't show.
     ///
+    /// The future borrows nothing of the sidecar, so that it can be a task of its own.
+    ///
     /// # Errors
     /// None at present; the type leaves room.
-    pub async fn background(
+    ///
+    /// # Cancel safety
+    /// Dropping it breaks running attempts at deliveries off; they are made again when it runs anew.
+    pub fn background<S>(
         &self,
-        shutdown: impl Future<Output = ()> + Send,
-    ) -> Result<(), std::io::Error> {
-        let (ended, has_ended) = Shutdown::new();
-        let work = async {
-            self.background_but_anchor(shutdown).await;
-            ended.trigger();
-        };
-        tokio::join!(work, self.anchor(&has_ended));
-        Ok(())
+        shutdown: S,
+    ) -> impl Future<Output = Result<(), std::io::Error>> + Send + use<S>
+    where
+        S: Future<Output = ()> + Send,
+    {
+        let sidecar = self.clone();
+        async move {
+            let (ended, has_ended) = Shutdown::new();
+            let work = async {
+                sidecar.background_but_anchor(shutdown).await;
+                ended.trigger();
+            };
+            tokio::join!(work, sidecar.anchor(&has_ended));
+            Ok(())
+        }
+    }
+
+    /// Ends a sidecar whose services a host mounts as [`Bound::run`] ends one with listeners of its
+    /// own, before the host's runtime ends: from now on, for good, no call and no notification is taken
+    /// any more, and [`background`](Self::background) ends. Once it is over nothing is under way, a call
+    /// whose caller has gone no more than an exchange of the host's own, and what was stored is durable.
+    ///
+    /// A host that answers requests lets its own server end first: what comes later is refused. What
+    /// it polls itself, such as `background`, it has to go on polling meanwhile. Where [`run`](Self::run)
+    /// serves, this is what `POST /api/drain` does: the listeners stay, until `run` is told to end.
+    ///
+    /// The future borrows nothing of the sidecar, so that it can be a task of its own.
+    ///
+    /// # Errors
+    /// [`UncleanEnd::UnderWay`]: not all has ended within [`end_takes_now`](Self::end_takes_now).
+    /// [`UncleanEnd::Store`]. Asked again, it waits again.
+    ///
+    /// # Cancel safety
+    /// Safe: the drain goes on.
+    pub fn drain(&self) -> impl Future<Output = Result<(), UncleanEnd>> + Send + use<> {
+        let (sidecar, bound) = (self.clone(), self.end_takes_now());
+        async move {
+            let lasting = &sidecar.parts.lasting;
+            let ended = lasting.drain.drain(bound).await?;
+            lasting.traces.finished().await;
+            match ended.drained {
+                true => Ok(()),
+                false => Err(UncleanEnd::UnderWay(bound)),
+            }
+        }
     }
 
     /// The same for who has the store hear of the audit log itself.

@@ -326,16 +326,26 @@ impl Sidecar {
         })
     }
 
-    /// Binds, serves and delivers until `shutdown`, then lets what is under way end.
+    /// Binds, serves and delivers until `shutdown`, then lets what is under way end. The future borrows
+    /// nothing of the sidecar, so that it can be a task of its own.
     ///
     /// # Errors
     /// As [`Sidecar::bind`]; and [`UncleanEnd`] in an error of the kind `Other`.
-    pub async fn run(
+    ///
+    /// # Cancel safety
+    /// Dropping the future breaks off whatever is under way.
+    pub fn run<S>(
         &self,
-        shutdown: impl Future<Output = ()> + Send,
-    ) -> Result<(), std::io::Error> {
-        let ended = self.bind().await?.run(shutdown).await;
-        ended.map_err(std::io::Error::other)
+        shutdown: S,
+    ) -> impl Future<Output = Result<(), std::io::Error>> + Send + use<S>
+    where
+        S: Future<Output = ()> + Send,
+    {
+        let sidecar = self.clone();
+        async move {
+            let ended = sidecar.bind().await?.run(shutdown).await;
+            ended.map_err(std::io::Error::other)
+        }
     }
 
     async fn keep_ahead(&self, shutdown: &Shutdown) {

@@ -73,6 +73,8 @@ mod embedding_bugs;
 #[cfg(feature = "simulator")]
 mod embedding_config;
 #[cfg(feature = "simulator")]
+mod embedding_end;
+#[cfg(feature = "simulator")]
 mod encryption;
 mod error_words;
 #[cfg(feature = "simulator")]
