@@ -180,7 +180,7 @@ impl Dispatcher {
         let mut desk = Desk::new(Arc::clone(&self.0));
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
-            let pause = desk.claim().await;
+            let pause = desk.claim_unless_bug().await;
             tokio::select! {
                 () = &mut shutdown => break,
                 () = self.0.wake.notified() => self.0.tell(),

@@ -3,13 +3,17 @@
 //! Nobody knows at which moment Alipay takes a newly uploaded public key. So the next key lies
 //! ready, and a signed refusal of the former (nothing was executed) lets it take over.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::gateway::signer::Signer;
+use futures_util::FutureExt;
+
+use crate::gateway::signer::{SignError, Signer};
 use crate::model::app_keys::AppCertificate;
 use crate::model::id::AppId;
 use crate::protocol::key::RsaPublicKey;
+use crate::protocol::signature::SignType;
 
 /// One key of an app, ready to sign.
 pub struct KeyInUse {
@@ -19,6 +23,23 @@ pub struct KeyInUse {
     pub public_key: RsaPublicKey,
     /// Its certificate; `None` where Alipay knows the bare public key.
     pub certificate: Option<AppCertificate>,
+}
+
+impl KeyInUse {
+    /// Signs an answer of ours to Alipay. A signer that panics is one that fails: what is answered
+    /// then is said by whoever asks.
+    ///
+    /// # Errors
+    /// [`SignError`].
+    pub(crate) async fn sign_answer(
+        &self,
+        sign_type: SignType,
+        content: Vec<u8>,
+    ) -> Result<String, SignError> {
+        let signing = async { self.signer.sign(sign_type, content).await };
+        let signed = AssertUnwindSafe(signing).catch_unwind().await;
+        signed.unwrap_or_else(|_| Err(SignError::Failed("a bug ended the signer".to_owned())))
+    }
 }
 
 /// The one or two keys of an app. Exactly one is in force at any moment.
@@ -111,9 +132,7 @@ mod tests {
     use futures_util::future::BoxFuture;
 
     use super::*;
-    use crate::gateway::signer::SignError;
     use crate::protocol::key::AppPrivateKey;
-    use crate::protocol::signature::SignType;
 
     struct Idle;
 

@@ -8,9 +8,11 @@
 //! + bound   whatever is left is broken off
 //! ```
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::{Request, Response};
 
 use crate::admin::drain::Drain;
@@ -33,6 +35,10 @@ const BEYOND_CALLS: Duration = Duration::from_secs(10);
 /// How often the store is told how far the audit log has come: so long ago may be what a crash lets
 /// somebody cut off unnoticed.
 const ANCHOR_EVERY: Duration = Duration::from_secs(10);
+
+/// How long work in the background that met a bug waits before it begins anew: what met one on its way
+/// meets it again, and each time is a line in the log.
+const ANEW: Duration = Duration::from_secs(30);
 
 /// Why an end wasn't a clean one.
 #[derive(Debug, thiserror::Error)]
@@ -142,13 +148,18 @@ impl Sidecar {
         let lasting = &self.parts.lasting;
         let work = async {
             let _inside = lasting.drain.deliveries().enter();
+            let report = || async { self.current().webhook.report_refused().await };
+            let deliver = || lasting.dispatcher.run(signal.wait());
             tokio::join!(
-                lasting.dispatcher.run(signal.wait()),
-                self.prune(&signal),
-                async { self.current().webhook.report_refused().await },
-                self.keep_ahead(&signal),
-                self.make_up_for_token(&signal),
-                lasting.traces.run(&signal)
+                steadily("deliveries", &signal, deliver),
+                steadily("the removal of old records", &signal, || self
+                    .prune(&signal)),
+                steadily("the look at what was refused", &signal, report),
+                steadily("refreshes ahead", &signal, || self.keep_ahead(&signal)),
+                steadily("the leaving of the admin token", &signal, || {
+                    self.make_up_for_token(&signal)
+                }),
+                steadily("traces", &signal, || lasting.traces.run(&signal)),
             );
             let current = self.current();
             current.webhook.flush().await;
@@ -167,11 +178,14 @@ impl Sidecar {
     }
 
     async fn anchor(&self, shutdown: &Shutdown) {
-        while !shutdown.is_given() {
-            self.parts.lasting.audit.anchor().await;
-            // The pause ends early on shutdown.
-            let _ = tokio::time::timeout(ANCHOR_EVERY, shutdown.wait()).await;
-        }
+        let anchor = || async {
+            while !shutdown.is_given() {
+                self.parts.lasting.audit.anchor().await;
+                // The pause ends early on shutdown.
+                let _ = tokio::time::timeout(ANCHOR_EVERY, shutdown.wait()).await;
+            }
+        };
+        steadily("the store's word of the audit log", shutdown, anchor).await;
     }
 }
 
@@ -307,6 +321,26 @@ impl<'a> Ends<'a> {
         self.front.reach(Stage::Cut);
         self.back.reach(Stage::Cut);
         self.bound
+    }
+}
+
+/// Does `work` to its end. A bug in it, ours or of a part that a host handed in, harms nothing else that
+/// works in the background: it is told, and the work begins anew a while later, unless that is the end.
+async fn steadily<F>(what: &str, shutdown: &Shutdown, work: impl Fn() -> F)
+where
+    F: Future<Output = ()>,
+{
+    while AssertUnwindSafe(work()).catch_unwind().await.is_err() {
+        let seconds = ANEW.as_secs();
+        tracing::error!(
+            what,
+            seconds,
+            "a bug ended work in the background; it begins anew"
+        );
+        // The pause ends early on shutdown.
+        if tokio::time::timeout(ANEW, shutdown.wait()).await.is_ok() {
+            return;
+        }
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) async fn reply(verified: &Verified) -> Result<Answer, SignError> {
     let key = app.signing.in_force();
     let xml = XmlAnswer::service_check(&key.public_key, charset.unwrap_or_default())?;
     let content = xml.sign_content().to_vec();
-    let sign = key.signer.sign(app.sign_type, content).await?;
+    let sign = key.sign_answer(app.sign_type, content).await?;
     let body = xml.signed(&sign, app.sign_type);
     Ok(answer::of(StatusCode::OK, &xml.content_type(), body))
 }

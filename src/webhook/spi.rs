@@ -304,7 +304,7 @@ async fn signed(app: &SigningApp, said: &SpiAnswer, shape: SpiShape) -> Result<V
     let content = said.sign_content().to_vec();
     // Held, so that the certificate is that of the key which signs, whichever takes over meanwhile.
     let key = app.signing.in_force();
-    let sign = key.signer.sign(app.sign_type, content).await?;
+    let sign = key.sign_answer(app.sign_type, content).await?;
     let certificate = key.certificate.as_ref();
     let app_cert_sn = certificate.map(|certificate| certificate.sn.as_str());
     Ok(said.signed(&sign, app_cert_sn, shape)?)

@@ -11,7 +11,7 @@ use alipay_sidecar::model::app_keys::SigningKey;
 use alipay_sidecar::protocol::key::AppPrivateKey;
 use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::sidecar::Sidecar;
-use alipay_sidecar::simulator::{Event, TriggerOptions};
+use alipay_sidecar::simulator::{Event, SpiCall, TriggerOptions};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response, StatusCode};
@@ -19,10 +19,13 @@ use http_body_util::{BodyExt, Full};
 use tower_service::Service;
 
 use crate::calls::brittle_with;
+use crate::support::brittle::BrittleStore;
 use crate::support::{ALIAS, TestSidecar, header, json, text, until};
 
 const UNAVAILABLE: &str =
     r#"alipay_sidecar_notifications_total{kind="other",outcome="unavailable"}"#;
+
+const DELIVERED: &str = r#"alipay_sidecar_delivery_attempts_total{outcome="delivered"}"#;
 
 /// What an answer of the proxy says, in words.
 fn told(response: &Response<Full<Bytes>>) -> (u16, String, String) {
@@ -162,8 +165,10 @@ impl Signers for TiredSigner {
 
 impl Signer for TiredSigner {
     fn sign(&self, _: SignType, content: Vec<u8>) -> BoxFuture<'_, Result<String, SignError>> {
-        let left = self.0.fetch_sub(1, Ordering::Relaxed);
-        assert!(left > 0, "a bug of the signer");
+        let one_less = |left: usize| left.checked_sub(1);
+        let (set, read) = (Ordering::Relaxed, Ordering::Relaxed);
+        let left = self.0.fetch_update(set, read, one_less);
+        assert!(left.is_ok(), "a bug of the signer");
         let key = AppPrivateKey::from_text(&crate::support::keys::private("app2048"));
         let signed = key.expect("a key").sign(SignType::Rsa2, &content);
         Box::pin(async { Ok(signed?) })
@@ -199,4 +204,62 @@ async fn what_a_signer_that_panics_left_behind_is_said_as_it_is() {
         .await;
     let recorded = &json(&found)["outcome"];
     assert_eq!(recorded, "not-sent", "{}", text(&found));
+}
+
+/// What waits for an answer of ours is told the same as by a signer that fails.
+#[tokio::test]
+async fn a_signer_that_panics_leaves_answers_unsigned() {
+    let signer = TiredSigner(Arc::default());
+    let sidecar =
+        TestSidecar::start_built(|_| (), |_, builder| builder.signers(Arc::new(signer))).await;
+    sidecar.backend.answer_next(200, "{}");
+    let url = format!("{}/alipay/spi/stock", sidecar.webhook);
+    let call = SpiCall {
+        method: "spi.alipay.order.stock.query".to_owned(),
+        ..SpiCall::default()
+    };
+    let record = sidecar.simulator.spi(&url, &call).await.expect("made");
+    assert!(record.body.contains("isp.unknow-error"), "{}", record.body);
+    let options = TriggerOptions {
+        attempts: Some(1),
+        wait: true,
+        ..TriggerOptions::default()
+    };
+    let sent = sidecar.simulator.trigger(Event::ServiceCheck, &options);
+    let attempts = sent.await.expect("sent").attempts;
+    assert_ne!(attempts[0].status, Some(200), "{attempts:?}");
+    let series =
+        r#"alipay_sidecar_notifications_total{kind="service-check",outcome="unavailable"}"#;
+    assert!(sidecar.metric(series).await >= 1.0);
+}
+
+/// What a sidecar does by itself goes on once the bug is gone, and meanwhile requests are answered.
+#[tokio::test]
+async fn a_bug_met_in_the_background_ends_neither_run_nor_deliveries() {
+    let mut brittle = None;
+    let sidecar = TestSidecar::start_built(
+        |_| (),
+        |config, builder| {
+            let store = BrittleStore::open(config);
+            store.panic_by_itself();
+            brittle = Some(store.clone());
+            builder.store(Arc::new(store))
+        },
+    )
+    .await;
+    let brittle = brittle.expect("built");
+    // Of deliveries one, and one of what is old.
+    until("bugs are met", || brittle.panics() >= 2).await;
+    let options = TriggerOptions::default();
+    let sent = sidecar.simulator.trigger(Event::Payment, &options);
+    let sent = sent.await.expect("sent");
+    let is_acked = || {
+        let mut all = sidecar.simulator.notifications().into_iter();
+        let sent = all.find(|one| one.notify_id == sent.notify_id);
+        sent.is_some_and(|sent| sent.attempts.iter().any(|it| it.status == Some(200)))
+    };
+    until("it is acked", is_acked).await;
+    brittle.heal();
+    sidecar.wait_for_metric(DELIVERED, 1.0).await;
+    sidecar.ended().await;
 }

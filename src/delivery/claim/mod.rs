@@ -4,9 +4,11 @@ mod leases;
 mod parked;
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::Uri;
 use tokio::task::{Id, JoinError, JoinSet};
 
@@ -80,8 +82,17 @@ impl Desk {
         }
     }
 
-    /// Sees to leases and to what was parked, starts what is due, and says when to look again.
-    pub(super) async fn claim(&mut self) -> Duration {
+    /// Sees to leases and to what was parked, starts what is due, and says when to look again. A bug on
+    /// the way, of a store that a host handed in, too, ends nothing that is under way.
+    pub(super) async fn claim_unless_bug(&mut self) -> Duration {
+        let claimed = AssertUnwindSafe(self.claim()).catch_unwind().await;
+        claimed.unwrap_or_else(|_| {
+            tracing::error!("a bug ended a look at the inbox; deliveries wait");
+            STORE_PAUSE
+        })
+    }
+
+    async fn claim(&mut self) -> Duration {
         self.follow_plan();
         match self.reap().await {
             Ok(Reaped::All) => {}
@@ -159,7 +170,10 @@ impl Desk {
         let (mut waiting, mut left) = (false, false);
         let more = due.next_at.is_some_and(|at| at <= now);
         for (entry, delivery) in due.now {
-            let placed = self.place(entry, delivery, now, more).await;
+            let id = entry.id;
+            let placed = AssertUnwindSafe(self.place(entry, delivery, now, more));
+            let placed = placed.catch_unwind().await;
+            let placed = placed.unwrap_or_else(|_| self.give_up(id));
             waiting |= placed == Placed::Waits;
             left |= placed == Placed::Left;
         }
@@ -331,9 +345,15 @@ impl Desk {
         self.inner.floor.ended(known.entry);
         self.report(known.turn, &known.url);
         if ended.is_err_and(|error| error.is_panic()) {
-            tracing::error!(event_id = %known.entry, "a delivery was given up because of a bug in it");
-            self.set_aside(known.entry);
+            self.give_up(known.entry);
         }
+    }
+
+    /// Puts aside what met a bug: it would meet it again, before all others.
+    fn give_up(&mut self, id: EventId) -> Placed {
+        tracing::error!(event_id = %id, "a delivery was given up because of a bug in it");
+        self.set_aside(id);
+        Placed::Done
     }
 
     /// Tells that a backend is held back, or isn't any longer.

@@ -52,6 +52,10 @@ pub struct BrittleStore {
     buggy_refusals: Arc<AtomicBool>,
     /// All that requests ask of it panics.
     panicking: Arc<AtomicBool>,
+    /// All that nobody asks for panics: what is due, and what is old.
+    panicking_by_itself: Arc<AtomicBool>,
+    /// How often it did.
+    panics: Arc<AtomicUsize>,
     /// Merchants' records can't be read back.
     scratched: Arc<AtomicBool>,
     /// How often it was asked what may be claimed.
@@ -84,6 +88,8 @@ impl BrittleStore {
             buggy: Arc::default(),
             buggy_refusals: Arc::default(),
             panicking: Arc::default(),
+            panicking_by_itself: Arc::default(),
+            panics: Arc::default(),
             scratched: Arc::default(),
             looks: Arc::default(),
             refused: Arc::default(),
@@ -145,6 +151,23 @@ impl BrittleStore {
         self.panicking.store(true, Ordering::Relaxed);
     }
 
+    /// From now on what works in the background finds bugs, until it works again.
+    pub fn panic_by_itself(&self) {
+        self.panicking_by_itself.store(true, Ordering::Relaxed);
+    }
+
+    /// How many bugs it found.
+    pub fn panics(&self) -> usize {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    fn panic_if_by_itself(&self) {
+        if self.panicking_by_itself.load(Ordering::Relaxed) {
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            panic!("a bug of the store");
+        }
+    }
+
     fn panic_if_told(&self) {
         if self.panicking.load(Ordering::Relaxed) {
             panic!("a bug of the store");
@@ -159,6 +182,7 @@ impl BrittleStore {
     /// From now on it works again.
     pub fn heal(&self) {
         self.panicking.store(false, Ordering::Relaxed);
+        self.panicking_by_itself.store(false, Ordering::Relaxed);
         self.full.store(false, Ordering::Relaxed);
         self.stuck.store(false, Ordering::Relaxed);
         self.keeping.store(false, Ordering::Relaxed);
@@ -224,6 +248,7 @@ impl Store for BrittleStore {
     }
 
     fn prune(&self, now: i64, retain_delivered_ms: i64) -> Answer<'_, Pruned> {
+        self.panic_if_by_itself();
         self.unless_broken(self.inner.prune(now, retain_delivered_ms))
     }
 
@@ -315,6 +340,7 @@ impl Inbox for BrittleStore {
     }
 
     fn due(&self, now: i64, limit: usize, but: HashSet<EventId>) -> Answer<'_, Due> {
+        self.panic_if_by_itself();
         self.unless_broken(self.inner.due(now, limit, but))
     }
 
