@@ -4,6 +4,7 @@
 use crate::config::document;
 use crate::config::document::{Item, Value};
 use crate::config::error::Mismatch;
+use crate::config::misfits::Given;
 use crate::config::section::{Reading, Section};
 use crate::model::app::{App, AppCertificates, Environment};
 use crate::model::app_keys::AppKeysError;
@@ -19,8 +20,7 @@ pub(crate) fn read_all(reading: &Reading, item: Option<Item>) -> Vec<App> {
         let app = read(&section);
         section.finish();
         let Some(app) = app else { continue };
-        if apps.iter().any(|other| other.app_id == app.app_id) {
-            let mismatch = Mismatch::of_text(app.app_id.as_str(), "an app_id no other app has");
+        if let Err(mismatch) = unlike(&app.app_id, &apps) {
             section.fault("app_id", mismatch);
         }
         for problem in check_keys(&app) {
@@ -29,6 +29,37 @@ pub(crate) fn read_all(reading: &Reading, item: Option<Item>) -> Vec<App> {
         apps.push(app);
     }
     apps
+}
+
+/// What of apps that a program made a file would be refused for. Their keys are looked at where they are put to
+/// use.
+pub(super) fn judge_all(apps: &[App], root: &mut Given<'_>) {
+    for (index, app) in apps.iter().enumerate() {
+        let mut given = root.list_item("app", index);
+        given.check("app_id", app_id(app.app_id.as_str()));
+        let before = apps.get(..index).unwrap_or_default();
+        given.check("app_id", unlike(&app.app_id, before));
+    }
+}
+
+/// No two apps have one id: of them only the first would count.
+fn unlike(app_id: &AppId, others: &[App]) -> Result<(), Mismatch> {
+    match others.iter().any(|other| other.app_id == *app_id) {
+        true => {
+            let expected = "an app_id no other app has";
+            Err(Mismatch::of_text(app_id.as_str(), expected))
+        }
+        false => Ok(()),
+    }
+}
+
+fn app_id(text: &str) -> Result<AppId, Mismatch> {
+    let expected = "1 to 32 digits, the APPID that Alipay's console shows";
+    let wrong = || Mismatch::of_text(text, expected);
+    match text.bytes().all(|b| b.is_ascii_digit()) {
+        true => AppId::new(text).map_err(|_| wrong()),
+        false => Err(wrong()),
+    }
 }
 
 /// Where the file `text` has the app `app_id`, such as `app[1]`, whether all of it can be read or not.
@@ -50,14 +81,7 @@ pub(crate) fn place_of(app_id: &AppId, text: &str) -> Option<String> {
 }
 
 fn read(section: &Section<'_>) -> Option<App> {
-    let app_id = section.optional("app_id", |text| {
-        let expected = "1 to 32 digits, the APPID that Alipay's console shows";
-        let wrong = || Mismatch::of_text(text, expected);
-        match text.bytes().all(|b| b.is_ascii_digit()) {
-            true => AppId::new(text).map_err(|_| wrong()),
-            false => Err(wrong()),
-        }
-    });
+    let app_id = section.optional("app_id", app_id);
     section.require("app_id", "the application's id at Alipay");
     let private_key = section.secret("private_key");
     section.require(

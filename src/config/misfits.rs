@@ -2,6 +2,7 @@
 //! served. Its values are judged by the rules that reading a file goes by, each in its section's file.
 
 use crate::config::Config;
+use crate::config::app;
 use crate::config::caller::CallerConfig;
 use crate::config::error::{Fault, Mismatch};
 use crate::config::tls;
@@ -32,7 +33,9 @@ impl Config {
         self.admin.judge(root.section("admin"));
         self.upstream.judge(root.section("upstream"));
         self.delivery.judge(root.section("delivery"));
+        self.telemetry.judge_audit(root.section("audit"));
         self.telemetry.judge(root.section("telemetry"));
+        app::judge_all(&self.apps, &mut root);
         CallerConfig::judge_all(&self.callers, root);
         faults
     }

@@ -54,6 +54,12 @@ impl TelemetryConfig {
         }
     }
 
+    /// Who opens the log looks at its file.
+    pub(super) fn judge_audit(&self, mut audit: Given<'_>) {
+        let size = self.audit_max_size.map_or(Ok(0), least_audit);
+        audit.check("max_size", size);
+    }
+
     /// Who doesn't trace refuses every address (`unsupported`). The log is the host's own.
     pub(super) fn judge(&mut self, mut telemetry: Given<'_>) {
         if cfg!(feature = "otlp") {
@@ -86,12 +92,17 @@ fn audit_size(text: &str) -> Result<Option<u64>, Mismatch> {
     if text.is_empty() {
         return Ok(None);
     }
-    match value::size(text)? {
-        size if size >= LEAST_AUDIT => Ok(Some(size)),
-        _ => Err(Mismatch::of_text(
-            text,
-            "at least \"16MiB\", or \"\" for no bound",
-        )),
+    let enough = least_audit(value::size(text)?);
+    enough.map(Some).map_err(|_| Mismatch::of_text(text, BOUND))
+}
+
+const BOUND: &str = "at least \"16MiB\", or \"\" for no bound";
+
+/// A size that the audit log can keep to.
+fn least_audit(bytes: u64) -> Result<u64, Mismatch> {
+    match bytes >= LEAST_AUDIT {
+        true => Ok(bytes),
+        false => Err(Mismatch::new(format!("{bytes} bytes"), BOUND)),
     }
 }
 

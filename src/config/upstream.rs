@@ -68,7 +68,7 @@ impl UpstreamConfig {
         let proxy = section.optional("proxy", url::egress);
         let proxy_credentials = section.secret_of_form("proxy_credentials", credentials);
         if proxy_credentials.is_some() {
-            section.require("proxy", "a proxy, because there are credentials for it");
+            section.require("proxy", PROXY_NEEDED);
         }
         Self {
             gateway: section
@@ -94,6 +94,12 @@ impl UpstreamConfig {
 
     /// Of `proxy` and `ca_file` the client is made, which tells what is wrong with them.
     pub(super) fn judge(&mut self, mut given: Given<'_>) {
+        if let Some(secret) = &self.proxy_credentials {
+            given.check("proxy_credentials", credentials(secret));
+            if self.proxy.is_none() {
+                given.fault("proxy", Mismatch::new("nothing", PROXY_NEEDED));
+            }
+        }
         given.texts("gateway", &mut self.gateway, url::upstream);
         given.texts("v3", &mut self.v3, url::upstream_origin);
         given.texts("authorize", &mut self.authorize, url::upstream_origin);
@@ -137,6 +143,8 @@ impl UpstreamConfig {
         }
     }
 }
+
+const PROXY_NEEDED: &str = "a proxy, because there are credentials for it";
 
 /// `user:password`, of which a user holds no colon (RFC 7617).
 fn credentials(secret: &Secret<String>) -> Result<(), Mismatch> {

@@ -15,15 +15,20 @@ use http_body_util::Full;
 use serde_json::Value;
 use tower_service::Service;
 
-use crate::support::TestSidecar;
 use crate::support::callers::{caller, with_key, with_token};
+use crate::support::{TestSidecar, app};
 
 /// Makes a configuration wrong.
 type Change = fn(&mut Config);
 
 /// What is dangerous or can't be served, by the key that a file would be refused for.
-const WRONG: [(&str, Change); 55] = [
+const WRONG: [(&str, Change); 60] = [
     ("admin.token", |c| c.admin.token = secret("")),
+    ("app[1].app_id", |c| c.apps = vec![app("2021a")]),
+    ("app[2].app_id", |c| c.apps = vec![app("2021"), app("2021")]),
+    ("audit.max_size", |c| {
+        c.telemetry.audit_max_size = Some(1 << 20);
+    }),
     ("caller[1].methods", |c| {
         c.callers = vec![with_token("shop")];
         c.callers[0].methods = vec!["alipay trade".to_owned()];
@@ -123,6 +128,13 @@ const WRONG: [(&str, Change); 55] = [
     }),
     ("upstream.gateway", |c| c.upstream.gateway = text("junk")),
     ("upstream.gateway", |c| c.upstream.gateway = text("")),
+    ("upstream.proxy", |c| {
+        c.upstream.proxy_credentials = secret("user:hunter2");
+    }),
+    ("upstream.proxy_credentials", |c| {
+        c.upstream.proxy = text("http://egress:3128");
+        c.upstream.proxy_credentials = secret("hunter2");
+    }),
     ("upstream.timeout", |c| c.upstream.timeout = Duration::ZERO),
     ("upstream.timeout", |c| c.upstream.timeout = Duration::MAX),
     ("upstream.v3", |c| {
@@ -160,45 +172,64 @@ const WRONG: [(&str, Change); 55] = [
     }),
 ];
 
-/// Keys of which nothing is wrong that their types can say, or of which another part says it: an app
-/// of its keys, the listeners of their addresses, clients of roots and proxies, the store of itself.
-const ELSEWHERE: [&str; 35] = [
-    "admin.listen",
-    "audit.file",
-    "audit.max_size",
-    "audit.retain",
-    "caller.events",
-    "caller.merchants",
-    "caller.mode",
-    "caller.public_key",
-    "delivery.ack",
-    "delivery.format",
-    "delivery.high_water",
-    "delivery.retain_delivered",
-    "delivery.route.ack",
-    "delivery.route.format",
-    "proxy.default_merchant",
-    "proxy.listen",
-    "proxy.max_upload",
-    "proxy.notify_url_mode",
-    "proxy.reply_key",
-    "proxy.reply_signature",
-    "store.cache",
-    "store.key",
-    "store.url",
-    "telemetry.log",
-    "telemetry.log_format",
-    "telemetry.otlp_endpoint",
-    "tokens.refresh",
-    "tokens.remember_users",
-    "tokens.unknown",
-    "upstream.ca_file",
-    "upstream.proxy",
-    "upstream.proxy_credentials",
-    "webhook.accept_stateless_auth",
-    "webhook.listen",
-    "webhook.spi_response",
+/// Keys that no rule here is about, each with the reason.
+const ELSEWHERE: [(&str, &str); 44] = [
+    ("admin.listen", LISTENER),
+    ("app.alipay_cert", KEYS),
+    ("app.alipay_public_key", KEYS),
+    ("app.alipay_root_cert", KEYS),
+    ("app.app_cert", KEYS),
+    ("app.authorize", SHOWN),
+    ("app.encrypt_key", KEYS),
+    ("app.environment", TYPE),
+    ("app.gateway", SHOWN),
+    ("app.private_key", KEYS),
+    ("app.private_key_next", KEYS),
+    ("app.sign_type", TYPE),
+    ("app.v3", SHOWN),
+    ("audit.file", "who opens the log tells"),
+    ("audit.retain", "any time can be served"),
+    ("caller.events", TYPE),
+    ("caller.merchants", TYPE),
+    ("caller.mode", TYPE),
+    ("caller.public_key", TYPE),
+    ("delivery.ack", TYPE),
+    ("delivery.format", TYPE),
+    ("delivery.high_water", "any number can be served"),
+    ("delivery.retain_delivered", "any time can be served"),
+    ("delivery.route.ack", TYPE),
+    ("delivery.route.format", TYPE),
+    ("proxy.default_merchant", TYPE),
+    ("proxy.listen", LISTENER),
+    ("proxy.max_upload", "any size can be served, from a file"),
+    ("proxy.notify_url_mode", TYPE),
+    ("proxy.reply_key", FILE),
+    ("proxy.reply_signature", FILE),
+    ("store.cache", "who opens the store tells"),
+    ("store.key", "who opens the store tells"),
+    ("store.url", "who opens the store tells"),
+    ("telemetry.log", "the log is the host's own"),
+    ("telemetry.log_format", "the log is the host's own"),
+    ("telemetry.otlp_endpoint", "judged where spans are sent"),
+    ("tokens.refresh", TYPE),
+    ("tokens.remember_users", TYPE),
+    ("tokens.unknown", TYPE),
+    ("upstream.ca_file", FILE),
+    ("webhook.accept_stateless_auth", TYPE),
+    ("webhook.listen", LISTENER),
+    ("webhook.spi_response", TYPE),
 ];
+
+/// Its type holds nothing that is wrong.
+const TYPE: &str = "its type";
+/// Apps are made of them, and tell what is wrong as `BuildError::App`.
+const KEYS: &str = "the app's keys";
+/// It isn't set there, but shown.
+const SHOWN: &str = "made of others";
+/// A host may mount the service elsewhere; who binds it tells.
+const LISTENER: &str = "who binds it tells";
+/// What a file holds is looked at where it is read (`unusable_files`).
+const FILE: &str = "who reads the file tells";
 
 fn text(text: &str) -> Option<String> {
     Some(text.to_owned())
@@ -239,6 +270,7 @@ fn what_a_file_is_refused_for_is_a_misfit_of_the_same_key() {
 #[test]
 fn every_key_of_the_file_is_judged_or_has_its_reason() {
     let mut config = Config {
+        apps: vec![app("2021")],
         callers: vec![
             with_token("shop"),
             with_key("sdk", "app4096"),
@@ -250,7 +282,8 @@ fn every_key_of_the_file_is_judged_or_has_its_reason() {
     let mut keys = BTreeSet::new();
     collect("", &config.to_redacted_json(), &mut keys);
     let judged = WRONG.map(|(key, _)| key.replace("[1]", "").replace("[2]", ""));
-    let known = judged.into_iter().chain(ELSEWHERE.map(str::to_owned));
+    let elsewhere = ELSEWHERE.map(|(key, _)| key.to_owned());
+    let known = judged.into_iter().chain(elsewhere);
     let known: BTreeSet<_> = known.collect();
     let differing: Vec<_> = keys.symmetric_difference(&known).collect();
     assert_eq!(differing, Vec::<&String>::new());
