@@ -422,7 +422,7 @@ async fn sidecar(
     let mut config = Config {
         apps: vec![App {
             app_id: AppId::new(APP_ID)?,
-            private_key: app.to_pkcs8_pem(),
+            private_key: app.to_pkcs8_pem().into(),
             private_key_next: None,
             alipay_public_keys: vec![alipay.public_key().to_bare_base64()],
             certificates: None,

@@ -399,7 +399,7 @@ fn config(keys: &Keys, upstream: &str, directory: &tempfile::TempDir) -> anyhow:
     let [public] = &keys.public;
     let app = App {
         app_id: AppId::new(APP_ID)?,
-        private_key: keys.private.to_pkcs8_pem(),
+        private_key: keys.private.to_pkcs8_pem().into(),
         private_key_next: None,
         alipay_public_keys: vec![public.to_bare_base64()],
         certificates: None,

@@ -83,7 +83,7 @@ fn config(simulator: &Simulator, directory: &Path) -> anyhow::Result<Config> {
         .context("the simulator made the app's key")?;
     let app = App {
         app_id: AppId::new(DEFAULT_APP_ID)?,
-        private_key: Secret::new(private_key),
+        private_key: Secret::new(private_key).into(),
         private_key_next: None,
         alipay_public_keys: vec![simulator.platform_public_key()],
         certificates: None,

@@ -298,7 +298,7 @@ fn config(folder: &Path, url: &str, alipay: &AppPrivateKey) -> Config {
         },
         apps: vec![App {
             app_id: AppId::new(APP).expect("an id"),
-            private_key: Secret::new(keys::private(keys::SHORT).to_owned()),
+            private_key: Secret::new(keys::private(keys::SHORT).to_owned()).into(),
             private_key_next: None,
             alipay_public_keys: vec![alipay.public_key().to_bare_base64()],
             certificates: None,

@@ -10,7 +10,7 @@ use crate::config::environment;
 use crate::config::upstream::UpstreamConfig;
 use crate::model::app::{App, AppCertificates, Environment};
 use crate::model::id::AppId;
-use crate::protocol::key::{AppPrivateKey, RsaPublicKey};
+use crate::protocol::key::RsaPublicKey;
 use crate::protocol::signature::SignType;
 use crate::store::{Change, Effect, Store};
 
@@ -70,7 +70,7 @@ impl AppView {
     #[must_use]
     pub fn new(app: &App, origin: AppOrigin, upstream: &UpstreamConfig) -> Self {
         let endpoints = upstream.endpoints(app.environment);
-        let private = AppPrivateKey::from_text(app.private_key.expose()).ok();
+        let own = app.public_key();
         let platform = app.alipay_public_keys.iter();
         let keys = app.parse_keys().ok();
         let certificate = keys
@@ -95,10 +95,8 @@ impl AppView {
                 SignType::Rsa => "RSA".to_owned(),
                 SignType::Rsa2 => "RSA2".to_owned(),
             },
-            app_public_key: private
-                .as_ref()
-                .map(|key| key.public_key().to_bare_base64()),
-            key_bits: private.as_ref().map(AppPrivateKey::bits),
+            app_public_key: own.as_ref().map(RsaPublicKey::to_bare_base64),
+            key_bits: own.as_ref().map(RsaPublicKey::bits),
             alipay_public_key_fingerprints: platform
                 .filter_map(|text| RsaPublicKey::from_text(text).ok())
                 .map(|key| key.fingerprint())
@@ -216,8 +214,8 @@ fn parse(app_id: &AppId, body: &[u8]) -> Result<App, AdminError> {
     let private_key = members.secret("private_key")?;
     let app = App {
         app_id: app_id.clone(),
-        private_key: private_key.ok_or_else(|| missing("private_key"))?,
-        private_key_next: members.secret("private_key_next")?,
+        private_key: private_key.ok_or_else(|| missing("private_key"))?.into(),
+        private_key_next: members.secret("private_key_next")?.map(Into::into),
         alipay_public_keys: members.texts("alipay_public_key")?,
         certificates: certificates(&mut members)?,
         encrypt_key: members.secret("encrypt_key")?,

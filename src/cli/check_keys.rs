@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::config::caller::CallerIdentity;
 use crate::model::app::App;
-use crate::protocol::key::{AppPrivateKey, RsaPublicKey};
+use crate::protocol::key::RsaPublicKey;
 use crate::sidecar::reply_key;
 
 /// Below this a key loads, and is warned of, bits; contract §8.
@@ -38,14 +38,9 @@ pub(crate) fn short_ones(config: &Config, apps: &[&App]) -> Vec<String> {
 
 /// The apps whose next key is the one that they have: nothing would change hands.
 pub(crate) fn same_ones(apps: &[&App]) -> Vec<String> {
-    let public = |text: &str| {
-        let key = AppPrivateKey::from_text(text).ok()?;
-        Some(key.public_key().fingerprint())
-    };
     let is_same = |app: &&&App| {
-        let next = app.private_key_next.as_ref();
-        let next = next.and_then(|next| public(next.expose()));
-        next.is_some() && next == public(app.private_key.expose())
+        let (current, next) = app.public_keys();
+        next.is_some() && next == current
     };
     let same = apps.iter().filter(is_same).map(|app| {
         let app_id = &app.app_id;
@@ -58,12 +53,10 @@ pub(crate) fn same_ones(apps: &[&App]) -> Vec<String> {
 
 fn of_app(app: &App) -> Vec<Found> {
     let app_id = &app.app_id;
-    let private = |text: &str| AppPrivateKey::from_text(text).ok().map(|key| key.bits());
-    let own = private(app.private_key.expose());
-    let own = own.map(|bits| (format!("the key of app {app_id}"), bits, NEW));
-    let next = app.private_key_next.as_ref();
-    let next = next.and_then(|next| private(next.expose()));
-    let next = next.map(|bits| (format!("the private_key_next of app {app_id}"), bits, NEW));
+    let (own, next) = app.public_keys();
+    let own = own.map(|key| (format!("the key of app {app_id}"), key.bits(), NEW));
+    let whose = || format!("the private_key_next of app {app_id}");
+    let next = next.map(|key| (whose(), key.bits(), NEW));
     let platform = app.alipay_public_keys.iter().filter_map(|text| {
         let bits = RsaPublicKey::from_text(text).ok()?.bits();
         let whose = format!("an alipay_public_key of app {app_id}");

@@ -6,7 +6,7 @@ use crate::admin::error::AdminError;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::input;
-use crate::model::app::App;
+use crate::model::app::{App, PrivateKey};
 use crate::model::id::AppId;
 use crate::protocol::diagnosis::{self, Cause, Keys};
 use crate::protocol::key::AppPrivateKey;
@@ -31,7 +31,7 @@ pub(crate) fn signing_key(
     let (text, sign_type) = match (app, private_key) {
         (Some(app), _) => {
             let app = app_of(context, app)?;
-            (app.private_key, app.sign_type)
+            (here(app.app_id, app.private_key)?, app.sign_type)
         }
         (None, reference) => {
             let reference = reference.unwrap_or_default();
@@ -59,8 +59,12 @@ pub(crate) fn verifying_keys(
         sign_type = app.sign_type;
         platform.extend(app.alipay_public_keys);
         platform.extend(app.certificates.into_iter().flat_map(|files| files.alipay));
-        private.push(app.private_key);
-        private.extend(app.private_key_next);
+        for key in std::iter::once(app.private_key).chain(app.private_key_next) {
+            match key {
+                PrivateKey::Elsewhere(public) => own.extend(public),
+                PrivateKey::Text(text) => private.push(text),
+            }
+        }
     }
     let sign_type = references.sign_type.unwrap_or(sign_type);
     for reference in references.alipay_public_key {
@@ -89,6 +93,17 @@ pub(crate) fn verifying_keys(
     let texts = texts.chain(&own).chain(&platform);
     let remarks = texts.filter_map(|text| diagnosis::label_mix_up(text));
     Ok(gathered().map(|keys| (keys, remarks.collect())))
+}
+
+/// The text of an app's key. One of a host's may be elsewhere, in a KMS that only the host can ask.
+fn here(app_id: AppId, key: PrivateKey) -> Result<Secret<String>, Failure> {
+    match key {
+        PrivateKey::Elsewhere(_) => Err(Failure::Other(anyhow!(
+            "the private key of app {app_id} is kept elsewhere, where the program that runs the sidecar \
+             signs with it"
+        ))),
+        PrivateKey::Text(text) => Ok(text),
+    }
 }
 
 /// The text of a reference to a private key. The key itself is refused, and not repeated: whoever

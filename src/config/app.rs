@@ -96,8 +96,8 @@ fn read(section: &Section<'_>) -> Option<App> {
     let sign_type = section.word("sign_type", &SIGN_TYPES);
     Some(App {
         app_id: app_id?,
-        private_key: private_key?,
-        private_key_next,
+        private_key: private_key?.into(),
+        private_key_next: private_key_next.map(Into::into),
         alipay_public_keys: alipay_public_keys?,
         certificates: certificates.flatten(),
         encrypt_key,
@@ -230,7 +230,15 @@ fn mismatch(fault: &AppKeysError) -> Mismatch {
             "an AES key: 16, 24 or 32 bytes in base64",
         ),
         AppKeysError::NoAlipayPublicKey => Mismatch::new("nothing", PLATFORM),
+        AppKeysError::NoPublicHalf { .. } => Mismatch::new(
+            "a key that is kept elsewhere",
+            "its public half (应用公钥), or a certificate of it",
+        ),
         AppKeysError::OwnPublicKey { .. } => own_public_key(),
+        AppKeysError::PublicHalf { source, .. } => unusable(
+            source,
+            "the public half (应用公钥) of a key that is kept elsewhere",
+        ),
     }
 }
 

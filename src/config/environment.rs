@@ -142,8 +142,7 @@ fn shared_keys(apps: &[&App]) -> Vec<String> {
 
 fn public_keys(keys: &AppKeys) -> Vec<String> {
     let keys = std::iter::once(&keys.current).chain(&keys.next);
-    keys.map(|key| key.private.public_key().fingerprint())
-        .collect()
+    keys.map(|key| key.public.fingerprint()).collect()
 }
 
 /// The world that an address of Alipay's is in; `None`: it is somebody else's.
@@ -170,7 +169,7 @@ mod tests {
     fn app(environment: Environment) -> App {
         App {
             app_id: "2021000000000001".parse().expect("an id"),
-            private_key: Secret::new("key".to_owned()),
+            private_key: Secret::new("key".to_owned()).into(),
             private_key_next: None,
             alipay_public_keys: Vec::new(),
             certificates: None,

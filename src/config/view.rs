@@ -11,7 +11,7 @@ use zeroize::Zeroize;
 use crate::config::Config;
 use crate::config::caller::{CallerConfig, CallerIdentity};
 use crate::config::upstream::UpstreamConfig;
-use crate::model::app::App;
+use crate::model::app::{App, PrivateKey};
 use crate::model::selector::Selector;
 use crate::protocol::secret::Secret;
 use crate::protocol::signature::SignType;
@@ -72,8 +72,8 @@ impl Config {
             self.upstream.proxy_credentials.as_ref(),
         ];
         for app in &self.apps {
-            secrets.push(Some(&app.private_key));
-            secrets.extend([app.private_key_next.as_ref(), app.encrypt_key.as_ref()]);
+            let next = app.private_key_next.as_ref().and_then(PrivateKey::text);
+            secrets.extend([app.private_key.text(), next, app.encrypt_key.as_ref()]);
         }
         for secret in secrets {
             add(secret
@@ -111,8 +111,8 @@ fn app_view(app: &App, upstream: &UpstreamConfig) -> Value {
     let endpoints = upstream.endpoints(app.environment);
     json!({
         "app_id": app.app_id.as_str(),
-        "private_key": secret(Some(&app.private_key)),
-        "private_key_next": secret(app.private_key_next.as_ref()),
+        "private_key": private_key(&app.private_key),
+        "private_key_next": app.private_key_next.as_ref().map(private_key).unwrap_or_default(),
         "alipay_public_key": digests(&app.alipay_public_keys),
         "app_cert": digests(files.map(|files| &*files.app).unwrap_or_default()),
         "alipay_cert": digests(files.map(|files| &*files.alipay).unwrap_or_default()),
@@ -131,6 +131,15 @@ fn app_view(app: &App, upstream: &UpstreamConfig) -> Value {
 
 /// What stands for a secret whose reference isn't known.
 pub(crate) const SET: &str = "(set, not shown)";
+
+/// Whether it is set; of one that is kept elsewhere, which no file can say, the public half.
+fn private_key(key: &PrivateKey) -> String {
+    match key {
+        PrivateKey::Elsewhere(None) => "elsewhere".to_owned(),
+        PrivateKey::Elsewhere(Some(public)) => format!("elsewhere, {}", digest(public)),
+        PrivateKey::Text(text) => secret(Some(text)).to_owned(),
+    }
+}
 
 /// Whether a secret is set.
 pub(crate) fn secret<T: Zeroize>(secret: Option<&Secret<T>>) -> &'static str {
@@ -229,7 +238,7 @@ mod tests {
     fn app() -> App {
         App {
             app_id: "2021000000000001".parse().expect("an id"),
-            private_key: Secret::new("key".to_owned()),
+            private_key: Secret::new("key".to_owned()).into(),
             private_key_next: None,
             alipay_public_keys: vec!["abc".to_owned()],
             certificates: None,

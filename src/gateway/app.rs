@@ -82,6 +82,13 @@ impl std::fmt::Debug for SigningApp {
 pub trait Signers: Send + Sync + 'static {
     /// The signer for one key of `app`: the one in force, or the next.
     fn signer(&self, app: &App, key: &SigningKey) -> Arc<dyn Signer>;
+
+    /// Whether there is one: an app whose key nobody can sign with is refused. Signers of a KMS need no
+    /// private half.
+    fn can_sign_with(&self, app: &App, key: &SigningKey) -> bool {
+        let _ = (app, key);
+        true
+    }
 }
 
 /// All apps that can sign: those of the configuration and those of the store.
@@ -113,6 +120,12 @@ pub enum AppFault {
     /// Its keys.
     #[error(transparent)]
     Keys(#[from] AppKeysError),
+    /// Its private key is kept elsewhere, and nobody signs with it.
+    #[error(
+        "its private key is kept elsewhere, and no signer for it was handed in \
+         (`SidecarBuilder::signers`)"
+    )]
+    NoSigner,
     /// It would call production in one dialect and the sandbox in the other.
     #[error("`upstream.{key}`: {mismatch}")]
     Mixed {
@@ -232,9 +245,13 @@ impl Apps {
             return Err(fault(AppFault::Mixed { key, mismatch }));
         }
         let keys = app.parse_keys().map_err(|error| fault(error.into()))?;
+        let mut own = std::iter::once(&keys.current).chain(&keys.next);
+        if !own.all(|key| self.signers.can_sign_with(app, key)) {
+            return Err(fault(AppFault::NoSigner));
+        }
         let in_use = |key: &SigningKey| KeyInUse {
             signer: self.signers.signer(app, key),
-            public_key: key.private.public_key().clone(),
+            public_key: key.public.clone(),
             certificate: key.certificate.clone(),
         };
         Ok(SigningApp {

@@ -87,10 +87,27 @@ impl LocalSigners {
 
 impl Signers for LocalSigners {
     fn signer(&self, _: &App, key: &SigningKey) -> Arc<dyn Signer> {
-        Arc::new(LocalSigner {
-            key: key.private.clone(),
-            signers: self.clone(),
-        })
+        match &key.private {
+            None => Arc::new(Nobody),
+            Some(key) => Arc::new(LocalSigner {
+                key: key.clone(),
+                signers: self.clone(),
+            }),
+        }
+    }
+
+    fn can_sign_with(&self, _: &App, key: &SigningKey) -> bool {
+        key.private.is_some()
+    }
+}
+
+/// Stands for a key that is kept elsewhere.
+struct Nobody;
+
+impl Signer for Nobody {
+    fn sign(&self, _: SignType, _: Vec<u8>) -> BoxFuture<'_, Result<String, SignError>> {
+        let elsewhere = "the private key is kept elsewhere".to_owned();
+        Box::pin(std::future::ready(Err(SignError::Failed(elsewhere))))
     }
 }
 

@@ -9,10 +9,10 @@ use crate::protocol::signature::SignType;
 pub struct App {
     /// The identity that signs.
     pub app_id: AppId,
-    /// The application's private key, in any form users paste.
-    pub private_key: Secret<String>,
+    /// The application's private key.
+    pub private_key: PrivateKey,
     /// The key that follows during a key change.
-    pub private_key_next: Option<Secret<String>>,
+    pub private_key_next: Option<PrivateKey>,
     /// The platform's public keys (支付宝公钥), newest first; several during a change. May be empty
     /// in certificate mode.
     pub alipay_public_keys: Vec<String>,
@@ -24,6 +24,34 @@ pub struct App {
     pub environment: Environment,
     /// How the app signs.
     pub sign_type: SignType,
+}
+
+/// A private key of an app (应用私钥), or where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PrivateKey {
+    /// In a KMS or an HSM that never gives it away: the [`Signers`](crate::gateway::app::Signers) that a
+    /// host hands in sign with it. Its public half (应用公钥), in any form users paste; `None`: that of the
+    /// first of [`AppCertificates::app`] which is of no other key.
+    Elsewhere(Option<String>),
+    /// Its text, in any form users paste.
+    Text(Secret<String>),
+}
+
+impl PrivateKey {
+    /// Its text, where it isn't elsewhere.
+    #[must_use]
+    pub fn text(&self) -> Option<&Secret<String>> {
+        match self {
+            Self::Elsewhere(_) => None,
+            Self::Text(text) => Some(text),
+        }
+    }
+}
+
+impl From<Secret<String>> for PrivateKey {
+    fn from(text: Secret<String>) -> Self {
+        Self::Text(text)
+    }
 }
 
 /// The files of certificate mode (公钥证书方式), as text.

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::model::app::{App, AppCertificates};
+use crate::model::app::{App, AppCertificates, PrivateKey};
 use crate::protocol::cert::{Bundle, Certificate, CertificateError};
 use crate::protocol::encryption::{ContentKey, EncryptionError};
 use crate::protocol::error::KeyError;
@@ -24,11 +24,13 @@ pub struct AppKeys {
     pub content_key: Option<ContentKey>,
 }
 
-/// A private key, and the certificate that Alipay knows it by.
+/// A key that signs, and the certificate that Alipay knows it by.
 #[derive(Debug, Clone)]
 pub struct SigningKey {
-    /// The key itself.
-    pub private: AppPrivateKey,
+    /// The private half; `None` where a KMS or an HSM keeps it.
+    pub private: Option<AppPrivateKey>,
+    /// The public half (应用公钥).
+    pub public: RsaPublicKey,
     /// Its certificate; `None` where Alipay knows the bare public key.
     pub certificate: Option<AppCertificate>,
 }
@@ -142,6 +144,14 @@ pub enum AppKeysError {
     /// No platform key is given: nothing could be verified.
     #[error("alipay_public_key is missing; copy 支付宝公钥 from Alipay's console")]
     NoAlipayPublicKey,
+    /// Of a key that is kept elsewhere the public half isn't known.
+    #[error(
+        "{key} is kept elsewhere, and neither its public half nor a certificate of it is given"
+    )]
+    NoPublicHalf {
+        /// Which.
+        key: &'static str,
+    },
     /// The app's own public key stands where Alipay's belongs.
     #[error(
         "{key} is the application's own public key (应用公钥); Alipay's (支付宝公钥) belongs there: copy it from the console"
@@ -156,6 +166,14 @@ pub enum AppKeysError {
     /// `private_key_next` can't be read.
     #[error("private_key_next: {0}")]
     PrivateKeyNext(#[source] KeyError),
+    /// The public half of a private key that is kept elsewhere can't be read.
+    #[error("the public half of {key}: {source}")]
+    PublicHalf {
+        /// Which.
+        key: &'static str,
+        /// Why.
+        source: KeyError,
+    },
     /// `alipay_root_cert` can't be read.
     #[error("alipay_root_cert: {0}")]
     RootCert(#[source] CertificateError),
@@ -175,7 +193,9 @@ impl AppKeysError {
             Self::AlipayPublicKey(_) | Self::NoAlipayPublicKey => "alipay_public_key",
             Self::AppCert(_) | Self::AppCertForeign => "app_cert",
             Self::EncryptKey(_) => "encrypt_key",
-            Self::OwnPublicKey { key } => key,
+            Self::NoPublicHalf { key }
+            | Self::OwnPublicKey { key }
+            | Self::PublicHalf { key, .. } => key,
             Self::PrivateKey(_) => "private_key",
             Self::PrivateKeyNext(_) => "private_key_next",
             Self::RootCert(_) | Self::RootCertForeign => "alipay_root_cert",
@@ -193,6 +213,20 @@ impl App {
         self.check_keys().map_err(|mut faults| faults.remove(0))
     }
 
+    /// The public half (应用公钥) of the key in force, where that can be read, whatever the other keys are.
+    #[must_use]
+    pub fn public_key(&self) -> Option<RsaPublicKey> {
+        self.public_keys().0
+    }
+
+    /// The same, and that of the next key.
+    pub(crate) fn public_keys(&self) -> (Option<RsaPublicKey>, Option<RsaPublicKey>) {
+        let files = self.certificates.as_ref();
+        let (certificates, _) = files.map_or_else(Default::default, own_certificates);
+        let (current, next) = self.halves(&certificates, &mut Faults::default());
+        (current.map(|key| key.public), next.map(|key| key.public))
+    }
+
     /// Parses the keys and checks them against each other.
     ///
     /// Protocol: signing, keys: the most common of all mistakes is the application's own public
@@ -202,23 +236,19 @@ impl App {
     /// Every fault, at least one.
     pub fn check_keys(&self) -> Result<AppKeys, Vec<AppKeysError>> {
         let mut faults = Faults::default();
-        let current = AppPrivateKey::from_text(self.private_key.expose());
-        let current = faults.keep(current.map_err(AppKeysError::PrivateKey));
-        let next = self.private_key_next.as_ref();
-        let next = next.map(|text| AppPrivateKey::from_text(text.expose()));
-        let next = next.and_then(|key| faults.keep(key.map_err(AppKeysError::PrivateKeyNext)));
-        let own: Vec<_> = current.iter().chain(&next).collect();
-        let alipay = self.alipay_keys(&own, &mut faults);
         let files = self.certificates.as_ref();
+        let (certificates, unread) = files.map_or_else(Default::default, own_certificates);
+        let (current, next) = self.halves(&certificates, &mut faults);
+        let own: Vec<_> = current.iter().chain(&next).map(|key| &key.public).collect();
+        let alipay = self.alipay_keys(&own, &mut faults);
         let trust = files.and_then(|files| faults.keep(trust(files, &own)));
-        let certificates =
-            files.map_or_else(Vec::new, |files| own_certificates(files, &mut faults));
+        faults.0.extend(unread);
         let content_key = self.encrypt_key.as_ref();
         let content_key = content_key
             .map(|text| ContentKey::from_base64(text.expose()))
             .and_then(|key| faults.keep(key.map_err(AppKeysError::EncryptKey)));
-        let in_force = current.map(|private| SigningKey::new(private, &certificates));
-        let next = next.map(|private| SigningKey::new(private, &certificates));
+        let in_force = current.map(|key| SigningKey::new(key, &certificates));
+        let next = next.map(|key| SigningKey::new(key, &certificates));
         if let Some(in_force) = in_force.as_ref().filter(|_| files.is_some())
             && !is_certified(in_force, next.as_ref(), !alipay.is_empty())
             && !faults.concern("app_cert")
@@ -237,7 +267,32 @@ impl App {
         }
     }
 
-    fn alipay_keys(&self, own: &[&AppPrivateKey], faults: &mut Faults) -> Vec<RsaPublicKey> {
+    /// The key in force, and the next.
+    fn halves(
+        &self,
+        certificates: &[Certificate],
+        faults: &mut Faults,
+    ) -> (Option<Halves>, Option<Halves>) {
+        let next = self.private_key_next.as_ref();
+        let (name, name_next) = ("private_key", "private_key_next");
+        let told = next.map(|key| Halves::read(key, name_next, AppKeysError::PrivateKeyNext));
+        let of_next = match &told {
+            Some(Ok(Some(next))) => Some(next.public.clone()),
+            _ => None,
+        };
+        // Whichever of the two tells its public half leaves the certificates to the other.
+        let certified = |key, told: Result<Option<Halves>, _>, other: Option<&RsaPublicKey>| {
+            told?.map_or_else(|| Halves::certified(key, certificates, other), Ok)
+        };
+        let current = Halves::read(&self.private_key, name, AppKeysError::PrivateKey);
+        let current = faults.keep(certified(name, current, of_next.as_ref()));
+        let of_current = current.as_ref().map(|current| &current.public);
+        let next = told.map(|told| certified(name_next, told, of_current));
+        let next = next.and_then(|next| faults.keep(next));
+        (current, next)
+    }
+
+    fn alipay_keys(&self, own: &[&RsaPublicKey], faults: &mut Faults) -> Vec<RsaPublicKey> {
         if self.alipay_public_keys.is_empty() && self.certificates.is_none() {
             faults.0.push(AppKeysError::NoAlipayPublicKey);
         }
@@ -251,12 +306,57 @@ impl App {
     }
 }
 
+/// A key, as far as it is known here.
+struct Halves {
+    private: Option<AppPrivateKey>,
+    public: RsaPublicKey,
+}
+
+impl Halves {
+    /// `None`: its certificate has to tell.
+    fn read(
+        key: &PrivateKey,
+        name: &'static str,
+        fault: fn(KeyError) -> AppKeysError,
+    ) -> Result<Option<Self>, AppKeysError> {
+        Ok(match key {
+            PrivateKey::Elsewhere(None) => None,
+            PrivateKey::Elsewhere(Some(text)) => Some(Self {
+                private: None,
+                public: RsaPublicKey::from_text(text)
+                    .map_err(|source| AppKeysError::PublicHalf { key: name, source })?,
+            }),
+            PrivateKey::Text(text) => {
+                let private = AppPrivateKey::from_text(text.expose()).map_err(fault)?;
+                Some(Self {
+                    public: private.public_key().clone(),
+                    private: Some(private),
+                })
+            }
+        })
+    }
+
+    /// That of the first certificate which is of no `other` key.
+    fn certified(
+        key: &'static str,
+        certificates: &[Certificate],
+        other: Option<&RsaPublicKey>,
+    ) -> Result<Self, AppKeysError> {
+        let keys = certificates.iter().map(Certificate::public_key);
+        let public = keys.flatten().find(|key| Some(key) != other);
+        Ok(Self {
+            private: None,
+            public: public.ok_or(AppKeysError::NoPublicHalf { key })?,
+        })
+    }
+}
+
 impl SigningKey {
     /// The key with that of the certificates which is of it.
-    fn new(private: AppPrivateKey, certificates: &[Certificate]) -> Self {
+    fn new(Halves { private, public }: Halves, certificates: &[Certificate]) -> Self {
         let is_of_it = |certificate: &&Certificate| {
             let key = certificate.public_key();
-            key.is_ok_and(|key| key == *private.public_key())
+            key.is_ok_and(|key| key == public)
         };
         let certificate = certificates.iter().find(is_of_it);
         let certificate = certificate.map(|certificate| AppCertificate {
@@ -266,6 +366,7 @@ impl SigningKey {
         Self {
             private,
             certificate,
+            public,
         }
     }
 }
@@ -291,25 +392,20 @@ impl Faults {
     }
 }
 
-/// The app's own certificates, one of each text.
-fn own_certificates(files: &AppCertificates, faults: &mut Faults) -> Vec<Certificate> {
+/// The app's own certificates, one of each text, and what is wrong with the others.
+fn own_certificates(files: &AppCertificates) -> (Vec<Certificate>, Vec<AppKeysError>) {
     let first = |text: &String| Bundle::parse(text)?.first().cloned();
-    let read = |text| first(text).map_err(AppKeysError::AppCert);
-    files
-        .app
-        .iter()
-        .filter_map(|text| faults.keep(read(text)))
-        .collect()
+    let mut faults = Faults::default();
+    let read = |text| faults.keep(first(text).map_err(AppKeysError::AppCert));
+    let certificates = files.app.iter().filter_map(read).collect();
+    (certificates, faults.0)
 }
 
 /// The roots, and the platform certificates that lead up to them.
 ///
 /// Protocol: 公钥证书方式. What an operator configured is believed by its issuer whatever the clock
 /// says: an expired certificate is worth a warning, and Alipay renews its own in time.
-fn trust(
-    files: &AppCertificates,
-    own: &[&AppPrivateKey],
-) -> Result<CertificateTrust, AppKeysError> {
+fn trust(files: &AppCertificates, own: &[&RsaPublicKey]) -> Result<CertificateTrust, AppKeysError> {
     let roots = Bundle::parse(&files.roots).map_err(AppKeysError::RootCert)?;
     let platform = files.alipay.iter().map(|text| {
         let bundle = Bundle::parse(text).map_err(AppKeysError::AlipayCert)?;
@@ -338,9 +434,9 @@ fn trust(
 fn foreign(
     name: &'static str,
     key: RsaPublicKey,
-    own: &[&AppPrivateKey],
+    own: &[&RsaPublicKey],
 ) -> Result<RsaPublicKey, AppKeysError> {
-    match own.iter().any(|private| *private.public_key() == key) {
+    match own.iter().any(|own| **own == key) {
         true => Err(AppKeysError::OwnPublicKey { key: name }),
         false => Ok(key),
     }

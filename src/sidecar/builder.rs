@@ -137,7 +137,9 @@ impl SidecarBuilder {
     }
 
     /// What signs; default: threads of our own with the configured keys. One that can't be asked at
-    /// present says [`SignError::Unavailable`](crate::gateway::signer::SignError::Unavailable).
+    /// present says [`SignError::Unavailable`](crate::gateway::signer::SignError::Unavailable). Apps whose
+    /// keys it alone has are configured with
+    /// [`PrivateKey::Elsewhere`](crate::model::app::PrivateKey::Elsewhere).
     pub fn signers(mut self, signers: Arc<dyn Signers>) -> Self {
         self.signers = Some(signers);
         self

@@ -933,8 +933,8 @@ fn an_app_moves_from_its_key_to_the_certificate_of_the_next() {
     let files = certificate_files(&keys[1]);
     let app = App {
         app_id: AppId::new("1").expect("id"),
-        private_key: keys[0].to_pkcs8_pem(),
-        private_key_next: Some(keys[1].to_pkcs8_pem()),
+        private_key: keys[0].to_pkcs8_pem().into(),
+        private_key_next: Some(keys[1].to_pkcs8_pem().into()),
         alipay_public_keys: Vec::new(),
         certificates: Some(AppCertificates {
             app: vec![files.app],

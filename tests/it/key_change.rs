@@ -106,7 +106,7 @@ async fn key_changes(sidecar: &TestSidecar) -> f64 {
 const NEXT: &str = "alipay2048_other";
 
 fn with_next_key(config: &mut Config) {
-    config.apps[0].private_key_next = Some(Secret::new(keys::private(NEXT)));
+    config.apps[0].private_key_next = Some(Secret::new(keys::private(NEXT)).into());
 }
 
 #[tokio::test]

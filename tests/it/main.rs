@@ -75,6 +75,8 @@ mod embedding_config;
 #[cfg(feature = "simulator")]
 mod embedding_end;
 #[cfg(feature = "simulator")]
+mod embedding_keys;
+#[cfg(feature = "simulator")]
 mod encryption;
 mod error_words;
 #[cfg(feature = "simulator")]

@@ -313,7 +313,7 @@ fn apps(simulator: &Simulator) -> Apps {
 fn app(alipay_public_key: String) -> App {
     App {
         app_id: AppId::new(DEFAULT_APP_ID).expect("id"),
-        private_key: Secret::new(key("app")),
+        private_key: Secret::new(key("app")).into(),
         private_key_next: None,
         alipay_public_keys: vec![alipay_public_key],
         certificates: None,

@@ -454,7 +454,7 @@ async fn files_that_cannot_be_used_are_faults() {
         ["proxy.reply_key", "upstream.ca_file", "webhook.tls_cert"]
     );
     let error = refused(&sidecar, |config| {
-        config.apps[0].private_key = Secret::new("no key".to_owned());
+        config.apps[0].private_key = Secret::new("no key".to_owned()).into();
     })
     .await;
     assert_eq!(error.kind(), "config-invalid");

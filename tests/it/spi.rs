@@ -613,7 +613,7 @@ fn certified() -> App {
     };
     App {
         app_id: AppId::new(DEFAULT_APP_ID).expect("id"),
-        private_key: Secret::new(key("app")),
+        private_key: Secret::new(key("app")).into(),
         private_key_next: None,
         alipay_public_keys: Vec::new(),
         certificates: Some(AppCertificates {

@@ -1320,7 +1320,7 @@ async fn lists_come_in_pages_without_gaps() {
 pub(crate) fn whole_app(app_id: AppId) -> App {
     App {
         app_id,
-        private_key: secret("-----BEGIN PRIVATE KEY-----\n\"ключ\"\n"),
+        private_key: secret("-----BEGIN PRIVATE KEY-----\n\"ключ\"\n").into(),
         private_key_next: None,
         alipay_public_keys: vec!["one".to_owned(), "two".to_owned()],
         certificates: None,
@@ -1336,7 +1336,7 @@ async fn apps_are_kept_with_their_keys_and_forgotten() {
         let kept = whole_app(app());
         fixture.commit(Change::PutApp(Box::new(kept.clone()))).await;
         let found = fixture.store.apps().await.expect("readable").remove(0);
-        assert_eq!(found.private_key.expose(), kept.private_key.expose());
+        assert_eq!(found.private_key, kept.private_key);
         assert_eq!(found.alipay_public_keys, kept.alipay_public_keys);
         assert_eq!(
             (found.environment, found.sign_type),

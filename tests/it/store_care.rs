@@ -307,7 +307,7 @@ fn settle(id: EventId, settlement: Settlement) -> Change {
 fn an_app() -> App {
     App {
         app_id: app(),
-        private_key: secret("a private key"),
+        private_key: secret("a private key").into(),
         private_key_next: None,
         alipay_public_keys: Vec::new(),
         certificates: None,

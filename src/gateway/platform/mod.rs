@@ -51,7 +51,7 @@ impl PlatformKeys {
         let trust = keys.certificates.as_ref();
         let own = std::iter::once(&keys.current).chain(&keys.next);
         Self {
-            own: own.map(|key| key.private.public_key().clone()).collect(),
+            own: own.map(|key| key.public.clone()).collect(),
             bare: keys.alipay.clone().into(),
             certificates: ArcSwap::from_pointee(
                 trust.map_or_else(Vec::new, |trust| trust.platform.clone()),

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use crate::model::app::{App, AppCertificates, Environment};
+use crate::model::app::{App, AppCertificates, Environment, PrivateKey};
 use crate::model::authorization::{Doubt, Source};
 use crate::model::id::{Alias, AppId, AuthAppId, Pid};
 use crate::model::merchant::{Merchant, MerchantStatus};
@@ -97,14 +97,43 @@ impl std::io::Write for Counter {
 #[derive(Serialize, Deserialize)]
 pub(super) struct AppRecord {
     app_id: String,
+    /// Empty where it is kept elsewhere.
     private_key: Hidden,
     private_key_next: Option<Hidden>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    elsewhere: Option<PublicHalf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    elsewhere_next: Option<PublicHalf>,
     alipay_public_keys: Vec<String>,
     #[serde(default)]
     certificates: Option<CertificatesRecord>,
     encrypt_key: Option<Hidden>,
     environment: String,
     sign_type: String,
+}
+
+/// What is told of a private key that is kept elsewhere.
+#[derive(Serialize, Deserialize)]
+struct PublicHalf {
+    public_key: Option<String>,
+}
+
+impl PublicHalf {
+    fn of(key: &PrivateKey) -> Option<Self> {
+        match key {
+            PrivateKey::Elsewhere(public_key) => Some(Self {
+                public_key: public_key.clone(),
+            }),
+            PrivateKey::Text(_) => None,
+        }
+    }
+
+    fn or(this: Option<Self>, text: Option<Hidden>) -> Option<PrivateKey> {
+        match (this, text) {
+            (Some(this), _) => Some(PrivateKey::Elsewhere(this.public_key)),
+            (None, text) => text.map(|text| PrivateKey::Text(text.0)),
+        }
+    }
 }
 
 /// The certificate files of an app.
@@ -117,10 +146,15 @@ struct CertificatesRecord {
 
 impl From<&App> for AppRecord {
     fn from(app: &App) -> Self {
+        let text = |key: &PrivateKey| key.text().cloned();
         Self {
             app_id: app.app_id.to_string(),
-            private_key: Hidden(app.private_key.clone()),
-            private_key_next: app.private_key_next.clone().map(Hidden),
+            private_key: Hidden(
+                text(&app.private_key).unwrap_or_else(|| Secret::new(String::new())),
+            ),
+            private_key_next: app.private_key_next.as_ref().and_then(text).map(Hidden),
+            elsewhere: PublicHalf::of(&app.private_key),
+            elsewhere_next: app.private_key_next.as_ref().and_then(PublicHalf::of),
             alipay_public_keys: app.alipay_public_keys.clone(),
             certificates: app.certificates.as_ref().map(|files| CertificatesRecord {
                 app: files.app.clone(),
@@ -140,8 +174,9 @@ impl TryFrom<AppRecord> for App {
     fn try_from(record: AppRecord) -> Result<Self, Unreadable> {
         Ok(Self {
             app_id: AppId::new(&record.app_id).map_err(|_| Unreadable)?,
-            private_key: record.private_key.0,
-            private_key_next: record.private_key_next.map(|key| key.0),
+            private_key: PublicHalf::or(record.elsewhere, Some(record.private_key))
+                .ok_or(Unreadable)?,
+            private_key_next: PublicHalf::or(record.elsewhere_next, record.private_key_next),
             alipay_public_keys: record.alipay_public_keys,
             certificates: record.certificates.map(|files| AppCertificates {
                 app: files.app,

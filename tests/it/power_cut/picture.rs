@@ -123,7 +123,10 @@ async fn calls(
 
 async fn apps_and_users(store: &EmbeddedStore, lines: &mut Vec<String>) -> Result<(), StoreError> {
     for app in store.apps().await? {
-        lines.push(format!("{} {app:?}", app.private_key.expose()));
+        lines.push(format!(
+            "{} {app:?}",
+            app.private_key.text().expect("a text").expose()
+        ));
     }
     for certificate in store.certificates().await? {
         lines.push(format!("{certificate:?}"));

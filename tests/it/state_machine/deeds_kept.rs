@@ -37,7 +37,7 @@ impl Pair {
             },
             Step::PutApp(n) => {
                 let mut app = whole_app(app_id(*n));
-                app.private_key = secret(&format!("as of {}", self.model.now));
+                app.private_key = secret(&format!("as of {}", self.model.now)).into();
                 Change::PutApp(Box::new(app))
             }
             Step::RecordCalls { calls, room } => Change::RecordCalls {

@@ -414,7 +414,7 @@ struct Tiring {
 impl Signers for TiringSigner {
     fn signer(&self, _: &App, key: &SigningKey) -> Arc<dyn Signer> {
         Arc::new(Tiring {
-            key: key.private.clone(),
+            key: key.private.clone().expect("it is here"),
             left: AtomicUsize::new(self.0),
         })
     }

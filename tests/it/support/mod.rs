@@ -399,7 +399,7 @@ pub async fn add_merchant(store: &dyn Store, authorization: Authorization) {
 pub fn app(app_id: &str) -> App {
     App {
         app_id: AppId::new(app_id).expect("id"),
-        private_key: Secret::new(keys::private("app2048")),
+        private_key: Secret::new(keys::private("app2048")).into(),
         private_key_next: None,
         alipay_public_keys: vec![keys::public("alipay2048")],
         certificates: None,
