@@ -19,6 +19,7 @@ use hyper::body::Body;
 use crate::audit::Audit;
 use crate::gateway::metrics::CallMetrics;
 use crate::gateway::{Gateway, VerifiedReply};
+use crate::model::call::CallId;
 use crate::net::body::BoxError;
 use crate::net::room::Held;
 use crate::protocol::signature::SignType;
@@ -209,7 +210,22 @@ impl Proxy {
     /// # Cancel safety
     /// Safe: a call that was begun goes on.
     pub async fn call(&self, call: LocalCall) -> Result<VerifiedReply, ProxyError> {
-        let story = Story::internal(&call.method, &self.parts.tracer);
+        self.call_as(CallId::generate(), call).await
+    }
+
+    /// The same under this id, of which there is no other: by it the call can be asked for.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    ///
+    /// # Cancel safety
+    /// As [`Self::call`].
+    pub async fn call_as(
+        &self,
+        request_id: CallId,
+        call: LocalCall,
+    ) -> Result<VerifiedReply, ProxyError> {
+        let story = Story::internal(request_id, &call.method, &self.parts.tracer);
         let place = self.place();
         let slot = place.and_then(|place| self.slot(place, Held::default()));
         let admitted = slot.and_then(|slot| {

@@ -41,7 +41,7 @@ pub(super) struct Story {
     trace_parent: Option<TraceParent>,
     /// What is recorded of it.
     pub(super) span: Span,
-    /// Nobody could ask for the record of a call in process: its id is told to nobody.
+    /// A host makes the call in process.
     is_internal: bool,
     /// The audit log has it.
     is_told: AtomicBool,
@@ -125,9 +125,9 @@ impl Story {
         Self { span, ..self }
     }
 
-    pub(super) fn internal(method: &str, tracer: &Tracer) -> Self {
+    pub(super) fn internal(request_id: CallId, method: &str, tracer: &Tracer) -> Self {
         Self {
-            request_id: uuid::Uuid::now_v7().to_string(),
+            request_id: request_id.to_string(),
             caller_request_id: None,
             api: Api::V2.as_str(),
             method: Some(method.to_owned()),
@@ -216,8 +216,7 @@ impl Story {
 
     /// Under which id the call can be asked for.
     pub(super) fn recorded_as(&self) -> Option<CallId> {
-        let id = self.request_id.parse().ok();
-        id.filter(|_| !self.is_internal)
+        self.request_id.parse().ok()
     }
 
     /// What the audit log tells of it: ids and codes, nothing of what was asked or answered.

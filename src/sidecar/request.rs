@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::gateway::VerifiedReply;
+use crate::model::call::CallId;
 use crate::protocol::charset::CharsetLabel;
 use crate::protocol::envelope::Verification;
 use crate::protocol::params::{Params, name};
@@ -19,6 +20,7 @@ use crate::proxy::resolve::Tags;
 #[must_use = "a request does nothing until it is sent"]
 pub struct CallRequest {
     proxy: Proxy,
+    request_id: CallId,
     method: String,
     tags: Tags,
     parameters: Params,
@@ -28,18 +30,32 @@ pub struct CallRequest {
 
 /// Alipay's verified reply to a [`CallRequest`].
 #[derive(Debug)]
-pub struct CallReply(VerifiedReply);
+pub struct CallReply {
+    reply: VerifiedReply,
+    request_id: CallId,
+}
 
 impl CallRequest {
     pub(crate) fn new(proxy: Proxy, method: &str) -> Self {
         Self {
             proxy,
+            request_id: CallId::generate(),
             method: method.to_owned(),
             tags: Tags::default(),
             parameters: Params::new(),
             timeout: None,
             fault: None,
         }
+    }
+
+    /// The id of this call: in the log and the audit log, and for 24 hours what became of it, however it
+    /// ends and whoever waits, at `GET /calls/{request_id}` of
+    /// [`proxy_service`](crate::sidecar::Sidecar::proxy_service) (not of queries, nor where tokens are
+    /// replied). Where callers are named, none of them is shown a host's own: then
+    /// [`store`](crate::sidecar::Sidecar::store) has it, once it is written.
+    #[must_use]
+    pub fn request_id(&self) -> CallId {
+        self.request_id
     }
 
     /// For which merchant: a PID, an `auth_app_id`, an alias, or `self`.
@@ -114,7 +130,9 @@ impl CallRequest {
             tags: self.tags,
             timeout: self.timeout,
         };
-        self.proxy.call(call).await.map(CallReply)
+        let request_id = self.request_id;
+        let reply = self.proxy.call_as(request_id, call).await?;
+        Ok(CallReply { reply, request_id })
     }
 
     fn set(mut self, name: &str, value: &str) -> Self {
@@ -132,34 +150,40 @@ impl CallRequest {
 }
 
 impl CallReply {
+    /// The id of the call: [`CallRequest::request_id`].
+    #[must_use]
+    pub fn request_id(&self) -> CallId {
+        self.request_id
+    }
+
     /// The exact bytes of the `…_response` node.
     #[must_use]
     pub fn node(&self) -> Bytes {
-        self.0.envelope.node()
+        self.reply.envelope.node()
     }
 
     /// Alipay's `code`; a few methods answer success without one.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
-        self.0.envelope.code()
+        self.reply.envelope.code()
     }
 
     /// Alipay's `sub_code`, on business errors.
     #[must_use]
     pub fn sub_code(&self) -> Option<&str> {
-        self.0.envelope.sub_code()
+        self.reply.envelope.sub_code()
     }
 
     /// Whether Alipay signed it; an error that Alipay doesn't sign passes as such.
     #[must_use]
     pub fn is_signed(&self) -> bool {
-        self.0.envelope.verification() == Verification::Signed
+        self.reply.envelope.verification() == Verification::Signed
     }
 
     /// Alipay's trace id.
     #[must_use]
     pub fn trace_id(&self) -> Option<&str> {
-        self.0.trace_id.as_deref()
+        self.reply.trace_id.as_deref()
     }
 
     /// The node read as `T`.
@@ -167,12 +191,12 @@ impl CallReply {
     /// # Errors
     /// serde's, when the node isn't a `T`.
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(&self.0.envelope.node_text())
+        serde_json::from_str(&self.reply.envelope.node_text())
     }
 }
 
 impl From<CallReply> for VerifiedReply {
     fn from(reply: CallReply) -> Self {
-        reply.0
+        reply.reply
     }
 }

@@ -53,6 +53,50 @@ async fn a_call_in_process_is_made_and_counted_like_one_over_http() {
 }
 
 #[tokio::test]
+async fn what_became_of_a_call_in_process_can_be_asked() {
+    let (alipay, sidecar) = watched().await;
+    let create = || {
+        let call = sidecar.sidecar.request("alipay.trade.create");
+        call.merchant(ALIAS).biz_content("{}")
+    };
+    alipay.answer(Answer::Node(NODE.to_owned()));
+    let reply = create().send().await.expect("a verified reply");
+    let found = became_of(&sidecar, &reply.request_id().to_string()).await;
+    assert_eq!(
+        (&found["outcome"], &found["reply"]["trade_no"]),
+        (&"ok".into(), &"1".into())
+    );
+    // Whoever doesn't wait for it, or is told an error, knows it, too.
+    alipay.answer(Answer::Held);
+    let call = create();
+    let id = call.request_id().to_string();
+    let gone = tokio::time::timeout(Duration::from_millis(1), call.send()).await;
+    assert!(gone.is_err(), "its caller has gone");
+    alipay.next().await;
+    alipay.next().await;
+    assert_eq!(became_of(&sidecar, &id).await["outcome"], "pending");
+    alipay.release();
+    sidecar
+        .wait_for_metric("alipay_sidecar_in_flight_requests", 0.0)
+        .await;
+    assert_eq!(became_of(&sidecar, &id).await["outcome"], "ok");
+    alipay.answer(Answer::Body(200, "forged".to_owned()));
+    let call = create();
+    let id = call.request_id().to_string();
+    let error = call.send().await.expect_err("nothing verified");
+    assert!(
+        error.detail.contains(&format!("`GET /calls/{id}`")),
+        "{error}"
+    );
+    assert_eq!(became_of(&sidecar, &id).await["outcome"], "unknown");
+}
+
+async fn became_of(sidecar: &TestSidecar, id: &str) -> serde_json::Value {
+    let request = Request::get(format!("/calls/{id}"));
+    crate::support::json(&sidecar.proxy(request, "").await)
+}
+
+#[tokio::test]
 async fn what_the_routes_refuse_is_refused_in_process() {
     let sidecar = TestSidecar::start().await;
     let request = |method: &str| sidecar.sidecar.request(method).merchant(ALIAS);
