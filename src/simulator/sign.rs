@@ -1,6 +1,8 @@
 //! The simulator's own sign strings and RSA, made without the sidecar's protocol code.
 //!
 //! A judge that shares the canonicaliser of the accused would agree with its mistakes.
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+use aws_lc_rs::rsa::{KeyPair, KeySize};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rsa::{
     Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey,
@@ -101,9 +103,13 @@ pub(super) fn public_key(text: &str) -> Result<RsaPublicKey, SimulatorError> {
         })
 }
 
-/// Makes a new RSA key of 2048 bits.
+/// Makes a new RSA key of 2048 bits, by aws-lc: built without optimisation, as for the tests of a host, the
+/// `rsa` crate takes some thirty times as long, many seconds.
 pub(super) fn generate() -> Result<RsaPrivateKey, SimulatorError> {
-    RsaPrivateKey::new(&mut OsRng, 2048).map_err(|_| SimulatorError::Key { what: "a new key" })
+    let failed = || SimulatorError::Key { what: "a new key" };
+    let key = KeyPair::generate(KeySize::Rsa2048).map_err(|_| failed())?;
+    let der: Pkcs8V1Der<'_> = key.as_der().map_err(|_| failed())?;
+    RsaPrivateKey::from_pkcs8_der(der.as_ref()).map_err(|_| failed())
 }
 
 /// Spells a public key as Alipay's console shows it: SPKI, base64 on one line.
