@@ -205,6 +205,7 @@ impl<'a> From<&'a Merchant> for Line<'a> {
                 MerchantStatus::Authorized | MerchantStatus::Suspect { .. } => None,
             },
             revoked_at_estimated: merchant.revoked_at_estimated
+                && merchant.doubt.is_none()
                 && matches!(merchant.status, MerchantStatus::Revoked { .. }),
             suspect_at: match merchant.status {
                 MerchantStatus::Suspect { at } => Some(at),

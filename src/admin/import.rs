@@ -12,7 +12,7 @@ use crate::admin::merchant_record::MerchantRecord;
 use crate::model::id::Alias;
 use crate::model::merchant::{Authorized, Before, Merchant};
 use crate::store::error::StoreError;
-use crate::store::{Change, Effect, MemoKey, MerchantKey, Store};
+use crate::store::{Change, Effect, Fate, MemoKey, MerchantKey, Store};
 
 /// Whether an import stores anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,25 +87,22 @@ pub async fn import(
     }
     let changes = records.iter().filter_map(|(_, record)| record.changes(now));
     let changes: Vec<Vec<Change>> = changes.collect();
-    let tells: Vec<Vec<bool>> = changes
-        .iter()
-        .map(|of| of.iter().map(tells).collect())
-        .collect();
+    let lengths: Vec<usize> = changes.iter().map(Vec::len).collect();
     let effects = store
         .commit(changes.into_iter().flatten().collect())
         .await?;
     let mut effects = effects.into_iter();
-    let mut is_applied = |tells: &&Vec<bool>| {
+    let mut is_applied = |length: &&usize| {
         // Each takes its own effects, whatever the first ones say: the next record's follow.
-        let own = tells.iter().map(|tells| (*tells, effects.next()));
-        own.fold(false, |applied, (tells, effect)| {
-            applied || (tells && matches!(effect, Some(Effect::Applied)))
-        })
+        let own = effects.by_ref().take(**length);
+        own.filter(|effect| matches!(effect, Effect::Applied))
+            .count()
+            > 0
     };
-    let applied = tells.iter().filter(|tells| is_applied(tells)).count();
+    let applied = lengths.iter().filter(&mut is_applied).count();
     Ok(ImportReport {
         imported: applied,
-        stale: tells.len().saturating_sub(applied),
+        stale: lengths.len().saturating_sub(applied),
         dry_run: false,
     })
 }
@@ -127,13 +124,35 @@ async fn would_apply(
         None => cancelled(store, record, now).await?,
     };
     let mut applied = false;
+    // What the last authorisation came to: applied, or what the record has in force.
+    let (mut is_new, mut is_in_force) = (false, false);
     for change in record.changes(now).unwrap_or_default() {
         match change {
             Change::Authorize { authorization, .. } => {
                 let unknown = cancelled.map_or(Before::Nothing, Before::Cancelled);
                 let before = stored.as_ref().map_or(unknown, Before::Record);
-                if let Authorized::Applied(new) = Merchant::authorize(before, &authorization, now) {
-                    (stored, applied) = (Some(*new), true);
+                let new = match Merchant::authorize(before, &authorization, now) {
+                    Authorized::Applied(new) => Some(*new),
+                    Authorized::Known | Authorized::Stale => None,
+                };
+                is_new = new.is_some();
+                (stored, applied) = (new.or(stored), applied || is_new);
+                is_in_force = is_new || stored.as_ref().is_some_and(|m| m.has(&authorization));
+            }
+            Change::OfAuthorization { fate, changes } => {
+                let counts = match fate {
+                    Fate::Applied => is_new,
+                    Fate::InForce => is_in_force,
+                };
+                for told in changes.iter().filter(|_| counts) {
+                    let after = stored.as_ref().and_then(|merchant| match told {
+                        Change::Doubt { refusal, .. } => merchant.doubted(refusal, now),
+                        Change::Revoke { revocation, .. } => merchant.revoke(revocation, now),
+                        // A key comes with what was applied.
+                        _ => None,
+                    });
+                    applied |= after.is_some();
+                    stored = after.or(stored);
                 }
             }
             Change::Revoke { revocation, .. } => {
@@ -160,11 +179,6 @@ async fn cancelled(
     };
     let at = kept.and_then(|at| <[u8; 8]>::try_from(at.expose().as_slice()).ok());
     Ok(at.map(i64::from_be_bytes))
-}
-
-/// Whether its effect tells that a record was new, by itself.
-fn tells(change: &Change) -> bool {
-    !matches!(change, Change::IfApplied(_))
 }
 
 fn parse_lines(lines: &[u8]) -> Result<Vec<(usize, MerchantRecord)>, AdminError> {

@@ -13,7 +13,7 @@ use crate::model::merchant::plausible;
 use crate::model::notification::InboxEntry;
 use crate::model::token::AppAuthToken;
 use crate::protocol::secret::Secret;
-use crate::store::Change;
+use crate::store::{Change, Fate};
 
 /// What an operator says of a merchant.
 pub(crate) struct MerchantRecord {
@@ -91,6 +91,9 @@ impl Exported {
             (Some(_), Some(_), _) => Err(invalid("`suspect_at` stands beside `revoked_at`")),
             (Some(_), None, None) => Err(missing("doubt")),
             (None, None, Some(_)) => Err(missing("suspect_at")),
+            (_, _, Some(_)) if self.revoked_at_estimated => {
+                Err(invalid("`revoked_at_estimated` stands beside `doubt`"))
+            }
             _ => Ok(()),
         }
     }
@@ -219,11 +222,19 @@ impl MerchantRecord {
             // Of an authorisation that ended long ago the backend hears the end alone.
             Some(_) => changes.push(silently(authorization.clone())),
         }
-        let mut told = self.doubts(&authorization);
-        told.extend(self.fetched_key());
+        // Of what may have been overcome since, nothing says when it was: a suspicion by a call that worked,
+        // a key by another one.
+        let passing = self.suspicion(&authorization).into_iter();
+        changes.push(Change::OfAuthorization {
+            fate: Fate::Applied,
+            changes: passing.chain(self.fetched_key()).collect(),
+        });
         let (end, dated) = self.end(&authorization, now);
-        told.extend(end);
-        changes.push(Change::IfApplied(told));
+        let lasting = self.refused_refresh(&authorization).into_iter();
+        changes.push(Change::OfAuthorization {
+            fate: Fate::InForce,
+            changes: lasting.chain(end).collect(),
+        });
         changes.extend(dated);
         Some(changes)
     }
@@ -250,23 +261,27 @@ impl MerchantRecord {
     }
 
     /// What makes it doubtful as it was. Nobody is told: whoever had to know was told then.
-    fn doubts(&self, authorization: &Authorization) -> Vec<Change> {
-        let exported = &self.exported;
-        let spent = exported.refresh_refused.then(|| Refusal {
-            evidence: Evidence::WorkedSince,
-            ..refusal(authorization, Doubt::RefreshTokenRefused, 0)
-        });
-        let suspect = exported.suspect_at.zip(exported.doubt);
-        let suspect = suspect.map(|(at, doubt)| refusal(authorization, doubt, at));
-        let silently = |refusal| Change::Doubt {
-            refusal,
+    fn suspicion(&self, authorization: &Authorization) -> Option<Change> {
+        let (at, doubt) = self.exported.suspect_at.zip(self.exported.doubt)?;
+        Some(Change::Doubt {
+            refusal: refusal(authorization, doubt, at),
             entry: None,
-        };
-        spent.into_iter().chain(suspect).map(silently).collect()
+        })
+    }
+
+    /// That its refresh token is spent, likewise.
+    fn refused_refresh(&self, authorization: &Authorization) -> Option<Change> {
+        self.exported.refresh_refused.then(|| Change::Doubt {
+            refusal: Refusal {
+                evidence: Evidence::WorkedSince,
+                ..refusal(authorization, Doubt::RefreshTokenRefused, 0)
+            },
+            entry: None,
+        })
     }
 
     /// The end of the authorisation: a cancellation, or a refusal that proved one. What says by itself
-    /// when it was comes second: it counts whatever becomes of the authorisation.
+    /// when that was comes second: it counts whatever becomes of the authorisation.
     fn end(&self, authorization: &Authorization, now: i64) -> (Option<Change>, Option<Change>) {
         let Some(at) = self.exported.revoked_at else {
             return (None, None);
@@ -281,17 +296,18 @@ impl MerchantRecord {
         }
         // One that can't be true still holds, and must not rank with the authorisation.
         let at = Some(at).filter(|at| plausible(*at, now) == *at);
+        let is_estimated = self.exported.revoked_at_estimated;
         let revocation = Revocation {
             app_id: self.app_id.clone(),
             auth_app_id: self.auth_app_id.clone(),
             at,
-            estimated: at.is_some() && self.exported.revoked_at_estimated,
+            estimated: at.is_some() && is_estimated,
             only: None,
         };
         let end = Some(Change::Revoke { revocation, entry });
         match at {
-            None => (end, None),
-            Some(_) => (None, end),
+            Some(_) if !is_estimated => (None, end),
+            _ => (end, None),
         }
     }
 

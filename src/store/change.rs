@@ -81,9 +81,6 @@ pub enum Change {
         /// Only if it was obtained no later than this, else it is stale; milliseconds since 1970.
         obtained_until: Option<i64>,
     },
-    /// What is told of an authorisation together with it: made where the change before it in the same
-    /// commit was applied, else all of it is stale.
-    IfApplied(Vec<Self>),
     /// Keeps a platform certificate, in the place of one with the same name.
     KeepCertificate(Box<KeptCertificate>),
     /// Keeps a user's tokens in the place of those kept before.
@@ -109,6 +106,14 @@ pub enum Change {
         auth_app_id: AuthAppId,
         /// The new name.
         alias: Option<Alias>,
+    },
+    /// What is told together with an authorisation, the last one before it in the same commit: doubts,
+    /// cancellations and fetched keys (anything else in it is stale). Applied where one of them is.
+    OfAuthorization {
+        /// When it counts.
+        fate: Fate,
+        /// What is told.
+        changes: Vec<Self>,
     },
     /// Puts a pending delivery off that no route fits, without an attempt; it can be claimed all
     /// the same. Until it is put off otherwise, attempted or replayed it holds up none of
@@ -225,6 +230,16 @@ pub enum Change {
         /// What the call was made with.
         app_auth_token: Secret<String>,
     },
+}
+
+/// When what is told together with an authorisation counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Where the authorisation was applied.
+    Applied,
+    /// There, and where the record has this very one: what was told of it later can't have been
+    /// overcome since.
+    InForce,
 }
 
 /// What a change did.

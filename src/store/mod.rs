@@ -29,7 +29,7 @@ pub(crate) mod ownership;
 pub mod seal;
 
 pub use answers::{Backlog, Counts, DamagedMerchant, Due, Found, Mark, Parked, Pruned};
-pub use change::{Change, Effect, MemoKey};
+pub use change::{Change, Effect, Fate, MemoKey};
 
 use care::{Inspection, RowStream, Stats};
 use error::StoreError;

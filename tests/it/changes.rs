@@ -28,11 +28,11 @@ kinds! {
     FetchedKey
     FillPid
     ForgetUser
-    IfApplied
     KeepCertificate
     KeepUserToken
     KeepVariant
     NameMerchant
+    OfAuthorization
     Park
     Postpone
     PutApp

@@ -24,6 +24,7 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
 
 use crate::authorizations::{FIRST, ask, check_refused, post};
+use crate::store::{authorization, authorize};
 use crate::support::{TestSidecar, json as parsed, keys, text};
 
 const NOW: i64 = 1_795_335_630_000;
@@ -333,6 +334,11 @@ async fn an_older_export_leaves_alone_what_came_since() {
         ),
         line(3, "t", fetched(1)),
         line(4, "t", json!({"revoked_at": i64::MAX})),
+        line(
+            5,
+            "t",
+            json!({"revoked_at": NOW - 2000, "revoked_at_estimated": true}),
+        ),
     ];
     let newer = [
         line(0, "t", json!({"auth_time": NOW - 3000})),
@@ -356,6 +362,19 @@ async fn an_older_export_leaves_alone_what_came_since() {
         ),
         line(4, "t", json!({"auth_time": NOW + 1000})),
     ];
+    // What Alipay confirmed although it is older than a cancellation of which is only known by when it was.
+    let proved = async || {
+        let mut given = authorization(5, "proved", Rank::AuthTime(0));
+        (given.app_id, given.auth_app_id) = ids(5);
+        given.rank = Rank::Proved {
+            auth_time: NOW - 2500,
+            over: NOW - 2000,
+        };
+        store
+            .commit(vec![authorize(given, None)])
+            .await
+            .expect("committed");
+    };
     let (older, newer) = (older.join("\n"), newer.join("\n"));
     let read = async |lines: &str, mode| {
         let report = import(&store, NOW, lines.as_bytes(), mode)
@@ -363,20 +382,72 @@ async fn an_older_export_leaves_alone_what_came_since() {
             .expect("read");
         (report.imported, report.stale)
     };
-    assert_eq!(read(&older, ImportMode::Store).await, (5, 0));
+    assert_eq!(read(&older, ImportMode::Store).await, (6, 0));
     let first = store.merchants(None, 10).await.expect("read");
     assert!(first[1].refresh_refused && first[2].doubt.is_some());
     assert_eq!(first[0].status, MerchantStatus::Revoked { at: NOW - 4000 });
     assert_eq!(read(&newer, ImportMode::DryRun).await, (5, 0));
     assert_eq!(read(&newer, ImportMode::Store).await, (5, 0));
+    proved().await;
     let before = all(&store).await;
     for merchant in store.merchants(None, 10).await.expect("read") {
         assert_eq!(merchant.status, MerchantStatus::Authorized);
         assert!(!merchant.refresh_refused && merchant.doubt.is_none());
     }
     for mode in [ImportMode::DryRun, ImportMode::Store] {
-        assert_eq!(read(&older, mode).await, (0, 5));
+        assert_eq!(read(&older, mode).await, (0, 6));
         assert_eq!(all(&store).await, before);
+    }
+}
+
+#[tokio::test]
+async fn a_newer_export_tells_what_became_of_the_same_authorisations() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = store(directory.path());
+    let line = |merchant: usize, more: &[(&str, Value)]| {
+        let (app_id, auth_app_id) = ids(merchant);
+        let mut line = json!({"app_id": app_id.as_str(), "auth_app_id": auth_app_id.as_str(),
+            "app_auth_token": format!("t-{merchant}"), "app_refresh_token": "r",
+            "auth_time": NOW - 5000});
+        for (name, value) in more {
+            line[*name] = value.clone();
+        }
+        line.to_string()
+    };
+    let doubt = ("doubt", json!("token-refused"));
+    let ended = ("revoked_at", json!(NOW - 4000));
+    let by = ("revoked_at_estimated", json!(true));
+    let lines: [&[(&str, Value)]; 5] = [
+        &[ended.clone(), doubt.clone()],
+        &[("refresh_refused", json!(true))],
+        &[ended.clone(), by],
+        &[ended],
+        // It may have worked since: whether it did, nobody says.
+        &[("suspect_at", json!(NOW - 4000)), doubt],
+    ];
+    let text = |lines: &[&[(&str, Value)]]| {
+        let lines = lines.iter().enumerate();
+        let lines: Vec<String> = lines.map(|(merchant, more)| line(merchant, more)).collect();
+        lines.join("\n")
+    };
+    let read = async |text: String, mode| {
+        let report = import(&store, NOW, text.as_bytes(), mode).await;
+        let report = report.expect("read");
+        (report.imported, report.stale)
+    };
+    let nothing: [&[(&str, Value)]; 5] = [&[]; 5];
+    assert_eq!(read(text(&nothing), ImportMode::Store).await, (5, 0));
+    assert_eq!(read(text(&lines), ImportMode::DryRun).await, (4, 1));
+    assert_eq!(read(text(&lines), ImportMode::Store).await, (4, 1));
+    let now = store.merchants(None, 10).await.expect("read");
+    let revoked = MerchantStatus::Revoked { at: NOW - 4000 };
+    let statuses: Vec<_> = now.iter().map(|merchant| merchant.status).collect();
+    let active = MerchantStatus::Authorized;
+    assert_eq!(statuses, [revoked, active, revoked, revoked, active]);
+    assert!(now[1].refresh_refused && now[2].revoked_at_estimated);
+    // And again: nothing is new.
+    for mode in [ImportMode::DryRun, ImportMode::Store] {
+        assert_eq!(read(text(&lines), mode).await, (0, 5));
     }
 }
 

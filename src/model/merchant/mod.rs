@@ -271,6 +271,16 @@ impl Merchant {
         }
     }
 
+    /// Whether what it has in force is `authorization`: the same token, given at the same time.
+    #[must_use]
+    pub fn has(&self, authorization: &Authorization) -> bool {
+        let (Rank::AuthTime(at) | Rank::EstimatedTime(at)) = authorization.rank else {
+            return false;
+        };
+        let token = &authorization.token.app_auth_token;
+        self.auth_time == at && self.token.app_auth_token == *token
+    }
+
     /// The record after `revocation`, or nothing where a newer authorisation stands. One without
     /// a time is known to hold and ranks after what is stored, whatever the clock says; so is one
     /// that Alipay confirmed for the token in force.

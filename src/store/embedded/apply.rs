@@ -9,13 +9,14 @@ use super::inbox::Wait;
 use super::left::LeftBehind;
 use super::lookup::{self, MerchantId};
 use super::tables::Tables;
+use crate::model::authorization::Authorization;
 use crate::model::delivery::DeliveryState;
 use crate::model::id::EventId;
 use crate::model::notification::InboxEntry;
 use crate::protocol::secret::Secret;
 use crate::store::error::StoreError;
 use crate::store::seal::Sealer;
-use crate::store::{Backlog, Change, Effect, MemoKey};
+use crate::store::{Backlog, Change, Effect, Fate, MemoKey};
 
 /// Applies commits within one write transaction.
 pub(super) struct Applier<'t> {
@@ -69,14 +70,20 @@ impl<'t> Applier<'t> {
             return Ok(effects.map(|k| k.unwrap_or(Effect::Void)).collect());
         }
         let mut effects: Vec<Effect> = Vec::with_capacity(changes.len());
+        let mut authorized = None;
         for change in changes {
             let effect = match change {
                 Change::Accompany(entry) => self.accompany(entry, effects.last())?,
-                Change::IfApplied(changes) => self.if_applied(changes, effects.last())?,
+                Change::OfAuthorization { fate, changes } => {
+                    self.of_authorization(authorized, (*fate, changes))?
+                }
                 // Nothing was written since it was looked up.
                 Change::Receive(entry) if effects.is_empty() => self.take_in(entry)?,
                 change => self.apply(change)?,
             };
+            if let Change::Authorize { authorization, .. } = change {
+                authorized = Some((&**authorization, matches!(effect, Effect::Applied)));
+            }
             effects.push(effect);
         }
         Ok(effects)
@@ -95,15 +102,32 @@ impl<'t> Applier<'t> {
         Ok(Effect::Applied)
     }
 
-    /// Makes what shares the fate of the change before it.
-    fn if_applied(&mut self, changes: &[Change], before: Option<&Effect>) -> Result<Effect, Fault> {
-        if !matches!(before, Some(Effect::Applied)) {
+    /// Makes what is told of an authorisation, of which is known whether it was applied just now.
+    fn of_authorization(
+        &mut self,
+        authorized: Option<(&Authorization, bool)>,
+        (fate, changes): (Fate, &[Change]),
+    ) -> Result<Effect, Fault> {
+        let Some((authorization, is_applied)) = authorized else {
             return Ok(Effect::Stale);
+        };
+        let id = MerchantId::new(&authorization.app_id, &authorization.auth_app_id);
+        let counts = match fate {
+            Fate::Applied => is_applied,
+            Fate::InForce if is_applied => true,
+            Fate::InForce => self.merchant(&id)?.is_some_and(|m| m.has(authorization)),
+        };
+        let mut told = Effect::Stale;
+        for change in changes.iter().filter(|_| counts) {
+            let (Change::Doubt { .. } | Change::FetchedKey { .. } | Change::Revoke { .. }) = change
+            else {
+                continue;
+            };
+            if let Effect::Applied = self.apply(change)? {
+                told = Effect::Applied;
+            }
         }
-        for change in changes {
-            self.apply(change)?;
-        }
-        Ok(Effect::Applied)
+        Ok(told)
     }
 
     /// The effect that a change has because it was made before.
@@ -115,7 +139,7 @@ impl<'t> Applier<'t> {
             | Change::Revoke { entry, .. } => entry
                 .as_deref()
                 .map_or(Ok(None), |entry| self.known_entry(entry)),
-            Change::IfApplied(changes) => {
+            Change::OfAuthorization { changes, .. } => {
                 let mut known = changes.iter().map(|change| self.known(change));
                 known.find_map(Result::transpose).transpose()
             }
@@ -185,7 +209,6 @@ impl<'t> Applier<'t> {
                 only,
                 obtained_until,
             } => self.forget_user(key, only.as_ref(), *obtained_until),
-            Change::IfApplied(changes) => self.if_applied(changes, None),
             Change::KeepCertificate(certificate) => self.keep_certificate(certificate),
             Change::KeepUserToken { token, replaces } => {
                 self.keep_user_token(token, replaces.as_ref())
@@ -196,6 +219,9 @@ impl<'t> Applier<'t> {
                 auth_app_id,
                 alias,
             } => self.name_merchant(&MerchantId::new(app_id, auth_app_id), alias.as_ref()),
+            Change::OfAuthorization { fate, changes } => {
+                self.of_authorization(None, (*fate, changes))
+            }
             Change::Park { id, until } => self.put_off(*id, *until, Wait::ForARoute),
             Change::Postpone { id, until } => self.put_off(*id, *until, Wait::ForItsTurn),
             Change::PutApp(app) => self.put_app(app),

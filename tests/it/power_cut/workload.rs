@@ -8,7 +8,7 @@ use alipay_sidecar::model::notification::{Body, DeliveryForm, InboxEntry};
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::store::embedded::EmbeddedStore;
 use alipay_sidecar::store::error::StoreError;
-use alipay_sidecar::store::{Change, Effect, MemoKey, Store};
+use alipay_sidecar::store::{Change, Effect, Fate, MemoKey, Store};
 use bytes::Bytes;
 
 use super::random::Random;
@@ -194,7 +194,15 @@ impl Writer {
             given.pid = None;
             authorize(given, Some(entry))
         };
-        self.commit(vec![change]);
+        let told = Change::OfAuthorization {
+            fate: Fate::Applied,
+            changes: vec![Change::FetchedKey {
+                app_id: app(),
+                auth_app_id: merchant_app(n),
+                encrypt_key: secret(&format!("told-{round}")),
+            }],
+        };
+        self.commit(vec![change, told]);
     }
 
     /// A merchant that was given a token.
@@ -257,8 +265,7 @@ impl Writer {
             auth_app_id: merchant.clone(),
             encrypt_key: secret(&format!("{name}-{round}")),
         };
-        let after = Change::IfApplied(vec![fetched("key")]);
-        self.commit(vec![fetched("earlier-key"), after]);
+        self.commit(vec![fetched("key")]);
         let pid = pid();
         self.commit(vec![Change::FillPid {
             app_id,

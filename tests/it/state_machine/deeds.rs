@@ -10,7 +10,7 @@ use alipay_sidecar::model::id::{AuthAppId, EventId, Pid};
 use alipay_sidecar::model::merchant::MerchantStatus;
 use alipay_sidecar::model::notification::InboxEntry;
 use alipay_sidecar::protocol::secret::Secret;
-use alipay_sidecar::store::Change;
+use alipay_sidecar::store::{Change, Fate};
 
 use super::Pair;
 use super::model::Triple;
@@ -29,7 +29,10 @@ impl Pair {
                 Some(known) => Change::Receive(Box::new(known.clone())),
                 None => Change::Receive(Box::new(self.receive(None, None))),
             },
-            Step::IfApplied(step) => Change::IfApplied(vec![self.merchant(step)]),
+            Step::OfAuthorization { in_force, step } => Change::OfAuthorization {
+                fate: [Fate::Applied, Fate::InForce][usize::from(*in_force)],
+                changes: self.changes(step),
+            },
             Step::Claim { .. }
             | Step::Extend { .. }
             | Step::PutOff { .. }

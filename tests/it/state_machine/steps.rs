@@ -83,8 +83,6 @@ pub(super) enum Step {
         /// Only what was obtained this long ago.
         before: Option<i64>,
     },
-    /// What is learned, together with the step before it.
-    IfApplied(Box<Step>),
     KeepCertificate {
         app: u8,
         sn: u8,
@@ -104,6 +102,11 @@ pub(super) enum Step {
     Name {
         merchant: u8,
         alias: Option<u8>,
+    },
+    /// What is learned, together with the last authorisation before it.
+    OfAuthorization {
+        in_force: bool,
+        step: Box<Step>,
     },
     PutApp(u8),
     PutOff {
@@ -209,10 +212,33 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => vec(step(), 1..2).prop_map(Op::Commit),
         4 => vec(step(), 2..4).prop_map(Op::Commit),
+        1 => imported().prop_map(Op::Commit),
         3 => jump().prop_map(Op::Jump),
         1 => (0..2 * DAY_MS).prop_map(Op::Prune),
         1 => Just(Op::Repeat),
     ]
+}
+
+/// A line of an export, or one that comes again.
+fn imported() -> impl Strategy<Value = Vec<Step>> {
+    let told = (any::<bool>(), learned()).prop_map(|(in_force, step)| Step::OfAuthorization {
+        in_force,
+        step: Box::new(step),
+    });
+    let authorized = (0..MERCHANTS, 0..TOKENS, 0..2_u8, -3..3_i64);
+    (authorized, vec(told, 1..3)).prop_map(|((merchant, token, rank, at), told)| {
+        let authorized = Step::Authorize {
+            merchant,
+            token,
+            rank: ([1, 2][usize::from(rank)], at),
+            alias: None,
+            pid: None,
+            key: None,
+            source: 0,
+            told: None,
+        };
+        std::iter::once(authorized).chain(told).collect()
+    })
 }
 
 fn jump() -> impl Strategy<Value = i64> {
@@ -233,7 +259,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => memo(),
         6 => merchants(),
         5 => learned(),
-        2 => learned().prop_map(|step| Step::IfApplied(Box::new(step))),
+        2 => (any::<bool>(), prop_oneof![4 => learned(), 1 => merchants()])
+            .prop_map(|(in_force, step)| Step::OfAuthorization { in_force, step: Box::new(step) }),
         6 => quarantine(),
         6 => kept(),
     ]

@@ -92,6 +92,17 @@ fn plausible(now: i64, at: i64) -> i64 {
 }
 
 impl Merchants {
+    /// Whether this very one is in force.
+    pub(super) fn has(&self, given: &Authorization) -> bool {
+        let (Rank::AuthTime(at) | Rank::EstimatedTime(at)) = given.rank else {
+            return false;
+        };
+        let stored = self.all.get(given.auth_app_id.as_str());
+        stored.is_some_and(|triple| {
+            triple.auth_time == at && triple.token == *given.token.app_auth_token.expose()
+        })
+    }
+
     pub(super) fn authorize(
         &mut self,
         now: i64,

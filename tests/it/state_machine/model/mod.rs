@@ -1,9 +1,10 @@
 //! The store as one would draw it on paper: a few maps, and no index.
 
+use alipay_sidecar::model::authorization::Authorization;
 use alipay_sidecar::model::delivery::DeliveryState;
 use alipay_sidecar::model::id::EventId;
 use alipay_sidecar::model::notification::InboxEntry;
-use alipay_sidecar::store::{Change, Pruned};
+use alipay_sidecar::store::{Change, Fate, Pruned};
 
 mod inbox;
 mod kept;
@@ -68,6 +69,8 @@ pub(super) struct Model {
     pub(super) inbox: Inbox,
     pub(super) merchants: Merchants,
     pub(super) kept: Kept,
+    /// The last authorisation of the commit under way, and whether it was applied.
+    authorized: Option<(Authorization, bool)>,
 }
 
 impl Model {
@@ -87,9 +90,16 @@ impl Model {
             return Ok(answers.map(|known| known.unwrap_or(Answer::Void)).collect());
         }
         let mut changed = self.clone();
+        changed.authorized = None;
         let mut answers = Vec::new();
         for change in changes {
             let answer = changed.apply(change, answers.last())?;
+            if let Change::Authorize { authorization, .. } = change {
+                changed.authorized = Some((
+                    Authorization::clone(authorization),
+                    answer == Answer::Applied,
+                ));
+            }
             answers.push(answer);
         }
         *self = changed;
@@ -104,7 +114,9 @@ impl Model {
             | Change::Revoke { entry, .. } => {
                 entry.as_ref().and_then(|entry| self.inbox.known(entry))
             }
-            Change::IfApplied(changes) => changes.iter().find_map(|change| self.known(change)),
+            Change::OfAuthorization { changes, .. } => {
+                changes.iter().find_map(|change| self.known(change))
+            }
             Change::Remember { key, .. } => {
                 let kept = self.kept.remembered(key, self.now);
                 kept.map(Answer::Remembered)
@@ -155,12 +167,20 @@ impl Model {
                 only,
                 obtained_until,
             } => self.kept.forget_user(key, only.as_ref(), *obtained_until),
-            Change::IfApplied(changes) => {
-                let is_applied = before == Some(&Answer::Applied);
-                for change in changes.iter().filter(|_| is_applied) {
-                    self.apply(change, None)?;
+            Change::OfAuthorization { fate, changes } => {
+                let counts = self.authorized.as_ref().is_some_and(|(given, is_applied)| {
+                    *is_applied || (*fate == Fate::InForce && self.merchants.has(given))
+                });
+                let mut told = Answer::Stale;
+                for change in changes.iter().filter(|_| counts) {
+                    let kind = crate::changes::kind(change);
+                    if ["Doubt", "FetchedKey", "Revoke"].contains(&kind)
+                        && self.apply(change, None)? == Answer::Applied
+                    {
+                        told = Answer::Applied;
+                    }
                 }
-                [Answer::Stale, Answer::Applied][usize::from(is_applied)].clone()
+                told
             }
             Change::KeepCertificate(certificate) => self.kept.keep_certificate(certificate),
             Change::KeepUserToken { token, replaces } => {
