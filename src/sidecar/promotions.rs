@@ -25,9 +25,8 @@ impl KeptPromotions {
         Self { store, clock }
     }
 
-    /// Puts in force what took over in an earlier run, or before the configuration was without it. A
-    /// key that gave way to the first one again isn't among it, nor is one that the operator has made
-    /// the first.
+    /// Puts in force what took over in an earlier run. A key that gave way to the first one again
+    /// isn't among it, nor is one that the operator has made the first.
     ///
     /// # Errors
     /// The store's.
@@ -40,13 +39,11 @@ impl KeptPromotions {
             };
             let is_known = |from, to| self.store.recall(memo(&app.app_id, from, to), now);
             if is_known(first, next).await?.is_some() && is_known(next, first).await?.is_none() {
-                if !app.signing.promote(next) {
-                    continue;
-                }
+                app.signing.promote(next);
                 tracing::info!(
                     app_id = %app.app_id,
                     public_key = next.public_key.fingerprint(),
-                    "`private_key_next` took over earlier; make it `private_key` in the configuration"
+                    "`private_key_next` took over in an earlier run; make it `private_key` in the configuration"
                 );
             }
         }

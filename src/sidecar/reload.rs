@@ -17,10 +17,8 @@ use crate::sidecar::audit::AuditBeside;
 use crate::sidecar::builder::{BuildError, admin_token};
 use crate::sidecar::generation::{Generation, Making};
 use crate::sidecar::means::Means;
-use crate::sidecar::promotions::KeptPromotions;
 use crate::sidecar::tls::Identities;
 use crate::sidecar::{Sidecar, audit, unusable_files};
-use crate::store::error::StoreError;
 
 /// Where a configuration comes from, and comes from again when it is reloaded.
 pub trait ConfigSource: Send + Sync + 'static {
@@ -97,20 +95,8 @@ impl Sidecar {
         all.extend(self.parts.lasting.store.apps().await?);
         let replaced = current.apps.replace(&all, &current.config.upstream);
         replaced.map_err(|error| ReloadError::App(error.to_string()))?;
-        self.recall(&current).await?;
         self.report_refused(&current);
         Ok(())
-    }
-
-    /// What was learned of the apps of `generation` while they were others' or not there: which of two
-    /// private keys is in force, and Alipay's certificates.
-    async fn recall(&self, generation: &Generation) -> Result<(), StoreError> {
-        let lasting = &self.parts.lasting;
-        let apps = generation.apps.all();
-        let promotions =
-            KeptPromotions::new(Arc::clone(&lasting.store), Arc::clone(&lasting.clock));
-        promotions.recall(&apps).await?;
-        generation.certificates.recall(&apps).await
     }
 
     /// A new key may make good what was refused; the operator needn't wait to hear of it.
@@ -158,7 +144,7 @@ impl Sidecar {
             admin_token: prepared.admin_token,
         };
         let next = Generation::new(making, &self.parts.lasting, Some(&former));
-        self.recall(&next).await?;
+        next.certificates.recall(&next.apps.all()).await?;
         self.refuse_at_end()?;
         if self.parts.lasting.is_bound() {
             // Last: where anything above fails, the command line goes on with the former one.

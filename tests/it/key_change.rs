@@ -186,14 +186,6 @@ async fn which_key_is_in_force_outlives_the_process() {
         let known = tokio::time::timeout(PATIENCE, known).await;
         known.unwrap_or_else(|_| panic!("{kept}: by who starts next"));
     }
-    // Nor is it forgotten where a configuration was without it for a while.
-    let mut without = first.config.clone();
-    without.apps[0].private_key_next = None;
-    for (config, kept) in [(without, "app2048"), (first.config.clone(), NEXT)] {
-        first.sidecar.reload(config).await.expect("reloaded");
-        let signed = order(first.sidecar.clone()).await;
-        assert!(is_signed_by(kept, &signed), "{kept}: after a reload");
-    }
 }
 
 /// The certificates of both keys, as the console gives them one after the other.
