@@ -179,8 +179,8 @@ impl Puller {
     }
 
     /// Gives an event back: it can be claimed again at once, or is dead when the time to deliver
-    /// it is over. Where it isn't on lease any more nothing changes, unless `attempt` is given:
-    /// then the lease has to be the one of that attempt.
+    /// it is over. Where it isn't on lease any more, or is being pushed since, nothing changes, unless
+    /// `attempt` is given: then the lease has to be the one of that attempt.
     ///
     /// # Errors
     /// [`PullError`].
@@ -190,7 +190,11 @@ impl Puller {
     pub async fn nack(&self, id: EventId, attempt: Option<u32>) -> Result<(), PullError> {
         // Nobody else claims it before this is stored.
         let _turn = self.0.floor.turn().await;
-        let delivery = self.delivery(id).await?;
+        let mut delivery = self.delivery(id).await?;
+        if self.0.floor.under_way().contains(&id) {
+            // What is pushed was due: its lease had ended. What becomes of it now the push tells.
+            delivery.lease = None;
+        }
         let lease = check_attempt(&delivery, attempt)?;
         let (DeliveryState::Pending, Some(lease)) = (delivery.state, lease) else {
             return Ok(());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use alipay_sidecar::config::delivery::{
     AuthorizationDelivery, DeliveryConfig, DeliveryFormat, DeliveryRoute,
 };
-use alipay_sidecar::delivery::pull::Claim;
+use alipay_sidecar::delivery::pull::{Claim, PullError};
 use alipay_sidecar::delivery::whose::Whose;
 use alipay_sidecar::model::delivery::{AttemptError, Delivery, DeliveryState, Lease, Settlement};
 use alipay_sidecar::model::id::EventId;
@@ -1027,6 +1027,82 @@ async fn what_is_replayed_during_its_last_attempt_is_not_given_up() {
     let counted = tokio::time::timeout(Duration::from_secs(10), counted).await;
     counted.expect("what died for good is counted");
     assert_eq!(given_up(&running.parts), 1.0);
+}
+
+/// A push of what was claimed twice, under way since the second lease ended; patience ended with that, and the
+/// dispatcher has looked at leases that ended since.
+async fn pushed_after_its_last_lease() -> (Held, Running, EventId) {
+    let backend = Held::new(200).await;
+    let config = DeliveryConfig {
+        give_up_after: Duration::from_secs(10),
+        ..backend.alone()
+    };
+    let running = running(config).await;
+    let (first, second) = (of_order(0, "A"), of_order(1, "A"));
+    let id = first.id;
+    let claim = |since, until| Change::Claim {
+        id,
+        lease: Lease { since, until },
+    };
+    let changes = vec![
+        Change::Receive(Box::new(first)),
+        Change::Receive(Box::new(second)),
+        claim(NOW - 9_000, NOW - 5_000),
+        claim(NOW - 5_000, NOW + 500),
+    ];
+    let store = &running.parts.store;
+    store.commit(changes).await.expect("stored");
+    // When this is pushed the dispatcher has looked for leases that ended.
+    let marker = async |n| {
+        let marker = crate::store::entry(NOW - n, None);
+        let receive = Change::Receive(Box::new(marker));
+        store.commit(vec![receive]).await.expect("stored");
+    };
+    marker(2).await;
+    running.parts.dispatcher.wake();
+    more(&backend.came, 0).await;
+    // It does once a second, and finds it due first.
+    running.later(600);
+    more(&backend.came, 1).await;
+    marker(1).await;
+    running.later(1_000);
+    more(&backend.came, 2).await;
+    (backend, running, id)
+}
+
+/// The push ends with `success`: that counts, once, and what waits for it follows.
+async fn is_taken((backend, running, id): (Held, Running, EventId)) {
+    assert_eq!(backend.came.load(Ordering::SeqCst), 3, "the rest waits");
+    backend.let_go.add_permits(4);
+    let settled = running.until(id, |d| d.history.len() == 3).await;
+    assert_eq!(settled.state, DeliveryState::Delivered);
+    let errors: Vec<_> = settled.history.iter().map(|a| a.error).collect();
+    let expired = Some(AttemptError::LeaseExpired);
+    assert_eq!(errors, [expired, expired, None]);
+    assert_eq!(settled.attempts, 3);
+    more(&backend.came, 3).await;
+    assert_eq!(running.parts.count(ATTEMPTS, "lease-expired"), 1.0);
+    assert_eq!(given_up(&running.parts), 0.0);
+}
+
+#[tokio::test]
+async fn what_is_being_pushed_is_not_given_up_for_the_lease_before() {
+    let (backend, running, id) = pushed_after_its_last_lease().await;
+    let state = running.until(id, |_| true).await.state;
+    assert_eq!(state, DeliveryState::Pending);
+    is_taken((backend, running, id)).await;
+}
+
+#[tokio::test]
+async fn a_late_word_that_it_failed_ends_no_push() {
+    let (backend, running, id) = pushed_after_its_last_lease().await;
+    let puller = running.parts.dispatcher.puller();
+    puller.nack(id, None).await.expect("nothing to do");
+    let refused = puller.nack(id, Some(2)).await;
+    assert!(matches!(refused, Err(PullError::NotLeased(_))));
+    let state = running.until(id, |_| true).await.state;
+    assert_eq!(state, DeliveryState::Pending);
+    is_taken((backend, running, id)).await;
 }
 
 /// How many deliveries were given up.

@@ -21,7 +21,7 @@ pub(super) enum Reaped {
 
 impl Desk {
     /// Records the leases that ended without a word: those deliveries are due again, or dead.
-    /// Once a second is often enough.
+    /// Once a second is often enough. Of what was pushed since, the push tells how it ended.
     pub(super) async fn reap(&mut self) -> Result<Reaped, StoreError> {
         let inner = &self.inner;
         let now = inner.clock.now_ms();
@@ -29,7 +29,10 @@ impl Desk {
             return Ok(Reaped::All);
         }
         let _turn = inner.floor.turn().await;
-        let lapsed = inner.store.lapsed(now, REAPED).await?;
+        let pushed = inner.floor.under_way();
+        let most = REAPED.saturating_add(pushed.len());
+        let mut lapsed = inner.store.lapsed(now, most).await?;
+        lapsed.retain(|delivery| !pushed.contains(&delivery.id));
         let changes: Vec<Change> = lapsed.iter().filter_map(|d| self.lapse(d)).collect();
         if changes.is_empty() {
             self.reaped_at = now;
