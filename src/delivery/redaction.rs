@@ -30,7 +30,8 @@ fn text(text: &str) -> String {
         // An escaped member name (`app\u005fauth_token`) shows only once it is parsed.
         Ok(value @ (Value::Array(_) | Value::Object(_) | Value::String(_))) => {
             let clean = json(value.clone());
-            if clean == value {
+            // Of members with one name only the last was read: what the others hold isn't known.
+            if clean == value && members(&value) == written_members(text) {
                 text.to_owned()
             } else {
                 clean.to_string()
@@ -53,6 +54,30 @@ fn json(value: Value) -> Value {
         Value::String(inner) => Value::String(text(&inner)),
         other => other,
     }
+}
+
+/// How many members there are at all depths.
+fn members(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.iter().map(members).sum(),
+        Value::Object(inside) => inside.len() + inside.values().map(members).sum::<usize>(),
+        _ => 0,
+    }
+}
+
+/// How many are written in a text that is JSON: each has a colon outside of strings.
+fn written_members(text: &str) -> usize {
+    let (mut in_string, mut is_escaped, mut colons) = (false, false, 0);
+    for byte in text.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => in_string = !in_string,
+            b':' if !in_string => colons += 1,
+            _ => {}
+        }
+    }
+    colons
 }
 
 fn mentions_secret(text: &str) -> bool {
@@ -88,8 +113,32 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_another_member_of_its_name_hides_goes_too() {
+        for hidden in [
+            r#"{"app_auth_token":"t"}"#,
+            r#"{"app\u005fauth_token":"t"}"#,
+            r#""{\"app\\u005fauth_token\":\"t\"}""#,
+        ] {
+            check(&format!(r#"{{"x":{hidden},"x":1}}"#), r#"{"x":1}"#);
+            check(
+                &format!(r#"[{{"y":{{"x":{hidden},"x":":"}}}}]"#),
+                r#"[{"y":{"x":":"}}]"#,
+            );
+        }
+        let inside = r#"{"v":"{\"x\":{\"app\\u005fauth_token\":1},\"x\":1}"}"#;
+        check(inside, r#"{"v":"{\"x\":1}"}"#);
+    }
+
+    #[test]
     fn what_holds_no_token_stays_as_it_came() {
-        for value in [r#"{"a": 1.00}"#, "", "12", "text", "[1, 2]"] {
+        for value in [
+            r#"{"a": 1.00}"#,
+            r#"{"a:\":": ":\\", "b": {"c": {}, "d": [1, {"a:": 1.0}]}}"#,
+            "",
+            "12",
+            "text",
+            "[1, 2]",
+        ] {
             check(value, value);
         }
     }
