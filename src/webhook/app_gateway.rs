@@ -17,6 +17,7 @@ use crate::protocol::notification::{Notification, UnverifiedNotification};
 use crate::store::error::StoreError;
 use crate::store::{Backlog, Change, Effect};
 use crate::telemetry::trace_context::TraceParent;
+use crate::unbroken::unbroken;
 use crate::webhook::answer::{self, Answer};
 use crate::webhook::error::{Known, Refusal};
 use crate::webhook::intake::{self, Intake};
@@ -227,7 +228,7 @@ pub(super) async fn store(
     }
     let mut plan = intake.plan().await?;
     plan.changes.extend(arrival.release_accepted(refused));
-    let committed = match inner.parts.store.commit(plan.changes).await {
+    let committed = match commit(inner, plan.changes).await {
         Err(StoreError::TokenConflict { owner }) => {
             // Alipay can't mend it, so it is kept for the operator and acked.
             tracing::warn!(
@@ -236,7 +237,7 @@ pub(super) async fn store(
             );
             let mut kept = intake::conflicting(&intake, plan.event_id);
             kept.extend(arrival.release_accepted(refused));
-            let effects = inner.parts.store.commit(kept).await?;
+            let effects = commit(inner, kept).await?;
             (effects, Outcome::TokenConflict)
         }
         other => (other?, Outcome::Accepted),
@@ -249,8 +250,24 @@ pub(super) async fn store(
         }
         return Ok((outcome, known));
     }
-    inner.parts.wake.notify_one();
     Ok((outcome, plan.event_id))
+}
+
+/// Commits, and tells the dispatcher where something became owed: also where whoever waits for the answer leaves
+/// meanwhile, since the store doesn't know of that.
+async fn commit(inner: &Inner, changes: Vec<Change>) -> Result<Vec<Effect>, StoreError> {
+    let (store, wake) = (
+        Arc::clone(&inner.parts.store),
+        Arc::clone(&inner.parts.wake),
+    );
+    unbroken(async move {
+        let effects = store.commit(changes).await?;
+        if effects.iter().find_map(known).is_none() {
+            wake.notify_one();
+        }
+        Ok(effects)
+    })
+    .await
 }
 
 /// The id that a notification has from before.

@@ -22,14 +22,16 @@ use alipay_sidecar::simulator::{DEFAULT_APP_ID, Event, FIRST_AUTH_APP_ID, Trigge
 use alipay_sidecar::store::{Change, Inbox, Store};
 use base64::Engine as _;
 use bytes::Bytes;
-use http::{Request, Response};
+use futures_util::FutureExt as _;
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::parts::{FakeBackend, NOW, Parts, Setting};
-use crate::support::{hold_time, until};
+use crate::support::signed::Platform;
+use crate::support::{hold_time, keys, until};
 
 pub(crate) const ATTEMPTS: &str = "alipay_sidecar_delivery_attempts_total";
 
@@ -1103,6 +1105,35 @@ async fn a_late_word_that_it_failed_ends_no_push() {
     let state = running.until(id, |_| true).await.state;
     assert_eq!(state, DeliveryState::Pending);
     is_taken((backend, running, id)).await;
+}
+
+#[tokio::test]
+async fn what_was_stored_for_a_sender_who_left_is_delivered_at_once() {
+    let backend = Held::new(200).await;
+    let running = running(backend.alone()).await;
+    let platform = Platform::new();
+    running.parts.believe(keys::public("alipay2048"));
+    backend.let_go.add_permits(2);
+    // From then on how much is pending is known without a question.
+    let first = platform.payment("1", "A");
+    let (status, _) = running.parts.post("/alipay/notify", &first.body).await;
+    assert_eq!(status, StatusCode::OK);
+    more(&backend.came, 0).await;
+    let entries = running.parts.inbox().await;
+    running
+        .until(entries[0].0.id, |d| d.state == DeliveryState::Delivered)
+        .await;
+
+    let second = platform.payment("2", "B");
+    {
+        let posted = running.parts.post("/alipay/notify", &second.body);
+        let mut posted = std::pin::pin!(posted);
+        assert!(posted.as_mut().now_or_never().is_none(), "it is written");
+        while running.parts.inbox().await.len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    more(&backend.came, 1).await;
 }
 
 /// How many deliveries were given up.
