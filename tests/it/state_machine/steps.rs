@@ -106,7 +106,7 @@ pub(super) enum Step {
     /// What is learned, together with the last authorisation before it.
     OfAuthorization {
         in_force: bool,
-        step: Box<Step>,
+        step: Box<Self>,
     },
     PutApp(u8),
     PutOff {
