@@ -15,9 +15,9 @@ use hyper::body::Body;
 use tokio::sync::watch;
 
 use crate::admin::error::AdminError;
+use crate::admin::inbox;
 use crate::admin::inbox::{EntryView, ReverifyReport};
 use crate::admin::store::AdminBody;
-use crate::admin::{inbox, prune};
 use crate::config::Config;
 use crate::config::listen::Listen;
 use crate::config::token::RefreshMode;
@@ -36,6 +36,7 @@ mod lasting;
 mod lifecycle;
 mod means;
 mod promotions;
+mod pruning;
 mod registration;
 mod reload;
 mod reply_key;
@@ -58,8 +59,6 @@ use tls::Identities;
 pub(crate) use tls::listener_certificate_ends;
 pub use tls::unusable_files;
 
-/// How often what is old enough is removed from the store.
-const PRUNE_EVERY: Duration = Duration::from_secs(600);
 /// How often it is tried to leave the admin token, where there was no room.
 const ROOM_EVERY: Duration = Duration::from_secs(5);
 
@@ -391,28 +390,6 @@ impl Sidecar {
                 Ok(Ok(())) | Err(_) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "the admin token isn't left yet"),
             }
-        }
-    }
-
-    async fn prune(&self, shutdown: &Shutdown) {
-        let Lasting { store, clock, .. } = &self.parts.lasting;
-        while !shutdown.is_given() {
-            let current = self.current();
-            let retain = current.config.delivery.retain_delivered;
-            tokio::select! {
-                pruned = prune::prune(&**store, clock.now_ms(), retain) => match pruned {
-                    Ok(pruned) => tracing::debug!(?pruned, "old records removed"),
-                    Err(error) => tracing::warn!(%error, "old records could not be removed"),
-                },
-                // What is left is old the next time, too.
-                () = shutdown.wait() => return,
-            }
-            for app in current.apps.all() {
-                app.platform.forget_ended(clock.now_ms());
-            }
-            drop(current);
-            // The pause ends early on shutdown.
-            let _ = tokio::time::timeout(PRUNE_EVERY, shutdown.wait()).await;
         }
     }
 }
