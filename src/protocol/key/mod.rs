@@ -238,9 +238,14 @@ impl RsaPublicKey {
         &self.0.spki
     }
 
+    /// Tells whether a decoded signature is as long as those that this key verifies.
+    pub(super) fn may_have_made(&self, signature: &[u8]) -> bool {
+        signature.len() == self.bits().div_ceil(8)
+    }
+
     /// Tells whether a decoded signature fits.
     pub(super) fn fits(&self, sign_type: SignType, content: &[u8], signature: &[u8]) -> bool {
-        self.0.verifier.verify(sign_type, content, signature)
+        self.may_have_made(signature) && self.0.verifier.verify(sign_type, content, signature)
     }
 
     fn new(key: rsa::RsaPublicKey) -> Result<Self, KeyError> {

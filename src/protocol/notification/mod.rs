@@ -127,6 +127,11 @@ impl UnverifiedNotification {
     ) -> Result<Notification, ProtocolError> {
         let sign_type = self.sign_type(app)?;
         let signature = self.signature()?;
+        let mismatch = ProtocolError::SignatureMismatch { keys: keys.len() };
+        if !keys.iter().any(|key| key.may_have_made(&signature)) {
+            // Nothing that was signed has to be written for that.
+            return Err(mismatch);
+        }
         let mut tried: Vec<String> = Vec::new();
         for reading in candidates::all(&self.params) {
             let sign_content = reading.content(&self.params);
@@ -148,7 +153,7 @@ impl UnverifiedNotification {
             }
             tried.push(sign_content);
         }
-        Err(ProtocolError::SignatureMismatch { keys: keys.len() })
+        Err(mismatch)
     }
 
     /// Takes it for verified, so that the fuzz targets see what is read out of one: they can't sign
