@@ -337,7 +337,7 @@ struct AtOnce;
 
 impl Signers for AtOnce {
     fn signer(&self, _: &App, key: &SigningKey) -> Arc<dyn Signer> {
-        Arc::new(Key(key.private.clone()))
+        Arc::new(Key(key.private.clone().expect("it is here")))
     }
 }
 
