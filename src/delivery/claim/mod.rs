@@ -33,7 +33,8 @@ const ASIDE: usize = 100;
 /// How many entries are read at once while a backend is held back, or where no route fits: they may
 /// stand before what is owed to others, and are put off with one write.
 const OUT_OF_THE_WAY: usize = 256;
-/// How long an entry is put off whose merchant couldn't be looked up, milliseconds.
+/// How long an entry is put off whose merchant couldn't be looked up, or that met a bug on its way to an
+/// attempt, milliseconds.
 const UNREAD_MS: i64 = 1000;
 /// For how long they are passed over, and further ones are put off, milliseconds: an operator may
 /// have named the merchant that a route asks for, or replayed what met a bug.
@@ -162,6 +163,8 @@ impl Desk {
     async fn look(&mut self, limit: usize) -> Result<Duration, StoreError> {
         let inner = Arc::clone(&self.inner);
         let _turn = inner.floor.turn().await;
+        // What was given up since would be found due.
+        self.put_off().await?;
         let now = inner.clock.now_ms();
         let mut but = inner.floor.under_way();
         but.extend(&self.aside);
@@ -173,7 +176,11 @@ impl Desk {
             let id = entry.id;
             let placed = AssertUnwindSafe(self.place(entry, delivery, now, more));
             let placed = placed.catch_unwind().await;
-            let placed = placed.unwrap_or_else(|_| self.give_up(id));
+            let placed = placed.unwrap_or_else(|_| {
+                tracing::error!(event_id = %id, "a bug ended the look at a delivery; it is put off");
+                // As where its merchant can't be looked up: the bug may be gone, as the store's.
+                self.postpone(id, now.saturating_add(UNREAD_MS))
+            });
             waiting |= placed == Placed::Waits;
             left |= placed == Placed::Left;
         }
@@ -304,7 +311,9 @@ impl Desk {
     /// Puts an entry aside that no route fits.
     fn leave(&mut self, entry: &InboxEntry) -> Placed {
         if entry.order_key.is_none() {
-            self.set_aside(entry.id);
+            if !self.set_aside(entry.id) {
+                self.park(entry.id, ASIDE_MS);
+            }
             return Placed::Done;
         }
         // Later ones of its order may have a route, and are held up until the store knows.
@@ -321,17 +330,22 @@ impl Desk {
         self.inner.store.commit(changes).await.map(drop)
     }
 
-    fn set_aside(&mut self, id: EventId) {
-        if self.aside.len() < ASIDE {
+    /// Whether there was room for it.
+    fn set_aside(&mut self, id: EventId) -> bool {
+        let has_room = self.aside.len() < ASIDE;
+        if has_room {
             self.aside.insert(id);
-            return;
         }
-        self.park(id, ASIDE_MS);
+        has_room
     }
 
     fn park(&mut self, id: EventId, ms: i64) {
-        let until = self.inner.clock.now_ms().saturating_add(ms);
+        let until = self.from_now(ms);
         self.put_off.push(Change::Park { id, until });
+    }
+
+    fn from_now(&self, ms: i64) -> i64 {
+        self.inner.clock.now_ms().saturating_add(ms)
     }
 
     fn ended(&mut self, ended: Result<(Id, Reach), JoinError>) {
@@ -349,11 +363,13 @@ impl Desk {
         }
     }
 
-    /// Puts aside what met a bug: it would meet it again, before all others.
-    fn give_up(&mut self, id: EventId) -> Placed {
+    /// Puts aside what met a bug in its attempt: it would meet it again, before all others. Its order waits
+    /// for it all the same.
+    fn give_up(&mut self, id: EventId) {
         tracing::error!(event_id = %id, "a delivery was given up because of a bug in it");
-        self.set_aside(id);
-        Placed::Done
+        if !self.set_aside(id) {
+            self.postpone(id, self.from_now(ASIDE_MS));
+        }
     }
 
     /// Tells that a backend is held back, or isn't any longer.

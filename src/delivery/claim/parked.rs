@@ -1,6 +1,9 @@
 //! What was parked because no route fitted it, looked at again.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+
+use futures_util::FutureExt;
 
 use crate::delivery::claim::{Desk, known};
 use crate::delivery::whose::Known;
@@ -43,7 +46,7 @@ impl Desk {
         let until = inner.clock.now_ms();
         let mut due = Vec::new();
         for id in parked.of_an_order.iter().take(most) {
-            if self.may_have_a_route(*id).await? {
+            if self.may_have_a_route_or_bug(*id).await? {
                 due.push(Change::Postpone { id: *id, until });
             }
         }
@@ -57,6 +60,16 @@ impl Desk {
             _ => TakenBack::All,
         };
         Ok(self.taken_back)
+    }
+
+    /// The same as [`Self::may_have_a_route`]; what meets a bug is for who looks at what is due, too, and in
+    /// nobody's way here.
+    async fn may_have_a_route_or_bug(&mut self, id: EventId) -> Result<bool, StoreError> {
+        let looked = AssertUnwindSafe(self.may_have_a_route(id)).catch_unwind();
+        looked.await.unwrap_or_else(|_| {
+            tracing::error!(event_id = %id, "a bug ended the look at a delivery that no route fitted");
+            Ok(true)
+        })
     }
 
     /// Whether a route fits what was parked. What is damaged is for who looks at what is due.

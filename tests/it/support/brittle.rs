@@ -1,8 +1,8 @@
 //! A store that can be told to fail, and a signer that always does.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use alipay_sidecar::clock::SystemClock;
@@ -54,14 +54,28 @@ pub struct BrittleStore {
     panicking: Arc<AtomicBool>,
     /// All that nobody asks for panics: what is due, and what is old.
     panicking_by_itself: Arc<AtomicBool>,
-    /// How often it did.
-    panics: Arc<AtomicUsize>,
+    /// How often it did, over what is due and over what is old.
+    panics: Arc<[AtomicUsize; 2]>,
+    bugs: Arc<Mutex<Bugs>>,
+    /// The most that it was told to pass over at a look at what is due.
+    passed_over: Arc<AtomicUsize>,
     /// Merchants' records can't be read back.
     scratched: Arc<AtomicBool>,
     /// How often it was asked what may be claimed.
     looks: Arc<AtomicUsize>,
     /// How many commits it refused because nothing could be written.
     refused: Arc<AtomicUsize>,
+}
+
+/// What panics, of one entry or merchant.
+#[derive(Default)]
+pub struct Bugs {
+    /// The next who looks for this merchant.
+    pub find_of: Option<AuthAppId>,
+    /// The next who writes down what became of an attempt.
+    pub settle: bool,
+    /// Whoever reads this entry by its id.
+    pub entry: Option<EventId>,
 }
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -90,6 +104,8 @@ impl BrittleStore {
             panicking: Arc::default(),
             panicking_by_itself: Arc::default(),
             panics: Arc::default(),
+            bugs: Arc::default(),
+            passed_over: Arc::default(),
             scratched: Arc::default(),
             looks: Arc::default(),
             refused: Arc::default(),
@@ -156,14 +172,25 @@ impl BrittleStore {
         self.panicking_by_itself.store(true, Ordering::Relaxed);
     }
 
-    /// How many bugs it found.
-    pub fn panics(&self) -> usize {
-        self.panics.load(Ordering::Relaxed)
+    /// How many bugs were found by who looked for what is due, and for what is old.
+    pub fn panics(&self) -> [usize; 2] {
+        let [due, old] = &*self.panics;
+        [due, old].map(|many| many.load(Ordering::Relaxed))
     }
 
-    fn panic_if_by_itself(&self) {
+    /// Which there are.
+    pub fn bugs(&self) -> MutexGuard<'_, Bugs> {
+        self.bugs.lock().expect("no panic")
+    }
+
+    /// The most that it was told to pass over at a look at what is due.
+    pub fn passed_over(&self) -> usize {
+        self.passed_over.load(Ordering::Relaxed)
+    }
+
+    fn panic_if_by_itself(&self, over: usize) {
         if self.panicking_by_itself.load(Ordering::Relaxed) {
-            self.panics.fetch_add(1, Ordering::Relaxed);
+            self.panics[over].fetch_add(1, Ordering::Relaxed);
             panic!("a bug of the store");
         }
     }
@@ -221,6 +248,10 @@ impl Store for BrittleStore {
         if gives_back && self.buggy_returns.swap(false, Ordering::Relaxed) {
             return Box::pin(async { panic!("a bug of the store") });
         }
+        let settles = matches!(changes.as_slice(), [Change::Settle { .. }]);
+        if settles && std::mem::take(&mut self.bugs().settle) {
+            return Box::pin(async { panic!("a bug of the store") });
+        }
         let committed = self.unless_broken(self.inner.commit(changes));
         let stuck = match gives_back && self.keeping.load(Ordering::Relaxed) {
             true => Arc::clone(&self.keeping),
@@ -248,7 +279,7 @@ impl Store for BrittleStore {
     }
 
     fn prune(&self, now: i64, retain_delivered_ms: i64) -> Answer<'_, Pruned> {
-        self.panic_if_by_itself();
+        self.panic_if_by_itself(1);
         self.unless_broken(self.inner.prune(now, retain_delivered_ms))
     }
 
@@ -268,6 +299,15 @@ impl Directory for BrittleStore {
 
     fn find(&self, key: MerchantKey) -> Answer<'_, Vec<Merchant>> {
         self.panic_if_told();
+        if let MerchantKey::Exact(_, auth_app_id) = &key
+            && self
+                .bugs()
+                .find_of
+                .take_if(|of| of == auth_app_id)
+                .is_some()
+        {
+            return Box::pin(async { panic!("a bug of the store") });
+        }
         if self.scratched.load(Ordering::Relaxed) {
             let record = "merchants/a-scratched-one".to_owned();
             return Box::pin(async { Err(StoreError::Damaged { record }) });
@@ -314,6 +354,9 @@ impl Directory for BrittleStore {
 
 impl Inbox for BrittleStore {
     fn entry(&self, id: EventId) -> Answer<'_, Option<(InboxEntry, Delivery)>> {
+        if self.bugs().entry == Some(id) {
+            return Box::pin(async { panic!("a bug of the store") });
+        }
         self.unless_broken(self.inner.entry(id))
     }
 
@@ -340,7 +383,8 @@ impl Inbox for BrittleStore {
     }
 
     fn due(&self, now: i64, limit: usize, but: HashSet<EventId>) -> Answer<'_, Due> {
-        self.panic_if_by_itself();
+        self.panic_if_by_itself(0);
+        self.passed_over.fetch_max(but.len(), Ordering::Relaxed);
         self.unless_broken(self.inner.due(now, limit, but))
     }
 
