@@ -121,6 +121,9 @@ impl Sidecar {
     /// it polls itself, such as `background`, it has to go on polling meanwhile. Where [`run`](Self::run)
     /// serves, this is what `POST /api/drain` does: the listeners stay, until `run` is told to end.
     ///
+    /// What a host asks [`tokens`](Self::tokens) for is refused by nothing: an exchange or a refresh that it
+    /// begins once this is over is waited for by nobody, and may be lost with the runtime.
+    ///
     /// The future borrows nothing of the sidecar, so that it can be a task of its own.
     ///
     /// # Errors
@@ -132,13 +135,15 @@ impl Sidecar {
     pub fn drain(&self) -> impl Future<Output = Result<(), UncleanEnd>> + Send + use<> {
         let (sidecar, bound) = (self.clone(), self.end_takes_now());
         async move {
+            let cut = tokio::time::Instant::now() + bound;
             let lasting = &sidecar.parts.lasting;
             let ended = lasting.drain.drain(bound).await?;
-            lasting.traces.finished().await;
-            match ended.drained {
-                true => Ok(()),
-                false => Err(UncleanEnd::UnderWay(bound)),
+            if !ended.drained {
+                return Err(UncleanEnd::UnderWay(bound));
             }
+            // What isn't sent by then is lost, as where the collector is away.
+            let _ = tokio::time::timeout_at(cut, lasting.traces.finished()).await;
+            Ok(())
         }
     }
 
@@ -355,4 +360,31 @@ where
 {
     let sidecar = sidecar.clone();
     move |request| handle(sidecar.current(), request)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Does what meets a bug the first time, and says how often it began, and how many seconds it took.
+    async fn done(shutdown: &Shutdown) -> (usize, u64) {
+        let (times, began) = (AtomicUsize::new(0), Instant::now());
+        let work = || async {
+            assert_ne!(times.fetch_add(1, Ordering::Relaxed), 0, "a bug");
+        };
+        steadily("work", shutdown, work).await;
+        (times.into_inner(), began.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_met_a_bug_begins_anew_a_while_later() {
+        let (end, shutdown) = Shutdown::new();
+        assert_eq!(done(&shutdown).await, (2, ANEW.as_secs()));
+        end.trigger();
+        assert_eq!(done(&shutdown).await, (1, 0));
+    }
 }

@@ -143,7 +143,10 @@ impl Exporter {
     pub async fn finish(&self) {
         // Whatever came of it, there is no time left for more.
         let _ = tokio::time::timeout(FINISH_WITHIN, self.send_all()).await;
-        let mut sending = self.sending.lock().await;
+        // Whoever sends all the same has the rest: it may be polled no more, and is waited for by nobody.
+        let Ok(mut sending) = self.sending.try_lock() else {
+            return;
+        };
         loop {
             let lost = std::mem::take(&mut sending.batch);
             self.queue.metrics.dropped(lost.len());
@@ -244,7 +247,20 @@ impl std::fmt::Debug for Exporter {
 
 #[cfg(test)]
 mod tests {
+    use prometheus::Registry;
+
     use super::*;
+    use crate::telemetry::metrics::TraceMetrics;
+
+    /// A host may have stopped polling what sends.
+    #[tokio::test(start_paused = true)]
+    async fn the_end_waits_for_nobody_who_sends_for_ever() {
+        let metrics = TraceMetrics::register(&Registry::new()).expect("new");
+        let exporter = Exporter::new(Arc::new(Queue::new(metrics)));
+        let _sending = exporter.sending.lock().await;
+        let ended = tokio::time::timeout(2 * FINISH_WITHIN, exporter.finish()).await;
+        assert!(ended.is_ok(), "it waits");
+    }
 
     #[test]
     fn an_address_without_a_path_gets_the_standard_one() {
