@@ -152,7 +152,9 @@ pub(super) async fn make(
         return signed;
     }
     let recording = parts.calls.begin(story, &call.method, advice.is_query);
-    advice.recorded = recording.id();
+    // Where callers are told apart, none of them is shown what a host calls for itself.
+    let may_be_asked = !story.is_internal() || !parts.callers.are_told_apart();
+    advice.recorded = recording.id().filter(|_| may_be_asked);
     let until = began + deadline(parts.limits.timeout, call.timeout);
     let result = send(parts, (call, story), credentials, (api, until)).await;
     let result = result.map_err(|error| advice.to(error));

@@ -214,6 +214,11 @@ impl Story {
         self.is_told.store(true, Ordering::Relaxed);
     }
 
+    /// Whether a host makes the call in process.
+    pub(super) fn is_internal(&self) -> bool {
+        self.is_internal
+    }
+
     /// Under which id the call can be asked for.
     pub(super) fn recorded_as(&self) -> Option<CallId> {
         self.request_id.parse().ok()

@@ -48,10 +48,11 @@ impl CallRequest {
         }
     }
 
-    /// The id of this call: in the log and the audit log, and for 24 hours what became of it, however it
-    /// ends and whoever waits, at `GET /calls/{request_id}` of
+    /// The id of this call: in the log and the audit log, and for 24 hours what became of it, whoever
+    /// waits, at `GET /calls/{request_id}` of
     /// [`proxy_service`](crate::sidecar::Sidecar::proxy_service) (not of queries, nor where tokens are
-    /// replied). Where callers are named, none of them is shown a host's own: then
+    /// replied, nor of what is refused before it is a call, as for an unknown merchant, which was never
+    /// sent). Where callers are named, none of them is shown a host's own: then
     /// [`store`](crate::sidecar::Sidecar::store) has it, once it is written.
     #[must_use]
     pub fn request_id(&self) -> CallId {

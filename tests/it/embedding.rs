@@ -7,6 +7,7 @@ use alipay_sidecar::admin::configuration::ReloadError;
 use alipay_sidecar::config::Config;
 use alipay_sidecar::config::delivery::{AuthorizationDelivery, DeliveryRoute};
 use alipay_sidecar::config::listen::Listen;
+use alipay_sidecar::model::call::CallKey;
 use alipay_sidecar::protocol::secret::Secret;
 use alipay_sidecar::proxy::error::ErrorCode;
 use alipay_sidecar::sidecar::{BuildError, Sidecar};
@@ -18,7 +19,9 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, R
 use tower_service::Service;
 
 use crate::proxy::watched;
-use crate::support::upstream::Answer;
+use crate::store::START;
+use crate::support::callers::{bearer, with_token};
+use crate::support::upstream::{Answer, FakeAlipay};
 use crate::support::{ALIAS, TestSidecar};
 
 const NODE: &str = r#"{"code":"10000","msg":"Success","trade_no":"1"}"#;
@@ -89,6 +92,41 @@ async fn what_became_of_a_call_in_process_can_be_asked() {
         "{error}"
     );
     assert_eq!(became_of(&sidecar, &id).await["outcome"], "unknown");
+}
+
+/// A hint that nobody can follow is none.
+#[tokio::test]
+async fn where_callers_are_named_a_host_is_not_sent_to_their_route() {
+    let alipay = FakeAlipay::start().await;
+    let sidecar = TestSidecar::start_with(|config| {
+        config.upstream.gateway = Some(alipay.gateway());
+        config.callers = vec![with_token("till")];
+    })
+    .await;
+    let forged = || alipay.answer(Answer::Body(200, "forged".to_owned()));
+    forged();
+    let call = sidecar.sidecar.request("alipay.trade.create");
+    let call = call.merchant(ALIAS).biz_content("{}");
+    let id = call.request_id();
+    let error = call.send().await.expect_err("nothing verified");
+    assert!(error.detail.contains("ask by a query"), "{error}");
+    assert!(!error.detail.contains("/calls/"), "{error}");
+    let till = |request: http::request::Builder| request.header("authorization", bearer("till"));
+    let asked = till(Request::get(format!("/calls/{id}")));
+    assert_eq!(sidecar.proxy(asked, "").await.status, 404);
+    // Whoever it names can.
+    forged();
+    let create = till(Request::post("/v2/alipay.trade.create")).header("alipay-merchant", ALIAS);
+    let reply = sidecar.proxy(create, "{}").await;
+    let told = crate::support::text(&reply);
+    assert!(told.contains("`GET /calls/"), "{told}");
+    // What is refused before it is a call leaves nothing.
+    let call = sidecar.sidecar.request("alipay.trade.create");
+    let call = call.merchant("nobody").biz_content("{}");
+    let id = call.request_id();
+    call.send().await.expect_err("nobody");
+    let found = sidecar.sidecar.store().call(CallKey::Id(id), START).await;
+    assert!(found.expect("readable").is_none());
 }
 
 async fn became_of(sidecar: &TestSidecar, id: &str) -> serde_json::Value {

@@ -127,6 +127,11 @@ impl Callers {
         Self(configured.iter().map(caller).collect())
     }
 
+    /// Whether there are any: otherwise whoever is let in is the same.
+    pub(super) fn are_told_apart(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// Whom the bearer token proves; `None`: there is none.
     ///
     /// # Errors
