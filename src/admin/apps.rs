@@ -57,6 +57,10 @@ pub struct AppView {
     /// `alipay_cert_sn` of each configured platform certificate.
     #[serde(default)]
     pub alipay_cert_sns: Vec<String>,
+    /// The private key isn't here: the host that runs the sidecar has it signed with elsewhere. Left out
+    /// where it is here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private_key_elsewhere: bool,
     /// Whether a key change is under way.
     pub has_private_key_next: bool,
     /// Whether content is encrypted.
@@ -101,6 +105,7 @@ impl AppView {
                 .filter_map(|text| RsaPublicKey::from_text(text).ok())
                 .map(|key| key.fingerprint())
                 .collect(),
+            private_key_elsewhere: app.private_key.text().is_none(),
             has_private_key_next: app.private_key_next.is_some(),
             has_encrypt_key: app.encrypt_key.is_some(),
             origin,
@@ -143,7 +148,8 @@ pub async fn show(
     found.ok_or_else(|| unknown(app_id))
 }
 
-/// Keeps the app that `body` describes, under the names of `[[app]]`, in the store.
+/// Keeps the app that `body` describes, under the names of `[[app]]`, in the store, in place of one that is
+/// there, whose private key may have been elsewhere.
 ///
 /// # Errors
 /// [`AdminError::BodyInvalid`], [`AdminError::KeyInvalid`], or the store's.

@@ -185,6 +185,9 @@ fn show(view: &AppView, form: &Form) -> Result<(), Failure> {
     }
     let public_key = output::or_dash(view.app_public_key.as_deref());
     output::say(format!("应用公钥       {public_key}"));
+    if view.private_key_elsewhere {
+        output::say("private_key  elsewhere: the host of the sidecar has it signed with");
+    }
     Ok(())
 }
 

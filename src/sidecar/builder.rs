@@ -21,7 +21,9 @@ use crate::gateway::MAX_REPLY;
 use crate::gateway::app::{AppError, Apps, Signers};
 use crate::gateway::diagnosis::Diagnostics;
 use crate::gateway::metrics::CallMetrics;
-use crate::gateway::signer::LocalSigners;
+use crate::gateway::signer::{LocalSigners, Signer};
+use crate::model::app::App;
+use crate::model::app_keys::SigningKey;
 use crate::net::client::{Client, ClientError, ClientOptions};
 use crate::net::egress::HttpProxy;
 use crate::net::shutdown::{Ending, Gate};
@@ -199,6 +201,7 @@ impl SidecarBuilder {
         };
         let signers = match &self.signers {
             Some(signers) => Arc::clone(signers),
+            None if self.audit_by.is_some() => Arc::new(OfCommand(local_signers()?)),
             None => Arc::new(local_signers()?),
         };
         let means = Means::new(config, None)?;
@@ -340,6 +343,16 @@ fn local_signers() -> Result<LocalSigners, BuildError> {
     let workers =
         Workers::start_behind("sign", threads, SIGN_QUEUE).map_err(BuildError::Threads)?;
     Ok(LocalSigners::new(workers))
+}
+
+/// The signers of who only answers itself: an app whose key is elsewhere, in a store that it shares with a
+/// host, shuts it out of nothing but what would be signed with that key.
+struct OfCommand(LocalSigners);
+
+impl Signers for OfCommand {
+    fn signer(&self, app: &App, key: &SigningKey) -> Arc<dyn Signer> {
+        self.0.signer(app, key)
+    }
 }
 
 /// Opens the store, within `patience` of its being locked.

@@ -12,7 +12,7 @@ use alipay_sidecar::protocol::key::{AppPrivateKey, RsaPublicKey};
 use alipay_sidecar::protocol::signature::SignType;
 use alipay_sidecar::sidecar::{BuildError, Sidecar};
 use alipay_sidecar::simulator::{DEFAULT_APP_ID, Event, Simulator, SpiCall, TriggerOptions};
-use alipay_sidecar::store::Change;
+use alipay_sidecar::store::{Change, Store as _};
 use futures_util::future::BoxFuture;
 use http::{Method, Request};
 
@@ -85,6 +85,7 @@ async fn check_all(sidecar: &TestSidecar) {
         "{shown}"
     );
     assert_eq!(shown["key_bits"], 2048);
+    assert_eq!(shown["private_key_elsewhere"], true);
 }
 
 #[tokio::test]
@@ -186,6 +187,76 @@ async fn a_key_that_nobody_has_is_refused() {
         matches!(error, AppKeysError::NoPublicHalf { key: "private_key" }),
         "{error}"
     );
+}
+
+/// A certificate that can't be read is told as that, and not as none.
+#[tokio::test]
+async fn a_certificate_that_cannot_be_read_is_the_one_that_is_missed() {
+    let sidecar = TestSidecar::start().await;
+    let mut config = sidecar.config.clone();
+    certified(&sidecar.simulator, &mut config);
+    let app = &mut config.apps[0];
+    app.private_key = PrivateKey::Elsewhere(None);
+    app.certificates.as_mut().expect("just made").app = vec!["junk".to_owned()];
+    let faults = app.check_keys().expect_err("junk");
+    assert!(
+        matches!(faults[..], [AppKeysError::AppCert(_)]),
+        "{faults:?}"
+    );
+}
+
+/// What replaces an app whose key is elsewhere is an ordinary one.
+#[tokio::test]
+async fn an_operator_sees_whose_key_is_elsewhere_and_may_replace_it() {
+    let sidecar = TestSidecar::start().await;
+    let put = Change::PutApp(Box::new(kept_elsewhere()));
+    let stored = sidecar.sidecar.store().commit(vec![put]).await;
+    stored.expect("stored");
+    let path = format!("/api/apps/{KEPT}");
+    let shown = json(&sidecar.admin(Method::GET, &path, "").await);
+    assert_eq!(shown["private_key_elsewhere"], true, "{shown}");
+    let ordinary = serde_json::json!({
+        "private_key": keys::private("app4096"),
+        "alipay_public_key": [keys::public("alipay2048")],
+    });
+    let put = sidecar.admin(Method::PUT, &path, ordinary.to_string());
+    assert_eq!(put.await.status, 200);
+    let shown = json(&sidecar.admin(Method::GET, &path, "").await);
+    assert_eq!(shown.get("private_key_elsewhere"), None, "{shown}");
+    assert_eq!(shown["key_bits"], 4096);
+}
+
+/// An app that a host put into its store.
+const KEPT: &str = "2021000000000009";
+
+fn kept_elsewhere() -> App {
+    App {
+        app_id: AppId::new(KEPT).expect("an id"),
+        private_key: PrivateKey::Elsewhere(Some(keys::public("app2048"))),
+        ..app(DEFAULT_APP_ID)
+    }
+}
+
+/// A host's store holds such an app, and its operators have the command line for all else.
+#[cfg(feature = "cli")]
+#[tokio::test]
+async fn a_command_works_on_a_store_with_such_an_app() {
+    use crate::support::program::Installation;
+
+    let place = Installation::new("http://127.0.0.1:9/");
+    let store = place.open_store();
+    let put = Change::PutApp(Box::new(kept_elsewhere()));
+    store.commit(vec![put]).await.expect("stored");
+    drop(store);
+    place.check(&["inbox", "list"], 0);
+    let shown = place.check(&["app", "show", KEPT], 0);
+    assert!(shown.contains("private_key  elsewhere"), "{shown}");
+    let shown = place.check(&["app", "show", DEFAULT_APP_ID], 0);
+    assert!(!shown.contains("elsewhere"), "{shown}");
+    let said = place.check(&["run"], 1);
+    assert!(said.contains("no signer for it was handed in"), "{said}");
+    place.check(&["app", "remove", KEPT], 0);
+    place.check(&["app", "show", KEPT], 1);
 }
 
 /// A host may keep its apps in the store, too.

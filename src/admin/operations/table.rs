@@ -55,7 +55,7 @@ pub(in crate::admin) static OPERATIONS: [Operation; 36] = [
     put(
         "/api/apps/{app_id}",
         Does::PutApp,
-        "Keeps an app, sealed, in the store",
+        "Keeps an app, sealed, in the store, in place of the one of its id",
     )
     .takes(RequestBody::Object(&apps::BODY))
     .answers(Content::json::<AppView>(), "As it is kept")
