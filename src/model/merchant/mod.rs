@@ -283,11 +283,15 @@ impl Merchant {
 
     /// The record after `revocation`, or nothing where a newer authorisation stands. One without
     /// a time is known to hold and ranks after what is stored, whatever the clock says; so is one
-    /// that Alipay confirmed for the token in force.
+    /// that Alipay confirmed for the token in force. Of who has cancelled already these tell nothing.
     #[must_use]
     pub fn revoke(&self, revocation: &Revocation, now: i64) -> Option<Self> {
         let newest = self.newest_change();
         let token = &self.token.app_auth_token;
+        let holds_anyway = revocation.at.is_none() || revocation.only.is_some();
+        if holds_anyway && matches!(self.status, MerchantStatus::Revoked { .. }) {
+            return None;
+        }
         if revocation.only.as_ref().is_some_and(|only| only != token) {
             return None;
         }

@@ -132,10 +132,7 @@ impl Applier<'_> {
         let Some(stored) = self.merchant_if_whole(&id)? else {
             return self.revoke_unknown(revocation, entry);
         };
-        let is_revoked = matches!(stored.status, MerchantStatus::Revoked { .. });
-        let holds_anyway = revocation.at.is_none() || revocation.only.is_some();
-        let again = holds_anyway && is_revoked;
-        let Some(merchant) = stored.revoke(revocation, self.now).filter(|_| !again) else {
+        let Some(merchant) = stored.revoke(revocation, self.now) else {
             return self.ignore(entry);
         };
         self.put_merchant(&id, Some(&stored), &merchant)?;
