@@ -38,6 +38,7 @@ use crate::sidecar::generation::{Generation, Making};
 use crate::sidecar::lasting::{AllMetrics, Lasting};
 use crate::sidecar::means::Means;
 use crate::sidecar::promotions::KeptPromotions;
+use crate::sidecar::pruning::SharedAge;
 use crate::sidecar::registration::Registration;
 use crate::sidecar::reload::{ConfigSource, placed};
 use crate::sidecar::tls::{Acceptors, Expiry, unusable_files};
@@ -295,6 +296,7 @@ impl SidecarBuilder {
             store: Arc::clone(&store),
         });
         Ok(Lasting {
+            age: SharedAge::default(),
             audit,
             state_key: state_key(config)?,
             drain,

@@ -25,6 +25,7 @@ use crate::proxy::calls::CallRecords;
 use crate::proxy::events::Events;
 use crate::proxy::logins::Logins;
 use crate::proxy::metrics::ProxyMetrics;
+use crate::sidecar::pruning::SharedAge;
 use crate::sidecar::tls::{Acceptors, Expiry};
 use crate::sidecar::traces::Traces;
 use crate::sidecar::{Sidecar, SidecarParts};
@@ -58,6 +59,8 @@ pub(super) struct Lasting {
     pub(super) left_token: Mutex<Option<LeftToken>>,
     /// It stands nowhere yet, for want of room.
     pub(super) owes_token: AtomicBool,
+    /// How old records are.
+    pub(super) age: SharedAge,
     /// No audit log is kept, whatever is configured.
     pub(super) without_audit: bool,
 }

@@ -1,5 +1,6 @@
 //! What is old goes from the store, by a clock that isn't believed at once when it jumps.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -16,14 +17,15 @@ const PRUNE_EVERY: Duration = Duration::from_secs(600);
 const SET_AT_MOST_MS: i64 = 3_600_000;
 /// How long a clock has to stay where it jumped until it is believed: as long as a `notify_id` is remembered at the
 /// least (contract §4), whose notification may have come before the clock was set for the first time. A machine that
-/// was suspended, whose clock is right, keeps what is old so much longer; one that never runs for so long and begins
-/// each time with a clock that isn't set, for ever.
+/// was suspended, whose clock is right, keeps what is old so much longer, also where that happens again meanwhile; one
+/// that never runs for so long and begins each time with a clock that isn't set, for ever.
 const DOUBTED: Duration = Duration::from_hours(72);
 
 impl Sidecar {
     pub(super) async fn prune(&self, shutdown: &Shutdown) {
-        let Lasting { store, clock, .. } = &self.parts.lasting;
-        let mut age = Age::known(Instant::now(), clock.now_ms());
+        let Lasting {
+            store, clock, age, ..
+        } = &self.parts.lasting;
         while !shutdown.is_given() {
             let current = self.current();
             let retain = current.config.delivery.retain_delivered;
@@ -46,19 +48,32 @@ impl Sidecar {
     }
 }
 
+/// What time it is for what gets old, as long as the process lives. It is believed at first, whatever it says: there is
+/// nothing else to go by.
+#[derive(Default)]
+pub(super) struct SharedAge(Mutex<Option<Age>>);
+
+impl SharedAge {
+    /// The time that counts at `at`, when the clock says `now`: never a later one.
+    fn judge(&self, at: Instant, now: i64) -> i64 {
+        let mut age = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        age.get_or_insert_with(|| Age::known(at, now))
+            .judge(at, now)
+    }
+}
+
 /// What time it is for what gets old. A clock that jumps ahead would have dead letters, refused notifications and
 /// `notify_id`s go at once, and nothing brings them back.
 struct Age {
     /// What time it was when, Unix milliseconds: from there on it goes by the machine's own count.
     known: (Instant, i64),
-    /// The same of a clock that is elsewhere, since it has been there.
+    /// The same of a clock that is elsewhere, since it has been there, or beyond.
     doubted: Option<(Instant, i64)>,
     /// Whether it was told that it is ahead.
     told: bool,
 }
 
 impl Age {
-    /// The clock is believed at first, whatever it says: there is nothing else to go by.
     fn known(at: Instant, now: i64) -> Self {
         Self {
             known: (at, now),
@@ -70,16 +85,23 @@ impl Age {
     /// The time that counts at `at`, when the clock says `now`: never a later one.
     fn judge(&mut self, at: Instant, now: i64) -> i64 {
         let expected = reckoned(self.known, at);
-        // One that jumps again is doubted anew.
-        let doubted = self
-            .doubted
-            .filter(|line| is_near(now, reckoned(*line, at)));
-        let since = doubted.map_or(at, |(since, _)| since);
-        if is_near(now, expected) || at.saturating_duration_since(since) >= DOUBTED {
+        if is_near(now, expected) {
             *self = Self::known(at, now);
             return now;
         }
-        self.doubted = doubted.or(Some((at, now)));
+        // One that is set back is doubted anew; of one that jumps ahead again, what was there before.
+        let reaches =
+            |line: &(Instant, i64)| now >= reckoned(*line, at).saturating_sub(SET_AT_MOST_MS);
+        let doubted = self.doubted.filter(reaches).unwrap_or((at, now));
+        self.doubted = Some(doubted);
+        if at.saturating_duration_since(doubted.0) >= DOUBTED {
+            let believed = now.min(reckoned(doubted, at));
+            *self = Self::known(at, believed);
+            if !is_near(now, believed) {
+                (self.doubted, self.told) = (Some((at, now)), true);
+            }
+            return believed;
+        }
         if now > expected && !std::mem::replace(&mut self.told, true) {
             let ahead_minutes = now.saturating_sub(expected) / 60_000;
             tracing::warn!(
@@ -162,15 +184,30 @@ mod tests {
     }
 
     #[test]
+    fn who_is_suspended_each_night_is_believed_in_the_end() {
+        let start = Instant::now();
+        let mut age = Age::known(start, NOW);
+        let mut counts = 0;
+        for day in 1..=30_u64 {
+            // Of 24 hours the machine counts 16.
+            let (after, clock) = (16 * day, i64::try_from(24 * day).expect("few"));
+            let judged = age.judge(start + Duration::from_hours(after), NOW + clock * HOUR);
+            counts = (judged - NOW) / HOUR;
+            assert!(counts <= clock, "{counts}");
+        }
+        assert!(counts >= 24 * 30 - 8 * 11, "{counts}");
+    }
+
+    #[test]
     fn a_doubt_is_of_where_the_clock_is() {
         let start = Instant::now();
         let mut age = Age::known(start, NOW);
         for step in [
             (1, -3, -3),
             (70, 66, 66),
-            // Not what was doubted for so long.
-            (74, 5000, 74),
-            (145, 5071, 145),
+            // That is not what was doubted for so long, which is known now.
+            (74, 5000, 70),
+            (145, 5071, 141),
             (146, 5072, 5072),
         ] {
             check(&mut age, start, step);
