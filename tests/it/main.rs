@@ -182,6 +182,8 @@ mod store_embedded;
 #[cfg(feature = "simulator")]
 mod store_front;
 mod store_quarantine;
+#[cfg(feature = "cli")]
+mod store_whereabouts;
 mod stuck_disk;
 #[cfg(feature = "simulator")]
 #[allow(

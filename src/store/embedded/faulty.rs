@@ -1,6 +1,5 @@
 //! For tests: a store on a disk that fails or hangs when it is told to, and what is committed to it.
 
-use std::fs::File;
 use std::io::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -16,6 +15,7 @@ use crate::model::id::{AppId, AuthAppId, EventId};
 use crate::model::notification::{DeliveryForm, InboxEntry};
 use crate::model::token::AppAuthToken;
 use crate::protocol::secret::Secret;
+use crate::store::embedded::whereabouts::Whereabouts;
 use crate::store::embedded::{EmbeddedStore, OpenOptions};
 use crate::store::error::StoreError;
 use crate::store::seal::StoreKey;
@@ -42,17 +42,17 @@ pub(super) struct Switches {
 impl Switches {
     /// A store on a disk that has these.
     pub(super) fn open(&self, options: OpenOptions) -> EmbeddedStore {
-        let (path, switches) = (options.path.clone(), self.clone());
+        let place = Arc::new(Whereabouts::of(&options.path));
+        let (opened, switches) = (Arc::clone(&place), self.clone());
         let disk = move || {
-            let file = File::options().read(true).write(true).open(&path)?;
             Ok(FaultyDisk {
-                file: FileBackend::new(file).map_err(Error::other)?,
+                file: FileBackend::new(opened.for_writing()?).map_err(Error::other)?,
                 switches: switches.clone(),
             })
         };
         let is_full = Arc::clone(&self.is_full);
         let room = Box::new(move || !is_full.load(Ordering::SeqCst));
-        EmbeddedStore::open_in(options, disk, room).expect("opened")
+        EmbeddedStore::open_in(options, disk, room, Some(place)).expect("opened")
     }
 }
 

@@ -12,6 +12,7 @@ use super::fault::Fault;
 use super::open::Migrated;
 use super::read::Reader;
 use super::snapshots::Snapshot;
+use super::whereabouts::Whereabouts;
 use super::{inspect, listing, open, rows, stats};
 use crate::model::app::App;
 use crate::store::care::{Copied, Inspection, Stats};
@@ -174,7 +175,8 @@ impl StoreFile {
 /// # Errors
 /// As [`EmbeddedStore::open`](super::EmbeddedStore::open).
 pub fn apps_of(path: &Path, key: &StoreKey) -> Result<Vec<App>, StoreError> {
-    let opener = || open::builder().create_with_backend(open::for_reading(path)?);
+    let place = Whereabouts::of(path);
+    let opener = || open::builder().create_with_backend(open::for_reading(&place)?);
     let sealer = Sealer::new(key);
     let file = StoreFile {
         path: path.to_owned(),

@@ -1,6 +1,9 @@
 //! What becomes of a database that fails: it is opened again, with growing pauses, and the store counts as one
 //! that can't be written until then.
 //!
+//! The same holds while the file isn't where its path leads (`whereabouts`), which no opening can mend: it is looked
+//! whether it was put back.
+//!
 //! A full disk takes what fits into the file as it is, and refuses what doesn't: writes are tried there, but
 //! the store counts so until there is room again.
 
@@ -23,7 +26,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// the 5 s within which notifications are to be taken again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether a full disk has room again.
+/// How often it is looked whether a full disk has room again, and a file is back in its place.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// After how long without a refused write a disk is believed that has no room left: there may be enough of it
@@ -34,6 +37,8 @@ const UNREFUSED: Duration = Duration::from_secs(300);
 pub(super) struct Mending {
     shared: Arc<Shared>,
     failure: Option<Failure>,
+    /// The file isn't where its path leads: when to look again.
+    astray: Option<Instant>,
     full: Option<Full>,
     /// What was logged of a store that can't be written.
     told: String,
@@ -103,6 +108,7 @@ impl Mending {
         Self {
             shared,
             failure,
+            astray: None,
             full: None,
             told: String::new(),
         }
@@ -110,18 +116,16 @@ impl Mending {
 
     /// When [`go_on`](Self::go_on) is to be called, if there is anything to mend.
     pub(super) fn due(&self) -> Option<Instant> {
-        match (&self.failure, &self.full) {
-            (Some(failure), _) => Some(failure.retry_at),
-            (None, Some(full)) => Some(full.look_at),
-            (None, None) => None,
-        }
+        let failure = self.failure.as_ref().map(|failure| failure.retry_at);
+        let full = self.full.as_ref().map(|full| full.look_at);
+        failure.or(self.astray).or(full)
     }
 
-    /// Tries again to mend it, or looks again for room.
+    /// Tries again to mend it, or looks again for the file and for room.
     pub(super) fn go_on(&mut self) {
         match self.failure {
             Some(_) => self.mend(),
-            None => self.look_for_room(),
+            None => self.look(),
         }
     }
 
@@ -134,10 +138,29 @@ impl Mending {
         {
             self.mend();
         }
-        match &self.failure {
-            Some(failure) => Err(failure.reason.clone()),
-            None => Ok(()),
+        if let Some(failure) = &self.failure {
+            return Err(failure.reason.clone());
         }
+        let was_astray = self.astray.is_some();
+        self.in_place()?;
+        if was_astray {
+            self.look_for_room();
+        }
+        Ok(())
+    }
+
+    /// Whether the file is where its path leads, or why nothing is written.
+    pub(super) fn in_place(&mut self) -> Result<(), String> {
+        let found = self.shared.is_in_place();
+        self.astray = found.as_ref().err().map(|_| Instant::now() + LOOK);
+        if let Err(reason) = &found {
+            self.shared.set_writable(Writable::No);
+            if self.told != *reason {
+                tracing::error!("{reason}");
+                self.told.clone_from(reason);
+            }
+        }
+        found
     }
 
     /// Whoever asks met a failure: see whether the database still works, and mend what can be mended.
@@ -179,7 +202,7 @@ impl Mending {
         match open_and_probe(&self.shared) {
             Ok(()) => {
                 self.failure = None;
-                self.look_for_room();
+                self.look();
             }
             Err(failed) => {
                 failure.reason = failed.reason;
@@ -189,6 +212,13 @@ impl Mending {
                     self.note_full();
                 }
             }
+        }
+    }
+
+    /// Tells whether the store can be written.
+    fn look(&mut self) {
+        if self.in_place().is_ok() {
+            self.look_for_room();
         }
     }
 

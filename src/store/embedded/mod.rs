@@ -63,6 +63,7 @@ mod tables;
 mod tokens;
 mod traces;
 mod users;
+mod whereabouts;
 mod writer;
 
 use aside::Suspect;
@@ -77,8 +78,9 @@ use read::Reader;
 pub use rekey::RekeyStep;
 pub use restore::{Existing, Restored, restore};
 use room::Room;
-use shared::{Access, Opener, Shared};
+use shared::{Access, Disk, Shared};
 use spot::NoWait;
+use whereabouts::Whereabouts;
 use writer::{Job, Writer};
 
 /// Threads that read. A read takes microseconds while its page is cached; more threads would only
@@ -153,18 +155,23 @@ impl EmbeddedStore {
     /// the system refuses the file or a thread. A file that can be read but not written at present,
     /// because the disk is full, is opened all the same: commits are refused until it heals.
     pub fn open(options: OpenOptions) -> Result<Self, StoreError> {
-        let path = options.path.clone();
+        let place = Arc::new(Whereabouts::of(&options.path));
         let cache_bytes = options.cache_bytes;
+        let (opened, asked) = (Arc::clone(&place), Arc::clone(&place));
         let opener = Box::new(move |access| {
             let mut builder = redb::Database::builder();
             builder.set_cache_size(cache_bytes);
             match access {
-                Access::Full => builder.create_with_backend(open::for_writing(&path)?),
-                Access::Reading => builder.create_with_backend(open::for_reading(&path)?),
+                Access::Full => builder.create_with_backend(open::for_writing(&opened)?),
+                Access::Reading => builder.create_with_backend(open::for_reading(&opened)?),
             }
         });
-        let path = options.path.clone();
-        Self::open_by(options, opener, Box::new(move || room::is_left(&path)))
+        let disk = Disk {
+            opener,
+            room: Box::new(move || room::is_left(asked.path())),
+            place: Some(place),
+        };
+        Self::open_by(options, disk)
     }
 
     /// Whether the file was migrated when it was opened.
@@ -184,14 +191,16 @@ impl EmbeddedStore {
         options: OpenOptions,
         disk: impl Fn() -> std::io::Result<D> + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
-        Self::open_in(options, disk, Box::new(|| true))
+        Self::open_in(options, disk, Box::new(|| true), None)
     }
 
-    /// The same, on a disk of which `room` tells whether it has room left.
+    /// The same, on a disk of which `room` tells whether it has room left, and `place` where its file is, if it has
+    /// one.
     fn open_in<D: redb::StorageBackend>(
         options: OpenOptions,
         disk: impl Fn() -> std::io::Result<D> + Send + Sync + 'static,
         room: Room,
+        place: Option<Arc<Whereabouts>>,
     ) -> Result<Self, StoreError> {
         let cache_bytes = options.cache_bytes;
         let opener = Box::new(move |access| {
@@ -205,12 +214,17 @@ impl EmbeddedStore {
                 }
             }
         });
-        Self::open_by(options, opener, room)
+        let disk = Disk {
+            opener,
+            room,
+            place,
+        };
+        Self::open_by(options, disk)
     }
 
-    fn open_by(options: OpenOptions, opener: Opener, room: Room) -> Result<Self, StoreError> {
+    fn open_by(options: OpenOptions, disk: Disk) -> Result<Self, StoreError> {
         let sealer = Sealer::new(&options.key);
-        let shared = Shared::open(options.path, sealer, options.clock, opener, room)?;
+        let shared = Shared::open(options.path, sealer, options.clock, disk)?;
         let shared = Arc::new(shared);
         let (queue, jobs) = sync_channel(WRITE_QUEUE);
         let writer = Writer::new(Arc::clone(&shared), jobs);

@@ -15,9 +15,10 @@ use redb::{
 };
 
 use super::fault::Fault;
-use super::overlay::{Lock, Overlay};
+use super::overlay::Overlay;
 use super::spot::NoWait;
 use super::tables::{self, CHECK_KEY, INDEX_KEY, META, SCHEMA, Tables};
+use super::whereabouts::Whereabouts;
 use crate::store::error::StoreError;
 #[cfg(unix)]
 use crate::store::ownership;
@@ -167,8 +168,8 @@ pub(super) fn open_and_tell(
 }
 
 /// The file, as a database there is.
-pub(super) fn for_writing(path: &Path) -> Result<NoWait<FileBackend>, DatabaseError> {
-    let file = File::options().read(true).write(true).open(path)?;
+pub(super) fn for_writing(place: &Whereabouts) -> Result<NoWait<FileBackend>, DatabaseError> {
+    let file = place.for_writing()?;
     if file.metadata()?.len() == 0 {
         // redb would make a new one of it.
         return Err(Error::new(ErrorKind::InvalidData, "it is empty").into());
@@ -177,13 +178,10 @@ pub(super) fn for_writing(path: &Path) -> Result<NoWait<FileBackend>, DatabaseEr
 }
 
 /// The file, to be read while it can't be written.
-pub(super) fn for_reading(path: &Path) -> Result<NoWait<Overlay<FileBackend>>, DatabaseError> {
-    let writable = File::options().read(true).write(true).open(path);
-    let (file, lock) = match writable {
-        Ok(file) => (file, Lock::Taken),
-        // On a file system that has become read-only nobody else writes it, either.
-        Err(_) => (File::open(path)?, Lock::None),
-    };
+pub(super) fn for_reading(
+    place: &Whereabouts,
+) -> Result<NoWait<Overlay<FileBackend>>, DatabaseError> {
+    let (file, lock) = place.for_reading()?;
     let overlay = Overlay::over(FileBackend::new(file)?, lock)?;
     Ok(NoWait::new(overlay))
 }

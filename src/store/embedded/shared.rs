@@ -14,6 +14,7 @@ use super::fault::Fault;
 use super::open::{self, Migrated};
 use super::room::Room;
 use super::snapshots::{Snapshot, Snapshots};
+use super::whereabouts::Whereabouts;
 use crate::clock::Clock;
 use crate::store::Backlog;
 use crate::store::error::StoreError;
@@ -25,6 +26,16 @@ pub(super) const OPENED_ANEW: &str =
 
 /// Opens the database, without checking what is in it.
 pub(super) type Opener = Box<dyn Fn(Access) -> Result<Database, DatabaseError> + Send + Sync>;
+
+/// The disk of a store.
+pub(super) struct Disk {
+    /// Opens what is on it.
+    pub(super) opener: Opener,
+    /// Whether it has room left.
+    pub(super) room: Room,
+    /// Where its file is, unless it is none that has a path.
+    pub(super) place: Option<Arc<Whereabouts>>,
+}
 
 /// What the file is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +53,7 @@ pub(super) struct Shared {
     /// Seals and opens records.
     pub(super) sealer: Sealer,
     path: PathBuf,
-    opener: Opener,
-    room: Room,
+    disk: Disk,
     /// `None` while it can't be opened after a failure. It is written only to open the database
     /// again, which so waits until the last reader is done.
     db: RwLock<Option<Database>>,
@@ -66,10 +76,9 @@ impl Shared {
         path: PathBuf,
         sealer: Sealer,
         clock: Arc<dyn Clock>,
-        opener: Opener,
-        room: Room,
+        disk: Disk,
     ) -> Result<Self, StoreError> {
-        let (db, writable, migrated) = open_somehow(&path, &sealer, &opener)?;
+        let (db, writable, migrated) = open_somehow(&path, &sealer, &disk.opener)?;
         let keys = open::index_keys(&db, &path, &sealer)?;
         let sealer = sealer.with_index_keys(keys);
         let snapshots = Snapshots::default();
@@ -78,8 +87,7 @@ impl Shared {
             clock,
             sealer,
             path,
-            opener,
-            room,
+            disk,
             db: RwLock::new(Some(db)),
             snapshots,
             migrated,
@@ -154,7 +162,7 @@ impl Shared {
 
     /// Waits for the readers, closes the database and opens it again; new readers wait meanwhile.
     /// Where it can't be opened in full, it is opened for reading, so that no reader finds it closed;
-    /// where that fails, or another store stands there by now, it stays closed.
+    /// where that fails, or another store was written over it, it stays closed.
     pub(super) fn reopen(&self, access: Access) -> Result<(), StoreError> {
         self.closing.store(true, Ordering::Release);
         let mut guard = self.db.write().unwrap_or_else(PoisonError::into_inner);
@@ -182,7 +190,7 @@ impl Shared {
     }
 
     fn opened_for(&self, access: Access) -> Result<Database, StoreError> {
-        let opener = || (self.opener)(access);
+        let opener = || (self.disk.opener)(access);
         let db = open::open(&self.path, &self.sealer, &opener)?;
         self.refuse_another(&db)?;
         Ok(db)
@@ -234,7 +242,15 @@ impl Shared {
 
     /// Whether the disk has room left, as far as can be told.
     pub(super) fn has_room(&self) -> bool {
-        (self.room)()
+        (self.disk.room)()
+    }
+
+    /// Whether the path leads to the file, as far as can be told; if not, what is wrong.
+    pub(super) fn is_in_place(&self) -> Result<(), String> {
+        match &self.disk.place {
+            Some(place) => place.check(),
+            None => Ok(()),
+        }
     }
 
     /// Whether the last write succeeded, and the next one is likely to.
@@ -299,7 +315,8 @@ fn close(db: Option<Database>) {
 /// Whether commits succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Writable {
-    /// The last one failed, or one of late did, and there is no room left on the disk.
+    /// The last one failed, or one of late did, and there is no room left on the disk; or the file isn't where its path
+    /// leads.
     No,
     /// The last one succeeded.
     Yes,

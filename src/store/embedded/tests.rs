@@ -82,6 +82,99 @@ async fn a_disk_that_failed_otherwise_is_believed_as_soon_as_it_takes_a_write() 
     faulty.healed_within(Duration::from_secs(3)).await;
 }
 
+/// Moves the file to the path that is given.
+fn take_away(faulty: &Faulty) -> PathBuf {
+    let away = faulty.options.path.with_file_name("away");
+    std::fs::rename(&faulty.options.path, &away).expect("moved");
+    away
+}
+
+async fn is_refused(faulty: &Faulty, found: &str) {
+    let refused = faulty.receive(START).await.expect_err("refused");
+    assert!(refused.to_string().contains(found), "{refused}");
+    assert!(!faulty.store.is_writable());
+}
+
+#[tokio::test]
+async fn nothing_is_written_to_a_file_that_was_taken_away() {
+    let faulty = Faulty::new();
+    faulty.remember("before").await.expect("committed");
+    let away = take_away(&faulty);
+    let content = std::fs::read(&away).expect("there");
+    for _ in 0..2 {
+        is_refused(&faulty, "leads to nothing").await;
+        // What needs no write goes on.
+        assert!(faulty.recalls("before").await.expect("readable"));
+    }
+    assert!(!faulty.options.path.exists());
+    assert!(std::fs::read(&away).expect("there") == content);
+    std::fs::rename(&away, &faulty.options.path).expect("put back");
+    // Nobody has to come for it.
+    faulty.healed_within(Duration::from_secs(3)).await;
+    faulty.receive(START).await.expect("committed");
+    let away = take_away(&faulty);
+    is_refused(&faulty, "leads to nothing").await;
+    std::fs::rename(&away, &faulty.options.path).expect("put back");
+    // Nor does it matter who comes.
+    faulty.receive(START + 1).await.expect("committed");
+    assert!(faulty.store.is_writable());
+}
+
+#[tokio::test]
+async fn a_commit_whose_file_goes_meanwhile_is_not_told_as_durable() {
+    let faulty = Faulty::new();
+    let hang = &faulty.switches.syncs_hang;
+    hang.is_on.store(true, Ordering::SeqCst);
+    let go = async {
+        hang.is_met().await;
+        let away = take_away(&faulty);
+        hang.is_on.store(false, Ordering::SeqCst);
+        away
+    };
+    let (committed, away) = tokio::join!(faulty.remember("one"), go);
+    let refused = committed.expect_err("refused");
+    assert!(
+        refused.to_string().contains("leads to nothing"),
+        "{refused}"
+    );
+    assert!(!faulty.store.is_writable());
+    std::fs::rename(&away, &faulty.options.path).expect("put back");
+    faulty.healed_within(Duration::from_secs(3)).await;
+    faulty.remember("one").await.expect("it can be made again");
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_while_another_file_stands_there_opens_the_former_again() {
+    let faulty = Faulty::new();
+    faulty.remember("before").await.expect("committed");
+    let away = take_away(&faulty);
+    let path = &faulty.options.path;
+    std::fs::copy(&away, path).expect("copied");
+    let copy = std::fs::read(path).expect("there");
+    is_refused(&faulty, "leads to another file").await;
+    for switch in [&faulty.switches.reads_fail, &faulty.switches.writes_fail] {
+        switch.store(true, Ordering::SeqCst);
+    }
+    faulty.recalls("before").await.expect_err("unreadable");
+    for switch in [&faulty.switches.reads_fail, &faulty.switches.writes_fail] {
+        switch.store(false, Ordering::SeqCst);
+    }
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_millis(2500) {
+        assert!(!faulty.store.is_writable());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(faulty.recalls("before").await.expect("readable"));
+    is_refused(&faulty, "leads to another file").await;
+    assert!(std::fs::read(path).expect("there") == copy);
+    std::fs::rename(&away, path).expect("put back");
+    faulty.healed_within(Duration::from_secs(3)).await;
+    faulty.remember("after").await.expect("committed");
+    for name in ["before", "after"] {
+        assert!(faulty.recalls(name).await.expect("readable"), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn the_backlog_is_known_without_a_look_at_the_disk() {
     let faulty = Faulty::new();

@@ -138,7 +138,10 @@ impl Writer {
         }
         let answers = self.mending.usable().and_then(|()| {
             let written = write_all(&self.shared, &commits);
-            written.map_err(|failed| self.mending.fail(failed))
+            let answers = written.map_err(|failed| self.mending.fail(failed))?;
+            // What is durable in a file that has gone meanwhile isn't: nobody is told that it is.
+            self.mending.in_place()?;
+            Ok(answers)
         });
         match answers {
             Ok(answers) => {

@@ -226,6 +226,17 @@ impl Program {
         self.child.wait().expect("it ended").code()
     }
 
+    /// The same, and all that it logged.
+    pub fn terminate_and_tell(mut self) -> (Option<i32>, String) {
+        let log = self.log.take().expect("it is read");
+        let folder = self.folder.clone();
+        let code = self.terminate();
+        let log = log.join().expect("read");
+        #[cfg(target_os = "linux")]
+        super::leaks::none_in(&log, &folder, &[]);
+        (code, String::from_utf8(log).expect("text"))
+    }
+
     /// A line of `/proc/<pid>/status` that gives KiB, in MiB.
     pub fn memory_mib(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());

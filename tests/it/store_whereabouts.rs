@@ -1,0 +1,157 @@
+//! The file of the store is moved away, removed or replaced while the program runs: nothing is acknowledged into it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use alipay_sidecar::store::Inbox;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+
+use crate::cli_live;
+use crate::support::program::{Installation, Program};
+use crate::support::raw::authority;
+use crate::support::signed::{Platform, Signed};
+use crate::support::{PATIENCE, client, json, text};
+
+/// Nobody takes deliveries: what was acknowledged stays pending.
+const NO_BACKEND: &str = "http://127.0.0.1:9/";
+
+struct World {
+    installation: Installation,
+    platform: Platform,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            installation: Installation::new(NO_BACKEND),
+            platform: Platform::new(),
+        }
+    }
+
+    async fn start(&self) -> Program {
+        let program = self.installation.start();
+        program.ready(&client()).await;
+        program
+    }
+
+    fn payment(&self, notify_id: &str) -> Signed {
+        self.platform.payment(notify_id, notify_id)
+    }
+
+    /// Posts a notification; tells whether it was acknowledged. If not, then in Alipay's words.
+    async fn post(&self, program: &Program, notify_id: &str) -> bool {
+        let request = Request::post(format!("{}/alipay/notify/orders", program.webhook))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Full::<Bytes>::from(self.payment(notify_id).body));
+        let answer = client()
+            .send(request.expect("a request"), PATIENCE)
+            .await
+            .expect("answered");
+        match (answer.status, text(&answer).as_str()) {
+            (StatusCode::OK, "success") => true,
+            (StatusCode::SERVICE_UNAVAILABLE, "fail") => false,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Has the program that runs give a copy of its store: the verb ends with `code` and says `text`.
+    fn back_up(&self, program: &Program, to: &str, code: i32, text: &str) {
+        let mut verb = cli_live::command(self.installation.path(), &["store", "backup", to]);
+        verb.env("ALIPAY_SIDECAR_ADMIN__LISTEN", authority(&program.admin));
+        let output = verb.output().expect("started");
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{to}: {said}");
+        assert!(said.contains(text), "{to}: {said}");
+    }
+
+    /// Every notification that the store holds; no program runs.
+    async fn stored(&self) -> BTreeSet<String> {
+        let store = self.installation.open_store();
+        let entries = store.entries(None, None, usize::MAX).await;
+        let entries = entries.expect("readable").into_iter();
+        entries.filter_map(|(entry, _)| entry.notify_id).collect()
+    }
+}
+
+/// Says no, and why.
+async fn is_not_ready(program: &Program) {
+    let request = Request::get(format!("{}/readyz", program.admin)).body(Full::<Bytes>::default());
+    let answer = client()
+        .send(request.expect("a request"), PATIENCE)
+        .await
+        .expect("answered");
+    let said = json(&answer);
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{said}");
+    assert_eq!(said["store_writable"], false, "{said}");
+}
+
+fn set(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn rename(from: &Path, to: &Path) {
+    fs::rename(from, to).expect("renamed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_acknowledged_while_the_path_leads_elsewhere_and_it_goes_on_with_the_same_file()
+{
+    let world = World::new();
+    let path = world.installation.store_path();
+    let away = path.with_file_name("away.redb");
+    let program = world.start().await;
+    assert!(world.post(&program, "before").await);
+    rename(&path, &away);
+    for _ in 0..2 {
+        assert!(!world.post(&program, "lost").await);
+        // Nor is one acknowledged again that stands in it.
+        assert!(!world.post(&program, "before").await);
+        is_not_ready(&program).await;
+    }
+    // What is put there is another one, though it says of itself that it is the same, and opens by the same key.
+    fs::copy(&away, &path).expect("copied");
+    let copy = fs::read(&path).expect("there");
+    for _ in 0..2 {
+        assert!(!world.post(&program, "lost").await);
+        is_not_ready(&program).await;
+    }
+    assert!(fs::read(&path).expect("there") == copy, "it was adopted");
+    rename(&away, &path);
+    program.ready(&client()).await;
+    assert!(world.post(&program, "after").await);
+    assert!(world.post(&program, "before").await);
+    let (code, log) = program.terminate_and_tell();
+    assert_eq!(code, Some(0));
+    for (said, times) in [("leads to nothing", 1), ("leads to another file", 1)] {
+        let lines = log.lines().filter(|line| line.contains("\"ERROR\""));
+        let lines: Vec<_> = lines.filter(|line| line.contains(said)).collect();
+        assert_eq!(lines.len(), times, "{said}: {lines:#?}");
+    }
+    assert_eq!(world.stored().await, set(&["before", "after"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_file_takes_nothing_and_is_backed_up_before_the_end() {
+    let world = World::new();
+    let path = world.installation.store_path();
+    let program = world.start().await;
+    assert!(world.post(&program, "before").await);
+    fs::remove_file(&path).expect("removed");
+    assert!(!world.post(&program, "later").await);
+    is_not_ready(&program).await;
+    // All of it can still be read.
+    world.back_up(&program, "b.redb", 0, "backed up to b.redb");
+    program.kill();
+    assert!(!path.exists(), "it made another");
+    world.installation.check(&["run"], 1);
+    world.installation.check(&["store", "restore", "b.redb"], 0);
+    assert_eq!(world.stored().await, set(&["before"]));
+    let program = world.start().await;
+    assert!(world.post(&program, "before").await);
+    assert!(world.post(&program, "later").await);
+    assert_eq!(program.terminate(), Some(0));
+    assert_eq!(world.stored().await, set(&["before", "later"]));
+}
