@@ -1,7 +1,9 @@
 //! The file of the store is moved away, removed or replaced while the program runs: nothing is acknowledged into it.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use alipay_sidecar::store::Inbox;
@@ -154,4 +156,57 @@ async fn a_removed_file_takes_nothing_and_is_backed_up_before_the_end() {
     assert!(world.post(&program, "later").await);
     assert_eq!(program.terminate(), Some(0));
     assert_eq!(world.stored().await, set(&["before", "later"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_backup_is_made_in_the_place_of_the_store_itself() {
+    let world = World::new();
+    let path = world.installation.store_path();
+    let folder = world.installation.path();
+    for folder_name in ["other", "deep"] {
+        fs::create_dir(folder.join(folder_name)).expect("made");
+    }
+    symlink(folder, folder.join("other/link")).expect("linked");
+    symlink(&path, folder.join("link.redb")).expect("linked");
+    fs::hard_link(&path, folder.join("hard.redb")).expect("linked");
+    let names = [
+        "store.redb",
+        "./store.redb",
+        "deep/../store.redb",
+        "other/link/store.redb",
+        "link.redb",
+        "hard.redb",
+    ];
+    let before = names_in(folder);
+    let itself = "is the place of the store itself";
+    for name in names {
+        let said = world.installation.check(&["store", "backup", name], 1);
+        assert!(said.contains(itself), "{name}: {said}");
+    }
+    assert_eq!(names_in(folder), before);
+    let program = world.start().await;
+    let before = names_in(folder);
+    for name in names {
+        world.back_up(&program, name, 1, itself);
+    }
+    assert_eq!(names_in(folder), before);
+    // Nor where it stood.
+    rename(&path, &folder.join("away.redb"));
+    for name in names.iter().filter(|name| **name != "hard.redb") {
+        world.back_up(&program, name, 1, itself);
+    }
+    assert!(!path.exists());
+    world.back_up(&program, "hard.redb", 1, "exists already");
+    world.back_up(&program, "other/store.redb", 0, "backed up");
+    rename(&folder.join("away.redb"), &path);
+    assert!(world.post(&program, "after").await);
+    assert_eq!(program.terminate(), Some(0));
+    assert_eq!(world.stored().await, set(&["after"]));
+}
+
+fn names_in(folder: &Path) -> BTreeSet<OsString> {
+    let names = fs::read_dir(folder).expect("readable");
+    names
+        .map(|name| name.expect("a name").file_name())
+        .collect()
 }

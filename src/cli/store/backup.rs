@@ -14,7 +14,7 @@ use crate::cli::output::{self, Form};
 use crate::cli::progress::Progress;
 use crate::cli::store::{open_file, told};
 use crate::store::care::Copied;
-use crate::store::embedded::CopyWriter;
+use crate::store::embedded::{CopyWriter, is_same_place};
 use crate::store::seal::StoreKey;
 
 /// How long a running sidecar may need for the next piece.
@@ -24,6 +24,11 @@ pub(super) async fn execute(context: &Context, file: &Path, form: &Form) -> Resu
     let loaded = context.load();
     let running = AdminClient::running(context, &loaded).await?;
     let config = told(context, loaded, running.is_some())?;
+    // Also where nothing stands there any more: what runs on a file that was taken away would take a copy for another.
+    if is_same_place(file, &config.store.path) {
+        let file = file.display();
+        return Err(anyhow!("{file} is the place of the store itself; name another file").into());
+    }
     let mut progress = Progress::new("rows copied");
     let copied = match running {
         Some(sidecar) => {

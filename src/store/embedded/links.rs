@@ -10,6 +10,7 @@ use std::io::{Error, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 
 use super::open::unavailable;
+use super::whereabouts::is_same;
 use crate::store::error::StoreError;
 #[cfg(unix)]
 use crate::store::ownership;
@@ -82,6 +83,20 @@ pub fn behind_links(path: &Path) -> Result<PathBuf, StoreError> {
         0 => Ok(path.to_owned()),
         _ => Ok(resolved),
     }
+}
+
+/// Whether two paths mean one place: the same file, by whatever name, or, where none stands there, the same name in the
+/// same folder.
+#[must_use]
+pub fn is_same_place(one: &Path, other: &Path) -> bool {
+    if let (Ok(one), Ok(other)) = (fs::metadata(one), fs::metadata(other)) {
+        return is_same(&one, &other);
+    }
+    let place = |path: &Path| {
+        let path = std::path::absolute(behind_links(path).ok()?).ok()?;
+        Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
+    };
+    place(one).is_some_and(|one| place(other) == Some(one))
 }
 
 /// What stands at `path`, if anything does; of a link, the link.

@@ -71,7 +71,7 @@ use backup::LongRead;
 pub use copy::CopyWriter;
 use fault::Fault;
 pub use file::{Repaired, StoreFile, apps_of};
-pub use links::behind_links;
+pub use links::{behind_links, is_same_place};
 pub use open::Migrated;
 use overlay::{Lock, Overlay};
 use read::Reader;
