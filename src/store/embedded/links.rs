@@ -10,6 +10,7 @@ use std::io::{Error, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 
 use super::open::unavailable;
+#[cfg(unix)]
 use super::whereabouts::is_same;
 use crate::store::error::StoreError;
 #[cfg(unix)]
@@ -26,6 +27,19 @@ const MOST_LINKS: u32 = 40;
 /// [`StoreError::Unavailable`] for links that lead to no folder or in a circle; and for one that
 /// another user could have made where we are root: what that user chose is not ours to replace.
 pub fn behind_links(path: &Path) -> Result<PathBuf, StoreError> {
+    followed(path, Trust::AsOwned)
+}
+
+/// Which links are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// As root, none that another user could have made.
+    AsOwned,
+    /// All: nothing is done to what is behind them.
+    Each,
+}
+
+fn followed(path: &Path, trust: Trust) -> Result<PathBuf, StoreError> {
     let refused = |link: &Path, why: &str| StoreError::Unavailable {
         reason: format!("{}: {} is a link {why}", path.display(), link.display()),
     };
@@ -61,7 +75,7 @@ pub fn behind_links(path: &Path) -> Result<PathBuf, StoreError> {
             continue;
         };
         #[cfg(unix)]
-        if ownership::may_be_anothers_link(&next, &found) {
+        if trust == Trust::AsOwned && ownership::may_be_anothers_link(&next, &found) {
             return Err(refused(
                 &next,
                 "that another user could have made, and root follows none such: act as that user, \
@@ -85,18 +99,24 @@ pub fn behind_links(path: &Path) -> Result<PathBuf, StoreError> {
     }
 }
 
-/// Whether two paths mean one place: the same file, by whatever name, or, where none stands there, the same name in the
-/// same folder.
+/// Whether a file that is to be made would stand in the place of a store: it is the same file, by whatever name, or,
+/// where none stands there, it has the same name in the same folder. Where the store's folder can't be told, the same
+/// name is enough; where that of the file can't be told, nothing can be made there.
 #[must_use]
-pub fn is_same_place(one: &Path, other: &Path) -> bool {
-    if let (Ok(one), Ok(other)) = (fs::metadata(one), fs::metadata(other)) {
-        return is_same(&one, &other);
+pub fn is_same_place(file: &Path, store: &Path) -> bool {
+    #[cfg(unix)]
+    if let (Ok(file), Ok(store)) = (fs::metadata(file), fs::metadata(store)) {
+        return is_same(&file, &store);
     }
     let place = |path: &Path| {
-        let path = std::path::absolute(behind_links(path).ok()?).ok()?;
+        let path = std::path::absolute(followed(path, Trust::Each).ok()?).ok()?;
         Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
     };
-    place(one).is_some_and(|one| place(other) == Some(one))
+    match (place(file), place(store)) {
+        (Some(file), Some(store)) => file == store,
+        (Some(_), None) => file.file_name() == store.file_name(),
+        (None, _) => false,
+    }
 }
 
 /// What stands at `path`, if anything does; of a link, the link.
@@ -204,6 +224,18 @@ mod tests {
         )));
     }
 
+    #[test]
+    fn where_a_store_stood_is_its_place_as_far_as_that_can_be_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = fs::canonicalize(dir.path()).expect("there");
+        symlink("round", root.join("round")).expect("linked");
+        let unknown = root.join("round/store");
+        assert!(is_same_place(&root.join("store"), &unknown));
+        assert!(!is_same_place(&root.join("copy"), &unknown));
+        // Nothing can be made there: that says it itself.
+        assert!(!is_same_place(&unknown, &root.join("store")));
+    }
+
     /// Says nothing where it isn't run as root.
     #[test]
     fn root_follows_no_link_that_another_user_could_have_made() {
@@ -233,6 +265,13 @@ mod tests {
         link("../disk/real", "data/d");
         let resolved = behind_links(&root.join("data/d")).expect("no link");
         assert_eq!(resolved, root.join("disk/real"));
+        // That a backup would stand in a store's place is found behind such a link, too.
+        let store = root.join("data/a");
+        fs::remove_file(root.join("disk/b")).expect("removed");
+        link("../disk/moved", "disk/b");
+        assert!(refusal(&store).contains("disk/b"));
+        assert!(is_same_place(&root.join("disk/moved"), &store));
+        assert!(!is_same_place(&root.join("disk/a"), &store));
         // In a folder of all, root's own are.
         link("../disk/real", "shared/own");
         behind_links(&root.join("shared/own")).expect("root made it");
