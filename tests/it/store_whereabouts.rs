@@ -5,17 +5,19 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use alipay_sidecar::simulator::{DEFAULT_APP_ID, FIRST_AUTH_APP_ID, SECOND_AUTH_APP_ID};
 use alipay_sidecar::store::Inbox;
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::Full;
 
 use crate::cli_live;
 use crate::support::program::{Installation, Program};
 use crate::support::raw::authority;
 use crate::support::signed::{Platform, Signed};
-use crate::support::{PATIENCE, client, json, text};
+use crate::support::{PATIENCE, TestSidecar, client, header, json, text};
 
 /// Nobody takes deliveries: what was acknowledged stays pending.
 const NO_BACKEND: &str = "http://127.0.0.1:9/";
@@ -156,6 +158,41 @@ async fn a_removed_file_takes_nothing_and_is_backed_up_before_the_end() {
     assert!(world.post(&program, "later").await);
     assert_eq!(program.terminate(), Some(0));
     assert_eq!(world.stored().await, set(&["before", "later"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_is_bought_for_a_file_that_went_while_nothing_was_written() {
+    let sidecar = TestSidecar::start().await;
+    let path = &sidecar.config.store.path;
+    let away = path.with_file_name("away.redb");
+    rename(path, &away);
+    wait_until_ready_is(&sidecar, StatusCode::SERVICE_UNAVAILABLE).await;
+    let code = sidecar.simulator.app_auth_code(None, &[SECOND_AUTH_APP_ID]);
+    let body = serde_json::json!({ "code": code.expect("a known merchant") }).to_string();
+    let exchange = format!("/api/apps/{DEFAULT_APP_ID}/exchange");
+    let refresh = format!("/api/merchants/{DEFAULT_APP_ID}/{FIRST_AUTH_APP_ID}/refresh");
+    let buy = [(exchange, body), (refresh, String::new())];
+    for (target, body) in &buy {
+        let answer = sidecar.admin(Method::POST, target, body.clone()).await;
+        let said = text(&answer);
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{said}");
+        assert_eq!(header(&answer, "alipay-sidecar-error"), "store-unavailable");
+    }
+    assert!(sidecar.simulator.requests().is_empty(), "it asked Alipay");
+    rename(&away, path);
+    wait_until_ready_is(&sidecar, StatusCode::OK).await;
+    for (target, body) in &buy {
+        let answer = sidecar.admin(Method::POST, target, body.clone()).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", text(&answer));
+    }
+}
+
+async fn wait_until_ready_is(sidecar: &TestSidecar, status: StatusCode) {
+    let since = Instant::now();
+    while sidecar.admin(Method::GET, "/readyz", "").await.status != status {
+        assert!(since.elapsed() < PATIENCE, "it never was {status}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@ use crate::model::id::{AppId, AuthAppId, EventId};
 use crate::model::notification::{DeliveryForm, InboxEntry};
 use crate::model::token::AppAuthToken;
 use crate::protocol::secret::Secret;
+use crate::store::embedded::shared::Access;
 use crate::store::embedded::whereabouts::Whereabouts;
 use crate::store::embedded::{EmbeddedStore, OpenOptions};
 use crate::store::error::StoreError;
@@ -44,9 +45,13 @@ impl Switches {
     pub(super) fn open(&self, options: OpenOptions) -> EmbeddedStore {
         let place = Arc::new(Whereabouts::of(&options.path));
         let (opened, switches) = (Arc::clone(&place), self.clone());
-        let disk = move || {
+        let disk = move |access| {
+            let file = match access {
+                Access::Full => opened.for_writing()?,
+                Access::Reading => opened.for_reading()?.0,
+            };
             Ok(FaultyDisk {
-                file: FileBackend::new(opened.for_writing()?).map_err(Error::other)?,
+                file: FileBackend::new(file).map_err(Error::other)?,
                 switches: switches.clone(),
             })
         };

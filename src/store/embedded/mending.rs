@@ -2,11 +2,13 @@
 //! that can't be written until then.
 //!
 //! The same holds while the file isn't where its path leads (`whereabouts`), which no opening can mend: it is looked
-//! whether it was put back.
+//! each second whether it is there, also while nothing is wrong, so that nobody buys what couldn't be stored. A file
+//! that is elsewhere is opened to be read alone, and nothing is tried on it.
 //!
 //! A full disk takes what fits into the file as it is, and refuses what doesn't: writes are tried there, but
 //! the store counts so until there is room again.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +28,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// the 5 s within which notifications are to be taken again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether a full disk has room again, and a file is back in its place.
+/// How often it is looked whether a full disk has room again, and the file is in its place.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// After how long without a refused write a disk is believed that has no room left: there may be enough of it
@@ -37,17 +39,18 @@ const UNREFUSED: Duration = Duration::from_secs(300);
 pub(super) struct Mending {
     shared: Arc<Shared>,
     failure: Option<Failure>,
-    /// The file isn't where its path leads: when to look again.
-    astray: Option<Instant>,
+    /// When to look again where the file is, and for room.
+    look_at: Instant,
+    /// The file isn't where its path leads.
+    is_astray: bool,
     full: Option<Full>,
-    /// What was logged of a store that can't be written.
-    told: String,
+    /// What was logged since the store could be written last.
+    told: BTreeSet<String>,
 }
 
 /// That the disk was full of late: the store counts as one that can't be written until there is room, or
 /// nothing was refused for long.
 struct Full {
-    look_at: Instant,
     until: Instant,
     is_told: bool,
 }
@@ -55,10 +58,8 @@ struct Full {
 impl Full {
     /// As a write was refused now.
     fn since_now(is_told: bool) -> Self {
-        let now = Instant::now();
         Self {
-            look_at: now,
-            until: now + UNREFUSED,
+            until: Instant::now() + UNREFUSED,
             is_told,
         }
     }
@@ -72,6 +73,16 @@ pub(super) struct Failed {
     is_full: bool,
 }
 
+impl Failed {
+    /// Not for want of room.
+    fn because(reason: String) -> Self {
+        Self {
+            reason,
+            is_full: false,
+        }
+    }
+}
+
 impl From<Fault> for Failed {
     fn from(fault: Fault) -> Self {
         match fault {
@@ -83,10 +94,7 @@ impl From<Fault> for Failed {
 
 impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
-        Self {
-            reason: reason(error),
-            is_full: false,
-        }
+        Self::because(reason(error))
     }
 }
 
@@ -95,6 +103,8 @@ struct Failure {
     reason: String,
     retry_at: Instant,
     pause: Duration,
+    /// It is open for the readers, as far as is known, and is to stay so while the file is astray.
+    is_read: bool,
 }
 
 impl Mending {
@@ -104,21 +114,22 @@ impl Mending {
             reason: "the disk took no writes when the store was opened".to_owned(),
             retry_at: Instant::now() + FIRST_PAUSE,
             pause: FIRST_PAUSE,
+            is_read: true,
         });
         Self {
             shared,
             failure,
-            astray: None,
+            look_at: Instant::now() + LOOK,
+            is_astray: false,
             full: None,
-            told: String::new(),
+            told: BTreeSet::new(),
         }
     }
 
-    /// When [`go_on`](Self::go_on) is to be called, if there is anything to mend.
-    pub(super) fn due(&self) -> Option<Instant> {
-        let failure = self.failure.as_ref().map(|failure| failure.retry_at);
-        let full = self.full.as_ref().map(|full| full.look_at);
-        failure.or(self.astray).or(full)
+    /// When [`go_on`](Self::go_on) is to be called.
+    pub(super) fn due(&self) -> Instant {
+        let failure = self.failure.as_ref();
+        failure.map_or(self.look_at, |failure| failure.retry_at)
     }
 
     /// Tries again to mend it, or looks again for the file and for room.
@@ -141,7 +152,7 @@ impl Mending {
         if let Some(failure) = &self.failure {
             return Err(failure.reason.clone());
         }
-        let was_astray = self.astray.is_some();
+        let was_astray = self.is_astray;
         self.in_place()?;
         if was_astray {
             self.look_for_room();
@@ -152,12 +163,11 @@ impl Mending {
     /// Whether the file is where its path leads, or why nothing is written.
     pub(super) fn in_place(&mut self) -> Result<(), String> {
         let found = self.shared.is_in_place();
-        self.astray = found.as_ref().err().map(|_| Instant::now() + LOOK);
+        self.is_astray = found.is_err();
         if let Err(reason) = &found {
             self.shared.set_writable(Writable::No);
-            if self.told != *reason {
+            if self.told.insert(reason.clone()) {
                 tracing::error!("{reason}");
-                self.told.clone_from(reason);
             }
         }
         found
@@ -165,9 +175,13 @@ impl Mending {
 
     /// Whoever asks met a failure: see whether the database still works, and mend what can be mended.
     pub(super) fn probe(&mut self) {
-        if self.failure.is_none()
-            && let Err(failed) = write_probe(&self.shared)
-        {
+        if let Some(failure) = &mut self.failure {
+            // It is tried again soon anyway.
+            failure.is_read = false;
+            return;
+        }
+        let tried = self.in_place().map_err(Failed::because);
+        if let Err(failed) = tried.and_then(|()| write_probe(&self.shared)) {
             self.fail(failed);
         }
     }
@@ -175,10 +189,9 @@ impl Mending {
     /// Notes a failure, and tries to mend it at once.
     pub(super) fn fail(&mut self, failed: Failed) -> String {
         let Failed { reason, is_full } = failed;
-        if self.told != reason {
+        if self.told.insert(reason.clone()) {
             let path = self.shared.path().display();
             tracing::error!(%reason, %path, "the store can't be written; it will be opened again");
-            self.told.clone_from(&reason);
         }
         if is_full {
             self.note_full();
@@ -188,35 +201,48 @@ impl Mending {
             reason: reason.clone(),
             retry_at: Instant::now(),
             pause: FIRST_PAUSE,
+            is_read: false,
         });
         self.mend();
         reason
     }
 
     /// Opens the database again and tries to write. Where it can't be written (a full disk), it is
-    /// opened for the readers.
+    /// opened for the readers; and so, once, where the file is elsewhere.
     fn mend(&mut self) {
+        let in_place = self.in_place().map_err(Failed::because);
         let Some(failure) = &mut self.failure else {
             return;
         };
-        match open_and_probe(&self.shared) {
+        let mended = match in_place {
             Ok(()) => {
-                self.failure = None;
-                self.look();
+                failure.is_read = false;
+                open_and_probe(&self.shared)
             }
-            Err(failed) => {
-                failure.reason = failed.reason;
-                failure.retry_at = Instant::now() + failure.pause;
-                failure.pause = (failure.pause * 2).min(LONGEST_PAUSE);
-                if failed.is_full {
-                    self.note_full();
-                }
+            Err(astray) => {
+                failure.is_read = failure.is_read || open_for_reading(&self.shared);
+                Err(astray)
             }
+        };
+        let Err(failed) = mended else {
+            self.failure = None;
+            return self.look();
+        };
+        if self.told.insert(failed.reason.clone()) {
+            let (reason, path) = (&failed.reason, self.shared.path().display());
+            tracing::warn!(reason, %path, "the store still can't be written");
+        }
+        failure.reason = failed.reason;
+        failure.retry_at = Instant::now() + failure.pause;
+        failure.pause = (failure.pause * 2).min(LONGEST_PAUSE);
+        if failed.is_full {
+            self.note_full();
         }
     }
 
     /// Tells whether the store can be written.
     fn look(&mut self) {
+        self.look_at = Instant::now() + LOOK;
         if self.in_place().is_ok() {
             self.look_for_room();
         }
@@ -224,10 +250,8 @@ impl Mending {
 
     /// Tells that the store can be written, unless its disk was full of late and still is.
     fn look_for_room(&mut self) {
-        let now = Instant::now();
         match &mut self.full {
-            Some(full) if now < full.until && !self.shared.has_room() => {
-                full.look_at = now + LOOK;
+            Some(full) if Instant::now() < full.until && !self.shared.has_room() => {
                 self.shared.set_writable(Writable::No);
                 if !std::mem::replace(&mut full.is_told, true) {
                     let path = self.shared.path().display();
@@ -259,10 +283,17 @@ impl Mending {
 fn open_and_probe(shared: &Shared) -> Result<(), Failed> {
     shared.reopen(Access::Full)?;
     write_probe(shared).inspect_err(|_| {
-        if let Err(error) = shared.reopen(Access::Reading) {
-            tracing::error!(%error, "the store can't be read either");
-        }
+        open_for_reading(shared);
     })
+}
+
+/// Tells whether it could be.
+fn open_for_reading(shared: &Shared) -> bool {
+    let opened = shared.reopen(Access::Reading);
+    if let Err(error) = &opened {
+        tracing::error!(%error, "the store can't be read either");
+    }
+    opened.is_ok()
 }
 
 /// Writes what nobody reads: the snapshot of the readers stays.

@@ -191,14 +191,14 @@ impl EmbeddedStore {
         options: OpenOptions,
         disk: impl Fn() -> std::io::Result<D> + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
-        Self::open_in(options, disk, Box::new(|| true), None)
+        Self::open_in(options, move |_| disk(), Box::new(|| true), None)
     }
 
     /// The same, on a disk of which `room` tells whether it has room left, and `place` where its file is, if it has
     /// one.
     fn open_in<D: redb::StorageBackend>(
         options: OpenOptions,
-        disk: impl Fn() -> std::io::Result<D> + Send + Sync + 'static,
+        disk: impl Fn(Access) -> std::io::Result<D> + Send + Sync + 'static,
         room: Room,
         place: Option<Arc<Whereabouts>>,
     ) -> Result<Self, StoreError> {
@@ -207,9 +207,9 @@ impl EmbeddedStore {
             let mut builder = redb::Database::builder();
             builder.set_cache_size(cache_bytes);
             match access {
-                Access::Full => builder.create_with_backend(NoWait::new(disk()?)),
+                Access::Full => builder.create_with_backend(NoWait::new(disk(access)?)),
                 Access::Reading => {
-                    let overlay = Overlay::over(disk()?, Lock::Taken)?;
+                    let overlay = Overlay::over(disk(access)?, Lock::Taken)?;
                     builder.create_with_backend(NoWait::new(overlay))
                 }
             }

@@ -193,6 +193,9 @@ impl Shared {
         let opener = || (self.disk.opener)(access);
         let db = open::open(&self.path, &self.sealer, &opener)?;
         self.refuse_another(&db)?;
+        if let Some(place) = &self.disk.place {
+            place.settle();
+        }
         Ok(db)
     }
 

@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use redb::ReadableTableMetadata;
+
 use super::*;
 use crate::protocol::secret::Secret;
 use crate::store::embedded::faulty::{Faulty, START};
@@ -121,6 +123,22 @@ async fn nothing_is_written_to_a_file_that_was_taken_away() {
 }
 
 #[tokio::test]
+async fn a_file_that_goes_is_missed_though_nobody_writes() {
+    let faulty = Faulty::new();
+    faulty.remember("before").await.expect("committed");
+    let away = take_away(&faulty);
+    let missed = async {
+        while faulty.store.is_writable() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let missed = tokio::time::timeout(Duration::from_secs(3), missed);
+    missed.await.expect("missed by itself");
+    std::fs::rename(&away, &faulty.options.path).expect("put back");
+    faulty.healed_within(Duration::from_secs(3)).await;
+}
+
+#[tokio::test]
 async fn a_commit_whose_file_goes_meanwhile_is_not_told_as_durable() {
     let faulty = Faulty::new();
     let hang = &faulty.switches.syncs_hang;
@@ -150,7 +168,8 @@ async fn a_disk_that_fails_while_another_file_stands_there_opens_the_former_agai
     let away = take_away(&faulty);
     let path = &faulty.options.path;
     std::fs::copy(&away, path).expect("copied");
-    let copy = std::fs::read(path).expect("there");
+    let content = || [path, &away].map(|file| std::fs::read(file).expect("there"));
+    let before = content();
     is_refused(&faulty, "leads to another file").await;
     for switch in [&faulty.switches.reads_fail, &faulty.switches.writes_fail] {
         switch.store(true, Ordering::SeqCst);
@@ -166,13 +185,42 @@ async fn a_disk_that_fails_while_another_file_stands_there_opens_the_former_agai
     }
     assert!(faulty.recalls("before").await.expect("readable"));
     is_refused(&faulty, "leads to another file").await;
-    assert!(std::fs::read(path).expect("there") == copy);
+    // Nor is anything tried where it is.
+    faulty.store.0.probe().await;
+    assert!(content() == before);
     std::fs::rename(&away, path).expect("put back");
     faulty.healed_within(Duration::from_secs(3)).await;
     faulty.remember("after").await.expect("committed");
     for name in ["before", "after"] {
         assert!(faulty.recalls(name).await.expect("readable"), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_store_that_is_elsewhere_stays_open_for_who_reads_it_long() {
+    let faulty = Faulty::new();
+    faulty.remember("before").await.expect("committed");
+    let away = take_away(&faulty);
+    let content = std::fs::read(&away).expect("there");
+    is_refused(&faulty, "leads to nothing").await;
+    faulty.switches.reads_fail.store(true, Ordering::SeqCst);
+    faulty.recalls("before").await.expect_err("unreadable");
+    faulty.switches.reads_fail.store(false, Ordering::SeqCst);
+    let read = async { while faulty.recalls("before").await.is_err() {} };
+    let read = tokio::time::timeout(Duration::from_secs(5), read);
+    read.await.expect("opened to be read");
+    // Who came meanwhile may have it opened once more.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let done = faulty.store.0.shared.with_long_snapshot(|tx| {
+        std::thread::sleep(Duration::from_secs(5));
+        Ok(tx.open_table(tables::MEMOS)?.len()?)
+    });
+    assert_eq!(done.expect("nobody opened it anew"), 1);
+    assert!(!faulty.store.is_writable());
+    assert!(std::fs::read(&away).expect("there") == content);
+    std::fs::rename(&away, &faulty.options.path).expect("put back");
+    faulty.healed_within(Duration::from_secs(3)).await;
+    faulty.remember("after").await.expect("committed");
 }
 
 #[tokio::test]

@@ -100,12 +100,11 @@ impl Writer {
         }
     }
 
-    /// The next job; meanwhile sees to a failed disk whenever that is due, however many jobs there are.
+    /// The next job; meanwhile looks where the file is, and sees to a failed disk, whenever that is due, however many
+    /// jobs there are.
     fn next(&mut self) -> Option<Job> {
         loop {
-            let Some(due) = self.mending.due() else {
-                return self.jobs.recv().ok();
-            };
+            let due = self.mending.due();
             let pause = due.saturating_duration_since(Instant::now());
             if pause.is_zero() {
                 self.mending.go_on();
