@@ -340,11 +340,11 @@ impl Desk {
     }
 
     fn park(&mut self, id: EventId, ms: i64) {
-        let until = self.from_now(ms);
+        let until = self.in_ms(ms);
         self.put_off.push(Change::Park { id, until });
     }
 
-    fn from_now(&self, ms: i64) -> i64 {
+    fn in_ms(&self, ms: i64) -> i64 {
         self.inner.clock.now_ms().saturating_add(ms)
     }
 
@@ -368,7 +368,7 @@ impl Desk {
     fn give_up(&mut self, id: EventId) {
         tracing::error!(event_id = %id, "a delivery was given up because of a bug in it");
         if !self.set_aside(id) {
-            self.postpone(id, self.from_now(ASIDE_MS));
+            self.postpone(id, self.in_ms(ASIDE_MS));
         }
     }
 
