@@ -19,13 +19,18 @@ use crate::support::{ALIAS, PATIENCE, TestSidecar, add_merchant, hold_time, merc
 
 /// One that was received and delivered at that time.
 async fn delivered(store: &dyn Store, at: i64) -> EventId {
+    settled(store, at, Settlement::Delivered).await
+}
+
+/// One that came to its end at the time when it was received.
+async fn settled(store: &dyn Store, at: i64, settlement: Settlement) -> EventId {
     let entry = entry(at, None);
     let id = entry.id;
     let settle = Change::Settle {
         id,
         attempt: attempt(at),
         owed_since: None,
-        settlement: Settlement::Delivered,
+        settlement,
     };
     let changes = vec![Change::Receive(Box::new(entry)), settle];
     store.commit(changes).await.expect("stored");
@@ -77,21 +82,6 @@ async fn what_is_old_goes_and_what_ends_soon_is_renewed() {
     ended.expect("a clean end");
 }
 
-/// A dead letter, given up at that time.
-async fn given_up(store: &dyn Store, at: i64) -> EventId {
-    let entry = entry(at, None);
-    let id = entry.id;
-    let settle = Change::Settle {
-        id,
-        attempt: attempt(at),
-        owed_since: None,
-        settlement: Settlement::GivenUp,
-    };
-    let changes = vec![Change::Receive(Box::new(entry)), settle];
-    store.commit(changes).await.expect("stored");
-    id
-}
-
 #[tokio::test]
 async fn a_clock_that_jumps_ahead_takes_nothing_away_for_three_days() {
     const MINUTE: i64 = 60_000;
@@ -106,7 +96,7 @@ async fn a_clock_that_jumps_ahead_takes_nothing_away_for_three_days() {
         .without_audit();
     let later = later.build().await.expect("a sidecar");
     let old = delivered(&*store, now - 7 * DAY - MINUTE).await;
-    let dead = given_up(&*store, now).await;
+    let dead = settled(&*store, now, Settlement::GivenUp).await;
     let is_gone = async |id| store.entry(id).await.expect("readable").is_none();
     // Of the time that is held passes no more than a day and a half meanwhile.
     let gone = async |id| {
