@@ -57,8 +57,8 @@ pub struct AppView {
     /// `alipay_cert_sn` of each configured platform certificate.
     #[serde(default)]
     pub alipay_cert_sns: Vec<String>,
-    /// The private key isn't here: the host that runs the sidecar has it signed with elsewhere. Left out
-    /// where it is here.
+    /// A private key isn't here: the host that runs the sidecar has it signed with elsewhere. Left out
+    /// where all are here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub private_key_elsewhere: bool,
     /// Whether a key change is under way.
@@ -105,7 +105,7 @@ impl AppView {
                 .filter_map(|text| RsaPublicKey::from_text(text).ok())
                 .map(|key| key.fingerprint())
                 .collect(),
-            private_key_elsewhere: app.private_key.text().is_none(),
+            private_key_elsewhere: app.has_key_elsewhere(),
             has_private_key_next: app.private_key_next.is_some(),
             has_encrypt_key: app.encrypt_key.is_some(),
             origin,

@@ -107,6 +107,16 @@ impl Findings {
         let apps: Vec<_> = apps.collect();
         let ids = stored.fault.is_none().then(|| stored.app_ids(config));
         self.look_at_settings(config, (&apps, ids.as_deref()));
+        let is_hidden = |app: &App| config.apps.iter().any(|own| own.app_id == app.app_id);
+        let used = stored.apps.iter().flatten().filter(|app| !is_hidden(app));
+        let elsewhere = used.filter(|app| app.has_key_elsewhere());
+        self.faults.extend(elsewhere.map(|app| {
+            format!(
+                "app {} of the store has a private key elsewhere: only the program that hands in its signers \
+                 can serve this store",
+                app.app_id
+            )
+        }));
         let mixtures = stored.apps.iter().flatten();
         let mixtures = mixtures.filter_map(|app| environment::mixture(app, &config.upstream));
         self.faults

@@ -37,6 +37,15 @@ pub enum PrivateKey {
     Text(Secret<String>),
 }
 
+impl App {
+    /// Whether one of its private keys is in a KMS or an HSM, so that only a host's signers can sign for it.
+    #[must_use]
+    pub fn has_key_elsewhere(&self) -> bool {
+        let mut keys = std::iter::once(&self.private_key).chain(&self.private_key_next);
+        keys.any(|key| key.text().is_none())
+    }
+}
+
 impl PrivateKey {
     /// Its text, where it isn't elsewhere.
     #[must_use]

@@ -253,6 +253,9 @@ async fn a_command_works_on_a_store_with_such_an_app() {
     assert!(shown.contains("private_key  elsewhere"), "{shown}");
     let shown = place.check(&["app", "show", DEFAULT_APP_ID], 0);
     assert!(!shown.contains("elsewhere"), "{shown}");
+    let said = place.check(&["check"], 1);
+    let fault = format!("app {KEPT} of the store has a private key elsewhere");
+    assert!(said.contains(&fault), "{said}");
     let said = place.check(&["run"], 1);
     assert!(said.contains("no signer for it was handed in"), "{said}");
     place.check(&["app", "remove", KEPT], 0);
