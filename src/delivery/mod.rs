@@ -39,6 +39,7 @@ mod lanes;
 pub mod metrics;
 mod outgoing;
 pub mod pull;
+mod pulled;
 mod redaction;
 mod routes;
 pub mod schedule;

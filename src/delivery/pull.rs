@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
+pub use crate::delivery::pulled::Pulled;
 use crate::delivery::search::Search;
 use crate::delivery::whose::Whose;
-use crate::delivery::{Inner, Plan, claim, outgoing, schedule, signed_anew};
+use crate::delivery::{Inner, pulled, schedule};
 use crate::model::delivery::{Attempt, AttemptError, Delivery, DeliveryState, Lease, Settlement};
 use crate::model::id::EventId;
 use crate::model::notification::InboxEntry;
@@ -41,33 +41,6 @@ pub struct Claim {
     pub lease: Duration,
     /// How long to wait where nothing is due.
     pub wait: Duration,
-}
-
-/// One entry that was claimed, as a push would have posted it.
-pub struct Pulled {
-    /// The entry.
-    pub entry: InboxEntry,
-    /// Which attempt it is, from 1.
-    pub attempt: u32,
-    /// When the lease ends, Unix milliseconds.
-    pub lease_until: i64,
-    /// The type of the body.
-    pub content_type: String,
-    /// The body.
-    pub body: Bytes,
-}
-
-impl std::fmt::Debug for Pulled {
-    /// Without the body: a notification that is handed on as it came may hold a token.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pulled")
-            .field("entry", &self.entry)
-            .field("attempt", &self.attempt)
-            .field("lease_until", &self.lease_until)
-            .field("content_type", &self.content_type)
-            .field("body_len", &self.body.len())
-            .finish()
-    }
 }
 
 /// Why something about a claim wasn't done.
@@ -128,7 +101,7 @@ impl Puller {
             }
             let now = Instant::now();
             if !look.claimed.is_empty() || is_closed || now >= end {
-                return Ok(self.lay_out(look).await);
+                return Ok(pulled::lay_out(&self.0, (look.claimed, look.lease_until)).await);
             }
             let mut sleep = look
                 .next
@@ -405,58 +378,12 @@ impl Puller {
         self.0.tell();
         Ok(())
     }
-
-    /// What a push would post, of each entry that was claimed.
-    async fn lay_out(&self, look: Look) -> Vec<Pulled> {
-        let mut pulled = Vec::with_capacity(look.claimed.len());
-        for (entry, attempt) in look.claimed {
-            let plan = self.0.plan.load_full();
-            let entry = plan.present(entry);
-            match self.outgoing(&plan, &entry).await {
-                Ok(sent) => pulled.push(Pulled {
-                    entry,
-                    attempt,
-                    lease_until: look.lease_until,
-                    content_type: sent.content_type,
-                    body: sent.body,
-                }),
-                Err(error) => {
-                    tracing::error!(%error, event_id = %entry.id, "a claimed event isn't given out; it comes again when its lease ends");
-                }
-            }
-        }
-        pulled
-    }
-
-    async fn outgoing(
-        &self,
-        plan: &Plan,
-        entry: &InboxEntry,
-    ) -> Result<outgoing::Outgoing, Unmade> {
-        let known = claim::known(&*self.0.store, plan, entry).await?;
-        let target = plan.routes.target(entry, &known);
-        let format = target.map_or(plan.format, |target| target.format);
-        let sent = outgoing::lay_out(&known.told_in(entry.clone()), format);
-        match &plan.means.install_key {
-            None => Ok(sent),
-            Some(key) => Ok(signed_anew::sign(key, sent, entry.scheme).await?),
-        }
-    }
 }
 
 impl std::fmt::Debug for Puller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Puller")
     }
-}
-
-/// Why a claimed entry isn't given out.
-#[derive(Debug, thiserror::Error)]
-enum Unmade {
-    #[error("it can't be signed anew: {0}")]
-    Signature(#[from] signed_anew::Error),
-    #[error("the merchant can't be looked up: {0}")]
-    Store(#[from] StoreError),
 }
 
 /// Whether a delivery that is pulled may be given up at all: where nobody asked until the time to
