@@ -69,23 +69,35 @@ async fn a_removed_merchant_is_not_refreshed() {
     assert_eq!(parts.asked(TOKEN_METHOD), asked);
 }
 
+/// What becomes of a refresh, if `meanwhile` happens before Alipay answers.
+async fn refreshed_meanwhile(
+    parts: &Parts,
+    (before, is_by_hand): (&Merchant, bool),
+    meanwhile: impl Future<Output = ()>,
+) -> Result<Merchant, TokenError> {
+    let asked = parts.asked(TOKEN_METHOD);
+    let late = Fault::once(FaultKind::Slow).delay(Duration::from_secs(1));
+    parts.simulator.fault(late.on(TOKEN_METHOD));
+    let refreshing = async {
+        match is_by_hand {
+            true => parts.tokens.refresh(before).await,
+            false => parts.tokens.renew(before).await,
+        }
+    };
+    let changing = async {
+        while parts.asked(TOKEN_METHOD) == asked {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        meanwhile.await;
+    };
+    tokio::join!(refreshing, changing).0
+}
+
 #[tokio::test]
 async fn a_merchant_removed_while_it_is_refreshed_stays_removed() {
     for is_by_hand in [false, true] {
         let (parts, before) = exchanged().await;
-        let asked = parts.asked(TOKEN_METHOD);
-        let late = Fault::once(FaultKind::Slow).delay(Duration::from_secs(1));
-        parts.simulator.fault(late.on(TOKEN_METHOD));
-        let refreshing = async {
-            match is_by_hand {
-                true => parts.tokens.refresh(&before).await,
-                false => parts.tokens.renew(&before).await,
-            }
-        };
         let removing = async {
-            while parts.asked(TOKEN_METHOD) == asked {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
             remove(&parts, &before).await;
             // Of a merchant without a record, a cancellation is kept by itself.
             let cancelled = Change::Revoke {
@@ -96,7 +108,7 @@ async fn a_merchant_removed_while_it_is_refreshed_stays_removed() {
                 parts.store.commit(vec![cancelled]).await.expect("stored");
             }
         };
-        let (refreshed, ()) = tokio::join!(refreshing, removing);
+        let refreshed = refreshed_meanwhile(&parts, (&before, is_by_hand), removing).await;
         let case = format!("by hand: {is_by_hand}");
         check_stays_removed(&parts, &case, refreshed).await;
     }
@@ -120,19 +132,7 @@ fn added(before: &Merchant, token: &AppAuthToken) -> Change {
 async fn a_merchant_removed_and_added_anew_while_it_is_refreshed_keeps_what_it_was_given() {
     for is_by_hand in [false, true] {
         let (parts, before) = exchanged().await;
-        let asked = parts.asked(TOKEN_METHOD);
-        let late = Fault::once(FaultKind::Slow).delay(Duration::from_secs(1));
-        parts.simulator.fault(late.on(TOKEN_METHOD));
-        let refreshing = async {
-            match is_by_hand {
-                true => parts.tokens.refresh(&before).await,
-                false => parts.tokens.renew(&before).await,
-            }
-        };
         let adding = async {
-            while parts.asked(TOKEN_METHOD) == asked {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
             parts.clock.advance_ms(50);
             remove(&parts, &before).await;
             let token = AppAuthToken {
@@ -144,7 +144,7 @@ async fn a_merchant_removed_and_added_anew_while_it_is_refreshed_keeps_what_it_w
             // The reply comes later than that.
             parts.clock.advance_ms(50);
         };
-        let (refreshed, ()) = tokio::join!(refreshing, adding);
+        let refreshed = refreshed_meanwhile(&parts, (&before, is_by_hand), adding).await;
         let stored = parts.merchant(FIRST_AUTH_APP_ID).await.expect("added");
         for merchant in [refreshed.expect("the record of today"), stored] {
             let token = merchant.token.app_auth_token.expose();
